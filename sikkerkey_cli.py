@@ -1,0 +1,315 @@
+"""What people type: install, whoami, revoke, config. Imported by sikkerkey_mcp when one of them is asked for.
+
+Answers go to stdout and can be parsed, advice goes to stderr. Errors are sikkerkey_mcp.Error and shown by its main.
+Only this module writes to disk: an agent's slot, made complete and then moved into its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import shlex
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import sikkerkey_mcp as mcp
+from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
+
+REGISTER_PATH = "/v1/ai-bootstrap/register"
+NAME_MAX_CHARACTERS = 255
+SLOT_FILES = ("private.pem", "identity.json")  # the key first: whatever interrupts a removal, it is gone
+
+# ---------------------------------------------------------------------------------------------------------------------
+# slots: made, published, removed
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def new_key() -> tuple[bytes, bytes]:
+    """A new Ed25519 key: the private half as PKCS8 PEM, the public half as its raw 32 bytes."""
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return key.private_bytes(serialization.Encoding.PEM, pkcs8, plain), public
+
+
+def write_private(path: str, data: bytes) -> None:
+    """Creates `path` with mode 0600 and its content safely on disk; refuses to replace a file. Raises OSError."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class NewSlot:
+    """A slot in the making: a hidden directory beside the others, renamed into place when it is complete.
+
+    Key and room for the identity are on disk before the token is spent, so a full or read-only disk costs no token.
+    """
+
+    def __init__(self) -> None:
+        self.path = os.path.join(agents_dir(), f".new-{os.getpid()}-{os.urandom(4).hex()}")
+
+    def prepare(self, key_pem: bytes) -> None:
+        """Makes the directories and writes the key. Raises ConfigError."""
+        try:
+            for directory in (home(), agents_dir()):
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+            mcp.check_parents(agents_dir())
+            os.mkdir(self.path, 0o700)
+            write_private(os.path.join(self.path, "private.pem"), key_pem)
+            write_private(os.path.join(self.path, "identity.json"), b" " * 4096)
+        except OSError as error:
+            remove_slot(self.path)
+            message = f"no agent can be stored in {clean(agents_dir())}: {error.strerror}"
+            raise ConfigError(message, "no token was spent; mend this and try again") from None
+
+    def publish(self, members: dict[str, str]) -> str:
+        """Completes the slot and moves it to its place, which must be free; returns it. Raises ConfigError."""
+        slot = os.path.join(agents_dir(), members["agentId"])
+        members = {**members, "privateKeyPath": os.path.join(slot, "private.pem")}
+        identity = os.path.join(self.path, "identity.json")
+        try:
+            os.unlink(identity)
+            write_private(
+                identity, json.dumps(members, indent=2, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+            )
+            os.rename(self.path, slot)
+        except OSError as error:
+            message = f"the agent is registered, but {clean(slot)} cannot be written: {error.strerror}"
+            raise ConfigError(message, f"its key is kept: mv {shlex.quote(self.path)} {shlex.quote(slot)}") from None
+        return slot
+
+
+def remove_slot(path: str) -> None:
+    """Deletes a slot's files and its directory, unless somebody keeps other files there. Raises ConfigError."""
+    for name in SLOT_FILES:
+        try:
+            os.unlink(os.path.join(path, name))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{clean(os.path.join(path, name))} cannot be deleted: {error.strerror}") from None
+    try:
+        os.rmdir(path)
+    except OSError:
+        return
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# install, whoami, revoke
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def command_install(options: argparse.Namespace) -> int:
+    """Registers a new agent."""
+    from_stdin = options.token == "-"  # noqa: S105 (a dash is no password)
+    token = sys.stdin.readline(1024).strip() if from_stdin else options.token
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", token):
+        raise ConfigError(
+            "the token must be 64 hexadecimal characters", "copy it from the dashboard's page of AI agents"
+        )
+    if len(options.name) > NAME_MAX_CHARACTERS:
+        raise ConfigError(f"the name must be at most {NAME_MAX_CHARACTERS} characters")
+    base_url = mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or mcp.DEFAULT_API_URL)
+    key_pem, public_key = new_key()
+    slot = NewSlot()
+    slot.prepare(key_pem)
+    try:
+        members = register(base_url, token, public_key, options.name)
+    except BaseException:  # an interrupted registration as well leaves no key behind
+        remove_slot(slot.path)
+        raise
+    slot.publish({**members, "apiUrl": base_url})
+    print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
+    advise(f"next: approve it on the vault's dashboard, then: {shlex.join(mcp.program())} config CLIENT")
+    return 0
+
+
+def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[str, str]:
+    """Spends the token; the new agent's agentId, name and vaultId. Raises ServiceError."""
+    body: JsonObject = {"token": token, "publicKey": base64.b64encode(public_key).decode("ascii")}
+    if name:
+        body["name"] = name
+    request = mcp.Request("POST", REGISTER_PATH, mcp.to_json(body).encode("utf-8"))
+    reply = mcp.Api(base_url, _unsigned).send(request, safe=False, context=mcp.Context())
+    members = mcp.error_members(reply)
+    if reply.status not in (200, 201):
+        said = mcp.cutter([token])(str(members.get("error", "nothing")))
+        message = f'the vault answered {reply.status}, saying "{clean(said)}"'
+        raise ServiceError(
+            message, "a token serves once and not for long: make a new one on the dashboard", reply.status
+        )
+    for key in ("agentId", "vaultId"):
+        if not mcp.is_id(members.get(key)):
+            message = f"the vault's answer holds no well-formed {key}; nothing was stored"
+            raise ServiceError(message, "the token is spent: make a new one")
+    given_name = members.get("name")
+    called = given_name if isinstance(given_name, str) else name
+    return {"agentId": members["agentId"], "name": called, "vaultId": members["vaultId"]}
+
+
+def _unsigned(_request: mcp.Request) -> mcp.Headers:
+    """There is no identity to sign with before registration."""
+    return {}
+
+
+def command_whoami(options: argparse.Namespace) -> int:
+    """Lists the agents of this computer, or asks the vault about one."""
+    if options.remote:
+        return _whoami_remote(mcp.connect(options.agent))
+    chosen = [mcp.choose_slot(options.agent)] if options.agent else mcp.slots()
+    if not chosen:
+        advise(f"no agent is installed in {clean(agents_dir())}")
+    for agent in filter(None, chosen):
+        identity = mcp.load_identity(agent)
+        print(f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}")
+    return 0
+
+
+def _whoami_remote(api: mcp.Api) -> int:
+    action = mcp.TOOLS[0].actions[0]
+    reply = api.send(mcp.build_request(action, {}), safe=True, context=mcp.Context())
+    if reply.status != 200:
+        raise mcp.service_error(action, reply, mcp.cutter([]))
+    for key, value in mcp.error_members(reply).items():
+        print(f"{clean(key, 40)}: {clean(value if isinstance(value, str) else mcp.to_json(value), 2_000)}")
+    return 0
+
+
+def command_revoke(options: argparse.Namespace) -> int:
+    """Deletes an agent's slot."""
+    agent = mcp.choose_slot(options.agent)
+    if agent is None:
+        raise ConfigError("no agent is installed on this computer")
+    slot = os.path.join(agents_dir(), agent)
+    check_private(slot, directory=True, forbidden=0o022)
+    remove_slot(slot)
+    print(f"removed agent {agent} and its key from this computer")
+    advise("the vault still lists it: revoke it on the dashboard as well")
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# config: the block that makes a client start this server
+# ---------------------------------------------------------------------------------------------------------------------
+
+KEY_MAX_CHARACTERS = 30  # Cursor drops tools whose name and server's name exceed 60 characters together
+PASSED_ON = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE")  # a client may start us without the user's environment
+
+Entries = dict[str, JsonObject]
+
+
+def command_config(options: argparse.Namespace) -> int:
+    """Prints the block for one client; nothing else goes to stdout."""
+    chosen: list[str | None] = [mcp.choose_slot(options.agent)] if options.agent else [*mcp.slots()] or [None]
+    if chosen == [None]:
+        advise(f"no agent is installed yet: {shlex.join(mcp.program())} install TOKEN")
+    write, place = CLIENTS[options.client]
+    print(write({server_key(agent, len(chosen)): entry(agent) for agent in chosen}))
+    advise(place)
+    return 0
+
+
+def server_key(agent: str | None, count: int) -> str:
+    """The server's name in the client: with several agents each has its own, taken from its id."""
+    return f"sikkerkey-{agent}"[:KEY_MAX_CHARACTERS] if agent and count > 1 else "sikkerkey"
+
+
+def entry(agent: str | None) -> JsonObject:
+    """One server. -I keeps the working directory and the user's packages from standing in for ours."""
+    interpreter, path = mcp.program()
+    args = ["-I", path, "serve", *(["--agent", agent] if agent else [])]
+    environment = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    return {"command": interpreter, "args": args, **({"env": environment} if environment else {})}
+
+
+def _json(entries: Entries) -> str:
+    return json.dumps({"mcpServers": entries}, indent=2)
+
+
+def _typed_json(entries: Entries) -> str:
+    return _json({key: {"type": "stdio", **block} for key, block in entries.items()})
+
+
+def _toml(entries: Entries) -> str:
+    lines: list[str] = []
+    for key, block in entries.items():
+        args = ", ".join(_toml_string(arg) for arg in block["args"])
+        lines += [f"[mcp_servers.{key}]", f"command = {_toml_string(block['command'])}", f"args = [{args}]"]
+        environment = [f"{name} = {_toml_string(value)}" for name, value in block.get("env", {}).items()]
+        lines += [f"[mcp_servers.{key}.env]", *environment] if environment else []
+    return "\n".join(lines)
+
+
+def _toml_string(text: str) -> str:
+    """A JSON string is a TOML basic string once DEL is escaped too; surrogate pairs are not TOML, so none are made."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _yaml(entries: Entries) -> str:
+    """JSON in ASCII is YAML, so each server is one line of it."""
+    return "\n".join(["mcpServers:", *(f"  - {json.dumps({'name': key, **block})}" for key, block in entries.items())])
+
+
+CLIENTS: dict[str, tuple[Callable[[Entries], str], str]] = {
+    "claude-code": (_typed_json, "put it into a project's .mcp.json, or merge it into ~/.claude.json"),
+    "claude-desktop": (_json, "merge it into claude_desktop_config.json (Settings, Developer, Edit Config)"),
+    "cursor": (_json, "merge it into ~/.cursor/mcp.json or a project's .cursor/mcp.json"),
+    "codex": (_toml, "add it to ~/.codex/config.toml"),
+    "continue": (_yaml, "merge it into ~/.continue/config.yaml"),
+}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# parsing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def parser() -> argparse.ArgumentParser:
+    """The grammar of the command line."""
+    root = argparse.ArgumentParser(
+        prog="sikkerkey-mcp", description="MCP server that manages a SikkerKey vault and cannot read its secrets."
+    )
+    root.add_argument("--version", action="version", version=f"sikkerkey-mcp {mcp.VERSION}")
+    commands = root.add_subparsers(metavar="COMMAND")
+    serve = _command(commands, "serve", _serve, "serve MCP on stdin and stdout (the default)")
+    install = _command(commands, "install", command_install, "register this computer as a new agent")
+    install.add_argument(
+        "token", metavar="TOKEN", help="one-time token; - reads it from stdin, where no process sees it"
+    )
+    install.add_argument("--name", "-name", default="", help="what the vault shall call the agent")
+    whoami = _command(commands, "whoami", command_whoami, "list the agents of this computer")
+    whoami.add_argument("--remote", action="store_true", help="ask the vault about one of them")
+    revoke = _command(commands, "revoke", command_revoke, "delete an agent's key from this computer")
+    revoke.add_argument("agent", metavar="AGENT_ID", nargs="?", default="", help="needed where several are installed")
+    config = _command(commands, "config", command_config, "print the configuration block for an MCP client")
+    config.add_argument("client", choices=tuple(CLIENTS))
+    for command in (serve, whoami, config):
+        command.add_argument("--agent", metavar="ID", default="", help="which agent, where several are installed")
+    return root
+
+
+def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    made.set_defaults(run=run)
+    return made
+
+
+def _serve(options: argparse.Namespace) -> int:
+    return mcp.command_serve(options.agent)
+
+
+def run(arguments: list[str]) -> int:
+    """Parses and runs one command; the exit status. Raises mcp.Error; argparse exits by itself on wrong usage."""
+    options = parser().parse_args(arguments)
+    if not hasattr(options, "run"):
+        return mcp.command_serve("")
+    result: int = options.run(options)
+    return result
