@@ -1,0 +1,41 @@
+"""The sealed environment of every test: an empty home, no variables of ours, no proxies, a common umask."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.harness import Recorder, Server, make_slot
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home directory, in force for this process and the processes that it starts."""
+    directory = tmp_path / "home"
+    directory.mkdir(mode=0o700)
+    for name in list(os.environ):
+        if name.upper().startswith(("SIKKERKEY_", "XDG_")) or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(directory))
+    before = os.umask(0o022)
+    yield directory
+    os.umask(before)
+
+
+@pytest.fixture
+def recorder() -> Iterator[Recorder]:
+    """A loopback HTTP server in the vault's place; it records every request and answers as it is told."""
+    with Recorder() as server:
+        yield server
+
+
+@pytest.fixture
+def server(home: Path, recorder: Recorder) -> Iterator[Server]:
+    """sikkerkey-mcp as a process of its own, initialized, with an identity that leads to `recorder`."""
+    make_slot(home, recorder.url)
+    with Server() as process:
+        process.initialize()
+        yield process

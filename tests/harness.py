@@ -1,0 +1,224 @@
+"""What tests share: an HTTP server that records, an identity on disk, and sikkerkey-mcp as a process to talk to."""
+
+from __future__ import annotations
+
+import json
+import queue
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+ROOT = Path(__file__).resolve().parent.parent
+ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
+AGENT_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+VAULT_ID = "vault_a1b2c3d4e5"
+PATIENCE_S = 20.0  # for what should take milliseconds: a test that waits this long has failed
+
+
+class Seen(NamedTuple):
+    """A request as it arrived; header names in lower case."""
+
+    method: str
+    path: str
+    headers: dict[str, str]
+    body: bytes
+
+    def json(self) -> Any:
+        """The decoded body."""
+        return json.loads(self.body)
+
+
+class Told(NamedTuple):
+    """An answer to give."""
+
+    status: int = 200
+    body: bytes = b"{}"
+    headers: Mapping[str, str] = {"Content-Type": "application/json"}
+
+
+class Recorder:
+    """A loopback HTTP/1.1 server. `answer` decides what each request gets; `seen` holds them all, in order."""
+
+    def __init__(self) -> None:
+        self.seen: list[Seen] = []
+        self.connections = 0
+        self.answer: Callable[[Seen], Told] = lambda _seen: Told()
+        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._http.daemon_threads = True
+        self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
+        self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+
+    def __enter__(self) -> Recorder:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._http.shutdown()
+        self._http.server_close()
+        self._thread.join()
+
+    def _handler(self) -> type[BaseHTTPRequestHandler]:
+        recorder = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def setup(self) -> None:
+                super().setup()
+                recorder.connections += 1
+
+            def do_GET(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                seen = Seen(self.command, self.path, headers, self.rfile.read(length))
+                recorder.seen.append(seen)
+                self._reply(recorder.answer(seen))
+
+            do_POST = do_GET
+
+            def _reply(self, told: Told) -> None:
+                self.send_response(told.status)
+                for name, value in told.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(told.body)))
+                self.end_headers()
+                self.wfile.write(told.body)
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Says nothing."""
+
+        return Handler
+
+
+def make_slot(home: Path, api_url: str, agent_id: str = AGENT_ID, name: str = "test agent") -> Ed25519PrivateKey:
+    """An agent's slot below `home`/.sikkerkey, as the reference client writes it; the key that signs for it."""
+    slot = home / ".sikkerkey" / "agents" / agent_id
+    for directory in (slot.parent.parent, slot.parent, slot):
+        directory.mkdir(mode=0o700, exist_ok=True)
+    key = Ed25519PrivateKey.generate()
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    members = {
+        "agentId": agent_id,
+        "name": name,
+        "vaultId": VAULT_ID,
+        "apiUrl": api_url,
+        "privateKeyPath": str(slot / "private.pem"),
+    }
+    (slot / "private.pem").write_bytes(key.private_bytes(serialization.Encoding.PEM, pkcs8, plain))
+    (slot / "identity.json").write_text(json.dumps(members, indent=2))
+    for file in slot.iterdir():
+        file.chmod(0o600)
+    return key
+
+
+SOURCE_COMMAND = (sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"))
+ARCHIVE_COMMAND = (sys.executable, "-I", str(ARCHIVE))
+
+
+class Server:
+    """sikkerkey-mcp as a child process. Lines that it writes are collected by a thread, whole and in order."""
+
+    def __init__(self, command: Sequence[str] = SOURCE_COMMAND, env: Mapping[str, str] | None = None) -> None:
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
+        self.lines: list[bytes] = []
+        self.stderr = b""
+        self._messages: queue.Queue[Any] = queue.Queue()
+        self._waiting: list[Any] = []
+        self._threads = [threading.Thread(target=read, daemon=True) for read in (self._read_stdout, self._read_stderr)]
+        for thread in self._threads:
+            thread.start()
+        self._last_id = 0
+
+    def __enter__(self) -> Server:
+        return self
+
+    def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait(PATIENCE_S)
+        for thread in self._threads:
+            thread.join(PATIENCE_S)
+        for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
+            if pipe is not None:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+
+    def _read_stdout(self) -> None:
+        assert self.process.stdout is not None
+        for line in self.process.stdout:
+            self.lines.append(line)
+            self._messages.put(json.loads(line))
+        self._messages.put(None)
+
+    def _read_stderr(self) -> None:
+        assert self.process.stderr is not None
+        self.stderr = self.process.stderr.read()
+
+    def send_bytes(self, data: bytes) -> None:
+        """Writes `data` as it is."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def send(self, message: Any) -> None:
+        """Writes one message."""
+        self.send_bytes(json.dumps(message).encode() + b"\n")
+
+    def notify(self, method: str, **params: Any) -> None:
+        """Writes a notification."""
+        self.send({"jsonrpc": "2.0", "method": method, "params": params})
+
+    def start(self, method: str, **params: Any) -> int:
+        """Writes a request; its id."""
+        self._last_id += 1
+        self.send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
+        return self._last_id
+
+    def read(self, timeout_s: float = PATIENCE_S) -> Any:
+        """The next message; None at the end of output. Raises queue.Empty after `timeout_s`."""
+        return self._waiting.pop(0) if self._waiting else self._messages.get(timeout=timeout_s)
+
+    def reply(self, request_id: Any) -> Any:
+        """The reply to a request; other messages stay for later."""
+        passed: list[Any] = []
+        try:
+            while (message := self.read()) is not None:
+                if message.get("id") == request_id and "method" not in message:
+                    return message
+                passed.append(message)
+            raise AssertionError(f"the output ended before the reply to {request_id!r}: {self.stderr!r}")
+        finally:
+            self._waiting = passed + self._waiting
+
+    def request(self, method: str, **params: Any) -> Any:
+        """Writes a request and waits for its reply."""
+        return self.reply(self.start(method, **params))
+
+    def initialize(self, version: str = "2025-11-25") -> Any:
+        """The opening of a session; the reply to `initialize`."""
+        client = {"name": "tests", "version": "1"}
+        reply = self.request("initialize", protocolVersion=version, capabilities={}, clientInfo=client)
+        self.notify("notifications/initialized")
+        return reply
+
+    def call(self, tool: str, **arguments: Any) -> Any:
+        """The result of one `tools/call`."""
+        return self.request("tools/call", name=tool, arguments=arguments)["result"]
+
+    def close(self, timeout_s: float = PATIENCE_S) -> int:
+        """Closes stdin and waits for the end; the exit status."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        return self.process.wait(timeout_s)
