@@ -1626,7 +1626,7 @@ def _opener(connections: Connections) -> urllib.request.OpenerDirector:
 
 def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | None:
     """Seconds until the next attempt, None for none. What may have been processed is repeated only if `safe`."""
-    backoff_s = BACKOFF_S * 2**attempt
+    backoff_s: float = BACKOFF_S * 2**attempt
     if isinstance(outcome, Failure):
         return backoff_s if outcome.passing and (safe or not outcome.sent) else None
     if outcome.status == 429 or (safe and outcome.status in (502, 503, 504)):
