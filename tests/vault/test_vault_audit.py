@@ -1,0 +1,132 @@
+"""The audit log: what it holds, how it is searched, who sees what."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+import pytest
+
+from tests.vault.harness import START_MS, Agent, FakeClock, Vault
+
+QUERY = "/v1/ai/audit/query"
+
+
+@pytest.fixture
+def history(agent: Agent, clock: FakeClock) -> str:
+    """A project `a` and then a project `b`, deleted: four entries a second apart, after those of the set-up."""
+    first = agent.project("a")
+    clock.advance(1)
+    second = agent.project("b")
+    clock.advance(1)
+    agent.post(f"/v1/ai/projects/{second}/delete", {"confirmName": "b"})
+    clock.advance(1)
+    agent.send("GET", "/v1/ai/whoami", signature="AAAA")
+    return first
+
+
+def found(agent: Agent, **filters: Any) -> list[str]:
+    return [entry["action"] for entry in agent.post(QUERY, filters)["entries"]]
+
+
+MINE = ["auth_failure", "project_delete", "project_create", "project_create"]
+SETUP = ["ai_agent_approve", "ai_agent_register", "bootstrap_token_create"]
+
+
+@pytest.mark.usefixtures("history")
+def test_a_query_without_filters_is_the_newest_page(agent: Agent) -> None:
+    page = agent.post(QUERY)
+    assert [entry["action"] for entry in page["entries"]] == MINE + SETUP
+    assert (page["total"], page["page"], page["pageSize"]) == (7, 1, 50)
+
+
+def test_an_entry_has_the_fields_of_the_contract(agent: Agent, history: str) -> None:
+    entry = agent.post(QUERY, {"search": "CREATED AS a"})["entries"][0]
+    assert entry == {
+        "id": entry["id"],
+        "action": "project_create",
+        "severity": "low",
+        "actorKind": "ai_agent",
+        "userId": None,
+        "machineId": None,
+        "aiAgentId": agent.id,
+        "secretId": None,
+        "sourceIp": "127.0.0.1",
+        "detail": f"project {history} created as a",
+        "timestamp": START_MS,
+    }
+
+
+@pytest.mark.parametrize(
+    ("filters", "expected"),
+    [
+        ({"actions": ["project_delete", "auth_failure"]}, MINE[:2]),
+        ({"actions": []}, []),
+        ({"severities": ["high"]}, ["project_delete"]),
+        ({"sourceIp": "10.0.0.1"}, []),
+        ({"search": "bad SIGNATURE"}, ["auth_failure"]),
+        ({"search": "100%_'"}, []),
+        ({"from": START_MS + 2000}, MINE[:2]),
+        ({"from": START_MS + 1000, "to": START_MS + 2000}, ["project_delete", "project_create"]),
+        (
+            {"sortBy": "action", "sortDir": "asc", "from": START_MS + 1000},
+            ["auth_failure", "project_create", "project_delete"],
+        ),
+        ({"sortBy": "severity", "sortDir": "desc", "pageSize": 2}, ["project_delete", "auth_failure"]),
+        ({"sortBy": "sourceIp", "sortDir": "asc", "pageSize": 2}, ["bootstrap_token_create", "ai_agent_approve"]),
+        ({"sortDir": "asc", "pageSize": 2, "page": 2}, ["ai_agent_approve", "project_create"]),
+        ({"page": 99}, []),
+    ],
+)
+@pytest.mark.usefixtures("history")
+def test_filters_sorting_and_pages(agent: Agent, filters: dict[str, Any], expected: list[str]) -> None:
+    assert found(agent, **filters) == expected
+
+
+@pytest.mark.parametrize(
+    "filters",
+    [{"pageSize": 0}, {"pageSize": 201}, {"page": 0}, {"sortBy": "detail"}, {"severities": ["loud"]}, {"limit": 1}],
+)
+def test_a_query_outside_the_limits_is_refused(agent: Agent, filters: dict[str, Any]) -> None:
+    assert agent.send("POST", QUERY, filters).status == 400
+
+
+def test_activity_is_the_last_20(agent: Agent) -> None:
+    for number in range(25):
+        agent.project(f"p{number}")
+    details = [entry["detail"] for entry in agent.get("/v1/ai/activity")]
+    assert [detail.rpartition(" ")[2] for detail in details] == [f"p{number}" for number in range(24, 4, -1)]
+
+
+def test_actions_lists_every_name(agent: Agent) -> None:
+    names = agent.get("/v1/ai/audit/actions")
+    assert names == sorted(names)
+    assert {"auth_failure", "project_create", "secret_rotate", "dynamic_secret_update"} <= set(names)
+
+
+def test_an_agent_with_an_allowlist_sees_its_projects_and_itself(vault: Vault, agent: Agent, history: str) -> None:
+    narrow = vault.agent(projects=[history])
+    own = narrow.send("GET", "/v1/ai/projects/proj_doesnotexist/secrets")
+    assert own.status == 403
+    assert found(narrow) == ["auth_failure", "project_create"]
+    assert [entry["action"] for entry in narrow.get("/v1/ai/activity")] == ["auth_failure", "project_create"]
+    assert narrow.post(QUERY)["total"] == 2
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM audit", "UPDATE audit SET detail = ''"])
+@pytest.mark.usefixtures("history")
+def test_entries_cannot_be_changed_or_removed(vault: Vault, statement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"), vault.store.transaction() as db:
+        db.execute(statement)
+
+
+def test_an_effect_that_fails_leaves_no_entry(vault: Vault, agent: Agent) -> None:
+    project_id = agent.project()
+    with vault.store.transaction() as db:
+        db.execute(
+            "CREATE TRIGGER broken BEFORE INSERT ON secret_versions BEGIN SELECT RAISE(ABORT, 'broken on purpose'); END"
+        )
+    reply = agent.send("POST", f"/v1/ai/projects/{project_id}/secrets", {"name": "db", "value": "x"})
+    assert (reply.status, reply.json) == (500, {"error": "internal error"})
+    assert vault.audited("secret_create") == []
+    assert agent.get(f"/v1/ai/projects/{project_id}/secrets") == []

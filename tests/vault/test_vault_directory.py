@@ -1,0 +1,275 @@
+"""The vault's directory: modes, keys, restarts, and processes that die."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.vault.harness import ALL, ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
+from vault import agents
+from vault.calls import wall_clock
+from vault.errors import VaultError
+from vault.store import SCHEMA_VERSION, Store
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    """A vault's directory that nobody has open."""
+    Store(tmp_path / "vault").close()
+    return tmp_path / "vault"
+
+
+def refusal(directory: Path) -> tuple[str, str]:
+    with pytest.raises(VaultError) as caught:
+        Store(directory)
+    return str(caught.value), caught.value.hint
+
+
+def test_everything_is_made_for_the_owner_alone(directory: Path) -> None:
+    modes = {path.name: oct(path.stat().st_mode & 0o777) for path in [directory, *directory.iterdir()]}
+    assert modes == {"vault": "0o700", "vault.db": "0o600", "root.key": "0o600", "init.lock": "0o600"}
+
+
+def test_the_umask_does_not_matter(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        with Store(tmp_path / "vault"):
+            modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "vault").iterdir()}
+    finally:
+        os.umask(before)
+    assert modes == {0}
+
+
+@pytest.mark.parametrize("name", ["root.key", "vault.db"])
+def test_a_file_that_others_can_reach_is_refused(directory: Path, name: str) -> None:
+    path = directory / name
+    for mode in (0o640, 0o604, 0o620, 0o601):
+        path.chmod(mode)
+        assert refusal(directory) == (f"file {path} can be reached by others", f"chmod 600 {path}")
+    path.chmod(0o600)
+    Store(directory).close()
+
+
+def test_a_directory_that_others_can_reach_is_refused(directory: Path) -> None:
+    directory.chmod(0o750)
+    assert refusal(directory) == (f"directory {directory} can be reached by others", f"chmod 700 {directory}")
+
+
+@pytest.mark.parametrize("name", ["root.key", "vault.db"])
+def test_a_linked_file_is_refused_and_the_hint_mends_it(directory: Path, name: str) -> None:
+    path, elsewhere = directory / name, directory.parent / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+    message, hint = refusal(directory)
+    assert message == f"file {path} is a symbolic link"
+    subprocess.run(["sh", "-c", hint], check=True)
+    Store(directory).close()
+
+
+def test_a_linked_directory_is_refused(directory: Path) -> None:
+    link = directory.parent / "link"
+    link.symlink_to(directory)
+    assert refusal(link) == (f"directory {link} is a symbolic link", f"name the real one: --dir {directory}")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.parametrize("name", ["", "root.key", "vault.db"])
+def test_what_belongs_to_somebody_else_is_refused(directory: Path, name: str) -> None:
+    path = directory / name
+    os.chown(path, 12345, -1)
+    message, hint = refusal(directory)
+    assert message.endswith("belongs to another user")
+    assert hint == f"chown 0 {path}"
+
+
+def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "vault").write_bytes(b"")
+    assert refusal(tmp_path / "vault")[0] == f"directory {tmp_path / 'vault'} cannot be used: file exists"
+
+
+def test_a_missing_root_key_is_never_replaced(directory: Path) -> None:
+    (directory / "root.key").unlink()
+    assert refusal(directory)[0] == f"root key {directory / 'root.key'} is missing"
+    assert not (directory / "root.key").exists()
+
+
+def test_a_damaged_root_key_is_refused_without_being_shown(directory: Path) -> None:
+    for content in (b"", b"ab" * 31, b"zz" * 32, b"\xff" * 64):
+        (directory / "root.key").write_bytes(content)
+        assert refusal(directory)[0] == f"root key {directory / 'root.key'} is damaged"
+
+
+def test_the_root_key_of_another_vault_is_refused(directory: Path) -> None:
+    (directory / "root.key").write_bytes(b"ab" * 32)
+    assert refusal(directory)[0] == f"root key {directory / 'root.key'} belongs to another vault"
+
+
+def test_a_file_that_is_no_database_is_refused(directory: Path) -> None:
+    (directory / "vault.db").write_bytes(b"something else entirely" * 100)
+    assert refusal(directory)[0] == f"file {directory / 'vault.db'} is not a vault's database"
+
+
+def test_a_vault_from_a_newer_program_is_refused(directory: Path) -> None:
+    with Store(directory) as store, store.transaction() as db:
+        db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
+    assert refusal(directory)[1] == "use a newer program"
+
+
+def test_twenty_may_make_the_directory_at_once(tmp_path: Path) -> None:
+    ids, gate = [], threading.Barrier(20)
+
+    def make() -> None:
+        gate.wait()
+        with Store(tmp_path / "vault") as store:
+            ids.append(store.vault_id)
+
+    threads = [threading.Thread(target=make) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (len(ids), len(set(ids))) == (20, 1)
+
+
+def test_a_restart_keeps_data_and_nonces(vault: Vault, agent: Agent) -> None:
+    project_id = agent.project()
+    secret = agent.secret(project_id, "kept")
+    headers = agent.headers("GET", "/v1/ai/projects")
+    before = exchange(vault.port, "GET", "/v1/ai/projects", b"", headers)
+    vault.close()
+    vault.open()
+    assert agent.get("/v1/ai/projects") == before.json
+    assert vault.value(secret.rpartition("/")[2]) == "kept"
+    replayed = exchange(vault.port, "GET", "/v1/ai/projects", b"", headers)
+    assert (replayed.status, replayed.error) == (401, "the nonce was used before")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_server_prints_its_url_and_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+    served = Spawned(tmp_path / "vault")
+    assert served.url == f"http://127.0.0.1:{served.port}"
+    assert exchange(served.port, "GET", "/v1/ai/whoami", b"", []).error == "unknown identity"
+    assert served.end(number) == (0, "", "")
+
+
+def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
+    served = Spawned(tmp_path / "vault")
+    second = Spawned(tmp_path / "vault")
+    elsewhere = Spawned(tmp_path / "other", "--port", str(served.port))
+    for refused, message in (
+        (second, f"another server has {tmp_path / 'vault'} open\nhint: stop it, or name another --dir\n"),
+        (
+            elsewhere,
+            f"cannot listen on 127.0.0.1 port {served.port}: address already in use\n"
+            "hint: choose another --port; 0 takes a free one\n",
+        ),
+    ):
+        out, err = refused.process.communicate(timeout=20)
+        assert (refused.process.returncode, out, err) == (1, "", f"vault: error: {message}")
+    assert served.end()[0] == 0
+
+
+def test_listening_for_other_machines_comes_with_a_warning(tmp_path: Path) -> None:
+    status, _, err = Spawned(tmp_path / "vault", "--host", "0.0.0.0").end()  # noqa: S104
+    assert status == 0
+    assert err.startswith("vault: warning: 0.0.0.0 can be reached by other machines, without encryption\nhint: ")
+
+
+def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
+    served = Spawned(tmp_path / "vault")
+    token = owner(tmp_path / "vault", "agent-token", "--scopes", "projects.read").strip()
+    agent = registered(served.port, token)
+    assert agent.send("GET", "/v1/ai/projects").status == 403
+    assert owner(tmp_path / "vault", "approve", agent.id) == f"approved AI agent ({agent.id})\n"
+    assert agent.get("/v1/ai/projects") == []
+    owner(tmp_path / "vault", "disable", agent.id)
+    assert agent.send("GET", "/v1/ai/projects").error == "Agent is disabled"
+    assert served.end() == (0, "", "")
+
+
+def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    served, acknowledged, enough = Spawned(tmp_path / "vault"), [], threading.Event()
+    with Store(tmp_path / "vault") as store, store.transaction() as db:
+        tokens = [agents.issue_token(db, wall_clock(), ALL, None, None) for _ in range(4)]
+    writers = [registered(served.port, token) for token in tokens]
+    with Store(tmp_path / "vault") as store, store.transaction() as db:
+        for writer in writers:
+            agents.approve(db, wall_clock(), writer.id)
+
+    def write(writer: Agent) -> None:
+        try:
+            while True:
+                acknowledged.append(writer.project())
+                if len(acknowledged) >= 200:
+                    enough.set()
+        except (OSError, http.client.HTTPException):
+            return  # the server is gone, as it should be
+
+    threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
+    for thread in threads:
+        thread.start()
+    enough.wait(30)
+    assert served.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    for thread in threads:
+        thread.join()
+    assert len(acknowledged) >= 200
+    with Store(tmp_path / "vault") as store, store.transaction() as db:
+        kept = {row["id"] for row in db.execute("SELECT id FROM projects")}
+        audited = db.execute("SELECT COUNT(*) FROM audit WHERE action = 'project_create'").fetchone()[0]
+        assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    assert set(acknowledged) <= kept
+    assert audited == len(kept)
+
+
+def test_fifty_signed_clients_at_once_see_no_error(vault: Vault) -> None:
+    clients = [vault.agent() for _ in range(50)]
+    statuses: list[int] = []
+    gate = threading.Barrier(50)
+
+    def work(client: Agent) -> None:
+        gate.wait()
+        made = client.send("POST", "/v1/ai/projects", {"name": "load"})
+        base = f"/v1/ai/projects/{made.json['id']}/secrets"
+        secret = client.send("POST", base, {"name": "db", "value": "x"})
+        path = f"{base}/{secret.json['id']}"
+        rest = [
+            client.send("POST", path + "/rotate", {}),
+            client.send("GET", path),
+            client.send("GET", "/v1/ai/whoami"),
+        ]
+        statuses.extend(reply.status for reply in [made, secret, *rest])
+
+    threads = [threading.Thread(target=work, args=(client,)) for client in clients]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [200] * 150 + [201] * 100
+    with vault.store.transaction() as db:
+        counted = {table: db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in COUNTED}  # noqa: S608
+    assert counted == {"projects": 50, "secrets": 50, "secret_versions": 100}
+
+
+COUNTED = ("projects", "secrets", "secret_versions")
+
+
+def owner(directory: Path, command: str, *arguments: str) -> str:
+    """The standard output of an owner's command."""
+    line = [sys.executable, "-m", "vault", command, "--dir", str(directory), *arguments]
+    return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
+
+
+def registered(port: int, token: str) -> Agent:
+    key = Ed25519PrivateKey.generate()
+    body = encoded({"token": token, "publicKey": public_bytes(key)})
+    headers = [("Content-Type", "application/json")]
+    reply = exchange(port, "POST", "/v1/ai-bootstrap/register", body, headers)
+    return Agent(port, wall_clock, reply.json["agentId"], key)

@@ -1,0 +1,236 @@
+"""Who gets in: the signature, and the order in which a request is checked."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from tests.vault.harness import NONCES, Agent, FakeClock, Vault, exchange, signature
+from vault import agents
+from vault.gate import Signed, verify
+
+WHOAMI = "/v1/ai/whoami"
+VECTOR_KEY = base64.b64decode("A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=")
+VECTORS = [
+    (
+        "GET",
+        WHOAMI,
+        "",
+        "vdeXplEoO2Jdil7pqnJ7sTkBg2NsLl4WGrlKUvr/go6RPWXIFrxcRRNrvvFR8QkN9rGL8L9U1tEVfOPCLhO4Ag==",
+    ),
+    (
+        "POST",
+        "/v1/ai/projects/proj_a1b2c3d4e5/secrets",
+        '{"name":"søger <nøgle>","value":"hunter2"}',
+        "eXKg14pw725+2xa1+xkXPGXmZhMN2grg6JMTFVUhfXqgv1smRmJq/mUFOQVaRcOq9Uhao8hlRWNGo6oRQ8ULBw==",
+    ),
+]
+
+
+@pytest.mark.parametrize(("method", "path", "body", "expected"), VECTORS)
+def test_the_vectors_of_the_contract_verify(method: str, path: str, body: str, expected: str) -> None:
+    signed = Signed(method, path, body.encode(), (), "1767225600", "00112233445566778899aabbccddeeff", expected)
+    assert verify(VECTOR_KEY, expected, signed.text())
+    assert not verify(VECTOR_KEY, expected, signed._replace(method="PUT").text())
+
+
+def test_either_identity_header_will_do(agent: Agent) -> None:
+    for name in ("X-Agent-Id", "X-Machine-Id"):
+        headers = [pair for pair in agent.headers("GET", WHOAMI) if not pair[0].endswith("-Id")]
+        assert exchange(agent.port, "GET", WHOAMI, b"", [(name, agent.id), *headers]).status == 200
+
+
+def test_two_identities_that_differ_are_refused(vault: Vault, agent: Agent) -> None:
+    other = vault.agent()
+    headers = [(name, other.id if name == "X-Machine-Id" else text) for name, text in agent.headers("GET", WHOAMI)]
+    assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the identity headers differ"
+
+
+@pytest.mark.parametrize("drop", ["X-Timestamp", "X-Nonce", "X-Signature", "-Id"])
+def test_a_request_without_one_of_the_headers_is_refused(agent: Agent, drop: str) -> None:
+    headers = [pair for pair in agent.headers("GET", WHOAMI) if not pair[0].endswith(drop)]
+    assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 401
+
+
+def test_an_unknown_identity_is_refused_before_anything_else(agent: Agent) -> None:
+    stranger = Agent(agent.port, agent.clock, "11111111-2222-3333-4444-555555555555", Ed25519PrivateKey.generate())
+    assert stranger.send("GET", WHOAMI, timestamp="1").error == "unknown identity"
+
+
+@pytest.mark.parametrize("offset_s", [-300, 300])
+def test_a_clock_five_minutes_off_is_accepted(agent: Agent, clock: FakeClock, offset_s: int) -> None:
+    clock.now_ms += 999  # a fraction of a second must not shrink the window
+    assert agent.send("GET", WHOAMI, timestamp=str(clock() // 1000 + offset_s)).status == 200
+
+
+@pytest.mark.parametrize("offset_s", [-301, 301])
+def test_a_timestamp_outside_the_window_is_refused_before_the_signature(
+    agent: Agent, clock: FakeClock, offset_s: int
+) -> None:
+    reply = agent.send("GET", WHOAMI, timestamp=str(clock() // 1000 + offset_s), signature="AAAA")
+    assert (reply.status, reply.error) == (401, "the timestamp is more than 300 seconds off")
+    assert "date" in reply.headers
+
+
+@pytest.mark.parametrize(
+    "timestamp", ["", "now", "1767225600.0", "-1", "1" * 13, "1٧67225600".encode().decode("latin-1")]
+)
+def test_a_timestamp_that_is_no_number_is_refused(agent: Agent, timestamp: str) -> None:
+    assert agent.send("GET", WHOAMI, timestamp=timestamp).error == "the timestamp is not a number of seconds"
+
+
+def test_a_signature_over_anything_else_is_refused(vault: Vault, agent: Agent) -> None:
+    path = "/v1/ai/projects"
+    good = agent.headers("POST", path, b'{"name":"a"}')
+    assert exchange(agent.port, "POST", path, b'{"name":"b"}', good).error == "bad signature"
+    assert exchange(agent.port, "GET", path, b"", good).error == "bad signature"
+    mine = dict(agent.headers("GET", path))["X-Signature"]
+    assert vault.agent().send("GET", path, signature=mine).error == "bad signature"
+    assert agent.get(path) == []
+
+
+@pytest.mark.parametrize("forged", ["", "AAAA", "not base64", base64.b64encode(bytes(64)).decode()])
+def test_a_malformed_signature_is_refused(agent: Agent, forged: str) -> None:
+    assert agent.send("GET", WHOAMI, signature=forged).error == "bad signature"
+
+
+def test_a_replayed_request_is_refused(agent: Agent) -> None:
+    headers = agent.headers("GET", WHOAMI)
+    assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 200
+    assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the nonce was used before"
+
+
+def test_a_forged_request_does_not_burn_the_nonce(agent: Agent) -> None:
+    nonce = NONCES.next()
+    forger = Agent(agent.port, agent.clock, agent.id, Ed25519PrivateKey.generate())
+    assert forger.send("GET", WHOAMI, nonce=nonce).error == "bad signature"
+    assert agent.send("GET", WHOAMI, nonce=nonce).status == 200
+
+
+def test_requests_may_arrive_out_of_order(agent: Agent, clock: FakeClock) -> None:
+    early = agent.headers("GET", WHOAMI)
+    clock.advance(60)
+    assert agent.send("GET", WHOAMI).status == 200
+    assert exchange(agent.port, "GET", WHOAMI, b"", early).status == 200
+
+
+def test_a_refused_request_cannot_be_sent_again(vault: Vault) -> None:
+    agent = vault.pending()
+    headers = agent.headers("GET", WHOAMI)
+    assert exchange(vault.port, "GET", WHOAMI, b"", headers).status == 403
+    with vault.store.transaction() as db:
+        agents.approve(db, vault.clock(), agent.id)
+    assert exchange(vault.port, "GET", WHOAMI, b"", headers).error == "the nonce was used before"
+
+
+def test_a_nonce_is_remembered_for_as_long_as_its_signature_is_good(agent: Agent, clock: FakeClock) -> None:
+    headers = agent.headers("GET", WHOAMI, timestamp=str(clock() // 1000 + 300))
+    assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 200
+    clock.advance(600)
+    assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the nonce was used before"
+    clock.advance(1)
+    assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the timestamp is more than 300 seconds off"
+
+
+def test_nonces_are_forgotten_in_the_end(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    agent.get(WHOAMI)
+    clock.advance(3600)
+    agent.get(WHOAMI)
+    with vault.store.transaction() as db:
+        assert db.execute("SELECT COUNT(*) FROM nonces").fetchone()[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("nonce", "status"), [("n" * 15, 401), ("n" * 16, 200), ("n" * 128, 200), ("n" * 129, 401), ("n" * 16 + " n", 401)]
+)
+def test_a_nonce_has_16_to_128_printable_characters(agent: Agent, nonce: str, status: int) -> None:
+    assert agent.send("GET", WHOAMI, nonce=nonce).status == status
+
+
+def test_a_pending_agent_and_a_disabled_one_are_refused(vault: Vault) -> None:
+    agent = vault.pending()
+    assert agent.send("GET", WHOAMI).error == "Agent is pending approval"
+    with vault.store.transaction() as db:
+        agents.approve(db, vault.clock(), agent.id)
+        agents.set_enabled(db, vault.clock(), agent.id, enabled=False)
+    reply = agent.send("GET", WHOAMI)
+    assert (reply.status, reply.json) == (403, {"error": "Agent is disabled"})
+    with vault.store.transaction() as db:
+        agents.set_enabled(db, vault.clock(), agent.id, enabled=True)
+    assert agent.send("GET", WHOAMI).status == 200
+
+
+def test_a_missing_scope_is_named(vault: Vault) -> None:
+    reply = vault.agent(("projects.read",)).send("POST", "/v1/ai/projects", {"name": "x"})
+    expected = {"error": "the agent lacks the scope projects.write", "requiredScopes": ["projects.write"]}
+    assert (reply.status, reply.json) == (403, expected)
+
+
+def test_an_agent_reaches_the_projects_on_its_allowlist_only(vault: Vault, agent: Agent) -> None:
+    mine, other = agent.project("mine"), agent.project("other")
+    foreign = agent.secret(other, "x")
+    narrow = vault.agent(projects=[mine])
+    assert [project["id"] for project in narrow.get("/v1/ai/projects")] == [mine]
+    for project_id in (other, "proj_doesnotexist"):
+        reply = narrow.send("GET", f"/v1/ai/projects/{project_id}/secrets")
+        assert (reply.status, reply.error) == (403, "the project is not on the agent's allowlist")
+    for secret_id in (foreign.rpartition("/")[2], "sk_doesnotexist00"):
+        assert narrow.send("GET", f"/v1/ai/dynamic-secrets/{secret_id}").status == 403
+        body = {"secretId": secret_id, "intervalSeconds": 300}
+        assert narrow.send("POST", "/v1/ai/dynamic-secrets", body).status == 403
+    assert narrow.send("GET", foreign.replace(other, mine)).status == 403
+
+
+def test_the_allowlist_comes_before_the_scope(vault: Vault, agent: Agent) -> None:
+    mine, other = agent.project(), agent.project()
+    narrow = vault.agent(("audit.read",), [mine])
+    assert "requiredScopes" not in narrow.send("GET", f"/v1/ai/projects/{other}/secrets").json
+    assert "requiredScopes" in narrow.send("GET", f"/v1/ai/projects/{mine}/secrets").json
+
+
+def test_a_new_project_joins_the_allowlist_of_its_maker(vault: Vault, agent: Agent) -> None:
+    narrow = vault.agent(projects=[agent.project()])
+    made = narrow.project("made")
+    assert made in narrow.get(WHOAMI)["projectAllowlist"]
+    assert narrow.get(f"/v1/ai/projects/{made}/secrets") == []
+
+
+def test_an_allowlist_that_has_run_empty_still_restricts(vault: Vault, agent: Agent) -> None:
+    mine = agent.project("mine")
+    narrow = vault.agent(projects=[mine])
+    agent.project("other")
+    agent.post(f"/v1/ai/projects/{mine}/delete", {"confirmName": "mine"})
+    assert narrow.get(WHOAMI)["projectAllowlist"] == []
+    assert narrow.get("/v1/ai/projects") == []
+
+
+def test_refusals_of_identity_and_rights_are_audited(vault: Vault, agent: Agent) -> None:
+    weak = vault.agent(("projects.read",))
+    weak.send("POST", "/v1/ai/projects", {"name": "x"})
+    agent.send("GET", WHOAMI, signature="AAAA")
+    Agent(vault.port, vault.clock, "nobody", Ed25519PrivateKey.generate()).send("GET", WHOAMI)
+    seen = [(row["actor_kind"], row["agent_id"], row["detail"]) for row in vault.audited("auth_failure")]
+    assert seen == [
+        ("ai_agent", weak.id, "POST /v1/ai/projects: the agent lacks the scope projects.write"),
+        ("ai_agent", agent.id, "GET /v1/ai/whoami: bad signature"),
+        ("external", None, "GET /v1/ai/whoami: unknown identity"),
+    ]
+
+
+def test_a_query_string_on_a_signed_route_is_refused(agent: Agent) -> None:
+    for path in (WHOAMI + "?a=1", WHOAMI + "?%20"):
+        assert agent.send("GET", path).error == "a signed route takes no query string"
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/ai/%77hoami", "/v1/ai/./whoami", "/v1//ai/whoami", "/v1/ai/whoami/", "/V1/ai/whoami"]
+)
+def test_a_path_has_one_spelling(agent: Agent, path: str) -> None:
+    assert agent.send("GET", path).status == 404
+
+
+def test_a_signature_for_the_decoded_path_does_not_fit_the_one_sent(agent: Agent) -> None:
+    signed = signature(agent.key, "GET", WHOAMI, str(agent.clock() // 1000), "n" * 20, body=b"")
+    assert agent.send("GET", "/v1/ai/who%61mi", nonce="n" * 20, signature=signed).status == 404

@@ -1,0 +1,191 @@
+"""The audit log: append-only, written in the transaction of what it tells about.
+
+Details name things (projects, secrets, versions, reasons), never values. An agent with a project allowlist sees what
+happened in its projects and what it did itself.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from typing import Any
+
+from vault.calls import Actor, Call, Route
+from vault.inputs import PAGE, TIME_MS, integer, text, texts
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS audit (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    action TEXT NOT NULL,
+    severity TEXT NOT NULL,
+    actor_kind TEXT NOT NULL,
+    user_id TEXT,
+    machine_id TEXT,
+    agent_id TEXT,
+    secret_id TEXT,
+    project_id TEXT,
+    source_ip TEXT,
+    detail TEXT NOT NULL,
+    created_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS audit_by_agent ON audit (agent_id, id);
+CREATE INDEX IF NOT EXISTS audit_by_project ON audit (project_id, id);
+CREATE TRIGGER IF NOT EXISTS audit_keeps_rows BEFORE DELETE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+CREATE TRIGGER IF NOT EXISTS audit_keeps_words BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+"""
+
+# fmt: off
+ACTIONS = {
+    "ai_agent_approve":       "medium",
+    "ai_agent_disable":       "medium",
+    "ai_agent_enable":        "medium",
+    "ai_agent_register":      "medium",
+    "auth_failure":           "medium",
+    "bootstrap_token_create": "medium",
+    "dynamic_secret_create":  "low",
+    "dynamic_secret_delete":  "medium",
+    "dynamic_secret_update":  "low",
+    "project_create":         "low",
+    "project_delete":         "high",
+    "project_update":         "low",
+    "secret_create":          "low",
+    "secret_delete":          "medium",
+    "secret_note_update":     "info",
+    "secret_rename":          "info",
+    "secret_rollback":        "medium",
+    "secret_rotate":          "low",
+    "secret_update":          "low",
+}
+# fmt: on
+
+SEVERITIES = ("info", "low", "medium", "high", "critical")
+RECENT = 20
+PAGE_SIZE = 50
+ACTOR_COLUMNS = {"user": "userId", "machine": "machineId", "ai_agent": "aiAgentId"}
+
+
+def record(
+    db: sqlite3.Connection,
+    now_ms: int,
+    actor: Actor,
+    action: str,
+    detail: str,
+    *,
+    secret_id: str | None = None,
+    project_id: str | None = None,
+) -> None:
+    """Append one entry; an action that the list above does not know is a programming error."""
+    who = {column: actor.id if kind == actor.kind else None for kind, column in ACTOR_COLUMNS.items()}
+    db.execute(
+        "INSERT INTO audit (action, severity, actor_kind, user_id, machine_id, agent_id, secret_id, project_id,"
+        " source_ip, detail, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        (action, ACTIONS[action], actor.kind, who["userId"], who["machineId"], who["aiAgentId"], secret_id, project_id)
+        + (actor.source_ip, detail, now_ms),
+    )
+
+
+def note(call: Call, action: str, detail: str, *, secret_id: str | None = None, project_id: str | None = None) -> None:
+    """Append the entry of a handler's effect."""
+    record(call.db, call.now_ms, call.actor, action, detail, secret_id=secret_id, project_id=project_id)
+
+
+def recent_of(db: sqlite3.Connection, agent_id: str) -> list[dict[str, object]]:
+    """The last entries that an agent caused."""
+    rows = db.execute("SELECT * FROM audit WHERE agent_id = ? ORDER BY id DESC LIMIT ?", (agent_id, RECENT))
+    return [entry(row) for row in rows]
+
+
+def entry(row: sqlite3.Row) -> dict[str, object]:
+    """An audit row as the surface shows it."""
+    return {
+        "id": row["id"],
+        "action": row["action"],
+        "severity": row["severity"],
+        "actorKind": row["actor_kind"],
+        "userId": row["user_id"],
+        "machineId": row["machine_id"],
+        "aiAgentId": row["agent_id"],
+        "secretId": row["secret_id"],
+        "sourceIp": row["source_ip"],
+        "detail": row["detail"],
+        "timestamp": row["created_ms"],
+    }
+
+
+# One statement for every filter, so that no SQL is ever put together from a request.
+VISIBLE = """
+FROM audit WHERE (:restricted = 0 OR agent_id = :agent
+                  OR project_id IN (SELECT project_id FROM agent_projects WHERE agent_id = :agent))
+"""
+FILTER = """
+AND (:actions IS NULL OR action IN (SELECT value FROM json_each(:actions)))
+AND (:severities IS NULL OR severity IN (SELECT value FROM json_each(:severities)))
+AND (:sourceIp IS NULL OR source_ip = :sourceIp)
+AND (:search IS NULL OR instr(lower(action || ' ' || detail), lower(:search)) > 0)
+AND (:from IS NULL OR created_ms >= :from) AND (:to IS NULL OR created_ms <= :to)
+"""
+KEY = """
+CASE :sortBy WHEN 'action' THEN action WHEN 'sourceIp' THEN source_ip WHEN 'timestamp' THEN created_ms
+    ELSE CASE severity WHEN 'info' THEN 0 WHEN 'low' THEN 1 WHEN 'medium' THEN 2 WHEN 'high' THEN 3 ELSE 4 END END
+"""
+COUNT = "SELECT COUNT(*) " + VISIBLE + FILTER
+ASCENDING = "SELECT * " + VISIBLE + FILTER + "ORDER BY" + KEY + "ASC, id ASC LIMIT :limit OFFSET :offset"
+DESCENDING = "SELECT * " + VISIBLE + FILTER + "ORDER BY" + KEY + "DESC, id DESC LIMIT :limit OFFSET :offset"
+LATEST = "SELECT * " + VISIBLE + "ORDER BY id DESC LIMIT :limit"
+
+FILTER_FIELDS = {
+    "actions": texts(),
+    "severities": texts(choices=SEVERITIES),
+    "sourceIp": text(),
+    "search": text(),
+    "from": TIME_MS,
+    "to": TIME_MS,
+}
+QUERY_FIELDS = {
+    **FILTER_FIELDS,
+    "sortBy": text(choices=("timestamp", "action", "severity", "sourceIp")),
+    "sortDir": text(choices=("asc", "desc")),
+    "page": PAGE,
+    "pageSize": integer(1, 200),
+}
+
+
+def query(call: Call) -> object:
+    """One page of the entries that pass the filters."""
+    page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
+    values = {**_viewer(call), **_filters(call), "limit": size, "offset": (page - 1) * size}
+    statement = ASCENDING if call.body.get("sortDir") == "asc" else DESCENDING
+    rows = call.db.execute(statement, {**values, "sortBy": call.body.get("sortBy", "timestamp")})
+    entries = [entry(row) for row in rows]
+    total = call.db.execute(COUNT, values).fetchone()[0]
+    return {"entries": entries, "total": total, "page": page, "pageSize": size}
+
+
+def actions(_call: Call) -> object:
+    """Every action name that the log can hold."""
+    return sorted(ACTIONS)
+
+
+def activity(call: Call) -> object:
+    """The latest entries, newest first."""
+    return [entry(row) for row in call.db.execute(LATEST, {**_viewer(call), "limit": RECENT})]
+
+
+def _viewer(call: Call) -> dict[str, object]:
+    return {"restricted": call.agent.allowlist is not None, "agent": call.agent.id}
+
+
+def _filters(call: Call) -> dict[str, Any]:
+    given = {name: call.body.get(name) for name in FILTER_FIELDS}
+    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
+
+
+# fmt: off
+ROUTES = (
+    Route("POST", "/v1/ai/audit/query",   "audit.read", query, QUERY_FIELDS),
+    Route("GET",  "/v1/ai/audit/actions", "audit.read", actions),
+    Route("GET",  "/v1/ai/activity",      "audit.read", activity),
+)
+# fmt: on

@@ -1,0 +1,127 @@
+"""What a handler is given, and how a route is declared.
+
+A handler runs inside one transaction, together with the audit entry of its effect: it returns the JSON of its answer,
+or raises `Refusal`, and then nothing that it did is kept.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Callable, NamedTuple
+
+from vault.crypto import Keyring
+from vault.errors import Refusal
+from vault.inputs import NO_FIELDS, Fields
+
+Clock = Callable[[], int]
+
+# An id as sent: no dot, slash, percent or space, so that no spelling of a path reaches another route.
+ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
+
+
+class Actor(NamedTuple):
+    """Who did something, as the audit log names them: user, machine, ai_agent, system or external."""
+
+    kind: str
+    id: str | None
+    source_ip: str | None
+
+
+OWNER = Actor("user", "owner", None)
+
+
+class Agent(NamedTuple):
+    """An AI agent whose signature was right. No allowlist (None) means every project."""
+
+    id: str
+    name: str
+    public_key: bytes
+    approved: bool
+    enabled: bool
+    scopes: tuple[str, ...]
+    allowlist: tuple[str, ...] | None
+
+    def may_reach(self, project_id: str | None) -> bool:
+        """Whether the allowlist lets this agent at a project; an unknown project looks like a forbidden one."""
+        return self.allowlist is None or project_id in self.allowlist
+
+
+@dataclass(frozen=True)
+class Call:
+    """One request that passed its checks."""
+
+    db: sqlite3.Connection
+    keys: Keyring
+    vault_id: str
+    now_ms: int
+    source_ip: str | None
+    params: Mapping[str, str]
+    body: Mapping[str, Any]
+    caller: Agent | None
+
+    @property
+    def agent(self) -> Agent:
+        """The signer; only open routes have none."""
+        if self.caller is None:
+            raise LookupError("an open route has no agent")
+        return self.caller
+
+    @property
+    def actor(self) -> Actor:
+        """The signer as the audit log names it."""
+        if self.caller is None:
+            return Actor("external", None, self.source_ip)
+        return Actor("ai_agent", self.caller.id, self.source_ip)
+
+
+Handler = Callable[[Call], object]
+
+
+class Route(NamedTuple):
+    """One row of the surface. A row without a handler is known but not offered: it answers 501."""
+
+    method: str
+    path: str
+    scope: str | None
+    handler: Handler | None = None
+    fields: Fields = NO_FIELDS
+    status: int = 200
+    signed: bool = True
+
+
+class Match(NamedTuple):
+    """The route that a request line names, and the ids in its path."""
+
+    route: Route
+    params: Mapping[str, str]
+
+
+class Router:
+    """Finds routes by the raw bytes of the path; nothing is decoded, so nothing has two spellings."""
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self._patterns = [(_pattern(route.path), route) for route in routes]
+
+    def match(self, method: str, path: str) -> Match:
+        """The route, or a 404 for the path and a 405 for the method."""
+        found = [(route, hit) for pattern, route in self._patterns for hit in [pattern.fullmatch(path)] if hit]
+        for route, hit in found:
+            if route.method == method:
+                return Match(route, hit.groupdict())
+        if found:
+            allowed = ", ".join(sorted(route.method for route, _ in found))
+            raise Refusal(405, "method not allowed", headers={"allow": allowed})
+        raise Refusal(404, "not found")
+
+
+def wall_clock() -> int:
+    """Milliseconds since the Unix epoch."""
+    return time.time_ns() // 1_000_000
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    return re.compile(re.sub(r"\{(\w+)\}", rf"(?P<\1>{ID_PATTERN})", path))

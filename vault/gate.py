@@ -1,0 +1,139 @@
+"""The checks that every signed request passes, in the order of the contract:
+
+    identity known, timestamp, signature, nonce recorded, approved, enabled, allowlist, scope
+
+The nonce comes after the signature, so that a forged request cannot burn one, and before everything else, so that a
+refused request cannot be sent again either. Nonces live in the database: a restart does not open the window again.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import re
+import sqlite3
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from vault import agents
+from vault.calls import Agent, Match
+from vault.errors import Denied
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS nonces (
+    identity TEXT NOT NULL,
+    nonce TEXT NOT NULL,
+    forget_ms INTEGER NOT NULL,
+    PRIMARY KEY (identity, nonce)
+) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS nonces_by_age ON nonces (forget_ms);
+"""
+
+WINDOW_S = 300
+# A signature is good for one window either way; the second window forgives a clock that is set back.
+NONCE_LIFE_MS = 4 * WINDOW_S * 1000
+TIMESTAMP = re.compile(r"[0-9]{1,12}")
+NONCE = re.compile(r"[\x21-\x7e]{16,128}")
+
+
+class Signed(NamedTuple):
+    """The parts of a request that its signature covers, and the headers that carry it."""
+
+    method: str
+    path: str
+    body: bytes
+    identities: tuple[str, ...]
+    timestamp: str
+    nonce: str
+    signature: str
+
+    def text(self) -> bytes:
+        """The bytes that the agent signed."""
+        digest = hashlib.sha256(self.body).hexdigest()
+        return f"{self.method}:{self.path}:{self.timestamp}:{self.nonce}:{digest}".encode()
+
+
+def admit(db: sqlite3.Connection, signed: Signed, match: Match, now_ms: int) -> Agent:
+    """The agent behind a request that may go on to its handler; Denied otherwise."""
+    agent = _identify(db, signed.identities)
+    _check_clock(signed, agent, now_ms)
+    _check_signature(signed, agent)
+    _record_nonce(db, signed, agent, now_ms)
+    _check_state(agent)
+    _check_allowlist(db, agent, match)
+    _check_scope(agent, match.route.scope)
+    return agent
+
+
+def verify(public_key: bytes, signature: str, text: bytes) -> bool:
+    """Whether a base64 signature is right."""
+    try:
+        Ed25519PublicKey.from_public_bytes(public_key).verify(base64.b64decode(signature, validate=True), text)
+    except (InvalidSignature, binascii.Error, ValueError):
+        return False
+    return True
+
+
+def _identify(db: sqlite3.Connection, identities: Iterable[str]) -> Agent:
+    names = set(identities)
+    if len(names) > 1:
+        raise Denied(401, "the identity headers differ")
+    agent = agents.find(db, names.pop()) if names else None
+    if agent is None:
+        raise Denied(401, "unknown identity")
+    return agent
+
+
+def _check_clock(signed: Signed, agent: Agent, now_ms: int) -> None:
+    if not TIMESTAMP.fullmatch(signed.timestamp):
+        raise Denied(401, "the timestamp is not a number of seconds", agent.id)
+    if abs(now_ms // 1000 - int(signed.timestamp)) > WINDOW_S:
+        raise Denied(401, f"the timestamp is more than {WINDOW_S} seconds off", agent.id)
+
+
+def _check_signature(signed: Signed, agent: Agent) -> None:
+    if not verify(agent.public_key, signed.signature, signed.text()):
+        raise Denied(401, "bad signature", agent.id)
+
+
+def _record_nonce(db: sqlite3.Connection, signed: Signed, agent: Agent, now_ms: int) -> None:
+    if not NONCE.fullmatch(signed.nonce):
+        raise Denied(401, "the nonce is not 16 to 128 printable characters", agent.id)
+    db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
+    row = (agent.id, signed.nonce, now_ms + NONCE_LIFE_MS)
+    recorded = db.execute("INSERT OR IGNORE INTO nonces (identity, nonce, forget_ms) VALUES (?, ?, ?)", row)
+    if recorded.rowcount != 1:
+        raise Denied(401, "the nonce was used before", agent.id)
+
+
+def _check_state(agent: Agent) -> None:
+    if not agent.approved:
+        raise Denied(403, "Agent is pending approval", agent.id)
+    if not agent.enabled:
+        raise Denied(403, "Agent is disabled", agent.id)
+
+
+def _check_allowlist(db: sqlite3.Connection, agent: Agent, match: Match) -> None:
+    """Ids of no project at all are refused as well: an agent cannot find out which ids exist elsewhere."""
+    if agent.allowlist is None:
+        return
+    params = match.params
+    if "projectId" in params and not agent.may_reach(params["projectId"]):
+        raise Denied(403, "the project is not on the agent's allowlist", agent.id)
+    secret_id = params.get("secretId", params.get("canaryId"))
+    if secret_id and not agent.may_reach(_project_of(db, secret_id)):
+        raise Denied(403, "the secret is not in a project on the agent's allowlist", agent.id)
+
+
+def _check_scope(agent: Agent, scope: str | None) -> None:
+    if scope and scope not in agent.scopes:
+        raise Denied(403, f"the agent lacks the scope {scope}", agent.id, scope)
+
+
+def _project_of(db: sqlite3.Connection, secret_id: str) -> str | None:
+    row = db.execute("SELECT project_id FROM secrets WHERE id = ?", (secret_id,)).fetchone()
+    return row["project_id"] if row else None

@@ -1,0 +1,175 @@
+"""Reading request bodies: JSON in, checked values out.
+
+Every route declares the keys it takes. Whatever breaks a rule is a 400 that names the key and the rule, never the
+value: a value may be a secret that somebody put under the wrong key.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+from vault.errors import Refusal
+
+Kind = Literal["text", "integer", "boolean", "texts", "object"]
+
+MAX_TEXT = 10_000  # characters, where the contract sets no limit: notes, descriptions, searches
+MAX_ITEMS = 1_000
+MAX_DIGITS = 20  # longer integers fit no column, and Python converts them in quadratic time
+SAFE_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
+
+
+class Field(NamedTuple):
+    """One key of a body: its type and its limits. `low` and `high` bound characters, numbers or items."""
+
+    kind: Kind
+    low: int = 0
+    high: int = MAX_TEXT
+    choices: tuple[str, ...] = ()
+    max_bytes: int | None = None
+    required: bool = False
+
+    def must(self) -> Field:
+        """The same field where a body has to carry it."""
+        return self._replace(required=True)
+
+
+Fields = Mapping[str, Field]
+NO_FIELDS: Fields = {}
+
+
+def text(low: int = 0, high: int = MAX_TEXT, *, choices: tuple[str, ...] = (), max_bytes: int | None = None) -> Field:
+    """A string."""
+    return Field("text", low, high, choices, max_bytes)
+
+
+def integer(low: int, high: int) -> Field:
+    """A whole number."""
+    return Field("integer", low, high)
+
+
+def texts(low: int = 0, high: int = MAX_ITEMS, *, choices: tuple[str, ...] = ()) -> Field:
+    """A list of strings."""
+    return Field("texts", low, high, choices)
+
+
+BOOLEAN = Field("boolean")
+OBJECT = Field("object")
+TIME_MS = integer(0, 2**53 - 1)
+PAGE = integer(1, 1_000_000)
+
+
+def read_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
+    """The checked keys of a body; an empty body is an empty object."""
+    given = _parse_body(body, content_type) if body else {}
+    for key in given:
+        if key not in fields:
+            raise Refusal(400, _unknown(key, fields))
+    for key, field in fields.items():
+        if key in given:
+            _check(key, field, given[key])
+        elif field.required:
+            raise Refusal(400, f"{key} is required")
+    return given
+
+
+def parse_object(source: str) -> dict[str, Any]:
+    """A JSON object without repeated keys, NaN, endless numbers or broken Unicode; ValueError otherwise."""
+    try:
+        value = json.loads(source, object_pairs_hook=_once, parse_int=_integer, parse_constant=_no_constant)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
+def something(given: Mapping[str, Any], fields: Fields) -> None:
+    """Refuse an update that updates nothing."""
+    if not given:
+        raise Refusal(400, f"nothing to change: give at least one of {', '.join(sorted(fields))}")
+
+
+def _parse_body(body: bytes, content_type: str | None) -> dict[str, Any]:
+    if (content_type or "").partition(";")[0].strip().lower() != "application/json":
+        raise Refusal(400, "a body needs content-type application/json")
+    try:
+        return parse_object(body.decode())
+    except ValueError:  # covers bad UTF-8 and bad JSON, whose messages quote the input
+        raise Refusal(400, "the body is not a JSON object in UTF-8") from None
+
+
+def _unknown(key: str, fields: Fields) -> str:
+    name = f"unknown key {key}" if SAFE_KEY.fullmatch(key) else "unknown key"
+    return f"{name}: this route takes {', '.join(fields) or 'no keys'}"
+
+
+def _check(key: str, field: Field, value: object) -> None:
+    if not _CHECKS[field.kind](field, value):
+        raise Refusal(400, f"{key} must be {_rule(field)}")
+
+
+def _is_text(field: Field, value: object) -> bool:
+    if not isinstance(value, str) or (field.choices and value not in field.choices):
+        return False
+    if field.max_bytes is not None:
+        return len(value.encode()) <= field.max_bytes
+    return field.low <= len(value) <= field.high
+
+
+def _is_integer(field: Field, value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and field.low <= value <= field.high
+
+
+def _is_boolean(_field: Field, value: object) -> bool:
+    return isinstance(value, bool)
+
+
+def _is_texts(field: Field, value: object) -> bool:
+    if not isinstance(value, list) or not field.low <= len(value) <= field.high:
+        return False
+    return all(isinstance(item, str) and (not field.choices or item in field.choices) for item in value)
+
+
+def _is_object(_field: Field, value: object) -> bool:
+    return isinstance(value, dict) and len(value) <= MAX_ITEMS
+
+
+_CHECKS = {"text": _is_text, "integer": _is_integer, "boolean": _is_boolean, "texts": _is_texts, "object": _is_object}
+
+
+def _rule(field: Field) -> str:
+    if field.kind == "integer":
+        return f"an integer from {field.low} to {field.high}"
+    if field.kind == "boolean":
+        return "true or false"
+    if field.kind == "object":
+        return "an object"
+    if field.kind == "texts":
+        items = f"strings out of {', '.join(field.choices)}" if field.choices else "strings"
+        return f"a list of {field.low} to {field.high} {items}"
+    if field.choices:
+        return f"one of {', '.join(field.choices)}"
+    if field.max_bytes is not None:
+        return f"a string of at most {field.max_bytes} bytes in UTF-8"
+    return f"a string of {field.low} to {field.high} characters"
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key twice")
+    return found
+
+
+def _integer(digits: str) -> int:
+    if len(digits) > MAX_DIGITS:
+        raise ValueError("too many digits")
+    return int(digits)
+
+
+def _no_constant(_name: str) -> None:
+    raise ValueError("not JSON")

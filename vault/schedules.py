@@ -1,0 +1,227 @@
+"""Rotation schedules: secrets whose value the vault makes, and makes anew every so often.
+
+A row says when the next rotation is due; carrying it out is the serving process's business, which needs no more than
+`rotated` and `stored_recipe` of `stored_secrets`. While a schedule is active nobody else may write the value.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vault import audit, projects, stored_secrets
+from vault.calls import Call, Route
+from vault.errors import Denied, Refusal
+from vault.inputs import BOOLEAN, OBJECT, integer, something, text
+from vault.stored_secrets import NAME, NOTE, READ, ROTATE_FIELDS, WRITE
+from vault.values import FIELD_NAMES, Recipe, check_fields, check_names, fresh
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS rotation_schedules (
+    secret_id TEXT PRIMARY KEY REFERENCES secrets (id) ON DELETE CASCADE,
+    interval_s INTEGER NOT NULL,
+    length INTEGER NOT NULL,
+    charset TEXT NOT NULL,
+    fields TEXT,
+    enabled INTEGER NOT NULL DEFAULT 1,
+    next_ms INTEGER,
+    last_ms INTEGER,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS rotation_schedules_due ON rotation_schedules (next_ms) WHERE next_ms IS NOT NULL;
+"""
+
+SELECT = """
+SELECT r.*, s.id, s.name, s.project_id, s.version, s.field_names
+FROM rotation_schedules r JOIN secrets s ON s.id = r.secret_id
+WHERE s.deleted_ms IS NULL
+"""
+
+
+def list_all(call: Call) -> object:
+    """Every schedule in the projects that the agent may reach."""
+    rows = call.db.execute(SELECT + "ORDER BY r.created_ms, r.secret_id")
+    return [_shown(row) for row in rows if call.agent.may_reach(row["project_id"])]
+
+
+def get(call: Call) -> object:
+    """One schedule."""
+    return _shown(_require(call))
+
+
+def create(call: Call) -> object:
+    """Put a new secret on a schedule, or one that exists."""
+    secret_id = _adopt(call) if "secretId" in call.body else _make(call)
+    secret = stored_secrets.find(call.db, secret_id)
+    recipe = _recipe(call.body)
+    call.db.execute(
+        "INSERT INTO rotation_schedules (secret_id, interval_s, length, charset, fields, next_ms, created_ms,"
+        " updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        (secret_id, call.body["intervalSeconds"], recipe.length, recipe.charset, _as_json(recipe.fields))
+        + (_next_ms(call, call.body["intervalSeconds"]), call.now_ms, call.now_ms),
+    )
+    _note(call, "dynamic_secret_create", secret, f"rotates every {call.body['intervalSeconds']} seconds")
+    return {"secretId": secret_id, "name": secret["name"], "version": secret["version"]}
+
+
+def update(call: Call) -> object:
+    """Change the interval, the recipe or the switch; a new interval counts from now."""
+    schedule = _require(call)
+    something(call.body, UPDATE_FIELDS)
+    recipe = stored_secrets.stored_recipe(schedule).changed(call.body)
+    check_fields(recipe.fields, stored_secrets.field_names(schedule))
+    interval_s = call.body.get("intervalSeconds", schedule["interval_s"])
+    enabled = call.body.get("enabled", bool(schedule["enabled"]))
+    recounted = "intervalSeconds" in call.body or schedule["next_ms"] is None
+    next_ms = _next_ms(call, interval_s) if recounted else schedule["next_ms"]
+    call.db.execute(
+        "UPDATE rotation_schedules SET interval_s = ?, length = ?, charset = ?, fields = ?, enabled = ?, next_ms = ?,"
+        " updated_ms = ? WHERE secret_id = ?",
+        (interval_s, recipe.length, recipe.charset, _as_json(recipe.fields), enabled, next_ms if enabled else None)
+        + (call.now_ms, schedule["id"]),
+    )
+    _note(call, "dynamic_secret_update", schedule, f"schedule changed: {', '.join(sorted(call.body))}")
+    return {"secretId": schedule["id"], "name": schedule["name"], "version": schedule["version"]}
+
+
+def delete(call: Call) -> object:
+    """Remove the schedule; the secret stays with its current value."""
+    schedule = _require(call)
+    call.db.execute("DELETE FROM rotation_schedules WHERE secret_id = ?", (schedule["id"],))
+    _note(call, "dynamic_secret_delete", schedule, "schedule removed")
+    return {"secretId": schedule["id"], "name": schedule["name"]}
+
+
+def _adopt(call: Call) -> str:
+    """A secret that exists keeps its value until the first rotation."""
+    for key in ("projectId", "name", "fieldNames", "staticFields"):
+        if key in call.body:
+            raise Refusal(400, f"{key} goes only with a new secret, not with secretId")
+    secret = _reachable(call, call.body["secretId"])
+    if secret["kind"] == "canary":
+        raise Refusal(409, "the secret is a canary: its value belongs to the vault")
+    if secret["scheduled"]:
+        raise Refusal(409, "the secret has a rotation schedule already: update that one")
+    check_fields(call.body.get("fields"), stored_secrets.field_names(secret))
+    if "note" in call.body:
+        call.db.execute("UPDATE secrets SET note = ? WHERE id = ?", (call.body["note"], secret["id"]))
+    return str(secret["id"])
+
+
+def _make(call: Call) -> str:
+    """A new secret, whose first value the vault makes."""
+    for key in ("projectId", "name"):
+        if key not in call.body:
+            raise Refusal(400, f"{key} is required, unless secretId names a secret that exists")
+    project = projects.require(call, call.body["projectId"])
+    names = call.body.get("fieldNames")
+    _check_new(call.body, names)
+    value = fresh(_recipe(call.body), names, call.body.get("staticFields", {}))
+    return stored_secrets.insert(call, project["id"], value, names)
+
+
+def _check_new(body: Mapping[str, Any], names: Sequence[str] | None) -> None:
+    """Each field of a new structured secret is either generated or given, never both or neither."""
+    check_names(names or (), "fieldNames")
+    static = body.get("staticFields", {})
+    if not all(isinstance(value, str) for value in static.values()):
+        raise Refusal(400, "staticFields must map field names to strings")
+    if names is None and "staticFields" in body:
+        raise Refusal(400, "staticFields goes only with fieldNames")
+    check_fields(body.get("fields"), names)
+    if names is None:
+        return
+    made = body.get("fields") or _generated(body)
+    if not made:
+        raise Refusal(400, "staticFields must leave at least one field to generate")
+    if sorted([*made, *static]) != sorted(names):
+        raise Refusal(400, "every name in fieldNames must be either in fields or in staticFields")
+
+
+def _recipe(body: Mapping[str, Any]) -> Recipe:
+    """Without `fields`, everything rotates that has no static value."""
+    if "fields" in body or not body.get("staticFields"):
+        return Recipe().changed(body)
+    return Recipe().changed({**body, "fields": _generated(body)})
+
+
+def _generated(body: Mapping[str, Any]) -> list[str]:
+    return [name for name in body["fieldNames"] if name not in body.get("staticFields", {})]
+
+
+def _require(call: Call) -> sqlite3.Row:
+    row: sqlite3.Row | None = call.db.execute(SELECT + "AND r.secret_id = ?", (call.params["secretId"],)).fetchone()
+    if row is None:
+        raise Refusal(404, "no such rotation schedule")
+    return row
+
+
+def _reachable(call: Call, secret_id: str) -> sqlite3.Row:
+    try:
+        secret = stored_secrets.find(call.db, secret_id)
+    except Refusal:
+        if call.agent.allowlist is None:
+            raise
+        secret = None
+    if secret is None or not call.agent.may_reach(secret["project_id"]):
+        raise Denied(403, "the secret is not in a project on the agent's allowlist", call.agent.id)
+    return secret
+
+
+def _shown(row: sqlite3.Row) -> dict[str, object]:
+    recipe = stored_secrets.stored_recipe(row)
+    return {
+        "secretId": row["id"],
+        "projectId": row["project_id"],
+        "name": row["name"],
+        "fieldNames": stored_secrets.field_names(row),
+        "intervalSeconds": row["interval_s"],
+        "length": recipe.length,
+        "charset": recipe.charset,
+        "fields": recipe.fields,
+        "enabled": bool(row["enabled"]),
+        "nextRotationAt": row["next_ms"],
+        "lastRotationAt": row["last_ms"],
+        "version": row["version"],
+        "createdAt": row["created_ms"],
+        "updatedAt": row["updated_ms"],
+    }
+
+
+def _next_ms(call: Call, interval_s: int) -> int:
+    return call.now_ms + interval_s * 1000
+
+
+def _as_json(fields: Sequence[str] | None) -> str | None:
+    return json.dumps(fields, ensure_ascii=False) if fields else None
+
+
+def _note(call: Call, action: str, row: sqlite3.Row, detail: str) -> None:
+    audit.note(call, action, detail, secret_id=row["id"], project_id=row["project_id"])
+
+
+INTERVAL = integer(300, 30 * 24 * 3600)
+CREATE_FIELDS = {
+    "projectId": text(),
+    "name": NAME,
+    "secretId": text(),
+    "note": NOTE,
+    "intervalSeconds": INTERVAL.must(),
+    **ROTATE_FIELDS,
+    "fieldNames": FIELD_NAMES,
+    "staticFields": OBJECT,
+}
+UPDATE_FIELDS = {"intervalSeconds": INTERVAL, **ROTATE_FIELDS, "enabled": BOOLEAN}
+
+# fmt: off
+ROUTES = (
+    Route("GET",  "/v1/ai/dynamic-secrets",                   READ,  list_all),
+    Route("POST", "/v1/ai/dynamic-secrets",                   WRITE, create, CREATE_FIELDS, status=201),
+    Route("GET",  "/v1/ai/dynamic-secrets/{secretId}",        READ,  get),
+    Route("POST", "/v1/ai/dynamic-secrets/{secretId}/update", WRITE, update, UPDATE_FIELDS),
+    Route("POST", "/v1/ai/dynamic-secrets/{secretId}/delete", WRITE, delete),
+)
+# fmt: on

@@ -1,0 +1,107 @@
+"""Serving the application with uvicorn: the address, the lock on the directory, and a clean stop."""
+
+from __future__ import annotations
+
+import contextlib
+import ipaddress
+import signal
+import socket
+import sys
+from pathlib import Path
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from vault.app import create_app
+from vault.calls import Clock, wall_clock
+from vault.errors import VaultError
+from vault.files import locked, private_directory, shown
+from vault.store import Store
+from vault.terminal import printable
+
+GRACE_S = 5  # for requests that run when the signal comes
+
+
+def serve(directory: Path, host: str, port: int, clock: Clock = wall_clock) -> None:
+    """Serve until SIGINT or SIGTERM; prints the URL, and nothing else, on standard output."""
+    private_directory(directory)
+    with locked(directory / "server.lock", wait=False) as alone:
+        if not alone:
+            raise VaultError(f"another server has {shown(directory)} open", "stop it, or name another --dir")
+        with Store(directory) as store, _listen(host, port) as listener:
+            _warn_if_reachable(listener)
+            _run(configured(create_app(store, clock=clock)), listener)
+
+
+class _Server(uvicorn.Server):
+    """Says where it listens once it accepts."""
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and sockets:
+            print(_url(sockets[0]), flush=True)
+
+
+def configured(app: ASGIApp) -> uvicorn.Config:
+    """uvicorn's settings: no access log, since paths hold ids; no proxy headers, since anybody here could set them."""
+    return uvicorn.Config(
+        app,
+        http="h11",
+        ws="none",
+        loop="asyncio",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_S,
+    )
+
+
+def _run(config: uvicorn.Config, listener: socket.socket) -> None:
+    server = _Server(config)
+    # uvicorn takes these signals over while it runs and raises them once more when it has stopped: by then this handler
+    # is back in place and makes the second one harmless, so that the process ends with status 0.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(server, "should_exit", True))
+    server.run(sockets=[listener])
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _no_address(host, port, error) from None
+    with contextlib.ExitStack() as opened:
+        opened.enter_context(listener)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen(128)
+        except OSError as error:
+            raise _no_address(host, port, error) from None
+        opened.pop_all()
+    return listener
+
+
+def _no_address(host: str, port: int, error: OSError) -> VaultError:
+    reason = (error.strerror or "no such address").lower()
+    complaint = f"cannot listen on {printable(host)} port {port}: {reason}"
+    return VaultError(complaint, "choose another --port; 0 takes a free one")
+
+
+def _warn_if_reachable(listener: socket.socket) -> None:
+    host = listener.getsockname()[0]
+    if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
+        print(
+            f"vault: warning: {host} can be reached by other machines, without encryption",
+            "hint: leave --host away, or put a TLS proxy in front",
+            sep="\n",
+            file=sys.stderr,
+        )
+
+
+def _url(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
