@@ -152,7 +152,7 @@ def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[st
             message = f"the vault's answer holds no well-formed {key}; nothing was stored"
             raise ServiceError(message, "the token is spent: make a new one")
     given_name = members.get("name")
-    called = given_name if isinstance(given_name, str) else name
+    called = mcp.cutter([token])(given_name) if isinstance(given_name, str) else name
     return {"agentId": members["agentId"], "name": called, "vaultId": members["vaultId"]}
 
 

@@ -361,7 +361,9 @@ def inferred(row: Action) -> Action:
 
 # Arguments that stand in more than one row.
 
-HH_MM = r"^([01]\d|2[0-3]):[0-5]\d$"
+HH_MM = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
+EMAIL = r"^[^@\s]+@[^@\s]+$"
+HTTP_URL = r"^https?://[!-~]+$"
 EPOCH_MS = "Unix time in ms"
 
 # fmt: off
@@ -422,7 +424,7 @@ AXES = (
     Arg("ttlMaxReads", "integer", "End of life after this many reads.", required=False),
     Arg("rotateAfterReads", "integer", "Axis 6: rotate after this many reads.", required=False),
 )
-WEBHOOK_URL     = Arg("url", "string", "HTTPS URL of a public host.", most=2048, pattern=r"^https?://[!-~]+$")
+WEBHOOK_URL     = Arg("url", "string", "HTTPS URL of a public host.", most=2048, pattern=HTTP_URL)
 WEBHOOK_ACTIONS = Arg("actions", "strings", "Audit actions to deliver (see manage_alerts.actions).", least=1)
 ENABLED   = Arg("enabled", "boolean", "On or off.", required=False)
 TICKET_BODY = Arg("body", "string", "Message; no secrets.", most=10_000)
@@ -529,7 +531,7 @@ TOOLS: tuple[Tool, ...] = (
     )),
     Tool("manage_team", "Team", "The people of this vault. Not offered by every vault.", (
         inferred(read ("list",               "GET  /team",                                                "team.read",  "Members and open invitations.")),
-        inferred(risky("invite",             "POST /team/invites",                                        "team.write", "Invite by e-mail, for 7 days.", Arg("email", "string", "Address.", pattern=r"^[^@\s]+@[^@\s]+$"))),
+        inferred(risky("invite",             "POST /team/invites",                                        "team.write", "Invite by e-mail, for 7 days.", Arg("email", "string", "Address.", pattern=EMAIL))),
         inferred(write("cancel_invite",      "POST /team/invites/{inviteId}/cancel",                      "team.write", "Withdraw an invitation.", INVITE)),
         inferred(risky("remove",             "POST /team/{memberId}/remove",                              "team.write", "Take a member off the team and all projects.", MEMBER)),
         inferred(read ("permissions_get",    "GET  /team/{memberId}/permissions",                         "team.read",  "A member's rights, project by project.", MEMBER)),
@@ -923,13 +925,24 @@ def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
     return cut
 
 
-def _spellings(secret: str) -> list[str]:
+def _spellings(secret: str) -> set[str]:
+    """`secret` as it is and as a peer may quote it: in JSON, in JSON inside JSON, in a URL, in HTML, in base64."""
     from base64 import b64encode, urlsafe_b64encode
+    from html import escape
     from urllib.parse import quote, quote_plus
 
     data = secret.encode("utf-8", "replace")
-    forms = [secret, json.dumps(secret)[1:-1], to_json(secret)[1:-1], quote(data, safe=""), quote_plus(data)]
-    return forms + [encode(data).decode("ascii").rstrip("=") for encode in (b64encode, urlsafe_b64encode)]
+    once = _json_spellings(secret)
+    forms = {secret, escape(secret), quote(data, safe=""), quote_plus(data), *once}
+    forms.update(form for inner in once for form in _json_spellings(inner))
+    return forms | {encode(data).decode("ascii").rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
+
+
+def _json_spellings(text: str) -> set[str]:
+    """The inside of a JSON string as different encoders write it; some escape what HTML could mistake for markup."""
+    forms = {to_json(text)[1:-1], json.dumps(text)[1:-1]}
+    markup = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
+    return forms | {form.translate(markup) for form in forms}
 
 
 def cut_out(value: Any, cut: Callable[[str], str], withheld: frozenset[str]) -> Any:
@@ -1718,9 +1731,9 @@ NEXT_STEP = {
 
 def service_error(action: Action, reply: Reply, cut: Callable[[str], str]) -> ServiceError:
     """The error for an answer that is not 2xx. `cut` removes plaintext that the vault may be repeating."""
-    members = error_members(reply)
+    members = cut_out(error_members(reply), cut, frozenset())
     said = members.get("error")
-    quoted = f', saying "{clean(cut(said))}"' if isinstance(said, str) and said else ""
+    quoted = f', saying "{clean(said)}"' if isinstance(said, str) and said else ""
     if 300 <= reply.status < 400:
         return ServiceError(
             f"the vault answered {reply.status}, a redirect, which is never followed", "check the API URL", reply.status
@@ -1878,7 +1891,11 @@ class Call(Context):
         """Carries the call out. The reply, or None if it has been cancelled meanwhile."""
         if self.cancellation.is_set():
             return None
-        result = self._session.registry.call(self._name, self._arguments, self)
+        try:
+            result = self._session.registry.call(self._name, self._arguments, self)
+        except Exception as error:  # a bug; its own words may hold an argument, so only its kind is told
+            broken = ProtocolError(INTERNAL_ERROR, f"internal error ({type(error).__name__})")
+            return error_reply(self.request_id, broken) if self._session.finish(self) else None
         if self._session.version not in WITH_STRUCTURED_CONTENT:
             result.pop("structuredContent", None)
         return reply_to(self.request_id, result) if self._session.finish(self) else None

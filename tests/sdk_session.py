@@ -1,0 +1,52 @@
+"""Run by a Python that has the official MCP client, of version 1 or 2: carries out calls and prints what it got.
+
+    python sdk_session.py COMMAND... < calls.json > results.json
+
+`calls.json` is a list of [tool, arguments]. An argument `{"from": [CALL, KEY...]}` is taken from an earlier result.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import sys
+from typing import Any
+
+
+def resolved(value: Any, results: list[Any]) -> Any:
+    """`value`, or what it refers to in an earlier result."""
+    if not isinstance(value, dict) or list(value) != ["from"]:
+        return value
+    number, *keys = value["from"]
+    found = results[number]["structuredContent"]
+    for key in keys:
+        found = found[key]
+    return found
+
+
+async def session(command: list[str], calls: list[Any]) -> dict[str, Any]:
+    """One session: what was agreed on, what is listed, what each call gave."""
+    from mcp import ClientSession, StdioServerParameters
+    from mcp.client.stdio import stdio_client
+
+    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    async with stdio_client(server) as (reader, writer), ClientSession(reader, writer) as client:
+        opened: Any = await client.initialize()
+        tools: Any = await client.list_tools()
+        results: list[Any] = []
+        for tool, arguments in calls:
+            given = {name: resolved(value, results) for name, value in arguments.items()}
+            result: Any = await client.call_tool(tool, given)
+            results.append(result.model_dump(by_alias=True, mode="json", exclude_none=True))
+        return {
+            "sdk": importlib.metadata.version("mcp"),
+            "protocolVersion": opened.model_dump(by_alias=True, mode="json")["protocolVersion"],
+            "tools": [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in tools.tools],
+            "results": results,
+        }
+
+
+if __name__ == "__main__":
+    json.dump(asyncio.run(session(sys.argv[1:], json.load(sys.stdin))), sys.stdout)

@@ -1,0 +1,154 @@
+"""The built archive, an official MCP client of each generation, and the local vault, as a user has them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, ROOT, Server
+from tests.local_vault import LocalVault, install
+
+VALUE = "marked-value-6f1d3c"
+SDKS = {"mcp 2": ROOT / ".venv", "mcp 1": ROOT / ".venv-mcp1"}
+
+
+@pytest.fixture
+def local_vault(tmp_path: Path) -> Iterator[LocalVault]:
+    """An empty vault that serves on loopback."""
+    vault = LocalVault(tmp_path / "vault")
+    yield vault
+    vault.close()
+
+
+def sdk_python(sdk: str) -> str:
+    """The interpreter that has this generation of the official client."""
+    python = SDKS[sdk] / "bin" / "python"
+    if subprocess.run([python, "-c", "import mcp"], capture_output=True, check=False).returncode:
+        pytest.skip(f"{sdk} is not installed: it needs Python 3.10 or newer, and `make venv`")
+    return str(python)
+
+
+def sdk_session(sdk: str, calls: list[Any]) -> Any:
+    """What the official client got for `calls`."""
+    command = [sdk_python(sdk), str(ROOT / "tests" / "sdk_session.py"), *ARCHIVE_COMMAND]
+    done = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, check=True, timeout=60)
+    return json.loads(done.stdout)
+
+
+NUMBERS = {"charset": "numbers", "length": 12}
+PROJECT, SECRET = {"from": [0, "id"]}, {"from": [1, "id"]}
+CALLS: list[Any] = [
+    ["manage_projects", {"action": "create", "name": "p"}],
+    ["manage_secrets", {"action": "create", "projectId": PROJECT, "name": "s", "value": VALUE}],
+    ["manage_secrets", {"action": "get", "projectId": PROJECT, "secretId": SECRET}],
+    ["manage_secrets", {"action": "list", "projectId": PROJECT}],
+    ["manage_secrets", {"action": "rotate", "projectId": PROJECT, "secretId": SECRET, **NUMBERS}],
+    ["manage_secrets", {"action": "versions", "projectId": PROJECT, "secretId": SECRET}],
+    ["read_audit", {"action": "list"}],
+    ["manage_projects", {"action": "delete", "projectId": PROJECT, "preview": True}],
+    ["manage_projects", {"action": "delete", "projectId": PROJECT, "confirmName": "another"}],
+]
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_official_client_manages_the_vault_and_sees_no_value(sdk: str, local_vault: LocalVault) -> None:
+    local_vault.owner("approve", install(local_vault))
+    told = sdk_session(sdk, CALLS)
+    results = told["results"]
+    assert told["protocolVersion"] == "2025-11-25"
+    assert len(told["tools"]) == 18
+    assert [bool(result.get("isError")) for result in results] == [False] * 8 + [True]
+    for result in results[:-1]:
+        assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
+    secret_id = results[1]["structuredContent"]["id"]
+    assert re.fullmatch(r"\d{12}", local_vault.value_of(secret_id))
+    assert [row["version"] for row in results[5]["structuredContent"]["items"]] == [2, 1]
+    audited = {entry["action"] for entry in results[6]["structuredContent"]["entries"]}
+    assert audited >= {"project_create", "secret_create", "secret_rotate"}
+    assert VALUE not in json.dumps(told)
+    assert local_vault.value_of(secret_id) not in json.dumps(told)
+
+
+def test_value_arrives_exactly_as_it_was_given(local_vault: LocalVault) -> None:
+    local_vault.owner("approve", install(local_vault))
+    value = 'søger <nøgle> & "quotes" \\ \u2028 \x7f 🔑' * 50
+    with Server(ARCHIVE_COMMAND) as server:
+        server.initialize()
+        project = server.call("manage_projects", action="create", name="p")["structuredContent"]["id"]
+        made = server.call("manage_secrets", action="create", projectId=project, name="s", value=value)
+    assert local_vault.value_of(made["structuredContent"]["id"]) == value
+
+
+def test_pending_agent_is_told_so_and_served_once_approved(local_vault: LocalVault) -> None:
+    agent = install(local_vault)
+    with Server(ARCHIVE_COMMAND) as server:
+        server.initialize()
+        pending = server.call("whoami")
+        local_vault.owner("approve", agent)
+        approved = server.call("whoami")
+        local_vault.owner("disable", agent)
+        disabled = server.call("whoami")
+    assert pending["isError"]
+    assert "pending" in pending["content"][0]["text"]
+    assert approved["structuredContent"]["agentId"] == agent
+    assert disabled["isError"]
+    assert "disabled" in disabled["content"][0]["text"]
+
+
+def test_missing_scope_is_named(local_vault: LocalVault) -> None:
+    local_vault.owner("approve", install(local_vault, "projects.read"))
+    with Server(ARCHIVE_COMMAND) as server:
+        server.initialize()
+        refused = server.call("manage_projects", action="create", name="p")
+    assert "missing scope: projects.write" in refused["content"][0]["text"]
+
+
+def test_wrong_clock_is_noticed(local_vault: LocalVault) -> None:
+    local_vault.owner("approve", install(local_vault))
+    behind = "import time, sikkerkey_mcp as m; now = time.time; time.time = lambda: now() - 4000; m.main([])"
+    command = [sys.executable, "-c", behind]
+    with Server(command, {**os.environ, "PYTHONPATH": str(ROOT)}) as server:
+        server.initialize()
+        refused = server.call("whoami")
+    assert re.search(r"clock is (399|400)\d s behind the vault's", refused["content"][0]["text"])
+
+
+def test_tampered_key_is_refused_by_the_vault(local_vault: LocalVault, home: Path) -> None:
+    agent = install(local_vault)
+    local_vault.owner("approve", agent)
+    slot = home / ".sikkerkey" / "agents" / agent
+    other = install(local_vault)
+    (slot / "private.pem").write_bytes((slot.parent / other / "private.pem").read_bytes())
+    with Server([*ARCHIVE_COMMAND, "serve", "--agent", agent]) as server:
+        server.initialize()
+        refused = server.call("whoami")
+    assert "answered 401" in refused["content"][0]["text"]
+
+
+def test_server_survives_a_restart_of_the_vault(tmp_path: Path) -> None:
+    first = LocalVault(tmp_path / "vault")
+    first.owner("approve", install(first))
+    port = first.url.rsplit(":", 1)[1]
+    with Server(ARCHIVE_COMMAND) as server:
+        server.initialize()
+        assert "structuredContent" in server.call("whoami")
+        first.close()
+        away = server.call("manage_projects", action="create", name="p")
+        serve = [sys.executable, "-m", "vault", "serve", "--dir", str(first.directory), "--port", port]
+        again = subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+        assert again.stdout is not None
+        assert again.stdout.readline().strip() == first.url
+        back = server.call("manage_projects", action="create", name="p")
+        again.terminate()
+        again.wait(PATIENCE_S)
+        again.stdout.close()
+    assert "nothing was changed" in away["content"][0]["text"]
+    assert back["structuredContent"]["name"] == "p"
