@@ -1,0 +1,113 @@
+# `make test` and `make demo` do all their own set-up: they need make and CPython 3.9.2 or newer with venv, nothing else.
+
+.DEFAULT_GOAL := help
+
+# Empty means the newest suitable one on the path; `make PYTHON=/path/to/python3` names it.
+PYTHON ?=
+
+# Settings that send pip's files elsewhere or bring foreign modules in. The index that the user configured stays.
+unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PIP_NO_DEPS PIP_CONSTRAINT PIP_REQUIREMENT PIP_ONLY_BINARY PIP_NO_BINARY
+unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH
+export PIP_USER := 0
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+# Runs under any Python, so it keeps to old syntax.
+define CHECK_PYTHON
+import sys
+found = 'Python %d.%d.%d (%s)' % (sys.version_info[:3] + (sys.executable,))
+if sys.version_info < (3, 9, 2) or sys.implementation.name != 'cpython':
+    sys.exit(found + ' was found, but CPython 3.9.2 or newer is needed: name one with make PYTHON=/path/to/python3')
+try:
+    import ensurepip, venv
+except ImportError:
+    sys.exit(found + ' cannot make virtual environments: on Debian and Ubuntu, apt-get install python%d.%d-venv'
+             % sys.version_info[:2])
+endef
+export CHECK_PYTHON
+
+# $(1) is the directory, $(2) its lock file. Candidates are run, not only looked up: a version manager's python3.13 may be on
+# the path and refuse to start. Whatever interrupts this leaves no .ready, so the next run begins anew.
+define make-venv
+	@python='$(PYTHON)'; \
+	for name in python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do \
+		test -z "$$python" && $$name -c "$$CHECK_PYTHON" >/dev/null 2>&1 && python=$$name; done; \
+	python="$${python:-python3}"; \
+	command -v "$$python" >/dev/null || { \
+		echo "$$python was not found: install CPython 3.9.2 or newer, or name one with make PYTHON=/path/to/python3" >&2; exit 1; }; \
+	"$$python" -c "$$CHECK_PYTHON" && echo "setting up $(1) with $$("$$python" -V)" && rm -rf $(1) && \
+	"$$python" -m venv $(1) && $(1)/bin/python -m pip install -qq --require-hashes -r $(2)
+	@touch $@
+endef
+
+# An environment whose Python has gone (upgraded, moved) is not ready, whatever its stamp says.
+$(foreach venv,.venv .venv-mcp1,$(shell $(venv)/bin/python -c pass 2>/dev/null || rm -f $(venv)/.ready))
+
+RUN := .venv/bin/python
+ARCHIVE := dist/sikkerkey-mcp.pyz
+TYPED := $(wildcard sikkerkey_*.py) build_zipapp.py runtime vault tests tools
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1:\2/p' Makefile | while IFS=: read -r name text; do printf '  %-11s %s\n' "$$name" "$$text"; done
+
+.venv/.ready: requirements/dev.txt
+	$(call make-venv,.venv,$<)
+
+# Empty on Python 3.9, for which there is no client; the tests that want it are skipped there.
+.venv-mcp1/.ready: requirements/mcp1.txt
+	$(call make-venv,.venv-mcp1,$<)
+
+.PHONY: venv
+venv: .venv/.ready .venv-mcp1/.ready ## set up .venv and .venv-mcp1 from the lock files
+
+$(ARCHIVE): .venv/.ready build_zipapp.py LICENSE requirements/runtime.txt $(wildcard sikkerkey_*.py runtime/*.py)
+	@$(RUN) build_zipapp.py --output $@
+
+.PHONY: zipapp
+zipapp: $(ARCHIVE) ## build dist/sikkerkey-mcp.pyz for this platform
+
+.PHONY: demo
+demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
+	@$(RUN) tools/demo.py
+
+.PHONY: test
+test: lint types docs-check unit ## everything: lint, types, documentation in step, tests
+
+.PHONY: lint
+lint: .venv/.ready ## ruff check (no ruff format: tables are laid out by hand)
+	@$(RUN) -m ruff check --quiet .
+
+.PHONY: types
+types: .venv/.ready ## mypy --strict
+	@$(RUN) -m mypy --strict --no-error-summary $(TYPED)
+
+.PHONY: unit
+unit: venv $(ARCHIVE) ## the tests, warnings as errors
+	@$(RUN) -m pytest --quiet
+
+.PHONY: golden
+golden: .venv/.ready ## rewrite the golden files; the diff is the review
+	@$(RUN) tools/golden.py
+
+.PHONY: docs
+docs: .venv/.ready ## rewrite the generated parts of the documentation
+	@$(RUN) tools/docs.py
+
+.PHONY: docs-check
+docs-check: .venv/.ready ## fail if a generated part is out of step
+	@$(RUN) tools/docs.py --check
+
+# dev comes first and holds the others to the same versions.
+COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9.2 --generate-hashes --no-header --no-emit-index-url
+
+.PHONY: lock
+lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFLAGS=--upgrade for newer versions
+	@test -x build/lock/bin/uv || { $(RUN) -m venv build/lock && build/lock/bin/python -m pip install -qq uv; }
+	@cd requirements && for name in dev runtime vault mcp1; do \
+		case $$name in runtime|vault) constraint='--constraint dev.txt --no-annotate';; *) constraint=;; esac; \
+		../$(COMPILE) $(LOCKFLAGS) $$constraint --output-file $$name.txt $$name.in || exit; done
+
+.PHONY: clean
+clean: ## remove everything that was built or set up
+	rm -rf .venv .venv-mcp1 build dist .mypy_cache .ruff_cache .hypothesis
