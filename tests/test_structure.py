@@ -1,0 +1,113 @@
+"""What the module says of itself is held here: its sections, and what each of them may not know."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+import sikkerkey_mcp as mcp
+from tests.harness import ROOT
+
+SOURCE = (ROOT / "sikkerkey_mcp.py").read_text(encoding="utf-8")
+BANNER = re.compile(r"^# -{100,}\n# ([a-z ]+): ", re.MULTILINE)
+
+CLOCK, RANDOMNESS, THREADS = {"time"}, {"os.urandom", "random"}, {"threading"}
+NETWORK = {"urllib", "http", "socket", "ssl"}
+FILES = {"open", "os.open", "os.path", "os.lstat", "os.unlink", "os.environ"}
+MAY_NOT_KNOW = {
+    "json": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
+    "actions": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
+    "what a row yields": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
+    "answers": CLOCK | RANDOMNESS | {"http", "socket", "urllib.request"} | FILES | THREADS,
+    "identity": CLOCK | RANDOMNESS | NETWORK | THREADS,
+    "signing": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
+    "http": {"TOOLS", "Action", "Session", "print"},
+    "protocol": CLOCK | RANDOMNESS | NETWORK | FILES | {"threading.Thread", "os", "print", "TOOLS", "VaultTools"},
+    "stdio": NETWORK | {"TOOLS", "VaultTools", "Api"},
+}
+
+
+def sections() -> dict[str, ast.Module]:
+    """The syntax tree of each section, by the name in its banner."""
+    starts = [(match.start(), match[1]) for match in BANNER.finditer(SOURCE)]
+    ends = [start for start, _ in starts[1:]] + [len(SOURCE)]
+    return {name: ast.parse(SOURCE[start:end]) for (start, name), end in zip(starts, ends)}
+
+
+def dotted(node: ast.AST) -> str:
+    """`os.path.join` for the nodes that spell it."""
+    if isinstance(node, ast.Attribute):
+        return f"{dotted(node.value)}.{node.attr}"
+    return node.id if isinstance(node, ast.Name) else ""
+
+
+def names_used(tree: ast.Module) -> set[str]:
+    """Every name that code (not annotations) uses or imports, with each of its beginnings: os, os.path, ..."""
+    annotations = {
+        id(inner)
+        for node in ast.walk(tree)
+        for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
+        if isinstance(annotation, ast.AST)
+        for inner in ast.walk(annotation)
+    }
+    found = {dotted(node) for node in ast.walk(tree) if id(node) not in annotations}
+    found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    return {".".join(name.split(".")[: length + 1]) for name in found for length in range(name.count(".") + 1)}
+
+
+def test_sections_stand_in_the_order_that_the_docstring_gives() -> None:
+    listed = re.findall(r"^    ([a-z ]+?)  +\S", mcp.__doc__ or "", re.MULTILINE)
+    assert list(sections()) == listed
+
+
+@pytest.mark.parametrize("section", MAY_NOT_KNOW)
+def test_section_keeps_its_promise(section: str) -> None:
+    assert names_used(sections()[section]) & MAY_NOT_KNOW[section] == set()
+
+
+def test_the_check_of_promises_finds_a_broken_one() -> None:
+    broken = ast.parse("import os.path\nfrom time import sleep\nos.environ['x']\nthreading.Thread()")
+    assert names_used(broken) >= {"os.path", "time", "os.environ", "threading.Thread"}
+
+
+def test_what_is_derived_names_no_tool_and_no_action() -> None:
+    names = {tool.name for tool in mcp.TOOLS} | {action.name for tool in mcp.TOOLS for action in tool.actions}
+    tree = sections()["what a row yields"]
+    texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
+    assert names & texts == set()
+
+
+def programs() -> list[Path]:
+    """Every file of the product."""
+    return sorted([*ROOT.glob("*.py"), *(ROOT / "runtime").glob("*.py"), *(ROOT / "vault").glob("*.py")])
+
+
+@pytest.mark.parametrize("path", programs(), ids=lambda path: path.name)
+def test_functions_are_short(path: Path) -> None:
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
+    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+    assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
+
+
+@pytest.mark.parametrize("path", programs(), ids=lambda path: path.name)
+def test_nothing_evaluates_or_unpickles(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    called = {dotted(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    loader = {"exec"} if path.parent.name == "runtime" else set()  # how a module is imported
+    assert called & {"eval", "exec", "pickle.loads", "os.system", "yaml.load"} == loader & called
+
+
+def test_the_server_does_not_import_the_vault() -> None:
+    for name in ("sikkerkey_mcp.py", "sikkerkey_cli.py"):
+        tree = ast.parse((ROOT / name).read_text(encoding="utf-8"))
+        assert not any(used.split(".")[0] == "vault" for used in names_used(tree))
+
+
+def test_the_vault_does_not_import_the_server() -> None:
+    for path in (ROOT / "vault").glob("*.py"):
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        assert not any(used.startswith("sikkerkey_") for used in names_used(tree))
