@@ -138,7 +138,7 @@ def vendored_members(path: Path) -> Iterator[Member]:
         top, _, rest = member.name.partition("/")
         if rest.startswith("licenses/"):
             yield member._replace(name=f"licenses/{top.partition('.dist-info')[0]}/{rest.partition('/')[2]}")
-        elif top in VENDORED and member.name.endswith((".py", ".pem")):
+        elif top in VENDORED and member.name.endswith((".py", ".pem")) and not rest.startswith("tests/"):
             yield member
 
 
