@@ -174,7 +174,7 @@ REGISTER_FIELDS = {"token": text().must(), "publicKey": text().must(), "name": t
 
 # fmt: off
 ROUTES = (
-    Route("POST", "/v1/ai-bootstrap/register", None, register, REGISTER_FIELDS, status=201, signed=False),
+    Route("POST", "/v1/ai-bootstrap/register", None, register, REGISTER_FIELDS, status=201, caller="open"),
     Route("GET",  "/v1/ai/whoami",             None, whoami),
 )
 # fmt: on

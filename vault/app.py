@@ -22,12 +22,12 @@ from typing import NamedTuple
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from vault import audit
-from vault.calls import Actor, Agent, Call, Clock, Match, Router, wall_clock
-from vault.errors import NOTHING, Denied, Refusal
+from vault.calls import Actor, Call, Caller, Clock, Match, Raw, Router, Stream, wall_clock
+from vault.errors import NOTHING, Denied, ReadDenied, Refusal
 from vault.gate import Signed, admit
 from vault.inputs import read_body
 from vault.store import Store, savepoint
@@ -38,7 +38,7 @@ MAX_DRAINED_BYTES = 8 * MAX_BODY_BYTES  # read and dropped, so that the client l
 
 
 class Answer(NamedTuple):
-    """A status, the JSON that goes with it, and headers beyond the usual ones."""
+    """A status, what goes with it (JSON, a Raw or a Stream), and headers beyond the usual ones."""
 
     status: int
     body: object
@@ -93,14 +93,15 @@ class VaultApp:
             return _internal_error(error, where)
 
     def _carry_out(self, received: Received, match: Match) -> Answer:
-        if match.route.signed and received.query:
+        signed = match.route.caller != "open"
+        if signed and received.query:
             raise Refusal(400, "a signed route takes no query string")
         now_ms = self._clock()
         # The refusal leaves the block as an answer, not as an exception: nonce and audit entry have to be kept.
         with self._store.transaction() as db:
             try:
-                agent = admit(db, _signed(received), match, now_ms) if match.route.signed else None
-                return self._handle(db, received, match, agent, now_ms)
+                caller = admit(db, _signed(received), match, now_ms) if signed else None
+                return self._handle(db, received, match, caller, now_ms)
             except Denied as denied:
                 _record_denial(db, now_ms, received, match, denied)
                 return _refused(denied)
@@ -108,13 +109,13 @@ class VaultApp:
                 return _refused(refusal)
 
     def _handle(
-        self, db: sqlite3.Connection, received: Received, match: Match, agent: Agent | None, now_ms: int
+        self, db: sqlite3.Connection, received: Received, match: Match, caller: Caller | None, now_ms: int
     ) -> Answer:
         route = match.route
         if route.handler is None:
             raise Refusal(501, f"{route.method} {route.path} is not offered by this vault yet")
         body = read_body(received.body, received.headers.get("content-type"), route.fields)
-        call = Call(db, self._store.keys, self._store.vault_id, now_ms, received.source_ip, match.params, body, agent)
+        call = Call(db, self._store.keys, self._store.vault_id, now_ms, received.source_ip, match.params, body, caller)
         with savepoint(db):
             return Answer(route.status, route.handler(call))
 
@@ -163,13 +164,23 @@ def _signed(received: Received) -> Signed:
 
 def _record_denial(db: sqlite3.Connection, now_ms: int, received: Received, match: Match, denied: Denied) -> None:
     """The path as sent may hold anything, so the log gets the route's template."""
-    actor = Actor("ai_agent" if denied.agent_id else "external", denied.agent_id, received.source_ip)
-    audit.record(db, now_ms, actor, "auth_failure", f"{match.route.method} {match.route.path}: {denied}")
+    kind = {"agent": "ai_agent", "machine": "machine", "open": "external"}[match.route.caller]
+    actor = Actor(kind if denied.caller_id else "external", denied.caller_id, received.source_ip)
+    if isinstance(denied, ReadDenied):
+        ids = {"secret_id": denied.secret_id, "project_id": denied.project_id}
+        audit.record(db, now_ms, actor, "secret_read_denied", str(denied), **ids)
+    else:
+        audit.record(db, now_ms, actor, "auth_failure", f"{match.route.method} {match.route.path}: {denied}")
 
 
 def _response(answer: Answer) -> Response:
-    content = json.dumps(answer.body, ensure_ascii=False, separators=(",", ":")).encode()
+    body = answer.body
     headers = {**answer.headers, "cache-control": "no-store", "x-content-type-options": "nosniff"}
+    if isinstance(body, Stream):
+        return StreamingResponse(body.pieces, answer.status, headers, body.content_type)
+    if isinstance(body, Raw):
+        return Response(body.content, answer.status, {**headers, **body.headers}, body.content_type)
+    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(content, answer.status, headers, "application/json")
 
 

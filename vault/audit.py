@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from typing import Any
+from typing import Any, Callable
 
 from vault.calls import Actor, Call, Route
 from vault.inputs import PAGE, TIME_MS, integer, text, texts
@@ -53,6 +53,7 @@ ACTIONS = {
     "secret_create":          "low",
     "secret_delete":          "medium",
     "secret_note_update":     "info",
+    "secret_read_denied":     "medium",
     "secret_rename":          "info",
     "secret_rollback":        "medium",
     "secret_rotate":          "low",
@@ -63,6 +64,9 @@ ACTIONS = {
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 RECENT = 20
 PAGE_SIZE = 50
+# Each is told of every entry, in the transaction that writes it: alerts and webhooks put themselves in here.
+LISTENERS: list[Callable[[sqlite3.Connection, sqlite3.Row], None]] = []
+
 ACTOR_COLUMNS = {"user": "userId", "machine": "machineId", "ai_agent": "aiAgentId"}
 
 
@@ -78,12 +82,16 @@ def record(
 ) -> None:
     """Append one entry; an action that the list above does not know is a programming error."""
     who = {column: actor.id if kind == actor.kind else None for kind, column in ACTOR_COLUMNS.items()}
-    db.execute(
+    added = db.execute(
         "INSERT INTO audit (action, severity, actor_kind, user_id, machine_id, agent_id, secret_id, project_id,"
         " source_ip, detail, created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
         (action, ACTIONS[action], actor.kind, who["userId"], who["machineId"], who["aiAgentId"], secret_id, project_id)
         + (actor.source_ip, detail, now_ms),
     )
+    if LISTENERS:
+        row = db.execute("SELECT * FROM audit WHERE id = ?", (added.lastrowid,)).fetchone()
+        for listener in LISTENERS:
+            listener(db, row)
 
 
 def note(call: Call, action: str, detail: str, *, secret_id: str | None = None, project_id: str | None = None) -> None:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Callable, NamedTuple
+from typing import Any, Callable, Literal, NamedTuple, Union
 
 from vault.crypto import Keyring
 from vault.errors import Refusal
@@ -32,6 +32,7 @@ class Actor(NamedTuple):
 
 
 OWNER = Actor("user", "owner", None)
+SYSTEM = Actor("system", None, None)
 
 
 class Agent(NamedTuple):
@@ -50,6 +51,35 @@ class Agent(NamedTuple):
         return self.allowlist is None or project_id in self.allowlist
 
 
+class Machine(NamedTuple):
+    """A machine whose signature was right. Machines read plaintext; agents never do."""
+
+    id: str
+    name: str
+    kind: str
+    public_key: bytes
+    approved: bool
+    expires_ms: int | None
+
+
+Caller = Union[Agent, Machine]
+
+
+class Raw(NamedTuple):
+    """An answer that is not JSON: a file, a page. Its headers come on top of the usual ones."""
+
+    content: bytes
+    content_type: str
+    headers: Mapping[str, str] = {}
+
+
+class Stream(NamedTuple):
+    """An answer made piece by piece after the transaction has ended; each piece opens its own."""
+
+    pieces: Iterator[bytes]
+    content_type: str
+
+
 @dataclass(frozen=True)
 class Call:
     """One request that passed its checks."""
@@ -61,21 +91,33 @@ class Call:
     source_ip: str | None
     params: Mapping[str, str]
     body: Mapping[str, Any]
-    caller: Agent | None
+    caller: Caller | None
 
     @property
     def agent(self) -> Agent:
-        """The signer; only open routes have none."""
-        if self.caller is None:
-            raise LookupError("an open route has no agent")
+        """The signer of an agent's route."""
+        if not isinstance(self.caller, Agent):
+            raise LookupError("only routes below /v1/ai have an agent")
+        return self.caller
+
+    @property
+    def machine(self) -> Machine:
+        """The signer of a machine's route."""
+        if not isinstance(self.caller, Machine):
+            raise LookupError("only routes below /v1/secret have a machine")
         return self.caller
 
     @property
     def actor(self) -> Actor:
         """The signer as the audit log names it."""
-        if self.caller is None:
-            return Actor("external", None, self.source_ip)
-        return Actor("ai_agent", self.caller.id, self.source_ip)
+        return actor_of(self.caller, self.source_ip)
+
+
+def actor_of(caller: Caller | None, source_ip: str | None) -> Actor:
+    """Whoever signed, or nobody known, in the words of the audit log."""
+    if caller is None:
+        return Actor("external", None, source_ip)
+    return Actor("machine" if isinstance(caller, Machine) else "ai_agent", caller.id, source_ip)
 
 
 Handler = Callable[[Call], object]
@@ -90,7 +132,7 @@ class Route(NamedTuple):
     handler: Handler | None = None
     fields: Fields = NO_FIELDS
     status: int = 200
-    signed: bool = True
+    caller: Literal["agent", "machine", "open"] = "agent"  # whose signature it takes; open routes take none
 
 
 class Match(NamedTuple):

@@ -4,6 +4,7 @@
     +-- VaultError   to the owner, on the terminal: a message and a hint
     +-- Refusal      to a client, over HTTP: a status and {"error": message}
         +-- Denied   a refusal of identity or rights, which is audited as auth_failure
+            +-- ReadDenied   a machine's read, which is audited as secret_read_denied
 
 Everything else is a mistake in the program: the client reads "internal error" and the owner one line of log.
 """
@@ -25,7 +26,12 @@ class VaultError(Exception):
 
 
 class Refusal(Exception):
-    """A request that the vault answers with an error. The message may name a key, never a value."""
+    """A request that the vault answers with an error. The message may name a key, never a value.
+
+    What the handler did before is undone, unless `keeps` is set: a co-sign request outlives its refusal.
+    """
+
+    keeps = False
 
     def __init__(
         self, status: int, message: str, *, extra: Mapping[str, object] = NOTHING, headers: Mapping[str, str] = NOTHING
@@ -41,8 +47,17 @@ class Refusal(Exception):
 
 
 class Denied(Refusal):
-    """A refusal because of who asks; `agent_id` is set once the identity is known."""
+    """A refusal because of who asks; `caller_id` is set once the identity is known. Audited outside what is undone."""
 
-    def __init__(self, status: int, message: str, agent_id: str | None = None, scope: str | None = None) -> None:
+    def __init__(self, status: int, message: str, caller_id: str | None = None, scope: str | None = None) -> None:
         super().__init__(status, message, extra={"requiredScopes": [scope]} if scope else NOTHING)
-        self.agent_id = agent_id
+        self.caller_id = caller_id
+
+
+class ReadDenied(Denied):
+    """A machine's read that a grant, a freeze or a policy forbids: audited as secret_read_denied, with the secret."""
+
+    def __init__(self, status: int, message: str, machine_id: str, secret_id: str, project_id: str | None) -> None:
+        super().__init__(status, message, machine_id)
+        self.secret_id = secret_id
+        self.project_id = project_id

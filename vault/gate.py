@@ -13,14 +13,13 @@ import binascii
 import hashlib
 import re
 import sqlite3
-from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Callable, NamedTuple, TypeVar
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from vault import agents
-from vault.calls import Agent, Match
+from vault import agents, machines
+from vault.calls import Agent, Caller, Machine, Match
 from vault.errors import Denied
 
 TABLES = """
@@ -40,6 +39,9 @@ TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NONCE = re.compile(r"[\x21-\x7e]{16,128}")
 
 
+C = TypeVar("C", Agent, Machine)
+
+
 class Signed(NamedTuple):
     """The parts of a request that its signature covers, and the headers that carry it."""
 
@@ -57,12 +59,13 @@ class Signed(NamedTuple):
         return f"{self.method}:{self.path}:{self.timestamp}:{self.nonce}:{digest}".encode()
 
 
-def admit(db: sqlite3.Connection, signed: Signed, match: Match, now_ms: int) -> Agent:
-    """The agent behind a request that may go on to its handler; Denied otherwise."""
-    agent = _identify(db, signed.identities)
-    _check_clock(signed, agent, now_ms)
-    _check_signature(signed, agent)
-    _record_nonce(db, signed, agent, now_ms)
+def admit(db: sqlite3.Connection, signed: Signed, match: Match, now_ms: int) -> Caller:
+    """Whoever may go on to the handler; Denied otherwise. Each kind of route looks its callers up in one table only."""
+    if match.route.caller == "machine":
+        machine = _authenticated(db, signed, machines.find, now_ms)
+        machines.check_state(db, machine, now_ms)
+        return machine
+    agent = _authenticated(db, signed, agents.find, now_ms)
     _check_state(agent)
     _check_allowlist(db, agent, match)
     _check_scope(agent, match.route.scope)
@@ -78,36 +81,37 @@ def verify(public_key: bytes, signature: str, text: bytes) -> bool:
     return True
 
 
-def _identify(db: sqlite3.Connection, identities: Iterable[str]) -> Agent:
-    names = set(identities)
+def _authenticated(
+    db: sqlite3.Connection, signed: Signed, find: Callable[[sqlite3.Connection, str], C | None], now_ms: int
+) -> C:
+    names = set(signed.identities)
     if len(names) > 1:
         raise Denied(401, "the identity headers differ")
-    agent = agents.find(db, names.pop()) if names else None
-    if agent is None:
+    caller = find(db, names.pop()) if names else None
+    if caller is None:
         raise Denied(401, "unknown identity")
-    return agent
+    _check_clock(signed, caller, now_ms)
+    if not verify(caller.public_key, signed.signature, signed.text()):
+        raise Denied(401, "bad signature", caller.id)
+    _record_nonce(db, signed, caller, now_ms)
+    return caller
 
 
-def _check_clock(signed: Signed, agent: Agent, now_ms: int) -> None:
+def _check_clock(signed: Signed, caller: Caller, now_ms: int) -> None:
     if not TIMESTAMP.fullmatch(signed.timestamp):
-        raise Denied(401, "the timestamp is not a number of seconds", agent.id)
+        raise Denied(401, "the timestamp is not a number of seconds", caller.id)
     if abs(now_ms // 1000 - int(signed.timestamp)) > WINDOW_S:
-        raise Denied(401, f"the timestamp is more than {WINDOW_S} seconds off", agent.id)
+        raise Denied(401, f"the timestamp is more than {WINDOW_S} seconds off", caller.id)
 
 
-def _check_signature(signed: Signed, agent: Agent) -> None:
-    if not verify(agent.public_key, signed.signature, signed.text()):
-        raise Denied(401, "bad signature", agent.id)
-
-
-def _record_nonce(db: sqlite3.Connection, signed: Signed, agent: Agent, now_ms: int) -> None:
+def _record_nonce(db: sqlite3.Connection, signed: Signed, caller: Caller, now_ms: int) -> None:
     if not NONCE.fullmatch(signed.nonce):
-        raise Denied(401, "the nonce is not 16 to 128 printable characters", agent.id)
+        raise Denied(401, "the nonce is not 16 to 128 printable characters", caller.id)
     db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
-    row = (agent.id, signed.nonce, now_ms + NONCE_LIFE_MS)
+    row = (caller.id, signed.nonce, now_ms + NONCE_LIFE_MS)
     recorded = db.execute("INSERT OR IGNORE INTO nonces (identity, nonce, forget_ms) VALUES (?, ?, ?)", row)
     if recorded.rowcount != 1:
-        raise Denied(401, "the nonce was used before", agent.id)
+        raise Denied(401, "the nonce was used before", caller.id)
 
 
 def _check_state(agent: Agent) -> None:

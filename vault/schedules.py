@@ -1,7 +1,7 @@
 """Rotation schedules: secrets whose value the vault makes, and makes anew every so often.
 
-A row says when the next rotation is due; carrying it out is the serving process's business, which needs no more than
-`rotated` and `stored_recipe` of `stored_secrets`. While a schedule is active nobody else may write the value.
+A row says when the next rotation is due; the serving process carries it out. While a schedule is active nobody else may
+write the value.
 """
 
 from __future__ import annotations
@@ -9,14 +9,18 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from vault import audit, projects, stored_secrets
-from vault.calls import Call, Route
+from vault.calls import SYSTEM, Call, Route
+from vault.crypto import Keyring
 from vault.errors import Denied, Refusal
 from vault.inputs import BOOLEAN, OBJECT, integer, something, text
 from vault.stored_secrets import NAME, NOTE, READ, ROTATE_FIELDS, WRITE
 from vault.values import FIELD_NAMES, Recipe, check_fields, check_names, fresh
+
+if TYPE_CHECKING:
+    from vault.store import Store
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS rotation_schedules (
@@ -93,6 +97,30 @@ def delete(call: Call) -> object:
     call.db.execute("DELETE FROM rotation_schedules WHERE secret_id = ?", (schedule["id"],))
     _note(call, "dynamic_secret_delete", schedule, "schedule removed")
     return {"secretId": schedule["id"], "name": schedule["name"]}
+
+
+def rotate_due(store: Store, now_ms: int) -> None:
+    """The serving process's job: make the next value wherever it is time, each in a transaction of its own."""
+    with store.transaction() as db:
+        due = [row["id"] for row in db.execute(SELECT + "AND r.next_ms <= ? ORDER BY r.next_ms", (now_ms,))]
+    for secret_id in due:
+        with store.transaction() as db:
+            row = db.execute(SELECT + "AND r.next_ms <= ? AND r.secret_id = ?", (now_ms, secret_id)).fetchone()
+            if row is not None:
+                _rotate(db, store.keys, row, now_ms)
+
+
+def _rotate(db: sqlite3.Connection, keys: Keyring, schedule: sqlite3.Row, now_ms: int) -> None:
+    secret = stored_secrets.find(db, schedule["id"])
+    version = stored_secrets.rotated(db, keys, secret, stored_secrets.stored_recipe(schedule), now_ms)
+    # Counted from now, not from when it was due: a vault that was off for a week rotates once.
+    db.execute(
+        "UPDATE rotation_schedules SET last_ms = ?, next_ms = ? WHERE secret_id = ?",
+        (now_ms, now_ms + schedule["interval_s"] * 1000, schedule["id"]),
+    )
+    detail = f"rotated on schedule, now version {version}"
+    ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
+    audit.record(db, now_ms, SYSTEM, "secret_rotate", detail, **ids)
 
 
 def _adopt(call: Call) -> str:

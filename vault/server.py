@@ -14,9 +14,11 @@ from starlette.types import ASGIApp
 
 from vault.app import create_app
 from vault.calls import Clock, wall_clock
+from vault.clockwork import Clockwork
 from vault.errors import VaultError
 from vault.files import locked, private_directory, shown
 from vault.store import Store
+from vault.surface import JOBS
 from vault.terminal import printable
 
 GRACE_S = 5  # for requests that run when the signal comes
@@ -28,7 +30,7 @@ def serve(directory: Path, host: str, port: int, clock: Clock = wall_clock) -> N
     with locked(directory / "server.lock", wait=False) as alone:
         if not alone:
             raise VaultError(f"another server has {shown(directory)} open", "stop it, or name another --dir")
-        with Store(directory) as store, _listen(host, port) as listener:
+        with Store(directory) as store, _listen(host, port) as listener, Clockwork(store, clock, JOBS):
             _warn_if_reachable(listener)
             _run(configured(create_app(store, clock=clock)), listener)
 

@@ -108,8 +108,8 @@ def savepoint(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("SAVEPOINT effect")
     try:
         yield
-    except BaseException:
-        if db.in_transaction:
+    except BaseException as error:
+        if db.in_transaction and not getattr(error, "keeps", False):
             db.execute("ROLLBACK TO effect")
         raise
     db.execute("RELEASE effect")

@@ -14,7 +14,7 @@ from vault.surface import ROUTES
 
 PROJECTS = "/v1/ai/projects"
 MARK = "MARKED-7f3a"
-SIGNED = [route for route in ROUTES if route.signed]
+SIGNED = [route for route in ROUTES if route.caller != "open"]
 PLANNED = [route for route in ROUTES if route.handler is None]
 
 
@@ -26,7 +26,7 @@ def test_every_route_is_there_once_and_its_scope_exists() -> None:
     pairs = [(route.method, route.path) for route in ROUTES]
     assert len(set(pairs)) == len(pairs)
     assert {route.scope for route in ROUTES} - {None} <= set(ALL)
-    assert {route.path for route in ROUTES if not route.signed} == {"/v1/ai-bootstrap/register"}
+    assert {route.path for route in ROUTES if route.caller == "open"} == {"/v1/ai-bootstrap/register"}
 
 
 def test_every_signed_route_refuses_a_stranger_and_asks_for_its_scope(vault: Vault) -> None:
