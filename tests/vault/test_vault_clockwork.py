@@ -16,7 +16,8 @@ from vault.store import Store
 def scheduled(vault: Vault, interval_s: int = 300) -> str:
     """A new secret that rotates every `interval_s` seconds."""
     agent = vault.agent()
-    body = {"projectId": agent.project(), "name": "s", "intervalSeconds": interval_s, "charset": "numbers", "length": 40}
+    recipe = {"intervalSeconds": interval_s, "charset": "numbers", "length": 40}
+    body = {"projectId": agent.project(), "name": "s", **recipe}
     return str(agent.post("/v1/ai/dynamic-secrets", body)["secretId"])
 
 
