@@ -45,6 +45,7 @@ from typing import (
     Callable,
     Literal,
     NamedTuple,
+    NoReturn,
     Optional,
     Protocol,
     Union,
@@ -74,6 +75,7 @@ FILE_MAX_BYTES = 64 * 1024  # an identity file or a key: a few hundred bytes in 
 
 CALLS_AT_ONCE = 32  # threads, and so connections
 CALLS_WAITING = 1_000  # more than any client has in flight; what comes on top is refused at once
+WAITING_MAX_BYTES = 16 * LINE_MAX_BYTES  # of the lines that the waiting calls came in
 IDLE_CONNECTIONS = CALLS_AT_ONCE
 IDLE_MAX_S = 50.0  # servers commonly drop an idle connection after 60 s
 
@@ -131,6 +133,8 @@ class ProtocolError(Error):
         super().__init__(message)
         self.code = code
 
+
+MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 
@@ -381,7 +385,7 @@ WEBHOOK   = Arg("webhookId", "id", "Webhook id.")
 ENTRY     = Arg("entryId", "id", "Allowlist entry id.")
 TICKET    = Arg("ticketId", "id", "Ticket id.")
 PREVIEW   = Arg("preview", "boolean", "true: only report what would go, change nothing.", required=False)
-NAME      = Arg("name", "string", "New name.", least=1, most=255)
+NAME      = Arg("name", "string", "Name.", least=1, most=255)
 PROJECT_NAME = Arg("name", "string", "Project name.", least=1, most=100)
 DESCRIPTION  = Arg("description", "string", "Free text; empty clears it.", required=False)
 VALUE     = Arg("value", "string", "The plaintext to store, at most 12,288 bytes; never shown again. With fieldNames: a JSON object in a string.", most_bytes=12_288, plaintext=True)
@@ -792,9 +796,13 @@ def _check_string(arg: Arg, value: Any, where: str) -> str:
         and len(value.encode("utf-8", "replace")) > arg.most_bytes
     ):
         raise ArgumentError(f"{where} must be at most {arg.most_bytes:,} bytes in UTF-8")
-    if any("\ud800" <= c <= "\udfff" for c in value):
-        raise ArgumentError(f"{where} must be valid Unicode, without lone surrogates")
+    _refuse_lone_surrogates(where, value)
     return value
+
+
+def _refuse_lone_surrogates(where: str, text: str) -> None:
+    if any("\ud800" <= c <= "\udfff" for c in text):
+        raise ArgumentError(f"{where} must be valid Unicode, without lone surrogates")
 
 
 def _check_integer(arg: Arg, value: Any) -> int:
@@ -812,7 +820,7 @@ def _whole(value: Any) -> int | None:
         head = re.fullmatch(r"(-?\d{1,20})\.0+", value.text)
         return int(head[1]) if head else None
     if isinstance(value, float):
-        return int(value) if value.is_integer() and abs(value) < 2**53 else None
+        return int(value) if value.is_integer() and abs(value) < 1e16 else None  # beyond that repr has an exponent
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
@@ -820,7 +828,7 @@ def _check_object(arg: Arg, value: Any) -> JsonObject:
     if not isinstance(value, dict):
         raise ArgumentError(f"{arg.name} must be an object")
     try:
-        to_json(value).encode("utf-8")
+        _refuse_lone_surrogates(arg.name, _encode(value, ensure_ascii=False))
     except RecursionError:
         raise ArgumentError(f"{arg.name} is nested too deeply") from None
     return value
@@ -892,7 +900,7 @@ def plaintexts(action: Action, given: Given) -> list[str]:
         if arg.plaintext and arg.name in given:
             found += _strings(given[arg.name])
     for text in list(found):
-        if text[:1] in ("{", "["):
+        if text.lstrip()[:1] in ("{", "["):
             try:
                 found += _strings(parse_json(text.encode("utf-8")))
             except ValueError:
@@ -932,8 +940,10 @@ def _spellings(secret: str) -> set[str]:
     from urllib.parse import quote, quote_plus
 
     data = secret.encode("utf-8", "replace")
-    once = _json_spellings(secret)
-    forms = {secret, escape(secret), quote(data, safe=""), quote_plus(data), *once}
+    once = _json_spellings(secret) | _json_spellings(escape(secret))
+    percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
+    forms = {secret, escape(secret), *percent, *once}
+    forms.update(re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent)
     forms.update(form for inner in once for form in _json_spellings(inner))
     return forms | {encode(data).decode("ascii").rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
 
@@ -953,9 +963,7 @@ def cut_out(value: Any, cut: Callable[[str], str], withheld: frozenset[str]) -> 
         return [cut_out(item, cut, withheld) for item in value]
     if isinstance(value, dict):
         return {
-            cut(key): WITHHELD
-            if key in withheld and isinstance(member, (str, dict))
-            else cut_out(member, cut, withheld)
+            cut(key): WITHHELD if key in withheld and member is not None else cut_out(member, cut, withheld)
             for key, member in value.items()
         }
     if isinstance(value, (int, float, ExactNumber)) and not isinstance(value, bool):
@@ -996,10 +1004,9 @@ def render(action: Action, given: Given, answer: Answer) -> JsonObject:
     try:
         value = parse_json(answer.body)
     except ValueError:
-        raise ServiceError(
-            "the vault's answer is not JSON",
-            "check that the API URL is the vault's and no portal or proxy answers in its place",
-        ) from None
+        portal = "check that the API URL is the vault's and no portal or proxy answers in its place"
+        hint = portal if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+        raise ServiceError("the vault's answer is not JSON", hint) from None
     secretive = (action.scope or "").startswith(VALUE_SCOPES) and not action.mints
     if secretive or any(arg.plaintext for arg in action.args):
         value = cut_out(value, cut, VALUE_MEMBERS if secretive else frozenset())
@@ -1070,11 +1077,16 @@ def _quoted(path: str) -> str:
 
 def _refuse_link_or_stranger(path: str, found: os.stat_result) -> None:
     if stat.S_ISLNK(found.st_mode):
-        raise ConfigError(
-            f"{clean(path)} is a symbolic link", f"put the real file or directory in its place: ls -ld {_quoted(path)}"
-        )
+        link = _quoted(path)
+        hint = f'if what it leads to is yours: real="$(readlink -f {link})" && rm {link} && mv "$real" {link}'
+        raise ConfigError(f"{clean(path)} is a symbolic link", hint)
     if hasattr(os, "getuid") and found.st_uid != os.getuid():
         raise ConfigError(f"{clean(path)} belongs to another user", f"sudo chown -R $(id -un) {_quoted(path)}")
+
+
+def _unreadable(path: str, error: OSError, if_forbidden: str) -> ConfigError:
+    hint = if_forbidden if isinstance(error, PermissionError) else ""
+    return ConfigError(f"{clean(path)} cannot be read: {error.strerror}", hint)
 
 
 def check_private(path: str, *, directory: bool, forbidden: int) -> None:
@@ -1085,10 +1097,11 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
     try:
         found = os.lstat(path)
     except OSError as error:
-        raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error, f"chmod 700 {_quoted(os.path.dirname(path))}") from None
     _refuse_link_or_stranger(path, found)
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
-        raise ConfigError(f"{clean(path)} is not a {'directory' if directory else 'regular file'}")
+        kind = "directory" if directory else "regular file"
+        raise ConfigError(f"{clean(path)} is not a {kind}", f"mv {_quoted(path)} {_quoted(path)}.old")
     if os.name == "posix" and found.st_mode & forbidden:
         who = "written" if forbidden == 0o022 else "read or written"
         mode = "700" if directory else "600"
@@ -1102,7 +1115,7 @@ def _read_private(path: str) -> bytes:
         with os.fdopen(descriptor, "rb") as file:
             data = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
-        raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}") from None
+        raise _unreadable(path, error, f"chmod 600 {_quoted(path)}") from None
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes")
     return data
@@ -1111,13 +1124,17 @@ def _read_private(path: str) -> bytes:
 def slots() -> list[str]:
     """The ids of the agents on this workstation; files that other SikkerKey programs keep beside them are skipped."""
     directory = agents_dir()
-    if not os.path.lexists(directory):
+    try:
+        os.lstat(directory)
+    except (FileNotFoundError, NotADirectoryError):
         return []
+    except OSError:
+        pass  # which is not the same as no agents: the next line says what mends it
     check_parents(directory)
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
-        raise ConfigError(f"{clean(directory)} cannot be read: {error.strerror}") from None
+        raise _unreadable(directory, error, f"chmod 700 {_quoted(directory)}") from None
     return [name for name in names if is_id(name) and os.path.isdir(os.path.join(directory, name))]
 
 
@@ -1146,13 +1163,21 @@ def choose_slot(wanted: str = "") -> str | None:
     if len(found) > 1:
         raise ConfigError(
             f"{len(found)} agents are installed here and none was chosen",
-            f"serve --agent ID, with one of: {', '.join(found)}",
+            f"--agent ID (for revoke the bare ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}",
         )
     return found[0] if found else None
 
 
 def load_identity(agent_id: str) -> Identity:
     """Reads and checks a slot. Raises ConfigError."""
+    try:
+        return _load_identity(agent_id)
+    except ConfigError as error:
+        error.hint = error.hint or f"`sikkerkey-mcp revoke {agent_id}`, then install it anew"
+        raise
+
+
+def _load_identity(agent_id: str) -> Identity:
     slot = os.path.join(agents_dir(), agent_id)
     check_parents(agents_dir())
     check_private(slot, directory=True, forbidden=0o077)
@@ -1164,7 +1189,7 @@ def load_identity(agent_id: str) -> Identity:
     if not isinstance(members, dict) or not all(
         isinstance(members.get(name), str) for name in ("agentId", "vaultId", "apiUrl")
     ):
-        raise ConfigError(f"{clean(path)} is not an identity file", "revoke this agent and install it anew")
+        raise ConfigError(f"{clean(path)} is not an identity file")
     if members["agentId"] != agent_id:
         raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
     parse_base_url(members["apiUrl"])
@@ -1244,7 +1269,7 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
     match = _BASE_URL.fullmatch(url)
-    if not match or int(match[3] or 0) > 65_535:
+    if not match or (match[3] and not 1 <= int(match[3]) <= 65_535):
         raise ConfigError(
             "the API URL must be https://HOST or https://HOST:PORT, without user, path or query",
             "check SIKKERKEY_API_URL or apiUrl in identity.json",
@@ -1293,10 +1318,16 @@ class TimedSocket:
 
     def __init__(self, plain: socket.socket) -> None:
         self._plain = plain
-        self.deadline_s = 0.0
+        self._deadline_s = 0.0
+        self._room = 0
+
+    def start(self) -> None:
+        """A new exchange begins: from here on its time and the bytes of its answer, framing included, are counted."""
+        self._deadline_s = time.monotonic() + REQUEST_MAX_S
+        self._room = 2 * ANSWER_MAX_BYTES
 
     def _arm(self) -> None:
-        left_s = self.deadline_s - time.monotonic()
+        left_s = self._deadline_s - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("the exchange took too long")
         self._plain.settimeout(left_s)
@@ -1309,11 +1340,15 @@ class TimedSocket:
     def recv_into(self, buffer: Any) -> int:
         """As socket.recv_into, until the deadline."""
         self._arm()
-        return self._plain.recv_into(buffer)
+        count = self._plain.recv_into(buffer)
+        self._room -= count
+        if self._room < 0:  # endless trailers, or a chunk that claims to be of size -1
+            raise _too_large()
+        return count
 
     def makefile(self, _mode: str) -> io.BufferedReader:
         """The reader that http.client asks for; the mode is always `rb`."""
-        return io.BufferedReader(_TimedReader(self))
+        return _WholeLines(_TimedReader(self))
 
     def close(self) -> None:
         """Nothing: http.client closes as soon as it has seen `Connection: close`, before the body has been read."""
@@ -1351,6 +1386,16 @@ class _TimedReader(io.RawIOBase):
 
     def readinto(self, buffer: Any) -> int:
         return self._source.recv_into(buffer)
+
+
+class _WholeLines(io.BufferedReader):
+    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off."""
+
+    def readline(self, size: int | None = -1) -> bytes:
+        line = super().readline(size)
+        if not line.endswith(b"\n") and len(line) != size:
+            raise ConnectionError("the stream ended within the headers")
+        return line
 
 
 class Reply(NamedTuple):
@@ -1394,7 +1439,7 @@ class Connections:
             link = self._take(_connection_key(request)) or self._connect(request)
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Failure(_reason(error), sent=False, passing=not _is_certificate_error(error))
-        link.wire.deadline_s = time.monotonic() + REQUEST_MAX_S
+        link.wire.start()
         cancellation.on_set(link.wire.abort)
         keep = False
         try:
@@ -1439,11 +1484,7 @@ class Connections:
             made = http.client.HTTPConnection(host, timeout=CONNECT_MAX_S)
         if tunnel:
             made.set_tunnel(tunnel, headers=dict(_proxy_headers(request)))
-        try:
-            made.connect()
-        except BaseException:
-            made.close()
-            raise
+        _open(made)
         wire = TimedSocket(made.sock)
         vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
         return Link(key, made, wire, time.monotonic())
@@ -1453,6 +1494,25 @@ class Connections:
             if self._tls is None:
                 self._tls = tls_context()
             return self._tls
+
+
+def _open(connection: http.client.HTTPConnection) -> None:
+    """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
+
+    def break_off() -> None:
+        if connection.sock is not None:
+            TimedSocket(connection.sock).abort()
+
+    guard = threading.Timer(REQUEST_MAX_S, break_off)
+    guard.daemon = True
+    guard.start()
+    try:
+        connection.connect()
+    except BaseException:
+        connection.close()
+        raise
+    finally:
+        guard.cancel()
 
 
 def _connection_key(request: urllib.request.Request) -> tuple[str, str, str]:
@@ -1470,6 +1530,9 @@ def _speak(connection: http.client.HTTPConnection, request: urllib.request.Reque
     body = request.data if isinstance(request.data, bytes) else None
     connection.request(request.get_method(), request.selector, body, headers)
     response = connection.getresponse()
+    while response.status < 200:  # of the interim answers, http.client passes over 100 alone
+        vars(response)["headers"] = None
+        response.begin()
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise ServiceError(
@@ -1494,7 +1557,11 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
         chunks.append(chunk)
         if room < 0:
             break
-    raise ServiceError(
+    raise _too_large()
+
+
+def _too_large() -> ServiceError:
+    return ServiceError(
         f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes",
         "ask for less: a smaller pageSize, a shorter span of time, a filter",
     )
@@ -1551,7 +1618,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):
         return "it did not answer in time"
     if isinstance(error, OSError):
-        return error.strerror or "the connection broke"
+        refusal = re.match(r"Tunnel connection failed: (\d{3})", str(error))
+        return f"the proxy answered {refusal[1]}" if refusal else error.strerror or "the connection broke"
     return f"its answer was cut short or malformed ({type(error).__name__})"
 
 
@@ -1586,7 +1654,11 @@ class Api:
         attempt = 0
         while True:
             context.progress(f"asking the vault, attempt {attempt + 1}")
-            outcome = self._attempt(request, context.cancellation)
+            try:
+                outcome = self._attempt(request, context.cancellation)
+            except ServiceError as error:  # there is an answer, but not one to be read
+                error.hint = error.hint if safe else MAY_HAVE_BEEN_PROCESSED
+                raise
             pause_s = _pause(outcome, attempt, safe=safe)
             if pause_s is None or attempt == RETRIES or time.monotonic() + pause_s > give_up_at_s:
                 break
@@ -1619,6 +1691,10 @@ def _with_cancellation(request: urllib.request.Request, cancellation: Cancellati
     return request
 
 
+# Checked before urllib sees it, whose complaint would quote the password.
+_PROXY_URL = re.compile(r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?")
+
+
 def _opener(connections: Connections) -> urllib.request.OpenerDirector:
     """urllib with two handlers only: proxies from the environment, and ours. None that follows or authenticates."""
     import urllib.request
@@ -1629,10 +1705,16 @@ def _opener(connections: Connections) -> urllib.request.OpenerDirector:
 
         http_open = https_open
 
+    class CheckedProxyHandler(urllib.request.ProxyHandler):
+        def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
+            if not _PROXY_URL.fullmatch(proxy):
+                raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+            return super().proxy_open(req, proxy, type)
+
     # http:// is loopback, and no proxy's business.
     proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in ("https", "no")}
     director = urllib.request.OpenerDirector()
-    director.add_handler(urllib.request.ProxyHandler(proxies))
+    director.add_handler(CheckedProxyHandler(proxies))
     director.add_handler(KeepAliveHandler())
     return director
 
@@ -1677,10 +1759,8 @@ def _outcome_words(outcome: Reply | Failure) -> str:
 def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) -> ServiceError:
     tries = f" after {attempts} attempts" if attempts > 1 else ""
     if failure.sent and not safe:
-        hint = "the request may have been processed: look (list, get) before repeating it"
-        return ServiceError(
-            f"the connection to {base_url} failed before its answer was complete: {failure.reason}", hint
-        )
+        message = f"the connection to {base_url} failed before its answer was complete: {failure.reason}"
+        return ServiceError(message, MAY_HAVE_BEEN_PROCESSED)
     hint = "nothing was changed; check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
     return ServiceError(f"the vault at {base_url} cannot be reached{tries}: {failure.reason}", hint)
 
@@ -1751,7 +1831,8 @@ def error_members(reply: Reply) -> JsonObject:
 
 
 def _next_step(action: Action, reply: Reply, members: JsonObject) -> str:
-    hint = NEXT_STEP.get(reply.status, "the vault failed; try again later")
+    unnamed = "the vault failed; try again later" if reply.status >= 500 else "repeating the same call does not help"
+    hint = NEXT_STEP.get(reply.status, unnamed)
     if reply.status == 401:
         return _clock_hint(reply) or hint
     if reply.status == 403:
@@ -1762,8 +1843,8 @@ def _next_step(action: Action, reply: Reply, members: JsonObject) -> str:
     if reply.status == 429:
         wait_s = retry_after_s(reply)
         return hint if wait_s is None else f"too many requests: repeat after {wait_s:.0f} s"
-    if reply.status in (500, 502, 504) and action.effect != "read":
-        return "the request may have been processed: look (list, get) before repeating it"
+    if reply.status >= 500 and reply.status not in (501, 503, 507) and action.effect != "read":
+        return MAY_HAVE_BEEN_PROCESSED
     return hint
 
 
@@ -2164,7 +2245,7 @@ class Batch:
                 self._send(self._replies)
 
 
-Job = tuple[Call, Callable[[Optional[Message]], None]]
+Job = tuple[Call, int, Callable[[Optional[Message]], None]]
 
 
 class Workers:
@@ -2173,24 +2254,21 @@ class Workers:
     def __init__(self) -> None:
         self._jobs: deque[Job] = deque()
         self._ready = threading.Condition()
-        self._idle = self._threads = 0
+        self._idle = self._threads = self._waiting_bytes = 0
 
-    def submit(self, call: Call, deliver: Callable[[Message | None], None]) -> None:
+    def submit(self, call: Call, size_bytes: int, deliver: Callable[[Message | None], None]) -> None:
         """Runs `call` and hands its reply to `deliver`; both happen on a worker's thread."""
         with self._ready:
-            full = len(self._jobs) >= CALLS_WAITING
+            full = len(self._jobs) >= CALLS_WAITING or self._waiting_bytes + size_bytes > WAITING_MAX_BYTES
             if not full:
-                self._jobs.append((call, deliver))
+                self._jobs.append((call, size_bytes, deliver))
+                self._waiting_bytes += size_bytes
                 if self._idle >= len(self._jobs) or self._threads >= CALLS_AT_ONCE:
                     self._ready.notify()
                     return
                 self._threads += 1
         if full:
-            deliver(
-                call.refuse(
-                    f"{CALLS_WAITING:,} calls are waiting already; nothing was sent: wait for some to be answered"
-                )
-            )
+            deliver(call.refuse("too many calls are waiting already; nothing was sent: wait for some to be answered"))
         else:
             threading.Thread(target=self._work, daemon=True).start()
 
@@ -2199,13 +2277,15 @@ class Workers:
             call, deliver = self._next()
             deliver(call.run())
 
-    def _next(self) -> Job:
+    def _next(self) -> tuple[Call, Callable[[Message | None], None]]:
         with self._ready:
             self._idle += 1
             while not self._jobs:
                 self._ready.wait()
             self._idle -= 1
-            return self._jobs.popleft()
+            call, size_bytes, deliver = self._jobs.popleft()
+            self._waiting_bytes -= size_bytes
+            return call, deliver
 
 
 class StdioServer:
@@ -2223,13 +2303,13 @@ class StdioServer:
                 too_long = ProtocolError(INVALID_REQUEST, f"the message is longer than {LINE_MAX_BYTES:,} bytes")
                 self._output.send(error_reply(None, too_long))
             elif line.strip():
-                self._serve(self._session.receive(line))
+                self._serve(self._session.receive(line), len(line))
 
-    def _serve(self, received: Received) -> None:
+    def _serve(self, received: Received, size_bytes: int) -> None:
         deliver = Batch(len(received.parts), self._output.send).add if received.batch else self._send_if_any
         for part in received.parts:
             if isinstance(part, Call):
-                self._workers.submit(part, deliver)
+                self._workers.submit(part, size_bytes, deliver)
             else:
                 deliver(part)
 
@@ -2240,6 +2320,10 @@ class StdioServer:
 
 def claim_stdout() -> int:
     """A descriptor for messages, taken from stdout; prints of anybody, in C too, go to stderr from here on."""
+    try:
+        os.fstat(2)
+    except OSError:  # no stderr: prints go nowhere, but never to the client
+        sys.stderr = os.fdopen(os.open(os.devnull, os.O_WRONLY), "w")
     descriptor = os.dup(1)
     os.dup2(2, 1)
     if os.name == "posix":
@@ -2249,33 +2333,47 @@ def claim_stdout() -> int:
     return descriptor
 
 
-def end_process(*_signal: Any) -> None:
+def end_process(*_signal: Any) -> NoReturn:
     """Ends at once and quietly. Not sys.exit: that would wait for a thread in the middle of a request, or a lock."""
     os._exit(0)
 
 
-def _watch_parent(parent: int) -> None:
+def _watch_client(parent: int, stdout: int) -> None:
     # The end of input says the same, unless somebody else still holds the other end of the pipe.
-    while os.getppid() == parent:
+    import select
+
+    output = select.poll()
+    output.register(stdout, 0)  # asks for nothing, so all that is told is that the reader has gone
+    while os.getppid() == parent and not any(told & (select.POLLERR | select.POLLHUP) for _, told in output.poll(0)):
         time.sleep(PARENT_POLL_S)
     end_process()
 
 
-def _end_with_the_client() -> None:
+def _read_input() -> bytes:
+    try:
+        return os.read(0, 65_536)
+    except OSError:  # a socket that was reset, a terminal that hung up
+        return b""
+
+
+def _end_with_the_client(stdout: int) -> None:
     import signal
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), end_process)
     if os.name == "posix":
-        threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+        threading.Thread(target=_watch_client, args=(os.getppid(), stdout), daemon=True).start()
 
 
 def serve(registry: Registry) -> None:
     """Serves the client on stdin and stdout; does not return."""
-    output = Output(claim_stdout())
-    _end_with_the_client()
-    StdioServer(registry, lambda: os.read(0, 65_536), output).run()
+    try:
+        descriptor = claim_stdout()
+    except OSError:  # started with a stdout that is closed
+        end_process()
+    _end_with_the_client(descriptor)
+    StdioServer(registry, _read_input, Output(descriptor)).run()
     end_process()
 
 
@@ -2341,5 +2439,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))  # where sikkerkey_cli is, which -I leaves out
     sys.modules["sikkerkey_mcp"] = sys.modules["__main__"]  # or sikkerkey_cli would import a second copy
     sys.exit(main())

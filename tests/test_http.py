@@ -1,0 +1,900 @@
+"""What the vault, the network and proxies can do to a request: what is repeated, what is refused, what is reported."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import ssl
+import time
+import tracemalloc
+import warnings
+from collections.abc import Iterator
+from email.utils import formatdate
+from pathlib import Path
+from typing import Any, Callable
+
+import certifi
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+import sikkerkey_mcp as mcp
+from tests import faults
+from tests.faults import DAY, Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
+from tests.harness import AGENT_ID, PATIENCE_S, Recorder, Seen, Told, make_slot
+
+READ = mcp.Request("GET", "/v1/ai/whoami", None)
+WRITE = mcp.Request("POST", "/v1/ai/projects", '{"name":"søger"}'.encode())
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+MAY_HAVE_BEEN = "the request may have been processed: look (list, get) before repeating it"
+
+
+class Clock:
+    """Stands in for the module `time`: it moves when told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 1_767_225_600.0
+
+    def time(self) -> float:
+        """Seconds since the epoch."""
+        return self.now_s
+
+    monotonic = time
+
+
+class Patience(mcp.Cancellation):
+    """Notes how long a pause should have been, and moves the clock instead of waiting."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.pauses_s: list[float] = []
+        self.meanwhile: Callable[[], Any] = lambda: None
+        self._clock = clock
+
+    def wait(self, seconds: float) -> bool:
+        """Returns at once."""
+        self.pauses_s.append(seconds)
+        self._clock.now_s += seconds
+        self.meanwhile()
+        return self.is_set()
+
+
+class Caller(mcp.Context):
+    """A caller that does not wait; `pauses_s` and `logs` hold what it was told."""
+
+    def __init__(self, clock: Clock) -> None:
+        super().__init__()
+        self.cancellation = self.patience = Patience(clock)
+        self.logs: list[str] = []
+
+    def log(self, level: str, message: str) -> None:
+        """Keeps the line."""
+        self.logs.append(f"{level}: {message}")
+
+
+class Client:
+    """An agent of the vault at one URL."""
+
+    def __init__(self, api: mcp.Api, public_key: Ed25519PublicKey, clock: Clock) -> None:
+        self.api, self.public_key = api, public_key
+        self.caller = Caller(clock)
+        self.tools = mcp.VaultTools(lambda: api)
+
+    def read(self) -> mcp.Reply:
+        """A request that may be repeated."""
+        return self.api.send(READ, safe=True, context=self.caller)
+
+    def write(self) -> mcp.Reply:
+        """A request that must not be processed twice."""
+        return self.api.send(WRITE, safe=False, context=self.caller)
+
+    def refused(self, send: Callable[[], mcp.Reply]) -> mcp.ServiceError:
+        """The error that `send` ends with."""
+        with pytest.raises(mcp.ServiceError) as raised:
+            send()
+        return raised.value
+
+    def error_text(self, tool: str, **arguments: Any) -> str:
+        """What a model reads when a call fails."""
+        result = self.tools.call(tool, arguments, self.caller)
+        assert result["isError"] is True
+        text: str = result["content"][0]["text"]
+        return text
+
+    @property
+    def pauses_s(self) -> list[float]:
+        """The pauses between attempts so far."""
+        return self.caller.patience.pauses_s
+
+
+Connect = Callable[[str], Client]
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """The time that clients see, once a test puts it in the place of the real one."""
+    return Clock()
+
+
+@pytest.fixture
+def stopped_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """No time passes but that of pauses between attempts."""
+    monkeypatch.setattr(mcp, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def connect(home: Path, clock: Clock) -> Iterator[Connect]:
+    """Makes clients, and closes what they keep open."""
+    made: list[Client] = []
+
+    def to(url: str) -> Client:
+        key = make_slot(home, url)
+        made.append(Client(mcp.connect(), key.public_key(), clock))
+        return made[-1]
+
+    yield to
+    for client in made:
+        for link in vars(vars(client.api)["_connections"])["_idle"]:
+            link.wire.finish()
+
+
+# what goes out
+
+
+def test_request_carries_exactly_its_headers(connect: Connect, recorder: Recorder) -> None:
+    client = connect(recorder.url)
+    client.read()
+    client.write()
+    read, write = recorder.seen
+    common = {"host", "accept-encoding", "user-agent", "accept", "x-agent-id", "x-machine-id"}
+    common |= {"x-timestamp", "x-nonce", "x-signature"}
+    assert set(read.headers) == common
+    assert set(write.headers) == common | {"content-type", "content-length"}
+    for seen in recorder.seen:
+        assert seen.headers["user-agent"] == f"sikkerkey-mcp/{mcp.VERSION}"
+        assert seen.headers["accept-encoding"] == "identity"
+        assert seen.headers["x-agent-id"] == seen.headers["x-machine-id"] == AGENT_ID
+        assert re.fullmatch("[0-9a-f]{32}", seen.headers["x-nonce"])
+    assert (write.headers["content-type"], write.body) == ("application/json", WRITE.body)
+    assert [seen.path for seen in recorder.seen] == [READ.path, WRITE.path]
+    assert_signed_afresh(recorder.seen, client.public_key)
+
+
+def test_post_without_a_body_has_no_content_type(connect: Connect, recorder: Recorder) -> None:
+    client = connect(recorder.url)
+    client.api.send(mcp.Request("POST", "/v1/ai/trash/x/restore", None), safe=False, context=client.caller)
+    headers = recorder.seen[0].headers
+    assert "content-type" not in headers
+    assert headers["content-length"] == "0"
+    assert_signed(recorder.seen[0], client.public_key)
+
+
+def test_timestamp_is_the_time_of_the_attempt(connect: Connect, stopped_clock: Clock) -> None:
+    acts = [faults.answer(status=429), faults.answer(b"{}", 429, "Retry-After: 7"), faults.answer()]
+    with FaultyVault(*acts) as vault:
+        client = connect(vault.url)
+        client.read()
+        stamps = [int(seen.headers["x-timestamp"]) for seen in vault.seen]
+    assert [stamp - stamps[0] for stamp in stamps] == [0, 0, 7]
+    assert_signed_afresh(vault.seen, client.public_key)
+
+
+# connections
+
+
+def test_hundred_calls_use_one_connection(connect: Connect, recorder: Recorder) -> None:
+    client = connect(recorder.url)
+    for _ in range(50):
+        client.read()
+        client.write()
+    assert (len(recorder.seen), recorder.connections) == (100, 1)
+    assert_signed_afresh(recorder.seen, client.public_key)
+
+
+@pytest.mark.parametrize(
+    "last_words",
+    [
+        pytest.param(faults.message(b"{}", 200, "Connection: close"), id="Connection: close"),
+        pytest.param(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", id="HTTP/1.0"),
+        pytest.param(b"HTTP/1.0 200 OK\r\n\r\n{}", id="HTTP/1.0 without a length"),
+        pytest.param(HEAD + b"\r\n{}", id="HTTP/1.1 without a length"),
+    ],
+)
+def test_connection_that_the_vault_ends_is_not_used_again(connect: Connect, last_words: bytes) -> None:
+    with FaultyVault(faults.then_close(last_words), faults.answer()) as vault:
+        client = connect(vault.url)
+        assert [client.write().body, client.write().body] == [b"{}", b"{}"]
+        assert (len(vault.seen), vault.connections) == (2, 2)
+
+
+def test_connection_announced_to_close_is_left_even_if_it_stays_open(connect: Connect) -> None:
+    with FaultyVault(faults.answer(b"{}", 200, "Connection: close")) as vault:
+        client = connect(vault.url)
+        client.write()
+        client.write()
+        assert vault.connections == 2
+
+
+@pytest.mark.parametrize("end", [faults.then_close, faults.then_reset])
+def test_write_survives_a_connection_that_died_between_requests(
+    connect: Connect, end: Callable[[bytes], faults.Act]
+) -> None:
+    with FaultyVault(end(faults.message()), faults.answer(b'{"id":"p"}')) as vault:
+        client = connect(vault.url)
+        client.read()
+        wait_until_closed(vault, client)
+        assert client.write().body == b'{"id":"p"}'
+        assert (len(vault.seen), vault.connections) == (2, 2)
+        assert_signed_afresh(vault.seen, client.public_key)
+
+
+def wait_until_closed(vault: FaultyVault, client: Client) -> None:
+    """Until the end of the vault's side has arrived at the client's idle connection."""
+    (link,) = vars(vars(client.api)["_connections"])["_idle"]
+    socket_: socket.socket = vars(link.wire)["_plain"]
+    socket_.settimeout(PATIENCE_S)
+    with contextlib.suppress(OSError):
+        socket_.recv(1, socket.MSG_PEEK)
+
+
+def test_idle_connection_is_dropped_before_the_vault_would(connect: Connect, stopped_clock: Clock) -> None:
+    with FaultyVault() as vault:
+        client = connect(vault.url)
+        client.write()
+        stopped_clock.now_s += mcp.IDLE_MAX_S - 1
+        client.write()
+        stopped_clock.now_s += mcp.IDLE_MAX_S + 1
+        client.write()
+        assert vault.connections == 2
+
+
+def test_bytes_that_nobody_asked_for_are_never_taken_for_an_answer(connect: Connect) -> None:
+    def answer_twice(wire: faults.Wire, _request: Seen) -> bool:
+        wire.send(faults.message(b'{"n":1}'))
+        wire.send(faults.message(b'{"planted":true}'))
+        return True
+
+    with FaultyVault(answer_twice, faults.answer(b'{"n":2}')) as vault:
+        client = connect(vault.url)
+        assert client.read().body == b'{"n":1}'
+        assert client.read().body == b'{"n":2}'
+
+
+# whole answers in unusual clothes
+
+
+@pytest.mark.parametrize(
+    "said",
+    [
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + faults.message(b'{"a":1}'), id="100"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faults.message(b'{"a":1}'), id="103"),
+        pytest.param(3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faults.message(b'{"a":1}'), id="102 thrice"),
+        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n", id="one chunk"),
+        pytest.param(
+            HEAD + b"Transfer-Encoding: Chunked\r\n\r\n3;x=y\r\n{\"a\r\n4\r\n\":1}\r\n0\r\nT: t\r\n\r\n", id="chunks"
+        ),
+        pytest.param(HEAD + b"Content-Encoding: identity\r\nContent-Length: 7\r\n\r\n{\"a\":1}", id="identity"),
+        pytest.param(b"HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{\"a\":1}", id="no reason phrase"),
+    ],
+)
+def test_unusual_but_complete_answer_is_read_and_the_connection_kept(connect: Connect, said: bytes) -> None:
+    with FaultyVault(faults.then_go_on(said)) as vault:
+        client = connect(vault.url)
+        assert [tuple(client.write())[::2] for _ in range(2)] == [(200, b'{"a":1}')] * 2
+        assert (len(vault.seen), vault.connections) == (2, 1)
+
+
+def test_interim_answer_that_arrives_alone_does_not_shift_the_answers(connect: Connect) -> None:
+    def hint_then_wait_then_answer(wire: faults.Wire, request: Seen) -> bool:
+        wire.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
+        wire.stopped.wait(0.03)
+        wire.send(faults.message(request.path.encode()))
+        return True
+
+    with FaultyVault(hint_then_wait_then_answer) as vault:
+        client = connect(vault.url)
+        assert [client.read().body, client.write().body] == [READ.path.encode(), WRITE.path.encode()]
+
+
+def test_answer_of_16_mib_is_read_whole(connect: Connect, recorder: Recorder) -> None:
+    recorder.answer = lambda _seen: Told(body=b"x" * mcp.ANSWER_MAX_BYTES)
+    assert len(connect(recorder.url).read().body) == mcp.ANSWER_MAX_BYTES
+
+
+# broken exchanges
+
+TWENTY = HEAD + b"Content-Length: 20\r\n\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+BROKEN = {
+    "closed before the answer": faults.then_close(),
+    "reset before the answer": faults.then_reset(),
+    "closed within the status line": faults.then_close(b"HTTP/1.1 2"),
+    "closed after the status line": faults.then_close(b"HTTP/1.1 200 OK\r\n"),
+    "closed within the headers": faults.then_close(HEAD + b"Content-Le"),
+    "closed between the headers": faults.then_close(HEAD),
+    "closed after the headers": faults.then_close(TWENTY),
+    "reset after the headers": faults.then_reset(TWENTY),
+    "closed within the body": faults.then_close(TWENTY + b'{"secrets'),
+    "reset within the body": faults.then_reset(TWENTY + b'{"secrets'),
+    "closed within a chunk": faults.then_close(CHUNKED + b"9\r\n{\"a"),
+    "closed between chunks": faults.then_close(CHUNKED + b"2\r\n{}\r\n"),
+    "closed within a chunk's size": faults.then_close(CHUNKED + b"2\r\n{}\r\n1"),
+    "chunk of no size": faults.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"),
+    "no HTTP": faults.then_close(b"SSH-2.0-OpenSSH_9.6\r\n"),
+    "endless header": faults.then_close(HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n"),
+    "too many headers": faults.then_close(HEAD + b"X: x\r\n" * 200 + b"\r\n"),
+}
+broken = pytest.mark.parametrize("fault", [pytest.param(act, id=name) for name, act in BROKEN.items()])
+
+
+@broken
+def test_broken_read_is_repeated_with_a_fresh_signature(connect: Connect, fault: faults.Act) -> None:
+    with FaultyVault(fault, fault, fault, faults.answer(b'{"whole":1}')) as vault:
+        client = connect(vault.url)
+        assert client.read().body == b'{"whole":1}'
+        assert_signed_afresh(vault.seen, client.public_key)
+        assert (len(vault.seen), client.pauses_s) == (4, [0.25, 0.5, 1.0])
+
+
+@broken
+def test_broken_write_is_sent_once_and_reported_as_perhaps_processed(connect: Connect, fault: faults.Act) -> None:
+    with FaultyVault(fault, faults.answer(b'{"next":1}')) as vault:
+        client = connect(vault.url)
+        error = client.refused(client.write)
+        assert str(error).startswith(f"the connection to {vault.url} failed before its answer was complete: ")
+        assert (error.hint, error.status, len(vault.seen), client.pauses_s) == (MAY_HAVE_BEEN, 0, 1, [])
+        assert client.write().body == b'{"next":1}'
+        assert_signed_afresh(vault.seen, client.public_key)
+
+
+def test_read_gives_up_after_three_repetitions(connect: Connect) -> None:
+    with FaultyVault(faults.then_close()) as vault:
+        client = connect(vault.url)
+        error = client.refused(client.read)
+        assert str(error).startswith(f"the vault at {vault.url} cannot be reached after 4 attempts: ")
+        assert error.hint.startswith("nothing was changed; ")
+        assert len(vault.seen) == 4
+
+
+def test_answer_that_was_complete_before_a_reset_counts(connect: Connect) -> None:
+    with FaultyVault(faults.then_reset(faults.message(b'{"done":1}')), faults.answer()) as vault:
+        client = connect(vault.url)
+        assert client.write().body == b'{"done":1}'
+        wait_until_closed(vault, client)
+        assert client.write().body == b"{}"
+        assert len(vault.seen) == 2
+
+
+@pytest.mark.parametrize("method", ["read", "write"])
+def test_refused_connection_is_tried_again_for_reads_and_writes(connect: Connect, method: str) -> None:
+    with faults.refused_port() as port:
+        client = connect(f"http://127.0.0.1:{port}")
+        error = client.refused(getattr(client, method))
+        assert str(error) == (
+            f"the vault at http://127.0.0.1:{port} cannot be reached after 4 attempts: Connection refused"
+        )
+        assert error.hint.startswith("nothing was changed; ")
+        assert client.pauses_s == [0.25, 0.5, 1.0]
+
+
+def test_write_arrives_once_the_vault_is_back(connect: Connect) -> None:
+    vault = FaultyVault(faults.answer(b'{"back":1}'))
+    client = connect(vault.url)
+    with contextlib.ExitStack() as stack:
+        client.caller.patience.meanwhile = lambda: stack.enter_context(vault)
+        assert client.write().body == b'{"back":1}'
+    assert (len(vault.seen), client.pauses_s) == (1, [0.25])
+
+
+def test_name_that_cannot_be_resolved_is_told_apart(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_such_name(*_arguments: object, **_named: object) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "canary")
+
+    monkeypatch.setattr(socket, "getaddrinfo", no_such_name)
+    client = connect("https://vault.test")
+    error = client.refused(client.write)
+    assert str(error).endswith(" cannot be reached after 4 attempts: its name cannot be resolved")
+
+
+def test_read_that_travels_as_post_is_repeated(connect: Connect) -> None:
+    with FaultyVault(faults.then_close(), faults.answer(b'{"entries":[]}')) as vault:
+        client = connect(vault.url)
+        result = client.tools.call("read_audit", {"action": "query"}, client.caller)
+        assert result["structuredContent"] == {"entries": []}
+        assert [seen.method for seen in vault.seen] == ["POST", "POST"]
+        assert_signed_afresh(vault.seen, client.public_key)
+
+
+# slow answers
+
+
+@pytest.fixture
+def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An exchange may take 0.15 s, and is not repeated."""
+    monkeypatch.setattr(mcp, "REQUEST_MAX_S", 0.15)
+    monkeypatch.setattr(mcp, "RETRIES", 0)
+
+
+SLOW = {
+    "silence": faults.then_silence(),
+    "half a head": faults.then_silence(HEAD),
+    "half a body": faults.then_silence(TWENTY + b"{}"),
+    "slow head": faults.trickle(faults.message(), 0.02),
+    "slow body": lambda wire, seen: wire.send(TWENTY) or faults.trickle(b"x" * 20, 0.02)(wire, seen),
+    "slow chunks": lambda wire, seen: wire.send(CHUNKED) or faults.trickle(b"1\r\nx\r\n" * 9, 0.02)(wire, seen),
+    "slow interim answers": faults.trickle(b"HTTP/1.1 103 Hint\r\n\r\n" * 9, 0.02),
+}
+
+
+@pytest.mark.parametrize("fault", [pytest.param(act, id=name) for name, act in SLOW.items()])
+@pytest.mark.usefixtures("short_deadline")
+def test_exchange_ends_at_its_deadline_however_the_bytes_trickle(connect: Connect, fault: faults.Act) -> None:
+    with FaultyVault(fault, faults.answer()) as vault:
+        client = connect(vault.url)
+        error = client.refused(client.write)
+        assert str(error).endswith("failed before its answer was complete: it did not answer in time")
+        assert error.hint == MAY_HAVE_BEEN
+        assert client.write().status == 200
+
+
+@pytest.mark.usefixtures("short_deadline")
+def test_vault_that_does_not_read_is_given_up(connect: Connect) -> None:
+    with FaultyVault() as vault:
+        client = connect(vault.url)
+        client.write()
+        vault.acts[:] = [faults.then_silence()]
+        endless = mcp.Request("POST", "/v1/ai/projects", b"x" * 64 * 1024 * 1024)
+        vault.wires[0].plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        error = client.refused(lambda: client.api.send(endless, safe=False, context=client.caller))
+        assert error.hint == MAY_HAVE_BEEN
+
+
+def test_cancellation_ends_a_request_under_way(connect: Connect) -> None:
+    def cancel(_wire: faults.Wire, _request: Seen) -> bool:
+        client.caller.cancellation.set()
+        return faults.then_silence()(_wire, _request)
+
+    with FaultyVault(cancel) as vault:
+        client = connect(vault.url)
+        client.refused(client.read)
+        assert len(vault.seen) == 1
+
+
+def test_cancelled_call_sends_nothing(connect: Connect, recorder: Recorder) -> None:
+    client = connect(recorder.url)
+    client.caller.cancellation.set()
+    assert "cancelled" in str(client.refused(client.write))
+    assert recorder.seen == []
+
+
+# answers that are refused
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
+@pytest.mark.parametrize("tool", ["whoami", "manage_projects"])
+def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status: int, tool: str) -> None:
+    redirect = faults.answer(b"", status, f"Location: {recorder.url}/v1/ai/elsewhere")
+    with FaultyVault(redirect) as vault:
+        arguments = {"action": "create", "name": "x"} if tool == "manage_projects" else {}
+        text = connect(vault.url).error_text(tool, **arguments)
+        assert text == f"the vault answered {status}, a redirect, which is never followed\nhint: check the API URL"
+        assert len(vault.seen) == 1
+    assert recorder.seen == []
+    assert recorder.connections == 0
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "zstd, identity"])
+@pytest.mark.parametrize("status", [200, 500])
+def test_compressed_answer_is_refused_unread(connect: Connect, encoding: str, status: int) -> None:
+    bomb = faults.answer(b"\x1f\x8b" + b"\x00" * 40_000, status, f"Content-Encoding: {encoding}")
+    with FaultyVault(bomb, faults.answer()) as vault:
+        client = connect(vault.url)
+        error = client.refused(client.read)
+        assert str(error) == "the vault's answer is compressed, which was not asked for"
+        assert client.read().body == b"{}"
+        assert vault.connections == 2
+
+
+FIFTY_MB = 50 * 1024 * 1024
+PIECE = b'{"a":1},' * 8192
+FLOODS = {
+    "with a length": (HEAD + b"Content-Length: %d\r\n\r\n" % FIFTY_MB, PIECE),
+    "without a length": (HEAD + b"Connection: close\r\n\r\n", PIECE),
+    "in chunks": (CHUNKED, b"%x\r\n%b\r\n" % (len(PIECE), PIECE)),
+    "in one chunk": (CHUNKED + b"%x\r\n" % FIFTY_MB, PIECE),
+}
+flooded = pytest.mark.parametrize(("head", "piece"), [pytest.param(*flood, id=name) for name, flood in FLOODS.items()])
+
+
+@contextlib.contextmanager
+def bounded_memory() -> Iterator[None]:
+    """Holds what is inside to a few times the largest answer."""
+    tracemalloc.start()
+    try:
+        yield
+        assert tracemalloc.get_traced_memory()[1] < 3 * mcp.ANSWER_MAX_BYTES
+    finally:
+        tracemalloc.stop()
+
+
+@flooded
+def test_answer_of_50_mb_is_refused_with_bounded_memory(connect: Connect, head: bytes, piece: bytes) -> None:
+    with FaultyVault(faults.flood(head, piece, FIFTY_MB // len(piece)), faults.answer()) as vault:
+        client = connect(vault.url)
+        with bounded_memory():
+            error = client.refused(client.read)
+        assert str(error) == "the vault's answer is larger than 16,777,216 bytes"
+        assert client.read().body == b"{}"
+        assert len(vault.seen) == 2
+
+
+def test_chunk_of_a_negative_size_is_refused_with_bounded_memory(
+    connect: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some versions of http.client read up to the end of the stream for a size of -1, others find it malformed."""
+    monkeypatch.setattr(mcp, "RETRIES", 0)
+    with FaultyVault(faults.flood(CHUNKED + b"-1\r\n", PIECE, FIFTY_MB // len(PIECE))) as vault:
+        client = connect(vault.url)
+        with bounded_memory():
+            client.refused(client.read)
+        assert len(vault.seen) == 1
+
+
+@pytest.mark.parametrize("head", [CHUNKED, CHUNKED + b"0\r\n"], ids=["chunks of one byte", "endless trailers"])
+def test_framing_counts_as_well(connect: Connect, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
+    monkeypatch.setattr(mcp, "ANSWER_MAX_BYTES", 65_536)
+    with FaultyVault(faults.flood(head, b"1\r\nx\r\n" * 1_000, 1_000)) as vault:
+        client = connect(vault.url)
+        assert str(client.refused(client.read)) == "the vault's answer is larger than 65,536 bytes"
+        assert len(vault.seen) == 1
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        pytest.param(faults.answer(b"\x1f\x8b", 200, "Content-Encoding: gzip"), id="compressed"),
+        pytest.param(faults.flood(HEAD + b"Content-Length: 99999999\r\n\r\n", b"x", 1), id="too large"),
+    ],
+)
+def test_write_whose_answer_is_refused_may_have_been_processed(connect: Connect, fault: faults.Act) -> None:
+    with FaultyVault(fault) as vault:
+        client = connect(vault.url)
+        assert client.refused(client.write).hint == MAY_HAVE_BEEN
+        assert len(vault.seen) == 1
+
+
+# statuses that ask to come again
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+def test_read_is_repeated_on_a_passing_failure(connect: Connect, stopped_clock: Clock, status: int) -> None:
+    busy = faults.answer(b'{"error":"busy"}', status)
+    with FaultyVault(busy, busy, busy, faults.answer(b'{"ok":1}')) as vault:
+        client = connect(vault.url)
+        assert client.read().body == b'{"ok":1}'
+        assert_signed_afresh(vault.seen, client.public_key)
+        assert (client.pauses_s, vault.connections) == ([0.25, 0.5, 1.0], 1)
+        assert client.caller.logs[0] == f"warning: the vault answered {status}; trying again in 0.2 s"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 409, 413, 423, 500, 501, 507, 520, 530])
+def test_read_is_not_repeated_on_a_lasting_failure(connect: Connect, status: int) -> None:
+    with FaultyVault(faults.answer(b'{"error":"no"}', status)) as vault:
+        assert connect(vault.url).read().status == status
+        assert len(vault.seen) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 503, 504])
+def test_write_is_not_repeated_on_a_failure_of_the_vault(connect: Connect, status: int) -> None:
+    with FaultyVault(faults.answer(b'{"error":"busy"}', status)) as vault:
+        assert connect(vault.url).write().status == status
+        assert len(vault.seen) == 1
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_write_that_a_gateway_lost_is_reported_as_perhaps_processed(connect: Connect, status: int) -> None:
+    with FaultyVault(faults.answer(b"", status)) as vault:
+        text = connect(vault.url).error_text("manage_projects", action="create", name="x")
+        assert text == f"the vault answered {status}\nhint: {MAY_HAVE_BEEN}"
+
+
+def test_write_is_repeated_when_there_were_too_many_requests(connect: Connect, stopped_clock: Clock) -> None:
+    with FaultyVault(faults.answer(b"", 429, "Retry-After: 3"), faults.answer(b'{"id":"p"}')) as vault:
+        client = connect(vault.url)
+        assert client.write().body == b'{"id":"p"}'
+        assert client.pauses_s == [3.0]
+        assert_signed_afresh(vault.seen, client.public_key)
+
+
+def test_last_answer_is_given_back_when_repeating_does_not_help(connect: Connect, stopped_clock: Clock) -> None:
+    with FaultyVault(faults.answer(b"", 503)) as vault:
+        assert connect(vault.url).read().status == 503
+        assert len(vault.seen) == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "pauses_s"),
+    [
+        ("0", [0.25, 0.5, 1.0]),
+        ("2", [2.0, 2.0, 2.0]),
+        ("9", [9.0, 9.0]),
+        ("20", [20.0]),
+        ("21", []),
+        ("999999999", []),
+        ("9" * 30, [0.25, 0.5, 1.0]),
+        ("-5", [0.25, 0.5, 1.0]),
+        ("1.5", [0.25, 0.5, 1.0]),
+        ("soon", [0.25, 0.5, 1.0]),
+        ("Mon, 99 Foo 99999 99:99:99 GMT", [0.25, 0.5, 1.0]),
+        (",", [0.25, 0.5, 1.0]),
+        ("Thu, 01 Jan 1970 00:00:00 GMT", [0.25, 0.5, 1.0]),
+        ("Fri, 31 Dec 2199 23:59:59 GMT", []),
+    ],
+)
+def test_retry_after_is_honoured_within_20_s(
+    connect: Connect, stopped_clock: Clock, value: str, pauses_s: list[float]
+) -> None:
+    with FaultyVault(faults.answer(b"", 429, f"Retry-After: {value}")) as vault:
+        client = connect(vault.url)
+        assert client.read().status == 429
+        assert (client.pauses_s, len(vault.seen)) == (pauses_s, len(pauses_s) + 1)
+
+
+def test_retry_after_may_be_a_date(connect: Connect, stopped_clock: Clock) -> None:
+    date = formatdate(stopped_clock.now_s + 5, usegmt=True)
+    with FaultyVault(faults.answer(b"", 503, f"Retry-After: {date}"), faults.answer()) as vault:
+        client = connect(vault.url)
+        assert client.read().status == 200
+        assert client.pauses_s == [5.0]
+
+
+def test_wait_that_is_too_long_is_left_to_the_model(connect: Connect) -> None:
+    with FaultyVault(faults.answer(b"", 429, "Retry-After: 120")) as vault:
+        text = connect(vault.url).error_text("whoami")
+        assert text == "the vault answered 429\nhint: too many requests: repeat after 120 s"
+
+
+# TLS
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    """The certificate authority of this run."""
+    return Authority(tmp_path_factory.mktemp("authority"))
+
+
+@pytest.fixture
+def trust(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """The authority, trusted through SIKKERKEY_CA_BUNDLE."""
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(authority.bundle))
+    return authority
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_vault_whose_authority_is_in_the_bundle_is_trusted(
+    connect: Connect, trust: Authority, version: ssl.TLSVersion
+) -> None:
+    tls = trust.server("localhost", "127.0.0.1")
+    tls.minimum_version = tls.maximum_version = version
+    for host in ("localhost", "127.0.0.1"):
+        with FaultyVault(tls=tls, host=host) as vault:
+            client = connect(vault.url)
+            assert [client.write().status for _ in range(3)] == [200] * 3
+            assert vault.connections == 1
+            assert_signed_afresh(vault.seen, client.public_key)
+
+
+def test_write_survives_a_tls_connection_that_died_between_requests(connect: Connect, trust: Authority) -> None:
+    with FaultyVault(faults.then_close(faults.message()), faults.answer(), tls=trust.server("127.0.0.1")) as vault:
+        client = connect(vault.url)
+        client.write()
+        wait_until_readable(client)
+        assert client.write().status == 200
+        assert len(vault.seen) == 2
+
+
+def wait_until_readable(client: Client) -> None:
+    """Until something, which can only be the end, has arrived at the client's idle connection."""
+    import select
+
+    (link,) = vars(vars(client.api)["_connections"])["_idle"]
+    assert select.select([vars(link.wire)["_plain"]], [], [], PATIENCE_S)[0]
+
+
+def expired(authority: Authority) -> ssl.SSLContext:
+    """A certificate of yesterday."""
+    return authority.server("127.0.0.1", ends_in=-1 * DAY)
+
+
+def self_signed(authority: Authority) -> ssl.SSLContext:
+    """A certificate that nobody vouches for."""
+    return authority.server("127.0.0.1", itself=True)
+
+
+def wrong_host(authority: Authority) -> ssl.SSLContext:
+    """A good certificate of somebody else."""
+    return authority.server("vault.test", "127.0.0.2")
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (expired, "certificate has expired"),
+        (self_signed, "self.signed certificate"),
+        (wrong_host, "IP address mismatch, certificate is not valid for '127.0.0.1'"),
+    ],
+)
+@pytest.mark.parametrize("method", ["read", "write"])
+def test_certificate_that_does_not_fit_is_refused_at_once(
+    connect: Connect, trust: Authority, make: Callable[[Authority], ssl.SSLContext], words: str, method: str
+) -> None:
+    with FaultyVault(tls=make(trust)) as vault:
+        client = connect(vault.url)
+        error = client.refused(getattr(client, method))
+        assert re.search(f"cannot be reached: its certificate is not trusted: {words}", str(error))
+        assert (vault.seen, vault.connections, client.pauses_s) == ([], 1, [])
+
+
+def test_authority_beyond_the_bundle_is_not_trusted(connect: Connect, authority: Authority) -> None:
+    with FaultyVault(tls=authority.server("127.0.0.1")) as vault:
+        client = connect(vault.url)
+        assert "its certificate is not trusted" in str(client.refused(client.read))
+        assert vault.seen == []
+
+
+def test_server_of_old_tls_versions_only_is_refused(connect: Connect, trust: Authority) -> None:
+    tls = trust.server("127.0.0.1")
+    tls.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        tls.minimum_version, tls.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    with FaultyVault(tls=tls) as vault:
+        client = connect(vault.url)
+        assert "TLS failed" in str(client.refused(client.write))
+        assert vault.seen == []
+    assert mcp.tls_context().minimum_version == ssl.TLSVersion.TLSv1_2
+
+
+def test_context_checks_certificates_and_names() -> None:
+    context = mcp.tls_context()
+    assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
+
+
+def test_bundle_of_certifi_is_loaded_by_default() -> None:
+    expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    expected.load_verify_locations(cafile=certifi.where())
+    assert mcp.tls_context().cert_store_stats() == expected.cert_store_stats()
+    assert mcp.tls_context().cert_store_stats()["x509_ca"] > 50
+
+
+def test_bundle_replaces_the_default_one(trust: Authority) -> None:
+    assert mcp.tls_context().cert_store_stats() == {"x509": 1, "crl": 0, "x509_ca": 1}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_bundle_that_cannot_be_read_is_the_workstations_fault(
+    connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    bundle = tmp_path / "bundle.pem"
+    if content is not None:
+        bundle.write_bytes(content)
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(bundle))
+    client = connect("https://127.0.0.1:1")
+    with pytest.raises(mcp.ConfigError) as refused:
+        client.read()
+    assert str(refused.value) == "the CA bundle cannot be read as PEM certificates"
+    assert refused.value.hint == f"check SIKKERKEY_CA_BUNDLE ({bundle})"
+
+
+def test_loopback_without_tls_needs_no_bundle(
+    connect: Connect, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", "/nonexistent.pem")
+    assert connect(recorder.url).read().status == 200
+
+
+# proxies: the vault is https://vault.test, a name that only the proxy can reach
+
+
+@pytest.fixture
+def distant_vault(trust: Authority) -> Iterator[FaultyVault]:
+    """A vault whose name does not resolve here."""
+    with FaultyVault(tls=trust.server("vault.test", "localhost"), host="vault.test") as vault:
+        yield vault
+
+
+def test_proxy_of_the_environment_leads_to_the_vault(
+    connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ConnectProxy(distant_vault.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        client = connect(distant_vault.url)
+        assert [client.write().status for _ in range(3)] == [200] * 3
+        assert proxy.connections == 1
+        assert proxy.heads[0].startswith(f"CONNECT vault.test:{distant_vault.port} HTTP/1.")
+        assert "proxy-authorization" not in proxy.heads[0].lower()
+        assert "x-signature" not in proxy.heads[0].lower()
+    assert_signed_afresh(distant_vault.seen, client.public_key)
+    assert distant_vault.seen[0].headers["host"] == f"vault.test:{distant_vault.port}"
+
+
+def test_credentials_of_the_proxy_reach_the_proxy_only(
+    connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ConnectProxy(distant_vault.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:p%40ss@127.0.0.1:{proxy.port}")
+        client = connect(distant_vault.url)
+        client.write()
+        assert re.search("(?i:proxy-authorization): Basic dXNlcjpwQHNz", proxy.heads[0])
+    assert not any(name.startswith("proxy") for name in distant_vault.seen[0].headers)
+    assert_signed(distant_vault.seen[0], client.public_key)
+
+
+def test_no_proxy_leads_past_the_proxy(
+    connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ConnectProxy(distant_vault.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv("NO_PROXY", "example.org,localhost")
+        assert connect(f"https://localhost:{distant_vault.port}").write().status == 200
+        assert proxy.connections == 0
+
+
+def test_loopback_without_tls_never_goes_to_a_proxy(
+    connect: Connect, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ConnectProxy(1) as proxy:
+        for name in ("HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{proxy.port}")
+        assert connect(recorder.url).write().status == 200
+        assert proxy.connections == 0
+
+
+@pytest.mark.parametrize("status", [403, 407, 502])
+def test_proxy_that_refuses_is_named_and_not_quoted(
+    connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    with ConnectProxy(distant_vault.port, refusal=status) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:canary@127.0.0.1:{proxy.port}")
+        client = connect(distant_vault.url)
+        error = client.refused(client.write)
+        assert str(error).endswith(f": the proxy answered {status}")
+        assert "canary" not in f"{error} {error.hint} {client.caller.logs}"
+    assert distant_vault.seen == []
+
+
+def test_proxy_whose_answer_trickles_in_is_given_up(
+    connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mcp, "REQUEST_MAX_S", 0.3)
+    monkeypatch.setattr(mcp, "RETRIES", 0)
+    slow = faults.trickle(b"HTTP/1.1 200 Connection established\r\nX-Long: " + b"a" * 1_000, 0.02)
+    with FaultyVault(slow) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        client = connect("https://vault.test")
+        begun_s = time.monotonic()
+        assert "cannot be reached" in str(client.refused(client.write))
+        assert time.monotonic() - begun_s < 3.0
+
+
+def test_certificate_is_checked_through_a_proxy_too(
+    connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyVault(tls=trust.server("other.test"), host="vault.test") as vault, ConnectProxy(vault.port) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        client = connect(vault.url)
+        assert "its certificate is not trusted" in str(client.refused(client.write))
+        assert (vault.seen, client.pauses_s) == ([], [])
+
+
+@pytest.mark.parametrize("proxy", ["http:/127.0.0.1:1", "http://127.0.0.1:port", "http://user:canary@", "socks5://h:1"])
+def test_malformed_proxy_is_the_workstations_fault(
+    connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch, proxy: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", proxy)
+    client = connect("https://vault.test")
+    with pytest.raises(mcp.ConfigError) as refused:
+        client.write()
+    assert str(refused.value) == "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+    assert "canary" not in refused.value.hint
