@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
+import io
 import json
 import os
 import re
 import shlex
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import sikkerkey_mcp as mcp
@@ -67,7 +70,8 @@ class NewSlot:
             write_private(os.path.join(self.path, "private.pem"), key_pem)
             write_private(os.path.join(self.path, "identity.json"), b" " * 4096)
         except OSError as error:
-            remove_slot(self.path)
+            with suppress(ConfigError):  # what is reported is why it was begun in vain
+                remove_slot(self.path)
             message = f"no agent can be stored in {clean(agents_dir())}: {error.strerror}"
             raise ConfigError(message, "no token was spent; mend this and try again") from None
 
@@ -84,8 +88,15 @@ class NewSlot:
             os.rename(self.path, slot)
         except OSError as error:
             message = f"the agent is registered, but {clean(slot)} cannot be written: {error.strerror}"
-            raise ConfigError(message, f"its key is kept: mv {shlex.quote(self.path)} {shlex.quote(slot)}") from None
+            raise ConfigError(message, f"its key is kept: {_move_into_place(self.path, slot)}") from None
         return slot
+
+
+def _move_into_place(new: str, slot: str) -> str:
+    """The command for it; what stands there already is kept under another name, which no listing takes for an agent."""
+    place = shlex.quote(slot)
+    aside = f"mv {place} {place}.old && " if os.path.lexists(slot) else ""
+    return f"{aside}mv {shlex.quote(new)} {place}"
 
 
 def remove_slot(path: str) -> None:
@@ -139,10 +150,16 @@ def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[st
     if name:
         body["name"] = name
     request = mcp.Request("POST", REGISTER_PATH, mcp.to_json(body).encode("utf-8"))
-    reply = mcp.Api(base_url, _unsigned).send(request, safe=False, context=mcp.Context())
+    try:
+        reply = mcp.Api(base_url, _unsigned).send(request, safe=False, context=mcp.Context())
+    except ServiceError as error:
+        if error.hint == mcp.MAY_HAVE_BEEN_PROCESSED:
+            error.hint = "the token may be spent: if the dashboard lists a new agent, remove it and make a new token"
+        raise
     members = mcp.error_members(reply)
+    cut = mcp.cutter([token])
     if reply.status not in (200, 201):
-        said = mcp.cutter([token])(str(members.get("error", "nothing")))
+        said = cut(str(members.get("error", "nothing")))
         message = f'the vault answered {reply.status}, saying "{clean(said)}"'
         raise ServiceError(
             message, "a token serves once and not for long: make a new one on the dashboard", reply.status
@@ -152,7 +169,7 @@ def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[st
             message = f"the vault's answer holds no well-formed {key}; nothing was stored"
             raise ServiceError(message, "the token is spent: make a new one")
     given_name = members.get("name")
-    called = mcp.cutter([token])(given_name) if isinstance(given_name, str) else name
+    called = cut(given_name)[:NAME_MAX_CHARACTERS] if isinstance(given_name, str) else name
     return {"agentId": members["agentId"], "name": called, "vaultId": members["vaultId"]}
 
 
@@ -168,9 +185,17 @@ def command_whoami(options: argparse.Namespace) -> int:
     chosen = [mcp.choose_slot(options.agent)] if options.agent else mcp.slots()
     if not chosen:
         advise(f"no agent is installed in {clean(agents_dir())}")
-    for agent in filter(None, chosen):
+    return max([_show_slot(agent) for agent in filter(None, chosen)], default=0)
+
+
+def _show_slot(agent: str) -> int:
+    """One line for a slot, or what is wrong with it; the exit status."""
+    try:
         identity = mcp.load_identity(agent)
-        print(f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}")
+    except ConfigError as error:
+        advise(f"{agent}: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        return 1
+    print(f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}")
     return 0
 
 
@@ -179,7 +204,10 @@ def _whoami_remote(api: mcp.Api) -> int:
     reply = api.send(mcp.build_request(action, {}), safe=True, context=mcp.Context())
     if reply.status != 200:
         raise mcp.service_error(action, reply, mcp.cutter([]))
-    for key, value in mcp.error_members(reply).items():
+    members = mcp.error_members(reply)
+    if not members:
+        raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
+    for key, value in members.items():
         print(f"{clean(key, 40)}: {clean(value if isinstance(value, str) else mcp.to_json(value), 2_000)}")
     return 0
 
@@ -192,7 +220,7 @@ def command_revoke(options: argparse.Namespace) -> int:
     slot = os.path.join(agents_dir(), agent)
     check_private(slot, directory=True, forbidden=0o022)
     remove_slot(slot)
-    print(f"removed agent {agent} and its key from this computer")
+    print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
     advise("the vault still lists it: revoke it on the dashboard as well")
     return 0
 
@@ -209,18 +237,25 @@ Entries = dict[str, JsonObject]
 
 def command_config(options: argparse.Namespace) -> int:
     """Prints the block for one client; nothing else goes to stdout."""
-    chosen: list[str | None] = [mcp.choose_slot(options.agent)] if options.agent else [*mcp.slots()] or [None]
+    installed = mcp.slots()
+    chosen: list[str | None] = [mcp.choose_slot(options.agent)] if options.agent else [*installed] or [None]
     if chosen == [None]:
         advise(f"no agent is installed yet: {shlex.join(mcp.program())} install TOKEN")
     write, place = CLIENTS[options.client]
-    print(write({server_key(agent, len(chosen)): entry(agent) for agent in chosen}))
+    print(write({server_key(agent, len(installed)): entry(agent) for agent in chosen}))
     advise(place)
     return 0
 
 
 def server_key(agent: str | None, count: int) -> str:
     """The server's name in the client: with several agents each has its own, taken from its id."""
-    return f"sikkerkey-{agent}"[:KEY_MAX_CHARACTERS] if agent and count > 1 else "sikkerkey"
+    if agent is None or count <= 1:
+        return "sikkerkey"
+    key = f"sikkerkey-{agent}"
+    if len(key) <= KEY_MAX_CHARACTERS:
+        return key
+    digest = hashlib.sha256(agent.encode("ascii")).hexdigest()[:8]  # ids may begin alike
+    return f"{key[: KEY_MAX_CHARACTERS - 9]}-{digest}"
 
 
 def entry(agent: str | None) -> JsonObject:
@@ -250,8 +285,8 @@ def _toml(entries: Entries) -> str:
 
 
 def _toml_string(text: str) -> str:
-    """A JSON string is a TOML basic string once DEL is escaped too; surrogate pairs are not TOML, so none are made."""
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    """A JSON string is a TOML basic string but for DEL and surrogate pairs; in ASCII, as any terminal can carry it."""
+    return re.sub(r"[^ -~]", lambda c: f"\\U{ord(c[0]):08X}", json.dumps(text, ensure_ascii=False))
 
 
 def _yaml(entries: Entries) -> str:
@@ -308,6 +343,8 @@ def _serve(options: argparse.Namespace) -> int:
 
 def run(arguments: list[str]) -> int:
     """Parses and runs one command; the exit status. Raises mcp.Error; argparse exits by itself on wrong usage."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
     options = parser().parse_args(arguments)
     if not hasattr(options, "run"):
         return mcp.command_serve("")

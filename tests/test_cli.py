@@ -1,0 +1,847 @@
+"""What people type: install, whoami, revoke and config, what they leave on disk, and what they must never show."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import importlib
+import io
+import json
+import os
+import re
+import shlex
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+import sikkerkey_cli as cli
+import sikkerkey_mcp as mcp
+from tests import faults
+from tests.faults import FaultyVault
+from tests.harness import AGENT_ID, ROOT, VAULT_ID, Recorder, Seen, Server, Told, make_slot
+
+TOKEN = "c0ffee" * 10 + "cafe"
+OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
+COMMAND = (sys.executable, str(ROOT / "sikkerkey_mcp.py"))
+USAGE = 2
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+class Shell:
+    """Runs commands in this process, as if typed."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Ran:
+        self._capsys.readouterr()
+        try:
+            status = mcp.main(arguments)
+        except SystemExit as ended:  # argparse ends by itself
+            status = int(ended.code or 0)
+        return Ran(status, *self._capsys.readouterr())
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Commands typed in this process, whose connections are closed at once."""
+    monkeypatch.setattr(mcp.Connections, "_give_back", lambda _self, link: link.wire.finish())
+    monkeypatch.setattr(mcp, "BACKOFF_S", 0.0)
+    return Shell(capsys)
+
+
+@pytest.fixture
+def vault(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """A vault that registers whoever asks."""
+    monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
+    recorder.answer = lambda seen: registered(name=seen.json().get("name", "agent 7"))
+    return recorder
+
+
+def registered(agent: Any = AGENT_ID, name: Any = "agent 7", vault: Any = VAULT_ID, status: int = 201) -> Told:
+    """The vault's answer to a registration."""
+    return Told(status, json.dumps({"agentId": agent, "name": name, "vaultId": vault}).encode())
+
+
+def tree(directory: Path) -> list[str]:
+    """Every path below, relative."""
+    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*"))
+
+
+def mode(path: Path) -> int:
+    """The permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def run_process(
+    *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()
+) -> subprocess.CompletedProcess[str]:
+    """Runs a command as a process of its own; `before` stands before it on the command line."""
+    return subprocess.run(
+        [*before, *COMMAND, *arguments],
+        input=stdin,
+        capture_output=True,
+        encoding="utf-8",
+        env={**os.environ, **(env or {})},
+        check=False,
+        timeout=20,
+    )
+
+
+# install: the forms of the command line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name"),
+    [
+        ([TOKEN], None),
+        ([TOKEN.upper()], None),
+        ([TOKEN, "-name=my laptop"], "my laptop"),
+        ([TOKEN, "-name", "my laptop"], "my laptop"),
+        ([TOKEN, "--name=my laptop"], "my laptop"),
+        ([TOKEN, "--name", "my laptop"], "my laptop"),
+        (["-name=my laptop", TOKEN], "my laptop"),
+        (["--name=my laptop", TOKEN], "my laptop"),
+        (["--name", "my laptop", TOKEN], "my laptop"),
+        (["--name=-x=y", TOKEN], "-x=y"),
+        (["--name=", TOKEN], None),
+        ([TOKEN, "--name=søger \U0001f511 <&>"], "søger \U0001f511 <&>"),
+    ],
+)
+def test_registration_sends_token_public_key_and_name(
+    shell: Shell, vault: Recorder, home: Path, arguments: list[str], name: str | None
+) -> None:
+    assert shell("install", *arguments).status == 0
+    (seen,) = vault.seen
+    pem = (home / ".sikkerkey" / "agents" / AGENT_ID / "private.pem").read_bytes()
+    key = serialization.load_pem_private_key(pem, None)
+    assert isinstance(key, Ed25519PrivateKey)
+    raw = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    token = next(argument for argument in arguments if argument.lower() == TOKEN)
+    public = base64.b64encode(raw).decode("ascii")
+    body = {"token": token, "publicKey": public, **({"name": name} if name else {})}
+    assert (seen.method, seen.path, seen.json()) == ("POST", "/v1/ai-bootstrap/register", body)
+    assert not any(header.startswith("x-") for header in seen.headers)
+    assert seen.headers["content-type"] == "application/json"
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["-", "-name=x"], ["--name", "x", "-"]])
+def test_token_is_read_from_stdin(
+    shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(f"  {TOKEN}\r\nrest\n"))
+    assert shell("install", *arguments).status == 0
+    assert vault.seen[0].json()["token"] == TOKEN
+
+
+BAD_TOKENS = ["", TOKEN[:-1], TOKEN + "0", "g" * 64, TOKEN[:-1] + " ", "０" * 64, f"../{TOKEN}", "sk_canary"]
+
+
+TOKEN_REFUSED = (
+    "sikkerkey-mcp: error: the token must be 64 hexadecimal characters\n"
+    "hint: copy it from the dashboard's page of AI agents\n"
+)
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS)
+def test_malformed_token_is_refused_unquoted_and_unsent(
+    shell: Shell, vault: Recorder, home: Path, token: str
+) -> None:
+    assert shell("install", token) == (1, "", TOKEN_REFUSED)
+    assert (vault.seen, tree(home)) == ([], [])
+
+
+@pytest.mark.parametrize("token", BAD_TOKENS)
+def test_malformed_token_from_stdin_is_refused_likewise(
+    shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch, token: str
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO(token))
+    assert shell("install", "-") == (1, "", TOKEN_REFUSED)
+    assert vault.seen == []
+
+
+def test_overlong_name_is_refused_unsent(shell: Shell, vault: Recorder, home: Path) -> None:
+    ran = shell("install", TOKEN, "--name", "x" * 256)
+    assert ran == (1, "", "sikkerkey-mcp: error: the name must be at most 255 characters\n")
+    assert (vault.seen, tree(home)) == ([], [])
+
+
+@pytest.mark.parametrize("url", ["http://localhost.evil.example", "https://vault.test/v1", "https://u:p@vault.test"])
+def test_bad_url_is_refused_before_anything_is_made(
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch, url: str
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_API_URL", url)
+    ran = shell("install", TOKEN)
+    assert ran.status == 1
+    assert ran.err.startswith("sikkerkey-mcp: error: the API URL ")
+    assert tree(home) == []
+
+
+# install: the slot
+
+
+def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault: Recorder, home: Path) -> None:
+    before = os.umask(0)
+    try:
+        ran = shell("install", TOKEN, "--name", "søger \U0001f511")
+    finally:
+        os.umask(before)
+    slot = home / ".sikkerkey" / "agents" / AGENT_ID
+    assert tree(home / ".sikkerkey") == [
+        "agents",
+        f"agents/{AGENT_ID}",
+        f"agents/{AGENT_ID}/identity.json",
+        f"agents/{AGENT_ID}/private.pem",
+    ]
+    assert [mode(path) for path in (slot.parent.parent, slot.parent, slot)] == [0o700] * 3
+    assert [mode(path) for path in slot.iterdir()] == [0o600] * 2
+    assert (slot / "identity.json").read_text("utf-8") == (
+        f'{{\n  "agentId": "{AGENT_ID}",\n  "name": "søger \U0001f511",\n  "vaultId": "{VAULT_ID}",\n'
+        f'  "apiUrl": "{vault.url}",\n  "privateKeyPath": "{slot}/private.pem"\n}}\n'
+    )
+    assert re.fullmatch(
+        rb"-----BEGIN PRIVATE KEY-----\n[A-Za-z0-9+/]{64}\n-----END PRIVATE KEY-----\n",
+        (slot / "private.pem").read_bytes(),
+    )
+    assert ran.out == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\n"
+    assert ran.err.startswith("next: approve it on the vault's dashboard, then: ")
+    assert mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
+
+
+def test_trailing_slash_of_the_url_is_not_stored(
+    shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_API_URL", vault.url + "/")
+    shell("install", TOKEN)
+    assert mcp.load_identity(AGENT_ID).api_url == vault.url
+
+
+def test_slot_is_made_in_sikkerkey_home(
+    shell: Shell, vault: Recorder, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "a b" / "søger"
+    monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
+    assert shell("install", TOKEN).status == 0
+    assert mcp.load_identity(AGENT_ID).slot == str(elsewhere / "agents" / AGENT_ID)
+    assert tree(home) == []
+
+
+def test_each_installation_makes_a_new_key(shell: Shell, vault: Recorder) -> None:
+    answers = [registered(AGENT_ID), registered(OTHER_ID)]
+    vault.answer = lambda _seen: answers.pop(0)
+    shell("install", TOKEN)
+    shell("install", TOKEN)
+    assert mcp.slots() == [AGENT_ID, OTHER_ID]
+    assert len({seen.json()["publicKey"] for seen in vault.seen}) == 2
+
+
+# install: a disk that cannot take the slot spends no token
+
+
+@pytest.fixture
+def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A home in which nobody, not even root, can make a directory."""
+    path = tmp_path / "file" / "home"
+    path.parent.write_text("")
+    monkeypatch.setenv("SIKKERKEY_HOME", str(path))
+    return path
+
+
+def assert_no_token_spent(ran: Ran, vault: Recorder, reason: str) -> None:
+    """The refusal says so, and it is true."""
+    assert (ran.status, ran.out, vault.seen, vault.connections) == (1, "", [], 0)
+    assert re.search(f"^sikkerkey-mcp: error: no agent can be stored in .*: {reason}$", ran.err, re.MULTILINE)
+    assert ran.err.endswith("\nhint: no token was spent; mend this and try again\n")
+
+
+def test_unwritable_home_spends_no_token(shell: Shell, vault: Recorder, unwritable: Path) -> None:
+    assert_no_token_spent(shell("install", TOKEN), vault, "Not a directory")
+
+
+def test_file_in_the_homes_place_spends_no_token(shell: Shell, vault: Recorder, home: Path) -> None:
+    (home / ".sikkerkey").write_text("")
+    assert_no_token_spent(shell("install", TOKEN), vault, "File exists")
+
+
+def test_read_only_disk_spends_no_token(
+    shell: Shell, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read_only(*_arguments: object, **_named: object) -> None:
+        raise OSError(30, "Read-only file system")
+
+    (home / ".sikkerkey" / "agents").mkdir(mode=0o700, parents=True)
+    (home / ".sikkerkey").chmod(0o700)
+    for name in ("mkdir", "open", "unlink", "rmdir", "rename"):
+        monkeypatch.setattr(os, name, read_only)
+    assert_no_token_spent(shell("install", TOKEN), vault, "Read-only file system")
+
+
+def test_full_disk_spends_no_token_and_leaves_no_key(vault: Recorder, home: Path) -> None:
+    no_big_files = ("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")  # a block is room for the key, not for an identity
+    ended = run_process("install", TOKEN, env={"PYTHONDONTWRITEBYTECODE": "1"}, before=no_big_files)
+    ran = Ran(ended.returncode, ended.stdout, ended.stderr)
+    assert_no_token_spent(ran, vault, "File too large")
+    assert tree(home / ".sikkerkey") == ["agents"]
+
+
+@pytest.mark.parametrize("which", [".sikkerkey", ".sikkerkey/agents"])
+def test_home_that_others_can_write_spends_no_token(shell: Shell, vault: Recorder, home: Path, which: str) -> None:
+    (home / ".sikkerkey" / "agents").mkdir(parents=True)
+    (home / which).chmod(0o777)
+    ran = shell("install", TOKEN)
+    hint = f"chmod 700 {home / which}"
+    words = f"{home / which} can be written by other users"
+    assert ran == (1, "", f"sikkerkey-mcp: error: {words}\nhint: {hint}\n")
+    assert vault.seen == []
+
+
+def test_linked_home_spends_no_token(shell: Shell, vault: Recorder, home: Path, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").mkdir(mode=0o700)
+    (home / ".sikkerkey").symlink_to(tmp_path / "elsewhere")
+    ran = shell("install", TOKEN)
+    assert ran.err.startswith(f"sikkerkey-mcp: error: {home / '.sikkerkey'} is a symbolic link\n")
+    assert vault.seen == []
+
+
+# install: vaults that refuse, lie or break
+
+
+def agents_of(home: Path) -> list[str]:
+    """What is in agents/, hidden things included."""
+    return tree(home / ".sikkerkey" / "agents")
+
+
+@pytest.mark.parametrize("status", [204, 400, 401, 403, 404, 409, 500, 503])
+def test_refusing_vault_leaves_no_slot_and_no_key(shell: Shell, vault: Recorder, home: Path, status: int) -> None:
+    vault.answer = lambda _seen: Told(status, b"" if status == 204 else b'{"error":"no \x1b[31m%s"}' % TOKEN.encode())
+    ran = shell("install", TOKEN)
+    assert (ran.status, ran.out, len(vault.seen)) == (1, "", 1)
+    assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}, saying ")
+    assert TOKEN not in ran.err
+    assert "\x1b" not in ran.err
+    assert agents_of(home) == []
+
+
+@pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+def test_redirect_does_not_carry_the_token_away(shell: Shell, vault: Recorder, home: Path, status: int) -> None:
+    with Recorder() as other:
+        location = {"Location": f"{other.url}/v1/ai-bootstrap/register"}
+        vault.answer = lambda _seen: Told(status, b"", location)
+        ran = shell("install", TOKEN)
+        assert (ran.status, len(vault.seen), other.connections) == (1, 1, 0)
+    assert agents_of(home) == []
+
+
+def test_lost_answer_leaves_no_key_and_says_that_the_token_may_be_spent(
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with FaultyVault(faults.then_reset()) as broken:
+        monkeypatch.setenv("SIKKERKEY_API_URL", broken.url)
+        ran = shell("install", TOKEN)
+        assert (ran.status, len(broken.seen)) == (1, 1)
+    assert "\nhint: the token may be spent: " in ran.err
+    assert agents_of(home) == []
+
+
+def test_unreachable_vault_leaves_no_key(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with faults.refused_port() as port:
+        monkeypatch.setenv("SIKKERKEY_API_URL", f"http://127.0.0.1:{port}")
+        ran = shell("install", TOKEN)
+    assert ran.status == 1
+    assert ran.err.endswith(": Connection refused\nhint: nothing was changed; check the network, HTTPS_PROXY and "
+                            "SIKKERKEY_CA_BUNDLE, then try again\n")
+    assert agents_of(home) == []
+
+
+def test_interrupted_registration_leaves_no_key(
+    shell: Shell, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object, **_named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(mcp.Api, "send", interrupt)
+    assert shell("install", TOKEN).status == 130
+    assert agents_of(home) == []
+
+
+HOSTILE_IDS: list[Any] = [
+    "../../evil", "..", ".", "", "x" * 300, "a/b", "/tmp/evil", "a\x00b", "a\nb", "ø", "-rf", 7, None, ["a"], {"a": 1},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("hostile", HOSTILE_IDS, ids=repr)
+@pytest.mark.parametrize("member", ["agent", "vault"])
+def test_hostile_id_from_the_vault_writes_nothing(
+    shell: Shell, vault: Recorder, tmp_path: Path, member: str, hostile: Any
+) -> None:
+    vault.answer = lambda _seen: registered(**{member: hostile})
+    before = tree(tmp_path)
+    ran = shell("install", TOKEN)
+    assert ran == (
+        1,
+        "",
+        f"sikkerkey-mcp: error: the vault's answer holds no well-formed {member}Id; nothing was stored\n"
+        "hint: the token is spent: make a new one\n",
+    )
+    assert set(tree(tmp_path)) - set(before) == {"home/.sikkerkey", "home/.sikkerkey/agents"}
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff", b"{}"])
+def test_answer_that_is_no_registration_writes_nothing(
+    shell: Shell, vault: Recorder, home: Path, body: bytes
+) -> None:
+    vault.answer = lambda _seen: Told(200, body)
+    assert shell("install", TOKEN).status == 1
+    assert agents_of(home) == []
+
+
+def test_endless_name_from_the_vault_is_cut_so_that_the_slot_stays_readable(shell: Shell, vault: Recorder) -> None:
+    vault.answer = lambda _seen: registered(name="\U0001f511" * 100_000)
+    assert shell("install", TOKEN).status == 0
+    assert mcp.load_identity(AGENT_ID).name == "\U0001f511" * 255
+
+
+@pytest.mark.parametrize("name", [7, None, ["x"]])
+def test_name_that_is_none_is_replaced_by_the_one_asked_for(shell: Shell, vault: Recorder, name: Any) -> None:
+    vault.answer = lambda _seen: registered(name=name)
+    shell("install", TOKEN, "--name", "mine")
+    assert mcp.load_identity(AGENT_ID).name == "mine"
+
+
+def test_existing_slot_is_kept_and_so_is_the_new_key(
+    shell: Shell, vault: Recorder, home: Path
+) -> None:
+    old_key = make_slot(home, vault.url).public_key()
+    slot = home / ".sikkerkey" / "agents" / AGENT_ID
+    before = (slot / "private.pem").read_bytes()
+    ran = shell("install", TOKEN)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"sikkerkey-mcp: error: the agent is registered, but {slot} cannot be written: ")
+    assert (slot / "private.pem").read_bytes() == before
+    (hint,) = re.findall("^hint: its key is kept: (.*)$", ran.err, re.MULTILINE)
+    subprocess.run(["sh", "-ec", hint], check=True)
+    new_key = serialization.load_pem_private_key(mcp.load_identity(AGENT_ID).key_pem, None)
+    assert isinstance(new_key, Ed25519PrivateKey)
+    assert new_key.public_key() != old_key
+    assert (slot.parent / f"{AGENT_ID}.old" / "private.pem").read_bytes() == before
+    assert mcp.slots() == [AGENT_ID]
+
+
+@pytest.mark.parametrize("kind", ["file", "link"])
+def test_whatever_stands_in_the_slots_place_is_not_touched(
+    shell: Shell, vault: Recorder, home: Path, tmp_path: Path, kind: str
+) -> None:
+    agents = home / ".sikkerkey" / "agents"
+    agents.mkdir(parents=True)
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    if kind == "link":
+        (agents / AGENT_ID).symlink_to(victim)
+    else:
+        (agents / AGENT_ID).write_text("mine")
+    assert shell("install", TOKEN).status == 1
+    assert list(victim.iterdir()) == []
+    assert (agents / AGENT_ID).is_symlink() or (agents / AGENT_ID).read_text() == "mine"
+
+
+# install: what nobody may see
+
+
+def test_token_and_key_are_nowhere_but_in_the_key_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    vault.answer = lambda _seen: registered(name=f"echo {TOKEN}")
+    ran = shell("install", TOKEN)
+    pem = mcp.load_identity(AGENT_ID).key_pem
+    secret = pem.splitlines()[1]
+    for path in tmp_path.rglob("*"):
+        if path.is_file():
+            assert TOKEN.encode() not in path.read_bytes()
+            assert (secret in path.read_bytes()) == (path.name == "private.pem")
+    assert TOKEN not in ran.out + ran.err
+    assert secret.decode() not in ran.out + ran.err
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc to look at")
+def test_token_from_stdin_is_in_no_process_list(vault: Recorder) -> None:
+    seen: list[bytes] = []
+
+    def look(request: Seen) -> Told:
+        for process in Path("/proc").glob("[0-9]*"):
+            for name in ("cmdline", "environ"):
+                with contextlib.suppress(OSError):
+                    seen.append((process / name).read_bytes())
+        return registered()
+
+    vault.answer = look
+    ended = run_process("install", "-", stdin=f"{TOKEN}\n")
+    assert ended.returncode == 0
+    assert any(b"install\x00-" in text for text in seen)
+    assert not any(TOKEN.encode() in text for text in seen)
+    assert TOKEN not in ended.stdout + ended.stderr
+
+
+# whoami
+
+
+def test_whoami_lists_the_agents(shell: Shell, home: Path) -> None:
+    make_slot(home, "http://127.0.0.1:1", OTHER_ID, name="zweite")
+    make_slot(home, "https://vault.test")
+    assert shell("whoami") == (
+        0,
+        f"{AGENT_ID}  test agent  {VAULT_ID}  https://vault.test\n{OTHER_ID}  zweite  {VAULT_ID}  http://127.0.0.1:1\n",
+        "",
+    )
+    assert shell("whoami", "--agent", OTHER_ID).out == f"{OTHER_ID}  zweite  {VAULT_ID}  http://127.0.0.1:1\n"
+
+
+def test_whoami_without_agents_says_so(shell: Shell, home: Path) -> None:
+    assert shell("whoami") == (0, "", f"no agent is installed in {home}/.sikkerkey/agents\n")
+
+
+HOSTILE_NAME = "a\x1b[2J\x1b]0;t\x07b\u202ec\u200bd\u2028e\U000e0041f\r\ng\x9b"
+CLEANED_NAME = (
+    "a<U+001B>[2J<U+001B>]0;t<U+0007>b<U+202E>c<U+200B>d<U+2028>e<U+E0041>f<U+000D><U+000A>g<U+009B>"
+)
+
+
+def test_hostile_names_cannot_move_the_cursor(shell: Shell, vault: Recorder, home: Path) -> None:
+    vault.answer = lambda _seen: registered(name=HOSTILE_NAME)
+    assert shell("install", TOKEN).out == f"installed agent {AGENT_ID} ({CLEANED_NAME}) of {VAULT_ID}\n"
+    assert shell("whoami").out == f"{AGENT_ID}  {CLEANED_NAME}  {VAULT_ID}  {vault.url}\n"
+
+
+def test_whoami_remote_shows_the_answer_cleaned(shell: Shell, recorder: Recorder, home: Path) -> None:
+    make_slot(home, recorder.url)
+    answer = {"name": HOSTILE_NAME, HOSTILE_NAME: 1, "scopes": ["a", "b\u202e"], "approved": True, "n": None}
+    recorder.answer = lambda _seen: Told(body=json.dumps(answer).encode())
+    assert shell("whoami", "--remote") == (
+        0,
+        f'name: {CLEANED_NAME}\n{CLEANED_NAME}: 1\nscopes: ["a","b<U+202E>"]\napproved: true\nn: null\n',
+        "",
+    )
+    assert [seen.path for seen in recorder.seen] == ["/v1/ai/whoami"]
+
+
+def test_whoami_remote_reports_a_refusal(shell: Shell, recorder: Recorder, home: Path) -> None:
+    make_slot(home, recorder.url)
+    recorder.answer = lambda _seen: Told(403, b'{"error":"pending\\u001b[2J"}')
+    ran = shell("whoami", "--remote")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith('sikkerkey-mcp: error: the vault answered 403, saying "pending<U+001B>[2J"\nhint: ')
+
+
+@pytest.mark.parametrize("body", [b"", b"<html>portal</html>", b"[]"])
+def test_whoami_remote_does_not_take_a_portal_for_the_vault(
+    shell: Shell, recorder: Recorder, home: Path, body: bytes
+) -> None:
+    make_slot(home, recorder.url)
+    recorder.answer = lambda _seen: Told(200, body)
+    ran = shell("whoami", "--remote")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith("sikkerkey-mcp: error: the vault's answer is not a JSON object\n")
+
+
+def test_name_that_the_terminal_cannot_show_ends_no_command(home: Path) -> None:
+    make_slot(home, "https://vault.test", name="søger \U0001f511")
+    ended = run_process("whoami", env={"PYTHONIOENCODING": "ascii"})
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout == f"{AGENT_ID}  s\\xf8ger \\U0001f511  {VAULT_ID}  https://vault.test\n"
+
+
+# revoke
+
+
+def test_revoke_deletes_the_only_agent(shell: Shell, home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    ran = shell("revoke")
+    slot = home / ".sikkerkey" / "agents" / AGENT_ID
+    assert (ran.status, ran.out) == (0, f"removed agent {AGENT_ID} and the key in {slot} from this computer\n")
+    assert ran.err == "the vault still lists it: revoke it on the dashboard as well\n"
+    assert agents_of(home) == []
+
+
+def test_revoke_deletes_the_named_agent_only(shell: Shell, home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    make_slot(home, "https://vault.test", OTHER_ID)
+    assert shell("revoke", OTHER_ID).status == 0
+    assert mcp.slots() == [AGENT_ID]
+
+
+def test_revoke_without_a_choice_among_several_deletes_nothing(shell: Shell, home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    make_slot(home, "https://vault.test", OTHER_ID)
+    before = tree(home)
+    ran = shell("revoke")
+    assert (ran.status, ran.out, tree(home)) == (1, "", before)
+    assert ran.err.startswith("sikkerkey-mcp: error: 2 agents are installed here and none was chosen\nhint: ")
+
+
+def test_revoke_without_agents_says_so(shell: Shell) -> None:
+    assert shell("revoke") == (1, "", "sikkerkey-mcp: error: no agent is installed on this computer\n")
+
+
+@pytest.mark.parametrize("wanted", ["../victim", "..", ".", "/", "victim/../../victim", "unknown"])
+def test_revoke_deletes_nothing_outside(shell: Shell, home: Path, wanted: str) -> None:
+    make_slot(home, "https://vault.test")
+    victim = home / ".sikkerkey" / "victim"
+    victim.mkdir()
+    for name in cli.SLOT_FILES:
+        (victim / name).write_text("mine")
+    before = tree(home)
+    ran = shell("revoke", wanted)
+    assert (ran.status, ran.out, tree(home)) == (1, "", before)
+
+
+def test_revoke_through_a_link_deletes_nothing(shell: Shell, home: Path, tmp_path: Path) -> None:
+    make_slot(home, "https://vault.test")
+    slot = home / ".sikkerkey" / "agents" / AGENT_ID
+    slot.rename(tmp_path / "victim")
+    slot.symlink_to(tmp_path / "victim")
+    assert shell("revoke", AGENT_ID).status == 1
+    assert tree(tmp_path / "victim") == ["identity.json", "private.pem"]
+
+
+def test_revoke_leaves_what_others_keep_in_the_slot(shell: Shell, home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    slot = home / ".sikkerkey" / "agents" / AGENT_ID
+    (slot / "notes.txt").write_text("mine")
+    assert shell("revoke").status == 0
+    assert tree(slot) == ["notes.txt"]
+
+
+def test_linked_key_is_unlinked_and_what_it_led_to_stays(shell: Shell, home: Path, tmp_path: Path) -> None:
+    make_slot(home, "https://vault.test")
+    slot = home / ".sikkerkey" / "agents" / AGENT_ID
+    (slot / "private.pem").rename(tmp_path / "victim")
+    (slot / "private.pem").symlink_to(tmp_path / "victim")
+    assert shell("revoke").status == 0
+    assert (tmp_path / "victim").exists()
+    assert agents_of(home) == []
+
+
+# config
+
+HOSTILE_PATH = "/opt/it's \"my\" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey mcp.pyz"
+
+
+def read_json(text: str) -> dict[str, Any]:
+    """The servers of a JSON block."""
+    block = json.loads(text)
+    assert list(block) == ["mcpServers"]
+    servers: dict[str, Any] = block["mcpServers"]
+    return servers
+
+
+def read_typed_json(text: str) -> dict[str, Any]:
+    """The servers of a block in which each has a type."""
+    servers = read_json(text)
+    assert [server.pop("type") for server in servers.values()] == ["stdio"] * len(servers)
+    return servers
+
+
+def read_toml(text: str) -> dict[str, Any]:
+    """The servers of a TOML block, by a real parser."""
+    toml = importlib.import_module("tomllib") if sys.version_info >= (3, 11) else pytest.importorskip("tomli")
+    block = toml.loads(text)
+    assert list(block) == ["mcp_servers"]
+    servers: dict[str, Any] = block["mcp_servers"]
+    return servers
+
+
+def read_yaml(text: str) -> dict[str, Any]:
+    """The servers of a YAML block: each is one line of JSON in ASCII, which YAML includes."""
+    first, *lines = text.splitlines()
+    assert first == "mcpServers:"
+    assert all(line.startswith("  - {") and line.isascii() for line in lines)
+    servers = [json.loads(line[4:]) for line in lines]
+    with contextlib.suppress(ImportError):
+        assert importlib.import_module("yaml").safe_load(text) == {"mcpServers": servers}
+    return {server.pop("name"): server for server in servers}
+
+
+READERS = {
+    "claude-code": read_typed_json,
+    "claude-desktop": read_json,
+    "cursor": read_json,
+    "codex": read_toml,
+    "continue": read_yaml,
+}
+every_client = pytest.mark.parametrize("client", sorted(READERS))
+
+
+def test_every_client_has_a_test() -> None:
+    assert set(READERS) == set(cli.CLIENTS)
+
+
+@pytest.fixture
+def installed_at(monkeypatch: pytest.MonkeyPatch) -> str:
+    """The program lies at a path that needs escaping in every format."""
+    monkeypatch.setattr(sys, "argv", [HOSTILE_PATH])
+    monkeypatch.setattr(sys, "executable", "/usr/bin/py'thon \"3\"")
+    return HOSTILE_PATH
+
+
+@every_client
+def test_config_of_the_only_agent_is_read_back_equal(shell: Shell, home: Path, client: str, installed_at: str) -> None:
+    make_slot(home, "https://vault.test")
+    ran = shell("config", client)
+    assert READERS[client](ran.out) == {
+        "sikkerkey": {
+            "command": "/usr/bin/py'thon \"3\"",
+            "args": ["-I", installed_at, "serve", "--agent", AGENT_ID],
+        }
+    }
+    assert (ran.status, len(ran.err.splitlines()), ran.out.isascii()) == (0, 1, True)
+
+
+@every_client
+def test_config_passes_home_and_bundle_on(
+    shell: Shell, client: str, installed_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        "SIKKERKEY_HOME": f"{tmp_path}/it's \"my\" \\home\U0001f511\n\x7f\x01",
+        "SIKKERKEY_CA_BUNDLE": "/etc/søger = [x] # y",
+    }
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy.test:1")
+    ran = shell("config", client)
+    assert READERS[client](ran.out)["sikkerkey"]["env"] == environment
+    assert "canary" not in ran.out
+
+
+@every_client
+def test_config_of_several_agents_gives_each_a_short_key_of_its_own(shell: Shell, home: Path, client: str) -> None:
+    alike = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
+    agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *alike])
+    for agent in agents:
+        make_slot(home, "https://vault.test", agent)
+    servers = READERS[client](shell("config", client).out)
+    assert [server["args"][-1] for server in servers.values()] == agents
+    assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in servers)
+
+
+@every_client
+def test_config_of_a_chosen_agent_holds_that_one_only(shell: Shell, home: Path, client: str) -> None:
+    make_slot(home, "https://vault.test")
+    make_slot(home, "https://vault.test", OTHER_ID)
+    servers = READERS[client](shell("config", client, "--agent", OTHER_ID).out)
+    assert [server["args"][3:] for server in servers.values()] == [["--agent", OTHER_ID]]
+
+
+@every_client
+def test_config_without_agents_starts_the_server_all_the_same(shell: Shell, client: str) -> None:
+    ran = shell("config", client)
+    assert [server["args"][2:] for server in READERS[client](ran.out).values()] == [["serve"]]
+    assert ran.err.startswith("no agent is installed yet: ")
+
+
+@pytest.mark.parametrize("wanted", ["../victim", "unknown"])
+def test_config_of_a_bad_choice_prints_nothing(shell: Shell, home: Path, wanted: str) -> None:
+    make_slot(home, "https://vault.test")
+    ran = shell("config", "cursor", "--agent", wanted)
+    assert (ran.status, ran.out) == (1, "")
+
+
+def test_command_of_the_config_starts_the_server(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    (server,) = read_json(run_process("config", "claude-desktop").stdout).values()
+    with Server([server["command"], *server["args"]]) as process:
+        process.initialize()
+        assert process.call("whoami")["structuredContent"] == {}
+
+
+# the command line as such
+
+
+def test_version_and_help_are_shown(shell: Shell) -> None:
+    assert shell("--version") == (0, f"sikkerkey-mcp {mcp.VERSION}\n", "")
+    for arguments in (["--help"], ["-h"], *([name, "--help"] for name in ("install", "whoami", "revoke", "config"))):
+        ran = shell(*arguments)
+        assert (ran.status, ran.err) == (0, "")
+        assert ran.out.startswith("usage: sikkerkey-mcp")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["unknown"], ["--unknown"], ["install"], ["install", TOKEN[:9], "x"], ["config"], ["config", "emacs"],
+        ["serve", "x"], ["serve", "--agent"], ["revoke", "a", "b"], ["whoami", "x"], [""],
+    ],
+)  # fmt: skip
+def test_wrong_usage_exits_with_2_and_prints_to_stderr_only(shell: Shell, arguments: list[str]) -> None:
+    ran = shell(*arguments)
+    assert (ran.status, ran.out) == (USAGE, "")
+    assert ran.err.startswith("usage: sikkerkey-mcp")
+    assert re.search("^sikkerkey-mcp( [a-z]+)?: error: ", ran.err, re.MULTILINE)
+
+
+def test_commands_work_as_a_process(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    ended = run_process("revoke", "../victim")
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert re.fullmatch("sikkerkey-mcp: error: the agent id is malformed\nhint: .*\n", ended.stderr)
+
+
+# serve
+
+
+def test_serve_with_several_agents_and_no_choice_does_not_start(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    make_slot(home, "https://vault.test", OTHER_ID)
+    for arguments in ([], ["serve"]):
+        ended = run_process(*arguments)
+        assert (ended.returncode, ended.stdout) == (1, "")
+        assert ended.stderr.startswith("sikkerkey-mcp: error: 2 agents are installed here and none was chosen\nhint: ")
+
+
+def test_serve_with_a_bad_slot_does_not_start(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    key = home / ".sikkerkey" / "agents" / AGENT_ID / "private.pem"
+    key.chmod(0o644)
+    ended = run_process("serve", "--agent", AGENT_ID)
+    words = f"{key} can be read or written by other users"
+    assert (ended.returncode, ended.stdout) == (1, "")
+    assert ended.stderr == f"sikkerkey-mcp: error: {words}\nhint: chmod 600 {shlex.quote(str(key))}\n"
+
+
+def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, vault: Recorder) -> None:
+    with Server() as process:
+        process.initialize()
+        assert len(process.request("tools/list")["result"]["tools"]) == len(mcp.TOOLS)
+        result = process.call("whoami")
+        assert result["isError"] is True
+        assert result["content"][0]["text"].startswith("no agent is installed on this computer\nhint: make an agent ")
+        assert run_process("install", TOKEN).returncode == 0
+        vault.answer = lambda _seen: Told(body=b'{"id":"me"}')
+        assert process.call("whoami")["structuredContent"] == {"id": "me"}
+        assert process.close() == 0
+    assert b"no agent is installed in " in process.stderr
+    assert vault.seen[-1].headers["x-agent-id"] == AGENT_ID
+
+
+def test_two_installations_at_once_make_two_slots(vault: Recorder, home: Path) -> None:
+    answers = [registered(AGENT_ID), registered(OTHER_ID)]
+    vault.answer = lambda _seen: answers.pop()
+    threads = [threading.Thread(target=run_process, args=("install", TOKEN)) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert agents_of(home) == sorted(
+        f"{agent}{name}" for agent in (AGENT_ID, OTHER_ID) for name in ("", "/identity.json", "/private.pem")
+    )

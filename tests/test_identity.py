@@ -1,0 +1,485 @@
+"""The agent's slot on disk: which URLs, agents, modes, owners and links are taken, and what mends the others."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Callable
+
+import pytest
+
+import sikkerkey_mcp as mcp
+from tests.harness import AGENT_ID, ROOT, VAULT_ID, make_slot
+
+API_URL = "http://127.0.0.1:1"
+OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
+as_root = hasattr(os, "getuid") and os.getuid() == 0
+
+
+def refused() -> mcp.ConfigError:
+    """The refusal of the installed agent."""
+    with pytest.raises(mcp.ConfigError) as raised:
+        mcp.connect()
+    return raised.value
+
+
+def run_hint(hint: str, tmp_path: Path) -> None:
+    """Runs a mending command as its reader would; `sudo` just runs what it is given, since it asks for passwords."""
+    tools = tmp_path / "tools"
+    tools.mkdir(exist_ok=True)
+    for name, command in (("sudo", "exec"), ("sikkerkey-mcp", f"exec '{sys.executable}' '{ROOT}/sikkerkey_mcp.py'")):
+        (tools / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
+        (tools / name).chmod(0o700)
+    path = f"{tools}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(["sh", "-ec", hint], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+
+
+@pytest.fixture
+def slot(home: Path) -> Path:
+    """A good slot."""
+    make_slot(home, API_URL)
+    return home / ".sikkerkey" / "agents" / AGENT_ID
+
+
+# base URLs
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://api.sikkerkey.com",
+        "https://api.sikkerkey.com:8443",
+        "https://API.SikkerKey.com:1",
+        "https://10.0.0.1:65535",
+        "https://[2001:db8::1]:443",
+        "https://vault",
+        "http://localhost",
+        "http://LOCALHOST:8080",
+        "http://127.0.0.1:8080",
+        "http://[::1]:8080",
+    ],
+)
+def test_base_url_is_taken_with_and_without_a_slash(url: str) -> None:
+    assert mcp.parse_base_url(url) == mcp.parse_base_url(url + "/") == url
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://localhost.evil.example",
+        "http://localhost.",
+        "http://127.0.0.1.evil.example",
+        "http://127.0.0.1evil.example",
+        "http://127.0.0.2",
+        "http://127.1",
+        "http://2130706433",
+        "http://0.0.0.0",
+        "http://0",
+        "http://[::]",
+        "http://[::ffff:127.0.0.1]",
+        "http://[0:0:0:0:0:0:0:1]",
+        "http://api.sikkerkey.com",
+        "http://example.org:80",
+    ],
+)
+def test_http_to_anything_but_loopback_is_refused(url: str) -> None:
+    with pytest.raises(mcp.ConfigError) as raised:
+        mcp.parse_base_url(url)
+    assert raised.value.hint
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "api.sikkerkey.com",
+        "//api.sikkerkey.com",
+        "https://",
+        "https:///",
+        "https:api.sikkerkey.com",
+        "https:/api.sikkerkey.com",
+        "https:\\\\api.sikkerkey.com",
+        "HTTPS://api.sikkerkey.com",
+        "Https://api.sikkerkey.com",
+        "ftp://api.sikkerkey.com",
+        "file:///etc/passwd",
+        "https://user@api.sikkerkey.com",
+        "https://user:canary@api.sikkerkey.com",
+        "https://localhost@evil.example",
+        "http://127.0.0.1@evil.example",
+        "http://localhost#@evil.example",
+        "http://localhost\\@evil.example",
+        "https://api.sikkerkey.com/v1",
+        "https://api.sikkerkey.com//",
+        "https://api.sikkerkey.com/.",
+        "https://api.sikkerkey.com?x=1",
+        "https://api.sikkerkey.com/?x=1",
+        "https://api.sikkerkey.com#f",
+        "https://api.sikkerkey.com/#",
+        "https://api.sikkerkey.com:",
+        "https://api.sikkerkey.com:0",
+        "https://api.sikkerkey.com:00",
+        "https://api.sikkerkey.com:65536",
+        "https://api.sikkerkey.com:99999",
+        "https://api.sikkerkey.com:443443",
+        "https://api.sikkerkey.com:-1",
+        "https://api.sikkerkey.com:+443",
+        "https://api.sikkerkey.com:443:443",
+        "https://api.sikkerkey.com:４４３",
+        "https://api.sikkerkey.com\t",
+        "https://api.sikkerkey.com\n",
+        " https://api.sikkerkey.com",
+        "https://api.sikkerkey .com",
+        "https://api\t.sikkerkey.com",
+        "https://api.sikkerkey.com\r\nX: y",
+        "https://api.sikkerkey.com\x00",
+        "https://søger.example",
+        "https://-x.example",
+        "https://.example",
+        "https://%61.example",
+        "https://[::1",
+        "https://::1",
+        "https://[fe80::1%25eth0]",
+        "https://[api.sikkerkey.com]",
+    ],
+)
+def test_base_url_with_anything_but_host_and_port_is_refused_unquoted(url: str) -> None:
+    with pytest.raises(mcp.ConfigError) as raised:
+        mcp.parse_base_url(url)
+    assert "canary" not in f"{raised.value} {raised.value.hint}"
+    assert raised.value.hint
+
+
+def test_identity_with_a_bad_url_is_refused(home: Path) -> None:
+    make_slot(home, "http://localhost.evil.example")
+    assert "http:// to another machine" in str(refused())
+
+
+# which agent
+
+
+def test_without_an_agent_the_refusal_tells_how_to_install_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/my tools/sikkerkey.pyz"])
+    assert (mcp.slots(), mcp.choose_slot()) == ([], None)
+    error = refused()
+    assert str(error) == "no agent is installed on this computer"
+    assert error.hint.endswith("'/opt/my tools/sikkerkey.pyz' install TOKEN")
+
+
+def test_only_agent_is_chosen_without_asking(slot: Path) -> None:
+    assert mcp.choose_slot() == AGENT_ID
+
+
+def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None:
+    make_slot(home, API_URL, OTHER_ID)
+    with pytest.raises(mcp.ConfigError) as raised:
+        mcp.choose_slot()
+    assert str(raised.value) == "2 agents are installed here and none was chosen"
+    assert "--agent ID" in raised.value.hint
+    assert "SIKKERKEY_AGENT_ID=ID" in raised.value.hint
+    assert raised.value.hint.endswith(f": {AGENT_ID}, {OTHER_ID}")
+
+
+def test_chosen_agent_is_taken_and_the_option_outweighs_the_environment(
+    home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_slot(home, API_URL, OTHER_ID)
+    monkeypatch.setenv("SIKKERKEY_AGENT_ID", OTHER_ID)
+    assert mcp.choose_slot() == OTHER_ID
+    assert mcp.choose_slot(AGENT_ID) == AGENT_ID
+
+
+HOSTILE_IDS = ["../x", "..", ".", "/etc", "a/b", "a\\b", "a b", "a\x00", "a\n", "-x", "%2e%2e", "x" * 129, "ø", ".new"]
+
+
+@pytest.mark.parametrize("wanted", HOSTILE_IDS)
+def test_malformed_choice_is_refused_unquoted(home: Path, slot: Path, wanted: str) -> None:
+    make_slot(home, API_URL, OTHER_ID)
+    shutil.copytree(slot, slot.parent.parent / "x")
+    with pytest.raises(mcp.ConfigError) as raised:
+        mcp.choose_slot(wanted)
+    assert str(raised.value) == "the agent id is malformed"
+
+
+def test_malformed_choice_in_the_environment_is_refused_too(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIKKERKEY_AGENT_ID", f"../agents/{AGENT_ID}")
+    assert str(refused()) == "the agent id is malformed"
+
+
+@pytest.mark.parametrize("wanted", ["unknown", AGENT_ID.upper()])
+def test_unknown_choice_is_refused(slot: Path, wanted: str) -> None:
+    with pytest.raises(mcp.ConfigError) as raised:
+        mcp.choose_slot(wanted)
+    assert str(raised.value) == f"there is no agent {wanted} in {slot.parent}"
+    assert "whoami" in raised.value.hint
+
+
+def test_what_other_programs_keep_in_agents_is_skipped(slot: Path) -> None:
+    for name in ("sk_1a2b3c4d5e.json", "agent.pid", "agent.log", "plain", ".hidden"):
+        (slot.parent / name).write_text("{}")
+    for name in (".new-1-abcdef01", ".cache", "with space", "x.old", "ø"):
+        (slot.parent / name).mkdir()
+    assert mcp.slots() == [AGENT_ID]
+    assert mcp.choose_slot() == AGENT_ID
+
+
+def test_home_may_be_elsewhere(home: Path, tmp_path: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    elsewhere = tmp_path / "søger's \"home\""
+    shutil.move(slot.parent.parent, elsewhere)
+    assert mcp.slots() == []
+    monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
+    assert mcp.load_identity(AGENT_ID).slot == str(elsewhere / "agents" / AGENT_ID)
+
+
+def test_home_that_is_not_absolute_is_refused(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIKKERKEY_HOME", ".sikkerkey")
+    monkeypatch.chdir(slot.parent.parent.parent)
+    error = refused()
+    assert (str(error).startswith("SIKKERKEY_HOME is not an absolute path"), error.hint) == (
+        True,
+        "set SIKKERKEY_HOME to an absolute path",
+    )
+
+
+# reading a slot
+
+
+def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
+    identity = mcp.load_identity(AGENT_ID)
+    pem = (slot / "private.pem").read_bytes()
+    assert tuple(identity) == (AGENT_ID, "test agent", VAULT_ID, API_URL, str(slot), pem)
+
+
+def rewrite(slot: Path, **members: Any) -> None:
+    """Changes members of the identity file; None removes one."""
+    path = slot / "identity.json"
+    changed = {**json.loads(path.read_text()), **members}
+    path.write_text(json.dumps({name: value for name, value in changed.items() if value is not None}))
+
+
+@pytest.mark.parametrize("stored", ["/nonexistent/private.pem", "private.pem", "", 7, None, "/a\x00b", "/\ud800"])
+def test_key_of_a_slot_that_has_moved_is_found(slot: Path, stored: Any) -> None:
+    rewrite(slot, privateKeyPath=stored)
+    assert mcp.load_identity(AGENT_ID).key_pem == (slot / "private.pem").read_bytes()
+
+
+def test_key_stored_elsewhere_is_read_from_there(slot: Path, tmp_path: Path) -> None:
+    key = tmp_path / "key.pem"
+    shutil.move(slot / "private.pem", key)
+    rewrite(slot, privateKeyPath=str(key))
+    assert mcp.load_identity(AGENT_ID).key_pem == key.read_bytes()
+    key.chmod(0o640)
+    assert str(refused()) == f"{key} can be read or written by other users"
+
+
+def test_further_members_and_a_missing_name_do_no_harm(slot: Path) -> None:
+    rewrite(slot, name=None, createdAt=1767225600000, nested={"a": [1.10]})
+    assert mcp.load_identity(AGENT_ID).name == ""
+
+
+# what is refused, and mended by the command that the refusal names
+
+
+@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o770])
+@pytest.mark.parametrize("depth", [1, 2], ids=["home", "agents"])
+def test_parents_that_others_can_write_are_refused_until_mended(
+    slot: Path, tmp_path: Path, depth: int, mode: int
+) -> None:
+    directory = (slot.parent.parent, slot.parent)[depth - 1]
+    directory.chmod(mode)
+    error = refused()
+    assert (str(error), error.hint) == (f"{directory} can be written by other users", f"chmod 700 {directory}")
+    run_hint(error.hint, tmp_path)
+    mcp.connect()
+
+
+def test_parents_may_be_readable(slot: Path) -> None:
+    for directory in (slot.parent, slot.parent.parent):
+        directory.chmod(0o755)
+    mcp.connect()
+
+
+@pytest.mark.parametrize("extra", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
+@pytest.mark.parametrize("name", [".", "identity.json", "private.pem"])
+def test_slot_that_others_can_open_is_refused_until_mended(slot: Path, tmp_path: Path, name: str, extra: int) -> None:
+    path = slot / name
+    path.chmod(stat.S_IMODE(path.stat().st_mode) | extra)
+    error = refused()
+    mode = "700" if path == slot else "600"
+    assert (str(error), error.hint) == (f"{path} can be read or written by other users", f"chmod {mode} {path}")
+    run_hint(error.hint, tmp_path)
+    mcp.connect()
+
+
+def linked_name(slot: Path, which: str) -> Path:
+    """The path of one of the five places where a link would lead astray."""
+    return {"home": slot.parent.parent, "agents": slot.parent, "slot": slot}.get(which, slot / which)
+
+
+@pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+def test_link_is_refused_until_the_real_thing_stands_there(slot: Path, tmp_path: Path, which: str) -> None:
+    path = linked_name(slot, which)
+    real = tmp_path / "it's elsewhere"
+    shutil.move(path, real)
+    path.symlink_to(real)
+    error = refused()
+    assert str(error) == f"{path} is a symbolic link"
+    run_hint(error.hint.split("yours: ", 1)[1], tmp_path)
+    assert not path.is_symlink()
+    assert not real.exists()
+    mcp.connect()
+
+
+def test_link_that_leads_nowhere_is_refused(slot: Path) -> None:
+    (slot / "private.pem").unlink()
+    (slot / "private.pem").symlink_to("/nonexistent/key")
+    assert str(refused()) == f"{slot / 'private.pem'} is a symbolic link"
+
+
+@pytest.mark.skipif(not as_root, reason="only root can give files to another user")
+@pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+def test_foreign_owner_is_refused_until_mended(slot: Path, tmp_path: Path, which: str) -> None:
+    path = linked_name(slot, which)
+    os.chown(path, 65534, 65534)
+    error = refused()
+    assert str(error) == f"{path} belongs to another user"
+    run_hint(error.hint, tmp_path)
+    mcp.connect()
+
+
+@pytest.mark.skipif(as_root, reason="root may open everything")
+@pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+def test_what_its_owner_cannot_open_is_refused_until_mended(slot: Path, tmp_path: Path, which: str) -> None:
+    path = linked_name(slot, which)
+    path.chmod(0)
+    error = refused()
+    assert str(error).endswith(" cannot be read: Permission denied")
+    run_hint(error.hint, tmp_path)
+    mcp.connect()
+
+
+def test_file_in_a_directorys_place_is_refused_until_moved(slot: Path, tmp_path: Path) -> None:
+    path = slot.parent
+    shutil.rmtree(path)
+    path.write_text("{}")
+    error = refused()
+    assert str(error) == f"{path} is not a directory"
+    run_hint(error.hint, tmp_path)
+    assert str(refused()) == "no agent is installed on this computer"
+
+
+@pytest.mark.parametrize("name", ["identity.json", "private.pem"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_regular_file_is_refused_without_being_opened(
+    slot: Path, tmp_path: Path, name: str, make: Callable[[Path], None]
+) -> None:
+    path = slot / name
+    path.unlink()
+    make(path)
+    error = refused()
+    assert str(error) == f"{path} is not a regular file"
+    run_hint(error.hint, tmp_path)
+    assert str(refused()) == f"{path} cannot be read: No such file or directory"
+
+
+def without_key(slot: Path) -> None:
+    """The key is gone."""
+    (slot / "private.pem").unlink()
+
+
+def without_identity(slot: Path) -> None:
+    """The identity is gone."""
+    (slot / "identity.json").unlink()
+
+
+def oversized_identity(slot: Path) -> None:
+    """A byte more than is read."""
+    (slot / "identity.json").write_bytes(b" " * (mcp.FILE_MAX_BYTES + 1))
+
+
+def oversized_key(slot: Path) -> None:
+    """A key file that goes on and on."""
+    with (slot / "private.pem").open("ab") as file:
+        file.truncate(10**9)
+
+
+def other_agent(slot: Path) -> None:
+    """The directory was renamed, or the file copied."""
+    rewrite(slot, agentId=OTHER_ID)
+
+
+BEYOND_MENDING = {
+    without_key: "private.pem cannot be read: No such file or directory",
+    without_identity: "identity.json cannot be read: No such file or directory",
+    oversized_identity: "identity.json is larger than 65,536 bytes",
+    oversized_key: "private.pem is larger than 65,536 bytes",
+    other_agent: "identity.json belongs to another agent than its directory says",
+}
+
+
+@pytest.mark.parametrize(("spoil", "words"), BEYOND_MENDING.items(), ids=lambda part: getattr(part, "__name__", ""))
+def test_slot_beyond_mending_is_refused_until_revoked(
+    slot: Path, tmp_path: Path, spoil: Callable[[Path], None], words: str
+) -> None:
+    spoil(slot)
+    error = refused()
+    assert str(error) == f"{slot}/{words}"
+    revoke_by_hint(error, tmp_path)
+
+
+def revoke_by_hint(error: mcp.ConfigError, tmp_path: Path) -> None:
+    """Runs the command in the hint, after which there is no agent any more."""
+    command = re.fullmatch("`(.*)`, then install it anew", error.hint)
+    assert command
+    run_hint(command[1], tmp_path)
+    assert mcp.slots() == []
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b'"text"',
+        b"{}",
+        b'{"agentId":7}',
+        b"\xff\xfe{}",
+        b"[" * 60_000,
+        b'{"agentId":"%s","vaultId":null,"apiUrl":"http://127.0.0.1:1"}' % AGENT_ID.encode(),
+        b'{"agentId":"%s","vaultId":"v"}' % AGENT_ID.encode(),
+        b'{"canary":NaN}',
+        b"9" * 10_000,
+    ],
+)
+def test_malformed_identity_is_refused_unquoted_until_revoked(slot: Path, tmp_path: Path, content: bytes) -> None:
+    (slot / "identity.json").write_bytes(content)
+    error = refused()
+    assert str(error) == f"{slot / 'identity.json'} is not an identity file"
+    assert error.__suppress_context__ or error.__context__ is None
+    revoke_by_hint(error, tmp_path)
+
+
+def test_key_that_cannot_sign_is_refused_at_the_start(slot: Path) -> None:
+    (slot / "private.pem").write_bytes(b"canary")
+    assert str(refused()) == "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM"
+
+
+def test_path_in_a_hint_survives_the_shell(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hostile = tmp_path / "it's; touch planted $(touch planted) `touch planted`"
+    hostile.mkdir()
+    make_slot(hostile, API_URL)
+    monkeypatch.setenv("SIKKERKEY_HOME", str(hostile / ".sikkerkey"))
+    monkeypatch.chdir(tmp_path)
+    key = hostile / ".sikkerkey" / "agents" / AGENT_ID / "private.pem"
+    key.chmod(0o644)
+    run_hint(refused().hint, tmp_path)
+    mcp.connect()
+    assert not (tmp_path / "planted").exists()

@@ -1,0 +1,147 @@
+"""The signed text, the headers and the key, against published vectors and the wire contract's own."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
+
+import sikkerkey_mcp as mcp
+from tests.harness import AGENT_ID
+
+VECTORS = Path(__file__).parent / "vectors"
+RFC_8032: list[dict[str, str]] = json.loads((VECTORS / "rfc8032.json").read_text("utf-8"))
+CONTRACT: dict[str, Any] = json.loads((VECTORS / "requests.json").read_text("utf-8"))
+EMPTY_HASH = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"
+PEM, PKCS8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
+PLAIN = serialization.NoEncryption()
+
+
+def pem_of_seed(seed: str) -> bytes:
+    """The PKCS8 PEM of a raw Ed25519 private key in hex."""
+    key = ed25519.Ed25519PrivateKey.from_private_bytes(bytes.fromhex(seed))
+    return key.private_bytes(PEM, PKCS8, PLAIN)
+
+
+def vector_request(vector: dict[str, Any]) -> mcp.Request:
+    """The request that a vector of the contract describes."""
+    body = vector["body"]
+    return mcp.Request(vector["method"], vector["path"], None if body is None else body.encode("utf-8"))
+
+
+@pytest.mark.parametrize("vector", RFC_8032, ids=lambda vector: vector["name"])
+def test_signer_makes_the_signatures_of_rfc_8032(vector: dict[str, str]) -> None:
+    sign = mcp.load_signer(pem_of_seed(vector["seed"]))
+    assert sign(bytes.fromhex(vector["message"])).hex() == vector["signature"]
+
+
+@pytest.mark.parametrize("vector", RFC_8032, ids=lambda vector: vector["name"])
+def test_vector_of_rfc_8032_verifies_with_its_public_key(vector: dict[str, str]) -> None:
+    public = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(vector["public"]))
+    public.verify(bytes.fromhex(vector["signature"]), bytes.fromhex(vector["message"]))
+
+
+@pytest.mark.parametrize("vector", CONTRACT["requests"], ids=lambda vector: vector["method"])
+def test_signed_text_is_method_path_timestamp_nonce_and_body_hash(vector: dict[str, Any]) -> None:
+    text = mcp.string_to_sign(vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
+    parts = (vector["method"], vector["path"], CONTRACT["timestamp"], CONTRACT["nonce"], vector["body_hash"])
+    assert text == ":".join(map(str, parts)).encode("ascii")
+
+
+@pytest.mark.parametrize("vector", CONTRACT["requests"], ids=lambda vector: vector["method"])
+def test_headers_are_those_of_the_contract(vector: dict[str, Any]) -> None:
+    sign = mcp.load_signer(pem_of_seed(CONTRACT["seed"]))
+    headers = mcp.signed_headers(AGENT_ID, sign, vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
+    assert headers == {
+        "X-Agent-Id": AGENT_ID,
+        "X-Machine-Id": AGENT_ID,
+        "X-Timestamp": "1767225600",
+        "X-Nonce": CONTRACT["nonce"],
+        "X-Signature": vector["signature"],
+    }
+
+
+def test_vectors_of_the_contract_verify_with_its_public_key() -> None:
+    public = ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(CONTRACT["public_key"]))
+    for vector in CONTRACT["requests"]:
+        text = mcp.string_to_sign(vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
+        public.verify(base64.b64decode(vector["signature"]), text)
+
+
+def test_body_of_the_contract_is_what_the_json_writer_makes() -> None:
+    """Writer and vector agree to the byte: no escapes for `<`, `>` or letters beyond ASCII."""
+    body = CONTRACT["requests"][1]["body"]
+    assert mcp.to_json({"name": "søger <nøgle>", "value": "hunter2"}) == body
+
+
+def test_no_body_and_an_empty_body_have_the_hash_of_the_empty_string() -> None:
+    for body in (None, b""):
+        assert mcp.string_to_sign(mcp.Request("GET", "/p", body), 0, "n") == f"GET:/p:0:n:{EMPTY_HASH}".encode()
+
+
+@pytest.mark.parametrize(
+    ("request_", "timestamp", "nonce"),
+    [
+        (mcp.Request("POST", "/p", b"{}"), 1, "n"),
+        (mcp.Request("GET", "/q", b"{}"), 1, "n"),
+        (mcp.Request("GET", "/p", b"{ }"), 1, "n"),
+        (mcp.Request("GET", "/p", None), 1, "n"),
+        (mcp.Request("GET", "/p", b"{}"), 2, "n"),
+        (mcp.Request("GET", "/p", b"{}"), 1, "m"),
+    ],
+)
+def test_every_part_of_a_request_changes_the_signed_text(request_: mcp.Request, timestamp: int, nonce: str) -> None:
+    assert mcp.string_to_sign(request_, timestamp, nonce) != mcp.string_to_sign(
+        mcp.Request("GET", "/p", b"{}"), 1, "n"
+    )
+
+
+def foreign_keys() -> list[Any]:
+    """Keys that load, and that are not Ed25519."""
+    made: list[Any] = [
+        x25519.X25519PrivateKey.generate(),
+        ed448.Ed448PrivateKey.generate(),
+        ec.generate_private_key(ec.SECP256R1()),
+        rsa.generate_private_key(65537, 2048),
+    ]
+    return [pytest.param(key.private_bytes(PEM, PKCS8, PLAIN), id=type(key).__name__) for key in made]
+
+
+def broken_keys() -> list[Any]:
+    """Files in which no Ed25519 key can be read."""
+    key = ed25519.Ed25519PrivateKey.generate()
+    good = key.private_bytes(PEM, PKCS8, PLAIN)
+    return [
+        pytest.param(key.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"pw")), id="encrypted"),
+        pytest.param(key.private_bytes(PEM, serialization.PrivateFormat.OpenSSH, PLAIN)[:-60], id="cut OpenSSH"),
+        pytest.param(
+            key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo), id="public half"
+        ),
+        pytest.param(key.private_bytes(serialization.Encoding.DER, PKCS8, PLAIN), id="DER"),
+        pytest.param(good[: len(good) // 2], id="half a file"),
+        pytest.param(good.replace(b"MC4C", b"MC4D"), id="damaged"),
+        pytest.param(b"", id="empty"),
+        pytest.param(b"canary-in-a-key-file\x00\xff", id="not PEM"),
+        pytest.param(b"-----BEGIN PRIVATE KEY-----\n!!!\n-----END PRIVATE KEY-----\n", id="not base64"),
+    ]
+
+
+@pytest.mark.parametrize("pem", foreign_keys() + broken_keys())
+def test_key_that_cannot_sign_is_refused_without_a_word_of_its_content(pem: bytes) -> None:
+    with pytest.raises(mcp.ConfigError) as refused:
+        mcp.load_signer(pem)
+    assert str(refused.value) == "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM"
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+    lines = [line for line in pem.decode("latin-1").splitlines() if len(line) >= 4]
+    assert not any(line in f"{refused.value} {refused.value.hint}" for line in lines)
+
+
+def test_identity_does_not_show_its_key() -> None:
+    identity = mcp.Identity(AGENT_ID, "name", "vault_1", "https://vault.test", "/slot", b"canary-key")
+    assert "canary" not in f"{identity} {identity!r} {[identity]}"
