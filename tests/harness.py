@@ -44,6 +44,16 @@ class Told(NamedTuple):
     headers: Mapping[str, str] = {"Content-Type": "application/json"}
 
 
+class _Http(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 128  # the default of 5 makes a client wait a second when 32 connect at once
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A client that has gone is no error; anything else is printed."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class Recorder:
     """A loopback HTTP/1.1 server. `answer` decides what each request gets; `seen` holds them all, in order."""
 
@@ -51,8 +61,7 @@ class Recorder:
         self.seen: list[Seen] = []
         self.connections = 0
         self.answer: Callable[[Seen], Told] = lambda _seen: Told()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._http.daemon_threads = True
+        self._http = _Http(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
 

@@ -1,0 +1,81 @@
+"""A registry that is not the vault's: tools for what the protocol must be able to do. As a program it serves them."""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
+    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from sikkerkey_mcp import (
+    LOG_LEVELS,
+    Context,
+    Error,
+    JsonObject,
+    error_result,
+    json_result,
+    serve,
+    text_result,
+)
+
+COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
+
+
+class FixtureTools:
+    """Tools without a network; `calls` holds what was carried out, `gate` lets waiting ones go on."""
+
+    instructions = "Tools for tests."
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[str, JsonObject]] = []
+        self.gate = threading.Event()
+        self._tools: dict[str, Callable[[JsonObject, Context], JsonObject]] = {
+            "echo": lambda arguments, _context: json_result(arguments),
+            "fail": lambda _arguments, _context: error_result(Error("it failed", "do not call it")),
+            "break": self._break,
+            "wait": self._wait,
+            "print": self._print,
+            "report": self._report,
+        }
+
+    def listing(self) -> list[JsonObject]:
+        """Every tool, with the least that the protocol asks for."""
+        return [{"name": name, "inputSchema": {"type": "object"}} for name in self._tools]
+
+    def has(self, name: str) -> bool:
+        """True if there is a tool of that name."""
+        return name in self._tools
+
+    def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
+        """Carries one call out."""
+        self.calls.append((name, arguments))
+        return self._tools[name](arguments, context)
+
+    def _break(self, _arguments: JsonObject, _context: Context) -> JsonObject:
+        raise LookupError("canary in an exception")
+
+    def _wait(self, _arguments: JsonObject, context: Context) -> JsonObject:
+        context.cancellation.on_set(self.gate.set)
+        self.gate.wait()
+        return text_result("waited")
+
+    def _print(self, _arguments: JsonObject, _context: Context) -> JsonObject:
+        print("printed by print")
+        sys.stdout.write("printed by write\n")
+        os.write(1, b"printed to descriptor 1\n")
+        return text_result("printed")
+
+    def _report(self, _arguments: JsonObject, context: Context) -> JsonObject:
+        for step in ("one", "two", "three"):
+            context.progress(step)
+        for level in LOG_LEVELS:
+            context.log(level, f"a line of level {level}")
+        return text_result("reported")
+
+
+if __name__ == "__main__":
+    serve(FixtureTools())

@@ -1,0 +1,416 @@
+"""How the process ends, and what does not end it. Exit means: status 0, within a second, quietly."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import select
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests import fixture_tools
+from tests.harness import PATIENCE_S, SOURCE_COMMAND, Recorder, Seen, Told, make_slot
+from tests.transcript import CheckedServer, check_line, eventually
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX systems")
+
+WITHIN_S = 1.0
+F_SETPIPE_SZ = 1031  # Linux's; fcntl names it from Python 3.10 on
+INITIALIZE = {
+    "protocolVersion": "2025-11-25",
+    "capabilities": {},
+    "clientInfo": {"name": "tests", "version": "1"},
+}
+
+ENDINGS: dict[str, Callable[[CheckedServer], None]] = {
+    "end of input": lambda server: server.process.stdin.close() if server.process.stdin else None,
+    **{name: lambda server, name=name: server.process.send_signal(getattr(signal, name))  # type: ignore[misc]
+       for name in ("SIGINT", "SIGTERM", "SIGHUP")},
+}  # fmt: skip
+
+
+def line(method: str, request_id: Any = 1, **params: Any) -> bytes:
+    """A request as a line."""
+    return json.dumps({"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}).encode() + b"\n"
+
+
+@pytest.fixture
+def started(home: Path, recorder: Recorder) -> Iterator[CheckedServer]:
+    make_slot(home, recorder.url)
+    with CheckedServer() as server:
+        server.initialize()
+        yield server
+
+
+@pytest.fixture
+def held(recorder: Recorder) -> Iterator[threading.Event]:
+    """The vault answers no request until this is set."""
+    gate = threading.Event()
+
+    def answer(_seen: Seen) -> Told:
+        gate.wait(PATIENCE_S)
+        return Told()
+
+    recorder.answer = answer
+    yield gate
+    gate.set()
+
+
+def assert_exit(server: CheckedServer, end: Callable[[CheckedServer], None]) -> None:
+    """Ends `server` and holds it to what an exit means."""
+    before = len(server.lines)
+    begun_s = time.monotonic()
+    end(server)
+    assert server.ended() == (0, b"")
+    assert time.monotonic() - begun_s < WITHIN_S
+    assert server.lines[before:] == []
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_the_end_comes_quietly_while_nothing_happens(started: CheckedServer, name: str) -> None:
+    assert_exit(started, ENDINGS[name])
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_calls_that_run_at_the_end_are_abandoned(
+    started: CheckedServer, recorder: Recorder, held: threading.Event, name: str
+) -> None:
+    for _ in range(40):  # 32 of them run, the others wait
+        started.start_call("whoami")
+    eventually(lambda: len(recorder.seen) == 32)
+    assert_exit(started, ENDINGS[name])
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_the_end_may_come_before_initialize(home: Path, recorder: Recorder, name: str) -> None:
+    make_slot(home, recorder.url)
+    with CheckedServer() as server:
+        server.request("ping")
+        assert_exit(server, ENDINGS[name])
+
+
+def test_an_input_that_is_empty_from_the_start_ends_the_process(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    empty = subprocess.DEVNULL
+    ended = subprocess.run(SOURCE_COMMAND, stdin=empty, capture_output=True, timeout=PATIENCE_S, check=False)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+# A client on bare descriptors, for what the harness's reading threads would hide.
+
+
+class Raw:
+    """The server on the given ends of pipes or sockets; ours are ordinary descriptors."""
+
+    def __init__(self, stdin: int, stdout: int, command: Sequence[str] = SOURCE_COMMAND) -> None:
+        self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        for theirs in {stdin, stdout}:
+            os.close(theirs)
+
+    def __enter__(self) -> Raw:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self.process.kill()
+        self.process.communicate(timeout=PATIENCE_S)
+
+    def assert_exit(self, begun_s: float) -> None:
+        """Holds the process to what an exit means."""
+        assert self.process.wait(PATIENCE_S) == 0
+        assert time.monotonic() - begun_s < WITHIN_S
+        assert self.process.communicate()[1] == b""
+
+
+class Pipes:
+    """Two pipes: `write` leads to the server's stdin, `read` comes from its stdout."""
+
+    def __init__(self) -> None:
+        self.stdin, self.write = os.pipe()
+        self.read, self.stdout = os.pipe()
+        self._ours = {self.write, self.read}
+
+    def __enter__(self) -> Pipes:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for descriptor in list(self._ours):
+            self.close(descriptor)
+
+    def close(self, descriptor: int) -> None:
+        """Closes one of our two ends."""
+        self._ours.remove(descriptor)
+        os.close(descriptor)
+
+    def read_lines(self, count: int) -> list[Any]:
+        """The next messages."""
+        data = b""
+        while data.count(b"\n") < count:
+            assert select.select([self.read], [], [], PATIENCE_S)[0], "no output"
+            piece = os.read(self.read, 65_536)
+            assert piece, "the output ended"
+            data += piece
+        lines = data.splitlines(keepends=True)
+        for text in lines:
+            check_line(text, {})
+        return [json.loads(text) for text in lines]
+
+
+@pytest.fixture
+def pipes(home: Path, recorder: Recorder) -> Iterator[Pipes]:
+    make_slot(home, recorder.url)
+    with Pipes() as made:
+        yield made
+
+
+PONG = {"jsonrpc": "2.0", "id": 1, "result": {}}
+
+
+def test_a_closed_stdout_ends_the_process_though_nothing_is_written(pipes: Pipes) -> None:
+    with Raw(pipes.stdin, pipes.stdout) as server:
+        os.write(pipes.write, line("ping"))
+        assert pipes.read_lines(1) == [PONG]
+        begun_s = time.monotonic()
+        pipes.close(pipes.read)
+        server.assert_exit(begun_s)
+
+
+def test_an_answer_into_a_closed_stdout_ends_the_process(pipes: Pipes) -> None:
+    with Raw(pipes.stdin, pipes.stdout) as server:
+        os.write(pipes.write, line("ping"))
+        assert pipes.read_lines(1) == [PONG]
+        begun_s = time.monotonic()
+        pipes.close(pipes.read)
+        with contextlib.suppress(BrokenPipeError):  # the process may have noticed already
+            os.write(pipes.write, line("ping") * 10)
+        server.assert_exit(begun_s)
+
+
+def test_a_calls_answer_into_a_closed_stdout_ends_the_process(
+    pipes: Pipes, recorder: Recorder, held: threading.Event
+) -> None:
+    with Raw(pipes.stdin, pipes.stdout) as server:
+        os.write(pipes.write, line("initialize", **INITIALIZE) + line("tools/call", 2, name="whoami"))
+        eventually(lambda: len(recorder.seen) == 1)
+        begun_s = time.monotonic()
+        pipes.close(pipes.read)
+        held.set()
+        server.assert_exit(begun_s)
+
+
+@pytest.mark.parametrize("redirection", [">&-", "<&-"])
+def test_a_stream_that_is_closed_from_the_start_ends_the_process(pipes: Pipes, redirection: str) -> None:
+    with Raw(pipes.stdin, pipes.stdout, ["sh", "-c", f'exec "$@" {redirection}', "sh", *SOURCE_COMMAND]) as server:
+        assert server.process.wait(PATIENCE_S) == 0
+        assert server.process.communicate()[1] == b""
+
+
+def test_a_socket_that_is_reset_ends_the_process(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    ours, theirs = socket.socketpair()
+    descriptor = theirs.detach()
+    with Raw(descriptor, descriptor) as server, ours:
+        ours.sendall(line("ping"))
+        assert select.select([ours], [], [], PATIENCE_S)[0]
+        begun_s = time.monotonic()
+        ours.close()  # with a reply in it that nobody has read, which makes it a reset
+        server.assert_exit(begun_s)
+
+
+NANNY = """
+import ctypes, os, signal, subprocess, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: orphans become ours, so their status can be had
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+start = "import subprocess, sys; subprocess.Popen(sys.argv[1:]).wait()"
+parent = subprocess.Popen([sys.executable, "-c", start, *sys.argv[1:]])
+signal.sigwait([signal.SIGUSR1])
+parent.kill()
+parent.wait()
+status = os.wait()[1]
+sys.exit(os.WEXITSTATUS(status) if os.WIFEXITED(status) else 99)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux hands an orphan's exit status on")
+def test_a_killed_parent_ends_the_process_though_others_hold_its_pipes(
+    home: Path, recorder: Recorder, held: threading.Event
+) -> None:
+    make_slot(home, recorder.url)
+    with CheckedServer([sys.executable, "-c", NANNY, *SOURCE_COMMAND]) as server:
+        server.initialize()
+        server.start_call("whoami")
+        eventually(lambda: recorder.seen)
+        assert_exit(server, lambda server: server.process.send_signal(signal.SIGUSR1))
+
+
+# What does not end it.
+
+
+def peak_kib(pid: int) -> int:
+    """The most memory that a process has held."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmHWM:")[1].split()[0])
+
+
+def fill(descriptor: int, lines: Iterator[bytes]) -> int:
+    """Writes lines until nobody has taken any for half a second; how many went out whole, the last one completed."""
+    os.set_blocking(descriptor, False)
+    for count, text in enumerate(lines, 1):
+        left = text
+        while left and select.select([], [descriptor], [], 0.5)[1]:
+            left = left[os.write(descriptor, left) :]
+        if left:
+            os.set_blocking(descriptor, True)
+            threading.Thread(target=os.write, args=(descriptor, left)).start()  # goes through once it is read again
+            return count
+    raise AssertionError("the server took everything")
+
+
+def numbered(tool: str, size: int) -> Iterator[bytes]:
+    """Calls (or pings, where `tool` is empty) of about `size` bytes, numbered from 1; far more than should be taken."""
+    for number in range(1, 20_001):
+        if tool:
+            yield line("tools/call", number, name=tool, arguments={"pad": "x" * size})
+        else:
+            yield line("ping", number, pad="x" * size)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+@pytest.mark.parametrize(("tool", "most"), [("", 6_000), ("echo", 1_200)])
+def test_a_client_that_does_not_read_costs_little_memory_and_misses_nothing(home: Path, tool: str, most: int) -> None:
+    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, fixture_tools.COMMAND) as server:
+        os.write(pipes.write, line("initialize", 0, **INITIALIZE))
+        assert len(pipes.read_lines(1)) == 1
+        before_kib = peak_kib(server.process.pid)
+        sent = fill(pipes.write, numbered(tool, 5_000 if tool else 100))
+        assert sent < most
+        assert peak_kib(server.process.pid) - before_kib < 24 * 1024
+        answers = [answer["id"] for answer in pipes.read_lines(sent)]
+        assert sorted(answers) == list(range(1, sent + 1))
+        os.write(pipes.write, line("ping"))
+        assert pipes.read_lines(1) == [PONG]
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
+@pytest.mark.parametrize("tool", ["", "echo"])
+def test_a_signal_ends_a_process_whose_output_nobody_reads(home: Path, name: str, tool: str) -> None:
+    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, fixture_tools.COMMAND) as server:
+        os.write(pipes.write, line("initialize", 0, **INITIALIZE))
+        assert len(pipes.read_lines(1)) == 1
+        os.set_blocking(pipes.write, False)
+        stuck(pipes.write, tool)
+        begun_s = time.monotonic()
+        server.process.send_signal(getattr(signal, name))
+        server.assert_exit(begun_s)
+
+
+def stuck(descriptor: int, tool: str) -> None:
+    """Writes until the server takes no more."""
+    for text in numbered(tool, 60_000):
+        while text:
+            if not select.select([], [descriptor], [], 0.3)[1]:
+                return
+            text = text[os.write(descriptor, text) :]  # noqa: PLW2901 (what is left of it)
+
+
+def test_what_tools_print_lands_on_stderr(home: Path) -> None:
+    with CheckedServer(fixture_tools.COMMAND) as server:
+        server.initialize()
+        assert server.call("print") == {"content": [{"type": "text", "text": "printed"}]}
+        server.close()
+        printed = b"printed by print\nprinted by write\nprinted to descriptor 1\n"
+        assert server.ended() == (0, printed)
+    assert len(server.lines) == 2
+
+
+def test_what_tools_print_never_reaches_the_client_without_a_stderr(home: Path) -> None:
+    command = ["sh", "-c", f"exec {shlex.join(fixture_tools.COMMAND)} 2>&-"]
+    with CheckedServer(command) as server:
+        server.initialize()
+        assert server.call("print") == {"content": [{"type": "text", "text": "printed"}]}
+        assert server.close() == 0
+    assert len(server.lines) == 2
+
+
+def test_a_stdin_in_non_blocking_mode_is_read_to_its_end(pipes: Pipes) -> None:
+    os.set_blocking(pipes.stdin, False)
+    with Raw(pipes.stdin, pipes.stdout) as server:
+        for _ in range(3):
+            os.write(pipes.write, line("ping"))
+            assert pipes.read_lines(1) == [PONG]
+        begun_s = time.monotonic()
+        pipes.close(pipes.write)
+        server.assert_exit(begun_s)
+
+
+def test_a_stdout_in_non_blocking_mode_gets_large_messages_whole(pipes: Pipes) -> None:
+    if sys.platform == "linux":
+        fcntl.fcntl(pipes.stdout, F_SETPIPE_SZ, 4096)
+    os.set_blocking(pipes.stdout, False)
+    with Raw(pipes.stdin, pipes.stdout):
+        os.write(pipes.write, line("initialize", 0, **INITIALIZE) + line("tools/list") * 8)
+        assert [message["id"] for message in pipes.read_lines(9)] == [0] + [1] * 8
+
+
+def test_two_copies_serve_side_by_side(started: CheckedServer, recorder: Recorder) -> None:
+    with CheckedServer() as other:
+        assert other.initialize()["result"]["protocolVersion"] == "2025-11-25"
+        for server in (started, other, started, other):
+            assert server.call("whoami") == {"content": [{"type": "text", "text": "{}"}], "structuredContent": {}}
+        assert_exit(other, ENDINGS["end of input"])
+    assert "isError" not in started.call("whoami")
+
+
+def test_a_probe_with_server_discover_does_not_end_the_process(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    with CheckedServer() as server:
+        assert server.request("server/discover")["error"] == {"code": -32601, "message": "there is no such method"}
+        assert server.initialize()["result"]["protocolVersion"] == "2025-11-25"
+
+
+def test_a_suspended_process_goes_on_where_it_was(started: CheckedServer) -> None:
+    started.process.send_signal(signal.SIGSTOP)
+    asked = started.start_call("whoami")
+    started.process.send_signal(signal.SIGCONT)
+    assert started.reply(asked)["result"]["structuredContent"] == {}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is set")
+def test_a_process_that_was_suspended_in_the_middle_of_a_message_completes_it(pipes: Pipes) -> None:
+    size = fcntl.fcntl(pipes.stdout, F_SETPIPE_SZ, 4096)
+    with Raw(pipes.stdin, pipes.stdout) as server:
+        os.write(pipes.write, line("initialize", 0, **INITIALIZE))
+        assert len(pipes.read_lines(1)) == 1
+        os.write(pipes.write, line("tools/list"))
+        eventually(lambda: unread(pipes.read) == size)
+        server.process.send_signal(signal.SIGSTOP)
+        eventually(lambda: ") T " in Path(f"/proc/{server.process.pid}/stat").read_text())
+        server.process.send_signal(signal.SIGCONT)
+        assert len(pipes.read_lines(1)[0]["result"]["tools"]) == 18
+
+
+def unread(descriptor: int) -> int:
+    """How many bytes a pipe holds."""
+    return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
+
+
+def test_without_an_agent_it_serves_and_calls_say_what_to_do(home: Path) -> None:
+    with CheckedServer() as server:
+        server.initialize()
+        result = server.call("whoami")
+        assert (result["isError"], result["content"][0]["text"].splitlines()[0]) == (
+            True,
+            "no agent is installed on this computer",
+        )
