@@ -1,0 +1,73 @@
+"""What a type checker cannot see in the dispatch table."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+import sikkerkey_mcp as m
+
+
+def complaints(tools: Sequence[m.Tool]) -> list[str]:
+    """Every mistake in `tools`, in words."""
+    found = [f"{name}: tool twice" for name in _repeated(tool.name for tool in tools)]
+    for tool in tools:
+        found += [f"{tool.name}: {name} twice" for name in _repeated(action.name for action in tool.actions)]
+        fragments = [text for text in _texts(tool) if not re.fullmatch(r"\S.*[.]", text)]
+        found += [f"{tool.name}: {text!r} is no sentence" for text in fragments]
+        for action in tool.actions:
+            name = f"{tool.name}.{action.name}: "
+            found += [name + complaint for complaint in _row_complaints(action)]
+            found += [name + complaint for arg in action.args for complaint in _arg_complaints(arg)]
+        found += _clashes(tool)
+    return found
+
+
+def _repeated(names: Iterable[str]) -> set[str]:
+    names = list(names)
+    return {name for name in names if names.count(name) > 1}
+
+
+def _texts(tool: m.Tool) -> list[str]:
+    args = [arg.text for action in tool.actions for arg in action.args]
+    return [tool.text, *(action.text for action in tool.actions), *args]
+
+
+def _row_complaints(action: m.Action) -> Iterator[str]:
+    args = {arg.name: arg for arg in action.args}
+    in_path = m.holes(action.path)
+    yield from (f"argument {name} twice" for name in _repeated(arg.name for arg in action.args))
+    for hole in in_path:
+        if hole not in args or not args[hole].required:
+            yield f"hole {hole} is no required argument"
+        elif args[hole].kind != "id" and not args[hole].choices:
+            yield f"hole {hole} could hold a slash"
+    if action.method == "GET" and action.effect != "read":
+        yield "a GET that writes"
+    if action.method == "GET" and (action.body or set(args) - set(in_path)):
+        yield "a GET with a body"
+    if action.scope is None and action.effect != "read":
+        yield "writes without a scope"
+    if m.IGNORED_ARGUMENT in args or "action" in args:
+        yield "an argument with a reserved name"
+
+
+def _arg_complaints(arg: m.Arg) -> Iterator[str]:
+    textual = arg.kind in ("string", "strings")
+    if (arg.choices or arg.pattern or arg.most_bytes) and not textual:
+        yield f"{arg.name} has a rule that its kind does not know"
+    if (arg.least is not None or arg.most is not None) and arg.kind in ("boolean", "object"):
+        yield f"{arg.name} has a bound that its kind does not know"
+    if arg.least is not None and arg.most is not None and arg.least > arg.most:
+        yield f"{arg.name} admits nothing"
+    if arg.pattern and not (arg.pattern.startswith("^") and arg.pattern.endswith("$")):
+        yield f"{arg.name}'s pattern is not anchored, as it is checked"
+
+
+def _clashes(tool: m.Tool) -> Iterator[str]:
+    seen: dict[str, m.Arg] = {}
+    for action in tool.actions:
+        for arg in action.args:
+            known = seen.setdefault(arg.name, arg)
+            if m.opt(known) != m.opt(arg):
+                yield f"{tool.name}.{action.name}: {arg.name} differs from an earlier row's"

@@ -1,0 +1,139 @@
+"""The dispatch table as test parameters, and calls of its tools without a process or a network."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+
+import sikkerkey_mcp as m
+from tools.examples import examples
+
+MARK = "m4rked-Value-9f8e7d"  # no part of any message, name or path
+
+
+class Row(NamedTuple):
+    """One action with its tool and its examples."""
+
+    tool: m.Tool
+    action: m.Action
+
+    def __str__(self) -> str:
+        return f"{self.tool.name}.{self.action.name}"
+
+    @property
+    def examples(self) -> dict[str, dict[str, Any]]:
+        """Arguments that the row accepts, `action` included."""
+        return examples(self.tool, self.action)
+
+    @property
+    def minimal(self) -> dict[str, Any]:
+        """The least that the row accepts."""
+        return self.examples["minimal"]
+
+    def base_for(self, name: str) -> dict[str, Any]:
+        """Arguments that the row accepts, `name` among them."""
+        return next(given for given in self.examples.values() if name in given)
+
+
+ROWS = [Row(tool, action) for tool in m.TOOLS for action in tool.actions]
+BY_NAME = {str(row): row for row in ROWS}
+each_row = pytest.mark.parametrize("row", ROWS, ids=str)
+
+
+def each_argument(*kinds: m.Kind, where: Callable[[m.Arg], bool] = lambda _arg: True) -> pytest.MarkDecorator:
+    """Parametrises over every argument of these kinds (of all, if none is named) in every row."""
+    wanted = [
+        (row, arg) for row in ROWS for arg in row.action.args if (not kinds or arg.kind in kinds) and where(arg)
+    ]
+    assert wanted
+    return pytest.mark.parametrize(("row", "arg"), wanted, ids=[f"{row}.{arg.name}" for row, arg in wanted])
+
+
+def reply(status: int = 200, body: bytes = b"{}", content_type: str = "application/json", **headers: str) -> m.Reply:
+    """An answer of the vault; underscores in header names stand for hyphens."""
+    message = http.client.HTTPMessage()
+    message["Content-Type"] = content_type
+    for name, value in headers.items():
+        message[name.replace("_", "-")] = value
+    return m.Reply(status, message, body)
+
+
+class Logged(m.Context):
+    """A call's context that keeps what is logged and reported."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+
+    def progress(self, message: str) -> None:
+        """Keeps it."""
+        self.lines.append(message)
+
+    def log(self, level: str, message: str) -> None:
+        """Keeps it."""
+        self.lines.append(message)
+
+
+class StubApi(m.Api):
+    """The vault without a network: keeps every request and gives always the same answer."""
+
+    def __init__(self, answer: m.Reply) -> None:
+        super().__init__("https://vault.example", lambda _request: {})
+        self.answer = answer
+        self.sent: list[m.Request] = []
+
+    def send(self, request: m.Request, *, safe: bool, context: m.Context) -> m.Reply:
+        """Keeps `request`; the answer."""
+        self.sent.append(request)
+        return self.answer
+
+
+def call(row: Row, arguments: Any, answer: m.Reply | None = None) -> Any:
+    """The result of one call that the vault answers with `answer`."""
+    api = StubApi(answer or reply())
+    return m.VaultTools(lambda: api).call(row.tool.name, arguments, m.Context())
+
+
+def sent(row: Row, arguments: Any) -> m.Request:
+    """The one request that a call with `arguments` sends."""
+    api = StubApi(reply())
+    result = m.VaultTools(lambda: api).call(row.tool.name, arguments, m.Context())
+    assert "isError" not in result, result
+    [request] = api.sent
+    return request
+
+
+def sent_body(row: Row, arguments: Any) -> Any:
+    """The decoded body of that request; None where there is none at all."""
+    body = sent(row, arguments).body
+    return None if body is None else json.loads(body)
+
+
+def refusal(row: Row, arguments: Any) -> str:
+    """The message of a refused call; nothing was sent or logged, and MARK is nowhere in the result."""
+    api, context = StubApi(reply()), Logged()
+    result = m.VaultTools(lambda: api).call(row.tool.name, arguments, context)
+    assert api.sent == []
+    assert context.lines == []
+    assert set(result) == {"content", "isError"}, "accepted"
+    assert MARK not in json.dumps(result)
+    [content] = result["content"]
+    text: str = content["text"]
+    return text
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in a decoded JSON value, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict):
+        for key, member in value.items():
+            yield key
+            yield from strings_in(member)
+    elif isinstance(value, list):
+        for item in value:
+            yield from strings_in(item)

@@ -1,0 +1,533 @@
+"""From the vault's answer to what the model sees: fidelity, cutting out of plaintext, and errors that say what next."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import time
+from email.utils import formatdate
+from html import escape
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import pytest
+
+import sikkerkey_mcp as m
+from tests.harness import Recorder, Server, Told
+from tests.rows import BY_NAME, MARK, ROWS, Row, call, each_row, reply, strings_in
+
+LIST = BY_NAME["manage_projects.list"]
+CREATE = BY_NAME["manage_secrets.create"]
+SCHEDULE = BY_NAME["manage_secrets.dynamic_create"]
+ONE_TIME = BY_NAME["manage_temporary_secrets.create"]
+EXPORT = BY_NAME["read_audit.export"]
+ATTACHMENT = BY_NAME["support.attachment"]
+JSON_ROWS = [row for row in ROWS if row.action.answer == "json"]
+
+
+def shown(result: Any) -> str:
+    """The one text of a result."""
+    [content] = result["content"]
+    assert content["type"] == "text"
+    text: str = content["text"]
+    return text
+
+
+def always(recorder: Recorder, told: Told) -> None:
+    """From now on `recorder` answers every request with `told`."""
+    recorder.answer = lambda _seen: told
+
+
+def answered(body: bytes, row: Row = LIST) -> Any:
+    """The result of a call that the vault answers with 200 and `body`, which must succeed."""
+    result = call(row, row.minimal, reply(200, body))
+    assert set(result) == {"content", "structuredContent"}, result
+    assert shown(result) == m.to_json(result["structuredContent"])
+    return result
+
+
+# Fidelity
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "{}",
+        '{"z":1,"a":2,"m":{"y":[],"b":null}}',
+        '{"n":12345678901234567890,"m":-98765432109876543210}',
+        '{"n":[1.10,1e400,-0.0,-1.5e-07,1E5,0.1,9007199254740993.0,1.0]}',
+        '{"t":"<a href=\'x\'>&amp;</a>","u":"\u2028\u2029\u00a0\ufeff"}',
+        '{"t":"søger 😀 \u202e","s":"\\ud800","q":"\\"\\\\\\n"}'.replace("\\ud800", "x"),
+        '{"":{"":""}," ":true,"items":[]}',
+    ],
+)
+def test_object_is_shown_as_the_vault_wrote_it(body: str) -> None:
+    assert shown(answered(body.encode())) == body
+
+
+def test_white_space_between_members_is_not_repeated() -> None:
+    assert shown(answered(b' {\n  "a" : [ 1 , 2 ]\r\n}\n')) == '{"a":[1,2]}'
+
+
+def test_lone_surrogate_stays_escaped_and_the_text_can_be_written() -> None:
+    text = shown(answered(b'{"s":"\\ud800 \\u00f8"}'))
+    assert json.loads(text) == {"s": "\ud800 ø"}
+    assert text.encode("utf-8") == b'{"s":"\\ud800 \\u00f8"}'
+
+
+@pytest.mark.parametrize(
+    ("body", "text"),
+    [
+        ("[]", '{"items":[]}'),
+        ('[{"id":1.10},2]', '{"items":[{"id":1.10},2]}'),
+        ('"ok"', '{"result":"ok"}'),
+        ("7.50", '{"result":7.50}'),
+        ("true", '{"result":true}'),
+        ("null", '{"result":null}'),
+    ],
+)
+def test_answer_that_is_no_object_is_put_into_one_in_both_forms(body: str, text: str) -> None:
+    assert shown(answered(body.encode())) == text
+
+
+def test_digits_and_characters_survive_the_whole_program(server: Server, recorder: Recorder) -> None:
+    body = '{"n":[12345678901234567890,1.10,1e400,-0.0],"t":"<ø>&\u2028😀","z":{"b":1,"a":2}}'
+    always(recorder, Told(200, body.encode()))
+    assert server.call("manage_projects", action="list")["content"][0]["text"] == body
+    line = server.lines[-1].decode()
+    assert f'"structuredContent":{body}' in line
+    always(recorder, Told(200, b'["\\ud800"]'))
+    assert server.call("manage_projects", action="list")["structuredContent"] == {"items": ["\ud800"]}
+
+
+@pytest.mark.parametrize("row", JSON_ROWS, ids=str)
+@pytest.mark.parametrize("status", [200, 204])
+def test_empty_answer_says_that_the_action_succeeded(row: Row, status: int) -> None:
+    result = call(row, row.minimal, reply(status, b""))
+    message = f"{row.action.name} succeeded; the vault sent no further data"
+    assert result["structuredContent"] == {"ok": True, "message": message}
+    assert shown(result) == m.to_json(result["structuredContent"])
+
+
+@pytest.mark.parametrize("row", JSON_ROWS, ids=str)
+def test_every_action_shows_text_and_structure_that_hold_the_same(row: Row) -> None:
+    answered(b'{"id":"sk_1","rows":[{"version":3,"at":1767225600000}],"n":1.10}', row)
+
+
+NO_JSON = {
+    "a page of a portal": b"<html>Sign in</html>",
+    "half a value": b'{"a":',
+    "two values": b"{}{}",
+    "white space": b" \n",
+    "invalid UTF-8": b'{"a":"\xff\xfe"}',
+    "UTF-16": '{"a":1}'.encode("utf-16"),
+    "a byte order mark": b"\xef\xbb\xbf{}",
+    "NaN": b'{"a":NaN}',
+    "Infinity": b"[-Infinity]",
+    "bottomless nesting": b"[" * 200_000,
+    "a control character": b'{"a":"\n"}',
+}
+
+
+@pytest.mark.parametrize("body", NO_JSON.values(), ids=list(NO_JSON))
+def test_answer_that_is_not_json_is_an_error_that_does_not_repeat_it(body: bytes) -> None:
+    result = call(LIST, LIST.minimal, reply(200, body))
+    assert result["isError"]
+    assert shown(result) == (
+        "the vault's answer is not JSON\n"
+        "hint: check that the API URL is the vault's and no portal or proxy answers in its place"
+    )
+
+
+def test_deeply_nested_answer_is_shown_or_refused_in_words() -> None:
+    for depth in (10, 100, 400, 900, 990, 1_000, 5_000):
+        for row in (LIST, CREATE):
+            result = call(row, row.minimal, reply(200, b'{"a":' * depth + b"1" + b"}" * depth))
+            if depth <= 100:
+                assert result["structuredContent"]
+            elif "isError" in result:
+                assert shown(result).startswith(("the JSON is nested too deeply", "the vault's answer is not JSON"))
+
+
+def test_csv_is_shown_as_text_as_it_is() -> None:
+    csv = 'time,detail\r\n1,"<ø>, ""x"""\r\n2,=1.10\n'
+    result = call(EXPORT, EXPORT.minimal, reply(200, csv.encode(), "text/csv; charset=utf-8"))
+    assert result == {"content": [{"type": "text", "text": csv}]}
+
+
+def test_csv_with_broken_utf8_is_shown_with_replacement_characters() -> None:
+    result = call(EXPORT, EXPORT.minimal, reply(200, b"a,\xff\n", "text/csv"))
+    assert shown(result) == "a,\ufffd\n"
+
+
+def test_export_that_the_vault_answers_in_json_is_shown_as_json() -> None:
+    assert shown(answered(b'{"rows":0}', EXPORT)) == '{"rows":0}'
+
+
+# Attachments
+
+
+def attached(data: bytes, content_type: str) -> Any:
+    result = call(ATTACHMENT, {"action": "attachment", "attachmentId": "att_1"}, reply(200, data, content_type))
+    [content] = result.pop("content")
+    assert result == {}
+    assert content["type"] == "resource"
+    return content["resource"]
+
+
+def test_attachment_keeps_every_byte() -> None:
+    data = bytes(range(256)) * 3 + b"\r\n\x00"
+    resource = attached(data, "image/png")
+    assert base64.b64decode(resource.pop("blob"), validate=True) == data
+    assert resource == {"uri": "sikkerkey://v1/ai/tickets/attachments/att_1", "mimeType": "image/png"}
+
+
+@pytest.mark.parametrize(
+    ("content_type", "mime"),
+    [
+        ("text/plain; charset=utf-8", "text/plain"),
+        ("Image/SVG+XML", "image/svg+xml"),
+        ("", "application/octet-stream"),
+        ("nonsense", "application/octet-stream"),
+        ("a/b\u202e", "application/octet-stream"),
+        ("a/" + "b" * 500, "application/octet-stream"),
+        ("application/json", "application/json"),
+    ],
+)
+def test_attachment_has_the_mime_type_that_the_vault_named(content_type: str, mime: str) -> None:
+    assert attached(b"{}", content_type)["mimeType"] == mime
+
+
+def test_attachment_survives_the_whole_program(server: Server, recorder: Recorder) -> None:
+    data = bytes(range(256))
+    always(recorder, Told(200, data, {"Content-Type": "application/x-thing"}))
+    [content] = server.call("support", action="attachment", attachmentId="att_1")["content"]
+    assert base64.b64decode(content["resource"]["blob"]) == data
+
+
+def test_empty_attachment_says_so() -> None:
+    result = call(ATTACHMENT, ATTACHMENT.minimal, reply(200, b"", "image/png"))
+    assert "no further data" in shown(result)
+
+
+# Plaintext that the vault repeats
+
+SECRET = 'pa<ss>&"wø\\rd/+ (!)' + MARK
+PLAIN_ROWS = [row for row in ROWS if any(arg.plaintext for arg in row.action.args)]
+
+
+def spellings(secret: str) -> dict[str, str]:
+    """`secret` as an echo may write it."""
+    data = secret.encode()
+    return {
+        "as it is": secret,
+        "within a sentence": f"bad value {secret}!",
+        "doubled": secret + secret,
+        "as JSON": json.dumps({"value": secret}),
+        "as JSON without escapes": json.dumps({"value": secret}, ensure_ascii=False),
+        "as JSON that is safe in HTML": json.dumps(secret, ensure_ascii=False)
+        .replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026"),
+        "in HTML": escape(secret),
+        "in a URL with small letters": re.sub("%..", lambda escaped: escaped[0].lower(), quote(secret, safe="")),
+        "in a URL as a browser writes it": quote(secret, safe="!'()*"),
+        "in a URL": f"https://x.example/?q={quote(secret, safe='')}",
+        "in a URL's path": quote(secret),
+        "in a form": quote_plus(secret),
+        "in base64": base64.b64encode(data).decode(),
+        "in base64 for URLs": base64.urlsafe_b64encode(data).decode().rstrip("="),
+    }  # fmt: skip
+
+
+def traces(secret: str) -> list[str]:
+    """What must be in no result: the marked part of a secret, and a piece of its base64."""
+    data = secret.encode()
+    return [MARK, quote(MARK), base64.b64encode(data).decode()[8:24], base64.urlsafe_b64encode(data).decode()[8:24]]
+
+
+def giving(row: Row, secret: str) -> dict[str, Any]:
+    """Arguments of `row` with `secret` as their plaintext."""
+    if row is SCHEDULE:
+        return {**row.minimal, "fieldNames": ["a"], "staticFields": {"a": secret}}
+    return {**row.minimal, "value": secret}
+
+
+def assert_clean(result: Any, secret: str) -> None:
+    for text in strings_in(result):
+        for trace in traces(secret):
+            assert trace not in text, text
+
+
+@pytest.mark.parametrize("how", spellings(""))
+@pytest.mark.parametrize("row", PLAIN_ROWS, ids=str)
+def test_repeated_plaintext_is_cut_out_of_answers(row: Row, how: str) -> None:
+    echo = spellings(SECRET)[how]
+    nested = [{"a": [{"b": {"c": [echo]}}]}, {"t": json.dumps([echo])}]
+    bodies: list[Any] = [{"echo": echo}, [echo], echo, {echo: 1}, *nested]
+    for body in bodies:
+        result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
+        assert_clean(result, SECRET)
+        assert m.CUT_OUT in shown(result)
+        assert shown(result) == m.to_json(result["structuredContent"])
+
+
+@pytest.mark.parametrize("how", spellings(""))
+@pytest.mark.parametrize("row", PLAIN_ROWS, ids=str)
+@pytest.mark.parametrize("status", [400, 403, 404, 409, 500])
+def test_repeated_plaintext_is_cut_out_of_errors(row: Row, how: str, status: int) -> None:
+    echo = spellings(SECRET)[how]
+    body = {"error": echo, "requiredScopes": [echo, "projects.secrets.write"], "detail": echo}
+    result = call(row, giving(row, SECRET), reply(status, json.dumps(body).encode(), Retry_After=echo))
+    assert result["isError"]
+    assert_clean(result, SECRET)
+
+
+def test_plaintext_longer_than_what_is_shown_of_an_error_leaves_no_beginning() -> None:
+    secret = MARK * 100
+    result = call(CREATE, giving(CREATE, secret), reply(400, json.dumps({"error": f"bad {secret}"}).encode()))
+    assert_clean(result, secret)
+
+
+@pytest.mark.parametrize("number", ["73619284650", "7361.9284650", "73619284650.10", "-73619284650", "7.3619284e+40"])
+def test_plaintext_that_comes_back_as_a_number_is_cut_out(number: str) -> None:
+    for body in (f'{{"a":{number}}}', f'[{number}]', f'{{"{number}":[{{"b":{number}}}]}}'):
+        result = call(CREATE, giving(CREATE, number), reply(200, body.encode()))
+        assert "7361" not in json.dumps(result)
+        assert "7.3619" not in json.dumps(result)
+
+
+def test_each_string_and_number_inside_a_structured_value_is_cut_out() -> None:
+    values = {"user": MARK + "-one", "deep": {"list": [MARK + "-two", 73619284650]}, "pin": 1.10}
+    for value in (json.dumps(values), "\n " + json.dumps(values), json.dumps([values])):
+        body = {"a": values["user"], "b": [MARK + "-two"], "n": 73619284650, "t": "pin 1.1", "user": "kept"}
+        result = call(CREATE, giving(CREATE, value), reply(200, json.dumps(body).encode()))
+        assert result["structuredContent"] == {
+            "a": m.CUT_OUT, "b": [m.CUT_OUT], "n": m.CUT_OUT, "t": f"pin {m.CUT_OUT}", "user": "kept"
+        }  # fmt: skip
+
+
+def test_static_fields_that_hold_json_are_cut_out_inside_as_well() -> None:
+    fields = {"a": json.dumps({"token": MARK}), "b": {"c": [MARK + "-deep"]}}
+    given = {**SCHEDULE.minimal, "fieldNames": ["a"], "staticFields": fields}
+    result = call(SCHEDULE, given, reply(200, json.dumps({"x": MARK, "y": MARK + "-deep"}).encode()))
+    assert result["structuredContent"] == {"x": m.CUT_OUT, "y": m.CUT_OUT}
+
+
+def test_short_plaintext_is_cut_out_as_a_word_and_ids_stay_whole() -> None:
+    body = {"id": "sk_a1b2", "said": "value 'a1' is weak", "a1": "a1", "n": 1, "name": "a1b2"}
+    result = call(CREATE, giving(CREATE, "a1"), reply(200, json.dumps(body).encode()))
+    cut = m.CUT_OUT
+    expected = {"id": "sk_a1b2", "said": f"value '{cut}' is weak", cut: cut, "n": 1, "name": "a1b2"}
+    assert result["structuredContent"] == expected
+
+
+def test_what_is_no_plaintext_is_not_cut_out() -> None:
+    body = b'{"id":"sk_1","name":"some name","note":"some note","value2":[1.10,true,null]}'
+    for row in PLAIN_ROWS:
+        assert shown(call(row, giving(row, SECRET), reply(200, body))) == body.decode()
+
+
+def test_empty_plaintext_cuts_nothing_out() -> None:
+    given = giving(CREATE, "")
+    assert shown(call(CREATE, given, reply(200, b'{"id":"sk_1"}'))) == '{"id":"sk_1"}'
+
+
+def test_plaintext_is_in_no_stream_whatever_the_vault_answers(server: Server, recorder: Recorder) -> None:
+    server.request("logging/setLevel", level="debug")
+    echo = json.dumps({"error": SECRET, "value": SECRET, "requiredScopes": [SECRET], SECRET: SECRET}).encode()
+    headers = {"Content-Type": "application/json", "X-Echo": quote(SECRET), "Retry-After": "999"}
+    for status in (200, 201, 400, 401, 403, 404, 409, 418, 423, 429, 500, 502, 503, 507):
+        always(recorder, Told(status, echo, headers))
+        for row in PLAIN_ROWS:
+            server.call(row.tool.name, **giving(row, SECRET))
+    assert any(MARK.encode() in seen.body for seen in recorder.seen)
+    assert server.close() == 0
+    server.__exit__(None, None, None)
+    assert MARK not in server.stderr.decode() + b"".join(server.lines).decode()
+
+
+# Stored values and minted credentials
+
+LISTS_SECRETS = [
+    row
+    for row in ROWS
+    if (row.action.scope or "").split(".write")[0].split(".read")[0]
+    in ("projects.secrets", "projects.policies", "trash")
+    and not row.action.mints
+]
+
+
+@pytest.mark.parametrize("row", LISTS_SECRETS, ids=str)
+@pytest.mark.parametrize("stored", [MARK, {"user": MARK}, [MARK], 73619284650, 7361.9284650, True], ids=repr)
+def test_value_member_of_a_stored_secret_is_withheld(row: Row, stored: Any) -> None:
+    body = {"id": "sk_1", "value": stored, "secrets": [{"name": "n", "value": stored, "plaintext": stored}]}
+    result = call(row, row.minimal, reply(200, json.dumps(body).encode()))
+    held = m.WITHHELD
+    secrets = [{"name": "n", "value": held, "plaintext": held}]
+    assert result["structuredContent"] == {"id": "sk_1", "value": held, "secrets": secrets}
+
+
+def test_value_member_without_a_value_stays() -> None:
+    assert shown(answered(b'{"value":null}', BY_NAME["manage_secrets.list"])) == '{"value":null}'
+
+
+def test_value_member_elsewhere_is_shown() -> None:
+    assert shown(answered(b'{"value":"30 days"}', BY_NAME["read_audit.stats"])) == '{"value":"30 days"}'
+
+
+@pytest.mark.parametrize("row", [row for row in ROWS if row.action.mints], ids=str)
+def test_minting_action_shows_its_credential(row: Row) -> None:
+    body = '{"id":"x","token":"t0k3n","value":"v","secret":"whsec_1","passphrase":"three-word-phrase","url":"https://s/x#t0k3n"}'
+    given = {**row.minimal, "value": SECRET} if row is ONE_TIME else row.minimal
+    assert shown(call(row, given, reply(201, body.encode()))) == body
+
+
+# Errors that say what to do next
+
+
+def failed(status: int, body: Any = None, row: Row = LIST, **headers: str) -> tuple[str, str]:
+    """The message and the hint of a call that the vault answers with an error."""
+    result = call(row, row.minimal, reply(status, b"" if body is None else json.dumps(body).encode(), **headers))
+    assert set(result) == {"content", "isError"}
+    assert result["isError"] is True
+    message, hint = shown(result).split("\nhint: ")
+    assert not message.endswith(".")
+    assert not hint.endswith(".")
+    return message, hint
+
+
+@each_row
+def test_error_of_the_vault_is_quoted_and_has_no_structure(row: Row) -> None:
+    message, hint = failed(400, {"error": "name is taken"}, row)
+    assert message == 'the vault answered 400, saying "name is taken"'
+    assert hint == "correct the arguments; the vault refused them as they are"
+
+
+@pytest.mark.parametrize("status", [*range(400, 432), 451, *range(500, 531)])
+def test_every_status_has_a_next_step(status: int) -> None:
+    message, hint = failed(status, {"error": "no"})
+    assert message == f'the vault answered {status}, saying "no"'
+    assert len(hint) > 20
+    if status < 500:
+        assert "the vault failed" not in hint
+
+
+@pytest.mark.parametrize(
+    ("status", "step"),
+    [
+        (401, "may have been revoked"),
+        (403, "repeating the call does not help"),
+        (404, "check the ids with a list action"),
+        (409, "change what stands in the way"),
+        (413, "send less"),
+        (423, "manage_canaries.unfreeze_project"),
+        (429, "wait, then repeat"),
+        (501, "does not offer this action"),
+        (503, "its owner must unseal it"),
+        (507, "disk is full"),
+        (500, "try again later"),
+        (530, "try again later"),
+        (422, "does not help"),
+    ],
+)
+def test_status_with_a_meaning_of_its_own_has_a_next_step_of_its_own(status: int, step: str) -> None:
+    assert step in failed(status)[1]
+
+
+@pytest.mark.parametrize("status", [500, 502, 504])
+def test_failure_of_a_write_says_that_it_may_have_been_processed(status: int) -> None:
+    for row in ROWS:
+        assert ("may have been processed" in failed(status, row=row)[1]) is (row.action.effect != "read")
+
+
+NOW_S = 1_767_225_600
+
+
+@pytest.mark.parametrize(
+    ("ours_minus_theirs_s", "words"),
+    [
+        (301, "this computer's clock is 301 s ahead of the vault's: the user must set it"),
+        (-86_400, "this computer's clock is 86400 s behind the vault's: the user must set it"),
+        (299, m.NEXT_STEP[401]),
+        (0, m.NEXT_STEP[401]),
+    ],
+)
+def test_401_blames_the_clock_if_the_date_header_does(
+    monkeypatch: pytest.MonkeyPatch, ours_minus_theirs_s: int, words: str
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: float(NOW_S))
+    assert failed(401, Date=formatdate(NOW_S - ours_minus_theirs_s, usegmt=True))[1] == words
+
+
+@pytest.mark.parametrize("date", ["yesterday", "", "Thu, 99 Jan 99999 00:00:00 GMT", "\u202e", "1767225600"])
+def test_401_with_an_unreadable_date_says_what_it_says_without_one(date: str) -> None:
+    assert failed(401, Date=date)[1] == m.NEXT_STEP[401]
+
+
+def test_403_names_the_scopes_that_the_vault_wants() -> None:
+    _message, hint = failed(403, {"error": "no", "requiredScopes": ["projects.read", "audit.read"]})
+    assert hint.startswith("missing scope: projects.read, audit.read; only the vault's owner can ")
+
+
+@pytest.mark.parametrize("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
+def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
+    _message, hint = failed(403, {"error": "no", "requiredScopes": scopes})
+    assert hint.startswith("this action needs the scope projects.read, and the agent must be approved and enabled; ")
+
+
+def test_403_does_not_repeat_scopes_without_end_or_with_hidden_characters() -> None:
+    _message, hint = failed(403, {"requiredScopes": ["a\n\u202eb" + "x" * 500] * 1000})
+    assert "\n" not in hint
+    assert "\u202e" not in hint
+    assert len(hint) < 1_000
+
+
+def test_404_on_an_inferred_row_says_that_this_vault_does_not_offer_it() -> None:
+    for row in ROWS:
+        _message, hint = failed(404, row=row)
+        assert hint.startswith(f"this vault does not offer the action {row.action.name}") is row.action.inferred
+
+
+def test_429_says_how_long_to_wait() -> None:
+    assert failed(429, Retry_After="17")[1] == "too many requests: repeat after 17 s"
+    assert failed(429, Retry_After="soon")[1] == "too many requests: wait, then repeat"
+    assert failed(429, Retry_After="-1")[1] == "too many requests: wait, then repeat"
+
+
+def test_429_with_a_date_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(time, "time", lambda: float(NOW_S))
+    for ahead_s, words in ((90, "90 s"), (-90, "0 s")):
+        assert failed(429, Retry_After=formatdate(NOW_S + ahead_s, usegmt=True))[1].endswith(f"repeat after {words}")
+
+
+WORDLESS = [b"", b"<html>", b"\xff", b"[1]", b'"no"', b'{"error":7}', b'{"error":""}', b"[" * 200_000]
+
+
+@pytest.mark.parametrize("body", WORDLESS)
+def test_error_without_readable_words_is_its_status_alone(body: bytes) -> None:
+    result = call(LIST, LIST.minimal, reply(400, body))
+    assert shown(result).startswith("the vault answered 400\nhint: ")
+
+
+def test_words_of_the_vault_are_bounded_and_cannot_hide_anything() -> None:
+    message, _hint = failed(400, {"error": "a\n\x1b[2Jb\u202ec\u200bd\ud800" + "x" * 5_000})
+    assert message.startswith('the vault answered 400, saying "a<U+000A><U+001B>[2Jb<U+202E>c<U+200B>d<U+D800>xxx')
+    assert message.endswith('x..."')
+    assert len(message) < 700
+
+
+@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308, 399])
+def test_redirect_is_an_error(status: int) -> None:
+    message, hint = failed(status, Location="https://evil.example/")
+    assert message == f"the vault answered {status}, a redirect, which is never followed"
+    assert hint == "check the API URL"
+
+
+def test_redirect_is_not_followed_to_another_host(server: Server, recorder: Recorder) -> None:
+    with Recorder() as elsewhere:
+        for status in (301, 302, 303, 307, 308):
+            always(recorder, Told(status, b"", {"Location": f"{elsewhere.url}/v1/ai/projects"}))
+            for row in (LIST, CREATE):
+                assert server.call(row.tool.name, **giving(row, SECRET) if row is CREATE else row.minimal)["isError"]
+        assert elsewhere.seen == []
+    assert len(recorder.seen) == 10

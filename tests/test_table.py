@@ -1,0 +1,306 @@
+"""The dispatch table: against the contract's facts, against planted mistakes, and as `tools/list` shows it."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import HealthCheck, given, settings
+from jsonschema import Draft202012Validator
+
+import sikkerkey_mcp as m
+from tests.complaints import complaints
+from tests.rows import BY_NAME, ROWS, Row, each_row
+
+LISTING_MAX_BYTES = 24_000
+CONTRACT: list[m.JsonObject] = json.loads((Path(__file__).parent / "contract.json").read_text(encoding="utf-8"))
+PATTERNS = {"HH:mm": m.HH_MM, "email": m.EMAIL, "https URL": m.HTTP_URL}  # of formats that the program checks
+
+
+# The contract's facts
+
+
+def facts(row: Row) -> m.JsonObject:
+    """A row of the table, worded as the contract words it."""
+    action = row.action
+    return {
+        "tool": row.tool.name,
+        "action": action.name,
+        "method": action.method,
+        "path": action.path,
+        "scope": action.scope,
+        "required": sorted(arg.name for arg in action.args if arg.required),
+        "args": {arg.name: arg_facts(arg) for arg in action.args},
+        "effect": action.effect,
+        "inferred": action.inferred,
+    }
+
+
+def arg_facts(arg: m.Arg) -> m.JsonObject:
+    schema = m.arg_schema(arg)
+    del schema["description"]
+    if arg.most_bytes is not None:
+        schema["maxBytes"] = arg.most_bytes
+    return {**schema, "plaintext": True} if arg.plaintext else schema
+
+
+def as_checked(row: m.JsonObject) -> m.JsonObject:
+    """A row of the contract with its formats as the patterns that this program checks, if it does."""
+    args = {name: dict(arg) for name, arg in row["args"].items()}
+    for arg in args.values():
+        pattern = PATTERNS.get(arg.pop("format", ""))
+        if pattern:
+            arg["pattern"] = pattern
+    return {**row, "args": args, "required": sorted(row["required"])}
+
+
+def test_table_and_contract_have_the_same_rows_and_the_same_facts() -> None:
+    ours = {str(row): facts(row) for row in ROWS}
+    contract = {f"{row['tool']}.{row['action']}": as_checked(row) for row in CONTRACT}
+    assert ours == contract
+
+
+def test_table_has_18_tools_and_106_actions() -> None:
+    assert (len(m.TOOLS), len(ROWS), len(CONTRACT)) == (18, 106, 106)
+
+
+def test_every_id_is_checked_as_an_id_and_nothing_else_is() -> None:
+    wrong = [
+        f"{row}.{arg.name} is a {arg.kind}"
+        for row in ROWS
+        for arg in row.action.args
+        if not arg.choices and (arg.kind in ("id", "ids")) is not bool(re.search("(Id|Ids)$", arg.name))
+    ]
+    assert wrong == []
+
+
+def test_three_actions_mint_a_credential() -> None:
+    minting = [str(row) for row in ROWS if row.action.mints]
+    assert minting == ["manage_temporary_secrets.create", "manage_enrollment.create", "manage_webhooks.create"]
+
+
+def test_one_answer_is_csv_and_one_a_file() -> None:
+    special = {str(row): row.action.answer for row in ROWS if row.action.answer != "json"}
+    assert special == {"read_audit.export": "csv", "support.attachment": "file"}
+
+
+def test_inferred_rows_are_manage_team_and_project_permissions() -> None:
+    inferred = {str(row) for row in ROWS if row.action.inferred}
+    team = {str(row) for row in ROWS if row.tool.name == "manage_team"}
+    assert inferred == team | {"manage_projects.permissions"}
+
+
+def test_tools_that_talk_to_people_or_to_other_servers_are_marked_as_open_world() -> None:
+    marked = [tool.name for tool in m.TOOLS if m.tool_listing(tool)["annotations"]["openWorldHint"]]
+    assert marked == ["manage_team", "manage_webhooks", "support"]
+
+
+# Complaints
+
+ID = m.Arg("projectId", "id", "Project id.")
+TEXT = m.Arg("name", "string", "Name.")
+FINE = m.write("make", "POST /things/{projectId}", "things.write", "Make one.", ID, TEXT)
+
+
+def having(arg: m.Arg) -> m.Action:
+    return FINE._replace(args=(ID, arg))
+
+
+PLANTED: dict[str, list[m.Action]] = {
+    "t: make twice": [FINE, FINE],
+    "t: 'Make one' is no sentence": [FINE._replace(text="Make one")],
+    "t: 'Name' is no sentence": [having(TEXT._replace(text="Name"))],
+    "t: 'Name.\\nMore.' is no sentence": [having(TEXT._replace(text="Name.\nMore."))],
+    "t.make: hole projectId is no required argument": [FINE._replace(args=(TEXT,))],
+    "t.make: hole otherId is no required argument": [FINE._replace(path="/v1/ai/things/{projectId}/{otherId}")],
+    "t.make: hole name could hold a slash": [FINE._replace(path="/v1/ai/things/{projectId}/{name}")],
+    "t.make: argument name twice": [FINE._replace(args=(ID, TEXT, TEXT))],
+    "t.make: a GET that writes": [FINE._replace(method="GET", args=(ID,))],
+    "t.make: a GET with a body": [FINE._replace(method="GET", effect="read")],
+    "t.make: writes without a scope": [FINE._replace(scope=None)],
+    "t.make: an argument with a reserved name": [having(TEXT._replace(name="action"))],
+    "t.make: name has a rule that its kind does not know": [having(TEXT._replace(kind="integer", choices=("1",)))],
+    "t.make: name has a bound that its kind does not know": [having(TEXT._replace(kind="boolean", most=1))],
+    "t.make: name admits nothing": [having(TEXT._replace(least=2, most=1))],
+    "t.make: name's pattern is not anchored, as it is checked": [having(TEXT._replace(pattern="^a"))],
+    "t.other: name differs from an earlier row's": [FINE, having(TEXT._replace(most=9))._replace(name="other")],
+}
+
+
+def test_table_gives_no_cause_for_complaint() -> None:
+    assert complaints(m.TOOLS) == []
+
+
+def test_a_faultless_table_gives_no_cause_for_complaint() -> None:
+    other = having(m.opt(TEXT))._replace(name="other")
+    assert complaints([m.Tool("t", "T", "Things.", (FINE, other))]) == []
+
+
+@pytest.mark.parametrize(("complaint", "actions"), PLANTED.items(), ids=list(PLANTED))
+def test_planted_mistake_is_complained_of_and_nothing_else_is(complaint: str, actions: list[m.Action]) -> None:
+    assert complaints([m.Tool("t", "T", "Things.", tuple(actions))]) == [complaint]
+
+
+def test_optional_argument_in_a_path_is_complained_of() -> None:
+    row = FINE._replace(args=(m.opt(ID), TEXT))
+    assert complaints([m.Tool("t", "T", "Things.", (row,))]) == ["t.make: hole projectId is no required argument"]
+
+
+def test_body_function_of_a_get_is_complained_of() -> None:
+    row = FINE._replace(method="GET", effect="read", args=(ID,), body=dict)
+    assert complaints([m.Tool("t", "T", "Things.", (row,))]) == ["t.make: a GET with a body"]
+
+
+def test_two_tools_of_one_name_are_complained_of() -> None:
+    tool = m.Tool("t", "T", "Things.", (FINE,))
+    assert complaints([tool, tool]) == ["t: tool twice"]
+
+
+# tools/list
+
+LISTING = [m.tool_listing(tool) for tool in m.TOOLS]
+each_listed = pytest.mark.parametrize("listed", LISTING, ids=[listed["name"] for listed in LISTING])
+
+
+def texts(listed: m.JsonObject) -> dict[str, str]:
+    properties = listed["inputSchema"]["properties"]
+    return {"": listed["description"], **{name: schema["description"] for name, schema in properties.items()}}
+
+
+def keys_of_schemas(schema: m.JsonObject) -> set[str]:
+    found = set(schema)
+    for inner in [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]:
+        found |= keys_of_schemas(inner)
+    return found
+
+
+def test_whole_listing_stays_under_its_bound() -> None:
+    answer = {"jsonrpc": "2.0", "id": 1, "result": {"tools": LISTING}}
+    assert len(m.to_json(answer).encode()) < LISTING_MAX_BYTES
+
+
+@each_listed
+def test_every_argument_and_every_action_is_described(listed: m.JsonObject) -> None:
+    assert all(len(text) >= 5 for text in texts(listed).values())
+    schema = listed["inputSchema"]
+    actions = schema["properties"].get("action", {}).get("enum", [])
+    lines = listed["description"].split("\n")
+    assert [re.split(r"[(:]", line)[0] for line in lines[1:]] == actions
+    assert all(re.fullmatch(r"\w+(\([\w?,.]+\))?: .{5,}\.", line) for line in lines[1:])
+
+
+@each_listed
+def test_descriptions_are_printable_ascii(listed: m.JsonObject) -> None:
+    assert all(re.fullmatch(r"[ -~\n]+", text) for text in [*texts(listed).values(), listed["title"]])
+
+
+@each_listed
+def test_listed_tool_has_a_title_and_all_four_hints(listed: m.JsonObject) -> None:
+    assert listed["title"].strip()
+    assert list(listed["annotations"].items()) == [
+        (name, bool(listed["annotations"][name]))
+        for name in ("readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint")
+    ]
+
+
+@each_row
+def test_hints_of_a_tool_promise_no_more_than_each_of_its_actions_keeps(row: Row) -> None:
+    hints = m.tool_listing(row.tool)["annotations"]
+    assert not (hints["readOnlyHint"] and row.action.effect != "read")
+    assert not (row.action.effect == "destructive" and not hints["destructiveHint"])
+    assert hints["readOnlyHint"] is hints["idempotentHint"]
+
+
+@each_listed
+def test_schema_is_flat_and_valid_json_schema(listed: m.JsonObject) -> None:
+    schema = listed["inputSchema"]
+    Draft202012Validator.check_schema(schema)
+    known = {"type", "properties", "required", "description", "enum", "pattern", "items"}
+    bounds = {"minimum", "maximum", "minLength", "maxLength", "minItems", "maxItems"}
+    assert keys_of_schemas(schema) <= known | bounds
+    assert schema["type"] == "object"
+
+
+@each_row
+def test_description_shows_what_an_action_needs_and_may_have(row: Row) -> None:
+    action = row.action
+    needed = [arg.name for arg in action.args if arg.required]
+    line = f"{m.signature(action)}: {action.text}"
+    assert line.startswith(action.name)
+    assert set(needed) <= set(re.split(r"[(),]", line.split(":", maxsplit=1)[0]))
+    shown = "..." in line or all(f"{arg.name}?" in line for arg in action.args if not arg.required)
+    assert shown
+
+
+# Schemas and the program: what the program takes, the schema takes.
+
+
+def values(arg: m.Arg) -> st.SearchStrategy[Any]:
+    """Values that `arg` accepts."""
+    if arg.kind == "boolean":
+        return st.booleans()
+    if arg.kind == "integer":
+        low, high = arg.least if arg.least is not None else -m.INTEGER_MAX, arg.most or m.INTEGER_MAX
+        whole = st.integers(low, high)
+        return st.one_of(whole, st.integers(max(low, -(2**40)), min(high, 2**40)).map(float))
+    if arg.kind == "object":
+        members = st.one_of(st.text(max_size=9), st.integers(), st.none())
+        return st.dictionaries(st.text(max_size=9), members, max_size=3)
+    if arg.kind in ("strings", "ids"):
+        return st.lists(strings(arg), min_size=arg.least or 0, max_size=4)
+    low, high = arg.least or 0, min(arg.most or 30, 300)
+    return strings(arg).filter(lambda text: low <= len(text) <= high)
+
+
+def strings(arg: m.Arg) -> st.SearchStrategy[str]:
+    if arg.choices:
+        return st.sampled_from(arg.choices)
+    if arg.kind in ("id", "ids"):
+        return st.from_regex(r"[A-Za-z0-9][A-Za-z0-9_-]{0,20}", fullmatch=True)
+    if arg.pattern:
+        return st.from_regex(arg.pattern.strip("^$"), fullmatch=True).filter(lambda text: len(text) <= 30)
+    return st.text(min_size=arg.least or 0 if arg.kind == "string" else 0, max_size=30)
+
+
+def arguments(row: Row) -> st.SearchStrategy[m.JsonObject]:
+    """Arguments that `row` accepts: one of its examples, with other values where no rule ties them together."""
+    tied = {"value", "fieldNames", "preview", "generateRandom"} if row.action.rule else {"preview"}
+    free = {arg.name: values(arg) for arg in row.action.args if arg.name not in tied}
+    return st.one_of(*(_like(example, free) for example in row.examples.values()))
+
+
+def _like(example: m.JsonObject, free: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[m.JsonObject]:
+    return st.fixed_dictionaries({name: free.get(name, st.just(value)) for name, value in example.items()})
+
+
+@each_row
+def test_schema_takes_what_the_program_takes(row: Row) -> None:
+    validator = Draft202012Validator(m.tool_schema(row.tool))
+
+    @settings(
+        max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
+    )
+    @given(arguments(row))
+    def agree(given_arguments: m.JsonObject) -> None:
+        m.check(row.tool, m.find_action(row.tool, given_arguments), given_arguments)
+        assert [error.message for error in validator.iter_errors(given_arguments)] == []
+
+    agree()
+
+
+@each_row
+def test_schema_takes_every_example(row: Row) -> None:
+    validator = Draft202012Validator(m.tool_schema(row.tool))
+    assert [list(validator.iter_errors(example)) for example in row.examples.values()] == [[] for _ in row.examples]
+
+
+def test_schema_refuses_what_no_action_takes() -> None:
+    validator = Draft202012Validator(m.tool_schema(BY_NAME["manage_secrets.rotate"].tool))
+    assert not validator.is_valid({"action": "rotate", "length": 0})
+    assert not validator.is_valid({"action": "rotate", "charset": "emoji"})
+    assert not validator.is_valid({"action": "read"})
+    assert not validator.is_valid({})
