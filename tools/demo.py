@@ -144,7 +144,7 @@ async def converse(call: Call, received: list[str], approve: Callable[[], str]) 
 
 
 def prove(directory: Path, stored: tuple[str, str], seen: str) -> None:
-    """Shows that the values are in the vault, but not in what the client received, nor bare on the disk."""
+    """Shows that the values are in the vault, but not in what the client received, nor bare on disk."""
     from vault.store import Store
     from vault.stored_secrets import find, plaintext
 
@@ -158,7 +158,7 @@ def prove(directory: Path, stored: tuple[str, str], seen: str) -> None:
         assert value.encode() not in on_disk, "a plaintext stands on the disk"
     show("proof", f"the vault's owner can decrypt both values ({', '.join(f'{len(v)} characters' for v in values)})")
     size, disk_size = len(seen.encode()), len(on_disk)
-    show("proof", f"neither stands in the {size:,} bytes that the client got, nor bare in the {disk_size:,} on the disk")
+    show("proof", f"neither stands in the {size:,} bytes that the client got, nor bare in {disk_size:,} bytes on disk")
 
 
 async def demonstrate(directory: Path) -> None:

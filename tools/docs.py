@@ -1,0 +1,144 @@
+"""Writes what documentation repeats from the table: docs/actions.md and the tool list in README.md.
+
+With --check nothing is written; the exit status is 1 where something is out of step.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import sikkerkey_mcp as m
+from tools.examples import ROOT
+
+INTRO = """\
+# Tools and actions
+
+This page is generated from the dispatch table in `sikkerkey_mcp.py`; `make docs` rewrites it.
+
+There are {tools} tools with {actions} actions. A tool is called with `action` and that action's arguments; `whoami`
+alone has a single action and takes no `action`. No action returns the value of a stored secret.
+
+- **Needs** are required, **may have** are optional. Where only certain combinations are allowed, the arguments' text
+  says so. Anything else is refused before a request is sent; what is left out is not sent, what is empty is.
+- **Scope** is what the vault's owner must have granted to the agent.
+- **Effect**: *read* changes nothing and is repeated after a lost connection; *write* can be undone by another call;
+  ***destructive*** removes something, replaces a whole set or widens access, so a client should ask its user first.
+- **Answer**: a JSON object as text and as structured content. Exceptions: CSV text, a file, and actions that **mint** a
+  credential, which the answer shows once and which is to be handed on.
+- *inferred*: no public source shows this route. It follows the conventions of the others; not every vault offers it.
+- An *id* is 1 to 128 letters, digits, `-` or `_`, as an earlier answer gave it.
+"""
+
+EFFECTS: dict[m.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
+ANSWERS: dict[m.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
+TYPES: dict[m.Kind, str] = {
+    "string": "string",
+    "id": "id",
+    "integer": "integer",
+    "boolean": "true or false",
+    "strings": "list of strings",
+    "ids": "list of ids",
+    "object": "object",
+}
+UNITS: dict[m.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
+ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
+ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
+
+BEGIN, END = "<!-- tools:begin -->", "<!-- tools:end -->"
+
+
+def actions_page() -> str:
+    """The whole of docs/actions.md."""
+    intro = INTRO.format(tools=len(m.TOOLS), actions=sum(len(tool.actions) for tool in m.TOOLS))
+    return "\n".join([intro, *(_section(tool) for tool in m.TOOLS)])
+
+
+def _section(tool: m.Tool) -> str:
+    parts = [f"## {tool.name}", tool.text, _table(ACTION_HEAD, [_action_cells(action) for action in tool.actions])]
+    arguments = {arg.name: arg for action in tool.actions for arg in action.args}
+    if arguments:
+        parts.append(_table(ARGUMENT_HEAD, [_argument_cells(arg) for arg in arguments.values()]))
+    return "\n\n".join(parts) + "\n"
+
+
+def _action_cells(action: m.Action) -> list[str]:
+    return [
+        f"`{action.name}`",
+        action.text + (" *inferred*" if action.inferred else ""),
+        _names(action, required=True),
+        _names(action, required=False),
+        f"`{action.scope}`" if action.scope else "none",
+        EFFECTS[action.effect],
+        ANSWERS[action.answer] + (", **mints** a credential" if action.mints else ""),
+    ]
+
+
+def _names(action: m.Action, *, required: bool) -> str:
+    return ", ".join(f"`{arg.name}`" for arg in action.args if arg.required is required)
+
+
+def _argument_cells(arg: m.Arg) -> list[str]:
+    return [f"`{arg.name}`", TYPES[arg.kind], "; ".join(_limits(arg)), arg.text]
+
+
+def _limits(arg: m.Arg) -> list[str]:
+    unit = UNITS.get(arg.kind, "")
+    limits = [f"at least {arg.least:,}{unit}"] if arg.least is not None and arg.most is None else []
+    if arg.most is not None:
+        limits.append(f"{'at most' if arg.least is None else f'{arg.least:,} to'} {arg.most:,}{unit}")
+    if arg.most_bytes is not None:
+        limits.append(f"at most {arg.most_bytes:,} bytes in UTF-8")
+    if arg.choices:
+        limits.append(", ".join(f"`{choice}`" for choice in arg.choices))
+    if arg.pattern:
+        limits.append(f"`{arg.pattern}`")
+    return limits + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
+
+
+def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
+    lines = [list(head), ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(cell.replace("|", r"\|") for cell in cells) + " |" for cells in lines)
+
+
+def tool_list() -> str:
+    """The lines between the README's markers: a tool each."""
+    rows = [[f"`{tool.name}`", str(len(tool.actions)), tool.text] for tool in m.TOOLS]
+    return _table(("Tool", "Actions", "What it is for"), rows)
+
+
+def readme(text: str) -> str:
+    """The README's `text` with a fresh tool list between its markers, if it has them."""
+    between = re.compile(f"(?<={BEGIN}\n).*?(?={END})", re.DOTALL)
+    return between.sub(lambda _old: tool_list() + "\n", text)
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """Each generated file below `root` and the text that it should have."""
+    wanted = {root / "docs" / "actions.md": actions_page()}
+    path = root / "README.md"
+    return {**wanted, path: readme(path.read_text(encoding="utf-8"))} if path.exists() else wanted
+
+
+def main(arguments: list[str], root: Path = ROOT) -> int:
+    """Runs the command line; the exit status."""
+    stale = {
+        path: text
+        for path, text in pages(root).items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
+    }
+    if arguments == ["--check"]:
+        for path in stale:
+            print(f"docs: {path.relative_to(root)} is out of step: `make docs` rewrites it", file=sys.stderr)
+        return 1 if stale else 0
+    for path, text in stale.items():
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,100 @@
+"""Example arguments for every action, worked out from its row: the golden files and the tests use the same ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sikkerkey_mcp as m
+
+ROOT = Path(__file__).resolve().parent.parent
+
+UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
+
+# Where a name says more than its kind does. Everything else follows from the argument's kind and bounds.
+BY_NAME: dict[str, Any] = {
+    "projectId": "proj_a1b2c3d4e5",
+    "secretId": "sk_a1b2c3d4e5",
+    "existingSecretId": "sk_f6g7h8i9j0",
+    "canaryId": "sk_k1l2m3n4o5",
+    "machineId": UUID,
+    "agentId": UUID,
+    "coSignMachineId": UUID,
+    "secretIds": ["sk_a1b2c3d4e5", "sk_f6g7h8i9j0"],
+    "projectIds": ["proj_a1b2c3d4e5"],
+    "value": "søger <nøgle> & \"hunter2\"",
+    "fieldNames": ["user", "password"],
+    "fields": ["password"],
+    "staticFields": {"user": "app", "port": 5432},
+    "timeWindowStart": "22:00",
+    "timeWindowEnd": "06:30",
+    "timeWindowTimezone": "Europe/Copenhagen",
+    "ipAllowlistCidrs": ["203.0.113.0/24", "2001:db8::/32"],
+    "cidr": "203.0.113.0/24",
+    "sourceCidr": "203.0.113.0/24",
+    "sourceIp": "203.0.113.7",
+    "email": "new.member@example.com",
+    "url": "https://hooks.example.com/sikkerkey",
+    "from": 1_767_225_600_000,
+    "to": 1_767_312_000_000,
+    "ttlExpiresAt": 1_767_312_000_000,
+    "bucket": "hour",
+    "hostnamePattern": "^ci-[0-9]+$",
+    "namePattern": "^runner-",
+}
+STRUCTURED_VALUE = '{"user":"app","password":"hunter2"}'
+
+Arguments = dict[str, Any]
+Examples = dict[str, Arguments]
+
+
+def example_value(arg: m.Arg) -> Any:
+    """A value that `arg` accepts, the same each time."""
+    if arg.name in BY_NAME:
+        return BY_NAME[arg.name]
+    if arg.kind == "boolean":
+        return True
+    if arg.kind == "integer":
+        return max(arg.least or 0, min(arg.most or 20, 20))
+    word = arg.choices[0] if arg.choices else _word(arg)
+    return [word] if arg.kind in ("strings", "ids") else word
+
+
+def _word(arg: m.Arg) -> str:
+    if arg.kind in ("id", "ids"):
+        return f"{arg.name.lower().removesuffix('s').removesuffix('id')}_a1b2c3d4e5"
+    return f"some {arg.name}"
+
+
+def _of(action: m.Action, names: set[str]) -> Arguments:
+    return {arg.name: example_value(arg) for arg in action.args if arg.name in names}
+
+
+def examples(tool: m.Tool, action: m.Action) -> Examples:
+    """`minimal`: what must be given. `full`: all that goes together. Others: what a rule tells apart from these."""
+    required = {arg.name for arg in action.args if arg.required}
+    every = {arg.name for arg in action.args}
+    made = {"minimal": _of(action, required), "full": _of(action, every)}
+    if action.rule or action.body:
+        _apply_rules(f"{tool.name}.{action.name}", action, made)
+    named = {"action": action.name} if m.takes_action(tool) else {}
+    return {kind: {**named, **arguments} for kind, arguments in made.items()}
+
+
+def _apply_rules(name: str, action: m.Action, made: Examples) -> None:
+    minimal, full = made["minimal"], made["full"]
+    if "preview" in full:
+        made["preview"] = {**minimal, "preview": True}
+        full["preview"] = False
+    if "confirmName" in full:
+        minimal["confirmName"] = full["confirmName"]
+    if name == "manage_secrets.create":
+        full["value"] = STRUCTURED_VALUE
+    if name == "manage_secrets.dynamic_create":
+        target = {"existingSecretId": full.pop("existingSecretId")}
+        minimal.update(_of(action, {"projectId", "name"}))
+        made["existing"] = {**target, **{k: v for k, v in full.items() if k not in ("projectId", "name")}}
+    if name == "manage_temporary_secrets.create":
+        made["random"] = {key: value for key, value in full.items() if key != "value"}
+        minimal["value"] = full["value"]
+        made["full"] = {**minimal, "generateRandom": False}

@@ -1,0 +1,95 @@
+"""Writes the golden files: per action its schema, annotations, scope and requests, and the whole `tools/list` answer.
+
+With --check nothing is written; the exit status is 1 where a file differs, is missing or belongs to no action.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import sikkerkey_mcp as m
+from tools.examples import ROOT, Arguments, examples
+
+DIRECTORY = ROOT / "tests" / "golden"
+LISTING = "tools-list.json"
+
+
+def golden_files() -> dict[str, str]:
+    """Every golden file's name and text."""
+    files = {
+        f"{tool.name}.{action.name}.json": _text(_facts(tool, action)) for tool in m.TOOLS for action in tool.actions
+    }
+    return {**files, LISTING: _text({"tools": [m.tool_listing(tool) for tool in m.TOOLS]})}
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+
+
+def _facts(tool: m.Tool, action: m.Action) -> m.JsonObject:
+    return {
+        "description": f"{m.signature(action)}: {action.text}",
+        "scope": action.scope,
+        "inferred": action.inferred,
+        "mints": action.mints,
+        "answer": action.answer,
+        "annotations": m.hints([action.effect], reaches_out=tool.reaches_out),
+        "schema": {
+            "type": "object",
+            "properties": {arg.name: m.arg_schema(arg) for arg in action.args},
+            "required": [arg.name for arg in action.args if arg.required],
+        },
+        "examples": {
+            kind: {"arguments": arguments, "request": _request(tool, action, arguments)}
+            for kind, arguments in examples(tool, action).items()
+        },
+    }
+
+
+def _request(tool: m.Tool, action: m.Action, arguments: Arguments) -> m.JsonObject:
+    request = m.build_request(action, m.check(tool, action, arguments))
+    body = None if request.body is None else json.loads(request.body)
+    return {"method": request.method, "path": request.path, "body": body}
+
+
+def differences(directory: Path, files: dict[str, str]) -> list[str]:
+    """What keeps `directory` from holding exactly `files`, a line for each."""
+    found = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*")}
+    wrong = [f"{name} is missing" for name in files if name not in found]
+    wrong += [f"{name} differs" for name in files if name in found and found[name] != files[name]]
+    return wrong + [f"{name} belongs to no action" for name in sorted(found) if name not in files]
+
+
+def write(directory: Path, files: dict[str, str]) -> None:
+    """Makes `directory` hold exactly `files`; what has not changed is left alone."""
+    directory.mkdir(exist_ok=True)
+    for path in directory.glob("*"):
+        if path.name not in files:
+            path.unlink()
+    for name, text in files.items():
+        path = directory / name
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+
+
+def main(arguments: list[str], directory: Path = DIRECTORY) -> int:
+    """Runs the command line; the exit status."""
+    files = golden_files()
+    if arguments != ["--check"]:
+        write(directory, files)
+        return 0
+    wrong = differences(directory, files)
+    for line in wrong:
+        print(f"golden: {line}", file=sys.stderr)
+    if wrong:
+        print("hint: `make golden` rewrites the golden files; the diff is the review", file=sys.stderr)
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
