@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import base64
+import getpass
 import hashlib
 import io
 import json
@@ -121,8 +122,7 @@ def remove_slot(path: str) -> None:
 
 def command_install(options: argparse.Namespace) -> int:
     """Registers a new agent."""
-    from_stdin = options.token == "-"  # noqa: S105 (a dash is no password)
-    token = sys.stdin.readline(1024).strip() if from_stdin else options.token
+    token = _token_from_stdin() if options.token == "-" else options.token  # noqa: S105 (a dash is no password)
     if not re.fullmatch(r"[0-9a-fA-F]{64}", token):
         raise ConfigError(
             "the token must be 64 hexadecimal characters", "copy it from the dashboard's page of AI agents"
@@ -142,6 +142,12 @@ def command_install(options: argparse.Namespace) -> int:
     print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
     advise(f"next: approve it on the vault's dashboard, then: {shlex.join(mcp.program())} config CLIENT")
     return 0
+
+
+def _token_from_stdin() -> str:
+    if sys.stdin.isatty():
+        return getpass.getpass("token: ").strip()
+    return sys.stdin.readline(1024).strip()
 
 
 def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[str, str]:

@@ -2412,6 +2412,8 @@ def command_serve(agent: str) -> int:
         )
     else:
         load_identity(chosen)
+    if sys.stdin and sys.stdin.isatty():
+        advise("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C ends this")
     serve(VaultTools(lambda: connect(agent)))
     return 0
 

@@ -159,9 +159,7 @@ TOKEN_REFUSED = (
 
 
 @pytest.mark.parametrize("token", BAD_TOKENS)
-def test_malformed_token_is_refused_unquoted_and_unsent(
-    shell: Shell, vault: Recorder, home: Path, token: str
-) -> None:
+def test_malformed_token_is_refused_unquoted_and_unsent(shell: Shell, vault: Recorder, home: Path, token: str) -> None:
     assert shell("install", token) == (1, "", TOKEN_REFUSED)
     assert (vault.seen, tree(home)) == ([], [])
 
@@ -363,8 +361,10 @@ def test_unreachable_vault_leaves_no_key(shell: Shell, home: Path, monkeypatch: 
         monkeypatch.setenv("SIKKERKEY_API_URL", f"http://127.0.0.1:{port}")
         ran = shell("install", TOKEN)
     assert ran.status == 1
-    assert ran.err.endswith(": Connection refused\nhint: nothing was changed; check the network, HTTPS_PROXY and "
-                            "SIKKERKEY_CA_BUNDLE, then try again\n")
+    assert ran.err.endswith(
+        ": Connection refused\nhint: nothing was changed; check the network, HTTPS_PROXY and "
+        "SIKKERKEY_CA_BUNDLE, then try again\n"
+    )
     assert agents_of(home) == []
 
 
@@ -402,9 +402,7 @@ def test_hostile_id_from_the_vault_writes_nothing(
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff", b"{}"])
-def test_answer_that_is_no_registration_writes_nothing(
-    shell: Shell, vault: Recorder, home: Path, body: bytes
-) -> None:
+def test_answer_that_is_no_registration_writes_nothing(shell: Shell, vault: Recorder, home: Path, body: bytes) -> None:
     vault.answer = lambda _seen: Told(200, body)
     assert shell("install", TOKEN).status == 1
     assert agents_of(home) == []
@@ -423,9 +421,7 @@ def test_name_that_is_none_is_replaced_by_the_one_asked_for(shell: Shell, vault:
     assert mcp.load_identity(AGENT_ID).name == "mine"
 
 
-def test_existing_slot_is_kept_and_so_is_the_new_key(
-    shell: Shell, vault: Recorder, home: Path
-) -> None:
+def test_existing_slot_is_kept_and_so_is_the_new_key(shell: Shell, vault: Recorder, home: Path) -> None:
     old_key = make_slot(home, vault.url).public_key()
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     before = (slot / "private.pem").read_bytes()
@@ -513,9 +509,7 @@ def test_whoami_without_agents_says_so(shell: Shell, home: Path) -> None:
 
 
 HOSTILE_NAME = "a\x1b[2J\x1b]0;t\x07b\u202ec\u200bd\u2028e\U000e0041f\r\ng\x9b"
-CLEANED_NAME = (
-    "a<U+001B>[2J<U+001B>]0;t<U+0007>b<U+202E>c<U+200B>d<U+2028>e<U+E0041>f<U+000D><U+000A>g<U+009B>"
-)
+CLEANED_NAME = "a<U+001B>[2J<U+001B>]0;t<U+0007>b<U+202E>c<U+200B>d<U+2028>e<U+E0041>f<U+000D><U+000A>g<U+009B>"
 
 
 def test_hostile_names_cannot_move_the_cursor(shell: Shell, vault: Recorder, home: Path) -> None:
@@ -635,7 +629,7 @@ def test_linked_key_is_unlinked_and_what_it_led_to_stays(shell: Shell, home: Pat
 
 # config
 
-HOSTILE_PATH = "/opt/it's \"my\" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey mcp.pyz"
+HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey mcp.pyz'
 
 
 def read_json(text: str) -> dict[str, Any]:
@@ -691,7 +685,7 @@ def test_every_client_has_a_test() -> None:
 def installed_at(monkeypatch: pytest.MonkeyPatch) -> str:
     """The program lies at a path that needs escaping in every format."""
     monkeypatch.setattr(sys, "argv", [HOSTILE_PATH])
-    monkeypatch.setattr(sys, "executable", "/usr/bin/py'thon \"3\"")
+    monkeypatch.setattr(sys, "executable", '/usr/bin/py\'thon "3"')
     return HOSTILE_PATH
 
 
@@ -701,7 +695,7 @@ def test_config_of_the_only_agent_is_read_back_equal(shell: Shell, home: Path, c
     ran = shell("config", client)
     assert READERS[client](ran.out) == {
         "sikkerkey": {
-            "command": "/usr/bin/py'thon \"3\"",
+            "command": '/usr/bin/py\'thon "3"',
             "args": ["-I", installed_at, "serve", "--agent", AGENT_ID],
         }
     }
@@ -713,7 +707,7 @@ def test_config_passes_home_and_bundle_on(
     shell: Shell, client: str, installed_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = {
-        "SIKKERKEY_HOME": f"{tmp_path}/it's \"my\" \\home\U0001f511\n\x7f\x01",
+        "SIKKERKEY_HOME": f'{tmp_path}/it\'s "my" \\home\U0001f511\n\x7f\x01',
         "SIKKERKEY_CA_BUNDLE": "/etc/søger = [x] # y",
     }
     for name, value in environment.items():
@@ -845,3 +839,44 @@ def test_two_installations_at_once_make_two_slots(vault: Recorder, home: Path) -
     assert agents_of(home) == sorted(
         f"{agent}{name}" for agent in (AGENT_ID, OTHER_ID) for name in ("", "/identity.json", "/private.pem")
     )
+
+
+# people at a terminal
+
+
+def at_terminal(words: list[str], typed: bytes, env: dict[str, str]) -> bytes:
+    """What somebody sees who starts the program in a terminal and types `typed`, until it ends."""
+    keyboard, terminal = os.openpty()
+    command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words]
+    env = {**os.environ, **env}
+    with subprocess.Popen(command, env=env, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True):
+        os.close(terminal)
+        shown = b""
+        while piece := _typed_on(keyboard):
+            shown += piece
+            if typed and (b"token: " in shown or b"Ctrl-C" in shown):
+                os.write(keyboard, typed)
+                typed = b""
+    os.close(keyboard)
+    return shown
+
+
+def _typed_on(keyboard: int) -> bytes:
+    try:
+        return os.read(keyboard, 4096)
+    except OSError:  # on Linux a terminal ends with an error once the other end has been closed
+        return b""
+
+
+def test_token_that_is_typed_is_not_shown(recorder: Recorder) -> None:
+    accepted = {"agentId": AGENT_ID, "name": "n", "vaultId": VAULT_ID}
+    recorder.answer = lambda _seen: Told(201, json.dumps(accepted).encode())
+    shown = at_terminal(["install", "-"], TOKEN.encode() + b"\n", {"SIKKERKEY_API_URL": recorder.url})
+    assert b"installed agent" in shown
+    assert TOKEN.encode() not in shown
+    assert recorder.seen[0].json()["token"] == TOKEN
+
+
+def test_somebody_who_starts_the_server_by_hand_is_told_what_it_waits_for() -> None:
+    shown = at_terminal([], b"\x04", {})
+    assert b"waiting for an MCP client on stdin" in shown
