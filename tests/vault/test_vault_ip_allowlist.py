@@ -1,0 +1,136 @@
+"""The IP allowlist: entries, the switch, and whom it shuts out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.vault.harness import START_MS, Agent, FakeClock, Vault
+from tests.vault.machines_harness import TOKENS, enroll, enrolled, token_body
+from vault.addresses import network, within
+
+LIST = "/v1/ai/ipallowlist"
+
+
+def test_entries_are_kept_in_one_spelling(agent: Agent, clock: FakeClock) -> None:
+    added = []
+    for given in ("203.0.113.7/24", "192.0.2.1", "2001:DB8::1/32", "::ffff:10.1.2.3/104"):
+        added.append(agent.post(LIST, {"cidr": given, "label": given}))
+        clock.advance(1)
+    cidrs = ["203.0.113.0/24", "192.0.2.1/32", "2001:db8::/32", "10.0.0.0/8"]
+    assert [entry["cidr"] for entry in added] == cidrs
+    entries = [{**entry, "createdAt": START_MS + 1000 * place} for place, entry in enumerate(added)]
+    assert agent.get(LIST) == {"enabled": False, "entries": entries}
+
+
+@pytest.mark.parametrize("again", ["10.0.0.0/8", "10.9.9.9/8", "::ffff:10.0.0.0/104", "10.0.0.0/255.0.0.0"])
+def test_a_network_that_is_there_already_is_a_conflict(agent: Agent, again: str) -> None:
+    agent.post(LIST, {"cidr": "10.0.0.0/8"})
+    reply = agent.send("POST", LIST, {"cidr": again})
+    assert (reply.status, reply.error) == (409, "the network is on the IP allowlist already")
+    assert len(agent.get(LIST)["entries"]) == 1
+
+
+NO_NETWORKS = ["", "office", "10.0.0.0/33", "10.0.0/8", "2001:db8::/129", "fe80::1%eth0", "10.0.0.0/8/8"]
+
+
+@pytest.mark.parametrize("cidr", NO_NETWORKS)
+def test_what_is_no_network_is_refused(agent: Agent, cidr: str) -> None:
+    assert agent.send("POST", LIST, {"cidr": cidr}).status == 400
+    assert agent.get(LIST)["entries"] == []
+
+
+def test_an_update_replaces_or_clears_the_label_and_nothing_else(agent: Agent) -> None:
+    entry = agent.post(LIST, {"cidr": "10.0.0.0/8", "label": "old"})
+    path = f"{LIST}/{entry['id']}/update"
+    assert agent.post(path, {"label": "new"}) == {**entry, "label": "new"}
+    assert agent.get(LIST)["entries"] == [{**entry, "label": "new", "createdAt": START_MS}]
+    assert agent.post(path, {}) == {**entry, "label": ""}
+    assert agent.send("POST", path, {"cidr": "0.0.0.0/0"}).status == 400
+    assert agent.get(LIST)["entries"] == [{**entry, "label": "", "createdAt": START_MS}]
+
+
+def test_deletes_take_what_they_name(vault: Vault, agent: Agent) -> None:
+    one, two, three, four = (agent.post(LIST, {"cidr": f"10.0.{part}.0/24"}) for part in range(4))
+    assert agent.post(f"{LIST}/{one['id']}/delete") == {"id": one["id"], "cidr": "10.0.0.0/24", "deleted": True}
+    gone = agent.post(f"{LIST}/bulk-delete", {"entryIds": [three["id"], "ip_unknown", two["id"], three["id"]]})
+    assert gone == {"deletedIds": [three["id"], two["id"]]}
+    assert [entry["id"] for entry in agent.get(LIST)["entries"]] == [four["id"]]
+    assert [row["detail"] for row in vault.audited("ip_allowlist_delete")] == [
+        "10.0.0.0/24 removed",
+        "10.0.2.0/24 removed",
+        "10.0.1.0/24 removed",
+    ]
+    for tail in ("update", "delete"):
+        assert agent.send("POST", f"{LIST}/{one['id']}/{tail}").error == "no such entry"
+
+
+def test_the_switch_is_audited_when_it_moves(vault: Vault, agent: Agent) -> None:
+    for path, state in (("enable", True), ("enable", True), ("disable", False), ("disable", False)):
+        assert agent.post(f"{LIST}/{path}") == {"enabled": state}
+        assert agent.get(LIST)["enabled"] is state
+    assert [len(vault.audited(f"ip_allowlist_{action}")) for action in ("enable", "disable")] == [1, 1]
+
+
+@pytest.mark.parametrize("entries", [[], ["203.0.113.0/24", "::1"]])
+def test_a_list_in_force_shuts_out_every_machine_and_newcomer_elsewhere(
+    vault: Vault, agent: Agent, entries: list[str]
+) -> None:
+    secret = agent.secret(agent.project(), "v")
+    machine = enrolled(vault, agent, [secret])
+    token = agent.post(TOKENS, token_body())["token"]
+    for cidr in entries:
+        agent.post(LIST, {"cidr": cidr})
+    assert machine.read(secret).status == 200
+    agent.post(f"{LIST}/enable")
+    for reply in (machine.read(secret), machine.send("GET", "/v1/secrets"), enroll(vault, token)):
+        assert (reply.status, reply.json) == (403, {"error": "forbidden"})
+    details = [row["detail"] for row in vault.audited("auth_failure")]
+    assert len(details) == 3
+    assert all(detail.endswith("the address is not on the IP allowlist") for detail in details)
+    agent.post(f"{LIST}/disable")
+    assert machine.read(secret).status == 200
+    assert enroll(vault, token).status == 200
+
+
+@pytest.mark.parametrize("cidr", ["127.0.0.0/8", "::ffff:127.0.0.1", "0.0.0.0/0"])
+def test_a_list_in_force_lets_its_networks_in(vault: Vault, agent: Agent, cidr: str) -> None:
+    secret = agent.secret(agent.project(), "v")
+    machine = enrolled(vault, agent, [secret])
+    agent.post(LIST, {"cidr": cidr})
+    agent.post(f"{LIST}/enable")
+    assert machine.read(secret).json == {"value": "v"}
+
+
+def test_an_agent_with_a_project_allowlist_is_kept_away(vault: Vault, agent: Agent) -> None:
+    narrow = vault.agent(projects=[agent.project()])
+    requests: list[tuple[str, str, Any]] = [
+        ("GET", LIST, None),
+        ("POST", LIST, {"cidr": "10.0.0.0/8"}),
+        ("POST", f"{LIST}/x/update", {}),
+        ("POST", f"{LIST}/x/delete", None),
+        ("POST", f"{LIST}/enable", None),
+        ("POST", f"{LIST}/disable", None),
+        ("POST", f"{LIST}/bulk-delete", {"entryIds": []}),
+    ]
+    for method, path, body in requests:
+        assert narrow.send(method, path, body).status == 403, path
+    assert agent.get(LIST) == {"enabled": False, "entries": []}
+
+
+@pytest.mark.parametrize(
+    ("source_ip", "cidr", "expected"),
+    [
+        ("::ffff:10.1.2.3", "10.0.0.0/8", True),
+        ("10.1.2.3", "::ffff:10.0.0.0/104", True),
+        ("10.1.2.3", "::/0", False),
+        ("::1", "0.0.0.0/0", False),
+        ("fe80::1%eth0", "fe80::/10", True),
+        ("11.0.0.1", "10.0.0.0/8", False),
+        ("testclient", "0.0.0.0/0", False),
+        (None, "0.0.0.0/0", False),
+    ],
+)
+def test_addresses_and_networks_compare_across_spellings(source_ip: str | None, cidr: str, expected: bool) -> None:
+    assert within(source_ip, [network(cidr)]) is expected

@@ -1,0 +1,81 @@
+"""The regular expressions of enrollment tokens: the answers of `re`, in bounded time."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from vault.patterns import MAX_PATTERN, MAX_STEPS, compiled, matches
+
+ATOMS = st.sampled_from(["a", "b", ".", "-", "[ab]", "[^a]", r"\d", r"\.", "[a-c]", r"[\w-]"])
+QUANTIFIERS = st.sampled_from(["*", "+", "?", "{2}", "{0,2}", "{1,}", "*?", "+?"])
+PATTERNS = st.recursive(
+    ATOMS,
+    lambda inner: st.one_of(
+        st.tuples(inner, inner).map("".join),
+        st.tuples(inner, inner).map("|".join),
+        inner.map("({})".format),
+        st.tuples(inner, QUANTIFIERS).map(lambda pair: f"(?:{pair[0]}){pair[1]}"),
+    ),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(PATTERNS, st.text("ab.1-\n", max_size=6))
+def test_a_pattern_matches_what_the_standard_library_matches(pattern: str, text: str) -> None:
+    expected = re.fullmatch(pattern, text) is not None
+    assert matches(compiled(pattern), text) == expected
+    assert matches(compiled(f"^(?:{pattern})$"), text) == expected
+
+
+@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|aa)+b", "(a*)*b", "(?:a?){100}a{100}", ".*.*.*.*.*.*.*.*b"])
+def test_a_pattern_that_would_hang_the_standard_library_is_answered(pattern: str) -> None:
+    program = compiled(pattern)
+    assert len(program) <= MAX_STEPS
+    assert not matches(program, "a" * 255 + "!")
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "",
+        "^$",
+        "a|",
+        "()",
+        "*a",
+        "a**",
+        "(a",
+        "a)",
+        "[a",
+        "[]",
+        "[b-a]",
+        "[a--b]",
+        "[[a]",
+        "a{2,1}",
+        "a{0}",
+        "a{",
+        "a^b",
+        "a$b",
+        "\\",
+        r"\bweb",
+        r"(a)\1",
+        "(?=a)a",
+        "(?P<x>a)",
+        "(?i)a",
+        "(((a{9}){9}){9})",
+        "(?:a{999}){999}",
+        "a" * (MAX_PATTERN + 1),
+    ],
+)
+def test_a_pattern_outside_the_language_or_too_large_is_refused(pattern: str) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        compiled(pattern)
+
+
+def test_the_longest_nesting_that_fits_is_accepted() -> None:
+    depth = (MAX_PATTERN - 1) // 2
+    assert matches(compiled("(" * depth + "a" + ")" * depth), "a")
