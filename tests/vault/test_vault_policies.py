@@ -1,0 +1,358 @@
+"""Policies: every action read back, and every axis through a machine's signed read."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.vault.harness import START_MS, Agent, FakeClock, Vault
+from tests.vault.readers import Reader, reader
+from vault import axes
+
+HOUR_S = 3600
+MARK = "MARKED-7f3a"
+NO_RULES: dict[str, Any] = {
+    **{key: False if field.kind == "boolean" else None for key, field in axes.FIELDS.items()},
+    "description": "",
+    "boundSecretCount": 0,
+    "createdAt": START_MS,
+    "updatedAt": START_MS,
+}
+
+
+def policies(project_id: str) -> str:
+    return f"/v1/ai/projects/{project_id}/policies"
+
+
+def binding(secret: str) -> str:
+    return f"/v1/ai/secrets/{secret.rpartition('/')[2]}/binding"
+
+
+def bound(agent: Agent, secret: str, **rules: Any) -> str:
+    """The path of a new policy over the secret."""
+    base = policies(secret.split("/")[4])
+    policy_id = agent.post(base, {"name": "strict", **rules})["id"]
+    agent.post(binding(secret), {"policyId": policy_id})
+    return f"{base}/{policy_id}"
+
+
+@pytest.fixture
+def secret(agent: Agent) -> str:
+    return agent.secret(agent.project(), "the value")
+
+
+@pytest.fixture
+def machine(vault: Vault, secret: str) -> Reader:
+    return reader(vault, secret)
+
+
+def denied_axes(vault: Vault) -> list[str]:
+    return [row["detail"].rpartition(": ")[2] for row in vault.audited("secret_read_denied")]
+
+
+# ---- the actions -----------------------------------------------------------------------------------------------------
+
+
+def test_a_created_policy_is_listed_and_got(vault: Vault, agent: Agent) -> None:
+    project_id = agent.project()
+    reply = agent.send("POST", policies(project_id), {"name": "caps", "rateCapEnabled": True, "maxReadsPerDay": 5})
+    assert (reply.status, reply.json) == (201, {"id": reply.json["id"], "name": "caps"})
+    shown = {**NO_RULES, "id": reply.json["id"], "projectId": project_id, "name": "caps"}
+    shown |= {"rateCapEnabled": True, "maxReadsPerDay": 5}
+    assert agent.get(policies(project_id)) == [shown]
+    assert agent.get(f"{policies(project_id)}/{reply.json['id']}") == {**shown, "boundSecrets": []}
+    assert [row["project_id"] for row in vault.audited("policy_create")] == [project_id]
+
+
+def test_an_update_changes_what_it_names_and_keeps_the_rest(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    project_id = agent.project()
+    created = agent.post(policies(project_id), {"name": "caps", "description": "d", "ttlMaxReads": 5})
+    path = f"{policies(project_id)}/{created['id']}"
+    clock.advance(5)
+    assert agent.post(path + "/update", {"rotateAfterReads": 9}) == {"id": created["id"], "name": "caps"}
+    assert agent.post(path + "/update", {"name": "new"}) == {"id": created["id"], "name": "new"}
+    changed = {"name": "new", "description": "d", "ttlMaxReads": 5, "rotateAfterReads": 9, "updatedAt": START_MS + 5000}
+    whole = {**NO_RULES, "id": created["id"], "projectId": project_id, **changed, "boundSecrets": []}
+    assert agent.get(path) == whole
+    assert agent.send("POST", path + "/update").status == 400
+    details = [row["detail"] for row in vault.audited("policy_update")]
+    assert details == [f"policy {created['id']}: {key} changed" for key in ("rotateAfterReads", "name")]
+
+
+def test_an_update_may_not_leave_an_enabled_axis_incomplete(agent: Agent) -> None:
+    project_id = agent.project()
+    created = agent.post(policies(project_id), {"name": "p", "ipAllowlistCidrs": ["10.0.0.0/8"]})
+    path = f"{policies(project_id)}/{created['id']}"
+    agent.post(path + "/update", {"ipAllowlistEnabled": True})
+    before = agent.get(path)
+    for body, key in (
+        ({"ipAllowlistEnabled": True, "ipAllowlistCidrs": []}, "ipAllowlistCidrs"),
+        ({"timeWindowEnabled": True, "timeWindowStart": "09:00"}, "timeWindowEnd"),
+        ({"rateCapEnabled": True}, "maxReadsPerDay"),
+        ({"coSignEnabled": True}, "coSignMachineId"),
+        ({"ttlMaxReads": 0}, "ttlMaxReads"),
+        ({"rotateAfterReads": -1}, "rotateAfterReads"),
+        ({"timeWindowDays": ["monday"]}, "timeWindowDays"),
+        ({"ipAllowlistCidrs": [MARK]}, "ipAllowlistCidrs"),
+        ({"timeWindowTimezone": MARK}, "timeWindowTimezone"),
+    ):
+        for target, more in ((path + "/update", {}), (policies(project_id), {"name": "q"})):
+            reply = agent.send("POST", target, {**more, **body})
+            assert (reply.status, reply.error.split(" ")[0]) == (400, key)
+            assert MARK not in reply.error
+    assert agent.get(path) == before
+    assert len(agent.get(policies(project_id))) == 1
+
+
+def test_a_cosigner_is_a_machine_of_the_project(vault: Vault, agent: Agent, secret: str) -> None:
+    inside, outside = reader(vault, secret), reader(vault, agent.secret(agent.project("other"), "x"))
+    rules = {"name": "p", "coSignEnabled": True, "coSignWindowSeconds": 60}
+    base = policies(secret.split("/")[4])
+    for machine_id in (outside.id, "nobody"):
+        reply = agent.send("POST", base, {**rules, "coSignMachineId": machine_id})
+        assert (reply.status, reply.error) == (400, "coSignMachineId must be a machine of the project")
+    assert agent.send("POST", base, {**rules, "coSignMachineId": inside.id}).status == 201
+
+
+def test_a_policy_with_bound_secrets_is_not_deleted(vault: Vault, agent: Agent, secret: str) -> None:
+    path = bound(agent, secret)
+    agent.post(secret + "/delete")
+    name = {"id": secret.rpartition("/")[2], "name": "db", "inTrash": True}
+    assert agent.get(path)["boundSecrets"] == [name]
+    reply = agent.send("POST", path + "/delete")
+    assert (reply.status, reply.error) == (409, "the policy is bound to 1 secrets: unbind them first")
+    agent.post(f"/v1/ai/trash/{name['id']}/restore")
+    assert agent.get(binding(secret))["policyId"] == path.rpartition("/")[2]
+    agent.post(binding(secret) + "/delete")
+    assert agent.post(path + "/delete") == {"id": path.rpartition("/")[2], "name": "strict", "deleted": True}
+    assert agent.send("GET", path).status == 404
+    assert len(vault.audited("policy_delete")) == 1
+
+
+def test_a_binding_is_read_back_replaced_and_removed(vault: Vault, agent: Agent, secret: str, clock: FakeClock) -> None:
+    secret_id, machine = secret.rpartition("/")[2], reader(vault, secret)
+    assert agent.get(binding(secret)) == {"secretId": secret_id, "policyId": None}
+    assert agent.send("POST", binding(secret) + "/delete").status == 404
+    first, clock.now_ms = bound(agent, secret).rpartition("/")[2], START_MS + 5000
+    machine.value(secret)
+    again = agent.post(binding(secret), {"policyId": first})
+    assert again == {"secretId": secret_id, "policyId": first, "policyName": "strict"}
+    shown = {**again, "reads": 1, "readsOfVersion": 1, "boundAt": START_MS}
+    assert agent.get(binding(secret)) == shown
+    second = bound(agent, secret).rpartition("/")[2]
+    fresh = {"policyId": second, "reads": 0, "readsOfVersion": 0, "boundAt": START_MS + 5000}
+    assert agent.get(binding(secret)) == {**shown, **fresh}
+    assert agent.post(binding(secret) + "/delete") == {"secretId": secret_id, "policyId": None}
+    assert agent.get(binding(secret)) == {"secretId": secret_id, "policyId": None}
+    assert (len(vault.audited("policy_bind")), len(vault.audited("policy_unbind"))) == (2, 1)
+
+
+def test_a_secret_takes_policies_of_its_own_project_only(agent: Agent, secret: str) -> None:
+    other = agent.post(policies(agent.project("other")), {"name": "p"})["id"]
+    for policy_id in (other, "pol_nowhere"):
+        reply = agent.send("POST", binding(secret), {"policyId": policy_id})
+        assert (reply.status, reply.error) == (404, "no such policy in the project")
+    for tail in ("", "/update", "/delete"):
+        method = "POST" if tail else "GET"
+        body = {"name": "x"} if tail == "/update" else None
+        assert agent.send(method, f"{policies(secret.split('/')[4])}/{other}{tail}", body).status == 404
+
+
+def test_a_restricted_agent_reaches_only_its_projects(vault: Vault, agent: Agent, secret: str) -> None:
+    path = bound(agent, secret)
+    outsider = vault.agent(projects=[agent.project("other")])
+    for method, where, body in (
+        ("GET", policies(secret.split("/")[4]), None),
+        ("GET", path, None),
+        ("POST", policies(secret.split("/")[4]), {"name": "x"}),
+        ("POST", path + "/update", {"name": "x"}),
+        ("POST", path + "/delete", None),
+        ("GET", binding(secret), None),
+        ("POST", binding(secret), {"policyId": path.rpartition("/")[2]}),
+        ("POST", binding(secret) + "/delete", None),
+        ("GET", binding("sk_nowhere"), None),
+    ):
+        assert outsider.send(method, where, body).status == 403, where
+    assert agent.get(path)["boundSecretCount"] == 1
+
+
+# ---- the axes, through reads -----------------------------------------------------------------------------------------
+
+
+def test_without_a_policy_or_rules_a_read_goes_through(agent: Agent, secret: str, machine: Reader) -> None:
+    assert machine.value(secret) == "the value"
+    bound(agent, secret)
+    assert machine.value(secret) == "the value"
+
+
+def test_a_refused_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+    path = bound(agent, secret, ipAllowlistEnabled=True, ipAllowlistCidrs=["192.0.2.0/24"])
+    reply = machine.read(secret)
+    message = f"policy {path.rpartition('/')[2]} forbids this read: ipAllowlist"
+    assert (reply.status, reply.json) == (403, {"error": message})
+    [row] = vault.audited("secret_read_denied")
+    found = (row["detail"], row["machine_id"], row["secret_id"], row["project_id"], row["source_ip"])
+    assert found == (message, machine.id, secret.rpartition("/")[2], secret.split("/")[4], "127.0.0.1")
+    agent.post(path + "/update", {"ipAllowlistCidrs": ["127.0.0.0/8"]})
+    assert machine.value(secret) == "the value"
+
+
+def test_the_time_window_opens_and_closes(
+    vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock
+) -> None:
+    """The clock of the tests starts on a Thursday at 01:00 in Copenhagen."""
+    times = {"timeWindowStart": "23:30", "timeWindowEnd": "01:30", "timeWindowTimezone": "Europe/Copenhagen"}
+    path = bound(agent, secret, timeWindowEnabled=True, timeWindowDays=["wed"], **times)
+    assert machine.value(secret) == "the value"
+    clock.advance(HOUR_S // 2)
+    assert machine.read(secret).status == 403
+    agent.post(path + "/update", {"timeWindowEnabled": False})
+    assert machine.value(secret) == "the value"
+    assert denied_axes(vault) == ["timeWindow"]
+
+
+def test_rate_caps_slide(vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock) -> None:
+    bound(agent, secret, rateCapEnabled=True, maxReadsPerMinute=2, maxReadsPerDay=3)
+    other = reader(vault, secret)
+    statuses: list[int] = []
+    for seconds in (30, 29, 1, 30, 24 * HOUR_S - 91, 1, 29, 1, 0):
+        statuses.append((machine if len(statuses) % 2 else other).read(secret).status)
+        clock.advance(seconds)
+    # Read at 0 s and 30 s, refused at 59 s by the minute, read at 60 s, refused until a day after the first, and so on.
+    assert statuses == [200, 200, 403, 200, 403, 403, 200, 403, 200]
+    with vault.store.transaction() as db:
+        assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 3  # what is a day old is forgotten
+    assert denied_axes(vault) == ["maxReadsPerMinute", "maxReadsPerDay", "maxReadsPerDay", "maxReadsPerDay"]
+
+
+def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine: Reader) -> None:
+    rules = {"rateCapEnabled": True, "maxReadsPerDay": 1}
+    bound(agent, secret, **rules)
+    machine.value(secret)
+    agent.post(binding(secret) + "/delete")
+    bound(agent, secret, **rules)
+    assert machine.read(secret).status == 403
+
+
+def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock) -> None:
+    bound(agent, secret, ttlExpiresAt=START_MS + 10_000)
+    clock.now_ms = START_MS + 9_999
+    assert machine.value(secret) == "the value"
+    clock.now_ms += 1
+    assert machine.read(secret).status == 403
+    assert denied_axes(vault) == ["ttlExpiresAt"]
+
+
+def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+    path = bound(agent, secret, ttlMaxReads=2)
+    assert [machine.read(secret).status for _ in range(4)] == [200, 200, 403, 403]
+    assert denied_axes(vault) == ["ttlMaxReads", "ttlMaxReads"]
+    agent.post(path + "/update", {"ttlMaxReads": 3})
+    assert [machine.read(secret).status for _ in range(2)] == [200, 403]
+
+
+def test_two_machines_sign_for_each_other(
+    vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock
+) -> None:
+    cosigner, third = reader(vault, secret), reader(vault, secret)
+    bound(agent, secret, coSignEnabled=True, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
+    assert machine.read(secret).status == 403  # remembered, though refused
+    assert machine.read(secret).status == 403  # nobody signs for itself
+    assert third.read(secret).status == 403  # and no two of the others for each other
+    clock.advance(60)
+    assert cosigner.value(secret) == "the value"
+    assert machine.value(secret) == "the value"
+    clock.advance(61)
+    assert machine.read(secret).status == 403
+    clock.advance(61)
+    assert cosigner.read(secret).status == 403  # the request is older than the window
+    assert third.value(secret) == "the value"
+    assert denied_axes(vault) == ["coSign"] * 5
+
+
+def test_a_request_to_cosign_that_lacks_something_else_is_not_remembered(
+    agent: Agent, vault: Vault, secret: str, machine: Reader
+) -> None:
+    cosigner = reader(vault, secret)
+    rules = {"coSignEnabled": True, "coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}
+    path = bound(agent, secret, ipAllowlistEnabled=True, ipAllowlistCidrs=["192.0.2.1"], **rules)
+    assert machine.read(secret).status == 403
+    agent.post(path + "/update", {"ipAllowlistEnabled": False})
+    assert cosigner.read(secret).status == 403
+    assert denied_axes(vault) == ["ipAllowlist", "coSign"]
+
+
+def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, secret: str, machine: Reader) -> None:
+    cosigner = reader(vault, secret)
+    rules = {"coSignEnabled": True, "coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}
+    bound(agent, secret, **rules)
+    assert machine.read(secret).status == 403
+    bound(agent, secret, **rules)
+    assert cosigner.read(secret).status == 403
+    assert machine.value(secret) == "the value"
+
+
+def test_the_read_that_reaches_the_number_gets_the_old_value_then_the_vault_rotates(
+    vault: Vault, agent: Agent, secret: str, machine: Reader
+) -> None:
+    bound(agent, secret, rotateAfterReads=2)
+    assert [machine.value(secret) for _ in range(2)] == ["the value"] * 2
+    assert agent.get(secret)["version"] == 2
+    made = [machine.value(secret) for _ in range(2)]
+    assert made[0] == made[1] != "the value"
+    assert len(made[0]) == 32
+    assert agent.get(secret)["version"] == 3
+    rows = [(row["actor_kind"], row["detail"]) for row in vault.audited("secret_rotate")]
+    assert rows == [("system", f"rotated after 2 reads, now version {version}") for version in (2, 3)]
+
+
+def test_a_rotation_by_hand_starts_the_count_anew(agent: Agent, secret: str, machine: Reader) -> None:
+    bound(agent, secret, rotateAfterReads=2)
+    machine.value(secret)
+    agent.post(secret + "/rotate")
+    machine.value(secret)
+    assert agent.get(secret)["version"] == 2
+    machine.value(secret)
+    assert agent.get(secret)["version"] == 3
+
+
+def test_structured_and_scheduled_secrets_rotate_by_their_recipe(vault: Vault, agent: Agent) -> None:
+    project_id = agent.project()
+    plain = agent.secret(project_id, '{"user":"u","password":"p"}', fieldNames=["user", "password"])
+    schedule = {"fieldNames": ["user", "pin"], "staticFields": {"user": "u"}, "length": 6, "charset": "numbers"}
+    body = {"projectId": project_id, "name": "d", "intervalSeconds": 300, **schedule}
+    scheduled = f"/v1/ai/projects/{project_id}/secrets/{agent.post('/v1/ai/dynamic-secrets', body)['secretId']}"
+    machine = reader(vault, plain, scheduled)
+    for secret in (plain, scheduled):
+        bound(agent, secret, rotateAfterReads=1)
+    before = [machine.read(secret).json["value"] for secret in (plain, scheduled)]
+    after = [vault.value(secret.rpartition("/")[2]) for secret in (plain, scheduled)]
+    assert before[0] == '{"user":"u","password":"p"}'
+    assert '"u"' not in after[0]
+    assert '"p"' not in after[0]
+    assert after[1].startswith('{"user": "u", "pin": "')
+    assert after[1] != before[1]
+    assert len(after[1]) == len(before[1])
+
+
+def test_a_value_that_cannot_be_replaced_is_still_read_and_the_failure_audited(vault: Vault, agent: Agent) -> None:
+    names = [f"f{number}" for number in range(50)]
+    value = "{" + ",".join(f'"{name}":""' for name in names) + "}"
+    secret = agent.secret(agent.project(), value, fieldNames=names)
+    body = {"secretId": secret.rpartition("/")[2], "intervalSeconds": 300, "length": 1024}
+    agent.post("/v1/ai/dynamic-secrets", body)
+    bound(agent, secret, rotateAfterReads=1)
+    assert reader(vault, secret).value(secret) == value
+    assert agent.get(secret)["version"] == 1
+    [row] = vault.audited("secret_rotate_denied")
+    assert row["detail"] == "not rotated after 1 reads: the new value would be larger than 12288 bytes"
+
+
+def test_an_export_leaves_out_what_a_policy_forbids(
+    vault: Vault, agent: Agent, secret: str, machine: Reader
+) -> None:
+    bound(agent, secret, ttlMaxReads=1)
+    ids = [row["id"] for _ in range(2) for row in machine.post("/v1/secrets/export")["secrets"]]
+    assert ids == [secret.rpartition("/")[2]]
+    assert denied_axes(vault) == ["ttlMaxReads"]

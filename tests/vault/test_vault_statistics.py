@@ -1,0 +1,241 @@
+"""Totals, usage, reads over time and the CSV of the audit log."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sqlite3
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.vault.harness import START_MS, Agent, FakeClock, Vault
+from tests.vault.readers import reader
+from vault import agents, audit, statistics
+from vault.calls import OWNER, Call
+
+EXPORT, SERIES = "/v1/ai/audit/export", "/v1/ai/stats/reads-over-time"
+HOUR_S, DAY_S = 3600, 24 * 3600
+HEADER = "id,timestamp,action,severity,actorKind,userId,machineId,aiAgentId,secretId,sourceIp,detail"
+
+
+def entries(vault: Vault, count: int, detail: str = "entry {}") -> None:
+    with vault.store.transaction() as db:
+        for number in range(count):
+            audit.record(db, START_MS, OWNER, "project_update", detail.format(number))
+
+
+def table(agent: Agent, body: Any = None) -> list[dict[str, str]]:
+    reply = agent.send("POST", EXPORT, body)
+    assert reply.status == 200, reply
+    return list(csv.DictReader(io.StringIO(reply.raw.decode(), newline="")))
+
+
+# ---- totals ----------------------------------------------------------------------------------------------------------
+
+
+def populated(vault: Vault, agent: Agent) -> str:
+    """Two projects; the first has two secrets, a canary that was read, one secret in the trash, and a policy."""
+    project_id = agent.project()
+    first, gone = agent.secret(project_id, "abc"), agent.secret(project_id, "v")
+    canary = agent.post("/v1/ai/canaries", {"projectId": project_id, "name": "bait"})["id"]
+    agent.post(f"/v1/ai/projects/{project_id}/policies", {"name": "p"})
+    agent.post(gone + "/delete")
+    machine = reader(vault, first, canary)
+    for secret in (first, first, canary, first):
+        machine.read(secret)
+    agent.secret(agent.project("other"), "v")
+    return project_id
+
+
+STATS = {
+    "projects": 2,
+    "frozenProjects": 1,
+    "secrets": 3,
+    "secretsInTrash": 1,
+    "canaries": 1,
+    "policies": 1,
+    "machines": 1,
+    "aiAgents": 1,
+    "reads24h": 3,
+    "deniedReads24h": 1,
+    "canariesTriggered24h": 1,
+}
+
+
+def test_stats_count_what_is_there_and_what_was_read(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    populated(vault, agent)
+    assert agent.get("/v1/ai/stats") == STATS
+    clock.advance(DAY_S)
+    nothing = {"reads24h": 0, "deniedReads24h": 0, "canariesTriggered24h": 0}
+    assert agent.get("/v1/ai/stats") == {**STATS, **nothing}
+
+
+def test_usage_counts_versions_bytes_and_thirty_days_of_reads(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    populated(vault, agent)
+    with vault.store.transaction() as db:
+        stored = db.execute("SELECT sum(length(ciphertext)), COUNT(*) FROM secret_versions").fetchone()
+        logged = db.execute("SELECT COUNT(*) FROM audit").fetchone()[0]
+    assert (stored[0] > 64, stored[1]) == (True, 4)
+    counts = {"projects": 2, "secrets": 3, "secretVersions": 4, "storedBytes": stored[0], "machines": 1}
+    used = {**counts, "aiAgents": 1, "teamMembers": 0, "auditEntries": logged, "reads": 3}
+    period = {"periodStart": START_MS - 30 * DAY_S * 1000 + 1, "periodEnd": START_MS}
+    assert agent.get("/v1/ai/usage") == {"plan": "local", **period, "used": used, "limits": None}
+    clock.advance(30 * DAY_S)
+    assert agent.get("/v1/ai/usage")["used"]["reads"] == 0
+
+
+def test_a_restricted_agent_counts_its_own_projects(vault: Vault, agent: Agent) -> None:
+    project_id = populated(vault, agent)
+    assert vault.agent(projects=[project_id]).get("/v1/ai/stats") == {**STATS, "projects": 1, "secrets": 2}
+    outsider = vault.agent(projects=[agent.project("empty")])
+    nothing = {**dict.fromkeys(STATS, 0), "projects": 1, "aiAgents": 1}
+    assert outsider.get("/v1/ai/stats") == nothing
+    used = outsider.get("/v1/ai/usage")["used"]
+    assert {name: count for name, count in used.items() if count and name != "auditEntries"} == {
+        "projects": 1,
+        "aiAgents": 1,
+    }
+    assert all(row["reads"] == row["denied"] == 0 for row in outsider.post(SERIES))
+
+
+# ---- reads over time -------------------------------------------------------------------------------------------------
+
+
+def test_reads_are_counted_by_bucket_and_empty_ones_are_there(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    secret = agent.secret(agent.project(), "v")
+    machine, stranger = reader(vault, secret), reader(vault)
+    machine.read(secret)
+    clock.advance(HOUR_S - 1)
+    machine.read(secret)
+    clock.advance(HOUR_S + 1)
+    stranger.read(secret)
+    span = {"from": START_MS, "to": START_MS + 3 * HOUR_S * 1000}
+    assert agent.post(SERIES, {**span, "bucket": "hour"}) == [
+        {"from": START_MS, "reads": 2, "denied": 0},
+        {"from": START_MS + HOUR_S * 1000, "reads": 0, "denied": 0},
+        {"from": START_MS + 2 * HOUR_S * 1000, "reads": 0, "denied": 1},
+        {"from": START_MS + 3 * HOUR_S * 1000, "reads": 0, "denied": 0},
+    ]
+    assert agent.post(SERIES, span) == [{"from": START_MS, "reads": 2, "denied": 1}]
+
+
+@pytest.mark.parametrize(("bucket", "count", "length_s"), [("hour", 24, HOUR_S), ("day", 30, DAY_S)])
+def test_the_series_ends_now_unless_told_otherwise(
+    agent: Agent, clock: FakeClock, bucket: str, count: int, length_s: int
+) -> None:
+    clock.advance(length_s // 2)
+    rows = agent.post(SERIES, {"bucket": bucket})
+    starts = [START_MS - number * length_s * 1000 for number in range(count)]
+    assert rows == [{"from": start, "reads": 0, "denied": 0} for start in reversed(starts)]
+
+
+def test_a_series_is_bounded(agent: Agent) -> None:
+    day_ms = DAY_S * 1000
+    assert len(agent.post(SERIES, {"from": 0, "to": 999 * day_ms})) == 1000
+    for body, error in (
+        ({"from": 0, "to": 1000 * day_ms}, "from and to must be at most 1000 buckets apart"),
+        ({"from": 0}, "from and to must be at most 1000 buckets apart"),
+        ({"from": 2, "to": 1}, "from must not be after to"),
+        ({"bucket": "minute"}, "bucket must be one of hour, day"),
+    ):
+        reply = agent.send("POST", SERIES, body)
+        assert (reply.status, reply.error) == (400, error)
+
+
+# ---- CSV -------------------------------------------------------------------------------------------------------------
+
+
+def test_an_export_is_csv_with_a_header_newest_first(vault: Vault, agent: Agent) -> None:
+    project_id = agent.project('with "quotes", commas')
+    reply = agent.send("POST", EXPORT)
+    lines = reply.raw.decode().split("\r\n")
+    row = vault.audited("project_create")[0]
+    detail = f'"project {project_id} created as with ""quotes"", commas"'
+    assert reply.headers["content-type"] == "text/csv; charset=utf-8"
+    assert (lines[0], lines[-1]) == (HEADER, "")
+    assert lines[1] == f"{row['id']},{START_MS},project_create,low,ai_agent,,,{agent.id},,127.0.0.1,{detail}"
+    assert [line.split(",")[0] for line in lines[1:-1]] == [str(number) for number in range(row["id"], 0, -1)]
+
+
+def test_an_export_takes_the_filters_of_a_query(vault: Vault, agent: Agent) -> None:
+    entries(vault, 3)
+    agent.project()
+    filters = {"actions": ["project_update"], "search": "entry", "from": START_MS, "severities": ["low"]}
+    found = agent.post("/v1/ai/audit/query", filters)["entries"]
+    assert [row["id"] for row in table(agent, filters)] == [str(entry["id"]) for entry in found]
+    assert len(found) == 3
+    assert table(agent, {"to": START_MS - 1}) == []
+    assert agent.send("POST", EXPORT, {"page": 1}).status == 400
+
+
+def test_an_export_stops_at_ten_thousand_rows(vault: Vault, agent: Agent) -> None:
+    entries(vault, 10_050)
+    rows = table(agent, {"actions": ["project_update"]})
+    assert [row["detail"] for row in rows] == [f"entry {number}" for number in range(10_049, 49, -1)]
+
+
+@pytest.mark.parametrize("count", [499, 500, 501, 1000])
+def test_pages_leave_nothing_out_and_repeat_nothing(vault: Vault, agent: Agent, count: int) -> None:
+    entries(vault, count)
+    rows = table(agent, {"actions": ["project_update"]})
+    assert [row["detail"] for row in rows] == [f"entry {number}" for number in range(count - 1, -1, -1)]
+
+
+def called(vault: Vault, db: sqlite3.Connection, agent: Agent) -> Call:
+    return Call(
+        db=db,
+        keys=vault.store.keys,
+        vault_id=vault.store.vault_id,
+        now_ms=START_MS,
+        source_ip=None,
+        params={},
+        body={},
+        caller=agents.find(db, agent.id),
+        base_url="",
+        transaction=vault.store.transaction,
+    )
+
+
+def test_a_half_read_export_holds_nobody_up_and_shows_no_later_entries(vault: Vault, agent: Agent) -> None:
+    entries(vault, 1200)
+    with vault.store.transaction() as db:
+        newest = db.execute("SELECT max(id) FROM audit").fetchone()[0]
+        pages = statistics.export(called(vault, db, agent)).pieces
+    first = [next(pages)]
+    entries(vault, 5, "later {}")
+    text = b"".join([*first, *pages]).decode()
+    assert (text.count("\r\n"), "later" in text) == (newest + 1, False)
+
+
+def test_a_restricted_agent_exports_what_it_sees(vault: Vault, agent: Agent) -> None:
+    own, foreign = agent.project("own"), agent.project("foreign")
+    words = " ".join(row["detail"] for row in table(vault.agent(projects=[own])))
+    assert (own in words, foreign in words) == (True, False)
+
+
+BLANKS = ("\t", "\r", "\n", "  ", "\u00a0", "\ufeff", "\x00")
+FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1", "\tx")
+
+
+@pytest.mark.parametrize("name", [*FORMULAS, *(f"{blank}=1" for blank in BLANKS)])
+def test_a_formula_becomes_text(vault: Vault, agent: Agent, name: str) -> None:
+    with vault.store.transaction() as db:
+        audit.record(db, START_MS, OWNER, "project_update", name)
+    assert table(agent)[0]["detail"] == "'" + name
+
+
+@pytest.mark.parametrize("name", ["a=1", "1-1", "x@example.com", " plain", "", "'=1"])
+def test_what_is_no_formula_stays_as_it_is(name: str) -> None:
+    assert statistics.defused(name) == name
+
+
+@settings(database=None)
+@given(st.text(alphabet=st.sampled_from('=+-@\t\r\n "\',;a1\u00a0\ufeff\uff1d')))
+def test_every_cell_reads_back_and_none_starts_a_formula(cell: str) -> None:
+    [[read]] = csv.reader(io.StringIO(statistics._csv([[statistics.defused(cell)]]).decode(), newline=""))
+    assert read.removeprefix("'") == cell.removeprefix("'")
+    assert not read.strip(" \t\r\n\u00a0\ufeff").startswith(("=", "+", "-", "@", "\uff1d"))
+    assert not read.startswith(("\t", "\r", "\n"))
