@@ -1,0 +1,219 @@
+"""The page of a temporary secret in a real browser: Chromium, headless, driven through chromedriver."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import staleness_of
+from selenium.webdriver.support.wait import WebDriverWait
+
+from tests.vault.harness import Agent, Vault
+
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+DRIVER = shutil.which("chromedriver")
+
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no browser: on Debian, apt-get install chromium chromium-driver"
+)
+
+EVERY_CONTROL = "".join(map(chr, [*range(1, 32), *range(127, 160)]))
+VALUES = {
+    "markup": "<script>document.title='broken'</script><img src=x onerror=\"document.title='broken'\">&amp;&lt;</pre>'",
+    "whitespace": "\n\n  two  spaces\tand a tab  \n\n\n",
+    "line ends": "unix\nwindows\r\nold\rend",
+    "unicode": "søger \U0001f511 e\u0301 \u202eright to left\u202c \u200bzero width\ufeff \u2028 \uffff",
+    "controls": f"a{EVERY_CONTROL}z",
+    "braces": "{value} {0} %s $name",
+    "long": "x" * 5_000,
+    "empty": "",
+}
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    options = ChromeOptions()
+    options.binary_location = BROWSER or ""
+    profile = tmp_path_factory.mktemp("profile")
+    for argument in ("--headless=new", f"--user-data-dir={profile}", "--disable-dev-shm-usage", "--no-first-run"):
+        options.add_argument(argument)
+    if os.geteuid() == 0:  # Chromium refuses to run its sandbox as root
+        options.add_argument("--no-sandbox")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    with Chrome(options, ChromeService(DRIVER)) as started:
+        yield started
+
+
+class Page:
+    """What a person does with the page."""
+
+    def __init__(self, browser: Chrome) -> None:
+        self.browser = browser
+
+    @property
+    def title(self) -> str:
+        return self.browser.title
+
+    def one(self, selector: str) -> WebElement:
+        return self.browser.find_element(By.CSS_SELECTOR, selector)
+
+    def enter(self, passphrase: str) -> None:
+        """Type, press Enter, and wait for the next page."""
+        before = self.one("html")
+        self.one("input").send_keys(passphrase, Keys.ENTER)
+        WebDriverWait(self.browser, 20).until(staleness_of(before))
+
+    def complaints(self) -> list[str]:
+        """What the browser has complained of since the last call: blocked styles, scripts and forms, for example."""
+        logged = self.browser.execute("getLog", {"type": "browser"})["value"]
+        return [entry["message"] for entry in logged if "responded with a status of 4" not in entry["message"]]
+
+    def value(self) -> Any:
+        return self.browser.execute_script("return document.getElementById('value').textContent")
+
+
+@pytest.fixture
+def page(browser: Chrome) -> Iterator[Page]:
+    opened = Page(browser)
+    opened.complaints()
+    yield opened
+    assert opened.complaints() == []
+
+
+def made(agent: Agent, value: str = "hunter2", name: str = "db") -> dict[str, Any]:
+    path = f"/v1/ai/projects/{agent.project()}/temporary-secrets"
+    created: dict[str, Any] = agent.post(path, {"name": name, "value": value, "expiresInSeconds": 600})
+    return created
+
+
+def test_a_person_can_open_a_secret_with_the_keyboard_alone(page: Page, agent: Agent) -> None:
+    created = made(agent, name="<b>db</b> & co")
+    page.browser.get(created["url"])
+    field = page.browser.switch_to.active_element
+    assert (page.title, field.aria_role, field.accessible_name) == ("A secret for you", "textbox", "Passphrase")
+    assert "1 January 2026, 00:10 UTC" in page.one("main").text
+    page.enter(created["passphrase"])
+    assert (page.title, page.value()) == ("Here is the secret", "hunter2")
+    assert page.one("pre").accessible_name == "<b>db</b> & co"
+    page.browser.switch_to.active_element.send_keys(Keys.TAB)
+    assert page.browser.switch_to.active_element.get_attribute("id") == "value"
+
+
+@pytest.mark.parametrize("kind", VALUES)
+def test_a_value_is_shown_exactly(page: Page, agent: Agent, kind: str) -> None:
+    created = made(agent, VALUES[kind])
+    page.browser.get(created["url"])
+    page.enter(created["passphrase"])
+    assert (page.value(), page.title) == (VALUES[kind], "Here is the secret")
+
+
+def test_a_reload_or_a_step_back_does_not_show_it_again(page: Page, agent: Agent) -> None:
+    created = made(agent)
+    page.browser.get(created["url"])
+    page.enter(created["passphrase"])
+    page.browser.refresh()
+    assert page.title == "This secret is gone"
+    page.browser.back()
+    assert "hunter2" not in page.browser.page_source
+    page.browser.get(created["url"])
+    assert "has been shown already" in page.one("main").text
+
+
+def test_a_wrong_passphrase_destroys_the_secret_and_says_so(page: Page, agent: Agent) -> None:
+    created = made(agent)
+    page.browser.get(created["url"])
+    page.enter("wrong")
+    assert (page.title, "has been destroyed" in page.one("main").text) == ("Wrong passphrase", True)
+    page.browser.get(created["url"])
+    assert "Somebody entered a wrong passphrase" in page.one("main").text
+
+
+def test_an_empty_field_is_not_sent(page: Page, agent: Agent) -> None:
+    created = made(agent)
+    page.browser.get(created["url"])
+    page.one("button").click()
+    assert page.title == "A secret for you"
+    page.enter(created["passphrase"])
+    assert page.value() == "hunter2"
+
+
+def test_of_two_windows_the_second_learns_that_it_is_gone(page: Page, agent: Agent) -> None:
+    created = made(agent)
+    first = page.browser.current_window_handle
+    page.browser.get(created["url"])
+    page.browser.switch_to.new_window("window")
+    page.browser.get(created["url"])
+    page.enter(created["passphrase"])
+    assert page.value() == "hunter2"
+    page.browser.close()
+    page.browser.switch_to.window(first)
+    page.enter(created["passphrase"])
+    assert (page.title, "somebody else has seen it" in page.one("main").text) == ("This secret is gone", True)
+
+
+def test_nothing_is_loaded_from_anywhere_but_the_vault(page: Page, vault: Vault, agent: Agent) -> None:
+    created = made(agent)
+    page.browser.get(created["url"])
+    page.enter(created["passphrase"])
+    entries = page.browser.execute_script("return performance.getEntriesByType('resource').map(entry => entry.name)")
+    assert [name for name in entries if not name.startswith(f"http://127.0.0.1:{vault.port}/")] == []
+    assert page.browser.execute_script("return [document.scripts.length, document.images.length]") == [0, 0]
+    page.browser.execute_script(
+        "const script = document.createElement('script');"
+        "script.textContent = 'document.title = 1'; document.body.append(script)"
+    )
+    assert page.title == "Here is the secret"
+    assert ["Content Security Policy" in complaint for complaint in page.complaints()] == [True]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_stands_out_in_both_colour_schemes_and_fits_a_telephone(page: Page, agent: Agent, scheme: str) -> None:
+    created = made(agent, "v" * 500)
+    media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
+    page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    size = {"width": 320, "height": 640, "deviceScaleFactor": 1, "mobile": True}
+    page.browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    try:
+        page.browser.get(created["url"])
+        backgrounds = [_colour(page, "main", "background-color")]
+        assert (_luminance(backgrounds[0]) > 0.5) == (scheme == "light")
+        for selector in ("h1", "p", ".note", "label"):
+            assert _contrast(_colour(page, selector, "color"), backgrounds[0]) >= 4.5, selector
+        for selector in ("input", "button"):
+            pair = _colour(page, selector, "color"), _colour(page, selector, "background-color")
+            assert _contrast(*pair) >= 4.5, selector
+        assert _fits(page)
+        page.enter(created["passphrase"])
+        assert _contrast(_colour(page, "pre", "color"), _colour(page, "pre", "background-color")) >= 4.5
+        assert _fits(page)
+    finally:
+        page.browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+        page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
+
+
+def _fits(page: Page) -> bool:
+    return bool(page.browser.execute_script("return document.scrollingElement.scrollWidth <= window.innerWidth"))
+
+
+def _colour(page: Page, selector: str, name: str) -> list[float]:
+    """Red, green and blue from 0 to 1."""
+    value = page.one(selector).value_of_css_property(name)
+    return [int(part) / 255 for part in value[value.index("(") + 1 : -1].split(",")[:3]]
+
+
+def _luminance(colour: list[float]) -> float:
+    """WCAG 2's relative luminance."""
+    red, green, blue = (part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in colour)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(one: list[float], other: list[float]) -> float:
+    light, dark = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)

@@ -1,0 +1,378 @@
+"""Webhooks: signed deliveries of audit entries to HTTP receivers.
+
+An entry's deliveries are queued in the transaction that writes it, and sent by the serving process afterwards, outside
+of any transaction, in order and one at a time for each webhook. A failure holds the webhook's queue up, longer each
+time; a delivery is given up after a number of attempts and the webhook switched off after a greater one. A crash
+between sending and noting it sends once more, under the same delivery id.
+
+The body that is sent is fixed when it is queued; the signing secret is wrapped by the root key, and shown once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import secrets
+import sqlite3
+import time
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import TYPE_CHECKING, NamedTuple
+
+from vault import audit
+from vault.alerts import known_actions, require_unrestricted
+from vault.calls import SYSTEM, Call, Route
+from vault.crypto import new_id
+from vault.errors import Refusal
+from vault.inputs import BOOLEAN, something, text, texts
+from vault.outbound import INTERNET, MAX_URL, Forbidden, Network, SendError, Target, post, target_of
+
+if TYPE_CHECKING:
+    from vault.store import Store
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS webhooks (
+    id TEXT PRIMARY KEY,
+    url TEXT NOT NULL,
+    wrapped_secret BLOB NOT NULL,
+    enabled INTEGER NOT NULL DEFAULT 1,
+    next_ms INTEGER NOT NULL,
+    last_success_ms INTEGER,
+    last_failure_ms INTEGER,
+    last_status INTEGER,
+    last_error TEXT,
+    consecutive_failures INTEGER NOT NULL DEFAULT 0,
+    dropped INTEGER NOT NULL DEFAULT 0,
+    created_ms INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS webhook_actions (
+    webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    action TEXT NOT NULL,
+    PRIMARY KEY (webhook_id, action)
+);
+CREATE TABLE IF NOT EXISTS webhook_deliveries (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    event TEXT NOT NULL,
+    body TEXT NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX IF NOT EXISTS webhook_deliveries_by_webhook ON webhook_deliveries (webhook_id, place);
+"""
+
+MAX_WEBHOOKS = 16  # each has a thread of its own while it is served
+MAX_QUEUED = 1_000  # a webhook's; what comes on top is counted as dropped
+MAX_BATCH, BATCH_S = 20, 5.0  # what one webhook gets of a tick, since other jobs wait for it
+BACKOFF_S = (10, 60, 300, 1_800, 7_200)
+MAX_ATTEMPTS = 6  # of one delivery; about two and a half hours
+MAX_FAILURES = 20  # in a row, of whichever deliveries; about 33 hours
+TEST = "test"  # the event of a test delivery, which goes first and is tried once
+
+SELECT = """
+SELECT w.*, (SELECT json_group_array(action) FROM webhook_actions a WHERE a.webhook_id = w.id) AS actions,
+    (SELECT COUNT(*) FROM webhook_deliveries d WHERE d.webhook_id = w.id) AS queued
+FROM webhooks w
+"""
+CHOSEN = SELECT + "JOIN webhook_actions c ON c.webhook_id = w.id WHERE w.enabled AND c.action = ? ORDER BY w.id"
+DUE = SELECT + "WHERE w.enabled AND w.next_ms <= ? AND queued > 0 ORDER BY w.id"
+HEAD = "SELECT * FROM webhook_deliveries WHERE webhook_id = ? ORDER BY event != ?, place LIMIT ?"
+
+
+# ---- routes ----------------------------------------------------------------------------------------------------------
+
+
+def list_all(call: Call) -> object:
+    """Every webhook and its health, oldest first."""
+    require_unrestricted(call)
+    return [_shown(row) for row in call.db.execute(SELECT + "ORDER BY w.created_ms, w.id")]
+
+
+def get(call: Call) -> object:
+    """One webhook."""
+    return _shown(_require(call))
+
+
+def create(call: Call) -> object:
+    """A new webhook. Its signing secret is in this answer and nowhere else."""
+    require_unrestricted(call)
+    target, actions = _target(call.body["url"]), known_actions(call.body["actions"], "actions")
+    if call.db.execute("SELECT COUNT(*) FROM webhooks").fetchone()[0] >= MAX_WEBHOOKS:
+        raise Refusal(409, f"there are {MAX_WEBHOOKS} webhooks already: delete one first")
+    webhook_id, signing_secret = new_id("wh_"), f"whsec_{secrets.token_hex(32)}"
+    call.db.execute(
+        "INSERT INTO webhooks (id, url, wrapped_secret, next_ms, created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, ?)",
+        (webhook_id, call.body["url"], call.keys.wrap(f"webhook:{webhook_id}", signing_secret.encode()))
+        + (call.now_ms, call.now_ms, call.now_ms),
+    )
+    _set_actions(call.db, webhook_id, actions)
+    audit.note(call, "webhook_create", f"webhook {webhook_id} created for {target.authority}")
+    return {"id": webhook_id, "url": call.body["url"], "actions": actions, "signingSecret": signing_secret}
+
+
+def update(call: Call) -> object:
+    """Change URL, actions or switch. All but new actions alone also ends the wait after failures."""
+    row = _require(call)
+    something(call.body, UPDATE_FIELDS)
+    url, enabled = call.body.get("url", row["url"]), call.body.get("enabled", bool(row["enabled"]))
+    _target(url)
+    if "actions" in call.body:
+        _set_actions(call.db, row["id"], known_actions(call.body["actions"], "actions"))
+    call.db.execute(
+        "UPDATE webhooks SET url = ?, enabled = ?, updated_ms = ? WHERE id = ?", (url, enabled, call.now_ms, row["id"])
+    )
+    if not enabled:
+        _clear_queue(call.db, row["id"])
+    if "url" in call.body or call.body.get("enabled"):
+        fresh = "UPDATE webhooks SET consecutive_failures = 0, next_ms = ? WHERE id = ?"
+        call.db.execute(fresh, (call.now_ms, row["id"]))
+    changed = ", ".join(sorted(call.body))
+    audit.note(call, "webhook_update", f"webhook {row['id']}: {changed} changed")
+    return {"id": row["id"], "enabled": enabled}
+
+
+def delete(call: Call) -> object:
+    """Delete it, with whatever was still to be sent."""
+    row = _require(call)
+    call.db.execute("DELETE FROM webhooks WHERE id = ?", (row["id"],))
+    audit.note(call, "webhook_delete", f"webhook {row['id']} deleted")
+    return {"id": row["id"], "deleted": True}
+
+
+def test(call: Call) -> object:
+    """Queue a test delivery for the next second; how it went is in the webhook's health."""
+    row = _require(call)
+    if not row["enabled"]:
+        raise Refusal(409, "the webhook is switched off: enable it first")
+    if row["queued"] >= MAX_QUEUED:
+        raise Refusal(409, f"the webhook has {MAX_QUEUED} deliveries waiting")
+    event = Event(TEST, "info", call.now_ms, {"webhookId": row["id"], "aiAgentId": call.agent.id})
+    delivery_id = _queue(call.db, row["id"], event)
+    call.db.execute("UPDATE webhooks SET next_ms = ? WHERE id = ?", (call.now_ms, row["id"]))
+    audit.note(call, "webhook_test", f"webhook {row['id']}: test delivery queued")
+    return {"id": row["id"], "deliveryId": delivery_id, "queued": True}
+
+
+def _require(call: Call) -> sqlite3.Row:
+    require_unrestricted(call)
+    row: sqlite3.Row | None = call.db.execute(SELECT + "WHERE w.id = ?", (call.params["webhookId"],)).fetchone()
+    if row is None:
+        raise Refusal(404, "no such webhook")
+    return row
+
+
+def _target(url: str) -> Target:
+    try:
+        return target_of(url)
+    except Forbidden as rule:
+        raise Refusal(400, f"url {rule}") from None
+
+
+def _set_actions(db: sqlite3.Connection, webhook_id: str, actions: list[str]) -> None:
+    db.execute("DELETE FROM webhook_actions WHERE webhook_id = ?", (webhook_id,))
+    rows = [(webhook_id, action) for action in actions]
+    db.executemany("INSERT INTO webhook_actions (webhook_id, action) VALUES (?, ?)", rows)
+
+
+def _shown(row: sqlite3.Row) -> dict[str, object]:
+    return {
+        "id": row["id"],
+        "url": row["url"],
+        "actions": sorted(json.loads(row["actions"])),
+        "enabled": bool(row["enabled"]),
+        "lastSuccessAt": row["last_success_ms"],
+        "lastFailureAt": row["last_failure_ms"],
+        "lastStatus": row["last_status"],
+        "lastError": row["last_error"],
+        "consecutiveFailures": row["consecutive_failures"],
+        "queuedDeliveries": row["queued"],
+        "droppedDeliveries": row["dropped"],
+        "createdAt": row["created_ms"],
+        "updatedAt": row["updated_ms"],
+    }
+
+
+# ---- the queue -------------------------------------------------------------------------------------------------------
+
+
+class Event(NamedTuple):
+    """What a receiver reads, under the names it reads them by."""
+
+    event: str
+    severity: str
+    timestamp: int
+    data: dict[str, object]
+
+
+def queue_entry(db: sqlite3.Connection, row: sqlite3.Row) -> None:
+    """The audit log's listener: one delivery for every webhook that has chosen the entry's action."""
+    chosen = db.execute(CHOSEN, (row["action"],)).fetchall()
+    if not chosen:
+        return
+    data = {"auditId": row["id"], "projectId": row["project_id"], **audit.entry(row)}
+    for key in ("id", "action", "severity", "timestamp"):
+        del data[key]
+    event = Event(row["action"], row["severity"], row["created_ms"], data)
+    for webhook in chosen:
+        if webhook["queued"] < MAX_QUEUED:
+            _queue(db, webhook["id"], event)
+        else:
+            db.execute("UPDATE webhooks SET dropped = dropped + 1 WHERE id = ?", (webhook["id"],))
+
+
+audit.LISTENERS.append(queue_entry)
+
+
+def _queue(db: sqlite3.Connection, webhook_id: str, event: Event) -> str:
+    delivery_id = str(uuid.uuid4())
+    body = json.dumps({"id": delivery_id, **event._asdict()}, ensure_ascii=False, separators=(",", ":"))
+    row = (delivery_id, webhook_id, event.event, body)
+    db.execute("INSERT INTO webhook_deliveries (id, webhook_id, event, body) VALUES (?, ?, ?, ?)", row)
+    return delivery_id
+
+
+def _clear_queue(db: sqlite3.Connection, webhook_id: str) -> None:
+    db.execute("DELETE FROM webhook_deliveries WHERE webhook_id = ?", (webhook_id,))
+
+
+# ---- delivery --------------------------------------------------------------------------------------------------------
+
+
+class Delivery(NamedTuple):
+    """One body to send."""
+
+    id: str
+    event: str
+    body: bytes
+    attempts: int
+
+
+class Batch(NamedTuple):
+    """What one webhook gets now."""
+
+    webhook_id: str
+    url: str
+    signing_secret: bytes
+    deliveries: tuple[Delivery, ...]
+
+
+class Outcome(NamedTuple):
+    """How an attempt went: a status, or the reason why there is none."""
+
+    delivery: Delivery
+    status: int | None
+    error: str | None
+
+
+def deliver_due(store: Store, now_ms: int, network: Network = INTERNET) -> None:
+    """The serving process's job: send what is due, every webhook in a thread of its own."""
+    batches = _due(store, now_ms)
+    if not batches:
+        return
+    with ThreadPoolExecutor(len(batches), thread_name_prefix="webhook") as threads:
+        for batch, outcomes in zip(batches, threads.map(partial(_send, network), batches)):
+            with store.transaction() as db:
+                for outcome in outcomes:
+                    _settle(db, now_ms, batch.webhook_id, outcome)
+
+
+def _due(store: Store, now_ms: int) -> list[Batch]:
+    with store.transaction() as db:
+        return [
+            Batch(
+                row["id"],
+                row["url"],
+                store.keys.unwrap(f"webhook:{row['id']}", row["wrapped_secret"]),
+                tuple(map(_delivery, db.execute(HEAD, (row["id"], TEST, MAX_BATCH)))),
+            )
+            for row in db.execute(DUE, (now_ms,)).fetchall()
+        ]
+
+
+def _delivery(row: sqlite3.Row) -> Delivery:
+    return Delivery(row["id"], row["event"], row["body"].encode(), row["attempts"])
+
+
+def _send(network: Network, batch: Batch) -> list[Outcome]:
+    """In order, up to the first failure, or until the time for this tick is used up."""
+    outcomes: list[Outcome] = []
+    stop_s = time.monotonic() + BATCH_S
+    for delivery in batch.deliveries:
+        outcomes.append(_attempt(network, batch, delivery))
+        if outcomes[-1].error or time.monotonic() > stop_s:
+            break
+    return outcomes
+
+
+def _attempt(network: Network, batch: Batch, delivery: Delivery) -> Outcome:
+    headers = [
+        ("content-type", "application/json"),
+        ("x-sikkerkey-delivery-id", delivery.id),
+        ("x-sikkerkey-event", delivery.event),
+        ("x-sikkerkey-signature", hmac.new(batch.signing_secret, delivery.body, hashlib.sha256).hexdigest()),
+    ]
+    try:
+        status = post(network, batch.url, headers, delivery.body)
+    except SendError as error:
+        return Outcome(delivery, None, str(error))
+    return Outcome(delivery, status, None if 200 <= status < 300 else "status")
+
+
+def _settle(db: sqlite3.Connection, now_ms: int, webhook_id: str, outcome: Outcome) -> None:
+    """Write down what came of an attempt. The webhook may have been deleted meanwhile: then there is nothing to do."""
+    delivery = outcome.delivery
+    if outcome.error is None:
+        db.execute("DELETE FROM webhook_deliveries WHERE id = ?", (delivery.id,))
+        db.execute(
+            "UPDATE webhooks SET last_success_ms = ?, last_status = ?, last_error = NULL, consecutive_failures = 0"
+            " WHERE id = ?",
+            (now_ms, outcome.status, webhook_id),
+        )
+        return
+    db.execute("UPDATE webhook_deliveries SET attempts = attempts + 1 WHERE id = ?", (delivery.id,))
+    if delivery.event == TEST or delivery.attempts + 1 >= MAX_ATTEMPTS:
+        db.execute("DELETE FROM webhook_deliveries WHERE id = ?", (delivery.id,))
+    db.execute(
+        "UPDATE webhooks SET last_failure_ms = ?, last_status = ?, last_error = ?,"
+        " consecutive_failures = consecutive_failures + 1 WHERE id = ?",
+        (now_ms, outcome.status, outcome.error, webhook_id),
+    )
+    _hold_up(db, now_ms, webhook_id)
+
+
+def _hold_up(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> None:
+    row = db.execute("SELECT consecutive_failures AS failures FROM webhooks WHERE id = ?", (webhook_id,)).fetchone()
+    if row is None:
+        return
+    if row["failures"] < MAX_FAILURES:
+        wait_s = BACKOFF_S[min(row["failures"], len(BACKOFF_S)) - 1]
+        db.execute("UPDATE webhooks SET next_ms = ? WHERE id = ?", (now_ms + wait_s * 1000, webhook_id))
+        return
+    db.execute("UPDATE webhooks SET enabled = 0 WHERE id = ?", (webhook_id,))
+    _clear_queue(db, webhook_id)
+    detail = f"webhook {webhook_id} switched off after {row['failures']} failures in a row"
+    audit.record(db, now_ms, SYSTEM, "webhook_disable", detail)
+
+
+URL_FIELD = text(1, MAX_URL)
+ACTIONS_FIELD = texts(1)
+CREATE_FIELDS = {"url": URL_FIELD.must(), "actions": ACTIONS_FIELD.must()}
+UPDATE_FIELDS = {"url": URL_FIELD, "actions": ACTIONS_FIELD, "enabled": BOOLEAN}
+
+READ, WRITE = "alerts.read", "alerts.write"
+ALL = "/v1/ai/webhooks"
+ONE = ALL + "/{webhookId}"
+
+# fmt: off
+ROUTES = (
+    Route("GET",  ALL,             READ,  list_all),
+    Route("POST", ALL,             WRITE, create, CREATE_FIELDS, status=201),
+    Route("GET",  ONE,             READ,  get),
+    Route("POST", ONE + "/update", WRITE, update, UPDATE_FIELDS),
+    Route("POST", ONE + "/delete", WRITE, delete),
+    Route("POST", ONE + "/test",   WRITE, test),
+)
+# fmt: on
