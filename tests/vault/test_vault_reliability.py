@@ -1,0 +1,177 @@
+"""What the vault acknowledged is there afterwards: killed, crowded, or out of disk."""
+
+from __future__ import annotations
+
+import http.client
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.vault.dying import every_value
+from tests.vault.harness import ALL, ROOT, Agent, FakeClock, Front, Spawned, Vault
+from tests.vault.test_vault_directory import registered
+from vault import agents
+from vault.calls import wall_clock
+from vault.store import Store
+
+WRITERS, WRITES = 4, 1_000
+
+
+def writers(directory: Path, port: int, count: int) -> list[Agent]:
+    """Approved agents of a vault that another process serves."""
+    with Store(directory) as store, store.transaction() as db:
+        tokens = [agents.issue_token(db, wall_clock(), ALL, None, None) for _ in range(count)]
+    found = [registered(port, token) for token in tokens]
+    with Store(directory) as store, store.transaction() as db:
+        for each in found:
+            agents.approve(db, wall_clock(), each.id)
+    return found
+
+
+class Ledger:
+    """What was acknowledged: the last value of each secret that the server said it had written."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[str]] = {}
+        self.count = 0
+        self.enough = threading.Event()
+        self._lock = threading.Lock()
+
+    def add(self, secret_id: str, value: str) -> None:
+        with self._lock:
+            self.values.setdefault(secret_id, []).append(value)
+            self.count += 1
+            if self.count >= WRITES:
+                self.enough.set()
+
+
+def write(agent: Agent, project_id: str, ledger: Ledger) -> None:
+    """Secrets with three versions each, until the server is gone."""
+    try:
+        for number in range(100_000):
+            path = agent.secret(project_id, f"{number}-1")
+            secret_id = path.rpartition("/")[2]
+            ledger.add(secret_id, f"{number}-1")
+            for version in (2, 3):
+                agent.post(path + "/update", {"value": f"{number}-{version}"})
+                ledger.add(secret_id, f"{number}-{version}")
+    except (OSError, http.client.HTTPException):
+        return  # killed, as it should be
+
+
+def test_kill_9_during_a_thousand_writes_loses_nothing_acknowledged(tmp_path: Path) -> None:
+    directory, ledger = tmp_path / "vault", Ledger()
+    served = Spawned(directory)
+    crowd = writers(directory, served.port, WRITERS)
+    threads = [threading.Thread(target=write, args=(each, each.project(), ledger)) for each in crowd]
+    for thread in threads:
+        thread.start()
+    assert ledger.enough.wait(120)
+    assert served.end(signal.SIGKILL)[0] == -signal.SIGKILL
+    for thread in threads:
+        thread.join()
+    with Store(directory) as store:
+        kept = every_value(store)
+        with store.transaction() as db:
+            assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+            assert db.execute("PRAGMA foreign_key_check").fetchone() is None
+            statement = "SELECT COUNT(*) FROM audit WHERE action IN ('secret_create', 'secret_update')"
+            audited = db.execute(statement).fetchone()[0]
+    assert {each: values[: len(ledger.values[each])] for each, values in kept.items() if each in ledger.values} == (
+        ledger.values
+    )
+    # One write of each client may have been done and not yet answered.
+    assert WRITES <= ledger.count <= audited <= ledger.count + WRITERS
+    assert audited == sum(map(len, kept.values()))
+    again = Spawned(directory)
+    survivor = Agent(again.port, wall_clock, crowd[0].id, crowd[0].key)
+    assert len(survivor.get("/v1/ai/projects")) == WRITERS
+    assert again.end()[0] == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 2 MB, a quarter of it taken by a file named ballast."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = sys.platform == "linux" and os.geteuid() == 0
+    if not mounted or subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", place], check=False).returncode:
+        pytest.skip("only root can mount a small disk; test_vault_surface has the same by a limit of SQLite's")
+    (place / "ballast").write_bytes(b"x" * 512 * 1024)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+def test_a_full_disk_is_507_without_half_a_row_and_passes(small_disk: Path, clock: FakeClock, front: Front) -> None:
+    vault = Vault(small_disk / "vault", clock, front)
+    try:
+        agent = vault.agent()
+        project_id = agent.project()
+        base = f"/v1/ai/projects/{project_id}/secrets"
+        statuses = [agent.send("POST", base, {"name": "s", "value": "v" * 12_000}).status for _ in range(200)]
+        assert set(statuses) == {201, 507}
+        while agent.send("POST", "/v1/ai/projects", {"name": "filler"}).status != 507:
+            pass
+        reply = agent.send("POST", base, {"name": "s", "value": "v" * 12_000})
+        words = {"error": "the disk of this vault is full: nothing was changed"}
+        assert (reply.status, reply.json) == (507, words)
+        (small_disk / "ballast").unlink()
+        assert len(agent.get(base)) == statuses.count(201)
+        agent.secret(project_id, "after")
+        values = every_value(vault.store)
+        assert sorted({value for versions in values.values() for value in versions}) == ["after", "v" * 12_000]
+        assert all(len(versions) == 1 for versions in values.values())
+        assert len(vault.audited("secret_create")) == len(values) == statuses.count(201) + 1
+        with vault.store.transaction() as db:
+            assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
+    finally:
+        vault.close()
+
+
+def test_fifty_parallel_clients_of_a_process_of_its_own_see_no_error(tmp_path: Path) -> None:
+    directory = tmp_path / "vault"
+    served = Spawned(directory)
+    crowd, failures = writers(directory, served.port, 50), []
+    gate = threading.Barrier(50)
+
+    def work(agent: Agent) -> None:
+        gate.wait()
+        try:
+            path = agent.secret(agent.project(), "x")
+            for _ in range(4):
+                agent.post(path + "/rotate")
+                assert agent.get(path)["id"] == path.rpartition("/")[2]
+            assert agent.get(path)["version"] == 5
+        except Exception as error:  # whatever a client sees fails the test below, in the thread that counts
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(each,)) for each in crowd]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert served.end() == (0, "", "")
+    with Store(directory) as store:
+        assert [len(versions) for versions in every_value(store).values()] == [5] * 50
+
+
+def test_the_server_leaves_no_core_of_its_memory(tmp_path: Path) -> None:
+    served = Spawned(tmp_path / "vault")
+    if sys.platform == "linux":
+        limits = Path(f"/proc/{served.process.pid}/limits").read_text().splitlines()
+        assert [line.split()[4:6] for line in limits if line.startswith("Max core file size")] == [["0", "0"]]
+    assert served.end(signal.SIGSEGV)[0] == -signal.SIGSEGV
+    assert [*ROOT.glob("core*"), *served_files(tmp_path / "vault")] == []
+
+
+def served_files(directory: Path) -> list[Path]:
+    """What is in the directory of a killed server beyond its own files."""
+    known = {"vault.db", "vault.db-wal", "vault.db-shm", "root.key", "init.lock", "server.lock", "control.sock"}
+    return [path for path in directory.iterdir() if path.name not in known]
