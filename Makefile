@@ -45,11 +45,12 @@ $(foreach venv,.venv .venv-mcp1,$(shell $(venv)/bin/python -c pass 2>/dev/null |
 
 RUN := .venv/bin/python
 ARCHIVE := dist/sikkerkey-mcp.pyz
-TYPED := $(wildcard sikkerkey_*.py) build_zipapp.py runtime vault tests tools
+VAULT_ARCHIVE := dist/sikkerkey-vault.pyz
+TYPED := $(wildcard sikkerkey_*.py) build_zipapp.py bench bundle runtime vault tests tools
 
 .PHONY: help
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1:\2/p' Makefile | while IFS=: read -r name text; do printf '  %-11s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1:\2/p' Makefile | while IFS=: read -r name text; do printf '  %-14s %s\n' "$$name" "$$text"; done
 
 .venv/.ready: requirements/dev.txt
 	$(call make-venv,.venv,$<)
@@ -61,11 +62,35 @@ help: ## list the targets
 .PHONY: venv
 venv: .venv/.ready .venv-mcp1/.ready ## set up .venv and .venv-mcp1 from the lock files
 
-$(ARCHIVE): .venv/.ready build_zipapp.py LICENSE requirements/runtime.txt $(wildcard sikkerkey_*.py runtime/*.py)
-	@$(RUN) build_zipapp.py --output $@
+BUILDER := .venv/.ready build_zipapp.py $(wildcard bundle/*.py) LICENSE requirements/wheels.lock $(wildcard runtime/*.py)
+
+$(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py)
+	@$(RUN) build_zipapp.py
+
+$(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/*)
+	@$(RUN) build_zipapp.py --program vault
+
+# Empty means all platforms in one archive.
+PLATFORM ?=
 
 .PHONY: zipapp
-zipapp: $(ARCHIVE) ## build dist/sikkerkey-mcp.pyz for this platform
+zipapp: $(if $(PLATFORM),$(BUILDER),$(ARCHIVE)) ## build dist/sikkerkey-mcp.pyz; PLATFORM=linux-x86_64 makes a small one
+	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM))
+
+.PHONY: vault-zipapp
+vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vault in one file
+
+.PHONY: mcpb
+mcpb: $(ARCHIVE) ## build dist/sikkerkey-mcp.mcpb and server.json, and have them validated (needs npm)
+	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE))
+
+.PHONY: verify
+verify: .venv/.ready ## build everything twice under different circumstances and compare
+	@$(RUN) tools/release.py verify
+
+.PHONY: test-platforms
+test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
+	@$(RUN) tools/platforms.py
 
 .PHONY: demo
 demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
@@ -83,12 +108,13 @@ types: .venv/.ready ## mypy --strict
 	@$(RUN) -m mypy --strict --no-error-summary $(TYPED)
 
 .PHONY: unit
-unit: venv $(ARCHIVE) ## the tests, warnings as errors
+unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, warnings as errors
 	@$(RUN) -m pytest --quiet
 
 .PHONY: golden
-golden: .venv/.ready ## rewrite the golden files; the diff is the review
+golden: $(ARCHIVE) ## rewrite the golden files; the diff is the review
 	@$(RUN) tools/golden.py
+	@$(RUN) tools/release.py members
 
 .PHONY: docs
 docs: .venv/.ready ## rewrite the generated parts of the documentation
@@ -98,8 +124,10 @@ docs: .venv/.ready ## rewrite the generated parts of the documentation
 docs-check: .venv/.ready ## fail if a generated part is out of step
 	@$(RUN) tools/docs.py --check
 
-# dev comes first and holds the others to the same versions.
-COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9.2 --generate-hashes --no-header --no-emit-index-url
+# dev comes first and holds the others to the same versions. Extras stay: pip before 23.1 takes `urllib3[socks]` for a
+# package without a hash if only `urllib3` has one.
+COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9.2 --generate-hashes --no-header --no-emit-index-url \
+	--no-strip-extras
 
 .PHONY: lock
 lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFLAGS=--upgrade for newer versions
@@ -107,6 +135,9 @@ lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFL
 	@cd requirements && for name in dev runtime vault mcp1; do \
 		case $$name in runtime|vault) constraint='--constraint dev.txt --no-annotate';; *) constraint=;; esac; \
 		../$(COMPILE) $(LOCKFLAGS) $$constraint --output-file $$name.txt $$name.in || exit; done
+	@cat requirements/runtime.in requirements/vault.in > build/lock/archives.in
+	@$(filter-out --universal,$(COMPILE)) $(LOCKFLAGS) --python-platform linux --output-file build/lock/archives.txt build/lock/archives.in
+	@$(RUN) build_zipapp.py --relock build/lock/archives.txt
 
 .PHONY: clean
 clean: ## remove everything that was built or set up

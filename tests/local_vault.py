@@ -23,11 +23,19 @@ class LocalVault:
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
 
-    def owner(self, *words: str) -> str:
+    def owner(self, *words: str, text_in: str = "") -> str:
         """What one of the owner's commands prints."""
         command = [sys.executable, "-m", "vault", *words, "--dir", str(self.directory)]
-        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+        done = subprocess.run(
+            command, cwd=ROOT, input=text_in, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
+        assert done.returncode == 0, done.stderr
         return done.stdout.strip()
+
+    def reply(self, ticket: str, words: str, *files: Path, status: str = "waiting_on_customer") -> None:
+        """An answer of the staff, with files."""
+        attached = [option for file in files for option in ("--attach", str(file))]
+        self.owner("reply", ticket, "--status", status, *attached, text_in=words)
 
     def value_of(self, secret_id: str) -> str:
         """What is stored, as only the vault can tell."""

@@ -110,7 +110,7 @@ def allow(db: sqlite3.Connection, agent: Agent, project_id: str) -> None:
 
 def register(call: Call) -> object:
     """Turn a one-time token and a public key into a pending agent."""
-    public_key = _public_key(call.body["publicKey"])
+    public_key = public_key_of(call.body["publicKey"])
     token = _spend(call, call.body["token"])
     agent_id = str(uuid.uuid4())
     name = call.body.get("name") or token["name"] or DEFAULT_NAME
@@ -146,7 +146,8 @@ def whoami(call: Call) -> object:
     }
 
 
-def _public_key(encoded: str) -> bytes:
+def public_key_of(encoded: str) -> bytes:
+    """The raw Ed25519 key that a body names, of an agent or a machine."""
     try:
         key = base64.b64decode(encoded, validate=True)
     except (binascii.Error, ValueError):

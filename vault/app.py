@@ -27,9 +27,9 @@ from starlette.types import Receive, Scope, Send
 
 from vault import audit
 from vault.calls import Actor, Call, Caller, Clock, Match, Raw, Router, Stream, wall_clock
-from vault.errors import NOTHING, Denied, ReadDenied, Refusal
+from vault.errors import NOTHING, Denied, ReadDenied, Refusal, SealedDenied
 from vault.gate import Signed, admit
-from vault.inputs import read_body
+from vault.inputs import read_body, read_form
 from vault.store import Store, savepoint
 from vault.surface import ROUTES
 
@@ -54,14 +54,16 @@ class Received(NamedTuple):
     headers: Headers
     body: bytes
     source_ip: str | None
+    base_url: str
 
 
 class VaultApp:
     """The ASGI callable."""
 
-    def __init__(self, store: Store, clock: Clock) -> None:
+    def __init__(self, store: Store, clock: Clock, public_url: str | None) -> None:
         self._store = store
         self._clock = clock
+        self._public_url = public_url
         self._router = Router(ROUTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -100,7 +102,7 @@ class VaultApp:
         # The refusal leaves the block as an answer, not as an exception: nonce and audit entry have to be kept.
         with self._store.transaction() as db:
             try:
-                caller = admit(db, _signed(received), match, now_ms) if signed else None
+                caller = admit(db, _signed(received), match, received.source_ip, now_ms) if signed else None
                 return self._handle(db, received, match, caller, now_ms)
             except Denied as denied:
                 _record_denial(db, now_ms, received, match, denied)
@@ -112,17 +114,25 @@ class VaultApp:
         self, db: sqlite3.Connection, received: Received, match: Match, caller: Caller | None, now_ms: int
     ) -> Answer:
         route = match.route
+        if self._store.sealed:
+            raise SealedDenied(caller.id if caller else None)
         if route.handler is None:
             raise Refusal(501, f"{route.method} {route.path} is not offered by this vault yet")
-        body = read_body(received.body, received.headers.get("content-type"), route.fields)
-        call = Call(db, self._store.keys, self._store.vault_id, now_ms, received.source_ip, match.params, body, caller)
+        read = read_form if route.takes == "form" else read_body
+        body = read(received.body, received.headers.get("content-type"), route.fields)
+        base_url = self._public_url or received.base_url
+        request = (now_ms, received.source_ip, match.params, body, caller, base_url, self._store.transaction)
+        call = Call(db, self._store.keys, self._store.vault_id, *request)
         with savepoint(db):
             return Answer(route.status, route.handler(call))
 
 
-def create_app(store: Store, *, clock: Clock = wall_clock) -> VaultApp:
-    """The application over an open store; `clock` answers milliseconds since the epoch."""
-    return VaultApp(store, clock)
+def create_app(store: Store, *, clock: Clock = wall_clock, public_url: str | None = None) -> VaultApp:
+    """The application over an open store; `clock` answers milliseconds since the epoch.
+
+    `public_url` is where people reach the vault, if that is not the address it listens on: behind a TLS proxy.
+    """
+    return VaultApp(store, clock, public_url)
 
 
 def _refused(refusal: Refusal) -> Answer:
@@ -146,7 +156,14 @@ def _received(request: Request, body: bytes) -> Received:
     scope = request.scope
     path = bytes(scope["raw_path"]).decode("latin-1")
     source_ip = request.client.host if request.client else None
-    return Received(request.method, path, scope["query_string"], request.headers, body, source_ip)
+    headers, base_url = request.headers, _base_url(scope)
+    return Received(request.method, path, scope["query_string"], headers, body, source_ip, base_url)
+
+
+def _base_url(scope: Scope) -> str:
+    """The address that the connection came in on; the Host header says whatever the client likes."""
+    host, port = scope["server"]
+    return f"{scope['scheme']}://[{host}]:{port}" if ":" in host else f"{scope['scheme']}://{host}:{port}"
 
 
 def _signed(received: Received) -> Signed:
@@ -170,7 +187,7 @@ def _record_denial(db: sqlite3.Connection, now_ms: int, received: Received, matc
         ids = {"secret_id": denied.secret_id, "project_id": denied.project_id}
         audit.record(db, now_ms, actor, "secret_read_denied", str(denied), **ids)
     else:
-        audit.record(db, now_ms, actor, "auth_failure", f"{match.route.method} {match.route.path}: {denied}")
+        audit.record(db, now_ms, actor, denied.action, f"{match.route.method} {match.route.path}: {denied}")
 
 
 def _response(answer: Answer) -> Response:
@@ -179,7 +196,9 @@ def _response(answer: Answer) -> Response:
     if isinstance(body, Stream):
         return StreamingResponse(body.pieces, answer.status, headers, body.content_type)
     if isinstance(body, Raw):
-        return Response(body.content, answer.status, {**headers, **body.headers}, body.content_type)
+        # As a header, since Starlette would add a charset to a media type that begins with text/.
+        headers = {**headers, "content-type": body.content_type, **body.headers}
+        return Response(body.content, body.status or answer.status, headers)
     content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
     return Response(content, answer.status, headers, "application/json")
 

@@ -38,26 +38,92 @@ CREATE TRIGGER IF NOT EXISTS audit_keeps_words BEFORE UPDATE ON audit
 
 # fmt: off
 ACTIONS = {
-    "ai_agent_approve":       "medium",
-    "ai_agent_disable":       "medium",
-    "ai_agent_enable":        "medium",
-    "ai_agent_register":      "medium",
-    "auth_failure":           "medium",
-    "bootstrap_token_create": "medium",
-    "dynamic_secret_create":  "low",
-    "dynamic_secret_delete":  "medium",
-    "dynamic_secret_update":  "low",
-    "project_create":         "low",
-    "project_delete":         "high",
-    "project_update":         "low",
-    "secret_create":          "low",
-    "secret_delete":          "medium",
-    "secret_note_update":     "info",
-    "secret_read_denied":     "medium",
-    "secret_rename":          "info",
-    "secret_rollback":        "medium",
-    "secret_rotate":          "low",
-    "secret_update":          "low",
+    "ai_agent_approve":         "medium",
+    "ai_agent_deny":            "medium",
+    "ai_agent_disable":         "medium",
+    "ai_agent_enable":          "medium",
+    "ai_agent_register":        "medium",
+    "ai_agent_rename":          "info",
+    "ai_agent_revoke":          "high",
+    "alert_update":             "high",
+    "auth_failure":             "medium",
+    "bootstrap_token_create":   "medium",
+    "canary_config":            "medium",
+    "canary_create":            "low",
+    "canary_disable":           "high",
+    "canary_enable":            "medium",
+    "canary_triggered":         "critical",
+    "dynamic_secret_create":    "low",
+    "dynamic_secret_delete":    "medium",
+    "dynamic_secret_update":    "low",
+    "enroll_token_create":      "high",
+    "enroll_token_revoke":      "medium",
+    "ip_allowlist_add":         "medium",
+    "ip_allowlist_delete":      "medium",
+    "ip_allowlist_disable":     "high",
+    "ip_allowlist_enable":      "high",
+    "ip_allowlist_update":      "info",
+    "machine_approve":          "high",
+    "machine_deny":             "medium",
+    "machine_expire":           "info",
+    "machine_register":         "medium",
+    "machine_rename":           "info",
+    "machine_revoke":           "high",
+    "owner_email_set":          "medium",
+    "permission_grant":         "medium",
+    "permission_revoke":        "medium",
+    "policy_bind":              "medium",
+    "policy_create":            "low",
+    "policy_delete":            "medium",
+    "policy_unbind":            "medium",
+    "policy_update":            "medium",
+    "project_create":           "low",
+    "project_delete":           "high",
+    "project_freeze":           "high",
+    "project_machine_add":      "medium",
+    "project_machine_remove":   "medium",
+    "project_unfreeze":         "high",
+    "project_update":           "low",
+    "secret_create":            "low",
+    "secret_delete":            "medium",
+    "secret_note_update":       "info",
+    "secret_purge":             "high",
+    "secret_read":              "info",
+    "secret_read_denied":       "medium",
+    "secret_rename":            "info",
+    "secret_restore":           "low",
+    "secret_rollback":          "medium",
+    "secret_rotate":            "low",
+    "secret_rotate_denied":     "medium",
+    "secret_update":            "low",
+    "team_invite":              "high",
+    "team_invite_accept":       "high",
+    "team_invite_cancel":       "medium",
+    "team_invite_decline":      "low",
+    "team_member_remove":       "high",
+    "team_permission_remove":   "medium",
+    "team_permission_set":      "high",
+    "temp_machine_create":      "medium",
+    "temporary_secret_create":  "medium",
+    "temporary_secret_destroy": "high",
+    "temporary_secret_expire":  "info",
+    "temporary_secret_view":    "medium",
+    "ticket_answer":            "info",
+    "ticket_create":            "info",
+    "ticket_rate":              "info",
+    "ticket_reply":             "info",
+    "vault_backup":             "medium",
+    "vault_rekey":              "high",
+    "vault_restore":            "high",
+    "vault_seal":               "medium",
+    "vault_sealed_refusal":     "low",
+    "vault_unseal":             "medium",
+    "vault_unseal_denied":      "high",
+    "webhook_create":           "medium",
+    "webhook_delete":           "medium",
+    "webhook_disable":          "high",
+    "webhook_test":             "info",
+    "webhook_update":           "medium",
 }
 # fmt: on
 
@@ -163,7 +229,7 @@ QUERY_FIELDS = {
 def query(call: Call) -> object:
     """One page of the entries that pass the filters."""
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
-    values = {**_viewer(call), **_filters(call), "limit": size, "offset": (page - 1) * size}
+    values = {**viewer(call), **filters(call), "limit": size, "offset": (page - 1) * size}
     statement = ASCENDING if call.body.get("sortDir") == "asc" else DESCENDING
     rows = call.db.execute(statement, {**values, "sortBy": call.body.get("sortBy", "timestamp")})
     entries = [entry(row) for row in rows]
@@ -178,14 +244,16 @@ def actions(_call: Call) -> object:
 
 def activity(call: Call) -> object:
     """The latest entries, newest first."""
-    return [entry(row) for row in call.db.execute(LATEST, {**_viewer(call), "limit": RECENT})]
+    return [entry(row) for row in call.db.execute(LATEST, {**viewer(call), "limit": RECENT})]
 
 
-def _viewer(call: Call) -> dict[str, object]:
+def viewer(call: Call) -> dict[str, object]:
+    """Who looks, as VISIBLE wants to know it."""
     return {"restricted": call.agent.allowlist is not None, "agent": call.agent.id}
 
 
-def _filters(call: Call) -> dict[str, Any]:
+def filters(call: Call) -> dict[str, Any]:
+    """The filters of a body, as FILTER wants them."""
     given = {name: call.body.get(name) for name in FILTER_FIELDS}
     return {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
 

@@ -10,6 +10,7 @@ import re
 import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Callable, Literal, NamedTuple, Union
 
@@ -18,6 +19,7 @@ from vault.errors import Refusal
 from vault.inputs import NO_FIELDS, Fields
 
 Clock = Callable[[], int]
+Transaction = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
 # An id as sent: no dot, slash, percent or space, so that no spelling of a path reaches another route.
 ID_PATTERN = r"[A-Za-z0-9_-]{1,64}"
@@ -66,11 +68,15 @@ Caller = Union[Agent, Machine]
 
 
 class Raw(NamedTuple):
-    """An answer that is not JSON: a file, a page. Its headers come on top of the usual ones."""
+    """An answer that is not JSON: a file, a page. Its headers come on top of the usual ones.
+
+    A page may say no with a status of its own where the effect has to be kept.
+    """
 
     content: bytes
     content_type: str
     headers: Mapping[str, str] = {}
+    status: int | None = None
 
 
 class Stream(NamedTuple):
@@ -92,6 +98,8 @@ class Call:
     params: Mapping[str, str]
     body: Mapping[str, Any]
     caller: Caller | None
+    base_url: str  # where people reach this vault, for links
+    transaction: Transaction  # for a Stream, whose pieces are made when this call's own transaction is over
 
     @property
     def agent(self) -> Agent:
@@ -133,6 +141,7 @@ class Route(NamedTuple):
     fields: Fields = NO_FIELDS
     status: int = 200
     caller: Literal["agent", "machine", "open"] = "agent"  # whose signature it takes; open routes take none
+    takes: Literal["json", "form"] = "json"  # a page without a script posts a form
 
 
 class Match(NamedTuple):

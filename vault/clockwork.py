@@ -38,7 +38,9 @@ class Clockwork:
         self._thread.join()
 
     def tick(self) -> None:
-        """Every job once."""
+        """Every job once; a sealed vault does nothing, and catches up when it is open again."""
+        if self._store.sealed:
+            return
         for job in self._jobs:
             try:
                 job(self._store, self._clock())

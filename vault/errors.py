@@ -4,7 +4,8 @@
     +-- VaultError   to the owner, on the terminal: a message and a hint
     +-- Refusal      to a client, over HTTP: a status and {"error": message}
         +-- Denied   a refusal of identity or rights, which is audited as auth_failure
-            +-- ReadDenied   a machine's read, which is audited as secret_read_denied
+            +-- ReadDenied    a machine's read, which is audited as secret_read_denied
+            +-- SealedDenied  the vault has no root key in memory, audited as vault_sealed_refusal
 
 Everything else is a mistake in the program: the client reads "internal error" and the owner one line of log.
 """
@@ -49,6 +50,8 @@ class Refusal(Exception):
 class Denied(Refusal):
     """A refusal because of who asks; `caller_id` is set once the identity is known. Audited outside what is undone."""
 
+    action = "auth_failure"
+
     def __init__(self, status: int, message: str, caller_id: str | None = None, scope: str | None = None) -> None:
         super().__init__(status, message, extra={"requiredScopes": [scope]} if scope else NOTHING)
         self.caller_id = caller_id
@@ -61,3 +64,12 @@ class ReadDenied(Denied):
         super().__init__(status, message, machine_id)
         self.secret_id = secret_id
         self.project_id = project_id
+
+
+class SealedDenied(Denied):
+    """Nobody is served while the vault is sealed."""
+
+    action = "vault_sealed_refusal"
+
+    def __init__(self, caller_id: str | None = None) -> None:
+        super().__init__(503, "the vault is sealed", caller_id)

@@ -46,7 +46,7 @@ def create_private(path: Path, content: bytes) -> None:
         file.flush()
         os.fsync(file.fileno())
     draft.rename(path)
-    _sync_directory(path.parent)
+    sync_directory(path.parent)
 
 
 def read_private(path: Path) -> bytes:
@@ -67,6 +67,15 @@ def check_private(path: Path) -> None:
     if stat.S_ISLNK(found.st_mode):
         raise _is_link(path)
     _refuse_others("file", path, found, "600")
+
+
+def sync_directory(path: Path) -> None:
+    """Bring the names in a directory to disk."""
+    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 @contextmanager
@@ -126,11 +135,3 @@ def _is_link(path: Path) -> VaultError:
 def _unusable(what: str, path: Path, error: OSError) -> VaultError:
     reason = (error.strerror or "cannot be used").lower()
     return VaultError(f"{what} {shown(path)} cannot be used: {reason}", "name a directory of your own with --dir")
-
-
-def _sync_directory(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)

@@ -1,6 +1,7 @@
 """The checks that every signed request passes, in the order of the contract:
 
-    identity known, timestamp, signature, nonce recorded, approved, enabled, allowlist, scope
+    agents:    identity known, timestamp, signature, nonce recorded, approved, enabled, project allowlist, scope
+    machines:  identity known, timestamp, signature, nonce recorded, approved, not expired, IP allowlist
 
 The nonce comes after the signature, so that a forged request cannot burn one, and before everything else, so that a
 refused request cannot be sent again either. Nonces live in the database: a restart does not open the window again.
@@ -18,7 +19,7 @@ from typing import Callable, NamedTuple, TypeVar
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from vault import agents, machines
+from vault import agents, ip_allowlist, machines
 from vault.calls import Agent, Caller, Machine, Match
 from vault.errors import Denied
 
@@ -59,11 +60,13 @@ class Signed(NamedTuple):
         return f"{self.method}:{self.path}:{self.timestamp}:{self.nonce}:{digest}".encode()
 
 
-def admit(db: sqlite3.Connection, signed: Signed, match: Match, now_ms: int) -> Caller:
+def admit(db: sqlite3.Connection, signed: Signed, match: Match, source_ip: str | None, now_ms: int) -> Caller:
     """Whoever may go on to the handler; Denied otherwise. Each kind of route looks its callers up in one table only."""
     if match.route.caller == "machine":
         machine = _authenticated(db, signed, machines.find, now_ms)
-        machines.check_state(db, machine, now_ms)
+        machines.check_state(machine, now_ms)
+        ip_allowlist.check(db, source_ip, machine.id)
+        machines.mark_seen(db, machine, now_ms)
         return machine
     agent = _authenticated(db, signed, agents.find, now_ms)
     _check_state(agent)

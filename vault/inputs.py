@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qsl
 
 from vault.errors import Refusal
 
@@ -17,6 +18,7 @@ Kind = Literal["text", "integer", "boolean", "texts", "object"]
 
 MAX_TEXT = 10_000  # characters, where the contract sets no limit: notes, descriptions, searches
 MAX_ITEMS = 1_000
+MAX_FORM_BYTES = 4_096  # a passphrase in percent-escapes
 MAX_DIGITS = 20  # longer integers fit no column, and Python converts them in quadratic time
 SAFE_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
@@ -63,7 +65,23 @@ PAGE = integer(1, 1_000_000)
 
 def read_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
     """The checked keys of a body; an empty body is an empty object."""
-    given = _parse_body(body, content_type) if body else {}
+    return _checked(_parse_body(body, content_type) if body else {}, fields)
+
+
+def read_form(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
+    """The checked fields of a form that a browser posted, all of them strings."""
+    if _media_type(content_type) != "application/x-www-form-urlencoded":
+        raise Refusal(400, "a form needs content-type application/x-www-form-urlencoded")
+    if len(body) > MAX_FORM_BYTES:
+        raise Refusal(413, f"a form has at most {MAX_FORM_BYTES} bytes")
+    try:
+        pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=len(fields))
+        return _checked(_once(pairs), fields)
+    except ValueError:  # covers bytes that are no UTF-8, too many fields and fields that come twice
+        raise Refusal(400, "the form cannot be read") from None
+
+
+def _checked(given: dict[str, Any], fields: Fields) -> dict[str, Any]:
     for key in given:
         if key not in fields:
             raise Refusal(400, _unknown(key, fields))
@@ -94,12 +112,16 @@ def something(given: Mapping[str, Any], fields: Fields) -> None:
 
 
 def _parse_body(body: bytes, content_type: str | None) -> dict[str, Any]:
-    if (content_type or "").partition(";")[0].strip().lower() != "application/json":
+    if _media_type(content_type) != "application/json":
         raise Refusal(400, "a body needs content-type application/json")
     try:
         return parse_object(body.decode())
     except ValueError:  # covers bad UTF-8 and bad JSON, whose messages quote the input
         raise Refusal(400, "the body is not a JSON object in UTF-8") from None
+
+
+def _media_type(content_type: str | None) -> str:
+    return (content_type or "").partition(";")[0].strip().lower()
 
 
 def _unknown(key: str, fields: Fields) -> str:

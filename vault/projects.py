@@ -29,6 +29,13 @@ CASCADE = {
     " WHERE s.project_id = ?",
     "rotationSchedules": "SELECT COUNT(*) FROM rotation_schedules r JOIN secrets s ON s.id = r.secret_id"
     " WHERE s.project_id = ?",
+    "policies": "SELECT COUNT(*) FROM policies WHERE project_id = ?",
+    "canaries": "SELECT COUNT(*) FROM secrets WHERE project_id = ? AND kind = 'canary'",
+    "teamPermissions": "SELECT COUNT(*) FROM project_members WHERE project_id = ?",
+    "machineMemberships": "SELECT COUNT(*) FROM project_machines WHERE project_id = ?",
+    "grants": "SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id WHERE s.project_id = ?",
+    "enrollmentTokens": "SELECT COUNT(*) FROM enrollment_projects WHERE project_id = ?",
+    "temporarySecrets": "SELECT COUNT(*) FROM temporary_secrets WHERE project_id = ?",
     "agentAllowlistEntries": "SELECT COUNT(*) FROM agent_projects WHERE project_id = ?",
 }
 
@@ -36,8 +43,6 @@ SELECT = """
 SELECT p.*, (SELECT COUNT(*) FROM secrets s WHERE s.project_id = p.id AND s.deleted_ms IS NULL) AS secret_count
 FROM projects p
 """
-
-OWNER_RIGHTS = ("machines.view", "machines.add", "machines.remove", "machines.configure")
 
 
 def require(call: Call, project_id: str) -> sqlite3.Row:
@@ -98,12 +103,6 @@ def delete(call: Call) -> object:
     return {**summary, "deleted": True, "cascade": counts}
 
 
-def permissions(call: Call) -> object:
-    """Who may do what in the project. Inferred: the contract names no shape; the owner can do everything."""
-    require(call, call.params["projectId"])
-    return [{"memberId": "owner", "email": None, "role": "owner", "permissions": OWNER_RIGHTS}]
-
-
 def _shown(row: sqlite3.Row) -> dict[str, object]:
     return {
         "id": row["id"],
@@ -126,6 +125,5 @@ ROUTES = (
     Route("POST", "/v1/ai/projects",                         "projects.write", create, CREATE_FIELDS, status=201),
     Route("POST", "/v1/ai/projects/{projectId}/update",      "projects.write", update, UPDATE_FIELDS),
     Route("POST", "/v1/ai/projects/{projectId}/delete",      "projects.write", delete, DELETE_FIELDS),
-    Route("GET",  "/v1/ai/projects/{projectId}/permissions", "projects.read",  permissions),
 )
 # fmt: on

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import ipaddress
+import resource
 import signal
 import socket
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -15,6 +18,7 @@ from starlette.types import ASGIApp
 from vault.app import create_app
 from vault.calls import Clock, wall_clock
 from vault.clockwork import Clockwork
+from vault.control import Control
 from vault.errors import VaultError
 from vault.files import locked, private_directory, shown
 from vault.store import Store
@@ -24,15 +28,34 @@ from vault.terminal import printable
 GRACE_S = 5  # for requests that run when the signal comes
 
 
-def serve(directory: Path, host: str, port: int, clock: Clock = wall_clock) -> None:
+class Place(NamedTuple):
+    """Where to serve: the address, and the URL that people use if it is another."""
+
+    host: str = "127.0.0.1"
+    port: int = 0
+    public_url: str | None = None
+
+
+def serve(directory: Path, place: Place, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
     """Serve until SIGINT or SIGTERM; prints the URL, and nothing else, on standard output."""
+    # Keys are in memory from here on: a crash must not leave that memory in a file.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    with sole(directory), Store(directory, passphrase, sole=True) as store, _listen(place) as listener:
+        _warn_if_reachable(listener)
+        _advise_if_sealed(store)
+        app = create_app(store, clock=clock, public_url=place.public_url)
+        with Control(store, clock, _url(listener)), Clockwork(store, clock, JOBS):
+            _run(configured(app), listener)
+
+
+@contextlib.contextmanager
+def sole(directory: Path) -> Iterator[None]:
+    """Keep every server out, and be refused while there is one."""
     private_directory(directory)
     with locked(directory / "server.lock", wait=False) as alone:
         if not alone:
             raise VaultError(f"another server has {shown(directory)} open", "stop it, or name another --dir")
-        with Store(directory) as store, _listen(host, port) as listener, Clockwork(store, clock, JOBS):
-            _warn_if_reachable(listener)
-            _run(configured(create_app(store, clock=clock)), listener)
+        yield
 
 
 class _Server(uvicorn.Server):
@@ -69,10 +92,12 @@ def _run(config: uvicorn.Config, listener: socket.socket) -> None:
     server.run(sockets=[listener])
 
 
-def _listen(host: str, port: int) -> socket.socket:
+def _listen(place: Place) -> socket.socket:
+    host, port = place.host, place.port
     try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, socket.SOCK_STREAM)
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # With the protocol named, asyncio turns Nagle's algorithm off: else answers on kept connections take 40 ms.
+        listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise _no_address(host, port, error) from None
     with contextlib.ExitStack() as opened:
@@ -102,6 +127,11 @@ def _warn_if_reachable(listener: socket.socket) -> None:
             sep="\n",
             file=sys.stderr,
         )
+
+
+def _advise_if_sealed(store: Store) -> None:
+    if store.sealed:
+        print("hint: the vault is sealed until: python -m vault unseal --dir DIR", file=sys.stderr, flush=True)
 
 
 def _url(listener: socket.socket) -> str:

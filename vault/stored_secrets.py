@@ -42,6 +42,8 @@ CREATE TABLE IF NOT EXISTS secret_versions (
 """
 
 TRASH_MS = 30 * 24 * 3600 * 1000
+# No punctuation: a canary goes where people look for keys, and should survive a copy into a configuration file.
+CANARY_RECIPE = Recipe(length=64, charset="alphanumeric")
 
 SELECT = """
 SELECT s.*, p.wrapped_key AS wrapped_project_key,
@@ -114,6 +116,14 @@ def rotated(db: sqlite3.Connection, keys: Keyring, secret: sqlite3.Row, recipe: 
     check_fields(recipe.fields, names)
     kept = json.loads(plaintext(db, keys, secret, secret["version"])) if recipe.fields else {}
     return add_version(db, keys, secret, fresh(recipe, names, kept), origin="rotate", now_ms=now_ms)
+
+
+def recipe_of(db: sqlite3.Connection, secret: sqlite3.Row) -> Recipe:
+    """How the vault makes the next value where nobody says otherwise."""
+    if secret["kind"] == "canary":
+        return CANARY_RECIPE
+    row = db.execute("SELECT * FROM rotation_schedules WHERE secret_id = ?", (secret["id"],)).fetchone()
+    return stored_recipe(row) if row else Recipe()
 
 
 def metadata(secret: sqlite3.Row) -> dict[str, object]:
@@ -199,7 +209,9 @@ def update_note(call: Call) -> object:
 def rotate(call: Call) -> object:
     """Have the vault make the next value; a scheduled secret follows its schedule where the body says nothing."""
     secret = _require(call)
-    version = rotated(call.db, call.keys, secret, _recipe(call.db, secret).changed(call.body), call.now_ms)
+    if secret["kind"] == "canary" and call.body:
+        raise Refusal(409, "the secret is a canary: its value belongs to the vault")
+    version = rotated(call.db, call.keys, secret, recipe_of(call.db, secret).changed(call.body), call.now_ms)
     _note(call, "secret_rotate", secret["id"], secret["project_id"], f"rotated, now version {version}")
     return {"id": secret["id"], "version": version}
 
@@ -229,11 +241,6 @@ def _require(call: Call) -> sqlite3.Row:
     if secret["project_id"] != project["id"]:
         raise Refusal(404, "no such secret")
     return secret
-
-
-def _recipe(db: sqlite3.Connection, secret: sqlite3.Row) -> Recipe:
-    row = db.execute("SELECT * FROM rotation_schedules WHERE secret_id = ?", (secret["id"],)).fetchone()
-    return stored_recipe(row) if row else Recipe()
 
 
 def stored_recipe(schedule: sqlite3.Row) -> Recipe:

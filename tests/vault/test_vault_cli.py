@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,7 +10,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.harness import START_MS, Agent, Vault
+from vault import commands_audit
+from vault.calls import wall_clock
 from vault.cli import main
+from vault.control import Control
 from vault.terminal import printable
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
@@ -121,6 +125,142 @@ def test_a_wrong_command_line_is_status_2(owner: Owner, arguments: list[str]) ->
     assert (status, out) == (2, "")
     assert err.startswith("vault: error: ")
     assert err.splitlines()[1].startswith("hint: python -m vault ")
+
+
+def test_a_mistyped_directory_makes_no_vault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for command in ("agents", "machines", "audit", "status", "team", "tickets", "rekey", "unseal"):
+        status, out, err = Owner(tmp_path / "typo", capsys)(command)
+        assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: there is no vault in {tmp_path / 'typo'}")
+    assert not (tmp_path / "typo" / "vault.db").exists()
+
+
+def test_a_machine_is_made_listed_approved_by_its_id_and_revoked(vault: Vault, owner: Owner, tmp_path: Path) -> None:
+    assert owner("machines")[2].startswith("hint: no machines yet")
+    home = tmp_path / "home"
+    line = ["--name", "ci", "--home", str(home), "--json"]
+    assert owner("machine-bootstrap", *line)[2].startswith("vault: error: no server runs")
+    status, out, err = owner("machine-bootstrap", *line, "--url", "http://localhost:8300")
+    made = json.loads(out)
+    directory = home / "vaults" / vault.store.vault_id
+    known = {"machineId": made["machineId"], "name": "ci"}
+    assert (status, made) == (0, {**known, "kind": "standard", "directory": str(directory)})
+    assert err == "hint: the machine is pending until: python -m vault approve ID --dir DIR\n"
+    assert json.loads((directory / "identity.json").read_text())["machineId"] == made["machineId"]
+    assert [row["state"] for row in json.loads(owner("machines", "--json")[1])] == ["pending"]
+    assert owner("disable", made["machineId"])[2].startswith("vault: error: a machine has no such switch")
+    assert json.loads(owner("approve", made["machineId"], "--json")[1]) == {**known, "state": "approved"}
+    header, row = owner("machines")[1].splitlines()
+    assert header.split() == ["ID", "NAME", "KIND", "STATE", "HOSTNAME", "LAST", "SEEN"]
+    assert row.split()[:4] == [made["machineId"], "ci", "standard", "approved"]
+    assert owner("revoke", made["machineId"])[:2] == (0, f"revoked ci ({made['machineId']})\n")
+    assert json.loads(owner("machines", "--json")[1]) == []
+
+
+def test_a_machine_takes_its_url_from_the_running_server(vault: Vault, owner: Owner, tmp_path: Path) -> None:
+    with Control(vault.store, vault.clock, "http://127.0.0.1:8301"):
+        line = ["--name", "ci", "--temp", "--home", str(tmp_path / "home"), "--json"]
+        made = json.loads(owner("machine-bootstrap", *line)[1])
+    identity = json.loads((Path(made["directory"]) / "identity.json").read_text())
+    assert (made["kind"], identity["apiUrl"]) == ("temp", "http://localhost:8301")
+
+
+def test_invitations_are_accepted_and_declined_on_behalf_of_the_invitee(
+    vault: Vault, owner: Owner, agent: Agent
+) -> None:
+    assert owner("team")[2].startswith("hint: no invitations yet")
+    vault.clock.now_ms = wall_clock()  # as the commands have it: an invitation lasts seven days
+    ids = [
+        agent.post("/v1/ai/team/invites", {"email": f"{name}@example.com"})["inviteId"] for name in ("anna", "bo", "cy")
+    ]
+    status, out, _ = owner("accept-invite", ids[0], "--json")
+    assert (status, json.loads(out)["email"]) == (0, "anna@example.com")
+    assert owner("decline-invite", ids[1])[:2] == (0, "bo@example.com has declined\n")
+    assert owner("accept-invite", ids[1])[2].startswith("vault: error: the invitation is declined\n")
+    states = {row["email"]: row["state"] for row in json.loads(owner("team", "--json")[1])}
+    assert states == {"anna@example.com": "accepted", "bo@example.com": "declined", "cy@example.com": "pending"}
+    assert [row["email"] for row in agent.get("/v1/ai/team")["members"]] == ["anna@example.com"]
+    assert len(owner("team")[1].splitlines()) == 4
+    assert owner("owner-email", "Me@Example.com")[:2] == (0, "the owner is me@example.com\n")
+    assert agent.send("POST", "/v1/ai/team/invites", {"email": "me@example.com"}).status == 409
+
+
+def test_the_staff_reads_a_ticket_and_replies_with_a_file(
+    vault: Vault, owner: Owner, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert owner("tickets")[2] == "hint: no tickets wait\n"
+    category = agent.get("/v1/ai/ticket-categories")[0]["id"]
+    ticket = {"categoryId": category, "priority": "low", "title": "a\x1b[2J", "body": "first\nsecond \u202e"}
+    ticket_id = agent.post("/v1/ai/tickets", ticket)["id"]
+    assert "\x1b" not in owner("tickets")[1]
+    assert [row["id"] for row in json.loads(owner("tickets", "--json")[1])] == [ticket_id]
+    assert owner("ticket", ticket_id)[1].splitlines()[1:] == ["first", "second \ufffd"]
+    (tmp_path / "log.txt").write_bytes(b"look")
+    monkeypatch.setattr("sys.stdin", io.StringIO("Try again.\nThen tell us.\n"))
+    status, out, err = owner("reply", ticket_id, "--attach", str(tmp_path / "log.txt"), "--status", "resolved")
+    assert (status, out, err) == (0, f"replied to {ticket_id}, now resolved\n", "")
+    said = json.loads(owner("ticket", ticket_id, "--json")[1])[1]
+    file = said["attachments"][0]
+    assert (said["author"], said["body"]) == ("staff", "Try again.\nThen tell us.")
+    assert (file["name"], file["contentType"], file["sizeBytes"]) == ("log.txt", "text/plain", 4)
+    assert agent.send("GET", f"/v1/ai/tickets/attachments/{file['id']}").raw == b"look"
+    assert agent.get(f"/v1/ai/tickets/{ticket_id}")["status"] == "resolved"
+    monkeypatch.setattr("sys.stdin", io.StringIO("x" * 20_000))
+    assert owner("reply", ticket_id)[2].startswith("vault: error: the reply must have 1 to 10000 characters")
+    missing = owner("reply", ticket_id, "--attach", str(tmp_path / "nothing"))[2]
+    assert missing.startswith(f"vault: error: file {tmp_path / 'nothing'} cannot be read: no such file")
+
+
+def test_audit_shows_the_last_entries_that_pass_the_filters(vault: Vault, owner: Owner, agent: Agent) -> None:
+    project_id = agent.project("Payments")
+    agent.secret(project_id, "x")
+    agent.project("Other")
+    every = json.loads(owner("audit", "--json")[1])
+    assert [row["action"] for row in every][-3:] == ["project_create", "secret_create", "project_create"]
+    assert every[-1]["aiAgentId"] == agent.id
+    assert [row["id"] for row in json.loads(owner("audit", "--limit", "2", "--json")[1])] == [
+        row["id"] for row in every[-2:]
+    ]
+    for options, count in (
+        (["--action", "project_create"], 2),
+        (["--project", project_id], 2),
+        (["--search", "PAYMENTS"], 1),
+        (["--severity", "critical"], 0),
+        (["--severity", "low", "--project", project_id, "--action", "secret_create"], 1),
+    ):
+        assert len(json.loads(owner("audit", *options, "--json")[1])) == count
+    header, *rows = owner("audit", "--action", "project_create")[1].splitlines()
+    assert header.split() == ["TIME", "SEVERITY", "ACTION", "ACTOR", "DETAIL"]
+    assert rows[0].split()[:3] == ["2026-01-01", "00:00:00Z", "low"]
+    assert owner("audit", "--limit", "0")[0] == owner("audit", "--action", "magic")[0] == 2
+
+
+def test_following_prints_each_new_entry_once(
+    vault: Vault, owner: Owner, agent: Agent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = ["second", "third"]
+
+    def wait() -> bool:
+        if names:
+            agent.project(names.pop(0))
+            return True
+        return False
+
+    agent.project("first")
+    monkeypatch.setattr(commands_audit, "_wait", wait)
+    status, out, _ = owner("audit", "--follow", "--json", "--action", "project_create")
+    assert status == 0
+    details = [json.loads(line)["detail"].rpartition(" ")[2] for line in out.splitlines()]
+    assert details == ["first", "second", "third"]
+
+
+def test_a_follower_that_is_interrupted_ends_quietly(
+    vault: Vault, owner: Owner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt() -> bool:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands_audit, "_wait", interrupt)
+    assert owner("audit", "--follow") == (130, "", "")
 
 
 def test_a_directory_that_cannot_be_used_is_an_error_without_a_traceback(

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,11 +13,12 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import ALL, ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
-from vault import agents
+from tests.vault.harness import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
+from vault import server
 from vault.calls import wall_clock
 from vault.errors import VaultError
-from vault.store import SCHEMA_VERSION, Store
+from vault.migrations import SCHEMA_VERSION
+from vault.store import Store
 
 
 @pytest.fixture
@@ -177,6 +178,12 @@ def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
     assert served.end()[0] == 0
 
 
+def test_answers_on_a_kept_connection_are_not_held_back() -> None:
+    """asyncio turns Nagle's algorithm off for sockets that say they are TCP; with it, each answer takes 40 ms."""
+    with server._listen(server.Place()) as listener:
+        assert listener.proto == socket.IPPROTO_TCP
+
+
 def test_listening_for_other_machines_comes_with_a_warning(tmp_path: Path) -> None:
     status, _, err = Spawned(tmp_path / "vault", "--host", "0.0.0.0").end()  # noqa: S104
     assert status == 0
@@ -193,40 +200,6 @@ def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     owner(tmp_path / "vault", "disable", agent.id)
     assert agent.send("GET", "/v1/ai/projects").error == "Agent is disabled"
     assert served.end() == (0, "", "")
-
-
-def test_kill_9_loses_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    served, acknowledged, enough = Spawned(tmp_path / "vault"), [], threading.Event()
-    with Store(tmp_path / "vault") as store, store.transaction() as db:
-        tokens = [agents.issue_token(db, wall_clock(), ALL, None, None) for _ in range(4)]
-    writers = [registered(served.port, token) for token in tokens]
-    with Store(tmp_path / "vault") as store, store.transaction() as db:
-        for writer in writers:
-            agents.approve(db, wall_clock(), writer.id)
-
-    def write(writer: Agent) -> None:
-        try:
-            while True:
-                acknowledged.append(writer.project())
-                if len(acknowledged) >= 200:
-                    enough.set()
-        except (OSError, http.client.HTTPException):
-            return  # the server is gone, as it should be
-
-    threads = [threading.Thread(target=write, args=(writer,)) for writer in writers]
-    for thread in threads:
-        thread.start()
-    enough.wait(30)
-    assert served.end(signal.SIGKILL)[0] == -signal.SIGKILL
-    for thread in threads:
-        thread.join()
-    assert len(acknowledged) >= 200
-    with Store(tmp_path / "vault") as store, store.transaction() as db:
-        kept = {row["id"] for row in db.execute("SELECT id FROM projects")}
-        audited = db.execute("SELECT COUNT(*) FROM audit WHERE action = 'project_create'").fetchone()[0]
-        assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
-    assert set(acknowledged) <= kept
-    assert audited == len(kept)
 
 
 def test_fifty_signed_clients_at_once_see_no_error(vault: Vault) -> None:

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
-from tests.vault.harness import Agent, Reply, Vault, disk, encoded
+from tests.vault.harness import ROOT, START_MS, Agent, Reply, Spawned, Vault, disk, encoded
+from tests.vault.receiver import Receiver
+from vault import backup, control
+from vault.control import Control
 from vault.crypto import Envelope
+from vault.errors import VaultError
+from vault.store import Store
 from vault.surface import ROUTES
+from vault.webhooks import deliver_due
 
 MARK = "MARKED-value-9d1c"
 
@@ -30,6 +41,8 @@ class Listening:
 def drive_values(agent: Listening, project_id: str) -> list[str]:
     """Every way in which a value gets in, right and wrong; answers the ids of the secrets."""
     base, dynamic = f"/v1/ai/projects/{project_id}/secrets", "/v1/ai/dynamic-secrets"
+    shared = f"/v1/ai/projects/{project_id}/temporary-secrets"
+    agent.send("POST", shared, {"name": "shared", "value": MARK, "expiresInSeconds": 60})
     pair = json.dumps({"user": MARK, "pass": MARK})
     plain = agent.send("POST", base, {"name": "plain", "value": MARK}).json["id"]
     double = agent.send("POST", base, {"name": "two", "value": pair, "fieldNames": ["user", "pass"]}).json["id"]
@@ -42,6 +55,10 @@ def drive_values(agent: Listening, project_id: str) -> list[str]:
     agent.send("POST", f"{base}/{double}/rotate", {"fields": ["pass"]})
     agent.send("POST", f"{base}/{made}/rotate", {})
     wrong = [
+        (shared, {"name": "x", "value": MARK, "expiresInSeconds": 1}),
+        (shared, {"name": "x", "value": MARK, "expiresInSeconds": 60, "generateRandom": True}),
+        (shared, {"name": "x", "value": MARK * 10_000, "expiresInSeconds": 60}),
+        (shared, {"name": "x", "value": MARK + "\0", "expiresInSeconds": 60}),
         (base, {"name": "x", "value": [MARK]}),
         (base, {"name": "x", "value": MARK * 1000}),
         (base, {"name": "x", "value": MARK, "fieldNames": ["a"]}),
@@ -84,6 +101,30 @@ def test_no_answer_log_or_byte_on_disk_holds_a_value(
         assert secret not in output
 
 
+def test_what_a_call_mints_is_told_once_and_never_written_down(
+    vault: Vault, agent: Agent, capfd: pytest.CaptureFixture[str]
+) -> None:
+    listening, project_id = Listening(agent), agent.project()
+    with Receiver() as receiver:
+        body = {"url": f"http://127.0.0.1:{receiver.port}/", "actions": ["temporary_secret_create", "webhook_update"]}
+        hook = agent.post("/v1/ai/webhooks", body)
+        share = {"name": "x", "value": MARK, "expiresInSeconds": 60}
+        link = agent.post(f"/v1/ai/projects/{project_id}/temporary-secrets", share)
+        receiver.statuses = [500]
+        deliver_due(vault.store, START_MS)
+        listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/update", {"enabled": True})
+        listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/test")
+        deliver_due(vault.store, START_MS)
+    for route in ROUTES:
+        path = route.path.replace("{projectId}", project_id).replace("{webhookId}", hook["id"])
+        listening.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))
+    sent = b"".join(received.body + repr(received.headers).encode() for received in receiver.received)
+    assert len(receiver.received) == 4
+    seen = listening.heard + sent + disk(vault.directory) + "".join(capfd.readouterr()).encode()
+    minted = [hook["signingSecret"], link["token"], link["passphrase"], link["passphrase"].replace("-", ""), MARK]
+    assert [secret for secret in minted if secret.encode() in seen] == []
+
+
 def test_the_keys_between_root_and_value_are_never_on_disk_in_the_clear(vault: Vault, agent: Agent) -> None:
     agent.secret(agent.project(), MARK)
     keyring = vault.store.keys
@@ -92,3 +133,94 @@ def test_the_keys_between_root_and_value_are_never_on_disk_in_the_clear(vault: V
     project_key = keyring._project_key(Envelope(row["id"], row["wrapped_key"], "", 0))
     assert len(project_key) == 32
     assert project_key not in disk(vault.directory)
+
+
+def test_what_was_deleted_is_overwritten_and_not_only_unlinked(vault: Vault, agent: Agent) -> None:
+    project_id = agent.project()
+    for _ in range(20):
+        agent.secret(project_id, "v" * 500)
+    with vault.store.transaction() as db:
+        blobs = [bytes(row["ciphertext"]) for row in db.execute("SELECT ciphertext FROM secret_versions")]
+    assert all(blob in disk(vault.directory) for blob in blobs)
+    agent.post(f"/v1/ai/projects/{project_id}/delete", {"confirmName": "Demo"})
+    vault.close()
+    assert [blob for blob in blobs if blob in disk(vault.directory)] == []
+    vault.open()
+
+
+WORDS = ("MARKED words of the first kind", "MARKED words of the second kind", "MARKED words for a backup")
+
+
+def keys_of(store: Store) -> list[bytes]:
+    """The root key and the project keys, as bytes and as hex."""
+    with store.transaction() as db:
+        rows = db.execute("SELECT id, wrapped_key FROM projects").fetchall()
+    keys = [store.keys._root_key, *(store.keys.unwrap(f"project-key:{row[0]}", row[1]) for row in rows)]
+    return [*keys, *(key.hex().encode() for key in keys)]
+
+
+def control_answer(directory: Path, request: object) -> bytes:
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(directory / control.NAME))
+        connection.sendall(json.dumps(request).encode() + b"\n")
+        return connection.makefile("rb").readline()
+
+
+def test_neither_value_nor_key_nor_passphrase_is_anywhere_across_rekey_seal_unseal_and_backup(
+    vault: Vault, agent: Agent, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    ids = drive_values(Listening(agent), agent.project())
+    store, secrets, seen = vault.store, [MARK.encode(), *(word.encode() for word in WORDS)], b""
+    secrets += keys_of(store)  # of the key file, which the passphrase is about to replace
+    assert store.keys._root_key.hex().encode() in disk(vault.directory)
+
+    def look() -> None:
+        secrets.extend(keys_of(store))
+        found = [secret for secret in secrets if secret in disk(vault.directory) + seen]
+        assert found == []
+
+    backup.backup(store, tmp_path / "first", START_MS, WORDS[2])
+    for words in WORDS[:2]:
+        store.rekey(START_MS, words)
+        look()
+        with Control(store, vault.clock, "http://here"):
+            for request in (
+                {"command": "status"},
+                {"command": "seal"},
+                {"command": "unseal", "passphrase": WORDS[2]},
+                {"command": "unseal", "passphrase": words},
+                {"command": words, "passphrase": words},
+                {"command": "unseal", "passphrase": [words]},
+                words,
+            ):
+                seen += control_answer(vault.directory, request)
+        look()
+    backup.backup(store, tmp_path / "second", START_MS, None)
+    for wrong in (WORDS[2], WORDS[0]):
+        with pytest.raises(VaultError) as caught:
+            store.unseal(START_MS, wrong)
+        seen += repr(caught.value).encode() + caught.value.hint.encode()
+    seen += (tmp_path / "first").read_bytes() + (tmp_path / "second").read_bytes()
+    seen += "".join(capfd.readouterr()).encode()
+    look()
+    assert MARK in vault.value(ids[0])
+
+
+def test_a_server_that_dies_leaves_no_passphrase_and_no_key_behind(tmp_path: Path) -> None:
+    directory, words = tmp_path / "vault", WORDS[0]
+    with Store(directory, words) as store:
+        secrets = [words.encode(), *keys_of(store)]
+    served = Spawned(directory)
+    line = [sys.executable, "-m", "vault", "unseal", "--dir", str(directory), "--passphrase-file", "-"]
+    done = subprocess.run(line, cwd=ROOT, input=words + "\n", capture_output=True, text=True, timeout=60, check=True)
+    process = Path(f"/proc/{served.process.pid}")
+    known = b"".join((process / name).read_bytes() for name in ("cmdline", "environ")) if process.exists() else b""
+    status, out, err = served.end(signal.SIGABRT)
+    assert status == -signal.SIGABRT
+    seen = disk_of_files(directory) + known + "".join([done.stdout, done.stderr, out, err]).encode()
+    assert [secret for secret in secrets if secret in seen] == []
+
+
+def disk_of_files(directory: Path) -> bytes:
+    """Every byte of the directory's files; a killed server leaves its socket, which has none."""
+    return b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from tests.vault.harness import START_MS, Agent, FakeClock, Vault
+from vault import projects
 
 PROJECTS = "/v1/ai/projects"
 
@@ -44,6 +45,7 @@ def filled(vault: Vault, agent: Agent) -> str:
 
 
 CASCADE = {
+    **dict.fromkeys(projects.CASCADE, 0),
     "secrets": 2,
     "secretsInTrash": 1,
     "secretVersions": 4,
