@@ -309,6 +309,32 @@ CLIENTS: dict[str, tuple[Callable[[Entries], str], str]] = {
 }
 
 # ---------------------------------------------------------------------------------------------------------------------
+# version
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def command_version(options: argparse.Namespace) -> int:
+    """Prints the version, and where it was asked for also what a report of a fault should hold."""
+    print(f"sikkerkey-mcp {mcp.VERSION}")
+    if options.verbose:
+        for key, value in loaded().items():
+            print(f"{key}: {clean(value, 1_000)}")
+    return 0
+
+
+def loaded() -> dict[str, str]:
+    """Python, and how the archive loaded its parts; outside an archive, where the module lies."""
+    python = f"{sys.implementation.name} {sys.version.split()[0]}, {sys.executable}"
+    try:
+        from cryptography import __version__ as cryptography  # in the archive this also loads the native library
+    except ImportError as error:
+        cryptography = f"unusable: {error}"
+    runtime = sys.modules.get("sikkerkey_runtime")
+    ways: dict[str, str] = runtime.report() if runtime else {"module": os.path.abspath(mcp.__file__)}
+    return {**ways, "cryptography": cryptography, "python": python}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # parsing
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -318,7 +344,8 @@ def parser() -> argparse.ArgumentParser:
     root = argparse.ArgumentParser(
         prog="sikkerkey-mcp", description="MCP server that manages a SikkerKey vault and cannot read its secrets."
     )
-    root.add_argument("--version", action="version", version=f"sikkerkey-mcp {mcp.VERSION}")
+    root.add_argument("--version", action="store_true", help="print the version and exit")
+    root.add_argument("--verbose", action="store_true", help="with --version: what runs here, and how it was loaded")
     commands = root.add_subparsers(metavar="COMMAND")
     serve = _command(commands, "serve", _serve, "serve MCP on stdin and stdout (the default)")
     install = _command(commands, "install", command_install, "register this computer as a new agent")
@@ -352,6 +379,8 @@ def run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
     options = parser().parse_args(arguments)
+    if options.version:
+        return command_version(options)
     if not hasattr(options, "run"):
         return mcp.command_serve("")
     result: int = options.run(options)

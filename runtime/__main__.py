@@ -4,6 +4,8 @@ Python 2.7 and 3.6 must be able to parse this file, so that they say what is wro
 """
 import sys
 
+from sikkerkey_archive import PROGRAM
+
 NEEDED = "64-bit CPython 3.9.2 or newer, with the GIL, is needed"
 REMEDY = "start this file with such a python3 (python.org, or your system's packages)"
 
@@ -26,7 +28,8 @@ def found():
 
 wrong = found()
 if wrong:
-    sys.stderr.write("sikkerkey-mcp: error: %s at %s was found, but %s: %s\n" % (wrong, sys.executable, NEEDED, REMEDY))
+    told = (PROGRAM, wrong, sys.executable, NEEDED, REMEDY)
+    sys.stderr.write("%s: error: %s at %s was found, but %s: %s\n" % told)
     sys.exit(1)
 
 import sikkerkey_runtime

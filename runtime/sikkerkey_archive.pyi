@@ -1,10 +1,16 @@
 """What build_zipapp.py writes into the archive about itself; in the archive, sikkerkey_archive.py."""
 
+# The program's name, and the module whose main() it is.
+PROGRAM: str
+MAIN: str
 # sha256 over every other member.
 BUILD: str
 # Top-level modules and packages that the archive holds.
 MODULES: tuple[str, ...]
-# Platform -> (name in the cache, offset in the archive, bytes there (raw deflate), bytes unpacked, sha256 unpacked).
-LIBRARIES: dict[str, tuple[str, int, int, int, str]]
-# Everything but the libraries lies from this offset to the end of the archive.
-COMMON: int
+# Module -> member: those whose bytecode is kept in the cache.
+COMPILED: dict[str, str]
+# Platform -> the directory of cryptography's Python files, and its native library followed by those that it needs
+# beside it: (name in the cache, offset in the archive, bytes there (raw deflate), bytes unpacked, sha256 unpacked).
+LIBRARIES: dict[str, tuple[str, tuple[tuple[str, int, int, int, str], ...]]]
+# Offset and length of the inner archive, modules.zip, which holds what can be imported.
+MODULES_AT: tuple[int, int]

@@ -4,23 +4,28 @@ What a running server may still import is read at its start, because people repl
 `cp`, which writes into the very file that is open. The library (14 MB unpacked) is not loaded or unpacked before
 `import cryptography`: a server that only lists its tools never needs it.
 
-This module is imported at every start, so what only the library needs (hashlib, zlib, ctypes) is imported where it is
-used.
+Nearly everything lies in one member, an archive in the archive. Python reads the outer directory row by row at each
+start, and 300 rows would take as long as the interpreter itself; the inner one is read when a module is asked for that
+has no bytecode in the cache.
+
+This module is run at every start, so what only the library needs (hashlib, zlib, ctypes) is imported where it is used.
 """
 
 from __future__ import annotations
 
+import marshal
 import os
 import sys
 import time
 from _thread import allocate_lock, start_new_thread
+from binascii import crc32
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from importlib.util import module_from_spec
-from io import BufferedReader
+from io import BufferedReader, BytesIO
 from types import CodeType, ModuleType, SimpleNamespace
 
 import sikkerkey_runtime as runtime
-from sikkerkey_archive import COMMON, LIBRARIES, MODULES
+from sikkerkey_archive import BUILD, COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT, PROGRAM
 
 RUST = "cryptography.hazmat.bindings._rust"
 # Several archives and several Pythons may take turns on one machine; more than this many of each kind are old.
@@ -29,11 +34,62 @@ KEPT = 4
 ABANDONED = 3600.0
 
 
-def install(platform: str, codes: dict[str, CodeType], report: dict[str, str]) -> None:
-    """Serve the archive's modules before any other place, from now on without its file."""
-    path = os.path.abspath(runtime.ARCHIVE)
-    sys.meta_path.insert(0, Finder(path, Library(path, platform, report), codes))
+def start(codes: dict[str, CodeType], report: dict[str, str]) -> int:
+    """Run the program, whose bytecode is in `codes` unless it has yet to be made; its exit status."""
+    path, platform = os.path.abspath(runtime.ARCHIVE), platform_name()
+    report.update(archive=path, build=BUILD, platform=platform)
+    if platform not in LIBRARIES:
+        sys.stderr.write(refusal(platform))
+        return 1
+    finder = Finder(path, Library(path, platform, report), codes)
+    # Before any other place, and from now on without the archive's file.
+    sys.meta_path.insert(0, finder)
     sys.path[:] = [place for place in sys.path if place != runtime.ARCHIVE]
+    if len(codes) < len(COMPILED):
+        codes.update(finder.compile_all())
+        keep_bytecode(codes, report)
+    __import__(MAIN)
+    status: int = sys.modules[MAIN].main()
+    return status
+
+
+def keep_bytecode(codes: dict[str, CodeType], report: dict[str, str]) -> None:
+    """Takes 1 ms, and whatever PYTHONDONTWRITEBYTECODE says: that is about files beside a user's sources."""
+    data = marshal.dumps(codes)
+    try:
+        publish(runtime.bytecode_name(), crc32(data).to_bytes(4, "big") + data)
+    except OSError as error:
+        report["bytecode"] = f"compiled at each start: {error}"
+
+
+# -- the platform ----------------------------------------------------------------------------------------------------
+
+
+def platform_name() -> str:
+    """This platform in the words of the archive, such as linux-x86_64, linux-musl-aarch64, macos-arm64."""
+    if os.name == "nt":
+        # The Python's own architecture, not the machine's: an amd64 Python runs on Windows for ARM.
+        return "windows-amd64" if "(AMD64)" in sys.version else "windows-arm64"
+    machine = os.uname().machine
+    if sys.platform != "linux":
+        return f"{'macos' if sys.platform == 'darwin' else sys.platform}-{machine}"
+    return f"linux-{machine}" if has_glibc() else f"linux-musl-{machine}"
+
+
+def has_glibc() -> bool:
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (ValueError, OSError):
+        return False
+
+
+def refusal(platform: str) -> str:
+    """One sentence: what was found, what is needed, what to do."""
+    advice = "use the archive for this platform, or one of those machines"
+    if platform == "windows-arm64" and "windows-amd64" in LIBRARIES:
+        advice = "start this file with an amd64 Python, which Windows runs on this machine too"
+    needed = ", ".join(sorted(LIBRARIES))
+    return f"{PROGRAM}: error: this Python is for {platform}, but the archive is for {needed}: {advice}\n"
 
 
 # -- modules ---------------------------------------------------------------------------------------------------------
@@ -44,18 +100,21 @@ class Finder:
 
     def __init__(self, path: str, library: Library, codes: dict[str, CodeType]) -> None:
         self.path, self.library, self.codes = path, library, codes
+        # Intel macOS has an older cryptography than the others, and the two do not mix.
+        self.places = {"cryptography": library.python + "/"}
         self.members: dict[str, tuple[int, int, int]] = {}
+        offset, length = MODULES_AT
         with open(path, "rb") as file:
-            file.seek(COMMON)
-            self.common = file.read()
+            file.seek(offset)
+            self.modules = file.read(length)
 
     def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
         top = name.partition(".")[0]
         if top not in MODULES or (top == "cryptography" and not self.library.is_usable()):
             return None
         if name == RUST:
-            return ModuleSpec(name, self.library, origin=self.library.name)  # type: ignore[arg-type]  # as Finder
-        base = name.replace(".", "/")
+            return ModuleSpec(name, self.library, origin=self.library.files[0].name)  # type: ignore[arg-type]  # as Finder
+        base = self.places.get(top, "") + name.replace(".", "/")
         for member, package in ((f"{base}.py", False), (f"{base}/__init__.py", True)):
             if self.has(member):
                 return self.spec(name, member, package)
@@ -80,6 +139,30 @@ class Finder:
         if name == "cryptography":
             self_test()
 
+    def get_resource_reader(self, name: str) -> Resources:
+        return Resources(self, name)
+
+    @property
+    def archive(self) -> object:
+        """importlib.resources.files asks for this on Python 3.9, and for no reader: a path that zipfile can open."""
+        from zipfile import ZipFile
+
+        path = self.path
+
+        class Archive(ZipFile):
+            def __fspath__(self) -> str:
+                return path
+
+        return Archive(BytesIO(self.modules))
+
+    def compile_all(self) -> dict[str, CodeType]:
+        """Under names without the archive's path, because the same bytecode serves wherever the file is moved."""
+        return {
+            name: compile(self.member(member), f"{PROGRAM}.pyz/{member}", "exec", 0, True)
+            for name, member in COMPILED.items()
+            if name not in self.codes
+        }
+
     def get_code(self, name: str) -> CodeType:
         code: CodeType = compile(self.get_source(name), self.get_filename(name), "exec", dont_inherit=True)
         return code
@@ -96,31 +179,62 @@ class Finder:
     def get_data(self, path: str) -> bytes:
         """A member's bytes; path as zipimport has it, the archive's own path first."""
         member = path[len(self.path) + 1 :].replace(os.sep, "/")
-        if not path.startswith(self.path + os.sep) or not self.has(member):
+        if not path.startswith(self.path + os.sep):
             raise FileNotFoundError(f"{path} is not in the archive")
-        offset, length, method = self.members[member]
-        # The local header's variable part is 26 bytes in: the lengths of the name and of an extra field.
-        start = offset + 30 + number(self.common, offset + 26, 2) + number(self.common, offset + 28, 2)
-        data = self.common[start : start + length]
-        return inflate(data) if method else data
+        return self.member(member)
 
     def has(self, member: str) -> bool:
-        self.members = self.members or members(self.common)
+        self.members = self.members or members(self.modules)
         return member in self.members
+
+    def member(self, member: str) -> bytes:
+        if not self.has(member):
+            raise FileNotFoundError(f"{member} is not in the archive")
+        offset, length, method = self.members[member]
+        # The local header's variable part is 26 bytes in: the lengths of the name and of an extra field.
+        start = offset + 30 + number(self.modules, offset + 26, 2) + number(self.modules, offset + 28, 2)
+        data = self.modules[start : start + length]
+        return inflate(data) if method else data
+
+
+class Resources:
+    """A package's data files for importlib.resources, which is how zoneinfo reads tzdata."""
+
+    def __init__(self, finder: Finder, package: str) -> None:
+        self.finder, self.place = finder, package.replace(".", "/") + "/"
+
+    def files(self) -> object:
+        from zipfile import Path, ZipFile
+
+        return Path(ZipFile(BytesIO(self.finder.modules)), self.place)
+
+    def open_resource(self, name: str) -> BytesIO:
+        return BytesIO(self.finder.member(self.place + name))
+
+    def resource_path(self, name: str) -> str:
+        raise FileNotFoundError(f"{name} has no path of its own")
+
+    def is_resource(self, name: str) -> bool:
+        return self.finder.has(self.place + name)
+
+    def contents(self) -> list[str]:
+        below = [name[len(self.place) :] for name in self.finder.members if name.startswith(self.place)]
+        return [name for name in below if "/" not in name]
 
 
 def number(data: bytes, offset: int, length: int) -> int:
     return int.from_bytes(data[offset : offset + length], "little")
 
 
-def members(common: bytes) -> dict[str, tuple[int, int, int]]:
-    """Name -> (offset, length, method), from the archive's central directory; the archive has no comment."""
-    count, position = number(common, len(common) - 12, 2), number(common, len(common) - 6, 4) - COMMON
+def members(archive: bytes) -> dict[str, tuple[int, int, int]]:
+    """Name -> (offset, length, method), from an archive's central directory; ours has no comment at its end."""
+    count, position = number(archive, len(archive) - 12, 2), number(archive, len(archive) - 6, 4)
     found = {}
     for _ in range(count):
-        name, extra, comment = (number(common, position + field, 2) for field in (28, 30, 32))
-        offset, length, method = (number(common, position + field, size) for field, size in ((42, 4), (20, 4), (10, 2)))
-        found[common[position + 46 : position + 46 + name].decode()] = (offset - COMMON, length, method)
+        name, extra, comment = (number(archive, position + field, 2) for field in (28, 30, 32))
+        offset, length = (number(archive, position + field, 4) for field in (42, 20))
+        method = number(archive, position + 10, 2)
+        found[archive[position + 46 : position + 46 + name].decode()] = (offset, length, method)
         position += 46 + name + extra + comment
     return found
 
@@ -137,25 +251,32 @@ def inflate(data: bytes) -> bytes:
 # -- the private directory, writing ---------------------------------------------------------------------------------
 
 
-def publish(path: str, data: bytes) -> None:
-    """Write a file that others see whole or not at all, however many processes do so at once."""
-    directory, name = os.path.split(path)
-    if not os.path.isabs(directory):
-        raise FileNotFoundError(f"{directory} is not an absolute path")
-    os.makedirs(os.path.dirname(directory), 0o700, exist_ok=True)
-    try:
-        os.mkdir(directory, 0o700)
-    except FileExistsError:
-        runtime.require_directory(directory)
-    temporary = os.path.join(directory, f"tmp-{os.getpid()}-{os.urandom(8).hex()}")
+def publish(name: str, data: bytes) -> None:
+    """Write a file of the cache that others see whole or not at all, however many processes do so at once."""
+    root = make_directories(name)
+    temporary = os.path.join(root, f"tmp-{os.getpid()}-{os.urandom(8).hex()}")
     try:
         with open(temporary, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
             file.write(data)
-        os.replace(temporary, path)
+        os.replace(temporary, runtime.cached(name))
     except OSError:
         discard(temporary)
         raise
-    sweep(directory, name.partition("-")[0])
+    sweep(root, name.partition("-")[0])
+
+
+def make_directories(name: str) -> str:
+    """Those that a file of the cache lies in; returns the first, the cache itself."""
+    root, *below = runtime.directories(name)
+    if not os.path.isabs(root):
+        raise FileNotFoundError(f"{root} is not an absolute path")
+    os.makedirs(os.path.dirname(root), 0o700, exist_ok=True)
+    for directory in (root, *below):
+        try:
+            os.mkdir(directory, 0o700)
+        except FileExistsError:
+            runtime.require_directory(directory)
+    return root
 
 
 def sweep(directory: str, kind: str) -> None:
@@ -176,7 +297,12 @@ def sweep(directory: str, kind: str) -> None:
 
 def discard(path: str) -> None:
     try:
-        os.unlink(path)
+        if os.path.isdir(path) and not os.path.islink(path):
+            import shutil
+
+            shutil.rmtree(path)
+        else:
+            os.unlink(path)
     except OSError:  # gone already, or a library in use on Windows: the next sweep tries again
         return
 
@@ -184,40 +310,54 @@ def discard(path: str) -> None:
 # -- the native library ----------------------------------------------------------------------------------------------
 
 
+class File:
+    """A row of LIBRARIES; not a NamedTuple, whose making takes a hundredth of the start."""
+
+    def __init__(self, name: str, offset: int, packed_size: int, size: int, digest: str) -> None:
+        self.name = name  # in the cache
+        self.offset, self.packed_size = offset, packed_size
+        self.size, self.digest = size, digest
+
+
 class Library:
     """cryptography's native module: found once, by the first of several ways that works, and then its own loader."""
 
     def __init__(self, archive: str, platform: str, report: dict[str, str]) -> None:
         self.archive, self.report = archive, report
-        self.name, self.offset, self.packed_size, self.size, self.digest = LIBRARIES[platform]
+        self.python, files = LIBRARIES[platform]
+        self.files = [File(*row) for row in files]
         self.module: ModuleType | None = None
         self.failures: list[str] = []
         report["library"] = "not needed yet"
-        self.packed = b""
+        self.packed: list[bytes] = []
         self.reading = allocate_lock()
         if not self.seems_cached():
             # Aside, because these 5 MB take a tenth of the start; without threading, whose import takes as much. The
             # file is opened first: whoever replaces it by another then changes nothing.
+            file = open(archive, "rb")  # noqa: SIM115 (closed by the thread)
             self.reading.acquire()
-            start_new_thread(self.read_ahead, (open(archive, "rb"),))  # noqa: SIM115 (read closes it)
+            start_new_thread(self.read_aside, (file,))
 
-    def read_ahead(self, file: BufferedReader) -> None:
+    def read_aside(self, file: BufferedReader) -> None:
         try:
             self.packed = self.read(file)
-        except OSError:  # unpack() reads again, and says so if it fails
-            self.packed = b""
+        except OSError:  # unpack tries again, and says what is wrong
+            self.packed = []
         finally:
             self.reading.release()
 
-    def read(self, file: BufferedReader) -> bytes:
+    def read(self, file: BufferedReader) -> list[bytes]:
+        contents = []
         with file:
-            file.seek(self.offset)
-            return file.read(self.packed_size)
+            for entry in self.files:
+                file.seek(entry.offset)
+                contents.append(file.read(entry.packed_size))
+        return contents
 
     def seems_cached(self) -> bool:
         """Enough to leave the archive's copy unread; before it is loaded, is_intact looks closely."""
         try:
-            return os.lstat(os.path.join(runtime.cache_directory(), self.name)).st_size == self.size
+            return all(os.lstat(runtime.cached(file.name)).st_size == file.size for file in self.files)
         except OSError:
             return False
 
@@ -232,13 +372,17 @@ class Library:
         if self.module is None and not self.failures:
             self.module = self.first_that_works()
             with self.reading:
-                self.packed = b""
+                self.packed = []
         if self.module is None and PathFinder.find_spec("cryptography") is None:
             raise ImportError("cryptography cannot be loaded: " + "; ".join([*self.failures, "none is installed"]))
         return self.module is not None
 
     def first_that_works(self) -> ModuleType | None:
-        for way in (self.from_cache, self.from_memory, self.from_temporary):
+        ways = [self.from_cache, self.from_memory, self.from_temporary]
+        if len(self.files) > 1 and (version := old_musl()):
+            ways.clear()
+            self.failures.append(f"musl {version} is too old for the library, which needs 1.2.4 or newer")
+        for way in ways:
             try:
                 return way()
             except (OSError, ImportError) as error:
@@ -247,60 +391,52 @@ class Library:
         return None
 
     def from_cache(self) -> ModuleType:
-        path = os.path.join(runtime.cache_directory(), self.name)
-        if not self.is_intact(path):
+        damaged = [number for number, file in enumerate(self.files) if not is_intact(file)]
+        contents = self.unpack() if damaged else []
+        for number in reversed(damaged):  # the library last: whoever sees it sees what it needs
             try:
-                publish(path, self.unpack())
-            except PermissionError:  # Windows, where another process that started with this one has it loaded already
-                if not self.is_intact(path):
+                publish(self.files[number].name, contents[number])
+            except PermissionError:  # Windows, where a process that started with this one has it loaded already
+                if not is_intact(self.files[number]):
                     raise
+        path = runtime.cached(self.files[0].name)
         return self.load(path, path)
 
     def from_memory(self) -> ModuleType:
         """Where no directory can be written, or none may hold executable files."""
         if not hasattr(os, "memfd_create"):
             raise OSError("this system has no memfd")
-        handle = os.memfd_create("sikkerkey-mcp")
+        if len(self.files) > 1:
+            raise OSError("the library needs another beside it")
+        handle = os.memfd_create(PROGRAM)
         with open(handle, "wb") as file:
-            file.write(self.unpack())
+            file.write(self.unpack()[0])
             file.flush()
             return self.load(f"/proc/self/fd/{handle}", "memory")
 
     def from_temporary(self) -> ModuleType:
         import tempfile
 
-        directory = tempfile.mkdtemp(prefix="sikkerkey-mcp-")
-        path = os.path.join(directory, self.name)
+        directory = tempfile.mkdtemp(prefix=f"{PROGRAM}-")
         try:
-            with open(path, "xb") as file:
-                file.write(self.unpack())
-            return self.load(path, "temporary file")
-        finally:  # a loaded library needs no name, except on Windows, where the directory stays
-            discard(path)
-            if os.name == "posix":
-                os.rmdir(directory)
+            for file, data in zip(self.files, self.unpack()):
+                path = os.path.join(directory, *file.name.split("/"))
+                os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+                with open(path, "xb") as opened:
+                    opened.write(data)
+            return self.load(os.path.join(directory, *self.files[0].name.split("/")), "temporary file")
+        finally:  # a loaded library needs no name, except on Windows, where it and the directory stay
+            discard(directory)
 
-    def unpack(self) -> bytes:
+    def unpack(self) -> list[bytes]:
         from hashlib import sha256
 
         with self.reading:
-            data = inflate(self.packed or self.read(open(self.archive, "rb")))  # noqa: SIM115 (as above)
-        if sha256(data).hexdigest() != self.digest:
+            packed = self.packed or self.read(open(self.archive, "rb"))  # noqa: SIM115 (as above)
+        contents = [inflate(data) for data in packed]
+        if [sha256(data).hexdigest() for data in contents] != [file.digest for file in self.files]:
             raise OSError("the archive was replaced or is damaged")
-        return data
-
-    def is_intact(self, path: str) -> bool:
-        """A library cut short is a SIGBUS in the middle of a call, not an exception: every byte is checked."""
-        from hashlib import sha256
-
-        try:
-            with open(runtime.open_private(path), "rb") as file:
-                digest = sha256()
-                while block := file.read(1 << 20):
-                    digest.update(block)
-        except OSError:
-            return False
-        return digest.hexdigest() == self.digest
+        return contents
 
     def load(self, path: str, way: str) -> ModuleType:
         loader = ExtensionFileLoader(RUST, path)
@@ -316,6 +452,36 @@ class Library:
                 sys.modules["_cffi_backend"] = installed
         self.report["library"] = "; ".join([way, *self.failures])
         return module
+
+
+def old_musl(directory: str = "/lib") -> str:
+    """musl's version if it is too old, else an empty string.
+
+    Before 1.2.4 it passed over a kind of relocation that libgcc_s has (DT_RELR), and the process crashes as it loads.
+    """
+    import re
+
+    try:
+        with open(os.path.join(directory, f"ld-musl-{os.uname().machine}.so.1"), "rb") as file:
+            found = re.search(rb"\0(\d+)\.(\d+)\.(\d+)\0", file.read())
+    except OSError:
+        return ""
+    version = [int(part) for part in found.groups()] if found else [1, 2, 4]
+    return "" if version >= [1, 2, 4] else ".".join(map(str, version))
+
+
+def is_intact(file: File) -> bool:
+    """A library cut short is a SIGBUS in the middle of a call, not an exception: every byte is checked."""
+    from hashlib import sha256
+
+    try:
+        with open(runtime.open_private(file.name), "rb") as opened:
+            digest = sha256()
+            while block := opened.read(1 << 20):
+                digest.update(block)
+    except OSError:
+        return False
+    return digest.hexdigest() == file.digest
 
 
 def cffi_stand_in() -> ModuleType:

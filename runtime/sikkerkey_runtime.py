@@ -1,8 +1,7 @@
-"""Starts the program in the archive, and keeps what every start would otherwise make anew in a private directory.
+"""Starts the program in the archive from bytecode that it keeps in a private directory.
 
-Nothing in a zip archive has a bytecode cache: this file is compiled at each start, so it does only what comes before
-its own cache can be read. `sikkerkey_native` and the program are compiled once and kept beside the native library.
-build_zipapp.py runs this file too, for platform_name.
+Nothing in a zip archive has a bytecode cache: this file is compiled at each start, so it holds only what comes before
+its own cache can be read. Everything else is in `sikkerkey_native`, which is compiled once and kept, as the program is.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from importlib.util import MAGIC_NUMBER  # loaded already: Python itself uses it
 from types import CodeType, ModuleType
 from zipimport import zipimporter
 
+from sikkerkey_archive import BUILD, PROGRAM
+
 ARCHIVE = os.path.dirname(__file__)
-CACHED = ("sikkerkey_native", "sikkerkey_mcp")
 
 _report: dict[str, str] = {}
 
@@ -25,24 +25,6 @@ _report: dict[str, str] = {}
 def report() -> dict[str, str]:
     """Which way each part was loaded, for people."""
     return dict(_report)
-
-
-def platform_name() -> str:
-    """This platform in the words of the archive, such as linux-x86_64, linux-musl-aarch64, macos-arm64."""
-    if os.name == "nt":
-        # The Python's own architecture, not the machine's: an amd64 Python runs on Windows for ARM.
-        return "windows-amd64" if "(AMD64)" in sys.version else "windows-arm64"
-    machine = os.uname().machine
-    if sys.platform != "linux":
-        return f"{'macos' if sys.platform == 'darwin' else sys.platform}-{machine}"
-    return f"linux-{machine}" if has_glibc() else f"linux-musl-{machine}"
-
-
-def has_glibc() -> bool:
-    try:
-        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (ValueError, OSError):
-        return False
 
 
 # -- the private directory -------------------------------------------------------------------------------------------
@@ -54,7 +36,18 @@ def has_glibc() -> bool:
 
 def cache_directory() -> str:
     """The user's directory for this program; a relative path, which require_directory refuses, where there is none."""
-    return os.environ.get("SIKKERKEY_CACHE_DIR") or os.path.join(cache_home(), "sikkerkey-mcp")
+    return os.environ.get("SIKKERKEY_CACHE_DIR") or os.path.join(cache_home(), PROGRAM)
+
+
+def cached(name: str) -> str:
+    """Where a file of the cache lies; the name may have directories, set apart by slashes."""
+    return os.path.join(cache_directory(), *name.split("/"))
+
+
+def directories(name: str) -> list[str]:
+    """Those that a file of the cache lies in, the cache itself first."""
+    below = name.split("/")[:-1]
+    return [os.path.join(cache_directory(), *below[:depth]) for depth in range(len(below) + 1)]
 
 
 def cache_home() -> str:
@@ -84,9 +77,11 @@ def require_directory(path: str) -> None:
     require_private(status, path)
 
 
-def open_private(path: str) -> int:
-    """Descriptor of a regular file that only this user could have written."""
-    require_directory(os.path.dirname(path))
+def open_private(name: str) -> int:
+    """Descriptor of a regular file of the cache that only this user could have written."""
+    for directory in directories(name):
+        require_directory(directory)
+    path = cached(name)
     # Without O_NONBLOCK a FIFO put here would stop the start for ever.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
@@ -104,13 +99,13 @@ def open_private(path: str) -> int:
 # -- bytecode --------------------------------------------------------------------------------------------------------
 
 
-def bytecode_path(build: str) -> str:
+def bytecode_name() -> str:
     tag = f"{sys.implementation.cache_tag}-{MAGIC_NUMBER.hex()}-{sys.flags.optimize}"
-    return os.path.join(cache_directory(), f"bytecode-{build[:16]}-{tag}")
+    return f"bytecode-{BUILD[:16]}-{tag}"
 
 
-def load_bytecode(path: str) -> dict[str, CodeType]:
-    with open(open_private(path), "rb") as file:
+def load_bytecode() -> dict[str, CodeType]:
+    with open(open_private(bytecode_name()), "rb") as file:
         data = file.read()
     # marshal may crash on damaged data, and a machine that lost power leaves such files.
     if len(data) < 4 or crc32(data[4:]) != int.from_bytes(data[:4], "big"):
@@ -119,20 +114,11 @@ def load_bytecode(path: str) -> dict[str, CodeType]:
     return codes
 
 
-def compile_modules() -> dict[str, CodeType]:
-    """Compiled under names without the archive's path, because the same bytecode serves wherever the file is moved."""
-    source = zipimporter(ARCHIVE)
-    return {
-        name: compile(source.get_data(f"{ARCHIVE}{os.sep}{name}.py"), f"sikkerkey-mcp.pyz/{name}.py", "exec", 0, True)
-        for name in CACHED
-    }
-
-
-def bytecode(path: str) -> dict[str, CodeType]:
-    """The code of CACHED, or an empty dictionary with the reason reported."""
+def bytecode() -> dict[str, CodeType]:
+    """The code of COMPILED by module, or an empty dictionary with the reason reported."""
     try:
-        codes = load_bytecode(path)
-        _report["bytecode"] = path
+        codes = load_bytecode()
+        _report["bytecode"] = cached(bytecode_name())
         return codes
     except FileNotFoundError:
         _report["bytecode"] = "compiled now, kept for the next start"
@@ -141,42 +127,21 @@ def bytecode(path: str) -> dict[str, CodeType]:
     return {}
 
 
-def keep_bytecode(path: str, codes: dict[str, CodeType]) -> None:
-    """Takes 1 ms, and whatever PYTHONDONTWRITEBYTECODE says: that is about files beside a user's sources."""
-    from sikkerkey_native import publish
-
-    data = marshal.dumps(codes)
-    try:
-        publish(path, crc32(data).to_bytes(4, "big") + data)
-    except OSError as error:
-        _report["bytecode"] = f"compiled at each start: {error}"
-
-
 # -- start -----------------------------------------------------------------------------------------------------------
 
 
 def start() -> int:
     """Run the program; its exit status."""
-    # Here, because there is no such module yet while build_zipapp.py runs this file.
-    from sikkerkey_archive import BUILD, LIBRARIES
-
-    platform = platform_name()
-    _report.update(archive=os.path.abspath(ARCHIVE), build=BUILD, platform=platform)
-    if platform not in LIBRARIES:
-        sys.stderr.write(
-            f"sikkerkey-mcp: error: this machine is {platform}, but the archive is for {', '.join(sorted(LIBRARIES))}: "
-            "get the archive for this platform, or run `make zipapp` on it\n"
-        )
-        return 1
-    path = bytecode_path(BUILD)
-    kept = bytecode(path)
-    codes = kept or compile_modules()
+    codes = bytecode()
+    code = codes.get("sikkerkey_native") or compile_native()
     native = sys.modules["sikkerkey_native"] = ModuleType("sikkerkey_native")
-    exec(codes["sikkerkey_native"], native.__dict__)  # noqa: S102 (how a module is imported)
-    native.install(platform, codes, _report)
-    if not kept:
-        keep_bytecode(path, codes)
+    exec(code, native.__dict__)  # noqa: S102 (how a module is imported)
+    status: int = native.start(codes or {"sikkerkey_native": code}, _report)
+    return status
 
-    import sikkerkey_mcp
 
-    return sikkerkey_mcp.main()
+def compile_native() -> CodeType:
+    source = zipimporter(ARCHIVE).get_data(os.path.join(ARCHIVE, "sikkerkey_native.py"))
+    # Without the archive's path, because the same bytecode serves wherever the file is moved.
+    code: CodeType = compile(source, f"{PROGRAM}.pyz/sikkerkey_native.py", "exec", 0, True)
+    return code

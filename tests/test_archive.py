@@ -1,83 +1,38 @@
-"""The archive: the same bytes from every build, one sentence for a Python that cannot run it, and a loader that neither
-trusts nor needs what it finds on the machine."""
+"""The archive's loader: one sentence for a Python that cannot run it, and no trust in what it finds on the machine."""
 
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
+import zlib
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-DATA = ROOT / "tests" / "archive"
-# Of an empty message by an all-zero seed, computed by an installed cryptography.
-SIGNATURE = (
-    "8f895b3cafe2c9506039d0e2a66382568004674fe8d237785092e40d6aaf483e"
-    "4fc60168705f31f101596138ce21aa357c0d32a064f423dc3ee4aa3abf53f803"
+from tests.archive.running import (
+    OTHER_PYTHONS,
+    PROGRAM,
+    SIGNATURE,
+    THIS_PLATFORM,
+    Archive,
+    build,
+    find_python,
+    finish,
+    linux_only,
+    posix_only,
+    runtime_module,
 )
-OTHER_PYTHONS = [f"python3.{minor}" for minor in range(9, 15)]
-linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfd and /proc are Linux's")
-posix_only = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
-
-
-def find_python(name: str) -> str:
-    """The first NAME on the path that starts (a version manager's may not); skips where there is none."""
-    for directory in os.get_exec_path():
-        path = shutil.which(name, path=directory)
-        if path and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode:
-            return path
-    pytest.skip(f"{name} is not on the path")
-
-
-def build(output: Path, *options: str, python: str = sys.executable, **settings: Any) -> bytes:
-    command = [python, "-I", str(ROOT / "build_zipapp.py"), "--output", str(output), *options]
-    subprocess.run(command, check=True, capture_output=True, **settings)
-    return output.read_bytes()
-
-
-class Archive:
-    """An archive and a home of its own to run it in."""
-
-    def __init__(self, path: Path, home: Path) -> None:
-        self.path, self.home, self.cache = path, home, home / ".cache" / "sikkerkey-mcp"
-        self.flags, self.python = ["-I", "-S"], sys.executable
-
-    def start(self, *steps: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
-        environment = {"HOME": str(self.home)} if env is None else env
-        command = [self.python, *self.flags, str(self.path), *steps]
-        pipe = subprocess.PIPE
-        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=cwd)
-
-    def run(self, *steps: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> dict[str, Any]:
-        return finish(self.start(*steps, cwd=cwd, env=env))
-
-    def library(self) -> Path:
-        (path,) = self.cache.glob("rust-*")
-        return path
-
-    def bytecode(self) -> Path:
-        (path,) = self.cache.glob("bytecode-*")
-        return path
-
-
-def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
-    output, errors = process.communicate("\n", timeout=60)
-    assert (process.returncode, errors) == (0, "")
-    result: dict[str, Any] = json.loads(output.splitlines()[-1])
-    return result
 
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("built") / "program.pyz"
-    build(path, "--source", str(DATA / "program"))
+    build(path, "--platform", THIS_PLATFORM, "--source", str(PROGRAM))
     return path
 
 
@@ -94,52 +49,6 @@ def damaged(archive: Archive) -> Archive:
     data[2_000_000] ^= 1
     archive.path.write_bytes(data)
     return archive
-
-
-# -- the build -------------------------------------------------------------------------------------------------------
-
-
-def test_every_build_gives_the_same_bytes(tmp_path: Path) -> None:
-    far, near = {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "1"}, {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "2"}
-    first = build(tmp_path / "first.pyz", umask=0o077, cwd=tmp_path, env=far)
-    second = build(tmp_path / "second.pyz", umask=0o002, cwd=ROOT, env=near)
-    assert hashlib.sha256(first).hexdigest() == hashlib.sha256(second).hexdigest()
-
-
-@pytest.mark.parametrize("name", OTHER_PYTHONS)
-def test_every_python_builds_the_same_bytes(name: str, built: Path, tmp_path: Path) -> None:
-    python = find_python(name)
-    other = build(tmp_path / "other.pyz", "--source", str(DATA / "program"), python=python)
-    assert hashlib.sha256(other).hexdigest() == hashlib.sha256(built.read_bytes()).hexdigest()
-
-
-def test_members_are_those_of_the_list(tmp_path: Path) -> None:
-    build(tmp_path / "members.pyz")
-    with zipfile.ZipFile(tmp_path / "members.pyz") as file:
-        assert file.testzip() is None
-        names = sorted("native/PLATFORM/_rust" if name.startswith("native/") else name for name in file.namelist())
-        assert {info.date_time for info in file.infolist()} == {(1980, 1, 1, 0, 0, 0)}
-        assert {info.create_system for info in file.infolist()} == {3}
-    assert names == (DATA / "members.txt").read_text(encoding="utf-8").split()
-
-
-@posix_only
-def test_archive_is_executable(built: Path) -> None:
-    assert built.read_bytes().startswith(b"#!/usr/bin/env python3\n")
-    assert built.stat().st_mode & 0o777 == 0o755
-
-
-def test_missing_wheels_and_no_index_are_said_plainly(tmp_path: Path) -> None:
-    copy = tmp_path / "checkout"
-    copy.mkdir()
-    for name in ("build_zipapp.py", "LICENSE", "requirements", "runtime"):
-        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
-    command = [sys.executable, str(copy / "build_zipapp.py"), "--source", str(DATA / "program")]
-    environment = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "HOME": str(tmp_path)}
-    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
-    assert result.returncode == 1
-    assert "pip cannot get cryptography" in result.stderr.splitlines()[-1]
-    assert "Traceback" not in result.stderr
 
 
 # -- refusals --------------------------------------------------------------------------------------------------------
@@ -175,7 +84,7 @@ def test_refusal_names_what_was_found(change: str, found: str, built: Path) -> N
 def test_platform_that_is_not_in_the_archive_is_refused(built: Path) -> None:
     change = "import os, types; os.uname = lambda: types.SimpleNamespace(machine='riscv64')"
     code = f"{change}\nimport runpy\nrunpy.run_path({str(built)!r}, run_name='__main__')"
-    assert "this machine is linux-" in refusal([sys.executable, "-c", code])
+    assert "this Python is for linux-" in refusal([sys.executable, "-c", code])
 
 
 # -- the loader ------------------------------------------------------------------------------------------------------
@@ -379,3 +288,173 @@ def test_stale_versions_are_swept(archive: Archive) -> None:
     left = os.listdir(archive.cache)
     kinds = [name.partition("-")[0] for name in left]
     assert sorted(kinds) == ["bytecode"] * 4 + ["mine.txt"] + ["rust"] * 4
+
+
+# -- machines that are hard to live on -------------------------------------------------------------------------------
+
+
+def inside(preparation: str, archive: Archive, *steps: str, empty: bool = False) -> dict[str, Any]:
+    """Run it where the network has no interfaces and $1, its home, was prepared so; nothing of that is seen outside."""
+    unshare = ["unshare", "--mount", "--net"]
+    if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("this user may not make namespaces of its own")
+    home = "exec env -i" if empty else 'exec env -i HOME="$1"'
+    script = f'set -e; {preparation}\n{home} "$@"'.replace('"$@"', '"${@:2}"')
+    command = [*unshare, "bash", "-c", script, "bash", str(archive.home), archive.python]
+    command += [*archive.flags, str(archive.path), *steps]
+    pipe = subprocess.PIPE
+    return finish(subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env={"PATH": os.defpath}))
+
+
+@linux_only
+def test_no_network_is_needed(archive: Archive) -> None:
+    result = inside("test -z \"$(grep -v -e '|' -e 'lo:' /proc/net/dev)\"", archive, "sign", "ca")
+    assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library()))
+
+
+@linux_only
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ("ro", "Read-only file system"),
+        ("noexec", "failed to map segment"),
+        ("size=64k", "No space left on device"),
+        ("size=1m,nr_inodes=1", "No space left on device"),
+    ],
+)
+def test_home_that_cannot_hold_the_library_is_not_needed(options: str, reason: str, archive: Archive) -> None:
+    prepare = f'mount -t tmpfs -o mode=0700,{options} none "$1"'
+    result = inside(prepare, archive, "sign", "ca")
+    assert result["sign"] == SIGNATURE
+    assert result["library"].startswith("memory; cache: ")
+    assert reason in result["library"]
+
+
+@linux_only
+def test_no_environment_at_all_is_enough(archive: Archive) -> None:
+    """The home is then that of the password entry, which is replaced for the time of the test."""
+    prepare = 'mount -t tmpfs none "$(getent passwd "$(id -u)" | cut -d: -f6)"'
+    archive.python = "/usr/bin/python3"
+    suitable = "import sys; sys.exit(sys.version_info < (3, 9, 2))"
+    if not Path(archive.python).exists() or subprocess.run([archive.python, "-c", suitable], check=False).returncode:
+        pytest.skip("the system has no suitable Python, and others may lie in that home")
+    result = inside(prepare, archive, "sign", "ca", empty=True)
+    assert result["sign"] == SIGNATURE
+
+
+# -- other platforms, simulated --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("system", "machine", "libc", "name"),
+    [
+        ("linux", "x86_64", "glibc 2.17", "linux-x86_64"),
+        ("linux", "aarch64", "glibc 2.41", "linux-aarch64"),
+        ("linux", "x86_64", None, "linux-musl-x86_64"),
+        ("linux", "aarch64", None, "linux-musl-aarch64"),
+        ("darwin", "arm64", None, "macos-arm64"),
+        ("darwin", "x86_64", None, "macos-x86_64"),
+        ("freebsd14", "amd64", None, "freebsd14-amd64"),
+    ],
+)
+@posix_only
+def test_platform_has_the_name_of_its_library(
+    system: str, machine: str, libc: str | None, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def confstr(_name: str) -> str:
+        if libc is None:
+            raise ValueError("unrecognized configuration name")  # what musl and macOS say
+        return libc
+
+    native = runtime_module("sikkerkey_native")
+    monkeypatch.setattr(sys, "platform", system)
+    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
+    monkeypatch.setattr(os, "confstr", confstr)
+    assert native.platform_name() == name
+
+
+@pytest.mark.parametrize(("built_for", "name"), [("AMD64", "windows-amd64"), ("ARM64", "windows-arm64")])
+def test_windows_platform_is_that_of_the_python(built_for: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    native = runtime_module("sikkerkey_native")
+    monkeypatch.setattr(sys, "version", f"3.13.0 (tags/v3.13.0) [MSC v.1941 64 bit ({built_for})]")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "name", "nt")
+        found = native.platform_name()
+    assert found == name
+
+
+def test_refusal_says_what_to_do_instead() -> None:
+    native = runtime_module("sikkerkey_native")
+    assert native.refusal("windows-arm64") == (
+        "sikkerkey-mcp: error: this Python is for windows-arm64, but the archive is for linux-x86_64, windows-amd64: "
+        "start this file with an amd64 Python, which Windows runs on this machine too\n"
+    )
+    assert native.refusal("linux-riscv64").endswith("use the archive for this platform, or one of those machines\n")
+
+
+@pytest.mark.parametrize(
+    ("platform", "environment", "cache"),
+    [
+        ("linux", {"HOME": "/home/u"}, "/home/u/.cache/sikkerkey-mcp"),
+        ("linux", {"HOME": "/home/u", "XDG_CACHE_HOME": "/c"}, "/c/sikkerkey-mcp"),
+        ("linux", {"HOME": "/home/u", "XDG_CACHE_HOME": "c"}, "/home/u/.cache/sikkerkey-mcp"),
+        ("darwin", {"HOME": "/Users/u"}, "/Users/u/Library/Caches/sikkerkey-mcp"),
+        ("darwin", {"HOME": "/Users/u", "SIKKERKEY_CACHE_DIR": "/d"}, "/d"),
+    ],
+)
+@posix_only
+def test_cache_lies_where_the_platform_has_caches(
+    platform: str, environment: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runtime = runtime_module("sikkerkey_runtime")
+    monkeypatch.setattr(sys, "platform", platform)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert runtime.cache_directory() == cache
+
+
+# -- libraries that need others beside them, as those for musl do ---------------------------------------------------
+
+
+def test_companion_libraries_lie_in_the_same_relative_place(
+    built: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    native = runtime_module("sikkerkey_native")
+    contents = [b"the library", b"its companion"]
+    names = ["rust-0/cryptography/hazmat/bindings/_rust.abi3.so", "rust-0/cryptography.libs/libgcc_s.so.1"]
+    packed = [zlib.compress(content)[2:-4] for content in contents]
+    archive = home / "archive"
+    archive.write_bytes(b"".join(packed))
+    rows = [
+        (name, sum(map(len, packed[:place])), len(packed[place]), len(content), hashlib.sha256(content).hexdigest())
+        for place, (name, content) in enumerate(zip(names, contents))
+    ]
+    monkeypatch.setattr(native, "LIBRARIES", {"here": ("cryptography-0", tuple(rows))})
+    library = native.Library(str(archive), "here", {})
+    monkeypatch.setattr(library, "load", lambda path, way: (path, way))
+    loaded, _ = library.from_cache()
+    assert Path(loaded) == home / ".cache" / "sikkerkey-mcp" / names[0]
+    assert (Path(loaded).parents[3] / "cryptography.libs" / "libgcc_s.so.1").read_bytes() == contents[1]
+    assert {path.stat().st_mode & 0o777 for path in (home / ".cache" / "sikkerkey-mcp").rglob("*")} == {0o700, 0o600}
+    with pytest.raises(OSError, match="needs another beside it"):
+        library.from_memory()
+
+
+@posix_only
+def test_every_directory_of_the_cache_must_be_private(home: Path) -> None:
+    native, name = runtime_module("sikkerkey_native"), "rust-0/a/b"
+    native.publish(name, b"x")
+    runtime = vars(native)["runtime"]
+    os.close(runtime.open_private(name))
+    (home / ".cache" / "sikkerkey-mcp" / "rust-0").chmod(0o777)
+    with pytest.raises(PermissionError, match="rust-0 can be written by others"):
+        runtime.open_private(name)
+
+
+@posix_only
+@pytest.mark.parametrize(("version", "found"), [(b"1.2.3", "1.2.3"), (b"1.2.4", ""), (b"1.10.0", ""), (b"", "")])
+def test_musl_that_would_crash_is_noticed(version: bytes, found: str, tmp_path: Path) -> None:
+    native = runtime_module("sikkerkey_native")
+    (tmp_path / f"ld-musl-{os.uname().machine}.so.1").write_bytes(b"ELF\0" + version + b"\0code")
+    assert native.old_musl(str(tmp_path)) == found
+    assert native.old_musl(str(tmp_path / "none")) == ""

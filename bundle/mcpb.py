@@ -1,0 +1,106 @@
+"""What desktop clients and the registry of MCP servers take: an MCPB bundle around the archive, and server.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from bundle.members import BuildError, archive_bytes, stored, text
+from bundle.papers import version
+from bundle.wheels import ROOT
+
+NAME = "sikkerkey-mcp"
+REGISTRY_NAME = "com.sikkerkey/mcp"
+DESCRIPTION = "Lets an AI assistant manage a SikkerKey secrets vault and never read a secret in it."
+WEBSITE = "https://sikkerkey.com"
+MANIFEST_VERSION = "0.3"
+REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
+
+
+def manifest(tools: list[dict[str, str]]) -> dict[str, Any]:
+    """manifest.json of the bundle. `-I` as in every configuration that `config` prints."""
+    entry = "server/sikkerkey-mcp.pyz"
+    arguments = ["-I", "${__dirname}/" + entry, "serve"]
+    return {
+        "manifest_version": MANIFEST_VERSION,
+        "name": NAME,
+        "display_name": "SikkerKey",
+        "version": version(ROOT),
+        "description": DESCRIPTION,
+        "long_description": (
+            "One Python archive without dependencies. Before the first use register this computer as an agent: "
+            "`python3 sikkerkey-mcp.pyz install -` with a one-time token from the vault's dashboard."
+        ),
+        "author": {"name": "sikkerkey-mcp contributors"},
+        "homepage": WEBSITE,
+        "license": "MIT",
+        "keywords": ["secrets", "vault", "sikkerkey"],
+        "server": {
+            "type": "python",
+            "entry_point": entry,
+            "mcp_config": {
+                "command": "python3",
+                "args": arguments,
+                "platform_overrides": {"win32": {"command": "python", "args": arguments}},
+            },
+        },
+        "tools": tools,
+        "compatibility": {"platforms": ["darwin", "linux", "win32"], "runtimes": {"python": ">=3.9.2"}},
+    }
+
+
+def bundle(archive: Path, tools: list[dict[str, str]]) -> bytes:
+    """The bundle: a zip archive, the same bytes for the same archive."""
+    listed = json.dumps(manifest(tools), indent=2).encode() + b"\n"
+    members = [
+        stored("manifest.json", listed),
+        text("LICENSE", (ROOT / "LICENSE").read_bytes()),
+        stored("server/sikkerkey-mcp.pyz", archive.read_bytes()),
+    ]
+    return archive_bytes(members)
+
+
+def server_json(bundled: bytes, release: str) -> bytes:
+    """The registry's description; it names a download only where `release`, the URL of a release's files, is given."""
+    described: dict[str, Any] = {
+        "$schema": REGISTRY_SCHEMA,
+        "name": REGISTRY_NAME,
+        "title": "SikkerKey",
+        "description": DESCRIPTION,
+        "version": version(ROOT),
+        "websiteUrl": WEBSITE,
+    }
+    if release:
+        described["packages"] = [
+            {
+                "registryType": "mcpb",
+                "identifier": f"{release.rstrip('/')}/{NAME}.mcpb",
+                "fileSha256": hashlib.sha256(bundled).hexdigest(),
+                "transport": {"type": "stdio"},
+            }
+        ]
+    if found := complaints(described):
+        raise BuildError("server.json: " + "; ".join(found))
+    return json.dumps(described, indent=2).encode() + b"\n"
+
+
+def complaints(described: dict[str, Any]) -> list[str]:
+    """What the registry's published rules say against it, as far as they concern the fields that are used here."""
+    found = []
+    if not re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", described["name"]) or len(described["name"]) > 200:
+        found.append("name must be a reversed domain, a slash and a name")
+    if not 1 <= len(described["description"]) <= 100:
+        found.append("description must have 1 to 100 characters")
+    if not 1 <= len(described["title"]) <= 100:
+        found.append("title must have 1 to 100 characters")
+    if re.match(r"[~^<>=*]|latest$", described["version"]) or len(described["version"]) > 255:
+        found.append("version must be one version, no range")
+    for package in described.get("packages", []):
+        if not re.fullmatch(r"https://[^\s?#]+\.mcpb", package["identifier"]):
+            found.append("a package must be an https URL that ends in .mcpb")
+        if not re.fullmatch(r"[a-f0-9]{64}", package["fileSha256"]):
+            found.append("fileSha256 must be 64 hexadecimal digits")
+    return found

@@ -1,0 +1,102 @@
+"""What tests of the archives share: building one, and running it in a home of its own."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+DATA = ROOT / "tests" / "archive"
+PROGRAM = DATA / "program"
+# Of an empty message by an all-zero seed, computed by an installed cryptography.
+SIGNATURE = (
+    "8f895b3cafe2c9506039d0e2a66382568004674fe8d237785092e40d6aaf483e"
+    "4fc60168705f31f101596138ce21aa357c0d32a064f423dc3ee4aa3abf53f803"
+)
+OTHER_PYTHONS = [f"python3.{minor}" for minor in range(9, 15)]
+linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfd and /proc are Linux's")
+posix_only = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
+
+
+def places() -> list[str]:
+    """The path, and behind a version manager's shims, which may refuse to start, the versions that it keeps."""
+    path = os.get_exec_path()
+    shims = [Path(place) for place in path if place.endswith("shims")]
+    return [*path, *sorted(str(found) for place in shims for found in place.parent.glob("versions/*/bin"))]
+
+
+def find_python(name: str) -> str:
+    """The first NAME that starts; skips where there is none."""
+    for directory in places():
+        path = shutil.which(name, path=directory)
+        if path and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode:
+            return path
+    pytest.skip(f"{name} is not on the path")
+
+
+def build(output: Path, *options: str, python: str = sys.executable, **settings: Any) -> bytes:
+    command = [python, "-I", str(ROOT / "build_zipapp.py"), "--output", str(output), *options]
+    subprocess.run(command, check=True, capture_output=True, **settings)
+    return output.read_bytes()
+
+
+class Archive:
+    """An archive and a home of its own to run it in."""
+
+    def __init__(self, path: Path, home: Path) -> None:
+        self.path, self.home, self.cache = path, home, home / ".cache" / "sikkerkey-mcp"
+        self.flags, self.python = ["-I", "-S"], sys.executable
+
+    def start(self, *steps: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+        environment = {"HOME": str(self.home)} if env is None else env
+        command = [self.python, *self.flags, str(self.path), *steps]
+        pipe = subprocess.PIPE
+        return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, cwd=cwd)
+
+    def run(self, *steps: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> dict[str, Any]:
+        return finish(self.start(*steps, cwd=cwd, env=env))
+
+    def library(self) -> Path:
+        (path,) = self.cache.glob("rust-*")
+        return path
+
+    def bytecode(self) -> Path:
+        (path,) = self.cache.glob("bytecode-*")
+        return path
+
+
+def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
+    output, errors = process.communicate("\n", timeout=60)
+    assert (process.returncode, errors) == (0, "")
+    result: dict[str, Any] = json.loads(output.splitlines()[-1])
+    return result
+
+
+def runtime_module(name: str) -> ModuleType:
+    """A module of runtime/ outside an archive, for what it says about platforms."""
+    described = ModuleType("sikkerkey_archive")
+    vars(described).update(PROGRAM="sikkerkey-mcp", MAIN="", BUILD="0" * 64, COMPILED={}, MODULES=(), MODULES_AT=(0, 0))
+    vars(described)["LIBRARIES"] = {"windows-amd64": (), "linux-x86_64": ()}
+    made = {"sikkerkey_archive": described}
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "sikkerkey_archive", described)
+        for part in ("sikkerkey_runtime", "sikkerkey_native"):
+            spec = importlib.util.spec_from_file_location(part, ROOT / "runtime" / f"{part}.py")
+            assert spec is not None
+            assert spec.loader is not None
+            made[part] = importlib.util.module_from_spec(spec)
+            patch.setitem(sys.modules, part, made[part])
+            spec.loader.exec_module(made[part])
+    return made[name]
+
+
+THIS_PLATFORM: str = runtime_module("sikkerkey_native").platform_name()

@@ -1,0 +1,249 @@
+"""The build: the same bytes from every one, exactly the members that are listed, every licence, checksums that fit."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import io
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_mcp
+from bundle import mcpb, papers, wheels
+from bundle.archives import PROGRAMS
+from bundle.members import BuildError, stored
+from tests.archive.running import DATA, OTHER_PYTHONS, PROGRAM, ROOT, THIS_PLATFORM, build, find_python, posix_only
+from tests.harness import ARCHIVE
+
+DIST = ARCHIVE.parent
+VAULT_ARCHIVE = DIST / "sikkerkey-vault.pyz"
+
+
+def described(path: Path) -> dict[str, Any]:
+    """What an archive says about itself."""
+    with zipfile.ZipFile(path) as archive:
+        tree = ast.parse(archive.read("sikkerkey_archive.py"))
+    lines = [line for line in tree.body if isinstance(line, ast.Assign)]
+    return {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in lines}
+
+
+def everything(path: Path) -> dict[str, list[str]]:
+    """The names in an archive and in the archive in it."""
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(io.BytesIO(archive.read("modules.zip"))) as inner:
+        assert archive.testzip() is None
+        assert inner.testzip() is None
+        rows = [*archive.infolist(), *inner.infolist()]
+        assert {(row.date_time, row.create_system) for row in rows} == {((1980, 1, 1, 0, 0, 0), 3)}
+        assert {row.external_attr for row in rows} == {0o100644 << 16}
+        return {"": archive.namelist(), "modules.zip/": sorted(inner.namelist())}
+
+
+# -- the same bytes --------------------------------------------------------------------------------------------------
+
+
+def test_every_build_gives_the_same_bytes(tmp_path: Path) -> None:
+    """`make verify` does more."""
+    far = {"TZ": "Asia/Tokyo", "PYTHONHASHSEED": "1", "LC_ALL": "C"}
+    again = build(tmp_path / "again.pyz", umask=0o077, cwd=tmp_path, env=far)
+    assert hashlib.sha256(again).hexdigest() == hashlib.sha256(ARCHIVE.read_bytes()).hexdigest(), "run `make zipapp`"
+
+
+@pytest.fixture(scope="module")
+def slim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("slim") / "slim.pyz"
+    build(path, "--platform", THIS_PLATFORM, umask=0o077)
+    return path
+
+
+@pytest.mark.parametrize("name", OTHER_PYTHONS)
+def test_every_python_builds_the_same_bytes(name: str, slim: Path, tmp_path: Path) -> None:
+    other = build(tmp_path / "slim.pyz", "--platform", THIS_PLATFORM, python=find_python(name))
+    assert hashlib.sha256(other).hexdigest() == hashlib.sha256(slim.read_bytes()).hexdigest()
+
+
+@posix_only
+def test_archives_are_executable_whatever_the_umask(slim: Path) -> None:
+    data = slim.read_bytes()
+    assert data.startswith(b"#!/usr/bin/env python3\n")
+    assert slim.stat().st_mode & 0o777 == 0o755
+    assert len(data) < 6_000_000
+
+
+# -- what is in them -------------------------------------------------------------------------------------------------
+
+
+def test_members_are_those_of_the_list() -> None:
+    names = [place + name for place, members in everything(ARCHIVE).items() for name in members]
+    assert names == (DATA / "members.txt").read_text(encoding="utf-8").split(), "`make golden` rewrites the list"
+
+
+def test_client_holds_nothing_of_the_vault() -> None:
+    names = everything(ARCHIVE)["modules.zip/"]
+    assert not [name for name in names if name.startswith(("vault", "starlette", "uvicorn"))]
+    assert {name.partition("/")[0] for name in names} == {
+        *("certifi", "cryptography-48.0.1", "cryptography-50.0.2", "sikkerkey_cli.py", "sikkerkey_mcp.py")
+    }
+
+
+def test_vault_holds_nothing_of_the_client() -> None:
+    assert not [name for name in everything(VAULT_ARCHIVE)["modules.zip/"] if name.startswith("sikkerkey")]
+    assert sorted(described(VAULT_ARCHIVE)["LIBRARIES"]) == sorted(PROGRAMS["vault"].platforms)
+
+
+@pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
+def test_description_leads_to_what_the_lock_file_means(path: Path) -> None:
+    """Offsets, sizes and digests, each followed in the file itself; wheel by wheel."""
+    data, told = path.read_bytes(), described(path)
+    for row in wheels.locked():
+        if row.platform not in told["LIBRARIES"]:
+            continue
+        python, files = told["LIBRARIES"][row.platform]
+        assert python == f"cryptography-{row.version}"
+        with zipfile.ZipFile(row.path) as wheel:
+            natives = [wheel.read(name) for name in wheel.namelist() if ".so" in name or name.endswith(".pyd")]
+        assert {hashlib.sha256(native).hexdigest() for native in natives} == {file[4] for file in files}
+        for _, offset, packed, size, digest in files:
+            unpacked = zlib.decompress(data[offset : offset + packed], -zlib.MAX_WBITS)
+            assert (len(unpacked), hashlib.sha256(unpacked).hexdigest()) == (size, digest)
+    offset, length = told["MODULES_AT"]
+    assert zipfile.ZipFile(io.BytesIO(data[offset : offset + length])).testzip() is None
+
+
+def test_lock_file_has_one_line_for_each_platform_and_no_addresses() -> None:
+    rows = wheels.locked()
+    for platform in wheels.PLATFORMS:
+        assert [row.project for row in rows if row.platform == platform] == ["cryptography"]
+    assert "://" not in wheels.LOCK.read_text(encoding="utf-8")
+    assert rows == sorted(rows, key=lambda row: (row.platform, row.filename))
+
+
+# -- papers ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
+def test_bill_of_materials_lists_every_wheel(path: Path) -> None:
+    listed = json.loads(path.with_suffix(".cdx.json").read_bytes())
+    program = PROGRAMS["mcp" if path == ARCHIVE else "vault"]
+    mine = [row for row in wheels.locked() if row.project in program.projects]
+    mine = [row for row in mine if row.platform in ("any", *program.platforms)]
+    assert (listed["bomFormat"], listed["specVersion"]) == ("CycloneDX", "1.6")
+    assert not {"serialNumber", "timestamp"} & ({*listed} | {*listed["metadata"]})
+    hashes = {part["hashes"][0]["content"] for part in listed["components"]}
+    assert hashes == {row.digest for row in mine}
+    assert all(part["licenses"][0]["expression"] for part in listed["components"])
+    references = [part["bom-ref"] for part in listed["components"]]
+    assert listed["dependencies"] == [{"ref": listed["metadata"]["component"]["bom-ref"], "dependsOn": references}]
+    for part in listed["components"]:
+        names = [inner["name"] for inner in part.get("components", [])]
+        assert part["name"] != "cryptography" or {"openssl", "asn1"} <= set(names)
+        assert ("libgcc" in names) == ("musllinux" in part["bom-ref"])
+
+
+@pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
+def test_papers_beside_the_archive_are_those_in_it(path: Path) -> None:
+    with zipfile.ZipFile(path) as archive:
+        assert archive.read(f"{path.stem}.cdx.json") == path.with_suffix(".cdx.json").read_bytes()
+        licenses = archive.read(f"{path.stem}-licenses.txt")
+    assert licenses == path.with_name(f"{path.stem}-licenses.txt").read_bytes()
+    for words in (b"MIT License", b"Apache License", b"GNU GENERAL PUBLIC LICENSE", b"GCC RUNTIME LIBRARY EXCEPTION"):
+        assert words in licenses
+
+
+def test_checksums_are_those_of_the_files() -> None:
+    sums = (DIST / "SHA256SUMS").read_text(encoding="utf-8").splitlines()
+    listed = {name: digest for digest, _, name in (line.partition("  ") for line in sums)}
+    for name in (ARCHIVE.stem, VAULT_ARCHIVE.stem):
+        assert {f"{name}.pyz", f"{name}.cdx.json", f"{name}-licenses.txt"} <= {*listed}
+    for name, digest in listed.items():
+        assert (name, hashlib.sha256((DIST / name).read_bytes()).hexdigest()) == (name, digest)
+
+
+# -- bundle and registry ---------------------------------------------------------------------------------------------
+
+
+def test_desktop_bundle_starts_the_archive_in_it(tmp_path: Path) -> None:
+    archive = tmp_path / "small.pyz"
+    archive.write_bytes(b"archive")
+    tools = [{"name": tool.name, "description": tool.text} for tool in sikkerkey_mcp.TOOLS]
+    bundled = mcpb.bundle(archive, tools)
+    assert bundled == mcpb.bundle(archive, tools)
+    with zipfile.ZipFile(io.BytesIO(bundled)) as file:
+        manifest = json.loads(file.read("manifest.json"))
+        assert file.read(manifest["server"]["entry_point"]) == b"archive"
+    assert (manifest["version"], manifest["tools"]) == (sikkerkey_mcp.VERSION, tools)
+    config = manifest["server"]["mcp_config"]
+    for started in (config, config["platform_overrides"]["win32"]):
+        assert started["args"] == ["-I", "${__dirname}/" + manifest["server"]["entry_point"], "serve"]
+
+
+def test_registry_entry_keeps_the_registry_rules() -> None:
+    entry = json.loads(mcpb.server_json(b"bundle", "https://example.com/v1"))
+    (package,) = entry["packages"]
+    assert package["identifier"] == "https://example.com/v1/sikkerkey-mcp.mcpb"
+    assert package["fileSha256"] == hashlib.sha256(b"bundle").hexdigest()
+    assert "packages" not in json.loads(mcpb.server_json(b"bundle", ""))
+    for wrong in ("http://example.com", "https://example.com/a b"):
+        with pytest.raises(BuildError, match="https URL"):
+            mcpb.server_json(b"bundle", wrong)
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_missing_wheels_and_no_index_are_said_plainly(tmp_path: Path) -> None:
+    copy = tmp_path / "checkout"
+    copy.mkdir()
+    for name in ("build_zipapp.py", "LICENSE", "bundle", "requirements", "runtime"):
+        (shutil.copytree if (ROOT / name).is_dir() else shutil.copy)(ROOT / name, copy / name)
+    command = [sys.executable, str(copy / "build_zipapp.py"), "--source", str(PROGRAM)]
+    environment = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull, "HOME": str(tmp_path)}
+    result = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert result.returncode == 1
+    assert "pip cannot get certifi-" in result.stderr.splitlines()[-1]
+    assert "Traceback" not in result.stderr
+
+
+def test_a_changed_wheel_is_not_taken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(wheels, "WHEELS", tmp_path)
+    row = wheels.locked()[0]
+    assert not row.is_here()
+    row.path.write_bytes(b"changed")
+    assert not row.is_here()
+
+
+def test_wheels_of_one_version_that_differ_are_refused() -> None:
+    from bundle.archives import once
+
+    assert [member.name for member in once([stored("b", b"1"), stored("a", b"1"), stored("b", b"1")])] == ["a", "b"]
+    with pytest.raises(BuildError, match="b differs between wheels"):
+        once([stored("b", b"1"), stored("b", b"2")])
+
+
+def test_version_is_read_from_the_source() -> None:
+    assert papers.version(ROOT) == sikkerkey_mcp.VERSION
+
+
+# -- what it tells about itself --------------------------------------------------------------------------------------
+
+
+def test_verbose_version_says_what_runs_and_how_it_was_loaded(home: Path) -> None:
+    command = [sys.executable, "-I", "-S", str(ARCHIVE), "--version", "--verbose"]
+    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
+    told = dict(line.split(": ", 1) for line in second.splitlines()[1:])
+    cache = home / ".cache" / "sikkerkey-mcp"
+    assert second.splitlines()[0] == f"sikkerkey-mcp {sikkerkey_mcp.VERSION}"
+    assert "bytecode: compiled now, kept for the next start" in first
+    assert (told["archive"], told["build"]) == (str(ARCHIVE), described(ARCHIVE)["BUILD"])
+    assert told["platform"] == THIS_PLATFORM
+    assert Path(told["bytecode"]).parent == Path(told["library"]).parent == cache
+    assert told["cryptography"] == described(ARCHIVE)["LIBRARIES"][THIS_PLATFORM][0].partition("-")[2]
+    assert told["python"].endswith(sys.executable)

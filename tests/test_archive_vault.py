@@ -1,0 +1,88 @@
+"""The vault's archive, with the client's: two files and an interpreter are a whole installation."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.archive.running import OTHER_PYTHONS, find_python
+from tests.harness import ARCHIVE, Server
+
+VAULT_ARCHIVE = ARCHIVE.with_name("sikkerkey-vault.pyz")
+FLAGS = ("-I", "-S")
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="the vault runs on Linux and macOS")
+
+
+class Installation:
+    """A vault that serves, and what its owner and an agent's user type."""
+
+    def __init__(self, python: str, directory: Path) -> None:
+        self.python, self.directory = python, directory
+        command = [*self.vault("serve"), "--port", "0"]
+        pipe = subprocess.PIPE
+        self.process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, cwd=directory)
+        assert self.process.stdout is not None
+        self.url = self.process.stdout.readline().strip()
+
+    def vault(self, command: str, *arguments: str) -> list[str]:
+        place = str(self.directory / "data of the vault")
+        return [self.python, *FLAGS, str(VAULT_ARCHIVE), command, *arguments, "--dir", place]
+
+    def client(self, *arguments: str) -> list[str]:
+        return [self.python, *FLAGS, str(ARCHIVE), *arguments]
+
+    def run(self, command: list[str], text: str = "", **settings: str) -> str:
+        environment = {**os.environ, **settings}
+        done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, env=environment)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    def register(self) -> None:
+        token = self.run(self.vault("agent-token", "--scopes", "all"))
+        installed = self.run(self.client("install", "-"), token, SIKKERKEY_API_URL=self.url)
+        self.run(self.vault("approve", installed.split()[2]))
+
+    def stop(self) -> str:
+        self.process.terminate()
+        _, errors = self.process.communicate(timeout=20)
+        return errors
+
+
+# 3.9 and 3.10 read a package's files each in their own way, later ones alike.
+@pytest.fixture(params=["this", *OTHER_PYTHONS[:2], OTHER_PYTHONS[-1]])
+def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
+    made = Installation(sys.executable if request.param == "this" else find_python(request.param), tmp_path)
+    try:
+        assert made.url, made.stop()
+        yield made
+    finally:
+        made.stop()
+
+
+def test_two_files_are_a_whole_installation(installation: Installation) -> None:
+    installation.register()
+    with Server(installation.client("serve")) as server:
+        server.initialize()
+        created: Any = server.call("manage_projects", action="create", name="archive")
+        project = json.loads(created["content"][0]["text"])["id"]
+        secret = {"projectId": project, "name": "KEY", "value": "sealed by AES-GCM"}
+        assert not server.call("manage_secrets", action="create", **secret).get("isError")
+        assert server.close() == 0
+    kept = b"".join(path.read_bytes() for path in installation.directory.glob("data*/vault.db*"))
+    assert b"sealed by AES-GCM" not in kept
+    assert installation.stop() == ""
+
+
+def test_a_windows_python_is_told_where_the_vault_runs() -> None:
+    code = "import sys, os; os.name, sys.version = 'nt', '3.13.0 (AMD64)'\nimport runpy\n"
+    code += f"runpy.run_path({str(VAULT_ARCHIVE)!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "sikkerkey-vault: error: this Python is for windows-amd64, but the archive is for linux-" in done.stderr

@@ -1,0 +1,146 @@
+"""What a release needs besides its archives (`make mcpb`), the proof that it can be repeated (`make verify`), and the
+list of its members (`make golden`)."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from bundle import mcpb, papers
+from bundle.archives import PROGRAMS
+from bundle.members import BuildError, write
+from bundle.wheels import PLATFORMS, ROOT
+from sikkerkey_mcp import TOOLS
+
+DIST = ROOT / "dist"
+VALIDATOR = "@anthropic-ai/mcpb@2.1.2"
+SOURCES = ("LICENSE", "build_zipapp.py", "bundle", "requirements", "runtime", "sikkerkey_*.py", "vault")
+# Two builds that have as little in common as one machine allows.
+CIRCUMSTANCES: tuple[tuple[str, int, dict[str, str]], ...] = (
+    ("first", 0o022, {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}),
+    ("søren's second checkout", 0o077, {"TZ": "Asia/Kathmandu", "LC_ALL": "C.UTF-8", "PYTHONHASHSEED": "4711"}),
+)
+
+
+def make_mcpb(release: str) -> None:
+    """The bundle and server.json, and what the official tool thinks of the bundle."""
+    tools = [{"name": tool.name, "description": tool.text} for tool in TOOLS]
+    bundled = mcpb.bundle(DIST / "sikkerkey-mcp.pyz", tools)
+    write(DIST / "sikkerkey-mcp.mcpb", bundled)
+    write(DIST / "server.json", mcpb.server_json(bundled, release))
+    papers.write_sums(DIST)
+    print(f"{hashlib.sha256(bundled).hexdigest()}  dist/sikkerkey-mcp.mcpb  ({len(bundled):,} bytes)")
+    validate(DIST / "sikkerkey-mcp.mcpb")
+
+
+def validate(path: Path) -> None:
+    """Have the official tool unpack the bundle and judge its manifest."""
+    directory = ROOT / "build" / "mcpb"
+    tool = directory / "node_modules" / ".bin" / "mcpb"
+    if not tool.exists():
+        quiet = ["--silent", "--no-audit", "--no-fund", "--no-save", "--no-package-lock"]
+        subprocess.run(["npm", "install", *quiet, "--prefix", str(directory), VALIDATOR], check=True)
+    unpacked = directory / "unpacked"
+    shutil.rmtree(unpacked, ignore_errors=True)
+    subprocess.run([str(tool), "unpack", str(path), str(unpacked)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([str(tool), "validate", str(unpacked / "manifest.json")], check=True)
+
+
+def list_members() -> None:
+    """The golden list of everything in the client's archive."""
+    path = DIST / "sikkerkey-mcp.pyz"
+    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(io.BytesIO(archive.read("modules.zip"))) as inner:
+        names = [*archive.namelist(), *(f"modules.zip/{name}" for name in sorted(inner.namelist()))]
+    (ROOT / "tests" / "archive" / "members.txt").write_bytes("".join(f"{name}\n" for name in names).encode())
+
+
+# -- verify ----------------------------------------------------------------------------------------------------------
+
+
+def another_python() -> str:
+    """An interpreter of another minor version, or this one where there is no other."""
+    for minor in range(9, 15):
+        for directory in os.get_exec_path():
+            found = shutil.which(f"python3.{minor}", path=directory)
+            if minor == sys.version_info[1] or not found:
+                continue
+            if not subprocess.run([found, "-c", ""], capture_output=True, check=False).returncode:
+                return found
+    print("verify: there is no Python of another minor version here, so both builds use one")
+    return sys.executable
+
+
+def checkout(directory: Path) -> None:
+    """What a build reads, copied; the downloaded wheels, which are checked by digest, are shared."""
+    shutil.rmtree(directory, ignore_errors=True)
+    for pattern in SOURCES:
+        for path in ROOT.glob(pattern):
+            target = directory / path.name
+            if path.is_dir():
+                shutil.copytree(path, target, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copy(path, target)
+    (directory / "build").mkdir()
+    (directory / "build" / "wheels").symlink_to(ROOT / "build" / "wheels")
+
+
+def build_all(python: str, directory: Path, umask: int, environment: dict[str, str]) -> str:
+    """Every archive, full and slim; the checksums."""
+    everything = [("mcp", ""), ("vault", ""), *(("mcp", platform) for platform in PLATFORMS)]
+    for program, platform in everything:
+        command = [python, "-I", str(directory / "build_zipapp.py"), "--program", program]
+        command += ["--platform", platform] if platform else []
+        environment = {"PATH": os.environ["PATH"], **environment}
+        subprocess.run(command, check=True, umask=umask, env=environment, cwd="/", stdout=subprocess.DEVNULL)
+    return (directory / "dist" / "SHA256SUMS").read_text(encoding="utf-8")
+
+
+def verify() -> None:
+    """Build twice and compare; then compare what lies in dist/ with that."""
+    pythons = (sys.executable, another_python())
+    results = []
+    for python, (name, umask, environment) in zip(pythons, CIRCUMSTANCES):
+        directory = ROOT / "build" / "verify" / name
+        checkout(directory)
+        results.append(build_all(python, directory, umask, environment))
+        print(f"built in {directory.relative_to(ROOT)} with {python}")
+    if results[0] != results[1]:
+        sys.exit(f"verify: the two builds differ:\n{results[0]}\n{results[1]}")
+    print(results[0], end="")
+    names = [f"{program.name}.pyz" for program in PROGRAMS.values() if (DIST / f"{program.name}.pyz").exists()]
+    for name in names:
+        if f"{hashlib.sha256((DIST / name).read_bytes()).hexdigest()}  {name}\n" not in results[0]:
+            sys.exit(f"verify: dist/{name} is another: build it anew")
+    print("verify: the two builds are the same" + (f", and dist/ holds the same {', '.join(names)}" if names else ""))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("task", choices=("mcpb", "verify", "members"))
+    parser.add_argument("--release", default="", help="URL below which a release's files are published")
+    options = parser.parse_args()
+    tasks: dict[str, Callable[[], None]] = {
+        "mcpb": partial(make_mcpb, options.release),
+        "verify": verify,
+        "members": list_members,
+    }
+    try:
+        tasks[options.task]()
+    except (BuildError, subprocess.CalledProcessError) as error:
+        sys.exit(f"{options.task}: error: {error}")
+
+
+if __name__ == "__main__":
+    main()
