@@ -251,8 +251,7 @@ def test_idle_connection_is_dropped_before_the_vault_would(connect: Connect, sto
 
 def test_bytes_that_nobody_asked_for_are_never_taken_for_an_answer(connect: Connect) -> None:
     def answer_twice(wire: faults.Wire, _request: Seen) -> bool:
-        wire.send(faults.message(b'{"n":1}'))
-        wire.send(faults.message(b'{"planted":true}'))
+        wire.send(faults.message(b'{"n":1}') + faults.message(b'{"planted":true}'))  # both are there at once
         return True
 
     with FaultyVault(answer_twice, faults.answer(b'{"n":2}')) as vault:
