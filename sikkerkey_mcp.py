@@ -35,8 +35,8 @@ import os
 import re
 import stat
 import sys
-import threading
 import time
+from _thread import allocate_lock, start_new_thread  # threading, whose import takes a tenth of the start, uses these
 from collections import deque
 from collections.abc import Iterator, Sequence
 from typing import (
@@ -608,8 +608,8 @@ TOOLS: tuple[Tool, ...] = (
 
 # No dot, slash, percent sign, space or control character: `..` would otherwise walk to another route. The schemas do
 # not repeat it for each of 60 ids: a model copies ids from answers, and the refusal states the rule.
-_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
-_HOLE = re.compile(r"\{(\w+)\}")
+_ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
+_HOLE = r"\{(\w+)\}"
 
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 12  # more than that and a description names only the required ones
@@ -632,12 +632,12 @@ BOUND_KEYWORDS = {
 
 def is_id(value: Any) -> bool:
     """True for a string that may stand in a path or name a directory."""
-    return isinstance(value, str) and _ID.fullmatch(value) is not None
+    return isinstance(value, str) and re.fullmatch(_ID, value) is not None
 
 
 def holes(path: str) -> list[str]:
     """The names of the arguments that a path template holds."""
-    return _HOLE.findall(path)
+    return re.findall(_HOLE, path)
 
 
 def arg_schema(arg: Arg) -> JsonObject:
@@ -858,7 +858,7 @@ class Request(NamedTuple):
 
 def build_request(action: Action, given: Given) -> Request:
     """The request for checked arguments. No body at all where the row has no argument for one."""
-    path = _HOLE.sub(lambda hole: str(given[hole[1]]), action.path)
+    path = re.sub(_HOLE, lambda hole: str(given[hole[1]]), action.path)
     body = action.body(given) if action.body else _rest_of(action, given)
     return Request(action.method, path, None if body is None else to_json(body).encode("utf-8"))
 
@@ -874,14 +874,6 @@ def _rest_of(action: Action, given: Given) -> JsonObject | None:
 # answers: from what the vault answered to what the model sees. Text and structuredContent hold the same, complete
 # information, because some clients show one and some the other. Nothing here touches the network.
 # ---------------------------------------------------------------------------------------------------------------------
-
-
-class Answer(NamedTuple):
-    """A 2xx answer of the vault, read whole."""
-
-    status: int
-    content_type: str
-    body: bytes
 
 
 CUT_OUT = "[cut out: plaintext]"
@@ -992,17 +984,17 @@ def json_result(value: Any) -> JsonObject:
     return {**text_result(to_json(value)), "structuredContent": value}
 
 
-def render(action: Action, given: Given, answer: Answer) -> JsonObject:
+def render(action: Action, given: Given, reply: Reply) -> JsonObject:
     """The `tools/call` result for a 2xx answer. Raises ServiceError where the answer is not what the row promises."""
-    if not answer.body:
+    if not reply.body:
         return json_result({"ok": True, "message": f"{action.name} succeeded; the vault sent no further data"})
     cut = cutter(plaintexts(action, given))
     if action.answer == "file":
-        return _file_result(action, given, answer)
-    if action.answer == "csv" and not answer.content_type.startswith("application/json"):
-        return text_result(cut(answer.body.decode("utf-8", "replace")))
+        return _file_result(action, given, reply)
+    if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
+        return text_result(cut(reply.body.decode("utf-8", "replace")))
     try:
-        value = parse_json(answer.body)
+        value = parse_json(reply.body)
     except ValueError:
         portal = "check that the API URL is the vault's and no portal or proxy answers in its place"
         hint = portal if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
@@ -1013,17 +1005,17 @@ def render(action: Action, given: Given, answer: Answer) -> JsonObject:
     return json_result(value)
 
 
-def _file_result(action: Action, given: Given, answer: Answer) -> JsonObject:
+def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
     from base64 import b64encode
 
-    mime = answer.content_type.split(";")[0].strip().lower()
+    mime = (reply.headers.get("Content-Type") or "").split(";")[0].strip().lower()
     mime = mime if re.fullmatch(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", mime) else "application/octet-stream"
     uri = "sikkerkey:/" + build_request(action, given).path
     return {
         "content": [
             {
                 "type": "resource",
-                "resource": {"uri": uri, "mimeType": mime, "blob": b64encode(answer.body).decode("ascii")},
+                "resource": {"uri": uri, "mimeType": mime, "blob": b64encode(reply.body).decode("ascii")},
             }
         ]
     }
@@ -1039,15 +1031,15 @@ def _file_result(action: Action, given: Given, answer: Answer) -> JsonObject:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Identity(NamedTuple):
-    """An agent as its slot holds it. `key_pem` is the private key: it is handed to `signer` and to nothing else."""
+class Identity:
+    """An agent as its slot holds it. `key_pem` is the private key, handed to `load_signer` and to nothing else."""
 
-    agent_id: str
-    name: str
-    vault_id: str
-    api_url: str
-    slot: str
-    key_pem: bytes
+    def __init__(self, members: JsonObject, key_pem: bytes) -> None:
+        self.agent_id: str = members["agentId"]
+        self.name = str(members.get("name", ""))
+        self.vault_id: str = members["vaultId"]
+        self.api_url: str = members["apiUrl"]
+        self.key_pem = key_pem
 
     def __repr__(self) -> str:
         return f"Identity({self.agent_id})"
@@ -1194,9 +1186,7 @@ def _load_identity(agent_id: str) -> Identity:
         raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
     parse_base_url(members["apiUrl"])
     key_path = _key_path(slot, members.get("privateKeyPath"))
-    return Identity(
-        agent_id, str(members.get("name", "")), members["vaultId"], members["apiUrl"], slot, _read_private(key_path)
-    )
+    return Identity(members, _read_private(key_path))
 
 
 def _key_path(slot: str, stored: Any) -> str:
@@ -1262,13 +1252,13 @@ DEFAULT_API_URL = "https://api.sikkerkey.com"
 USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user part or a query could hide the host.
-_BASE_URL = re.compile(r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/?")
+_BASE_URL = r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/?"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
-    match = _BASE_URL.fullmatch(url)
+    match = re.fullmatch(_BASE_URL, url)
     if not match or (match[3] and not 1 <= int(match[3]) <= 65_535):
         raise ConfigError(
             "the API URL must be https://HOST or https://HOST:PORT, without user, path or query",
@@ -1286,8 +1276,10 @@ class Cancellation:
     """Set once, by another thread. Whoever waits on a socket meanwhile leaves word how to break that off."""
 
     def __init__(self) -> None:
+        import threading
+
         self._event = threading.Event()
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._break_off: Callable[[], None] | None = None
 
     def set(self) -> None:
@@ -1406,28 +1398,26 @@ class Reply(NamedTuple):
     body: bytes
 
 
-class Failure(NamedTuple):
-    """No answer. `sent` is False only if the vault cannot have seen the request."""
+class Failure:
+    """No answer. `sent` is False only if the vault cannot have seen the request, `passing` if no other try can help."""
 
-    reason: str
-    sent: bool
-    passing: bool = True  # False: another try would end the same way
+    def __init__(self, reason: str, *, sent: bool, passing: bool = True) -> None:
+        self.reason, self.sent, self.passing = reason, sent, passing
 
 
-class Link(NamedTuple):
+class Link:
     """One open connection: `key` is what it leads to, `idle_since_s` when it was last used."""
 
-    key: tuple[str, str, str]
-    http: http.client.HTTPConnection
-    wire: TimedSocket
-    idle_since_s: float
+    def __init__(self, key: tuple[str, str, str], http: http.client.HTTPConnection, wire: TimedSocket) -> None:
+        self.key, self.http, self.wire = key, http, wire
+        self.idle_since_s = time.monotonic()
 
 
 class Connections:
     """Kept-alive connections. One exchange uses one connection; at most IDLE_CONNECTIONS wait for the next."""
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._idle: list[Link] = []
         self._tls: ssl.SSLContext | None = None
 
@@ -1466,8 +1456,9 @@ class Connections:
             link.wire.finish()
 
     def _give_back(self, link: Link) -> None:
+        link.idle_since_s = time.monotonic()
         with self._lock:
-            self._idle.append(link._replace(idle_since_s=time.monotonic()))
+            self._idle.append(link)
             surplus = self._idle[:-IDLE_CONNECTIONS]
             del self._idle[:-IDLE_CONNECTIONS]
         for old in surplus:
@@ -1487,7 +1478,7 @@ class Connections:
         _open(made)
         wire = TimedSocket(made.sock)
         vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
-        return Link(key, made, wire, time.monotonic())
+        return Link(key, made, wire)
 
     def _tls_context(self) -> ssl.SSLContext:
         with self._lock:
@@ -1498,6 +1489,7 @@ class Connections:
 
 def _open(connection: http.client.HTTPConnection) -> None:
     """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
+    import threading
 
     def break_off() -> None:
         if connection.sock is not None:
@@ -1692,7 +1684,7 @@ def _with_cancellation(request: urllib.request.Request, cancellation: Cancellati
 
 
 # Checked before urllib sees it, whose complaint would quote the password.
-_PROXY_URL = re.compile(r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?")
+_PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
 
 
 def _opener(connections: Connections) -> urllib.request.OpenerDirector:
@@ -1707,7 +1699,7 @@ def _opener(connections: Connections) -> urllib.request.OpenerDirector:
 
     class CheckedProxyHandler(urllib.request.ProxyHandler):
         def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
-            if not _PROXY_URL.fullmatch(proxy):
+            if not re.fullmatch(_PROXY_URL, proxy):
                 raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
             return super().proxy_open(req, proxy, type)
 
@@ -1883,7 +1875,7 @@ class VaultTools:
     def __init__(self, connect: Callable[[], Api], tools: Sequence[Tool] = TOOLS) -> None:
         self._connect = connect
         self._api: Api | None = None
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._tools = {tool.name: tool for tool in tools}
 
     def listing(self) -> list[JsonObject]:
@@ -1913,7 +1905,7 @@ class VaultTools:
         )
         if not 200 <= reply.status < 300:
             raise service_error(action, reply, cutter(plaintexts(action, given)))
-        return render(action, given, Answer(reply.status, reply.headers.get("Content-Type") or "", reply.body))
+        return render(action, given, reply)
 
     def _connected(self) -> Api:
         with self._lock:
@@ -2002,11 +1994,11 @@ class Call(Context):
 Part = Union[Message, Call]
 
 
-class Received(NamedTuple):
+class Received:
     """What a line asks for: replies that are ready, calls that are to be run; in a batch all are answered together."""
 
-    parts: list[Part]
-    batch: bool = False
+    def __init__(self, parts: list[Part], *, batch: bool = False) -> None:
+        self.parts, self.batch = parts, batch
 
 
 def reply_to(request_id: RequestId, result: JsonObject) -> Message:
@@ -2037,7 +2029,7 @@ class Session:
         self._emit = emit
         self._log_level = LOG_LEVELS.index("warning")
         self._running: dict[RequestId, Call] = {}
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
         self._listing: JsonObject | None = None
 
     def receive(self, line: bytes) -> Received:
@@ -2213,7 +2205,7 @@ class Output:
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def send(self, message: Any) -> None:
         """One message, one line. A client that no longer listens ends the process: there is nobody left to serve."""
@@ -2233,7 +2225,7 @@ class Batch:
         self._left = size
         self._replies: list[Message] = []
         self._send = send
-        self._lock = threading.Lock()
+        self._lock = allocate_lock()
 
     def add(self, reply: Message | None) -> None:
         """One part is done; None if it has no reply."""
@@ -2252,6 +2244,8 @@ class Workers:
     """At most CALLS_AT_ONCE threads, started when there is something for them to do; CALLS_WAITING jobs may wait."""
 
     def __init__(self) -> None:
+        import threading
+
         self._jobs: deque[Job] = deque()
         self._ready = threading.Condition()
         self._idle = self._threads = self._waiting_bytes = 0
@@ -2270,7 +2264,7 @@ class Workers:
         if full:
             deliver(call.refuse("too many calls are waiting already; nothing was sent: wait for some to be answered"))
         else:
-            threading.Thread(target=self._work, daemon=True).start()
+            start_new_thread(self._work, ())
 
     def _work(self) -> None:
         while True:
@@ -2294,7 +2288,7 @@ class StdioServer:
     def __init__(self, registry: Registry, read: Callable[[], bytes], output: Output) -> None:
         self._read, self._output = read, output
         self._session = Session(registry, output.send)
-        self._workers = Workers()
+        self._workers: Workers | None = None
 
     def run(self) -> None:
         """Returns at the end of input; calls that are still running then are abandoned."""
@@ -2309,6 +2303,7 @@ class StdioServer:
         deliver = Batch(len(received.parts), self._output.send).add if received.batch else self._send_if_any
         for part in received.parts:
             if isinstance(part, Call):
+                self._workers = self._workers or Workers()
                 self._workers.submit(part, size_bytes, deliver)
             else:
                 deliver(part)
@@ -2363,7 +2358,7 @@ def _end_with_the_client(stdout: int) -> None:
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), end_process)
     if os.name == "posix":
-        threading.Thread(target=_watch_client, args=(os.getppid(), stdout), daemon=True).start()
+        start_new_thread(_watch_client, (os.getppid(), stdout))
 
 
 def serve(registry: Registry) -> None:

@@ -235,7 +235,8 @@ def test_slot_is_made_in_sikkerkey_home(
     elsewhere = tmp_path / "a b" / "søger"
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
     assert shell("install", TOKEN).status == 0
-    assert mcp.load_identity(AGENT_ID).slot == str(elsewhere / "agents" / AGENT_ID)
+    key_pem = (elsewhere / "agents" / AGENT_ID / "private.pem").read_bytes()
+    assert mcp.load_identity(AGENT_ID).key_pem == key_pem
     assert tree(home) == []
 
 

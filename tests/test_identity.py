@@ -234,7 +234,8 @@ def test_home_may_be_elsewhere(home: Path, tmp_path: Path, slot: Path, monkeypat
     shutil.move(slot.parent.parent, elsewhere)
     assert mcp.slots() == []
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
-    assert mcp.load_identity(AGENT_ID).slot == str(elsewhere / "agents" / AGENT_ID)
+    key_pem = (elsewhere / "agents" / AGENT_ID / "private.pem").read_bytes()
+    assert mcp.load_identity(AGENT_ID).key_pem == key_pem
 
 
 def test_home_that_is_not_absolute_is_refused(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +254,8 @@ def test_home_that_is_not_absolute_is_refused(slot: Path, monkeypatch: pytest.Mo
 def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
     identity = mcp.load_identity(AGENT_ID)
     pem = (slot / "private.pem").read_bytes()
-    assert tuple(identity) == (AGENT_ID, "test agent", VAULT_ID, API_URL, str(slot), pem)
+    read = {"agent_id": AGENT_ID, "name": "test agent", "vault_id": VAULT_ID, "api_url": API_URL, "key_pem": pem}
+    assert vars(identity) == read
 
 
 def rewrite(slot: Path, **members: Any) -> None:

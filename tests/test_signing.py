@@ -143,5 +143,6 @@ def test_key_that_cannot_sign_is_refused_without_a_word_of_its_content(pem: byte
 
 
 def test_identity_does_not_show_its_key() -> None:
-    identity = mcp.Identity(AGENT_ID, "name", "vault_1", "https://vault.test", "/slot", b"canary-key")
+    members = {"agentId": AGENT_ID, "name": "name", "vaultId": "vault_1", "apiUrl": "https://vault.test"}
+    identity = mcp.Identity(members, b"canary-key")
     assert "canary" not in f"{identity} {identity!r} {[identity]}"
