@@ -116,8 +116,6 @@ class VaultApp:
         route = match.route
         if self._store.sealed:
             raise SealedDenied(caller.id if caller else None)
-        if route.handler is None:
-            raise Refusal(501, f"{route.method} {route.path} is not offered by this vault yet")
         read = read_form if route.takes == "form" else read_body
         body = read(received.body, received.headers.get("content-type"), route.fields)
         base_url = self._public_url or received.base_url

@@ -132,12 +132,12 @@ Handler = Callable[[Call], object]
 
 
 class Route(NamedTuple):
-    """One row of the surface. A row without a handler is known but not offered: it answers 501."""
+    """One row of the surface."""
 
     method: str
     path: str
     scope: str | None
-    handler: Handler | None = None
+    handler: Handler
     fields: Fields = NO_FIELDS
     status: int = 200
     caller: Literal["agent", "machine", "open"] = "agent"  # whose signature it takes; open routes take none

@@ -16,7 +16,6 @@ PROJECTS = "/v1/ai/projects"
 MARK = "MARKED-7f3a"
 SIGNED = [route for route in ROUTES if route.caller != "open"]
 OPEN = {"/v1/ai-bootstrap/register", "/v1/{vaultId}/enroll/register", "/s/{token}"}
-PLANNED = [route for route in ROUTES if route.handler is None]
 
 
 def filled(route: Route) -> str:
@@ -37,13 +36,6 @@ def test_every_signed_route_refuses_a_stranger_and_asks_for_its_scope(vault: Vau
         reply = scopeless.send(route.method, filled(route))
         if route.scope not in (None, "support.write"):
             assert (reply.status, reply.json["requiredScopes"]) == (403, [route.scope]), route.path
-
-
-def test_a_route_without_a_handler_says_that_it_is_not_offered(agent: Agent) -> None:
-    for route in PLANNED:
-        reply = agent.send(route.method, filled(route), {"any": "thing"} if route.method == "POST" else None)
-        expected = {"error": f"{route.method} {route.path} is not offered by this vault yet"}
-        assert (reply.status, reply.json) == (501, expected)
 
 
 @pytest.mark.parametrize(
