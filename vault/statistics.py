@@ -140,7 +140,7 @@ WHO = ("actorKind", "userId", "machineId", "aiAgentId")
 COLUMNS = ("id", "timestamp", "action", "severity", *WHO, "secretId", "sourceIp", "detail")
 
 # Whatever a spreadsheet skips before it decides that a cell is a formula: blanks, controls, marks without a width.
-SKIPPED = re.compile("[\\s\\x00-\\x1f\\x7f-\\xa0\\u200b-\\u200f\\u2060\\ufeff]*")
+SKIPPED = re.compile("[\\s\\x00-\\x1f\\x7f-\\xa0\\u200b-\\u200f\\u2060\\ufeff\\ufffd]*")
 FORMULA = ("=", "+", "-", "@", "\uff1d", "\uff0b", "\uff0d", "\uff20")  # the last four are the full-width forms
 CONTROLS = ("\t", "\r", "\n")
 
@@ -174,6 +174,7 @@ def _cells(row: sqlite3.Row) -> list[str]:
 
 def defused(cell: str) -> str:
     """A cell that a spreadsheet takes for text: an apostrophe in front of what would be a formula."""
+    cell = cell.replace("\0", "\ufffd")  # many a CSV reader, Python's before 3.11 too, refuses a file that holds NUL
     skipped = SKIPPED.match(cell)
     rest = cell[skipped.end() :] if skipped else cell
     return "'" + cell if cell.startswith(CONTROLS) or rest.startswith(FORMULA) else cell

@@ -224,7 +224,7 @@ FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1", "\tx")
 def test_a_formula_becomes_text(vault: Vault, agent: Agent, name: str) -> None:
     with vault.store.transaction() as db:
         audit.record(db, START_MS, OWNER, "project_update", name)
-    assert table(agent)[0]["detail"] == "'" + name
+    assert table(agent)[0]["detail"] == "'" + name.replace("\0", "\ufffd")
 
 
 @pytest.mark.parametrize("name", ["a=1", "1-1", "x@example.com", " plain", "", "'=1"])
