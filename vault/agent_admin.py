@@ -131,7 +131,9 @@ def _may_see(caller: Agent, agent: Agent | None) -> bool:
     """Whether the agent, which may not exist, can do no more than the caller as far as projects go."""
     if caller.allowlist is None:
         return True
-    return agent is not None and agent.allowlist is not None and set(agent.allowlist) <= set(caller.allowlist)
+    if agent is None or not agent.allowlist:  # one whose projects are all gone belongs to the whole vault
+        return False
+    return set(agent.allowlist) <= set(caller.allowlist)
 
 
 def _not_itself(call: Call) -> None:

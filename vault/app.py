@@ -11,6 +11,7 @@ of the pool, in one transaction. The path is used as it was sent, since that is 
 
 from __future__ import annotations
 
+import asyncio
 import json
 import sqlite3
 import sys
@@ -34,6 +35,7 @@ from vault.store import Store, savepoint
 from vault.surface import ROUTES
 
 MAX_BODY_BYTES = 256 * 1024  # twice the largest value of the contract, 100 KB, in JSON escapes
+READ_MAX_S = 30.0  # whoever holds a connection open with half a body gives it back then
 MAX_DRAINED_BYTES = 8 * MAX_BODY_BYTES  # read and dropped, so that the client lives to see the 413
 
 
@@ -72,10 +74,12 @@ class VaultApp:
             raise NotImplementedError("only HTTP is spoken here")
         request = Request(scope, receive)
         try:
-            body = await _read(request)
+            body = await asyncio.wait_for(_read(request), READ_MAX_S)
             answer = await run_in_threadpool(self.answer, _received(request, body))
         except ClientDisconnect:
             return
+        except asyncio.TimeoutError:
+            answer = _refused(Refusal(408, "the body did not arrive in time"))
         except Refusal as refusal:
             answer = _refused(refusal)
         await _response(answer)(scope, receive, send)

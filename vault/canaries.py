@@ -15,7 +15,7 @@ from typing import Any
 
 from vault import audit, projects, stored_secrets
 from vault.calls import Call, Route
-from vault.errors import ReadDenied, Refusal
+from vault.errors import Denied, ReadDenied, Refusal
 from vault.inputs import BOOLEAN, something, text
 from vault.stored_secrets import CANARY_RECIPE, NAME
 from vault.values import generate
@@ -115,6 +115,7 @@ def get(call: Call) -> object:
 def create(call: Call) -> object:
     """A new canary, whose value the vault makes and keeps."""
     project = projects.require(call, call.body["projectId"])
+    _refuse_reaching_out(call)
     secret_id = stored_secrets.insert(call, project["id"], generate(CANARY_RECIPE), None)
     call.db.execute("UPDATE secrets SET kind = 'canary' WHERE id = ?", (secret_id,))
     switches = (call.body.get(key, default) for key, default in DEFAULTS.items())
@@ -127,10 +128,18 @@ def create(call: Call) -> object:
     return {"id": secret_id, "name": name, "enabled": call.body.get("enabled", True)}
 
 
+def _refuse_reaching_out(call: Call) -> None:
+    """Which projects are related depends on machines, so an agent with an allowlist could freeze what is not on it."""
+    if call.body.get("triggerFreezeRelatedProjects") and call.agent.allowlist is not None:
+        message = "triggerFreezeRelatedProjects takes an agent without a project allowlist"
+        raise Denied(403, message, call.agent.id)
+
+
 def configure(call: Call) -> object:
     """Set what a read freezes; what is absent stays."""
     canary = _require(call)
     something(call.body, CONFIG_FIELDS)
+    _refuse_reaching_out(call)
     own = call.body.get("triggerFreezeProject", canary["freeze_project"])
     related = call.body.get("triggerFreezeRelatedProjects", canary["freeze_related"])
     call.db.execute(

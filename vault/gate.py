@@ -111,7 +111,8 @@ def _record_nonce(db: sqlite3.Connection, signed: Signed, caller: Caller, now_ms
     if not NONCE.fullmatch(signed.nonce):
         raise Denied(401, "the nonce is not 16 to 128 printable characters", caller.id)
     db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
-    row = (caller.id, signed.nonce, now_ms + NONCE_LIFE_MS)
+    # By the key: an identity that is registered anew with the same one must not open the window again.
+    row = (hashlib.sha256(caller.public_key).hexdigest(), signed.nonce, now_ms + NONCE_LIFE_MS)
     recorded = db.execute("INSERT OR IGNORE INTO nonces (identity, nonce, forget_ms) VALUES (?, ?, ?)", row)
     if recorded.rowcount != 1:
         raise Denied(401, "the nonce was used before", caller.id)

@@ -61,6 +61,7 @@ def create(call: Call) -> object:
     secret_id = _adopt(call) if "secretId" in call.body else _make(call)
     secret = stored_secrets.find(call.db, secret_id)
     recipe = _recipe(call.body)
+    stored_secrets.next_value(call.db, call.keys, secret, recipe)  # refused now if it would be refused when due
     call.db.execute(
         "INSERT INTO rotation_schedules (secret_id, interval_s, length, charset, fields, next_ms, created_ms,"
         " updated_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
@@ -77,6 +78,7 @@ def update(call: Call) -> object:
     something(call.body, UPDATE_FIELDS)
     recipe = stored_secrets.stored_recipe(schedule).changed(call.body)
     check_fields(recipe.fields, stored_secrets.field_names(schedule))
+    stored_secrets.next_value(call.db, call.keys, stored_secrets.find(call.db, schedule["id"]), recipe)
     interval_s = call.body.get("intervalSeconds", schedule["interval_s"])
     enabled = call.body.get("enabled", bool(schedule["enabled"]))
     recounted = "intervalSeconds" in call.body or schedule["next_ms"] is None
@@ -111,16 +113,21 @@ def rotate_due(store: Store, now_ms: int) -> None:
 
 
 def _rotate(db: sqlite3.Connection, keys: Keyring, schedule: sqlite3.Row, now_ms: int) -> None:
+    """What cannot be rotated waits for its next turn: one such secret must not hold up those after it."""
     secret = stored_secrets.find(db, schedule["id"])
-    version = stored_secrets.rotated(db, keys, secret, stored_secrets.stored_recipe(schedule), now_ms)
+    try:
+        version = stored_secrets.rotated(db, keys, secret, stored_secrets.stored_recipe(schedule), now_ms)
+    except Refusal as refusal:
+        action, detail = "secret_rotate_denied", f"not rotated on schedule: {refusal}"
+    else:
+        action, detail = "secret_rotate", f"rotated on schedule, now version {version}"
     # Counted from now, not from when it was due: a vault that was off for a week rotates once.
     db.execute(
         "UPDATE rotation_schedules SET last_ms = ?, next_ms = ? WHERE secret_id = ?",
         (now_ms, now_ms + schedule["interval_s"] * 1000, schedule["id"]),
     )
-    detail = f"rotated on schedule, now version {version}"
     ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
-    audit.record(db, now_ms, SYSTEM, "secret_rotate", detail, **ids)
+    audit.record(db, now_ms, SYSTEM, action, detail, **ids)
 
 
 def _adopt(call: Call) -> str:

@@ -47,7 +47,8 @@ COUNTS = {
     "secretsInTrash": "SELECT COUNT(*) " + SECRETS + " AND s.deleted_ms IS NOT NULL",
     "canaries":       "SELECT COUNT(*) " + SECRETS + " AND s.deleted_ms IS NULL AND s.kind = 'canary'",
     "secretVersions": "SELECT COUNT(*) " + VERSIONS,
-    "storedBytes":    "SELECT coalesce(sum(length(v.ciphertext)), 0) " + VERSIONS,
+    # Whole KiB, since the exact sum would tell the length of a value.
+    "storedBytes":    "SELECT (coalesce(sum(length(v.ciphertext)), 0) + 1023) / 1024 * 1024 " + VERSIONS,
     "policies":       "SELECT COUNT(*) FROM policies WHERE " + REACHED.format("project_id"),
     "machines":       "SELECT COUNT(*) " + MACHINES,
     "aiAgents":       "SELECT COUNT(*) FROM ai_agents WHERE :restricted = 0 OR id = :agent",

@@ -12,7 +12,7 @@ import sqlite3
 from vault import audit, projects
 from vault.calls import Call, Route
 from vault.crypto import Envelope, Keyring, Sealed, new_id
-from vault.errors import Refusal
+from vault.errors import Denied, Refusal
 from vault.inputs import integer, text
 from vault.values import CHARSET, FIELD_NAMES, LENGTH, VALUE, Recipe, check_fields, check_names, check_structure, fresh
 
@@ -111,11 +111,16 @@ def plaintext(db: sqlite3.Connection, keys: Keyring, secret: sqlite3.Row, versio
 
 
 def rotated(db: sqlite3.Connection, keys: Keyring, secret: sqlite3.Row, recipe: Recipe, now_ms: int) -> int:
-    """Make the next value; the fields of a structured secret that the recipe leaves out keep theirs."""
+    """Make the next value and store it."""
+    return add_version(db, keys, secret, next_value(db, keys, secret, recipe), origin="rotate", now_ms=now_ms)
+
+
+def next_value(db: sqlite3.Connection, keys: Keyring, secret: sqlite3.Row, recipe: Recipe) -> str:
+    """A new value; the fields of a structured secret that the recipe leaves out keep theirs. Refused if too large."""
     names = field_names(secret)
     check_fields(recipe.fields, names)
     kept = json.loads(plaintext(db, keys, secret, secret["version"])) if recipe.fields else {}
-    return add_version(db, keys, secret, fresh(recipe, names, kept), origin="rotate", now_ms=now_ms)
+    return fresh(recipe, names, kept)
 
 
 def recipe_of(db: sqlite3.Connection, secret: sqlite3.Row) -> Recipe:
@@ -172,10 +177,7 @@ def create(call: Call) -> object:
 def update_value(call: Call) -> object:
     """Replace the value, unless the vault is in charge of it."""
     secret = _require(call)
-    if secret["kind"] == "canary":
-        raise Refusal(409, "the secret is a canary: its value belongs to the vault")
-    if secret["rotating"]:
-        raise Refusal(409, "the secret has an active rotation schedule: rotate it, or delete the schedule first")
+    _refuse_vaults_own(secret)
     check_structure(call.body["value"], field_names(secret))
     version = add_version(call.db, call.keys, secret, call.body["value"], origin="update", now_ms=call.now_ms)
     _note(call, "secret_update", secret["id"], secret["project_id"], f"value replaced, now version {version}")
@@ -183,8 +185,10 @@ def update_value(call: Call) -> object:
 
 
 def delete(call: Call) -> object:
-    """Move to the trash."""
+    """Move to the trash. That disarms a canary, so it takes the scope that disarming takes."""
     secret = _require(call)
+    if secret["kind"] == "canary" and DISARM not in call.agent.scopes:
+        raise Denied(403, f"the secret is a canary: the agent lacks the scope {DISARM}", call.agent.id, DISARM)
     call.db.execute("UPDATE secrets SET deleted_ms = ? WHERE id = ?", (call.now_ms, secret["id"]))
     _note(call, "secret_delete", secret["id"], secret["project_id"], f"{secret['name']} moved to the trash")
     return {"id": secret["id"], "deletedAt": call.now_ms, "purgeAt": call.now_ms + TRASH_MS}
@@ -219,6 +223,7 @@ def rotate(call: Call) -> object:
 def rollback(call: Call) -> object:
     """Write an old version's value again, as the next version."""
     secret, old = _require(call), call.body["version"]
+    _refuse_vaults_own(secret)
     value = plaintext(call.db, call.keys, secret, old)
     version = add_version(call.db, call.keys, secret, value, origin="rollback", now_ms=call.now_ms)
     _note(call, "secret_rollback", secret["id"], secret["project_id"], f"version {old} restored as version {version}")
@@ -233,6 +238,14 @@ def versions(call: Call) -> object:
         (secret["id"],),
     )
     return [{"version": row["version"], "origin": row["origin"], "createdAt": row["created_ms"]} for row in rows]
+
+
+def _refuse_vaults_own(secret: sqlite3.Row) -> None:
+    """Nobody writes a value that the vault is in charge of, an old one neither: it would be known again."""
+    if secret["kind"] == "canary":
+        raise Refusal(409, "the secret is a canary: its value belongs to the vault")
+    if secret["rotating"]:
+        raise Refusal(409, "the secret has an active rotation schedule: rotate it, or delete the schedule first")
 
 
 def _require(call: Call) -> sqlite3.Row:
@@ -270,6 +283,7 @@ ROTATE_FIELDS = {"length": LENGTH, "charset": CHARSET, "fields": FIELD_NAMES}
 VERSION_FIELDS = {"version": integer(1, 2**53 - 1).must()}
 
 READ, WRITE = "projects.secrets.read", "projects.secrets.write"
+DISARM = "projects.policies.write"
 ALL = "/v1/ai/projects/{projectId}/secrets"
 ONE = ALL + "/{secretId}"
 

@@ -150,9 +150,9 @@ def show(call: Call) -> Raw:
 
 def open_once(call: Call) -> Raw:
     """The one attempt: the value for the right passphrase, and in any case the end of what is stored."""
-    if _missed_often(call):
-        return share_page.later(MISS_WINDOW_MS // 1000)
     row = _find(call)
+    if row is None and _missed_often(call):
+        return share_page.later(MISS_WINDOW_MS // 1000)
     if row is None:
         call.db.execute("INSERT INTO share_misses (source_ip, at_ms) VALUES (?, ?)", (_address(call), call.now_ms))
         return share_page.unknown()

