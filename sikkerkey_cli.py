@@ -145,6 +145,8 @@ def command_install(options: argparse.Namespace) -> int:
 
 
 def _token_from_stdin() -> str:
+    if sys.stdin is None:
+        return ""
     if sys.stdin.isatty():
         return getpass.getpass("token: ").strip()
     return sys.stdin.readline(1024).strip()
@@ -227,7 +229,9 @@ def command_revoke(options: argparse.Namespace) -> int:
     check_private(slot, directory=True, forbidden=0o022)
     remove_slot(slot)
     print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
-    advise("the vault still lists it: revoke it on the dashboard as well")
+    advise(
+        "the vault still lists it: revoke it on the dashboard as well; a server that runs keeps the key until it ends"
+    )
     return 0
 
 
@@ -236,7 +240,11 @@ def command_revoke(options: argparse.Namespace) -> int:
 # ---------------------------------------------------------------------------------------------------------------------
 
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools whose name and server's name exceed 60 characters together
-PASSED_ON = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE")  # a client may start us without the user's environment
+PASSED_ON = (
+    "SIKKERKEY_HOME",
+    "SIKKERKEY_CA_BUNDLE",
+    "SIKKERKEY_CACHE_DIR",
+)  # a client may start us without the user's environment
 
 Entries = dict[str, JsonObject]
 
@@ -244,7 +252,8 @@ Entries = dict[str, JsonObject]
 def command_config(options: argparse.Namespace) -> int:
     """Prints the block for one client; nothing else goes to stdout."""
     installed = mcp.slots()
-    chosen: list[str | None] = [mcp.choose_slot(options.agent)] if options.agent else [*installed] or [None]
+    wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
+    chosen: list[str | None] = [mcp.choose_slot(wanted)] if wanted else [*installed] or [None]
     if chosen == [None]:
         advise(f"no agent is installed yet: {shlex.join(mcp.program())} install TOKEN")
     write, place = CLIENTS[options.client]
@@ -268,7 +277,8 @@ def entry(agent: str | None) -> JsonObject:
     """One server. -I keeps the working directory and the user's packages from standing in for ours."""
     interpreter, path = mcp.program()
     args = ["-I", path, "serve", *(["--agent", agent] if agent else [])]
-    environment = {name: os.environ[name] for name in PASSED_ON if os.environ.get(name)}
+    # Absolute, since the client starts us in a directory of its choice.
+    environment = {name: os.path.abspath(os.environ[name]) for name in PASSED_ON if os.environ.get(name)}
     return {"command": interpreter, "args": args, **({"env": environment} if environment else {})}
 
 

@@ -461,9 +461,9 @@ TOOLS: tuple[Tool, ...] = (
         read ("versions",    "GET  /projects/{projectId}/secrets/{secretId}/versions", "projects.secrets.read",  "Version numbers and dates.", PROJECT, SECRET),
         read ("dynamic_list",  "GET  /dynamic-secrets",                     "projects.secrets.read",  "Every rotation schedule."),
         read ("dynamic_get",   "GET  /dynamic-secrets/{secretId}",          "projects.secrets.read",  "One schedule.", SECRET),
-        write("dynamic_create","POST /dynamic-secrets",                     "projects.secrets.write", "New generated secret with a schedule (projectId, name), or a schedule for existingSecretId.",
+        write("dynamic_create","POST /dynamic-secrets",                     "projects.secrets.write", "New generated secret with a schedule (projectId, name), or a schedule for existingSecretId. fields and staticFields together make up fieldNames.",
               opt(PROJECT), opt(NAME), Arg("existingSecretId", "id", "Secret to schedule, instead of projectId and name.", required=False), NOTE, INTERVAL, LENGTH, CHARSET, FIELD_NAMES, FIELDS,
-              Arg("staticFields", "object", "Fields kept as given: name to plaintext; never shown again.", required=False, plaintext=True), rule=_one_target, body=_target_as_secret_id),
+              Arg("staticFields", "object", "Fields kept as given: name to string; never shown again.", required=False, plaintext=True), rule=_one_target, body=_target_as_secret_id),
         write("dynamic_update","POST /dynamic-secrets/{secretId}/update",   "projects.secrets.write", "Change a schedule, or pause it.", SECRET, opt(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED),
         write("dynamic_delete","POST /dynamic-secrets/{secretId}/delete",   "projects.secrets.write", "Drop the schedule, keep the secret.", SECRET),
     )),
@@ -897,17 +897,21 @@ def plaintexts(action: Action, given: Given) -> list[str]:
                 found += _strings(parse_json(text.encode("utf-8")))
             except ValueError:
                 continue
+    # A peer may trim what it repeats, or repeat one line of it.
+    lines = [line.strip() for text in found for line in text.splitlines()]
+    found += [text.strip() for text in found] + [line for line in lines if len(line) >= ANYWHERE_CHARACTERS]
     return sorted(set(found) - {""}, key=len, reverse=True)
 
 
 def _strings(value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [text for member in value.values() for text in _strings(member)]
-    if isinstance(value, list):
-        return [text for item in value for text in _strings(item)]
-    if isinstance(value, ExactNumber):
-        return [value.text]
-    return [] if value is None or isinstance(value, bool) else [str(value)]
+    found, left = [], [value]
+    while left:  # no recursion: whatever could be sent can be looked through
+        item = left.pop()
+        if isinstance(item, (dict, list)):
+            left += item.values() if isinstance(item, dict) else item
+        elif item is not None and not isinstance(item, bool):
+            found.append(item.text if isinstance(item, ExactNumber) else str(item))
+    return found
 
 
 def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
@@ -934,7 +938,7 @@ def _spellings(secret: str) -> set[str]:
     data = secret.encode("utf-8", "replace")
     once = _json_spellings(secret) | _json_spellings(escape(secret))
     percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
-    forms = {secret, escape(secret), *percent, *once}
+    forms = {secret, escape(secret), data.hex(), *percent, *once}
     forms.update(re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent)
     forms.update(form for inner in once for form in _json_spellings(inner))
     return forms | {encode(data).decode("ascii").rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
@@ -955,13 +959,21 @@ def cut_out(value: Any, cut: Callable[[str], str], withheld: frozenset[str]) -> 
         return [cut_out(item, cut, withheld) for item in value]
     if isinstance(value, dict):
         return {
-            cut(key): WITHHELD if key in withheld and member is not None else cut_out(member, cut, withheld)
+            cut(key): WITHHELD if _is_withheld(key, member, withheld) else cut_out(member, cut, withheld)
             for key, member in value.items()
         }
     if isinstance(value, (int, float, ExactNumber)) and not isinstance(value, bool):
         text = value.text if isinstance(value, ExactNumber) else repr(value)
         return CUT_OUT if cut(text) != text else value
     return value
+
+
+def _is_withheld(key: str, member: Any, withheld: frozenset[str]) -> bool:
+    """`value` whatever it is, and strings under names made of it, such as currentValue."""
+    name = key.casefold()
+    return (name in withheld and member is not None) or (
+        isinstance(member, str) and any(word in name for word in withheld)
+    )
 
 
 def text_result(text: str) -> JsonObject:
@@ -984,11 +996,10 @@ def json_result(value: Any) -> JsonObject:
     return {**text_result(to_json(value)), "structuredContent": value}
 
 
-def render(action: Action, given: Given, reply: Reply) -> JsonObject:
+def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:
     """The `tools/call` result for a 2xx answer. Raises ServiceError where the answer is not what the row promises."""
     if not reply.body:
         return json_result({"ok": True, "message": f"{action.name} succeeded; the vault sent no further data"})
-    cut = cutter(plaintexts(action, given))
     if action.answer == "file":
         return _file_result(action, given, reply)
     if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
@@ -1898,14 +1909,19 @@ class VaultTools:
     def _call(self, tool: Tool, arguments: JsonObject, context: Context) -> JsonObject:
         action = find_action(tool, arguments)
         given = check(tool, action, arguments)
+        cut = cutter(plaintexts(action, given))
         started_s = time.monotonic()
         reply = self._connected().send(build_request(action, given), safe=action.effect == "read", context=context)
         context.log(
             "debug", f"{tool.name}.{action.name}: {reply.status} in {(time.monotonic() - started_s) * 1000:.0f} ms"
         )
-        if not 200 <= reply.status < 300:
-            raise service_error(action, reply, cutter(plaintexts(action, given)))
-        return render(action, given, reply)
+        try:
+            if not 200 <= reply.status < 300:
+                raise service_error(action, reply, cut)
+            return render(action, given, reply, cut)
+        except RecursionError:
+            hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+            raise ServiceError("the vault's answer is nested too deeply", hint) from None
 
     def _connected(self) -> Api:
         with self._lock:
@@ -2427,7 +2443,17 @@ def _run(arguments: list[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        status = _run(list(sys.argv[1:] if arguments is None else arguments))
+        if sys.stdout:
+            sys.stdout.flush()
+        return status
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains once more when it ends
+        return 1
+    except OSError as error:
+        advise(f"sikkerkey-mcp: error: the output cannot be written: {error.strerror}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
     except Error as error:
         advise(f"sikkerkey-mcp: error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
         return 1

@@ -152,6 +152,9 @@ def test_token_is_read_from_stdin(
 BAD_TOKENS = ["", TOKEN[:-1], TOKEN + "0", "g" * 64, TOKEN[:-1] + " ", "０" * 64, f"../{TOKEN}", "sk_canary"]
 
 
+STILL_LISTED = (
+    "the vault still lists it: revoke it on the dashboard as well; a server that runs keeps the key until it ends\n"
+)
 TOKEN_REFUSED = (
     "sikkerkey-mcp: error: the token must be 64 hexadecimal characters\n"
     "hint: copy it from the dashboard's page of AI agents\n"
@@ -565,7 +568,7 @@ def test_revoke_deletes_the_only_agent(shell: Shell, home: Path) -> None:
     ran = shell("revoke")
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     assert (ran.status, ran.out) == (0, f"removed agent {AGENT_ID} and the key in {slot} from this computer\n")
-    assert ran.err == "the vault still lists it: revoke it on the dashboard as well\n"
+    assert ran.err == STILL_LISTED
     assert agents_of(home) == []
 
 
@@ -881,3 +884,34 @@ def test_token_that_is_typed_is_not_shown(recorder: Recorder) -> None:
 def test_somebody_who_starts_the_server_by_hand_is_told_what_it_waits_for() -> None:
     shown = at_terminal([], b"\x04", {})
     assert b"waiting for an MCP client on stdin" in shown
+
+
+# streams that are not there
+
+
+@pytest.mark.parametrize("words", ["whoami", "config codex", "--version"])
+def test_full_output_is_reported_in_one_line(home: Path, words: str) -> None:
+    if not os.path.exists("/dev/full"):
+        pytest.skip("this system has no /dev/full")
+    make_slot(home, "https://vault.test")
+    with open("/dev/full", "wb") as full:
+        command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words.split()]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+    assert b"Traceback" not in ended.stderr
+
+
+def test_install_without_a_standard_input_is_refused(home: Path) -> None:
+    command = f"{shlex.join([sys.executable, str(ROOT / 'sikkerkey_mcp.py')])} install - <&-"
+    ended = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr.splitlines()[0]) == (
+        1,
+        b"sikkerkey-mcp: error: the token must be 64 hexadecimal characters",
+    )
+
+
+def test_config_gives_the_agent_that_the_environment_names(
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_slot(home, "https://vault.test")
+    monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
+    assert shell("config", "cursor").status == 1

@@ -215,3 +215,31 @@ def test_crash_in_a_tool_shows_no_argument(home: Path, recorder: Recorder) -> No
         assert server.request("ping")["result"] == {}
         server.close()
     assert_unmarked(b"".join(server.lines) + server.stderr)
+
+
+@pytest.mark.parametrize("depth", [400, 600, 900])
+def test_deeply_nested_value_is_no_error_after_it_was_stored(server: Server, recorder: Recorder, depth: int) -> None:
+    recorder.answer = lambda _seen: Told(201, b'{"id": "sk_1"}')
+    value = "[" * depth + "]" * depth
+    result = server.call("manage_secrets", action="create", **PROJECT, name="n", value=value)
+    assert result["structuredContent"] == {"id": "sk_1"}
+
+
+@pytest.mark.parametrize("repeat", [str.strip, lambda value: value.splitlines()[2], lambda v: v.strip().encode().hex()])
+def test_trimmed_and_partial_echoes_are_cut_out(
+    server: Server, recorder: Recorder, repeat: Callable[[str], str]
+) -> None:
+    value = "  -----BEGIN THING-----\nfirst-line-of-it-7f3a\n  second-line-of-it-7f3a  \n"
+    recorder.answer = lambda _seen: Told(400, json.dumps({"error": f"bad: {repeat(value)}"}).encode())
+    result = server.call("manage_secrets", action="create", **PROJECT, name="n", value=value)
+    assert "7f3a" not in json.dumps(result)
+    assert b"7f3a".hex() not in json.dumps(result)
+
+
+def test_stored_values_are_withheld_under_any_name_made_of_value(server: Server, recorder: Recorder) -> None:
+    names = ("value", "Value", "secretValue", "current_value", "plainText", "PLAINTEXT")
+    stored = {"id": "sk_1", **dict.fromkeys(names, "stored-7f3a")}
+    recorder.answer = lambda _seen: Told(200, json.dumps(stored).encode())
+    result = server.call("manage_secrets", action="get", **PROJECT, **SECRET)
+    assert "7f3a" not in json.dumps(result)
+    assert result["structuredContent"]["id"] == "sk_1"
