@@ -147,7 +147,8 @@ def test_deeply_nested_answer_is_shown_or_refused_in_words() -> None:
             if depth <= 100:
                 assert result["structuredContent"]
             elif "isError" in result:
-                assert shown(result).startswith(("the vault's answer is nested too deeply", "the vault's answer is not JSON"))
+                words = ("the vault's answer is nested too deeply", "the vault's answer is not JSON")
+                assert shown(result).startswith(words)
 
 
 def test_csv_is_shown_as_text_as_it_is() -> None:
