@@ -71,7 +71,7 @@ class VaultApp:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
         if scope["type"] != "http":
-            raise NotImplementedError("only HTTP is spoken here")
+            raise RuntimeError("only HTTP is spoken here")
         request = Request(scope, receive)
         try:
             body = await asyncio.wait_for(_read(request), READ_MAX_S)
