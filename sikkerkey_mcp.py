@@ -2443,19 +2443,18 @@ def _run(arguments: list[str]) -> int:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
     try:
-        status = _run(list(sys.argv[1:] if arguments is None else arguments))
-        if sys.stdout:
-            sys.stdout.flush()
-        return status
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains once more when it ends
-        return 1
-    except OSError as error:
-        advise(f"sikkerkey-mcp: error: the output cannot be written: {error.strerror}")
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return 1
+        try:
+            return _run(list(sys.argv[1:] if arguments is None else arguments))
+        finally:
+            if sys.stdout:
+                sys.stdout.flush()  # here, where a full disk can still be put into words
     except Error as error:
         advise(f"sikkerkey-mcp: error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        return 1
+    except OSError as error:
+        if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no fault
+            advise(f"sikkerkey-mcp: error: the system refused: {error.strerror or type(error).__name__}")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains once more when it ends
         return 1
     except KeyboardInterrupt:
         return 130

@@ -897,7 +897,19 @@ def test_full_output_is_reported_in_one_line(home: Path, words: str) -> None:
     with open("/dev/full", "wb") as full:
         command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words.split()]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
-    assert b"Traceback" not in ended.stderr
+    lines = ended.stderr.decode().splitlines()
+    assert (ended.returncode, lines[-1]) == (1, "sikkerkey-mcp: error: the system refused: No space left on device")
+    assert set(lines[:-1]) <= {"add it to ~/.codex/config.toml"}  # it comes before or not at all, as stdout is buffered
+
+
+def test_reader_that_leaves_early_is_no_fault(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    gone, output = os.pipe()
+    os.close(gone)
+    command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), "whoami"]
+    ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, check=False)
+    os.close(output)
+    assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_install_without_a_standard_input_is_refused(home: Path) -> None:
