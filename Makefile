@@ -139,6 +139,11 @@ lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFL
 	@$(filter-out --universal,$(COMPILE)) $(LOCKFLAGS) --python-platform linux --output-file build/lock/archives.txt build/lock/archives.in
 	@$(RUN) build_zipapp.py --relock build/lock/archives.txt
 
+.PHONY: advisories
+advisories: .venv/.ready $(ARCHIVE) $(VAULT_ARCHIVE) ## ask the OSV database about every pinned version, and check them
+	@$(RUN) tools/advisories.py --refresh
+	@$(RUN) tools/docs.py
+
 .PHONY: clean
 clean: ## remove everything that was built or set up
 	rm -rf .venv .venv-mcp1 build dist .mypy_cache .ruff_cache .hypothesis
