@@ -191,6 +191,9 @@ def test_registry_entry_keeps_the_registry_rules() -> None:
     assert package["identifier"] == "https://example.com/v1/sikkerkey-mcp.mcpb"
     assert package["fileSha256"] == hashlib.sha256(b"bundle").hexdigest()
     assert "packages" not in json.loads(mcpb.server_json(b"bundle", ""))
+    assert json.loads(mcpb.server_json(b"bundle", "", "io.github.someone/mcp"))["name"] == "io.github.someone/mcp"
+    with pytest.raises(BuildError, match="reversed domain"):
+        mcpb.server_json(b"bundle", "", "no domain")
     for wrong in ("http://example.com", "https://example.com/a b"):
         with pytest.raises(BuildError, match="https URL"):
             mcpb.server_json(b"bundle", wrong)
