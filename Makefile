@@ -82,7 +82,7 @@ vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vaul
 
 .PHONY: mcpb
 mcpb: $(ARCHIVE) ## build dist/sikkerkey-mcp.mcpb and server.json, and have them validated (needs npm)
-	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE))
+	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE)) $(if $(REGISTRY_NAME),--name $(REGISTRY_NAME))
 
 .PHONY: verify
 verify: .venv/.ready ## build everything twice under different circumstances and compare
