@@ -109,6 +109,10 @@ class Error(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def in_words(self) -> str:
+        """The message, and the hint in a line of its own."""
+        return f"{self}\nhint: {self.hint}" if self.hint else str(self)
+
 
 class ConfigError(Error):
     """Something on this workstation must be mended by its user."""
@@ -127,16 +131,17 @@ class ServiceError(Error):
 
 
 class ProtocolError(Error):
-    """A message that JSON-RPC or MCP does not allow; `code` is the JSON-RPC error code."""
+    """A message that JSON-RPC or MCP does not allow; `code` is the JSON-RPC error code, `data` goes with it."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, data: JsonObject | None = None) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.data = code, data
 
 
 MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+RESOURCE_NOT_FOUND = -32002
 
 
 def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
@@ -983,8 +988,7 @@ def text_result(text: str) -> JsonObject:
 
 def error_result(error: Error) -> JsonObject:
     """A result with `isError`, without structuredContent: one SDK checks that against a schema and fails the call."""
-    text = f"{error}\nhint: {error.hint}" if error.hint else str(error)
-    return {**text_result(text), "isError": True}
+    return {**text_result(error.in_words()), "isError": True}
 
 
 def json_result(value: Any) -> JsonObject:
@@ -1882,6 +1886,7 @@ class VaultTools:
     """
 
     instructions = INSTRUCTIONS
+    offers = ("tools",)
 
     def __init__(self, connect: Callable[[], Api], tools: Sequence[Tool] = TOOLS) -> None:
         self._connect = connect
@@ -1905,6 +1910,10 @@ class VaultTools:
             return error_result(error)
         except RecursionError:
             return error_result(ServiceError("the JSON is nested too deeply"))
+
+    def library(self) -> Library:
+        """There is none."""
+        raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
 
     def _call(self, tool: Tool, arguments: JsonObject, context: Context) -> JsonObject:
         action = find_action(tool, arguments)
@@ -1940,18 +1949,50 @@ LATEST = "2025-11-25"
 SUPPORTED = (LATEST, "2025-06-18", "2025-03-26", "2024-11-05")
 WITH_STRUCTURED_CONTENT = (LATEST, "2025-06-18")
 WITH_BATCHES = ("2025-03-26",)
+WITHOUT_COMPLETIONS_CAPABILITY = ("2024-11-05",)  # whose clients may complete without being told that they can
+COMPLETIONS_MAX = 100  # the protocol's own bound for one answer
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 RequestId = Union[str, int]
 Message = JsonObject
 Notify = Callable[[Message], None]
+Work = Callable[[Context], JsonObject]
+
+
+class Library(Protocol):
+    """Resources and prompts. Nothing here is asked for what `Registry.offers` leaves out.
+
+    `contents`, `prompt` and `suggestions` are called from any thread. They raise ProtocolError for what does not exist,
+    and another Error where it cannot be had.
+    """
+
+    def listing(self, kind: str) -> list[JsonObject]:
+        """The `resources`, `resourceTemplates` or `prompts`, always the same."""
+
+    def contents(self, uri: str, context: Context) -> list[JsonObject]:
+        """What `resources/read` answers about one resource."""
+
+    def prompt(self, name: str, arguments: dict[str, str], context: Context) -> JsonObject:
+        """A listed prompt, with `arguments` that its listing allows and all that it requires."""
+
+    def suggestions(
+        self, reference: JsonObject, argument: str, begun: str, known: dict[str, str], context: Context
+    ) -> list[str]:
+        """How `argument` of a prompt or template, of which `begun` has been typed, could go on; best ones first."""
 
 
 class Registry(Protocol):
-    """What a Session needs to know of the tools it offers."""
+    """What a Session needs to know of what it offers."""
 
     instructions: str
+
+    @property
+    def offers(self) -> Sequence[str]:
+        """The capabilities beside logging: of tools, resources, prompts and completions those that there are."""
+
+    def library(self) -> Library:
+        """Where resources and prompts are; asked if `offers` names any."""
 
     def listing(self) -> list[JsonObject]:
         """The tools, always the same, as `tools/list` shows them."""
@@ -1964,34 +2005,40 @@ class Registry(Protocol):
 
 
 class Call(Context):
-    """One `tools/call` on its way. `run` is for a worker thread; everything else is the session's."""
+    """One request on its way that may have to wait. `run` is for a worker thread, the rest is the session's.
 
-    def __init__(
-        self, session: Session, request_id: RequestId, name: str, arguments: JsonObject, progress_token: Any
-    ) -> None:
+    `work` makes the result; its Errors become the protocol's.
+    """
+
+    def __init__(self, session: Session, request_id: RequestId, params: JsonObject, work: Work) -> None:
         super().__init__()
-        self._session, self.request_id, self._name, self._arguments = session, request_id, name, arguments
-        self._token = (
-            progress_token if isinstance(progress_token, (str, int)) and not isinstance(progress_token, bool) else None
-        )
+        self._session, self.request_id, self._work = session, request_id, work
+        meta = params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        self._token = token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
         self._steps = 0
 
     def run(self) -> Message | None:
-        """Carries the call out. The reply, or None if it has been cancelled meanwhile."""
+        """Carries the request out. The reply, or None if it has been cancelled meanwhile."""
         if self.cancellation.is_set():
             return None
         try:
-            result = self._session.registry.call(self._name, self._arguments, self)
+            reply = reply_to(self.request_id, self._work(self))
+        except Error as error:
+            reply = self.failed(error)
         except Exception as error:  # a bug; its own words may hold an argument, so only its kind is told
             broken = ProtocolError(INTERNAL_ERROR, f"internal error ({type(error).__name__})")
-            return error_reply(self.request_id, broken) if self._session.finish(self) else None
-        if self._session.version not in WITH_STRUCTURED_CONTENT:
-            result.pop("structuredContent", None)
-        return reply_to(self.request_id, result) if self._session.finish(self) else None
+            reply = error_reply(self.request_id, broken)
+        return reply if self._session.finish(self) else None
 
     def refuse(self, reason: str) -> Message | None:
-        """The reply for a call that is not going to be run."""
-        return reply_to(self.request_id, error_result(Error(reason))) if self._session.finish(self) else None
+        """The reply to a request that is not going to be run."""
+        return self.failed(Error(reason)) if self._session.finish(self) else None
+
+    def failed(self, error: Error) -> Message:
+        """The reply that tells of `error`."""
+        known = error if isinstance(error, ProtocolError) else ProtocolError(INTERNAL_ERROR, error.in_words())
+        return error_reply(self.request_id, known)
 
     def progress(self, message: str) -> None:
         """A `notifications/progress`, if the client asked for them."""
@@ -2005,6 +2052,14 @@ class Call(Context):
         """A `notifications/message`, if the client's level lets it through."""
         if not self.cancellation.is_set():
             self._session.log(level, message)
+
+
+class ToolCall(Call):
+    """A `tools/call`: what goes wrong is told to the model, as a result."""
+
+    def failed(self, error: Error) -> Message:
+        """The result that tells of `error`."""
+        return reply_to(self.request_id, error_result(error))
 
 
 Part = Union[Message, Call]
@@ -2027,7 +2082,8 @@ def error_reply(request_id: RequestId | None, error: ProtocolError) -> Message:
     reply: Message = {"jsonrpc": "2.0"}
     if request_id is not None:
         reply["id"] = request_id
-    return {**reply, "error": {"code": error.code, "message": str(error)}}
+    data = {} if error.data is None else {"data": error.data}
+    return {**reply, "error": {"code": error.code, "message": str(error), **data}}
 
 
 def readable_id(message: Any) -> RequestId | None:
@@ -2098,7 +2154,9 @@ class Session:
             raise ProtocolError(INVALID_PARAMS, "params must be an object")
         if request_id in self._running:
             raise ProtocolError(INVALID_REQUEST, "a request with this id is still running")
-        answer = METHODS.get(method)
+        capability, answer = METHODS.get(method, ("", None))
+        if self.version and capability and capability not in self.registry.offers:
+            answer = None
         # Newer clients probe with server/discover before they initialize, and wait for exactly this answer.
         if answer is None and (self.version or method == "server/discover"):
             raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
@@ -2121,9 +2179,10 @@ class Session:
             raise ProtocolError(INVALID_REQUEST, "this session has been initialized already")
         wanted = params.get("protocolVersion")
         self.version = wanted if isinstance(wanted, str) and wanted in SUPPORTED else LATEST
+        unknown = ("completions",) if self.version in WITHOUT_COMPLETIONS_CAPABILITY else ()
         result = {
             "protocolVersion": self.version,
-            "capabilities": {"logging": {}, "tools": {}},
+            "capabilities": {"logging": {}, **{name: {} for name in self.registry.offers if name not in unknown}},
             "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
             "instructions": self.registry.instructions,
         }
@@ -2143,21 +2202,83 @@ class Session:
 
     def list_tools(self, request_id: RequestId, params: JsonObject) -> Message:
         """`tools/list`: one page, the same each time."""
-        if params.get("cursor") is not None:
-            raise ProtocolError(INVALID_PARAMS, "cursor is not one that this server gave: everything is on one page")
+        _refuse_cursor(params)
         if self._listing is None:
             self._listing = {"tools": self.registry.listing()}
         return reply_to(request_id, self._listing)
 
+    def list_resources(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`resources/list`."""
+        return self._list(request_id, params, "resources")
+
+    def list_templates(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`resources/templates/list`."""
+        return self._list(request_id, params, "resourceTemplates")
+
+    def list_prompts(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`prompts/list`."""
+        return self._list(request_id, params, "prompts")
+
+    def _list(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+        _refuse_cursor(params)
+        return self._start(request_id, params, lambda _context: {kind: self.registry.library().listing(kind)})
+
     def call_tool(self, request_id: RequestId, params: JsonObject) -> Call:
-        name, arguments, meta = params.get("name"), params.get("arguments", {}), params.get("_meta")
-        if not isinstance(name, str) or not self.registry.has(name):
-            raise ProtocolError(
-                INVALID_PARAMS, "there is no tool of that name" if isinstance(name, str) else "name must be a string"
-            )
+        """`tools/call`."""
+        name, arguments = _name_in(params), params.get("arguments", {})
+        if not self.registry.has(name):
+            raise ProtocolError(INVALID_PARAMS, "there is no tool of that name")
         if not isinstance(arguments, dict):
             raise ProtocolError(INVALID_PARAMS, "arguments must be an object")
-        call = Call(self, request_id, name, arguments, meta.get("progressToken") if isinstance(meta, dict) else None)
+
+        def work(context: Context) -> JsonObject:
+            result = self.registry.call(name, arguments, context)
+            if self.version not in WITH_STRUCTURED_CONTENT:
+                result.pop("structuredContent", None)
+            return result
+
+        return self._start(request_id, params, work, ToolCall)
+
+    def read_resource(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`resources/read`."""
+        uri = params.get("uri")
+        if not isinstance(uri, str):
+            raise ProtocolError(INVALID_PARAMS, "uri must be a string")
+
+        def work(context: Context) -> JsonObject:
+            return {"contents": self.registry.library().contents(uri, context)}
+
+        return self._start(request_id, params, work)
+
+    def get_prompt(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`prompts/get`."""
+        name, given = _name_in(params), _texts_in(params, "arguments")
+
+        def work(context: Context) -> JsonObject:
+            library = self.registry.library()
+            _check_prompt(library.listing("prompts"), name, given)
+            return library.prompt(name, given, context)
+
+        return self._start(request_id, params, work)
+
+    def complete(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`completion/complete`."""
+        reference, argument, known = (params.get(name, {}) for name in ("ref", "argument", "context"))
+        if not (isinstance(reference, dict) and isinstance(argument, dict) and isinstance(known, dict)):
+            raise ProtocolError(INVALID_PARAMS, "ref, argument and context must be objects")
+        name, begun, given = _name_in(argument), argument.get("value"), _texts_in(known, "arguments")
+        if not isinstance(begun, str):
+            raise ProtocolError(INVALID_PARAMS, "value must be a string")
+
+        def work(context: Context) -> JsonObject:
+            values = self.registry.library().suggestions(reference, name, begun, given, context)
+            shown = values[:COMPLETIONS_MAX]
+            return {"completion": {"values": shown, "total": len(values), "hasMore": len(values) > len(shown)}}
+
+        return self._start(request_id, params, work)
+
+    def _start(self, request_id: RequestId, params: JsonObject, work: Work, kind: type[Call] = Call) -> Call:
+        call = kind(self, request_id, params, work)
         with self._lock:
             self._running[request_id] = call
         return call
@@ -2180,12 +2301,50 @@ class Session:
             self.notify("notifications/message", {"level": level, "logger": "sikkerkey-mcp", "data": message})
 
 
-METHODS: dict[str, Callable[[Session, RequestId, JsonObject], Part]] = {
-    "initialize": Session.initialize,
-    "ping": Session.ping,
-    "logging/setLevel": Session.set_level,
-    "tools/list": Session.list_tools,
-    "tools/call": Session.call_tool,
+def _name_in(params: JsonObject) -> str:
+    name = params.get("name")
+    if not isinstance(name, str):
+        raise ProtocolError(INVALID_PARAMS, "name must be a string")
+    return name
+
+
+def _texts_in(params: JsonObject, member: str) -> dict[str, str]:
+    given = params.get(member, {})
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise ProtocolError(INVALID_PARAMS, f"{member} must be an object of strings")
+    return given
+
+
+def _refuse_cursor(params: JsonObject) -> None:
+    if params.get("cursor") is not None:
+        raise ProtocolError(INVALID_PARAMS, "cursor is not one that this server gave: everything is on one page")
+
+
+def _check_prompt(prompts: list[JsonObject], name: str, given: dict[str, str]) -> None:
+    prompt = next((prompt for prompt in prompts if prompt["name"] == name), None)
+    if prompt is None:
+        raise ProtocolError(INVALID_PARAMS, "there is no prompt of that name")
+    required = {argument["name"]: argument.get("required", False) for argument in prompt.get("arguments", [])}
+    missing = [name for name, needed in required.items() if needed and name not in given]
+    if missing or not required.keys() >= given.keys():
+        rule = f"argument {missing[0]} is required" if missing else "an argument is unknown"
+        takes = f"the prompt takes: {', '.join(required)}" if required else "the prompt takes none"
+        raise ProtocolError(INVALID_PARAMS, f"{rule}; {takes}")
+
+
+# Each method with the capability without which there is no such method, and what answers it.
+METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]] = {
+    "initialize": ("", Session.initialize),
+    "ping": ("", Session.ping),
+    "logging/setLevel": ("", Session.set_level),
+    "tools/list": ("tools", Session.list_tools),
+    "tools/call": ("tools", Session.call_tool),
+    "resources/list": ("resources", Session.list_resources),
+    "resources/templates/list": ("resources", Session.list_templates),
+    "resources/read": ("resources", Session.read_resource),
+    "prompts/list": ("prompts", Session.list_prompts),
+    "prompts/get": ("prompts", Session.get_prompt),
+    "completion/complete": ("completions", Session.complete),
 }
 
 
@@ -2449,7 +2608,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if sys.stdout:
                 sys.stdout.flush()  # here, where a full disk can still be put into words
     except Error as error:
-        advise(f"sikkerkey-mcp: error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        advise(f"sikkerkey-mcp: error: {error.in_words()}")
         return 1
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no fault
