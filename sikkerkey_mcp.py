@@ -38,7 +38,7 @@ import sys
 import time
 from _thread import allocate_lock, start_new_thread  # threading, whose import takes a tenth of the start, uses these
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -704,6 +704,48 @@ def tool_description(tool: Tool) -> str:
     if not takes_action(tool):
         return tool.text
     return "\n".join([tool.text, *(f"{signature(action)}: {action.text}" for action in tool.actions)])
+
+
+class Switch(NamedTuple):
+    """A restriction: `source` is how the user set it (`--tools`, `SIKKERKEY_TOOLS`), `names` are tools and actions."""
+
+    source: str
+    kind: Literal["read-only", "tools", "exclude"]
+    names: tuple[str, ...] = ()
+
+    def withholds(self, tool: Tool, action: Action) -> bool:
+        """True if the action is not to be had."""
+        if self.kind == "read-only":
+            return action.effect != "read" or action.mints
+        named = tool.name in self.names or f"{tool.name}.{action.name}" in self.names
+        return named is (self.kind == "exclude")
+
+
+def narrowed(tools: Sequence[Tool], switches: Sequence[Switch]) -> list[Tool]:
+    """What `switches` leave: tools without the actions that any of them withholds, and no tool without actions."""
+    left = []
+    for tool in tools:
+        actions = tuple(a for a in tool.actions if not any(switch.withholds(tool, a) for switch in switches))
+        left += [tool._replace(actions=actions)] if actions else []
+    return left
+
+
+def refuse_withheld(tool: Tool, arguments: JsonObject, switches: Sequence[Switch]) -> None:
+    """Raises ArgumentError, which names the switch, if the action that `arguments` name or else all are withheld."""
+    named = [action for action in tool.actions if action.name == arguments.get("action")] or tool.actions
+    sources = [next((switch.source for switch in switches if switch.withholds(tool, a)), "") for a in named]
+    if all(sources):
+        name = f"{tool.name}.{named[0].name}" if len(named) == 1 and takes_action(tool) else tool.name
+        hint = "the user restricted this server so; only they can change it, where they configured it"
+        raise ArgumentError(f"{name} is withheld by {sources[0]}", hint)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`, did you mean NAME?` if one of `known` is like `name`."""
+    import difflib
+
+    like = difflib.get_close_matches(name, known, 1)
+    return f", did you mean {like[0]}?" if like else ""
 
 
 def hints(effects: Sequence[Effect], *, reaches_out: bool) -> JsonObject:
@@ -1801,6 +1843,14 @@ actions replace a whole set: list first, send all of it.
 give it to the user, use it for nothing else.
 - "may have been processed" in an error: look before repeating."""
 
+
+def _restriction(switches: Sequence[Switch]) -> str:
+    if not switches:
+        return ""
+    set_by = ", ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in switches)
+    return f"The user restricted this server ({clean(set_by, 300)}): what is not listed is withheld on purpose.\n"
+
+
 NEXT_STEP = {
     400: "correct the arguments; the vault refused them as they are",
     401: "the vault does not know this agent or its key: it may have been revoked; ask the user to install a new one",
@@ -1885,27 +1935,31 @@ class VaultTools:
     installed while the server runs serves the next call.
     """
 
-    instructions = INSTRUCTIONS
     offers = ("tools",)
 
-    def __init__(self, connect: Callable[[], Api], tools: Sequence[Tool] = TOOLS) -> None:
+    def __init__(self, connect: Callable[[], Api], switches: Sequence[Switch] = ()) -> None:
         self._connect = connect
+        self._switches = switches
         self._api: Api | None = None
         self._lock = allocate_lock()
-        self._tools = {tool.name: tool for tool in tools}
+        self._every = {tool.name: tool for tool in TOOLS}
+        self._offered = {tool.name: tool for tool in narrowed(TOOLS, switches)} if switches else self._every
+        self.instructions = _restriction(switches) + INSTRUCTIONS
 
     def listing(self) -> list[JsonObject]:
         """The tools, as `tools/list` shows them."""
-        return [tool_listing(tool) for tool in self._tools.values()]
+        return [tool_listing(tool) for tool in self._offered.values()]
 
     def has(self, name: str) -> bool:
-        """True if there is a tool of that name."""
-        return name in self._tools
+        """True if there is a tool of that name, be it withheld: a call is then told by which switch."""
+        return name in self._every
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error becomes a result with `isError`."""
         try:
-            return self._call(self._tools[name], arguments, context)
+            if self._switches:
+                refuse_withheld(self._every[name], arguments, self._switches)
+            return self._call(self._offered[name], arguments, context)
         except Error as error:
             return error_result(error)
         except RecursionError:
@@ -2573,8 +2627,39 @@ def connect(agent: str = "") -> Api:
     return agent_api(load_identity(chosen))
 
 
-def command_serve(agent: str) -> int:
+SWITCHES = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
+YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+def switches(options: Mapping[str, str]) -> list[Switch]:
+    """The restrictions in force, from `options` and the environment; all of them hold. Raises ConfigError."""
+    found = []
+    for option, variable in SWITCHES.items():
+        for source, text in ((option, options.get(option)), (variable, os.environ.get(variable) or None)):
+            if text is not None:
+                found += _switch(source, option, text)
+    if found and not narrowed(TOOLS, found):
+        raise ConfigError(f"{', '.join(switch.source for switch in found)} leave nothing to offer")
+    return found
+
+
+def _switch(source: str, option: str, text: str) -> list[Switch]:
+    if option == "--read-only":
+        if text.strip().lower() not in YES + NO:
+            raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}")
+        return [Switch(source, "read-only")] if text.strip().lower() in YES else []
+    names = tuple(name.strip() for name in text.split(","))
+    known = [name for tool in TOOLS for name in (tool.name, *(f"{tool.name}.{a.name}" for a in tool.actions))]
+    for name in names:
+        if name not in known:
+            message = f"{source} names {clean(name, 80) or 'nothing'}, which is no tool or action{nearest(name, known)}"
+            raise ConfigError(message, "write TOOL or TOOL.ACTION, with commas between them")
+    return [Switch(source, "tools" if option == "--tools" else "exclude", names)]
+
+
+def command_serve(options: Mapping[str, str]) -> int:
     """Serves MCP on stdin and stdout. A faulty identity ends the start; where there is none yet, only calls fail."""
+    restricted, agent = switches(options), options.get("--agent", "")
     chosen = choose_slot(agent)
     if chosen is None:
         advise(
@@ -2584,16 +2669,33 @@ def command_serve(agent: str) -> int:
         load_identity(chosen)
     if sys.stdin and sys.stdin.isatty():
         advise("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C ends this")
-    serve(VaultTools(lambda: connect(agent)))
+    serve(VaultTools(lambda: connect(agent), restricted))
     return 0
+
+
+def _serve_options(arguments: Sequence[str]) -> dict[str, str] | None:
+    """The options of `serve` by name, those of a repeated one joined; None for what argparse is to judge."""
+    found: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        name, given, value = word.partition("=")
+        if name == "--read-only" and not given:
+            value = "1"
+        elif name in ("--agent", "--tools", "--exclude"):
+            value = value if given else next(words, "-")
+        else:
+            return None
+        if value.startswith("-"):
+            return None
+        found[name] = f"{found[name]},{value}" if name in found and name != "--read-only" else value
+    return found
 
 
 def _run(arguments: list[str]) -> int:
     # argparse costs as much as a bare interpreter, so what clients start passes it by.
-    if arguments in ([], ["serve"]):
-        return command_serve("")
-    if arguments[:2] == ["serve", "--agent"] and len(arguments) == 3:
-        return command_serve(arguments[2])
+    options = _serve_options(arguments[1:]) if arguments[:1] in ([], ["serve"]) else None
+    if options is not None:
+        return command_serve(options)
     import sikkerkey_cli
 
     return sikkerkey_cli.run(arguments)
