@@ -92,6 +92,10 @@ verify: .venv/.ready ## build everything twice under different circumstances and
 test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
 	@$(RUN) tools/platforms.py
 
+.PHONY: conformance
+conformance: .venv/.ready ## run the official protocol suite against the protocol layer (needs a package index, npm)
+	@$(RUN) tools/conformance.py
+
 .PHONY: demo
 demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
 	@$(RUN) tools/demo.py
@@ -132,7 +136,7 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9
 .PHONY: lock
 lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFLAGS=--upgrade for newer versions
 	@test -x build/lock/bin/uv || { $(RUN) -m venv build/lock && build/lock/bin/python -m pip install -qq uv; }
-	@cd requirements && for name in dev runtime vault mcp1; do \
+	@cd requirements && for name in dev runtime vault mcp1 conformance; do \
 		case $$name in runtime|vault) constraint='--constraint dev.txt --no-annotate';; *) constraint=;; esac; \
 		../$(COMPILE) $(LOCKFLAGS) $$constraint --output-file $$name.txt $$name.in || exit; done
 	@cat requirements/runtime.in requirements/vault.in > build/lock/archives.in
