@@ -21,7 +21,7 @@ from sikkerkey_mcp import (
     tool_listing,
 )
 from tests.fixture_tools import FixtureLibrary, FixtureTools
-from tests.transcript import RESULTS, check_message, conforms
+from tests.transcript import RESULTS, check_message, check_session, conforms
 
 VERSIONS = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 CLIENT = {"name": "tests", "version": "1"}
@@ -58,9 +58,15 @@ def refusal(code: int, message: str, **with_id: Any) -> dict[str, Any]:
 
 
 class Talk:
-    """A session and what came out of it; calls are carried out on the spot, every message is held to the schema."""
+    """A session and what came out of it; calls are carried out on the spot, every message is held to the schema.
 
-    def __init__(self, version: str = "2025-11-25", registry: Registry | None = None) -> None:
+    Where it is `lenient`, invalid requests may get a result.
+    """
+
+    def __init__(
+        self, version: str = "2025-11-25", registry: Registry | None = None, *, lenient: bool = False
+    ) -> None:
+        self.lenient = lenient
         self.tools = FixtureTools()
         self.emitted: list[dict[str, Any]] = []
         self.session = Session(registry or self.tools, self._emit)
@@ -77,9 +83,11 @@ class Talk:
         received = self.session.receive(line)
         replies = [part.run() if isinstance(part, Call) and run else part for part in received.parts]
         said = [part for part in replies if part is not None]
-        for message in said:
-            if not isinstance(message, Call):
-                check_message(message, {})
+        answers = [message for message in said if not isinstance(message, Call)]
+        for message in answers:
+            check_message(message, {})
+        if not self.lenient:
+            check_session(line, [json.dumps(message).encode() + b"\n" for message in answers])
         return (said or None) if received.batch else (said[0] if said else None)
 
     def say(self, message: Any) -> Any:
@@ -110,11 +118,11 @@ def test_a_supported_version_is_echoed(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["2026-07-28", "1999-01-01", "", "x" * 10_000, 7, None, ["2025-06-18"], {}])
 def test_an_unknown_version_is_offered_the_latest(version: Any) -> None:
-    assert Talk("").say(opening(version))["result"]["protocolVersion"] == "2025-11-25"
+    assert Talk("", lenient=True).say(opening(version))["result"]["protocolVersion"] == "2025-11-25"
 
 
 def test_a_missing_version_is_offered_the_latest() -> None:
-    answer = Talk("").say({"jsonrpc": "2.0", "id": 1, "method": "initialize"})
+    answer = Talk("", lenient=True).say({"jsonrpc": "2.0", "id": 1, "method": "initialize"})
     assert answer["result"]["protocolVersion"] == "2025-11-25"
 
 
@@ -330,7 +338,7 @@ def test_warnings_and_worse_are_sent_unless_told_otherwise() -> None:
 
 def report_with(meta: Any) -> list[dict[str, Any]]:
     """The progress notifications of a call with this `_meta`."""
-    talk = Talk()
+    talk = Talk(lenient=True)
     talk.say(request("tools/call", name="report", arguments={}, _meta=meta))
     return [message for message in talk.emitted if message["method"] == "notifications/progress"]
 
