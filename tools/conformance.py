@@ -2,29 +2,44 @@
 
 The suite speaks HTTP and calls fixtures by fixed names. So a bridge stands before tests/conformance/registry.py, which
 serves these fixtures through the same Session and stdio loop as the vault's tools. What is expected to fail, and why,
-is in tests/conformance/expected-failures.yaml. Suite and bridge are pinned by tests/conformance/package-lock.json and
+is in tests/conformance/expected-failures.yaml. Scenarios that call nothing by name are run against the program itself
+too. Suite and bridge are pinned by tests/conformance/package-lock.json and
 installed below build/conformance; so is Node, by requirements/conformance.txt, where there is none that is new enough.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import shlex
 import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.harness import ROOT, SOURCE_COMMAND, Server
+
 FIXTURES = ROOT / "tests" / "conformance"
 PLACE = ROOT / "build" / "conformance"
 COMMANDS = PLACE / "node_modules" / ".bin"
 NODE_NEEDED = 22
 REVISION = "2025-11-25"
+# With the capability that the program must have declared.
+OWN_SCENARIOS = (
+    ("", "server-initialize"),
+    ("", "ping"),
+    ("logging", "logging-set-level"),
+    ("tools", "tools-list"),
+    ("resources", "resources-list"),
+    ("prompts", "prompts-list"),
+)
 BRIDGE_START_S = 30.0
 SUITE_S = 300.0
 
@@ -71,14 +86,13 @@ def install(npm: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def bridge(run: list[str]) -> Iterator[str]:
-    """The fixtures over HTTP on loopback; the URL."""
+def bridge(run: list[str], served: Sequence[str]) -> Iterator[str]:
+    """A server's command over HTTP on loopback; the URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    served = shlex.join([sys.executable, "-I", str(FIXTURES / "registry.py")])
     options = ["--outputTransport", "streamableHttp", "--stateful", "--sessionTimeout", "60000", "--logLevel", "none"]
-    command = [*run, str(COMMANDS / "supergateway"), "--stdio", served, *options, "--port", str(port)]
+    command = [*run, str(COMMANDS / "supergateway"), "--stdio", shlex.join(served), *options, "--port", str(port)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         wait_for(process, port)
@@ -98,18 +112,38 @@ def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
     sys.exit("conformance: error: the bridge does not listen")
 
 
+def suite(run: list[str], url: str, *options: str) -> int:
+    """Runs it; the exit status."""
+    results = ["--output-dir", str(PLACE / "results")]
+    command = [*run, str(COMMANDS / "conformance"), "server", "--url", url, *results, *options]
+    done = subprocess.run(command, check=False, timeout=SUITE_S, stdout=subprocess.PIPE, text=True)
+    end = done.stdout.partition("=== SUMMARY ===")[2] or done.stdout.partition("Test Results:")[2]
+    print(done.stdout if done.returncode else end.strip(), flush=True)
+    return done.returncode
+
+
+def of_the_program() -> list[str]:
+    """The scenarios for what the program says that it can."""
+    with Server(SOURCE_COMMAND) as server:
+        capabilities = server.initialize()["result"]["capabilities"]
+    return [scenario for capability, scenario in OWN_SCENARIOS if not capability or capability in capabilities]
+
+
 def main() -> int:
-    """Runs the suite; its exit status, 0 where exactly the expected checks fail."""
+    """Runs the suite twice; 0 where nothing but the expected checks fail."""
     run, npm = node()
     install(npm)
-    results = PLACE / "results"
-    shutil.rmtree(results, ignore_errors=True)
-    expected = ["--expected-failures", str(FIXTURES / "expected-failures.yaml"), "--output-dir", str(results)]
-    with bridge(run) as url:
-        command = [*run, str(COMMANDS / "conformance"), "server", "--url", url, "--requirements", REVISION, *expected]
-        done = subprocess.run(command, check=False, timeout=SUITE_S, stdout=subprocess.PIPE, text=True)
-    print(done.stdout[done.stdout.find("=== SUMMARY") :] if "=== SUMMARY" in done.stdout else done.stdout)
-    return done.returncode
+    shutil.rmtree(PLACE / "results", ignore_errors=True)
+    expected = ["--expected-failures", str(FIXTURES / "expected-failures.yaml")]
+    with bridge(run, [sys.executable, "-I", str(FIXTURES / "registry.py")]) as url:
+        failures = suite(run, url, "--requirements", REVISION, *expected)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["SIKKERKEY_HOME"] = home  # no agent of the user's is looked at
+        with bridge(run, SOURCE_COMMAND) as url:
+            for scenario in of_the_program():
+                print(f"the program itself, {scenario}: ", end="")
+                failures |= suite(run, url, "--scenario", scenario, "--spec-version", REVISION)
+    return failures
 
 
 if __name__ == "__main__":
