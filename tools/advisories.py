@@ -59,10 +59,11 @@ class Pin(NamedTuple):
 
 
 def pins() -> list[Pin]:
-    """Every pinned version, and what the locked wheels say is compiled into them; the wheels must have been fetched."""
+    """Every pinned version, and what the locked wheels, which are fetched if need be, say is compiled into them."""
     directory = wheels.LOCK.parent
     listed = [pin for name in LOCKS for pin in pins_of_lock(name, (directory / name).read_text(encoding="utf-8"))]
-    for row in wheels.locked():
+    projects = sorted({row.project for row in wheels.locked()})
+    for row in wheels.select(projects, wheels.PLATFORMS):
         listed.append(Pin(f"pypi/{row.project.replace('_', '-')}", row.version, row.platform))
         listed += pins_in_wheel(row)
     return sorted(set(listed))
