@@ -111,6 +111,13 @@ types: .venv/.ready ## mypy --strict
 unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, warnings as errors
 	@$(RUN) -m pytest --quiet
 
+SECONDS ?= 60
+FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
+
+.PHONY: fuzz
+fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity; TARGET=, CASE= repeat one
+	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
+
 .PHONY: golden
 golden: $(ARCHIVE) ## rewrite the golden files; the diff is the review
 	@$(RUN) tools/golden.py
