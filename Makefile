@@ -111,6 +111,10 @@ types: .venv/.ready ## mypy --strict
 unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, warnings as errors
 	@$(RUN) -m pytest --quiet
 
+.PHONY: bench
+bench: $(ARCHIVE) ## measure everything beside its limits and peers; writes bench/RESULTS.md (6 minutes)
+	@$(RUN) -m bench
+
 SECONDS ?= 60
 FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 
