@@ -127,6 +127,11 @@ golden: $(ARCHIVE) ## rewrite the golden files; the diff is the review
 	@$(RUN) tools/golden.py
 	@$(RUN) tools/release.py members
 
+.PHONY: record
+record: venv $(ARCHIVE) ## record every action's example call and answer anew into docs/examples.json
+	@RECORD_EXAMPLES=1 $(RUN) -m pytest --quiet tests/test_every_action.py
+	@$(MAKE) --no-print-directory docs
+
 .PHONY: docs
 docs: .venv/.ready ## rewrite the generated parts of the documentation
 	@$(RUN) tools/docs.py
