@@ -1,5 +1,5 @@
-"""Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, the README's list of tools, and
-a part of docs/platforms.md from the list of advisories.
+"""Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, the README's list of tools,
+and a part of docs/platforms.md from the list of advisories.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
