@@ -24,7 +24,9 @@ The sections, in reading order; each says what it is for and what it may not do:
     vault tools        one tools/call from arguments to result
     protocol           MCP without I/O
     stdio              lines in, lines out, threads, shutdown
-    command line       install, whoami, revoke, config, serve
+    command line       serve; what people type is in sikkerkey_cli
+
+Resources and prompts are in sikkerkey_resources, which is loaded when a client asks for one.
 """
 
 from __future__ import annotations
@@ -438,6 +440,7 @@ AXES = (
 WEBHOOK_URL     = Arg("url", "string", "HTTPS, public host.", most=2048, pattern=HTTP_URL, long="HTTPS URL of a public host.")
 WEBHOOK_ACTIONS = Arg("actions", "strings", "From manage_alerts.actions.", least=1, long="Audit actions to deliver (see manage_alerts.actions).")
 ENABLED   = Arg("enabled", "boolean", "On or off.", required=False)
+SDK       = Arg("sdkId", "string", "Language.", choices=("python", "node", "go", "dotnet", "kotlin"))
 TICKET_BODY = Arg("body", "string", "Message; no secrets.", most=10_000)
 
 TOOLS: tuple[Tool, ...] = (
@@ -601,7 +604,7 @@ TOOLS: tuple[Tool, ...] = (
     ), reaches_out=True),
     Tool("manage_sdks", "SDKs", "Libraries with which programs read secrets.", (
         read ("list", "GET  /sdks",           None, "", long="Every SDK."),
-        read ("get",  "GET  /sdks/{sdkId}",   None, "", Arg("sdkId", "string", "Language.", choices=("python", "node", "go", "dotnet", "kotlin")), long="Install and use one."),
+        read ("get",  "GET  /sdks/{sdkId}",   None, "", SDK, long="Install and use one."),
     )),
 )
 # ruff: enable[E501]
@@ -1963,22 +1966,36 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
 
 
 class VaultTools:
-    """The registry of the dispatch table: lists its tools and carries out their calls.
+    """The registry of the dispatch table: what `switches` leave of it to list, and the calls of that.
 
     `connect` gives the vault's Api and may raise ConfigError; it is asked at the first call, so that an agent which is
     installed while the server runs serves the next call.
     """
 
-    offers = ("tools",)
-
     def __init__(self, connect: Callable[[], Api], switches: Sequence[Switch] = ()) -> None:
         self._connect = connect
         self._switches = switches
         self._api: Api | None = None
+        self._library: Library | None = None
         self._lock = allocate_lock()
         self._every = {tool.name: tool for tool in TOOLS}
         self._offered = {tool.name: tool for tool in narrowed(TOOLS, switches)} if switches else self._every
         self.instructions = instructions(list(self._offered.values()), switches)
+
+    @property
+    def offers(self) -> Sequence[str]:
+        """Everything, unless switches leave no action for it; then the library is asked, which is loaded for that."""
+        return ("tools", *(self.library().offers if self._switches else ("resources", "prompts", "completions")))
+
+    def library(self) -> Library:
+        """Resources and prompts."""
+        import sikkerkey_resources
+
+        with self._lock:
+            if self._library is None:
+                offered = {f"{tool.name}.{action.name}" for tool in self._offered.values() for action in tool.actions}
+                self._library = sikkerkey_resources.VaultLibrary(self.answer, offered)
+            return self._library
 
     def listing(self) -> list[JsonObject]:
         """The tools, as `tools/list` shows them."""
@@ -1991,19 +2008,17 @@ class VaultTools:
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error becomes a result with `isError`."""
         try:
-            if self._switches:
-                refuse_withheld(self._every[name], arguments, self._switches)
-            return self._call(self._offered[name], arguments, context)
+            return self.answer(name, arguments, context)
         except Error as error:
             return error_result(error)
         except RecursionError:
             return error_result(ServiceError("the JSON is nested too deeply"))
 
-    def library(self) -> Library:
-        """There is none."""
-        raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
-
-    def _call(self, tool: Tool, arguments: JsonObject, context: Context) -> JsonObject:
+    def answer(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
+        """The result of one call. Raises Error."""
+        if self._switches:
+            refuse_withheld(self._every[name], arguments, self._switches)
+        tool = self._offered[name]
         action = find_action(tool, arguments)
         given = check(tool, action, arguments)
         cut = cutter(plaintexts(action, given))
@@ -2049,11 +2064,15 @@ Work = Callable[[Context], JsonObject]
 
 
 class Library(Protocol):
-    """Resources and prompts. Nothing here is asked for what `Registry.offers` leaves out.
+    """Resources and prompts. Nothing is asked of it that `offers` leaves out.
 
     `contents`, `prompt` and `suggestions` are called from any thread. They raise ProtocolError for what does not exist,
     and another Error where it cannot be had.
     """
+
+    @property
+    def offers(self) -> Sequence[str]:
+        """The capabilities that it is for: of resources, prompts and completions those that there are."""
 
     def listing(self, kind: str) -> list[JsonObject]:
         """The `resources`, `resourceTemplates` or `prompts`, always the same."""
@@ -2077,7 +2096,7 @@ class Registry(Protocol):
 
     @property
     def offers(self) -> Sequence[str]:
-        """The capabilities beside logging: of tools, resources, prompts and completions those that there are."""
+        """The capabilities beside logging: tools, and what the library offers. Asked once."""
 
     def library(self) -> Library:
         """Where resources and prompts are; asked if `offers` names any."""
@@ -2190,6 +2209,7 @@ class Session:
         self._log_level = LOG_LEVELS.index("warning")
         self._running: dict[RequestId, Call] = {}
         self._lock = allocate_lock()
+        self._offers: Sequence[str] = ()
         self._listing: JsonObject | None = None
 
     def receive(self, line: bytes) -> Received:
@@ -2243,7 +2263,7 @@ class Session:
         if request_id in self._running:
             raise ProtocolError(INVALID_REQUEST, "a request with this id is still running")
         capability, answer = METHODS.get(method, ("", None))
-        if self.version and capability and capability not in self.registry.offers:
+        if self.version and capability and capability not in self._offers:
             answer = None
         # Newer clients probe with server/discover before they initialize, and wait for exactly this answer.
         if answer is None and (self.version or method == "server/discover"):
@@ -2267,10 +2287,11 @@ class Session:
             raise ProtocolError(INVALID_REQUEST, "this session has been initialized already")
         wanted = params.get("protocolVersion")
         self.version = wanted if isinstance(wanted, str) and wanted in SUPPORTED else LATEST
+        self._offers = self.registry.offers
         unknown = ("completions",) if self.version in WITHOUT_COMPLETIONS_CAPABILITY else ()
         result = {
             "protocolVersion": self.version,
-            "capabilities": {"logging": {}, **{name: {} for name in self.registry.offers if name not in unknown}},
+            "capabilities": {"logging": {}, **{name: {} for name in self._offers if name not in unknown}},
             "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
             "instructions": self.registry.instructions,
         }
