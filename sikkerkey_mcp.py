@@ -696,23 +696,19 @@ def tool_schema(tool: Tool) -> JsonObject:
         }
     for action in tool.actions:
         for arg in action.args:
-            properties.setdefault(arg.name, _listed_schema(arg))
-    required = [
-        name for name in properties if all(name == "action" or _requires(action, name) for action in tool.actions)
-    ]
+            if arg.name not in properties:
+                properties[arg.name] = _listed_schema(arg)
+    always = set.intersection(*({arg.name for arg in action.args if arg.required} for action in tool.actions))
+    required = [name for name in properties if name == "action" or name in always]
     schema: JsonObject = {"type": "object", "properties": properties}
     return {**schema, "required": required} if required else schema
 
 
-def _requires(action: Action, name: str) -> bool:
-    return any(arg.name == name and arg.required for arg in action.args)
-
-
-def signature(action: Action) -> str:
-    """`rotate(projectId,secretId,length?,charset?,fields?)`; an ellipsis where optional arguments are too many."""
-    names = [arg.name if arg.required else arg.name + "?" for arg in action.args]
+def signature(action: Action, told: Sequence[str] = ()) -> str:
+    """`rotate(projectId,secretId,length?,charset?)`, without names `told` before; too many optional ones are `...`."""
+    names = [arg.name if arg.required else arg.name + "?" for arg in action.args if arg.name not in told]
     if len(names) > SIGNATURE_MAX_ARGS:
-        names = [arg.name for arg in action.args if arg.required] + ["..."]
+        names = [arg.name for arg in action.args if arg.required and arg.name not in told] + ["..."]
     return f"{action.name}({','.join(names)})" if names else action.name
 
 
@@ -734,16 +730,16 @@ def tool_description(tool: Tool) -> str:
 
 
 def _action_line(action: Action, told: Sequence[str] = ()) -> str:
-    shown = signature(action._replace(args=tuple(arg for arg in action.args if arg.name not in told)))
-    return f"{shown}: {action.text}" if action.text else shown
+    return f"{signature(action, told)}: {action.text}" if action.text else signature(action, told)
 
 
-class Switch(NamedTuple):
+class Switch:
     """A restriction: `source` is how the user set it (`--tools`, `SIKKERKEY_TOOLS`), `names` are tools and actions."""
 
-    source: str
-    kind: Literal["read-only", "tools", "exclude"]
-    names: tuple[str, ...] = ()
+    def __init__(
+        self, source: str, kind: Literal["read-only", "tools", "exclude"], names: tuple[str, ...] = ()
+    ) -> None:
+        self.source, self.kind, self.names = source, kind, names
 
     def withholds(self, tool: Tool, action: Action) -> bool:
         """True if the action is not to be had."""
@@ -2323,19 +2319,8 @@ class Session:
             self._listing = {"tools": self.registry.listing()}
         return reply_to(request_id, self._listing)
 
-    def list_resources(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`resources/list`."""
-        return self._list(request_id, params, "resources")
-
-    def list_templates(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`resources/templates/list`."""
-        return self._list(request_id, params, "resourceTemplates")
-
-    def list_prompts(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`prompts/list`."""
-        return self._list(request_id, params, "prompts")
-
-    def _list(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+    def list_library(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+        """`resources/list`, `resources/templates/list` and `prompts/list`, as `tools/list`."""
         _refuse_cursor(params)
         return self._start(request_id, params, lambda _context: {kind: self.registry.library().listing(kind)})
 
@@ -2448,6 +2433,10 @@ def _check_prompt(prompts: list[JsonObject], name: str, given: dict[str, str]) -
         raise ProtocolError(INVALID_PARAMS, f"{rule}; {takes}")
 
 
+def _list_of(kind: str) -> Callable[[Session, RequestId, JsonObject], Call]:
+    return lambda session, request_id, params: session.list_library(request_id, params, kind)
+
+
 # Each method with the capability without which there is no such method, and what answers it.
 METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]] = {
     "initialize": ("", Session.initialize),
@@ -2455,10 +2444,10 @@ METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]]
     "logging/setLevel": ("", Session.set_level),
     "tools/list": ("tools", Session.list_tools),
     "tools/call": ("tools", Session.call_tool),
-    "resources/list": ("resources", Session.list_resources),
-    "resources/templates/list": ("resources", Session.list_templates),
+    "resources/list": ("resources", _list_of("resources")),
+    "resources/templates/list": ("resources", _list_of("resourceTemplates")),
     "resources/read": ("resources", Session.read_resource),
-    "prompts/list": ("prompts", Session.list_prompts),
+    "prompts/list": ("prompts", _list_of("prompts")),
     "prompts/get": ("prompts", Session.get_prompt),
     "completion/complete": ("completions", Session.complete),
 }
