@@ -24,7 +24,9 @@ The sections, in reading order; each says what it is for and what it may not do:
     vault tools        one tools/call from arguments to result
     protocol           MCP without I/O
     stdio              lines in, lines out, threads, shutdown
-    command line       install, whoami, revoke, config, serve
+    command line       serve; what people type is in sikkerkey_cli
+
+Resources and prompts are in sikkerkey_resources, which is loaded when a client asks for one.
 """
 
 from __future__ import annotations
@@ -438,6 +440,7 @@ AXES = (
 WEBHOOK_URL     = Arg("url", "string", "HTTPS, public host.", most=2048, pattern=HTTP_URL, long="HTTPS URL of a public host.")
 WEBHOOK_ACTIONS = Arg("actions", "strings", "From manage_alerts.actions.", least=1, long="Audit actions to deliver (see manage_alerts.actions).")
 ENABLED   = Arg("enabled", "boolean", "On or off.", required=False)
+SDK       = Arg("sdkId", "string", "Language.", choices=("python", "node", "go", "dotnet", "kotlin"))
 TICKET_BODY = Arg("body", "string", "Message; no secrets.", most=10_000)
 
 TOOLS: tuple[Tool, ...] = (
@@ -601,7 +604,7 @@ TOOLS: tuple[Tool, ...] = (
     ), reaches_out=True),
     Tool("manage_sdks", "SDKs", "Libraries with which programs read secrets.", (
         read ("list", "GET  /sdks",           None, "", long="Every SDK."),
-        read ("get",  "GET  /sdks/{sdkId}",   None, "", Arg("sdkId", "string", "Language.", choices=("python", "node", "go", "dotnet", "kotlin")), long="Install and use one."),
+        read ("get",  "GET  /sdks/{sdkId}",   None, "", SDK, long="Install and use one."),
     )),
 )
 # ruff: enable[E501]
@@ -618,6 +621,7 @@ TOOLS: tuple[Tool, ...] = (
 _ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
 _HOLE = r"\{(\w+)\}"
 
+NAME_MAX = 80  # a longer one is no misspelling
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # more than that and a description names only the required ones
 
@@ -692,23 +696,19 @@ def tool_schema(tool: Tool) -> JsonObject:
         }
     for action in tool.actions:
         for arg in action.args:
-            properties.setdefault(arg.name, _listed_schema(arg))
-    required = [
-        name for name in properties if all(name == "action" or _requires(action, name) for action in tool.actions)
-    ]
+            if arg.name not in properties:
+                properties[arg.name] = _listed_schema(arg)
+    always = set.intersection(*({arg.name for arg in action.args if arg.required} for action in tool.actions))
+    required = [name for name in properties if name == "action" or name in always]
     schema: JsonObject = {"type": "object", "properties": properties}
     return {**schema, "required": required} if required else schema
 
 
-def _requires(action: Action, name: str) -> bool:
-    return any(arg.name == name and arg.required for arg in action.args)
-
-
-def signature(action: Action) -> str:
-    """`rotate(projectId,secretId,length?,charset?,fields?)`; an ellipsis where optional arguments are too many."""
-    names = [arg.name if arg.required else arg.name + "?" for arg in action.args]
+def signature(action: Action, told: Sequence[str] = ()) -> str:
+    """`rotate(projectId,secretId,length?,charset?)`, without names `told` before; too many optional ones are `...`."""
+    names = [arg.name if arg.required else arg.name + "?" for arg in action.args if arg.name not in told]
     if len(names) > SIGNATURE_MAX_ARGS:
-        names = [arg.name for arg in action.args if arg.required] + ["..."]
+        names = [arg.name for arg in action.args if arg.required and arg.name not in told] + ["..."]
     return f"{action.name}({','.join(names)})" if names else action.name
 
 
@@ -730,16 +730,16 @@ def tool_description(tool: Tool) -> str:
 
 
 def _action_line(action: Action, told: Sequence[str] = ()) -> str:
-    shown = signature(action._replace(args=tuple(arg for arg in action.args if arg.name not in told)))
-    return f"{shown}: {action.text}" if action.text else shown
+    return f"{signature(action, told)}: {action.text}" if action.text else signature(action, told)
 
 
-class Switch(NamedTuple):
+class Switch:
     """A restriction: `source` is how the user set it (`--tools`, `SIKKERKEY_TOOLS`), `names` are tools and actions."""
 
-    source: str
-    kind: Literal["read-only", "tools", "exclude"]
-    names: tuple[str, ...] = ()
+    def __init__(
+        self, source: str, kind: Literal["read-only", "tools", "exclude"], names: tuple[str, ...] = ()
+    ) -> None:
+        self.source, self.kind, self.names = source, kind, names
 
     def withholds(self, tool: Tool, action: Action) -> bool:
         """True if the action is not to be had."""
@@ -768,12 +768,13 @@ def refuse_withheld(tool: Tool, arguments: JsonObject, switches: Sequence[Switch
         raise ArgumentError(f"{name} is withheld by {sources[0]}", hint)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`, did you mean NAME?` if one of `known` is like `name`."""
+def nearest(name: Any, known: Sequence[str]) -> str:
+    """`did you mean NAME?` if one of `known` is like `name`."""
     import difflib
 
-    like = difflib.get_close_matches(name, known, 1)
-    return f", did you mean {like[0]}?" if like else ""
+    # Less alike, and what was meant to read a value (get_value) would be led to what overwrites it (update_value).
+    like = difflib.get_close_matches(name, known, 1, 0.8) if isinstance(name, str) and len(name) <= NAME_MAX else []
+    return f"did you mean {like[0]}?" if like else ""
 
 
 def hints(effects: Sequence[Effect], *, reaches_out: bool) -> JsonObject:
@@ -802,13 +803,13 @@ def find_action(tool: Tool, arguments: JsonObject) -> Action:
     """The row that `arguments` name. Raises ArgumentError."""
     if not takes_action(tool):
         return tool.actions[0]
-    for action in tool.actions:
-        if arguments.get("action") == action.name:
-            return action
-    rule = "is required and" if "action" not in arguments else ""
-    raise ArgumentError(
-        " ".join(f"action {rule} must be one of: {', '.join(action.name for action in tool.actions)}".split())
-    )
+    names, wanted = [action.name for action in tool.actions], arguments.get("action")
+    if wanted in names:
+        return tool.actions[names.index(wanted)]
+    rule = "action must be one of" if "action" in arguments else "action is required and must be one of"
+    having = [other.name for other in TOOLS if wanted in [action.name for action in other.actions]]
+    elsewhere = f"that is an action of {' and '.join(having)}" if 0 < len(having) <= 2 else ""
+    raise ArgumentError(f"{rule}: {', '.join(names)}", nearest(wanted, names) or elsewhere or tool.text.rstrip("."))
 
 
 def check(tool: Tool, action: Action, arguments: JsonObject) -> Given:
@@ -819,7 +820,9 @@ def check(tool: Tool, action: Action, arguments: JsonObject) -> Given:
         if arg.name in arguments:
             given[arg.name] = check_value(arg, arguments[arg.name])
         elif arg.required:
-            raise ArgumentError(f"{arg.name} is required for {action.name}")
+            missing = [arg.name for arg in action.args if arg.required and arg.name not in arguments]
+            rule = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required"
+            raise ArgumentError(f"{rule} for {action.name}; {_takes(action)}")
     if action.rule:
         action.rule(given)
     return given
@@ -832,8 +835,12 @@ def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
         if name not in allowed:
             # A name may be a misplaced value: only what looks like an identifier is repeated.
             shown = name if re.fullmatch(r"[A-Za-z_]{1,40}", name) else "(not an identifier)"
-            takes = f"it takes: {', '.join(known)}" if known else "it takes none"
-            raise ArgumentError(f"unknown argument {shown} for {action.name}; {takes}")
+            raise ArgumentError(f"unknown argument {shown} for {action.name}; {_takes(action)}", nearest(name, known))
+
+
+def _takes(action: Action) -> str:
+    names = [arg.name if arg.required else arg.name + "?" for arg in action.args]
+    return f"it takes: {', '.join(names)}" if names else "it takes none"
 
 
 def check_value(arg: Arg, value: Any) -> Any:
@@ -1892,7 +1899,8 @@ NEXT_STEP = {
     404: "check the ids with a list action; what lies outside this agent's project allowlist looks absent too",
     409: "the present state forbids this: get the object, change what stands in the way, then repeat",
     413: "send less in one call",
-    423: "a canary has frozen this project: tell the user; manage_canaries.unfreeze_project ends it",
+    423: "a canary has frozen this project: tell the user, and end it only if the owner says so, with "
+    "manage_canaries.unfreeze_project",
     429: "too many requests: wait, then repeat",
     501: "this vault does not offer this action",
     503: "the vault is sealed or being serviced: its owner must unseal it, then repeat",
@@ -1955,30 +1963,42 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
     )
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
-    return (
-        f"this action needs the scope {action.scope}, and the agent must be approved and enabled; "
-        if action.scope
-        else ""
-    )
+    needed = ["be approved and enabled", *([f"have the scope {action.scope}"] if action.scope else [])]
+    needed += ["have what this concerns on its project allowlist"] if holes(action.path) else []
+    return f"the agent must {', '.join(needed)}; "
 
 
 class VaultTools:
-    """The registry of the dispatch table: lists its tools and carries out their calls.
+    """The registry of the dispatch table: what `switches` leave of it to list, and the calls of that.
 
     `connect` gives the vault's Api and may raise ConfigError; it is asked at the first call, so that an agent which is
     installed while the server runs serves the next call.
     """
 
-    offers = ("tools",)
-
     def __init__(self, connect: Callable[[], Api], switches: Sequence[Switch] = ()) -> None:
         self._connect = connect
         self._switches = switches
         self._api: Api | None = None
+        self._library: Library | None = None
         self._lock = allocate_lock()
         self._every = {tool.name: tool for tool in TOOLS}
         self._offered = {tool.name: tool for tool in narrowed(TOOLS, switches)} if switches else self._every
         self.instructions = instructions(list(self._offered.values()), switches)
+
+    @property
+    def offers(self) -> Sequence[str]:
+        """Everything, unless switches leave no action for it; then the library is asked, which is loaded for that."""
+        return ("tools", *(self.library().offers if self._switches else ("resources", "prompts", "completions")))
+
+    def library(self) -> Library:
+        """Resources and prompts."""
+        import sikkerkey_resources
+
+        with self._lock:
+            if self._library is None:
+                offered = {f"{tool.name}.{action.name}" for tool in self._offered.values() for action in tool.actions}
+                self._library = sikkerkey_resources.VaultLibrary(self.answer, offered)
+            return self._library
 
     def listing(self) -> list[JsonObject]:
         """The tools, as `tools/list` shows them."""
@@ -1991,19 +2011,17 @@ class VaultTools:
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error becomes a result with `isError`."""
         try:
-            if self._switches:
-                refuse_withheld(self._every[name], arguments, self._switches)
-            return self._call(self._offered[name], arguments, context)
+            return self.answer(name, arguments, context)
         except Error as error:
             return error_result(error)
         except RecursionError:
             return error_result(ServiceError("the JSON is nested too deeply"))
 
-    def library(self) -> Library:
-        """There is none."""
-        raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
-
-    def _call(self, tool: Tool, arguments: JsonObject, context: Context) -> JsonObject:
+    def answer(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
+        """The result of one call. Raises Error."""
+        if self._switches:
+            refuse_withheld(self._every[name], arguments, self._switches)
+        tool = self._offered[name]
         action = find_action(tool, arguments)
         given = check(tool, action, arguments)
         cut = cutter(plaintexts(action, given))
@@ -2049,11 +2067,15 @@ Work = Callable[[Context], JsonObject]
 
 
 class Library(Protocol):
-    """Resources and prompts. Nothing here is asked for what `Registry.offers` leaves out.
+    """Resources and prompts. Nothing is asked of it that `offers` leaves out.
 
     `contents`, `prompt` and `suggestions` are called from any thread. They raise ProtocolError for what does not exist,
     and another Error where it cannot be had.
     """
+
+    @property
+    def offers(self) -> Sequence[str]:
+        """The capabilities that it is for: of resources, prompts and completions those that there are."""
 
     def listing(self, kind: str) -> list[JsonObject]:
         """The `resources`, `resourceTemplates` or `prompts`, always the same."""
@@ -2077,7 +2099,7 @@ class Registry(Protocol):
 
     @property
     def offers(self) -> Sequence[str]:
-        """The capabilities beside logging: of tools, resources, prompts and completions those that there are."""
+        """The capabilities beside logging: tools, and what the library offers. Asked once."""
 
     def library(self) -> Library:
         """Where resources and prompts are; asked if `offers` names any."""
@@ -2190,6 +2212,7 @@ class Session:
         self._log_level = LOG_LEVELS.index("warning")
         self._running: dict[RequestId, Call] = {}
         self._lock = allocate_lock()
+        self._offers: Sequence[str] = ()
         self._listing: JsonObject | None = None
 
     def receive(self, line: bytes) -> Received:
@@ -2243,7 +2266,7 @@ class Session:
         if request_id in self._running:
             raise ProtocolError(INVALID_REQUEST, "a request with this id is still running")
         capability, answer = METHODS.get(method, ("", None))
-        if self.version and capability and capability not in self.registry.offers:
+        if self.version and capability and capability not in self._offers:
             answer = None
         # Newer clients probe with server/discover before they initialize, and wait for exactly this answer.
         if answer is None and (self.version or method == "server/discover"):
@@ -2267,10 +2290,11 @@ class Session:
             raise ProtocolError(INVALID_REQUEST, "this session has been initialized already")
         wanted = params.get("protocolVersion")
         self.version = wanted if isinstance(wanted, str) and wanted in SUPPORTED else LATEST
+        self._offers = self.registry.offers
         unknown = ("completions",) if self.version in WITHOUT_COMPLETIONS_CAPABILITY else ()
         result = {
             "protocolVersion": self.version,
-            "capabilities": {"logging": {}, **{name: {} for name in self.registry.offers if name not in unknown}},
+            "capabilities": {"logging": {}, **{name: {} for name in self._offers if name not in unknown}},
             "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
             "instructions": self.registry.instructions,
         }
@@ -2295,19 +2319,8 @@ class Session:
             self._listing = {"tools": self.registry.listing()}
         return reply_to(request_id, self._listing)
 
-    def list_resources(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`resources/list`."""
-        return self._list(request_id, params, "resources")
-
-    def list_templates(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`resources/templates/list`."""
-        return self._list(request_id, params, "resourceTemplates")
-
-    def list_prompts(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`prompts/list`."""
-        return self._list(request_id, params, "prompts")
-
-    def _list(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+    def list_library(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+        """`resources/list`, `resources/templates/list` and `prompts/list`, as `tools/list`."""
         _refuse_cursor(params)
         return self._start(request_id, params, lambda _context: {kind: self.registry.library().listing(kind)})
 
@@ -2420,6 +2433,10 @@ def _check_prompt(prompts: list[JsonObject], name: str, given: dict[str, str]) -
         raise ProtocolError(INVALID_PARAMS, f"{rule}; {takes}")
 
 
+def _list_of(kind: str) -> Callable[[Session, RequestId, JsonObject], Call]:
+    return lambda session, request_id, params: session.list_library(request_id, params, kind)
+
+
 # Each method with the capability without which there is no such method, and what answers it.
 METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]] = {
     "initialize": ("", Session.initialize),
@@ -2427,10 +2444,10 @@ METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]]
     "logging/setLevel": ("", Session.set_level),
     "tools/list": ("tools", Session.list_tools),
     "tools/call": ("tools", Session.call_tool),
-    "resources/list": ("resources", Session.list_resources),
-    "resources/templates/list": ("resources", Session.list_templates),
+    "resources/list": ("resources", _list_of("resources")),
+    "resources/templates/list": ("resources", _list_of("resourceTemplates")),
     "resources/read": ("resources", Session.read_resource),
-    "prompts/list": ("prompts", Session.list_prompts),
+    "prompts/list": ("prompts", _list_of("prompts")),
     "prompts/get": ("prompts", Session.get_prompt),
     "completion/complete": ("completions", Session.complete),
 }
@@ -2686,8 +2703,8 @@ def _switch(source: str, option: str, text: str) -> list[Switch]:
     known = [name for tool in TOOLS for name in (tool.name, *(f"{tool.name}.{a.name}" for a in tool.actions))]
     for name in names:
         if name not in known:
-            message = f"{source} names {clean(name, 80) or 'nothing'}, which is no tool or action{nearest(name, known)}"
-            raise ConfigError(message, "write TOOL or TOOL.ACTION, with commas between them")
+            message = f"{source} names {clean(name, NAME_MAX) or 'nothing'}, which is no tool or action"
+            raise ConfigError(message, nearest(name, known) or "write TOOL or TOOL.ACTION, with commas between them")
     return [Switch(source, "tools" if option == "--tools" else "exclude", names)]
 
 
