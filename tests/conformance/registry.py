@@ -74,6 +74,8 @@ def text(words: str) -> JsonObject:
 class ConformanceLibrary:
     """Resources and prompts."""
 
+    offers = ("resources", "prompts", "completions")
+
     def __init__(self) -> None:
         both = [{"name": "arg1", "required": True}, {"name": "arg2", "required": True}]
         uri = [{"name": "resourceUri", "required": True}]
@@ -130,7 +132,7 @@ class ConformanceTools:
     """Tools that need no network and take no arguments."""
 
     instructions = "Fixtures of the conformance suite."
-    offers = ("tools", "resources", "prompts", "completions")
+    offers = ("tools", *ConformanceLibrary.offers)
 
     def __init__(self) -> None:
         self._contents: dict[str, list[JsonObject]] = {
