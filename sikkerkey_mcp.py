@@ -29,37 +29,50 @@ The sections, in reading order; each says what it is for and what it may not do:
 
 from __future__ import annotations
 
+# What clients start shall be quick: before the first answer nothing is imported that Python itself has not loaded by
+# then, but for `collections`. json, threading and signal stand on these small modules; re and typing would each take
+# longer than everything between here and that answer.
+import _signal  # type: ignore[import-not-found]  # typeshed lacks it
 import io
-import json
 import os
-import re
 import stat
 import sys
 import time
-from _thread import allocate_lock, start_new_thread  # threading, whose import takes a tenth of the start, uses these
-from collections import deque
-from collections.abc import Iterator, Sequence
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Literal,
-    NamedTuple,
-    NoReturn,
-    Optional,
-    Protocol,
-    Union,
-)
+from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
+from _thread import allocate_lock, start_new_thread
+from collections import deque, namedtuple
 
+TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
     import http.client
     import socket
     import ssl
     import urllib.request
+    from collections.abc import Callable, Iterator, Sequence
+    from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+
+    from typing_extensions import TypeAlias
+else:
+
+    class _Fields(type):
+        def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
+            if not bases:
+                return super().__new__(cls, name, bases, members)
+            fields = members["__annotations__"]
+            defaults = [members[field] for field in fields if field in members]
+            made = namedtuple(name, fields, defaults=defaults, module=__name__)
+            made.__doc__ = members["__doc__"]
+            return made
+
+    class NamedTuple(metaclass=_Fields):
+        """typing.NamedTuple without typing."""
+
+    Protocol = object
+
 
 VERSION = "0.1.0"
 
-JsonObject = dict[str, Any]  # a decoded JSON object: its members are whatever the peer sent
+JsonObject: TypeAlias = "dict[str, Any]"  # a decoded JSON object: its members are whatever the peer sent
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,12 +187,31 @@ def _parse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
+class _Rules:
+    """What json.JSONDecoder hands to its scanner, which is all that is needed of it."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_int = int
+    parse_float = staticmethod(_parse_float)
+    parse_constant = staticmethod(_parse_constant)
+
+
+_scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_Rules)  # type: ignore[arg-type]  # any such object will do
+
+
 def parse_json(data: bytes) -> Any:
     """The value of UTF-8 JSON bytes, or ValueError: for bad UTF-8, NaN, Infinity and bottomless nesting as well."""
+    text = data.decode("utf-8").strip(" \t\n\r")
     try:
-        return json.loads(data.decode("utf-8"), parse_float=_parse_float, parse_constant=_parse_constant)
+        value, end = _scan(text, 0)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except (StopIteration, SystemError):  # the latter where json.decoder, whose error it wants to raise, is not loaded
+        raise ValueError("not JSON") from None
+    if end != len(text):
+        raise ValueError("something follows the value")
+    return value
 
 
 def to_json(value: Any) -> str:
@@ -192,9 +224,20 @@ def to_json(value: Any) -> str:
     return text
 
 
+def _unknown(value: Any) -> None:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+# As json.dumps makes it: no cycles looked for, no indentation, separators, keys not sorted, none skipped, NaN taken.
+_encoders = {
+    escaped: make_encoder(None, _unknown, encode_string, None, ":", ",", False, False, True)
+    for escaped, encode_string in ((True, encode_basestring_ascii), (False, encode_basestring))
+}
+
+
 def _encode(value: Any, *, ensure_ascii: bool) -> str:
     try:
-        return json.dumps(value, ensure_ascii=ensure_ascii, separators=(",", ":"))
+        return "".join(_encoders[ensure_ascii](value, 0))
     except TypeError:  # an ExactNumber somewhere inside: the C encoder cannot write it, so take the value apart
         pass
     if isinstance(value, ExactNumber):
@@ -216,9 +259,9 @@ def _encode(value: Any, *, ensure_ascii: bool) -> str:
 # Paths stand below /v1/ai; {holes} are filled from the arguments of that name, all other arguments travel in the body.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Kind = Literal["string", "id", "integer", "boolean", "strings", "ids", "object"]
-Effect = Literal["read", "write", "destructive"]
-AnswerKind = Literal["json", "csv", "file"]
+Kind: TypeAlias = 'Literal["string", "id", "integer", "boolean", "strings", "ids", "object"]'
+Effect: TypeAlias = 'Literal["read", "write", "destructive"]'
+AnswerKind: TypeAlias = 'Literal["json", "csv", "file"]'
 
 API_ROOT = "/v1/ai"
 
@@ -238,7 +281,7 @@ class Arg(NamedTuple):
     plaintext: bool = False  # never in a log, an error or an answer
 
 
-Given = dict[str, Any]  # checked arguments, by name
+Given: TypeAlias = "dict[str, Any]"  # checked arguments, by name
 
 
 class Action(NamedTuple):
@@ -608,8 +651,7 @@ TOOLS: tuple[Tool, ...] = (
 
 # No dot, slash, percent sign, space or control character: `..` would otherwise walk to another route. The schemas do
 # not repeat it for each of 60 ids: a model copies ids from answers, and the refusal states the rule.
-_ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
-_HOLE = r"\{(\w+)\}"
+ID_MAX_CHARACTERS = 128
 
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 12  # more than that and a description names only the required ones
@@ -632,12 +674,14 @@ BOUND_KEYWORDS = {
 
 def is_id(value: Any) -> bool:
     """True for a string that may stand in a path or name a directory."""
-    return isinstance(value, str) and re.fullmatch(_ID, value) is not None
+    if not isinstance(value, str) or len(value) > ID_MAX_CHARACTERS:
+        return False
+    return value.isascii() and value[:1].isalnum() and value.replace("-", "").replace("_", "").isalnum()
 
 
 def holes(path: str) -> list[str]:
     """The names of the arguments that a path template holds."""
-    return re.findall(_HOLE, path)
+    return [part.partition("}")[0] for part in path.split("{")[1:]]
 
 
 def arg_schema(arg: Arg) -> JsonObject:
@@ -751,6 +795,8 @@ def check(tool: Tool, action: Action, arguments: JsonObject) -> Given:
 
 
 def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
+    import re
+
     known = [arg.name for arg in action.args]
     allowed = {*known, IGNORED_ARGUMENT, *(("action",) if takes_action(tool) else ())}
     for name in arguments:
@@ -782,6 +828,8 @@ def check_value(arg: Arg, value: Any) -> Any:
 
 
 def _check_string(arg: Arg, value: Any, where: str) -> str:
+    import re
+
     if not isinstance(value, str):
         raise ArgumentError(f"{where} must be a string")
     if arg.choices and value not in arg.choices:
@@ -816,6 +864,8 @@ def _check_integer(arg: Arg, value: Any) -> int:
 
 
 def _whole(value: Any) -> int | None:
+    import re
+
     if isinstance(value, ExactNumber):  # 5.00, or more digits than a float holds
         head = re.fullmatch(r"(-?\d{1,20})\.0+", value.text)
         return int(head[1]) if head else None
@@ -858,7 +908,7 @@ class Request(NamedTuple):
 
 def build_request(action: Action, given: Given) -> Request:
     """The request for checked arguments. No body at all where the row has no argument for one."""
-    path = re.sub(_HOLE, lambda hole: str(given[hole[1]]), action.path)
+    path = action.path.format_map(given)
     body = action.body(given) if action.body else _rest_of(action, given)
     return Request(action.method, path, None if body is None else to_json(body).encode("utf-8"))
 
@@ -916,6 +966,8 @@ def _strings(value: Any) -> list[str]:
 
 def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
     """A function that cuts `secrets` out of a text: as they are, and as JSON, URLs and base64 write them."""
+    import re
+
     forms = sorted({form for secret in secrets for form in _spellings(secret)}, key=len, reverse=True)
     long = [form for form in forms if len(form) >= ANYWHERE_CHARACTERS]
     short = [rf"(?<!\w){re.escape(form)}(?!\w)" for form in forms if len(form) < ANYWHERE_CHARACTERS]
@@ -931,6 +983,7 @@ def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
 
 def _spellings(secret: str) -> set[str]:
     """`secret` as it is and as a peer may quote it: in JSON, in JSON inside JSON, in a URL, in HTML, in base64."""
+    import re
     from base64 import b64encode, urlsafe_b64encode
     from html import escape
     from urllib.parse import quote, quote_plus
@@ -946,7 +999,7 @@ def _spellings(secret: str) -> set[str]:
 
 def _json_spellings(text: str) -> set[str]:
     """The inside of a JSON string as different encoders write it; some escape what HTML could mistake for markup."""
-    forms = {to_json(text)[1:-1], json.dumps(text)[1:-1]}
+    forms = {to_json(text)[1:-1], encode_basestring_ascii(text)[1:-1]}
     markup = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
     return forms | {form.translate(markup) for form in forms}
 
@@ -1017,6 +1070,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
 
 
 def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
+    import re
     from base64 import b64encode
 
     mime = (reply.headers.get("Content-Type") or "").split(";")[0].strip().lower()
@@ -1211,8 +1265,8 @@ def _key_path(slot: str, stored: Any) -> str:
 # signing: pure stages. Nothing here knows the clock, randomness, files or the network; what is signed is never logged.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Headers = dict[str, str]
-Sign = Callable[[bytes], bytes]
+Headers: TypeAlias = "dict[str, str]"
+Sign: TypeAlias = "Callable[[bytes], bytes]"
 
 
 def string_to_sign(request: Request, timestamp: int, nonce: str) -> bytes:
@@ -1263,24 +1317,34 @@ DEFAULT_API_URL = "https://api.sikkerkey.com"
 USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user part or a query could hide the host.
-_BASE_URL = r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/?"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+DIGITS = "0123456789"
 
 
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
-    match = re.fullmatch(_BASE_URL, url)
-    if not match or (match[3] and not 1 <= int(match[3]) <= 65_535):
+    scheme, _, rest = url.removesuffix("/").partition("://")
+    named = rest.rstrip(DIGITS)
+    host, port = (named[:-1], rest[len(named) :]) if named.endswith(":") else (rest, "443")
+    if scheme not in ("http", "https") or not _is_host(host) or not (len(port) <= 5 and 1 <= int(port or 0) <= 65_535):
         raise ConfigError(
             "the API URL must be https://HOST or https://HOST:PORT, without user, path or query",
             "check SIKKERKEY_API_URL or apiUrl in identity.json",
         )
-    if match[1] == "http" and match[2].lower() not in LOOPBACK_HOSTS:
+    if scheme == "http" and host.lower() not in LOOPBACK_HOSTS:
         raise ConfigError(
             "the API URL is http:// to another machine, which would carry secrets in the clear",
             f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only",
         )
-    return url.rstrip("/")
+    return url.removesuffix("/")
+
+
+def _is_host(text: str) -> bool:
+    """A name, an IPv4 address, or an IPv6 address in brackets."""
+    if text.startswith("[") and text.endswith("]"):
+        return text != "[]" and not text[1:-1].strip(DIGITS + "abcdefABCDEF:.")
+    between = text.replace("-", "").replace(".", "")
+    return text.isascii() and between.isalnum() and text[0].isalnum() and text[-1].isalnum()
 
 
 class Cancellation:
@@ -1609,6 +1673,7 @@ def _is_certificate_error(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     """Words for a failed exchange, from classes and error numbers: what the peer sent is not repeated."""
+    import re
     import socket
     import ssl
 
@@ -1700,6 +1765,7 @@ _PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[
 
 def _opener(connections: Connections) -> urllib.request.OpenerDirector:
     """urllib with two handlers only: proxies from the environment, and ours. None that follows or authenticates."""
+    import re
     import urllib.request
 
     class KeepAliveHandler(urllib.request.BaseHandler):
@@ -1735,7 +1801,7 @@ def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | Non
 def retry_after_s(reply: Reply) -> float | None:
     """What `Retry-After` asks for, in seconds; None where it is absent or is neither seconds nor a date."""
     text = (reply.headers.get("Retry-After") or "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
+    if len(text) <= 9 and text.isascii() and text.isdigit():
         return float(text)
     date_s = _http_date_s(text)
     return None if date_s is None else max(0.0, date_s - time.time())
@@ -1943,9 +2009,9 @@ WITH_BATCHES = ("2025-03-26",)
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
-RequestId = Union[str, int]
-Message = JsonObject
-Notify = Callable[[Message], None]
+RequestId: TypeAlias = "str | int"
+Message: TypeAlias = "JsonObject"
+Notify: TypeAlias = "Callable[[Message], None]"
 
 
 class Registry(Protocol):
@@ -2007,7 +2073,7 @@ class Call(Context):
             self._session.log(level, message)
 
 
-Part = Union[Message, Call]
+Part: TypeAlias = "Message | Call"
 
 
 class Received:
@@ -2253,7 +2319,7 @@ class Batch:
                 self._send(self._replies)
 
 
-Job = tuple[Call, int, Callable[[Optional[Message]], None]]
+Job: TypeAlias = "tuple[Call, int, Callable[[Message | None], None]]"
 
 
 class Workers:
@@ -2368,11 +2434,9 @@ def _read_input() -> bytes:
 
 
 def _end_with_the_client(stdout: int) -> None:
-    import signal
-
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), end_process)
+        if hasattr(_signal, name):
+            _signal.signal(getattr(_signal, name), end_process)
     if os.name == "posix":
         start_new_thread(_watch_client, (os.getppid(), stdout))
 
