@@ -2434,10 +2434,14 @@ def _read_input() -> bytes:
 
 
 def _end_with_the_client(stdout: int) -> None:
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(_signal, name):
-            _signal.signal(getattr(_signal, name), end_process)
+    signals = [getattr(_signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(_signal, name)]
+    for number in signals:
+        _signal.signal(number, end_process)
     if os.name == "posix":
+        # A handler waits for the main thread, which no signal wakes that comes just before a blocking read. So they go
+        # to a thread that does nothing but wait for them; the handlers stay, for a shell may have had them ignored.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
+        start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
         start_new_thread(_watch_client, (os.getppid(), stdout))
 
 
