@@ -13,19 +13,20 @@ This module is run at every start, so what only the library needs (hashlib, zlib
 
 from __future__ import annotations
 
+import gc
 import marshal
 import os
 import sys
 import time
 from _thread import allocate_lock, start_new_thread
-from binascii import crc32
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
-from importlib.util import module_from_spec
+from importlib.util import module_from_spec, source_hash
 from io import BufferedReader, BytesIO
 from types import CodeType, ModuleType, SimpleNamespace
 
-import sikkerkey_runtime as runtime
-from sikkerkey_archive import BUILD, COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT, PROGRAM
+import __main__ as runtime
+from __main__ import BUILD, PROGRAM
+from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 
 RUST = "cryptography.hazmat.bindings._rust"
 # Several archives and several Pythons may take turns on one machine; more than this many of each kind are old.
@@ -33,33 +34,42 @@ KEPT = 4
 # Seconds: a temporary file this old belongs to a process that died while it wrote.
 ABANDONED = 3600.0
 
+_report: dict[str, str] = {}
 
-def start(codes: dict[str, CodeType], report: dict[str, str]) -> int:
+
+def report() -> dict[str, str]:
+    """Which way each part was loaded, for people."""
+    return dict(_report)
+
+
+def start(codes: dict[str, CodeType], told: dict[str, str]) -> int:
     """Run the program, whose bytecode is in `codes` unless it has yet to be made; its exit status."""
     path, platform = os.path.abspath(runtime.ARCHIVE), platform_name()
-    report.update(archive=path, build=BUILD, platform=platform)
+    _report.update(told, archive=path, build=BUILD, platform=platform)
     if platform not in LIBRARIES:
         sys.stderr.write(refusal(platform))
         return 1
-    finder = Finder(path, Library(path, platform, report), codes)
+    finder = Finder(path, Library(path, platform, _report), codes)
     # Before any other place, and from now on without the archive's file.
     sys.meta_path.insert(0, finder)
     sys.path[:] = [place for place in sys.path if place != runtime.ARCHIVE]
     if len(codes) < len(COMPILED):
         codes.update(finder.compile_all())
-        keep_bytecode(codes, report)
+        keep_bytecode(codes)
     __import__(MAIN)
+    gc.freeze()  # what is here by now stays; only what comes later is looked through
+    gc.enable()
     status: int = sys.modules[MAIN].main()
     return status
 
 
-def keep_bytecode(codes: dict[str, CodeType], report: dict[str, str]) -> None:
+def keep_bytecode(codes: dict[str, CodeType]) -> None:
     """Takes 1 ms, and whatever PYTHONDONTWRITEBYTECODE says: that is about files beside a user's sources."""
     data = marshal.dumps(codes)
     try:
-        publish(runtime.bytecode_name(), crc32(data).to_bytes(4, "big") + data)
+        publish(runtime.bytecode_name(), source_hash(data) + data)
     except OSError as error:
-        report["bytecode"] = f"compiled at each start: {error}"
+        _report["bytecode"] = f"compiled at each start: {error}"
 
 
 # -- the platform ----------------------------------------------------------------------------------------------------

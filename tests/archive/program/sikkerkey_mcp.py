@@ -25,7 +25,7 @@ def main() -> int:
             result["sign"] = sign()
         if step == "ca":
             result["ca"] = ca()
-    print(json.dumps({**result, **sys.modules["sikkerkey_runtime"].report()}))
+    print(json.dumps({**result, **sys.modules["sikkerkey_native"].report()}))
     return 0
 
 
