@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     import http.client
     import socket
     import ssl
-    import urllib.request
     from collections.abc import Callable, Iterator, Sequence
     from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
@@ -1308,7 +1307,7 @@ def load_signer(key_pem: bytes) -> Sign:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# http: one signed exchange with the vault, repeated where that is safe. urllib chooses the proxy and http.client speaks
+# http: one signed exchange with the vault, repeated where that is safe. urllib names the proxy and http.client speaks
 # HTTP; what is ours is that connections stay open, that a whole exchange has one deadline, that nothing is followed and
 # nothing is unbounded. Nothing here knows tools, actions or MCP.
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1480,35 +1479,52 @@ class Failure:
         self.reason, self.sent, self.passing = reason, sent, passing
 
 
-class Link:
-    """One open connection: `key` is what it leads to, `idle_since_s` when it was last used."""
+class Route(NamedTuple):
+    """Where to connect to, as HOST or HOST:PORT; behind a proxy `tunnel` is the vault, `headers` are for the proxy."""
 
-    def __init__(self, key: tuple[str, str, str], http: http.client.HTTPConnection, wire: TimedSocket) -> None:
-        self.key, self.http, self.wire = key, http, wire
+    host: str
+    tls: ssl.SSLContext | None = None
+    tunnel: str = ""
+    headers: Headers | None = None
+
+
+class Link:
+    """One open connection; `idle_since_s` is when it was last used."""
+
+    def __init__(self, http: http.client.HTTPConnection, wire: TimedSocket) -> None:
+        self.http, self.wire = http, wire
         self.idle_since_s = time.monotonic()
 
 
 class Connections:
-    """Kept-alive connections. One exchange uses one connection; at most IDLE_CONNECTIONS wait for the next."""
+    """Kept-alive connections to one vault. One exchange uses one; at most IDLE_CONNECTIONS wait for the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
         self._lock = allocate_lock()
         self._idle: list[Link] = []
-        self._tls: ssl.SSLContext | None = None
+        self._route: Route | None = None
 
-    def exchange(self, request: urllib.request.Request, cancellation: Cancellation) -> Reply | Failure:
+    def route(self) -> Route:
+        """The way to the vault, found once. Raises ConfigError."""
+        with self._lock:
+            if self._route is None:
+                self._route = route_to(self._base_url)
+            return self._route
+
+    def exchange(self, request: Request, headers: Headers, cancellation: Cancellation) -> Reply | Failure:
         """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
         import http.client
 
         try:
-            link = self._take(_connection_key(request)) or self._connect(request)
+            link = self._take() or self._connect()
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Failure(_reason(error), sent=False, passing=not _is_certificate_error(error))
         link.wire.start()
         cancellation.on_set(link.wire.abort)
         keep = False
         try:
-            reply, keep = _speak(link.http, request)
+            reply, keep = _speak(link.http, request, headers)
             return reply
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Failure(_reason(error), sent=True)
@@ -1519,13 +1535,12 @@ class Connections:
             else:
                 link.wire.finish()
 
-    def _take(self, key: tuple[str, str, str]) -> Link | None:
+    def _take(self) -> Link | None:
         while True:
             with self._lock:
-                link = next((link for link in reversed(self._idle) if link.key == key), None)
-                if link is None:
+                if not self._idle:
                     return None
-                self._idle.remove(link)
+                link = self._idle.pop()
             if time.monotonic() - link.idle_since_s < IDLE_MAX_S and not link.wire.has_been_closed_by_peer():
                 return link
             link.wire.finish()
@@ -1539,27 +1554,21 @@ class Connections:
         for old in surplus:
             old.wire.finish()
 
-    def _connect(self, request: urllib.request.Request) -> Link:
+    def _connect(self) -> Link:
         import http.client
 
-        scheme, host, tunnel = key = _connection_key(request)
-        if scheme == "https":
-            tls = self._tls_context()
-            made: http.client.HTTPConnection = http.client.HTTPSConnection(host, timeout=CONNECT_MAX_S, context=tls)
+        route = self.route()
+        if route.tls:
+            secure = http.client.HTTPSConnection(route.host, timeout=CONNECT_MAX_S, context=route.tls)
+            made: http.client.HTTPConnection = secure
         else:
-            made = http.client.HTTPConnection(host, timeout=CONNECT_MAX_S)
-        if tunnel:
-            made.set_tunnel(tunnel, headers=dict(_proxy_headers(request)))
+            made = http.client.HTTPConnection(route.host, timeout=CONNECT_MAX_S)
+        if route.tunnel:
+            made.set_tunnel(route.tunnel, headers=route.headers)
         _open(made)
         wire = TimedSocket(made.sock)
         vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
-        return Link(key, made, wire)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        with self._lock:
-            if self._tls is None:
-                self._tls = tls_context()
-            return self._tls
+        return Link(made, wire)
 
 
 def _open(connection: http.client.HTTPConnection) -> None:
@@ -1582,20 +1591,9 @@ def _open(connection: http.client.HTTPConnection) -> None:
         guard.cancel()
 
 
-def _connection_key(request: urllib.request.Request) -> tuple[str, str, str]:
-    return request.type, request.host, getattr(request, "_tunnel_host", None) or ""
-
-
-def _proxy_headers(request: urllib.request.Request) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in request.header_items() if name.lower() == "proxy-authorization"]
-
-
-def _speak(connection: http.client.HTTPConnection, request: urllib.request.Request) -> tuple[Reply, bool]:
+def _speak(connection: http.client.HTTPConnection, request: Request, headers: Headers) -> tuple[Reply, bool]:
     """One request and its answer; the second value tells whether the connection can serve another."""
-    for_proxy = _proxy_headers(request)
-    headers = {name: value for name, value in request.header_items() if (name, value) not in for_proxy}
-    body = request.data if isinstance(request.data, bytes) else None
-    connection.request(request.get_method(), request.selector, body, headers)
+    connection.request(request.method, request.path, request.body, headers)
     response = connection.getresponse()
     while response.status < 200:  # of the interim answers, http.client passes over 100 alone
         vars(response)["headers"] = None
@@ -1710,8 +1708,15 @@ class Api:
     def __init__(self, base_url: str, authenticate: Callable[[Request], Headers]) -> None:
         self.base_url = parse_base_url(base_url)
         self._authenticate = authenticate
-        self._connections = Connections()
-        self._opener: urllib.request.OpenerDirector | None = None
+        self._connections = Connections(self.base_url)
+
+    def prepare(self) -> None:
+        """Loads all that a request needs and signs one that is not sent. Raises ConfigError."""
+        import encodings.idna  # noqa: F401 (the system's resolver asks for it)
+        import http.client  # noqa: F401
+
+        self._authenticate(Request("GET", "", None))
+        self._connections.route()
 
     def send(self, request: Request, *, safe: bool, context: Context) -> Reply:
         """The vault's answer, of whatever status. `safe` requests are repeated even if one may have been processed.
@@ -1739,53 +1744,34 @@ class Api:
         raise _unreachable(self.base_url, outcome, safe=safe, attempts=attempt + 1)
 
     def _attempt(self, request: Request, cancellation: Cancellation) -> Reply | Failure:
-        import urllib.request
-
         if cancellation.is_set():
             return Failure("the call was cancelled", sent=False, passing=False)
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        url = self.base_url + request.path
-        prepared = urllib.request.Request(url, request.body, headers, method=request.method)  # noqa: S310 (no file: URL: the base has been parsed)
-        if self._opener is None:
-            self._opener = _opener(self._connections)
-        outcome: Reply | Failure = self._opener.open(_with_cancellation(prepared, cancellation))
-        return outcome
-
-
-def _with_cancellation(request: urllib.request.Request, cancellation: Cancellation) -> urllib.request.Request:
-    vars(request)["cancellation"] = cancellation  # urllib hands nothing but the request to its handlers
-    return request
+        return self._connections.exchange(request, headers, cancellation)
 
 
 # Checked before urllib sees it, whose complaint would quote the password.
 _PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
 
 
-def _opener(connections: Connections) -> urllib.request.OpenerDirector:
-    """urllib with two handlers only: proxies from the environment, and ours. None that follows or authenticates."""
+def route_to(base_url: str) -> Route:
+    """The way to the vault, through the proxy that the environment or the system names. Raises ConfigError."""
+    scheme, _, host = base_url.partition("://")
+    if scheme == "http":  # loopback, and no proxy's business
+        return Route(host)
     import re
     import urllib.request
 
-    class KeepAliveHandler(urllib.request.BaseHandler):
-        def https_open(self, request: urllib.request.Request) -> Reply | Failure:
-            return connections.exchange(request, vars(request)["cancellation"])
-
-        http_open = https_open
-
-    class CheckedProxyHandler(urllib.request.ProxyHandler):
-        def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
-            if not re.fullmatch(_PROXY_URL, proxy):
-                raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
-            return super().proxy_open(req, proxy, type)
-
-    # http:// is loopback, and no proxy's business.
-    proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in ("https", "no")}
-    director = urllib.request.OpenerDirector()
-    director.add_handler(CheckedProxyHandler(proxies))
-    director.add_handler(KeepAliveHandler())
-    return director
+    request = urllib.request.Request(base_url)  # noqa: S310 (no file: URL: the base has been parsed)
+    proxy = urllib.request.getproxies().get("https")
+    if proxy:
+        if not re.fullmatch(_PROXY_URL, proxy):
+            raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+        urllib.request.ProxyHandler({}).proxy_open(request, proxy, "https")
+    tunnel: str | None = getattr(request, "_tunnel_host", None)
+    return Route(request.host, tls_context(), tunnel or "", dict(request.header_items()))
 
 
 def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | None:
@@ -1963,6 +1949,14 @@ class VaultTools:
         """True if there is a tool of that name."""
         return name in self._tools
 
+    def prepare(self) -> None:
+        """Gets ready for the first call. What is wrong is that call's to tell; by then it may have been mended."""
+        try:
+            cutter(["-"])
+            self._connected().prepare()
+        except (Error, ImportError, OSError):
+            return
+
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error becomes a result with `isError`."""
         try:
@@ -2024,6 +2018,9 @@ class Registry(Protocol):
 
     def has(self, name: str) -> bool:
         """True if there is a tool of that name."""
+
+    def prepare(self) -> None:
+        """Called once the tools have been listed, on a thread of its own: loads what the first call will need."""
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; called from any thread, raises nothing."""
@@ -2113,6 +2110,11 @@ class Session:
         self._running: dict[RequestId, Call] = {}
         self._lock = allocate_lock()
         self._listing: JsonObject | None = None
+
+    @property
+    def has_listed(self) -> bool:
+        """True once the tools have been listed: calls are to be expected."""
+        return self._listing is not None
 
     def receive(self, line: bytes) -> Received:
         """What one line of input asks for."""
@@ -2371,6 +2373,7 @@ class StdioServer:
         self._read, self._output = read, output
         self._session = Session(registry, output.send)
         self._workers: Workers | None = None
+        self._prepared = False
 
     def run(self) -> None:
         """Returns at the end of input; calls that are still running then are abandoned."""
@@ -2380,6 +2383,7 @@ class StdioServer:
                 self._output.send(error_reply(None, too_long))
             elif line.strip():
                 self._serve(self._session.receive(line), len(line))
+                self._prepare_once_listed()
 
     def _serve(self, received: Received, size_bytes: int) -> None:
         deliver = Batch(len(received.parts), self._output.send).add if received.batch else self._send_if_any
@@ -2389,6 +2393,11 @@ class StdioServer:
                 self._workers.submit(part, size_bytes, deliver)
             else:
                 deliver(part)
+
+    def _prepare_once_listed(self) -> None:
+        if self._session.has_listed and not self._prepared:
+            self._prepared = True
+            start_new_thread(self._session.registry.prepare, ())
 
     def _send_if_any(self, reply: Message | None) -> None:
         if reply is not None:
