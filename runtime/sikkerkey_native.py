@@ -28,9 +28,15 @@ import __main__ as runtime
 from __main__ import BUILD, PROGRAM
 from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 
+TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
 RUST = "cryptography.hazmat.bindings._rust"
 # Several archives and several Pythons may take turns on one machine; more than this many of each kind are old.
 KEPT = 4
+# Bytes that are read or unpacked at a time.
+PIECE = 1 << 18
 # Seconds: a temporary file this old belongs to a process that died while it wrote.
 ABANDONED = 3600.0
 
@@ -67,7 +73,7 @@ def keep_bytecode(codes: dict[str, CodeType]) -> None:
     """Takes 1 ms, and whatever PYTHONDONTWRITEBYTECODE says: that is about files beside a user's sources."""
     data = marshal.dumps(codes)
     try:
-        publish(runtime.bytecode_name(), source_hash(data) + data)
+        publish(runtime.bytecode_name(), [source_hash(data), data])
     except OSError as error:
         _report["bytecode"] = f"compiled at each start: {error}"
 
@@ -261,13 +267,16 @@ def inflate(data: bytes) -> bytes:
 # -- the private directory, writing ---------------------------------------------------------------------------------
 
 
-def publish(name: str, data: bytes) -> None:
-    """Write a file of the cache that others see whole or not at all, however many processes do so at once."""
+def publish(name: str, pieces: Iterable[bytes]) -> None:
+    """Write a file of the cache that others see whole or not at all, however many processes do so at once.
+
+    An OSError that `pieces` raises at their end leaves nothing behind.
+    """
     root = make_directories(name)
     temporary = os.path.join(root, f"tmp-{os.getpid()}-{os.urandom(8).hex()}")
     try:
         with open(temporary, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
-            file.write(data)
+            file.writelines(pieces)
         os.replace(temporary, runtime.cached(name))
     except OSError:
         discard(temporary)
@@ -401,13 +410,12 @@ class Library:
         return None
 
     def from_cache(self) -> ModuleType:
-        damaged = [number for number, file in enumerate(self.files) if not is_intact(file)]
-        contents = self.unpack() if damaged else []
-        for number in reversed(damaged):  # the library last: whoever sees it sees what it needs
+        for file in reversed(self.files):  # the library last: whoever sees it sees what it needs
             try:
-                publish(self.files[number].name, contents[number])
+                if not is_intact(file):
+                    publish(file.name, self.unpack(file))
             except PermissionError:  # Windows, where a process that started with this one has it loaded already
-                if not is_intact(self.files[number]):
+                if not is_intact(file):
                     raise
         path = runtime.cached(self.files[0].name)
         return self.load(path, path)
@@ -420,7 +428,7 @@ class Library:
             raise OSError("the library needs another beside it")
         handle = os.memfd_create(PROGRAM)
         with open(handle, "wb") as file:
-            file.write(self.unpack()[0])
+            file.writelines(self.unpack(self.files[0]))
             file.flush()
             return self.load(f"/proc/self/fd/{handle}", "memory")
 
@@ -429,24 +437,33 @@ class Library:
 
         directory = tempfile.mkdtemp(prefix=f"{PROGRAM}-")
         try:
-            for file, data in zip(self.files, self.unpack()):
+            for file in self.files:
                 path = os.path.join(directory, *file.name.split("/"))
                 os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
                 with open(path, "xb") as opened:
-                    opened.write(data)
+                    opened.writelines(self.unpack(file))
             return self.load(os.path.join(directory, *self.files[0].name.split("/")), "temporary file")
         finally:  # a loaded library needs no name, except on Windows, where it and the directory stay
             discard(directory)
 
-    def unpack(self) -> list[bytes]:
+    def unpack(self, file: File) -> Iterator[bytes]:
+        """In pieces, since the whole would stay with the process as memory that it never needs again."""
+        import zlib
         from hashlib import sha256
 
         with self.reading:
-            packed = self.packed or self.read(open(self.archive, "rb"))  # noqa: SIM115 (as above)
-        contents = [inflate(data) for data in packed]
-        if [sha256(data).hexdigest() for data in contents] != [file.digest for file in self.files]:
+            self.packed = self.packed or self.read(open(self.archive, "rb"))  # noqa: SIM115 (as above)
+        packed = memoryview(self.packed[self.files.index(file)])
+        stream, digest = zlib.decompressobj(-zlib.MAX_WBITS), sha256()
+        for start in range(0, len(packed), PIECE):
+            try:
+                piece = stream.decompress(packed[start : start + PIECE])
+            except zlib.error:
+                break
+            digest.update(piece)
+            yield piece
+        if digest.hexdigest() != file.digest:
             raise OSError("the archive was replaced or is damaged")
-        return contents
 
     def load(self, path: str, way: str) -> ModuleType:
         loader = ExtensionFileLoader(RUST, path)
@@ -487,7 +504,7 @@ def is_intact(file: File) -> bool:
     try:
         with open(runtime.open_private(file.name), "rb") as opened:
             digest = sha256()
-            while block := opened.read(1 << 20):
+            while block := opened.read(PIECE):
                 digest.update(block)
     except OSError:
         return False

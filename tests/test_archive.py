@@ -443,7 +443,7 @@ def test_companion_libraries_lie_in_the_same_relative_place(
 @posix_only
 def test_every_directory_of_the_cache_must_be_private(home: Path) -> None:
     native, name = runtime_module("sikkerkey_native"), "rust-0/a/b"
-    native.publish(name, b"x")
+    native.publish(name, [b"x"])
     runtime = vars(native)["runtime"]
     os.close(runtime.open_private(name))
     (home / ".cache" / "sikkerkey-mcp" / "rust-0").chmod(0o777)
