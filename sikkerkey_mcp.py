@@ -156,6 +156,8 @@ def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
 
     What others chose (names, error texts) could otherwise move the cursor, reverse a line or hide words.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
     import unicodedata
 
     hidden = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
@@ -717,16 +719,12 @@ def tool_schema(tool: Tool) -> JsonObject:
         }
     for action in tool.actions:
         for arg in action.args:
-            properties.setdefault(arg.name, arg_schema(arg))
-    required = [
-        name for name in properties if all(name == "action" or _requires(action, name) for action in tool.actions)
-    ]
+            if arg.name not in properties:
+                properties[arg.name] = arg_schema(arg)
+    always = set.intersection(*({arg.name for arg in action.args if arg.required} for action in tool.actions))
+    required = [name for name in properties if name == "action" or name in always]
     schema: JsonObject = {"type": "object", "properties": properties}
     return {**schema, "required": required} if required else schema
-
-
-def _requires(action: Action, name: str) -> bool:
-    return any(arg.name == name and arg.required for arg in action.args)
 
 
 def signature(action: Action) -> str:

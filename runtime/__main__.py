@@ -73,19 +73,6 @@ def cache_home():
     return xdg if os.path.isabs(xdg) else os.path.expanduser("~/.cache")
 
 
-def cached(name):
-    # type: (str) -> str
-    """Where a file of the cache lies; the name may have directories, set apart by slashes."""
-    return os.path.join(cache_directory(), *name.split("/"))
-
-
-def directories(name):
-    # type: (str) -> list[str]
-    """Those that a file of the cache lies in, the cache itself first."""
-    below = name.split("/")[:-1]
-    return [os.path.join(cache_directory(), *below[:depth]) for depth in range(len(below) + 1)]
-
-
 def require_private(status, what):
     # type: (os.stat_result, str) -> None
     # Windows keeps owners and rights elsewhere (%LOCALAPPDATA% is the user's own), and its st_uid is always 0.
@@ -108,10 +95,11 @@ def require_directory(path):
 
 def open_private(name):
     # type: (str) -> int
-    """Descriptor of a regular file of the cache that only this user could have written."""
-    for directory in directories(name):
-        require_directory(directory)
-    path = cached(name)
+    """Descriptor of a regular file of the cache, at a path with slashes, that only this user could have written."""
+    path = cache_directory()
+    for part in name.split("/"):
+        require_directory(path)
+        path = os.path.join(path, part)
     # Without O_NONBLOCK a FIFO put here would stop the start for ever.
     flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
     handle = os.open(path, flags)
@@ -158,7 +146,7 @@ def start():
     codes, report = {}, {}  # type: dict[str, CodeType], dict[str, str]
     try:
         load_bytecode(codes)
-        report["bytecode"] = cached(bytecode_name())
+        report["bytecode"] = os.path.join(cache_directory(), bytecode_name())
     except FileNotFoundError:
         report["bytecode"] = "compiled now, kept for the next start"
     except OSError as error:

@@ -267,6 +267,17 @@ def inflate(data: bytes) -> bytes:
 # -- the private directory, writing ---------------------------------------------------------------------------------
 
 
+def cached(name: str) -> str:
+    """Where a file of the cache lies."""
+    return os.path.join(runtime.cache_directory(), *name.split("/"))
+
+
+def directories(name: str) -> list[str]:
+    """Those that a file of the cache lies in, the cache itself first."""
+    below = name.split("/")[:-1]
+    return [os.path.join(runtime.cache_directory(), *below[:depth]) for depth in range(len(below) + 1)]
+
+
 def publish(name: str, pieces: Iterable[bytes]) -> None:
     """Write a file of the cache that others see whole or not at all, however many processes do so at once.
 
@@ -277,7 +288,7 @@ def publish(name: str, pieces: Iterable[bytes]) -> None:
     try:
         with open(temporary, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
             file.writelines(pieces)
-        os.replace(temporary, runtime.cached(name))
+        os.replace(temporary, cached(name))
     except OSError:
         discard(temporary)
         raise
@@ -286,7 +297,7 @@ def publish(name: str, pieces: Iterable[bytes]) -> None:
 
 def make_directories(name: str) -> str:
     """Those that a file of the cache lies in; returns the first, the cache itself."""
-    root, *below = runtime.directories(name)
+    root, *below = directories(name)
     if not os.path.isabs(root):
         raise FileNotFoundError(f"{root} is not an absolute path")
     os.makedirs(os.path.dirname(root), 0o700, exist_ok=True)
@@ -376,7 +387,7 @@ class Library:
     def seems_cached(self) -> bool:
         """Enough to leave the archive's copy unread; before it is loaded, is_intact looks closely."""
         try:
-            return all(os.lstat(runtime.cached(file.name)).st_size == file.size for file in self.files)
+            return all(os.lstat(cached(file.name)).st_size == file.size for file in self.files)
         except OSError:
             return False
 
@@ -417,7 +428,7 @@ class Library:
             except PermissionError:  # Windows, where a process that started with this one has it loaded already
                 if not is_intact(file):
                     raise
-        path = runtime.cached(self.files[0].name)
+        path = cached(self.files[0].name)
         return self.load(path, path)
 
     def from_memory(self) -> ModuleType:
