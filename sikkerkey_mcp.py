@@ -2452,6 +2452,7 @@ def end_process(*_signal: Any) -> NoReturn:
 
 def _watch_client(parent: int, stdout: int) -> None:
     # The end of input says the same, unless somebody else still holds the other end of the pipe.
+    time.sleep(PARENT_POLL_S)  # so that nothing is imported here while the first answers are made
     import select
 
     output = select.poll()
