@@ -1965,10 +1965,10 @@ give it to the user, use it for nothing else.
 
 def instructions(tools: Sequence[Tool], switches: Sequence[Switch]) -> str:
     """INSTRUCTIONS without the lines that only speak of withheld actions, and with the restriction on top."""
-    import re
-
     if not switches:
         return INSTRUCTIONS
+    import re
+
     offered = {f"{tool.name}.{action.name}" for tool in tools for action in tool.actions}
     named = ((line, set(re.findall(r"\w+\.\w+", line))) for line in INSTRUCTIONS.split("\n"))
     set_by = ", ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in switches)
