@@ -11,6 +11,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import sikkerkey_call as call
 import sikkerkey_mcp as m
 from tools.examples import ROOT
 
@@ -35,16 +36,6 @@ alone has a single action and takes no `action`. No action returns the value of 
 
 EFFECTS: dict[m.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
 ANSWERS: dict[m.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
-TYPES: dict[m.Kind, str] = {
-    "string": "string",
-    "id": "id",
-    "integer": "integer",
-    "boolean": "true or false",
-    "strings": "list of strings",
-    "ids": "list of ids",
-    "object": "object",
-}
-UNITS: dict[m.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
 ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
 
@@ -82,21 +73,7 @@ def _names(action: m.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: m.Arg) -> list[str]:
-    return [f"`{arg.name}`", TYPES[arg.kind], "; ".join(_limits(arg)), arg.text]
-
-
-def _limits(arg: m.Arg) -> list[str]:
-    unit = UNITS.get(arg.kind, "")
-    limits = [f"at least {arg.least:,}{unit}"] if arg.least is not None and arg.most is None else []
-    if arg.most is not None:
-        limits.append(f"{'at most' if arg.least is None else f'{arg.least:,} to'} {arg.most:,}{unit}")
-    if arg.most_bytes is not None:
-        limits.append(f"at most {arg.most_bytes:,} bytes in UTF-8")
-    if arg.choices:
-        limits.append(", ".join(f"`{choice}`" for choice in arg.choices))
-    if arg.pattern:
-        limits.append(f"`{arg.pattern}`")
-    return limits + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
+    return [f"`{arg.name}`", call.TYPES[arg.kind], "; ".join(call.limits(arg, "`")), arg.text]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
