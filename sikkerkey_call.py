@@ -12,13 +12,13 @@ import getpass
 import json
 import os
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import sikkerkey_cli as cli
 import sikkerkey_mcp as mcp
 import sikkerkey_terminal as terminal
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
-from sikkerkey_terminal import UsageError, nearest
+from sikkerkey_terminal import UsageError
 
 LISTED = "`sikkerkey-mcp tools` lists them"
 READ_MAX_BYTES = mcp.LINE_MAX_BYTES  # of one file or of stdin, as of one message of an MCP client
@@ -59,7 +59,7 @@ def find_tool(name: str) -> Tool:
     for tool in mcp.TOOLS:
         if tool.name == name:
             return tool
-    near = nearest(name, (tool.name for tool in mcp.TOOLS))
+    near = mcp.nearest(name, [tool.name for tool in mcp.TOOLS])
     raise UsageError(f"there is no tool of that name{near}", LISTED)
 
 
@@ -68,7 +68,7 @@ def find_action(tool: Tool, name: str) -> Action:
     for action in tool.actions:
         if action.name == name:
             return action
-    near = nearest(name, (action.name for action in tool.actions))
+    near = mcp.nearest(name, [action.name for action in tool.actions])
     raise UsageError(f"{tool.name} has no action of that name{near}", _listed(tool))
 
 
@@ -144,10 +144,10 @@ def command_tools(options: argparse.Namespace) -> int:
     """Lists the tools, or describes one of them or one action."""
     what, *names = options.words or ["list"]
     if what == "list" and not names:
-        return _show(options, [_tool_members(tool) for tool in mcp.TOOLS], _list_lines())
+        offered = mcp.narrowed(mcp.TOOLS, mcp.switches({}))
+        return _show(options, [_tool_members(tool) for tool in offered], _list_lines(offered))
     if what != "describe" or not 1 <= len(names) <= 2:
-        near = nearest(what, ("list", "describe"))
-        raise UsageError(f"tools takes `list`, or `describe TOOL [ACTION]`{near if what != 'describe' else ''}")
+        raise UsageError("tools takes `list`, or `describe TOOL [ACTION]`")
     tool = find_tool(names[0])
     if len(names) == 1:
         return _show(options, _tool_members(tool), _tool_lines(tool))
@@ -160,8 +160,8 @@ def _show(options: argparse.Namespace, members: Any, lines: list[str]) -> int:
     return 0
 
 
-def _list_lines() -> list[str]:
-    rows = [(tool.name, str(len(tool.actions)), tool.title) for tool in mcp.TOOLS]
+def _list_lines(tools: list[Tool]) -> list[str]:
+    rows = [(tool.name, str(len(tool.actions)), tool.title) for tool in tools]
     return terminal.aligned([("TOOL", "ACTIONS", "WHAT IT IS ABOUT"), *rows]).splitlines()
 
 
@@ -275,26 +275,26 @@ def _decoded(key: str, data: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+class Prepared(NamedTuple):
+    """A call that has been checked and may be sent; `named` is how a model would have named the action."""
+
+    tool: Tool
+    action: Action
+    named: JsonObject
+    arguments: JsonObject
+    given: mcp.Given
+
+
 def command_call(options: argparse.Namespace) -> int:
     """Carries out one action. Raises UsageError and whatever a command may raise; a refusal is 1."""
-    if not options.words:
-        raise UsageError("call needs a tool", LISTED)
-    tool = find_tool(options.words[0])
-    words = Words(tool, options.words[1:])
-    action = words.action
-    if action.answer == "file" and not options.output:
-        raise UsageError(f"{action.name} answers with a file", "--output FILE says where to put it")
-    arguments = words.arguments()
-    try:
-        given = mcp.check(tool, action, arguments)
-    except mcp.ArgumentError as error:
-        describe = f"`sikkerkey-mcp tools describe {_called(tool, action)}` says what it takes"
-        error.hint = error.hint or _how_to_type(action, str(error)) or describe
-        raise
-    if action.effect == "destructive" and given.get("preview") is not True and not options.yes:
-        terminal.confirm(f"{_called(tool, action)}: {action.text}")
+    switches = mcp.switches({})
+    call = _prepare(options, switches)
+    if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
+        terminal.confirm(f"{_called(call.tool, call.action)}: {call.action.text}")
     with OutputFile(options.output, overwrite=options.overwrite) as output:
-        result = _carry_out(tool, action, arguments, options.agent)
+        with terminal.Progress("asking the vault"):
+            registry = mcp.VaultTools(lambda: mcp.connect(options.agent), switches)
+            result = registry.call(call.tool.name, {**call.arguments, **call.named}, mcp.Context())
         if result.get("isError"):
             mcp.advise(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
             return 1
@@ -305,18 +305,36 @@ def command_call(options: argparse.Namespace) -> int:
     return 0
 
 
+def _prepare(options: argparse.Namespace, switches: list[mcp.Switch]) -> Prepared:
+    """Everything that can be refused before somebody is asked or anything is sent."""
+    if not options.words:
+        raise UsageError("call needs a tool", LISTED)
+    tool = find_tool(options.words[0])
+    words = Words(tool, options.words[1:])
+    action = words.action
+    if action.answer == "file" and not options.output:
+        raise UsageError(f"{action.name} answers with a file", "--output FILE says where to put it")
+    named = {"action": action.name} if mcp.takes_action(tool) else {}
+    mcp.refuse_withheld(tool, named, switches)
+    arguments = words.arguments()
+    return Prepared(tool, action, named, arguments, _check(tool, action, arguments))
+
+
+def _check(tool: Tool, action: Action, arguments: JsonObject) -> mcp.Given:
+    try:
+        return mcp.check(tool, action, arguments)
+    except mcp.ArgumentError as error:
+        describe = f"`sikkerkey-mcp tools describe {_called(tool, action)}` says what it takes"
+        error.hint = error.hint or _how_to_type(action, str(error)) or describe
+        raise
+
+
 def _how_to_type(action: Action, message: str) -> str:
     """A hint for lists and objects, which are typed as JSON."""
     for arg in action.args:
         if arg.kind in ("strings", "ids", "object") and message.startswith(f"{arg.name} must be an"):
             return f"as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
     return ""
-
-
-def _carry_out(tool: Tool, action: Action, arguments: JsonObject, agent: str) -> JsonObject:
-    named = {"action": action.name} if mcp.takes_action(tool) else {}
-    with terminal.Progress("asking the vault"):
-        return mcp.VaultTools(lambda: mcp.connect(agent)).call(tool.name, {**arguments, **named}, mcp.Context())
 
 
 class OutputFile:

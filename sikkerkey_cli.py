@@ -24,7 +24,7 @@ from typing import Any
 
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
-from sikkerkey_terminal import Progress, UsageError, confirm, nearest, report
+from sikkerkey_terminal import Progress, UsageError, confirm
 
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
@@ -205,7 +205,7 @@ def _show_slot(agent: str) -> int:
     try:
         identity = mcp.load_identity(agent)
     except ConfigError as error:
-        advise(f"{agent}: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        advise(f"{agent}: {error.in_words()}")
         return 1
     print(f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}")
     return 0
@@ -412,6 +412,9 @@ def parser() -> Parser:
     root.add_argument("--verbose", action="store_true", help="with --version: what runs here, and how it was loaded")
     commands = root.add_subparsers(metavar="COMMAND", title="commands")
     serve = _command(commands, "serve", _serve, "serve MCP on stdin and stdout (the default)")
+    serve.add_argument("--read-only", action="store_true", help="offer what changes nothing and makes no credential")
+    for option, text in (("--tools", "offer only these"), ("--exclude", "do not offer these")):
+        serve.add_argument(option, metavar="NAMES", action="append", help=f"{text}: TOOL or TOOL.ACTION, with commas")
     install = _command(commands, "install", command_install, "register this computer as a new agent")
     install.add_argument(
         "token", metavar="TOKEN", help="one-time token; - reads it from stdin, where no process sees it"
@@ -469,7 +472,8 @@ examples:
 EXAMPLES = {
     "serve": """\
   sikkerkey-mcp serve                  what an MCP client starts; it speaks JSON-RPC, not to people
-  sikkerkey-mcp serve --agent ID       where several agents are installed""",
+  sikkerkey-mcp serve --agent ID       where several agents are installed
+  sikkerkey-mcp serve --read-only --exclude manage_team,read_audit.export""",
     "install": """\
   sikkerkey-mcp install -              asks for the token without showing it
   sikkerkey-mcp install - --name "my laptop" < token.txt
@@ -540,7 +544,9 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
 
 
 def _serve(options: argparse.Namespace) -> int:
-    return mcp.command_serve(options.agent)
+    given = {"--agent": options.agent, **({"--read-only": "1"} if options.read_only else {})}
+    lists = {f"--{name}": ",".join(getattr(options, name)) for name in ("tools", "exclude") if getattr(options, name)}
+    return mcp.command_serve({**given, **lists})
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -585,7 +591,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def _refuse_unknown_command(root: argparse.ArgumentParser, arguments: list[str]) -> None:
     word = next((word for word in arguments if not word.startswith("-")), None)
     if word is not None and word not in EXAMPLES:
-        root.error(f"there is no such command{nearest(word, EXAMPLES) or '; see --help'}")
+        root.error(f"there is no such command{mcp.nearest(word, list(EXAMPLES)) or ', see --help'}")
 
 
 def run(arguments: list[str]) -> int:
@@ -600,10 +606,10 @@ def run(arguments: list[str]) -> int:
     if options.version:
         return command_version(options)
     if not hasattr(options, "run"):
-        return mcp.command_serve("")
+        return mcp.command_serve({})
     try:
         result: int = options.run(options)
     except UsageError as error:
-        report(error)
+        advise(f"sikkerkey-mcp: error: {error.in_words()}")
         return 2
     return result

@@ -180,6 +180,20 @@ def _mode(path: str) -> str:
     return f" {stat.S_IMODE(os.lstat(path).st_mode):04o}"
 
 
+def check_switches() -> Line:
+    """What the environment withholds from whoever is started here; a client's entry may withhold more."""
+    try:
+        found = mcp.switches({})
+    except Error as error:
+        return failed("switches", error)
+    if not found:
+        return Line("switches", "ok", "none: every action is offered")
+    left = sum(len(tool.actions) for tool in mcp.narrowed(mcp.TOOLS, found))
+    every = sum(len(tool.actions) for tool in mcp.TOOLS)
+    set_by = "; ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in found)
+    return Line("switches", "ok", f"{set_by}: {left} of {every} actions are offered")
+
+
 # ---------------------------------------------------------------------------------------------------------------------
 # the way to the vault
 # ---------------------------------------------------------------------------------------------------------------------
@@ -431,6 +445,7 @@ def examine(wanted: str) -> Iterator[Line]:
     yield check_library()
     agents = Agents(wanted)
     yield from agents.lines
+    yield check_switches()
     addresses = list(dict.fromkeys(identity.api_url for identity in agents.usable)) or [mcp.DEFAULT_API_URL]
     if not agents.usable:
         try:

@@ -38,7 +38,7 @@ import sys
 import time
 from _thread import allocate_lock, start_new_thread  # threading, whose import takes a tenth of the start, uses these
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import (
     TYPE_CHECKING,
     Any,
@@ -109,6 +109,10 @@ class Error(Exception):
         super().__init__(message)
         self.hint = hint
 
+    def in_words(self) -> str:
+        """The message, and the hint in a line of its own."""
+        return f"{self}\nhint: {self.hint}" if self.hint else str(self)
+
 
 class ConfigError(Error):
     """Something on this workstation must be mended by its user."""
@@ -127,16 +131,17 @@ class ServiceError(Error):
 
 
 class ProtocolError(Error):
-    """A message that JSON-RPC or MCP does not allow; `code` is the JSON-RPC error code."""
+    """A message that JSON-RPC or MCP does not allow; `code` is the JSON-RPC error code, `data` goes with it."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, data: JsonObject | None = None) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.data = code, data
 
 
 MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
+RESOURCE_NOT_FOUND = -32002
 
 
 def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
@@ -701,6 +706,48 @@ def tool_description(tool: Tool) -> str:
     return "\n".join([tool.text, *(f"{signature(action)}: {action.text}" for action in tool.actions)])
 
 
+class Switch(NamedTuple):
+    """A restriction: `source` is how the user set it (`--tools`, `SIKKERKEY_TOOLS`), `names` are tools and actions."""
+
+    source: str
+    kind: Literal["read-only", "tools", "exclude"]
+    names: tuple[str, ...] = ()
+
+    def withholds(self, tool: Tool, action: Action) -> bool:
+        """True if the action is not to be had."""
+        if self.kind == "read-only":
+            return action.effect != "read" or action.mints
+        named = tool.name in self.names or f"{tool.name}.{action.name}" in self.names
+        return named is (self.kind == "exclude")
+
+
+def narrowed(tools: Sequence[Tool], switches: Sequence[Switch]) -> list[Tool]:
+    """What `switches` leave: tools without the actions that any of them withholds, and no tool without actions."""
+    left = []
+    for tool in tools:
+        actions = tuple(a for a in tool.actions if not any(switch.withholds(tool, a) for switch in switches))
+        left += [tool._replace(actions=actions)] if actions else []
+    return left
+
+
+def refuse_withheld(tool: Tool, arguments: JsonObject, switches: Sequence[Switch]) -> None:
+    """Raises ArgumentError, which names the switch, if the action that `arguments` name or else all are withheld."""
+    named = [action for action in tool.actions if action.name == arguments.get("action")] or tool.actions
+    sources = [next((switch.source for switch in switches if switch.withholds(tool, a)), "") for a in named]
+    if all(sources):
+        name = f"{tool.name}.{named[0].name}" if len(named) == 1 and takes_action(tool) else tool.name
+        hint = "the user restricted this server so; only they can change it, where they configured it"
+        raise ArgumentError(f"{name} is withheld by {sources[0]}", hint)
+
+
+def nearest(name: str, known: Sequence[str]) -> str:
+    """`, did you mean NAME?` if one of `known` is like `name`."""
+    import difflib
+
+    like = difflib.get_close_matches(name, known, 1)
+    return f", did you mean {like[0]}?" if like else ""
+
+
 def hints(effects: Sequence[Effect], *, reaches_out: bool) -> JsonObject:
     """MCP's four hints for a set of actions; left out they would mean 'destructive, open world'."""
     read_only = all(effect == "read" for effect in effects)
@@ -983,8 +1030,7 @@ def text_result(text: str) -> JsonObject:
 
 def error_result(error: Error) -> JsonObject:
     """A result with `isError`, without structuredContent: one SDK checks that against a schema and fails the call."""
-    text = f"{error}\nhint: {error.hint}" if error.hint else str(error)
-    return {**text_result(text), "isError": True}
+    return {**text_result(error.in_words()), "isError": True}
 
 
 def json_result(value: Any) -> JsonObject:
@@ -1797,6 +1843,14 @@ actions replace a whole set: list first, send all of it.
 give it to the user, use it for nothing else.
 - "may have been processed" in an error: look before repeating."""
 
+
+def _restriction(switches: Sequence[Switch]) -> str:
+    if not switches:
+        return ""
+    set_by = ", ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in switches)
+    return f"The user restricted this server ({clean(set_by, 300)}): what is not listed is withheld on purpose.\n"
+
+
 NEXT_STEP = {
     400: "correct the arguments; the vault refused them as they are",
     401: "the vault does not know this agent or its key: it may have been revoked; ask the user to install a new one",
@@ -1881,30 +1935,39 @@ class VaultTools:
     installed while the server runs serves the next call.
     """
 
-    instructions = INSTRUCTIONS
+    offers = ("tools",)
 
-    def __init__(self, connect: Callable[[], Api], tools: Sequence[Tool] = TOOLS) -> None:
+    def __init__(self, connect: Callable[[], Api], switches: Sequence[Switch] = ()) -> None:
         self._connect = connect
+        self._switches = switches
         self._api: Api | None = None
         self._lock = allocate_lock()
-        self._tools = {tool.name: tool for tool in tools}
+        self._every = {tool.name: tool for tool in TOOLS}
+        self._offered = {tool.name: tool for tool in narrowed(TOOLS, switches)} if switches else self._every
+        self.instructions = _restriction(switches) + INSTRUCTIONS
 
     def listing(self) -> list[JsonObject]:
         """The tools, as `tools/list` shows them."""
-        return [tool_listing(tool) for tool in self._tools.values()]
+        return [tool_listing(tool) for tool in self._offered.values()]
 
     def has(self, name: str) -> bool:
-        """True if there is a tool of that name."""
-        return name in self._tools
+        """True if there is a tool of that name, be it withheld: a call is then told by which switch."""
+        return name in self._every
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error becomes a result with `isError`."""
         try:
-            return self._call(self._tools[name], arguments, context)
+            if self._switches:
+                refuse_withheld(self._every[name], arguments, self._switches)
+            return self._call(self._offered[name], arguments, context)
         except Error as error:
             return error_result(error)
         except RecursionError:
             return error_result(ServiceError("the JSON is nested too deeply"))
+
+    def library(self) -> Library:
+        """There is none."""
+        raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
 
     def _call(self, tool: Tool, arguments: JsonObject, context: Context) -> JsonObject:
         action = find_action(tool, arguments)
@@ -1940,18 +2003,50 @@ LATEST = "2025-11-25"
 SUPPORTED = (LATEST, "2025-06-18", "2025-03-26", "2024-11-05")
 WITH_STRUCTURED_CONTENT = (LATEST, "2025-06-18")
 WITH_BATCHES = ("2025-03-26",)
+WITHOUT_COMPLETIONS_CAPABILITY = ("2024-11-05",)  # whose clients may complete without being told that they can
+COMPLETIONS_MAX = 100  # the protocol's own bound for one answer
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 RequestId = Union[str, int]
 Message = JsonObject
 Notify = Callable[[Message], None]
+Work = Callable[[Context], JsonObject]
+
+
+class Library(Protocol):
+    """Resources and prompts. Nothing here is asked for what `Registry.offers` leaves out.
+
+    `contents`, `prompt` and `suggestions` are called from any thread. They raise ProtocolError for what does not exist,
+    and another Error where it cannot be had.
+    """
+
+    def listing(self, kind: str) -> list[JsonObject]:
+        """The `resources`, `resourceTemplates` or `prompts`, always the same."""
+
+    def contents(self, uri: str, context: Context) -> list[JsonObject]:
+        """What `resources/read` answers about one resource."""
+
+    def prompt(self, name: str, arguments: dict[str, str], context: Context) -> JsonObject:
+        """A listed prompt, with `arguments` that its listing allows and all that it requires."""
+
+    def suggestions(
+        self, reference: JsonObject, argument: str, begun: str, known: dict[str, str], context: Context
+    ) -> list[str]:
+        """How `argument` of a prompt or template, of which `begun` has been typed, could go on; best ones first."""
 
 
 class Registry(Protocol):
-    """What a Session needs to know of the tools it offers."""
+    """What a Session needs to know of what it offers."""
 
     instructions: str
+
+    @property
+    def offers(self) -> Sequence[str]:
+        """The capabilities beside logging: of tools, resources, prompts and completions those that there are."""
+
+    def library(self) -> Library:
+        """Where resources and prompts are; asked if `offers` names any."""
 
     def listing(self) -> list[JsonObject]:
         """The tools, always the same, as `tools/list` shows them."""
@@ -1964,34 +2059,40 @@ class Registry(Protocol):
 
 
 class Call(Context):
-    """One `tools/call` on its way. `run` is for a worker thread; everything else is the session's."""
+    """One request on its way that may have to wait. `run` is for a worker thread, the rest is the session's.
 
-    def __init__(
-        self, session: Session, request_id: RequestId, name: str, arguments: JsonObject, progress_token: Any
-    ) -> None:
+    `work` makes the result; its Errors become the protocol's.
+    """
+
+    def __init__(self, session: Session, request_id: RequestId, params: JsonObject, work: Work) -> None:
         super().__init__()
-        self._session, self.request_id, self._name, self._arguments = session, request_id, name, arguments
-        self._token = (
-            progress_token if isinstance(progress_token, (str, int)) and not isinstance(progress_token, bool) else None
-        )
+        self._session, self.request_id, self._work = session, request_id, work
+        meta = params.get("_meta")
+        token = meta.get("progressToken") if isinstance(meta, dict) else None
+        self._token = token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
         self._steps = 0
 
     def run(self) -> Message | None:
-        """Carries the call out. The reply, or None if it has been cancelled meanwhile."""
+        """Carries the request out. The reply, or None if it has been cancelled meanwhile."""
         if self.cancellation.is_set():
             return None
         try:
-            result = self._session.registry.call(self._name, self._arguments, self)
+            reply = reply_to(self.request_id, self._work(self))
+        except Error as error:
+            reply = self.failed(error)
         except Exception as error:  # a bug; its own words may hold an argument, so only its kind is told
             broken = ProtocolError(INTERNAL_ERROR, f"internal error ({type(error).__name__})")
-            return error_reply(self.request_id, broken) if self._session.finish(self) else None
-        if self._session.version not in WITH_STRUCTURED_CONTENT:
-            result.pop("structuredContent", None)
-        return reply_to(self.request_id, result) if self._session.finish(self) else None
+            reply = error_reply(self.request_id, broken)
+        return reply if self._session.finish(self) else None
 
     def refuse(self, reason: str) -> Message | None:
-        """The reply for a call that is not going to be run."""
-        return reply_to(self.request_id, error_result(Error(reason))) if self._session.finish(self) else None
+        """The reply to a request that is not going to be run."""
+        return self.failed(Error(reason)) if self._session.finish(self) else None
+
+    def failed(self, error: Error) -> Message:
+        """The reply that tells of `error`."""
+        known = error if isinstance(error, ProtocolError) else ProtocolError(INTERNAL_ERROR, error.in_words())
+        return error_reply(self.request_id, known)
 
     def progress(self, message: str) -> None:
         """A `notifications/progress`, if the client asked for them."""
@@ -2005,6 +2106,14 @@ class Call(Context):
         """A `notifications/message`, if the client's level lets it through."""
         if not self.cancellation.is_set():
             self._session.log(level, message)
+
+
+class ToolCall(Call):
+    """A `tools/call`: what goes wrong is told to the model, as a result."""
+
+    def failed(self, error: Error) -> Message:
+        """The result that tells of `error`."""
+        return reply_to(self.request_id, error_result(error))
 
 
 Part = Union[Message, Call]
@@ -2027,7 +2136,8 @@ def error_reply(request_id: RequestId | None, error: ProtocolError) -> Message:
     reply: Message = {"jsonrpc": "2.0"}
     if request_id is not None:
         reply["id"] = request_id
-    return {**reply, "error": {"code": error.code, "message": str(error)}}
+    data = {} if error.data is None else {"data": error.data}
+    return {**reply, "error": {"code": error.code, "message": str(error), **data}}
 
 
 def readable_id(message: Any) -> RequestId | None:
@@ -2098,7 +2208,9 @@ class Session:
             raise ProtocolError(INVALID_PARAMS, "params must be an object")
         if request_id in self._running:
             raise ProtocolError(INVALID_REQUEST, "a request with this id is still running")
-        answer = METHODS.get(method)
+        capability, answer = METHODS.get(method, ("", None))
+        if self.version and capability and capability not in self.registry.offers:
+            answer = None
         # Newer clients probe with server/discover before they initialize, and wait for exactly this answer.
         if answer is None and (self.version or method == "server/discover"):
             raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
@@ -2121,9 +2233,10 @@ class Session:
             raise ProtocolError(INVALID_REQUEST, "this session has been initialized already")
         wanted = params.get("protocolVersion")
         self.version = wanted if isinstance(wanted, str) and wanted in SUPPORTED else LATEST
+        unknown = ("completions",) if self.version in WITHOUT_COMPLETIONS_CAPABILITY else ()
         result = {
             "protocolVersion": self.version,
-            "capabilities": {"logging": {}, "tools": {}},
+            "capabilities": {"logging": {}, **{name: {} for name in self.registry.offers if name not in unknown}},
             "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
             "instructions": self.registry.instructions,
         }
@@ -2143,21 +2256,83 @@ class Session:
 
     def list_tools(self, request_id: RequestId, params: JsonObject) -> Message:
         """`tools/list`: one page, the same each time."""
-        if params.get("cursor") is not None:
-            raise ProtocolError(INVALID_PARAMS, "cursor is not one that this server gave: everything is on one page")
+        _refuse_cursor(params)
         if self._listing is None:
             self._listing = {"tools": self.registry.listing()}
         return reply_to(request_id, self._listing)
 
+    def list_resources(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`resources/list`."""
+        return self._list(request_id, params, "resources")
+
+    def list_templates(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`resources/templates/list`."""
+        return self._list(request_id, params, "resourceTemplates")
+
+    def list_prompts(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`prompts/list`."""
+        return self._list(request_id, params, "prompts")
+
+    def _list(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+        _refuse_cursor(params)
+        return self._start(request_id, params, lambda _context: {kind: self.registry.library().listing(kind)})
+
     def call_tool(self, request_id: RequestId, params: JsonObject) -> Call:
-        name, arguments, meta = params.get("name"), params.get("arguments", {}), params.get("_meta")
-        if not isinstance(name, str) or not self.registry.has(name):
-            raise ProtocolError(
-                INVALID_PARAMS, "there is no tool of that name" if isinstance(name, str) else "name must be a string"
-            )
+        """`tools/call`."""
+        name, arguments = _name_in(params), params.get("arguments", {})
+        if not self.registry.has(name):
+            raise ProtocolError(INVALID_PARAMS, "there is no tool of that name")
         if not isinstance(arguments, dict):
             raise ProtocolError(INVALID_PARAMS, "arguments must be an object")
-        call = Call(self, request_id, name, arguments, meta.get("progressToken") if isinstance(meta, dict) else None)
+
+        def work(context: Context) -> JsonObject:
+            result = self.registry.call(name, arguments, context)
+            if self.version not in WITH_STRUCTURED_CONTENT:
+                result.pop("structuredContent", None)
+            return result
+
+        return self._start(request_id, params, work, ToolCall)
+
+    def read_resource(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`resources/read`."""
+        uri = params.get("uri")
+        if not isinstance(uri, str):
+            raise ProtocolError(INVALID_PARAMS, "uri must be a string")
+
+        def work(context: Context) -> JsonObject:
+            return {"contents": self.registry.library().contents(uri, context)}
+
+        return self._start(request_id, params, work)
+
+    def get_prompt(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`prompts/get`."""
+        name, given = _name_in(params), _texts_in(params, "arguments")
+
+        def work(context: Context) -> JsonObject:
+            library = self.registry.library()
+            _check_prompt(library.listing("prompts"), name, given)
+            return library.prompt(name, given, context)
+
+        return self._start(request_id, params, work)
+
+    def complete(self, request_id: RequestId, params: JsonObject) -> Call:
+        """`completion/complete`."""
+        reference, argument, known = (params.get(name, {}) for name in ("ref", "argument", "context"))
+        if not (isinstance(reference, dict) and isinstance(argument, dict) and isinstance(known, dict)):
+            raise ProtocolError(INVALID_PARAMS, "ref, argument and context must be objects")
+        name, begun, given = _name_in(argument), argument.get("value"), _texts_in(known, "arguments")
+        if not isinstance(begun, str):
+            raise ProtocolError(INVALID_PARAMS, "value must be a string")
+
+        def work(context: Context) -> JsonObject:
+            values = self.registry.library().suggestions(reference, name, begun, given, context)
+            shown = values[:COMPLETIONS_MAX]
+            return {"completion": {"values": shown, "total": len(values), "hasMore": len(values) > len(shown)}}
+
+        return self._start(request_id, params, work)
+
+    def _start(self, request_id: RequestId, params: JsonObject, work: Work, kind: type[Call] = Call) -> Call:
+        call = kind(self, request_id, params, work)
         with self._lock:
             self._running[request_id] = call
         return call
@@ -2180,12 +2355,50 @@ class Session:
             self.notify("notifications/message", {"level": level, "logger": "sikkerkey-mcp", "data": message})
 
 
-METHODS: dict[str, Callable[[Session, RequestId, JsonObject], Part]] = {
-    "initialize": Session.initialize,
-    "ping": Session.ping,
-    "logging/setLevel": Session.set_level,
-    "tools/list": Session.list_tools,
-    "tools/call": Session.call_tool,
+def _name_in(params: JsonObject) -> str:
+    name = params.get("name")
+    if not isinstance(name, str):
+        raise ProtocolError(INVALID_PARAMS, "name must be a string")
+    return name
+
+
+def _texts_in(params: JsonObject, member: str) -> dict[str, str]:
+    given = params.get(member, {})
+    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+        raise ProtocolError(INVALID_PARAMS, f"{member} must be an object of strings")
+    return given
+
+
+def _refuse_cursor(params: JsonObject) -> None:
+    if params.get("cursor") is not None:
+        raise ProtocolError(INVALID_PARAMS, "cursor is not one that this server gave: everything is on one page")
+
+
+def _check_prompt(prompts: list[JsonObject], name: str, given: dict[str, str]) -> None:
+    prompt = next((prompt for prompt in prompts if prompt["name"] == name), None)
+    if prompt is None:
+        raise ProtocolError(INVALID_PARAMS, "there is no prompt of that name")
+    required = {argument["name"]: argument.get("required", False) for argument in prompt.get("arguments", [])}
+    missing = [name for name, needed in required.items() if needed and name not in given]
+    if missing or not required.keys() >= given.keys():
+        rule = f"argument {missing[0]} is required" if missing else "an argument is unknown"
+        takes = f"the prompt takes: {', '.join(required)}" if required else "the prompt takes none"
+        raise ProtocolError(INVALID_PARAMS, f"{rule}; {takes}")
+
+
+# Each method with the capability without which there is no such method, and what answers it.
+METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]] = {
+    "initialize": ("", Session.initialize),
+    "ping": ("", Session.ping),
+    "logging/setLevel": ("", Session.set_level),
+    "tools/list": ("tools", Session.list_tools),
+    "tools/call": ("tools", Session.call_tool),
+    "resources/list": ("resources", Session.list_resources),
+    "resources/templates/list": ("resources", Session.list_templates),
+    "resources/read": ("resources", Session.read_resource),
+    "prompts/list": ("prompts", Session.list_prompts),
+    "prompts/get": ("prompts", Session.get_prompt),
+    "completion/complete": ("completions", Session.complete),
 }
 
 
@@ -2414,8 +2627,39 @@ def connect(agent: str = "") -> Api:
     return agent_api(load_identity(chosen))
 
 
-def command_serve(agent: str) -> int:
+SWITCHES = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
+YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+def switches(options: Mapping[str, str]) -> list[Switch]:
+    """The restrictions in force, from `options` and the environment; all of them hold. Raises ConfigError."""
+    found = []
+    for option, variable in SWITCHES.items():
+        for source, text in ((option, options.get(option)), (variable, os.environ.get(variable) or None)):
+            if text is not None:
+                found += _switch(source, option, text)
+    if found and not narrowed(TOOLS, found):
+        raise ConfigError(f"{', '.join(switch.source for switch in found)} leave nothing to offer")
+    return found
+
+
+def _switch(source: str, option: str, text: str) -> list[Switch]:
+    if option == "--read-only":
+        if text.strip().lower() not in YES + NO:
+            raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}")
+        return [Switch(source, "read-only")] if text.strip().lower() in YES else []
+    names = tuple(name.strip() for name in text.split(","))
+    known = [name for tool in TOOLS for name in (tool.name, *(f"{tool.name}.{a.name}" for a in tool.actions))]
+    for name in names:
+        if name not in known:
+            message = f"{source} names {clean(name, 80) or 'nothing'}, which is no tool or action{nearest(name, known)}"
+            raise ConfigError(message, "write TOOL or TOOL.ACTION, with commas between them")
+    return [Switch(source, "tools" if option == "--tools" else "exclude", names)]
+
+
+def command_serve(options: Mapping[str, str]) -> int:
     """Serves MCP on stdin and stdout. A faulty identity ends the start; where there is none yet, only calls fail."""
+    restricted, agent = switches(options), options.get("--agent", "")
     chosen = choose_slot(agent)
     if chosen is None:
         advise(
@@ -2425,16 +2669,33 @@ def command_serve(agent: str) -> int:
         load_identity(chosen)
     if sys.stdin and sys.stdin.isatty():
         advise("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C ends this")
-    serve(VaultTools(lambda: connect(agent)))
+    serve(VaultTools(lambda: connect(agent), restricted))
     return 0
+
+
+def _serve_options(arguments: Sequence[str]) -> dict[str, str] | None:
+    """The options of `serve` by name, those of a repeated one joined; None for what argparse is to judge."""
+    found: dict[str, str] = {}
+    words = iter(arguments)
+    for word in words:
+        name, given, value = word.partition("=")
+        if name == "--read-only" and not given:
+            value = "1"
+        elif name in ("--agent", "--tools", "--exclude"):
+            value = value if given else next(words, "-")
+        else:
+            return None
+        if value.startswith("-"):
+            return None
+        found[name] = f"{found[name]},{value}" if name in found and name != "--read-only" else value
+    return found
 
 
 def _run(arguments: list[str]) -> int:
     # argparse costs as much as a bare interpreter, so what clients start passes it by.
-    if arguments in ([], ["serve"]):
-        return command_serve("")
-    if arguments[:2] == ["serve", "--agent"] and len(arguments) == 3:
-        return command_serve(arguments[2])
+    options = _serve_options(arguments[1:]) if arguments[:1] in ([], ["serve"]) else None
+    if options is not None:
+        return command_serve(options)
     import sikkerkey_cli
 
     return sikkerkey_cli.run(arguments)
@@ -2449,7 +2710,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if sys.stdout:
                 sys.stdout.flush()  # here, where a full disk can still be put into words
     except Error as error:
-        advise(f"sikkerkey-mcp: error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        advise(f"sikkerkey-mcp: error: {error.in_words()}")
         return 1
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # a reader that has seen enough is no fault

@@ -5,7 +5,6 @@ Answers go to stdout and can be parsed; everything else goes to stderr. What oth
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 import shutil
@@ -92,17 +91,6 @@ class Progress:
                 sys.stderr.write(f"{self._text} ...")
                 sys.stderr.flush()
                 self._shown = True
-
-
-def report(error: mcp.Error) -> None:
-    """An error as sikkerkey_mcp's main shows it."""
-    mcp.advise(f"sikkerkey-mcp: error: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean list?`, or nothing where nothing is near. What was typed may be a value and is not repeated."""
-    found = difflib.get_close_matches(word, list(known), n=1)
-    return f"; did you mean {found[0]}?" if found else ""
 
 
 def confirm(question: str) -> None:
