@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import argparse
 import base64
+import filecmp
 import hashlib
 import http.client
 import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import ssl
 import stat
+import subprocess
 import sys
 import threading
 import time
@@ -28,6 +31,7 @@ from functools import partial
 from typing import Literal, NamedTuple
 
 import sikkerkey_cli as cli
+import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
 import sikkerkey_terminal as terminal
 from sikkerkey_mcp import Error, Identity, JsonObject
@@ -37,6 +41,7 @@ State = Literal["ok", "warn", "fail"]
 PYTHONS = ((3, 9, 2), (3, 14))  # the first that works, the last that was tried
 STEP_MAX_S = 5.0  # one step of a connection
 NETWORK_MAX_S = 10.0  # all that is asked of one host, and all that is asked of the vault for one agent
+CLIENT_MAX_S = 8.0  # from starting a client's entry to the list of its tools; clients themselves give it 10 s or more
 CLOCK_WARN_S = 60  # a clock that far off drifts on; mcp.CLOCK_SKEW_MAX_S is where the vault refuses
 EXPIRY_WARN_DAYS = 14  # certificates are renewed earlier than that, so the renewal has failed
 DAY_S = 86_400
@@ -195,6 +200,112 @@ def check_switches() -> Line:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# this computer: the MCP clients
+# ---------------------------------------------------------------------------------------------------------------------
+
+INTERPRETER = r"(python(3(\.[0-9]+)?)?|py)(\.exe)?"
+FLAGS = ("-I", "-E", "-S", "-s", "-B", "-P", "-u", "-3")  # of Python; none of them takes code or a module
+# What a client with the strictest rules hands on, so that an entry which needs more is found out.
+HANDED_ON = (
+    *("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"),
+    *("APPDATA", "LOCALAPPDATA", "PATHEXT", "SYSTEMROOT", "TEMP", "TMP", "USERPROFILE"),
+)
+HANDSHAKE: tuple[JsonObject, ...] = (
+    {
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": mcp.LATEST,
+            "capabilities": {},
+            "clientInfo": {"name": "sikkerkey-mcp doctor", "version": mcp.VERSION},
+        },
+    },
+    {"method": "notifications/initialized"},
+    {"id": 2, "method": "tools/list"},
+)
+
+
+def check_clients() -> Iterator[Line]:
+    """The entries in the clients' files, and whether those that lead here start."""
+    found = clients.found(os.environ)
+    if not found:
+        detail = f"none of the {len(clients.CLIENTS) - 1} that are known has an entry in its user's file"
+        yield Line("clients", "warn", detail, "sikkerkey-mcp config CLIENT --write")
+    for job in [Job("client", partial(check_client, entry)) for entry in found]:
+        yield from job.lines()
+
+
+def check_client(entry: clients.Found) -> list[Line]:
+    """One entry. What is not an interpreter with this very program is named and never started."""
+    where = f"{entry.client}, {entry.path}" + (f", {entry.key}" if entry.key else "")
+    mend = f"sikkerkey-mcp config {entry.client} --write"
+    if entry.problem:
+        return [Line("client", "warn", f"{where}: {entry.problem}", "mend the file in that program or in an editor")]
+    reason = _not_ours(entry)
+    if reason:
+        return [Line("client", "warn", f"{where}: {reason}; it was not started", mend)]
+    began_s = time.monotonic()
+    count, error = _tools_of(entry)
+    if error is not None:
+        return [Line("client", "fail", f"{where}: {error}", error.hint or mend)]
+    detail = f"{where}: starts in {time.monotonic() - began_s:.1f} s with {count} tools"
+    if "-I" not in entry.command:
+        return [Line("client", "warn", f"{detail}, but lets other modules stand in for ours: -I is missing", mend)]
+    return [Line("client", "ok", detail)]
+
+
+def _not_ours(entry: clients.Found) -> str:
+    """Why an entry is not started: everything in its command must be what `config` would have written."""
+    interpreter, *words = entry.command or [""]
+    while words and words[0] in FLAGS:
+        words.pop(0)
+    program, behind = (words[0] if words else ""), words[1:]
+    known = re.fullmatch(INTERPRETER, re.split(r"[/\\]", interpreter)[-1])
+    if not known or not program or program.startswith("-") or (behind and behind[0] != "serve"):
+        return "its command is not Python with this program"
+    if any(re.match("LD_|DYLD_|PYTHON", name.upper()) for name in entry.environment):
+        return "its environment changes what Python loads"
+    python = shutil.which(interpreter)
+    if python is None or (os.path.dirname(interpreter) and not os.path.isabs(interpreter)):
+        return f"there is no {interpreter}"
+    if os.name == "posix" and os.stat(python).st_mode & 0o022:
+        return f"{python} can be written by other users"
+    return "" if _is_this_program(program) else f"{program} is not the program that runs here"
+
+
+def _is_this_program(path: str) -> bool:
+    """The same file, or a copy of it."""
+    here = mcp.program()[1]
+    try:
+        return os.path.isabs(path) and (os.path.samefile(path, here) or filecmp.cmp(path, here, shallow=False))
+    except OSError:  # not there, or not to be read
+        return False
+
+
+def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
+    """How many tools the entry's server lists, or why it does not."""
+    messages = "".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in HANDSHAKE)
+    handed_on = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    own = {name: value for name, value in entry.environment.items() if isinstance(value, str)}
+    try:
+        ended = subprocess.run(
+            entry.command, input=messages.encode(), env={**handed_on, **own}, capture_output=True, check=False,
+            timeout=CLIENT_MAX_S,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        return 0, mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s")
+    except (OSError, ValueError) as error:
+        return 0, mcp.ConfigError(f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}")
+    for line in ended.stdout.splitlines():
+        reply = mcp.error_members(mcp.Reply(0, http.client.HTTPMessage(), line))
+        if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
+            return len(reply["result"].get("tools", ())), None
+    said = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
+    reason, hint = said.groups("") if said else ("and says nothing about it", "")
+    return 0, mcp.ConfigError(f"it does not start: {reason}", "" if reason.startswith("there is no agent") else hint)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # the way to the vault
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -327,7 +438,7 @@ def _clock_line(date: str | None) -> Line:
     if vault_s is None:
         return Line("clock", "warn", "not checked: the answer bears no date", "compare this computer's clock by hand")
     skew_s = round(time.time() - vault_s)
-    detail = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'} the vault's" if skew_s else "as the vault's"
+    detail = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'} the vault's"
     if abs(skew_s) > mcp.CLOCK_SKEW_MAX_S:
         return Line("clock", "fail", f"{detail}: beyond {mcp.CLOCK_SKEW_MAX_S} s it refuses every call", _set_clock())
     return Line("clock", "warn", detail, _set_clock()) if abs(skew_s) > CLOCK_WARN_S else Line("clock", "ok", detail)
@@ -446,6 +557,7 @@ def examine(wanted: str) -> Iterator[Line]:
     agents = Agents(wanted)
     yield from agents.lines
     yield check_switches()
+    yield from check_clients()
     addresses = list(dict.fromkeys(identity.api_url for identity in agents.usable)) or [mcp.DEFAULT_API_URL]
     if not agents.usable:
         try:
