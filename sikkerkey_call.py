@@ -11,6 +11,7 @@ import base64
 import getpass
 import json
 import os
+import re
 import sys
 from typing import Any, NamedTuple
 
@@ -161,7 +162,7 @@ def _show(options: argparse.Namespace, members: Any, lines: list[str]) -> int:
 
 
 def _list_lines(tools: list[Tool]) -> list[str]:
-    rows = [(tool.name, str(len(tool.actions)), tool.title) for tool in tools]
+    rows = [(tool.name, str(len(tool.actions)), tool.text) for tool in tools]
     return terminal.aligned([("TOOL", "ACTIONS", "WHAT IT IS ABOUT"), *rows]).splitlines()
 
 
@@ -437,8 +438,13 @@ def _columns(rows: list[JsonObject]) -> str:
 
 
 def _plain(value: Any) -> str:
+    """In a table: null is empty, a list of strings is joined, what else is no string is JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
     return value if isinstance(value, str) else mcp.to_json(value)
 
 
 def _shown(value: Any) -> str:
-    return terminal.cleaned(_plain(value)).replace("\n", " ")
+    return re.sub(r"\s", " ", terminal.cleaned(_plain(value)))

@@ -226,7 +226,15 @@ _sikkerkey_mcp() {
 compdef _sikkerkey_mcp NAMES
 """.replace("NAMES", " ".join(NAMES))
 
-FISH = "\n".join(f"complete -c {name} -a '(ASK fish (commandline -cp))'" for name in NAMES)
+FISH = "\n".join(
+    [
+        "function __sikkerkey_mcp",
+        "    ASK fish (commandline -cp) 2>/dev/null",
+        "end",
+        *(f"complete -c {name} -f -a '(__sikkerkey_mcp)'" for name in NAMES),
+        *(f"complete -c {name} -l output -r -F" for name in NAMES),  # all else takes no files
+    ]
+)
 
 POWERSHELL = r"""
 Register-ArgumentCompleter -Native -CommandName NAMES -ScriptBlock {

@@ -479,7 +479,7 @@ def check_agent(identity: Identity) -> list[Line]:
     if not isinstance(listed, list):
         return [Line("vault", "fail", f"{who}: the answer is no vault's", "check apiUrl: sikkerkey-mcp whoami")]
     scopes = sorted(scope for scope in listed if isinstance(scope, str))
-    return [_state_line(who, members), Line("scopes", "ok", ", ".join(scopes) or "none"), *reach(scopes)]
+    return [_state_line(who, members), _scopes_line(scopes), *reach(scopes)]
 
 
 def _state_remedy(error: Error, agent: str) -> str:
@@ -499,6 +499,13 @@ def _state_line(who: str, members: JsonObject) -> Line:
     allowed = members.get("projectAllowlist")
     projects = f"{len(allowed)} projects" if isinstance(allowed, list) else "all projects"
     return Line("vault", "ok", f"{who} is approved and enabled, for {projects}")
+
+
+def _scopes_line(scopes: list[str]) -> Line:
+    wanted = {action.scope for tool in mcp.TOOLS for action in tool.actions if action.scope}
+    if wanted <= set(scopes):
+        return Line("scopes", "ok", f"all {len(wanted)} that an action needs")
+    return Line("scopes", "ok", ", ".join(scopes) or "none")
 
 
 def reach(scopes: list[str]) -> Iterator[Line]:

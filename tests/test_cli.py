@@ -14,9 +14,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -27,42 +26,11 @@ import sikkerkey_mcp as mcp
 from tests import faults
 from tests.faults import FaultyVault
 from tests.harness import AGENT_ID, ROOT, VAULT_ID, Recorder, Seen, Server, Told, make_slot
+from tests.shell import Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
-COMMAND = (sys.executable, str(ROOT / "sikkerkey_mcp.py"))
 USAGE = 2
-
-
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Shell:
-    """Runs commands in this process, as if typed."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str) -> Ran:
-        self._capsys.readouterr()
-        try:
-            status = mcp.main(arguments)
-        except SystemExit as ended:  # argparse ends by itself
-            status = int(ended.code or 0)
-        return Ran(status, *self._capsys.readouterr())
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """Commands typed in this process, whose connections are closed at once."""
-    monkeypatch.setattr(mcp.Connections, "_give_back", lambda _self, link: link.wire.finish())
-    monkeypatch.setattr(mcp, "BACKOFF_S", 0.0)
-    return Shell(capsys)
 
 
 @pytest.fixture
@@ -86,21 +54,6 @@ def tree(directory: Path) -> list[str]:
 def mode(path: Path) -> int:
     """The permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def run_process(
-    *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Runs a command as a process of its own; `before` stands before it on the command line."""
-    return subprocess.run(
-        [*before, *COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, **(env or {})},
-        check=False,
-        timeout=20,
-    )
 
 
 # install: the forms of the command line
@@ -846,30 +799,6 @@ def test_two_installations_at_once_make_two_slots(vault: Recorder, home: Path) -
 
 
 # people at a terminal
-
-
-def at_terminal(words: list[str], typed: bytes, env: dict[str, str]) -> bytes:
-    """What somebody sees who starts the program in a terminal and types `typed`, until it ends."""
-    keyboard, terminal = os.openpty()
-    command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words]
-    env = {**os.environ, **env}
-    with subprocess.Popen(command, env=env, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True):
-        os.close(terminal)
-        shown = b""
-        while piece := _typed_on(keyboard):
-            shown += piece
-            if typed and (b"token: " in shown or b"Ctrl-C" in shown):
-                os.write(keyboard, typed)
-                typed = b""
-    os.close(keyboard)
-    return shown
-
-
-def _typed_on(keyboard: int) -> bytes:
-    try:
-        return os.read(keyboard, 4096)
-    except OSError:  # on Linux a terminal ends with an error once the other end has been closed
-        return b""
 
 
 def test_token_that_is_typed_is_not_shown(recorder: Recorder) -> None:
