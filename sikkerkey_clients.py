@@ -6,22 +6,19 @@ what was there. `found` lists what the clients' files say about this server. How
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import ntpath
 import os
 import posixpath
 import re
-import shlex
 import stat
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
-from typing import Any, Callable, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import sikkerkey_edit as edit
 import sikkerkey_mcp as mcp
-from sikkerkey_mcp import ConfigError, JsonObject, advise, agents_dir, clean
+from sikkerkey_mcp import ConfigError, JsonObject, clean
 
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools whose name and server's name exceed 60 characters together
 FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code keeps its history in the same file, which grows to some tens of megabytes

@@ -7,11 +7,10 @@ line and the column: TextError. Nothing here knows files, clients or the vault.
 
 from __future__ import annotations
 
-import bisect
 import json
 import re
-from collections.abc import Iterable, Iterator
-from typing import Any, Callable, NamedTuple, NoReturn
+from collections.abc import Iterable
+from typing import Any, Callable, Literal, NamedTuple, NoReturn
 
 from sikkerkey_mcp import ConfigError
 
@@ -82,9 +81,9 @@ def indent_at(text: str, at: int) -> str:
 
 
 def ascii_string(value: str) -> str:
-    """A JSON string that is a TOML basic string and a YAML double-quoted one too; in ASCII, as any terminal can carry it.
+    """A JSON string that TOML and YAML read alike; in ASCII, as any terminal can carry it.
 
-    Both know \\U, and neither the pairs of surrogates with which JSON writes what lies beyond 16 bits; TOML wants DEL escaped.
+    Both know \\U, and not the pairs of surrogates with which JSON writes what lies beyond 16 bits; TOML has DEL escaped.
     """
     return re.sub(r"[^ -~]", lambda c: f"\\U{ord(c[0]):08X}", json.dumps(value, ensure_ascii=False))
 
@@ -319,4 +318,775 @@ def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
 
 JSON = Format(json_read, json_put, json_drop)
 
-FORMATS = {"json": JSON}
+# ---------------------------------------------------------------------------------------------------------------------
+# toml: tables and their pairs, each with its span; a multi-line string is Bare, since ours are none
+# ---------------------------------------------------------------------------------------------------------------------
+
+_CONTROL = r"\x00-\x08\x0a-\x1f\x7f"
+_ESCAPE = r'\\(?:["\\bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})'
+_INTEGER = r"(?:0|[1-9](?:_?[0-9])*)"
+_DIGITS = r"[0-9](?:_?[0-9])*"
+_TIME = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
+TOML_COMMENT = rf"#[^{_CONTROL}]*"
+TOML_SPACE = re.compile(rf"(?:[ \t]+|\r?\n|{TOML_COMMENT})*")
+TOML_LINE_END = re.compile(rf"[ \t]*(?:{TOML_COMMENT})?(?:\r?\n|\Z)")
+TOML_KEY = re.compile(r"[A-Za-z0-9_-]+")
+TOML_STRING = re.compile(rf'"[^"\\{_CONTROL}]*(?:{_ESCAPE}[^"\\{_CONTROL}]*)*"')
+TOML_LITERAL = re.compile(rf"'[^'{_CONTROL}]*'")
+_LONG = r"\x00-\x08\x0b-\x1f\x7f"  # a line feed is welcome here
+TOML_LONG_STRING = re.compile(
+    rf'"""[^"\\{_LONG}]*(?:(?:"(?!"")|\r\n|{_ESCAPE}|\\[ \t]*\r?\n)[^"\\{_LONG}]*)*""""{{0,2}}'
+)
+TOML_LONG_LITERAL = re.compile(rf"'''[^'{_LONG}]*(?:(?:'(?!'')|\r\n)[^'{_LONG}]*)*''''{{0,2}}")
+TOML_BARE = re.compile(
+    rf"(?:true|false|[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}(?:[Tt ]{_TIME}(?:[Zz]|[-+][0-9]{{2}}:[0-9]{{2}})?)?|{_TIME}"
+    r"|0x[0-9a-fA-F](?:_?[0-9a-fA-F])*|0o[0-7](?:_?[0-7])*|0b[01](?:_?[01])*|[-+]?(?:inf|nan)"
+    rf"|[-+]?{_INTEGER}(?:\.{_DIGITS})?(?:[eE][-+]?{_DIGITS})?)(?![\w.:+-])"
+)
+TOML_WORDS = {"true": True, "false": False}
+
+
+class Pair(NamedTuple):
+    """`key = value` on lines of its own; the path is that of the document."""
+
+    path: Path
+    start: int
+    value_start: int
+    end: int
+    value: Any
+
+
+class Table(NamedTuple):
+    """A header and its pairs. The first of a document has no header: its path is empty."""
+
+    path: Path
+    start: int
+    end: int
+    is_item: bool  # [[...]]
+    pairs: list[Pair]
+
+
+class Definitions:
+    """The document as it grows, and what may not be defined again."""
+
+    def __init__(self) -> None:
+        self.document: dict[str, Any] = {}
+        self._kinds: dict[Path, str] = {}
+
+    def header(self, path: Path, is_item: bool) -> bool:
+        """Opens a table; False if TOML does not allow it here."""
+        if any(self._kinds.get(path[:length]) == "value" for length in range(1, len(path) + 1)):
+            return False
+        kind = self._kinds.get(path)
+        if kind not in ((None, "list") if is_item else (None, "implied")):
+            return False
+        for length in range(1, len(path)):
+            self._kinds.setdefault(path[:length], "implied")
+        if is_item:
+            self._kinds = {known: kind for known, kind in self._kinds.items() if known[: len(path)] != path}
+            self._inner(path[:-1]).setdefault(path[-1], []).append({})
+        self._kinds[path] = "list" if is_item else "table"
+        self._inner(path)
+        return True
+
+    def pair(self, table: Path, path: Path, value: Any) -> bool:
+        """Sets a value; False if it, or a table on the way, has been defined otherwise."""
+        for length in range(len(table) + 1, len(path)):
+            if self._kinds.setdefault(path[:length], "dotted") not in ("dotted", "implied"):
+                return False
+        if path in self._kinds:
+            return False
+        self._kinds[path] = "value"
+        self._inner(path[:-1])[path[-1]] = value
+        return True
+
+    def _inner(self, path: Path) -> dict[str, Any]:
+        """The table at a path, made if it is missing; of a list, the last item."""
+        table = self.document
+        for key in path:
+            held = table.setdefault(key, {})
+            table = held[-1] if isinstance(held, list) else held
+        return table
+
+
+class TomlScanner:
+    """Reads a text from its beginning to its end."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+        self.tables = [Table((), 0, 0, False, [])]
+        self.definitions = Definitions()
+        at = 0
+        while (at := self._match(TOML_SPACE, at).end()) < len(text):
+            at = self._header(at) if text.startswith("[", at) else self._pair(at)
+
+    def _refuse(self, at: int, reason: str) -> NoReturn:
+        raise TextError(self.text, at, reason)
+
+    def _match(self, pattern: re.Pattern[str], at: int, reason: str = "") -> re.Match[str]:
+        found = pattern.match(self.text, at)
+        if not found:
+            self._refuse(at, reason)
+        return found
+
+    def _line_end(self, at: int) -> int:
+        return self._match(TOML_LINE_END, at, "the line must end here").end()
+
+    def _header(self, start: int) -> int:
+        is_item = self.text.startswith("[[", start)
+        path, end = self._key(start + 1 + is_item)
+        closing = "]]" if is_item else "]"
+        if not self.text.startswith(closing, end):
+            self._refuse(end, f"{closing} must stand here")
+        if not self.definitions.header(path, is_item):
+            self._refuse(start, "this table is defined already, or is no table")
+        end += len(closing)
+        self.tables.append(Table(path, start, end, is_item, []))
+        return self._line_end(end)
+
+    def _pair(self, start: int) -> int:
+        table = self.tables[-1]
+        key, value_start, end, value = self._assignment(start, 1)
+        path = table.path + key
+        if not self.definitions.pair(table.path, path, value):
+            self._refuse(start, "this key is defined already")
+        table.pairs.append(Pair(path, start, value_start, end, value))
+        return self._line_end(end)
+
+    def _assignment(self, start: int, depth: int) -> tuple[Path, int, int, Any]:
+        """Key, start and end of the value, and the value."""
+        key, end = self._key(start)
+        if not self.text.startswith("=", end):
+            self._refuse(end, "an equals sign must stand here")
+        value_start = self._match(BLANK, end + 1).end()
+        value, end = self._value(value_start, depth)
+        return key, value_start, end, value
+
+    def _key(self, at: int) -> tuple[Path, int]:
+        """A dotted key, and where it goes on behind it and the white space."""
+        parts: list[str] = []
+        while True:
+            at = self._match(BLANK, at).end()
+            found = TOML_KEY.match(self.text, at)
+            part, at = (found[0], found.end()) if found else self._quoted(at)
+            parts.append(part)
+            at = self._match(BLANK, at).end()
+            if not self.text.startswith(".", at):
+                return tuple(parts), at
+            at += 1
+
+    def _quoted(self, at: int) -> tuple[str, int]:
+        if self.text.startswith("'", at):
+            found = self._match(TOML_LITERAL, at, "this string is not closed on its line")
+            return found[0][1:-1], found.end()
+        if self.text.startswith('"', at):
+            found = self._match(TOML_STRING, at, "this string is not closed on its line, or an escape is unknown")
+            return self._unescaped(found), found.end()
+        self._refuse(at, "a key must begin here")
+
+    def _unescaped(self, found: re.Match[str]) -> str:
+        """A TOML basic string is a JSON string but for \\U and a tab."""
+        try:
+            value: str = json.loads(_short_escapes(found[0]), strict=False)
+        except ValueError:
+            value = "\ud800"
+        if re.search("[\ud800-\udfff]", value):
+            self._refuse(found.start(), "an escape in this string names no character")
+        return value
+
+    def _value(self, at: int, depth: int) -> tuple[Any, int]:
+        if depth > DEPTH_MAX:
+            self._refuse(at, f"this is nested deeper than {DEPTH_MAX} levels")
+        for quotes, pattern in (('"""', TOML_LONG_STRING), ("'''", TOML_LONG_LITERAL)):
+            if self.text.startswith(quotes, at):
+                found = self._match(pattern, at, "this string is not closed, or an escape is unknown")
+                return Bare(found[0]), found.end()
+        first = self.text[at : at + 1]
+        if first in ('"', "'"):
+            return self._quoted(at)
+        if first == "[":
+            return self._array(at, depth)
+        if first == "{":
+            return self._inline_table(at, depth)
+        found = self._match(TOML_BARE, at, "a value must begin here")
+        return TOML_WORDS.get(found[0], Bare(found[0])), found.end()
+
+    def _array(self, start: int, depth: int) -> tuple[list[Any], int]:
+        values: list[Any] = []
+        at = self._match(TOML_SPACE, start + 1).end()
+        while not self.text.startswith("]", at):
+            value, at = self._value(at, depth + 1)
+            values.append(value)
+            at = self._match(TOML_SPACE, at).end()
+            if self.text.startswith(",", at):
+                at = self._match(TOML_SPACE, at + 1).end()
+            elif not self.text.startswith("]", at):
+                self._refuse(at, "a comma or ] must stand here")
+        return values, at + 1
+
+    def _inline_table(self, start: int, depth: int) -> tuple[dict[str, Any], int]:
+        inner = Definitions()
+        at = self._match(BLANK, start + 1).end()
+        while not self.text.startswith("}", at):
+            key, _, end, value = self._assignment(at, depth + 1)
+            if not inner.pair((), key, value):
+                self._refuse(at, "this key is defined already")
+            at = self._match(BLANK, end).end()
+            if self.text.startswith(",", at):
+                at = self._match(BLANK, at + 1).end()
+                if self.text.startswith("}", at):
+                    self._refuse(at, "a key must begin here")
+            elif not self.text.startswith("}", at):
+                self._refuse(at, "a comma or } must stand here")
+        return inner.document, at + 1
+
+
+def _short_escapes(written: str) -> str:
+    """A string with \\U as JSON writes it. Raises ValueError."""
+    return re.sub(
+        r"(\\\\)|\\U([0-9a-fA-F]{8})", lambda c: c[1] or json.dumps(chr(int(c[2], 16)))[1:-1], written
+    )
+
+
+def toml_read(text: str) -> dict[str, Any]:
+    """The document."""
+    return TomlScanner(text).definitions.document
+
+
+def _toml_text(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, Bare):
+        return value.text
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, str):
+        return ascii_string(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_toml_text, value))}]"
+    pairs = [f"{_toml_key(key)} = {_toml_text(held)}" for key, held in value.items()]
+    return "{ " + ", ".join(pairs) + " }" if pairs else "{}"
+
+
+def _toml_key(key: str) -> str:
+    return key if TOML_KEY.fullmatch(key) else ascii_string(key)
+
+
+def toml_put(text: str, path: Path, value: Any) -> str:
+    """Sets the value at `path`. An entry (a path of two) gets a table of its own at the end."""
+    tables = TomlScanner(text).tables
+    for pair in _pairs_on_the_way(tables, path):
+        if len(pair.path) < len(path):
+            _refuse_foreign_table(text, pair)
+            value = _merged(pair.value, path[len(pair.path) :], value)
+        return changed(text, [Change(pair.value_start, pair.end, _toml_text(value))])
+    if len(path) == 2 and isinstance(value, dict):
+        for table in tables:
+            if table.is_item and table.path == path[:1]:
+                raise TextError(text, table.start, f"{path[0]} must be a table")
+        return _appended(text, _toml_table(path, value))
+    for table in tables:
+        if table.path == path[:-1] and not table.is_item:
+            return _toml_insert(text, table, f"{_toml_key(path[-1])} = {_toml_text(value)}")
+    spot = [pair.start for table in tables for pair in table.pairs if pair.path[: len(path) - 1] == path[:-1]]
+    raise TextError(text, min(spot, default=0), "this entry is written with dotted keys, which are not changed here")
+
+
+def _pairs_on_the_way(tables: list[Table], path: Path) -> list[Pair]:
+    """The pair that holds `path` or something above it."""
+    pairs = [pair for table in tables if not table.is_item for pair in table.pairs]
+    return [pair for pair in pairs if pair.path == path[: len(pair.path)]]
+
+
+def _refuse_foreign_table(text: str, pair: Pair) -> None:
+    """To change an inline table it is written anew, which what others own must not be."""
+    if len(pair.path) < 2 or not isinstance(pair.value, dict):
+        raise TextError(text, pair.value_start, "what stands here is not a table, or is one in a single line")
+
+
+def _merged(held: Any, path: Path, value: Any) -> Any:
+    if not path:
+        return value
+    inner = held if isinstance(held, dict) else {}
+    return {**inner, path[0]: _merged(inner.get(path[0]), path[1:], value)}
+
+
+def _toml_table(path: Path, value: dict[str, Any]) -> list[str]:
+    pairs = [f"{_toml_key(key)} = {_toml_text(held)}" for key, held in value.items()]
+    return [f"[{'.'.join(map(_toml_key, path))}]", *pairs]
+
+
+def _appended(text: str, lines: list[str], between: int = 1) -> str:
+    """The text with lines at its end, `between` empty ones before them. It ends as before: with a line end or without."""
+    line_end = line_end_of(text)
+    added = line_end.join(lines)
+    if not text:
+        return added + line_end
+    if text.endswith("\n"):
+        return text + line_end * between + added + line_end
+    return text + line_end * (between + 1) + added
+
+
+def _toml_insert(text: str, table: Table, line: str) -> str:
+    last = table.pairs[-1].end if table.pairs else table.end
+    found = TOML_LINE_END.match(text, last)
+    end = last + len(found[0].rstrip("\r\n")) if found else last
+    indent = indent_at(text, table.pairs[-1].start) if table.pairs else indent_at(text, table.start)
+    return changed(text, [Change(end, end, f"{line_end_of(text)}{indent}{line}")])
+
+
+def toml_drop(text: str, path: Path) -> str:
+    """Removes the value or the tables at `path`."""
+    tables = TomlScanner(text).tables
+    for pair in _pairs_on_the_way(tables, path):
+        if len(pair.path) < len(path):
+            _refuse_foreign_table(text, pair)
+            rest = _without(pair.value, path[len(pair.path) :])
+            return changed(text, [Change(pair.value_start, pair.end, _toml_text(rest))])
+    changes = []
+    for table in tables:
+        if table.path and table.path[: len(path)] == path:
+            end = table.pairs[-1].end if table.pairs else table.end
+            changes.append(_whole_lines(text, table.start, end, leading_blank=True))
+        else:
+            own = [pair for pair in table.pairs if pair.path[: len(path)] == path]
+            changes += [_whole_lines(text, pair.start, pair.end) for pair in own]
+    return changed(text, changes)
+
+
+def _without(held: Any, path: Path) -> Any:
+    if not isinstance(held, dict) or path[0] not in held:
+        return held
+    rest = {key: inner for key, inner in held.items() if key != path[0]}
+    return {**rest, path[0]: _without(held[path[0]], path[1:])} if len(path) > 1 else rest
+
+
+def _whole_lines(text: str, start: int, end: int, *, leading_blank: bool = False) -> Change:
+    """The lines of a span; at the end of a text without a last line end, with the line end before them instead."""
+    start = line_start(text, start)
+    end = text.find("\n", end) + 1
+    if leading_blank and start and not text[line_start(text, start - 1) : start].strip():
+        start = line_start(text, start - 1)
+    if not end:
+        start = len(text[:start].removesuffix("\n").removesuffix("\r"))
+        end = len(text)
+    return Change(start, end, "")
+
+
+TOML = Format(toml_read, toml_put, toml_drop)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Anchors, aliases,
+# tags, complex keys and several documents are refused, since what they mean cannot be told from their place.
+# ---------------------------------------------------------------------------------------------------------------------
+
+# \x85 and the two separators end a line in YAML 1.1 only.
+YAML_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)")
+YAML_MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
+YAML_BEGINNING = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*(?:---[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z))?")
+YAML_DASH = re.compile(r"-(?=[ \t\r\n]|\Z)")
+_FIRST = r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=\S))"""
+_PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#|[ \t]+(?=[^\s#:]|:\S))*"
+YAML_PLAIN = re.compile(_PLAIN)
+YAML_CONTINUED = re.compile(_PLAIN.replace(_FIRST, r"(?:[^\s:#]|:(?=\S))", 1))
+_DOUBLE = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_SINGLE = r"'[^']*(?:''[^']*)*'"
+YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}", re.DOTALL)
+YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN})[ \t]*:(?=[ \t\r\n]|\Z)""")
+YAML_REST = re.compile(r"[ \t]*(?:(?<=[ \t])#[^\n]*)?(?=\r?\n|\Z)")
+YAML_BLOCK_SCALAR = re.compile(r"[|>](?:[1-9][-+]?|[-+][1-9]?)?")
+YAML_FLOW_SPACE = re.compile(r"(?:[ \t\r\n]+|(?<=\s)#[^\n]*)*")
+_FLOW = r",\[\]{}"
+YAML_FLOW_PLAIN = re.compile(
+    rf"""(?:[^\s\-?:{_FLOW}#&*!|>'"%@`]|[-?:](?=[^\s{_FLOW}]))"""
+    rf"(?:[^\s:#{_FLOW}]|:(?=[^\s{_FLOW}])|(?<=\S)#|[ \t]+(?=[^\s:#{_FLOW}]))*"
+)
+YAML_WORDS = {word: value for value, words in (
+    (None, "~ null Null NULL"), (True, "true True TRUE"), (False, "false False FALSE"),
+) for word in words.split()}  # fmt: skip
+YAML_NUMBER = re.compile(r"[-+.]?[0-9].*|[-+]?\.(?:inf|nan)", re.IGNORECASE)
+YAML_SAFE = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)\Z)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
+
+
+class Part(NamedTuple):
+    """A member of a mapping, or an item of a sequence, whose key is empty."""
+
+    key: str
+    start: int  # of the key or the dash
+    value_start: int  # behind the colon or the dash
+    node: Block
+
+
+class Block(NamedTuple):
+    """A value; `parts` only for one in block style."""
+
+    kind: Literal["mapping", "sequence", "other"]
+    start: int
+    end: int
+    value: Any
+    parts: list[Part]
+
+
+class YamlScanner:
+    """Reads a text from its beginning to its end."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def document(self) -> Block:
+        """The mapping that the text is; an empty one at its end if it holds comments only."""
+        if found := YAML_STRANGE.search(self.text):
+            self._refuse(found.start(), "a character that YAML does not allow, or not everywhere")
+        beginning = YAML_BEGINNING.match(self.text)
+        at = beginning.end() if beginning else 0
+        if marker := YAML_MARKER.search(self.text, at):
+            self._refuse(marker.start(), "only one document can be judged")
+        at = self._content(at)
+        if at == len(self.text):
+            return Block("mapping", at, at, {}, [])
+        if self.text[at] == "%" or not YAML_KEY.match(self.text, at):
+            self._refuse(at, "a mapping must begin here")
+        root, at = self._mapping(at, 1)
+        if at != len(self.text):
+            self._refuse(at, "this line is indented less than those before it")
+        return root
+
+    def _refuse(self, at: int, reason: str) -> NoReturn:
+        raise TextError(self.text, at, reason)
+
+    def _column(self, at: int) -> int:
+        return at - line_start(self.text, at)
+
+    def _content(self, at: int) -> int:
+        """Where the next line with content has it, from the beginning of a line; else the end of the text."""
+        while at < len(self.text):
+            start = at
+            while self.text[at : at + 1] in (" ", "\t"):
+                at += 1
+            if self.text[at : at + 1] not in ("", "\r", "\n", "#"):
+                if "\t" in self.text[start:at]:
+                    self._refuse(start, "this line is indented with a tab")
+                return at
+            at = self._next_line(at)
+        return at
+
+    def _next_line(self, at: int) -> int:
+        return self.text.find("\n", at) + 1 or len(self.text)
+
+    def _after(self, end: int) -> int:
+        """The next content, behind a value that must end its line."""
+        found = YAML_REST.match(self.text, end)
+        if not found:
+            self._refuse(end, "the line must end here")
+        return self._content(self._next_line(found.end()))
+
+    def _block(self, at: int, depth: int, parent: int) -> tuple[Block, int]:
+        """A value at its first character, whose parent stands in the column `parent`; and the content behind it."""
+        if depth > DEPTH_MAX:
+            self._refuse(at, f"this is nested deeper than {DEPTH_MAX} levels")
+        if YAML_DASH.match(self.text, at):
+            return self._sequence(at, depth)
+        if YAML_KEY.match(self.text, at):
+            return self._mapping(at, depth)
+        return self._scalar(at, depth, parent)
+
+    def _mapping(self, start: int, depth: int) -> tuple[Block, int]:
+        parts: list[Part] = []
+        column, at = self._column(start), start
+        while at < len(self.text) and self._column(at) == column:
+            found = YAML_KEY.match(self.text, at)
+            if not found:
+                self._refuse(at, "a key must stand here")
+            key = self._key(found[1], at)
+            if any(part.key == key for part in parts):
+                self._refuse(at, "this key stands here for the second time")
+            node, following = self._value(found.end(), depth, column, in_mapping=True)
+            parts.append(Part(key, at, found.end(), node))
+            at = following
+        self._refuse_deeper(at, column)
+        value = {part.key: part.node.value for part in parts}
+        return Block("mapping", start, parts[-1].node.end, value, parts), at
+
+    def _sequence(self, start: int, depth: int) -> tuple[Block, int]:
+        parts: list[Part] = []
+        column, at = self._column(start), start
+        while at < len(self.text) and self._column(at) == column and YAML_DASH.match(self.text, at):
+            node, following = self._value(at + 1, depth, column, in_mapping=False)
+            parts.append(Part("", at, at + 1, node))
+            at = following
+        self._refuse_deeper(at, column)
+        return Block("sequence", start, parts[-1].node.end, [part.node.value for part in parts], parts), at
+
+    def _refuse_deeper(self, at: int, column: int) -> None:
+        if at < len(self.text) and self._column(at) > column:
+            self._refuse(at, "this line is indented more than those before it")
+
+    def _value(self, at: int, depth: int, column: int, *, in_mapping: bool) -> tuple[Block, int]:
+        """What stands behind a colon or a dash, on its line or below."""
+        if YAML_REST.match(self.text, at):
+            below = self._content(self._next_line(at))
+            indented = below < len(self.text) and self._column(below) > column
+            beside = in_mapping and below < len(self.text) and self._column(below) == column
+            if indented or (beside and YAML_DASH.match(self.text, below)):
+                return self._block(below, depth + 1, column)
+            return Block("other", at, at, None, []), below
+        start = at + len(self.text[at:].partition("\n")[0]) - len(self.text[at:].partition("\n")[0].lstrip(" \t"))
+        if in_mapping:
+            return self._scalar(start, depth + 1, column)
+        if "\t" in self.text[at:start] and (YAML_DASH.match(self.text, start) or YAML_KEY.match(self.text, start)):
+            self._refuse(at, "this is indented with a tab")
+        return self._block(start, depth + 1, column)
+
+    def _scalar(self, at: int, depth: int, parent: int) -> tuple[Block, int]:
+        first = self.text[at]
+        if first in "&*!":
+            self._refuse(at, "anchors, aliases and tags are not judged here")
+        if first in "|>":
+            return self._block_scalar(at, parent)
+        if first in "[{":
+            value, end = self._flow(at, depth)
+            return Block("other", at, end, value, []), self._after(end)
+        if first in "\"'":
+            value, end = self._quoted(at)
+            return Block("other", at, end, value, []), self._after(end)
+        return self._plain(at, parent)
+
+    def _quoted(self, at: int) -> tuple[Any, int]:
+        found = YAML_QUOTED.match(self.text, at)
+        if not found:
+            self._refuse(at, "this string is not closed")
+        return _yaml_string(found[0]), found.end()
+
+    def _key(self, written: str, at: int) -> str:
+        if written[0] not in "\"'":
+            return written
+        key = _yaml_string(written)
+        if not isinstance(key, str):
+            self._refuse(at, "this key is written in a way that is not judged here")
+        return key
+
+    def _plain(self, start: int, parent: int) -> tuple[Block, int]:
+        """A scalar without quotes, which may go on in lines that are indented more than its parent."""
+        pattern, at = YAML_PLAIN, start
+        while True:
+            found = pattern.match(self.text, at)
+            if not found:
+                self._refuse(at, "a value must begin here")
+            end = found.end()
+            following = self._after(end)
+            if following == len(self.text) or self._column(following) <= parent:
+                break
+            if "#" in self.text[end:following]:
+                self._refuse(following, "a comment ends the value, and yet it goes on here")
+            pattern, at = YAML_CONTINUED, following
+        written = self.text[start:end]
+        value = Bare(written) if "\n" in written or YAML_NUMBER.fullmatch(written) else YAML_WORDS.get(written, written)
+        return Block("other", start, end, value, []), following
+
+    def _block_scalar(self, start: int, parent: int) -> tuple[Block, int]:
+        found = YAML_BLOCK_SCALAR.match(self.text, start)
+        header = found[0] if found else ""
+        rest = YAML_REST.match(self.text, start + len(header))
+        if not rest:
+            self._refuse(start, "the line must end behind the head of a block of text")
+        at, end, column = self._next_line(rest.end()), start + len(header), 0
+        while at < len(self.text):
+            stop = self._next_line(at)
+            line = self.text[at:stop].rstrip("\r\n")
+            content = line.lstrip(" ")
+            if content:
+                indent = len(line) - len(content)
+                if indent <= parent:
+                    break
+                if indent < column:
+                    self._refuse(at + indent, "this line is indented less than the block of text before it")
+                column = column or indent
+            if content or "+" in header:
+                end = at + len(line)
+            at = stop
+        return Block("other", start, end, Bare(self.text[start:end]), []), self._content(at)
+
+    def _flow(self, start: int, depth: int) -> tuple[Any, int]:
+        """A value inside brackets or braces, or those themselves."""
+        if depth > DEPTH_MAX:
+            self._refuse(start, f"this is nested deeper than {DEPTH_MAX} levels")
+        first = self.text[start : start + 1]
+        if first == "[":
+            return self._flow_sequence(start, depth)
+        if first == "{":
+            return self._flow_mapping(start, depth)
+        if first in ('"', "'"):
+            return self._quoted(start)
+        found = YAML_FLOW_PLAIN.match(self.text, start)
+        if not found:
+            self._refuse(start, "a value must begin here, and none of the kinds that are not judged")
+        written = found[0]
+        return Bare(written) if YAML_NUMBER.fullmatch(written) else YAML_WORDS.get(written, written), found.end()
+
+    def _flow_space(self, at: int) -> int:
+        found = YAML_FLOW_SPACE.match(self.text, at)
+        return found.end() if found else at
+
+    def _flow_comma(self, at: int, close: str) -> int:
+        at = self._flow_space(at)
+        if self.text.startswith(",", at):
+            return self._flow_space(at + 1)
+        if not self.text.startswith(close, at):
+            self._refuse(at, f"a comma or {close} must stand here")
+        return at
+
+    def _flow_sequence(self, start: int, depth: int) -> tuple[list[Any], int]:
+        values: list[Any] = []
+        at = self._flow_space(start + 1)
+        while not self.text.startswith("]", at):
+            value, at = self._flow(at, depth + 1)
+            values.append(value)
+            at = self._flow_comma(at, "]")
+        return values, at + 1
+
+    def _flow_mapping(self, start: int, depth: int) -> tuple[dict[str, Any], int]:
+        members: dict[str, Any] = {}
+        at = self._flow_space(start + 1)
+        while not self.text.startswith("}", at):
+            found = YAML_QUOTED.match(self.text, at) or YAML_FLOW_PLAIN.match(self.text, at)
+            colon = self._flow_space(found.end()) if found else at
+            if not found or not self.text.startswith(":", colon):
+                self._refuse(colon, "a key and a colon must stand here")
+            key = self._key(found[0], at)
+            if key in members:
+                self._refuse(at, "this key stands here for the second time")
+            members[key], at = self._flow(self._flow_space(colon + 1), depth + 1)
+            at = self._flow_comma(at, "}")
+        return members, at + 1
+
+
+def _yaml_string(written: str) -> Any:
+    """What a quoted scalar says; Bare if it goes over lines or has escapes that JSON and TOML do not know."""
+    if "\n" in written:
+        return Bare(written)
+    if written[0] == "'":
+        return written[1:-1].replace("''", "'")
+    try:
+        return json.loads(_short_escapes(written), strict=False)
+    except ValueError:
+        return Bare(written)
+
+
+def yaml_read(text: str) -> dict[str, Any]:
+    """The document."""
+    document: dict[str, Any] = YamlScanner(text).document().value
+    return document
+
+
+def _yaml_walk(text: str, path: Path) -> tuple[Block, list[Part]]:
+    """The document, and the parts along the path as far as they exist in block style."""
+    root = node = YamlScanner(text).document()
+    walked: list[Part] = []
+    for step in path:
+        found = [part for part in node.parts if _is_step(part, step)]
+        if len(found) > 1:
+            raise TextError(text, found[1].start, "an item of this name stands here for the second time")
+        if not found:
+            break
+        walked.append(found[0])
+        node = found[0].node
+    return root, walked
+
+
+def _is_step(part: Part, step: str) -> bool:
+    if not isinstance(step, Item):
+        return part.key == step
+    return isinstance(part.node.value, dict) and part.node.value.get("name") == step
+
+
+def yaml_put(text: str, path: Path, value: Any) -> str:
+    """Sets the value at `path`; a missing container is added at the end."""
+    root, walked = _yaml_walk(text, path)
+    rest = path[len(walked) :]
+    if walked and (not rest or not walked[-1].node.parts):
+        return _yaml_replace(text, path, walked, value)
+    if not walked:
+        lines = [f"{_yaml_text(path[0])}:", *_indented("  ", _yaml_entry(path[1], value))]
+        return _appended(text, _indented(" " * _column_of(text, root), lines), between=0)
+    return _yaml_add(text, walked[-1].node, rest, value)
+
+
+def _column_of(text: str, node: Block) -> int:
+    return node.start - line_start(text, node.start) if node.parts else 0
+
+
+def _yaml_replace(text: str, path: Path, walked: list[Part], value: Any) -> str:
+    """Writes the last part anew, on one line, or if it is an empty container, as a block with its first entry."""
+    last, rest = walked[-1], path[len(walked) :]
+    if not rest:
+        return changed(text, [Change(last.value_start, last.node.end, f" {_yaml_text(value)}")])
+    if len(walked) > 1 and isinstance(last.node.value, dict):
+        merged = _merged(last.node.value, rest, value)
+        return changed(text, [Change(last.value_start, last.node.end, f" {_yaml_text(merged)}")])
+    if len(walked) > 1 or last.node.value not in (None, [], {}):
+        raise TextError(text, last.node.start, "what stands here is in one line, or cannot hold a server")
+    indent = " " * (last.start - line_start(text, last.start) + 2)
+    at = _line_stop(text, last.node.end)
+    lines = "".join(line_end_of(text) + line for line in _indented(indent, _yaml_entry(rest[0], value)))
+    return changed(text, [Change(last.value_start, last.node.end, ""), Change(at, at, lines)])
+
+
+def _yaml_add(text: str, node: Block, rest: Path, value: Any) -> str:
+    """A new last part of a block."""
+    if isinstance(rest[0], Item) != (node.kind == "sequence"):
+        raise TextError(text, node.start, f"a {'list' if isinstance(rest[0], Item) else 'mapping'} must stand here")
+    is_entry = isinstance(rest[0], Item) or (isinstance(value, dict) and node.parts[0].node.kind == "mapping")
+    lines = _yaml_entry(rest[0], value) if is_entry else [f"{_yaml_text(rest[0])}: {_yaml_text(value)}"]
+    at = _line_stop(text, node.end)
+    indent = " " * _column_of(text, node)
+    return changed(text, [Change(at, at, "".join(line_end_of(text) + line for line in _indented(indent, lines)))])
+
+
+def _line_stop(text: str, at: int) -> int:
+    """Where the line ends that `at` is in."""
+    found = re.compile(r"[^\r\n]*").match(text, at)
+    return found.end() if found else at
+
+
+def _indented(indent: str, lines: list[str]) -> list[str]:
+    return [indent + line for line in lines]
+
+
+def _yaml_entry(key: str, value: dict[str, Any]) -> list[str]:
+    pairs = [f"  {_yaml_text(member)}: {_yaml_text(held)}" for member, held in value.items()]
+    return [f"- name: {_yaml_text(str(key))}" if isinstance(key, Item) else f"{_yaml_text(key)}:", *pairs]
+
+
+def _yaml_text(value: Any) -> str:
+    """A value on one line."""
+    if isinstance(value, Bare):
+        return value.text
+    if isinstance(value, str):
+        return value if YAML_SAFE.fullmatch(value) else ascii_string(value)
+    if isinstance(value, list):
+        return f"[{', '.join(map(_yaml_text, value))}]"
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{_yaml_text(key)}: {_yaml_text(held)}" for key, held in value.items()) + "}"
+    return json.dumps(value)
+
+
+def yaml_drop(text: str, path: Path) -> str:
+    """Removes the part at `path`."""
+    _root, walked = _yaml_walk(text, path)
+    rest = path[len(walked) :]
+    if rest and (len(walked) < 2 or walked[-1].node.parts):
+        return text
+    last = walked[-1]
+    if rest:
+        return changed(text, [Change(last.value_start, last.node.end, f" {_yaml_text(_without(last.node.value, rest))}")])
+    if text[line_start(text, last.start) : last.start].strip(" "):
+        raise TextError(text, last.start, "this shares its line with others, which is not changed here")
+    changes = [_whole_lines(text, last.start, last.node.end)]
+    if len(walked) > 1 and len(walked[-2].node.parts) == 1:
+        above = walked[-2]
+        changes.append(Change(above.value_start, above.value_start, " []" if isinstance(path[-1], Item) else " {}"))
+    return changed(text, changes)
+
+
+YAML = Format(yaml_read, yaml_put, yaml_drop)
+
+FORMATS = {"json": JSON, "toml": TOML, "yaml": YAML}
