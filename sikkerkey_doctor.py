@@ -34,7 +34,7 @@ import sikkerkey_cli as cli
 import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
 import sikkerkey_terminal as terminal
-from sikkerkey_mcp import Error, Identity, JsonObject
+from sikkerkey_mcp import Error, Identity, JsonObject, clean
 
 State = Literal["ok", "warn", "fail"]
 
@@ -45,6 +45,7 @@ CLIENT_MAX_S = 8.0  # from starting a client's entry to the list of its tools; c
 CLOCK_WARN_S = 60  # a clock that far off drifts on; mcp.CLOCK_SKEW_MAX_S is where the vault refuses
 EXPIRY_WARN_DAYS = 14  # certificates are renewed earlier than that, so the renewal has failed
 DAY_S = 86_400
+SCOPES_MAX = 100  # that are looked at; there are some 25
 LABEL_WIDTH = 10
 INSTALL = "make an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
 APPROVE = "the vault's owner approves it on the dashboard, page AI agents"
@@ -73,7 +74,7 @@ def failed(check: str, error: Error, who: str = "") -> Line:
 def check_python() -> Line:
     """Whether this Python is one that the program runs on."""
     version = ".".join(map(str, sys.version_info[:3]))
-    detail = f"{sys.implementation.name} {version}, {sys.executable}"
+    detail = f"{sys.implementation.name} {version}, {clean(sys.executable)}"
     remedy = "start this program with CPython {} to {}".format(*(".".join(map(str, one)) for one in PYTHONS))
     if sys.version_info[:3] < PYTHONS[0] or sys.implementation.name != "cpython" or sys.maxsize < 2**32:
         return Line("python", "fail", f"{detail}: not supported", remedy)
@@ -85,16 +86,16 @@ def check_python() -> Line:
 def check_program() -> Line:
     """What runs here: the archive and its hash, or the module."""
     runtime = sys.modules.get("sikkerkey_runtime")
-    path = runtime.report()["archive"] if runtime else os.path.abspath(mcp.__file__)
+    path: str = runtime.report()["archive"] if runtime else os.path.abspath(mcp.__file__)
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
             while block := file.read(1 << 20):
                 digest.update(block)
     except OSError as error:
-        remedy = f"put the file back to {path}, or start it from where it is"
-        return Line("program", "fail", f"{path} cannot be read: {error.strerror}", remedy)
-    return Line("program", "ok", f"{mcp.VERSION}, {path}\nsha256 {digest.hexdigest()}")
+        remedy = "put the file back, or start it from where it is now"
+        return Line("program", "fail", f"{clean(path)} cannot be read: {error.strerror}", remedy)
+    return Line("program", "ok", f"{mcp.VERSION}, {clean(path)}\nsha256 {digest.hexdigest()}")
 
 
 def check_library() -> Line:
@@ -102,17 +103,17 @@ def check_library() -> Line:
     loaded = cli.loaded()
     if loaded["cryptography"].startswith("unusable"):
         remedy = "use the archive for this platform, or: python3 -m pip install cryptography"
-        return Line("library", "fail", f"cryptography is {loaded['cryptography']}", remedy)
+        return Line("library", "fail", f"cryptography is {clean(loaded['cryptography'])}", remedy)
     try:
         mcp.load_signer(cli.new_key()[0])(b"")
     except Error as error:
         return failed("library", error)
     library, bytecode = loaded.get("library", "installed"), loaded.get("bytecode", "")
-    detail = f"cryptography {loaded['cryptography']}, {library}"
+    detail = f"cryptography {loaded['cryptography']}, {clean(library)}"
     kept_out = [text for text in (library if ";" in library else "", bytecode if ": " in bytecode else "") if text]
     if not kept_out:
         return Line("library", "ok", detail)
-    return Line("library", "warn", f"{detail}\nslow at each start: {'; '.join(kept_out)}", _cache_remedy())
+    return Line("library", "warn", f"{detail}\nslow at each start: {clean('; '.join(kept_out))}", _cache_remedy())
 
 
 def _cache_remedy() -> str:
@@ -146,10 +147,10 @@ class Agents:
                 self._examine(agent)
 
     def _home(self) -> Line:
-        home = mcp.home()
+        home, agents = mcp.home(), mcp.agents_dir()
         if not self._found:
-            return Line("home", "warn", f"{home}: no agent is installed", INSTALL)
-        return Line("home", "ok", f"{home}{_mode(home)}, {mcp.agents_dir()}{_mode(mcp.agents_dir())}")
+            return Line("home", "warn", f"{clean(home)}: no agent is installed", INSTALL)
+        return Line("home", "ok", f"{clean(home)}{_mode(home)}, {clean(agents)}{_mode(agents)}")
 
     def _choose(self, wanted: str) -> list[str]:
         """The chosen agent; all of them where there is no choice, or a wrong one."""
@@ -172,8 +173,9 @@ class Agents:
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))
             return
-        modes = [f"{name}{_mode(os.path.join(slot, name))}" for name in ("", *cli.SLOT_FILES)]
-        detail = f"{agent} ({identity.name}) of {identity.vault_id} at {identity.api_url};{', '.join(modes)}"
+        modes = [_mode(slot), *(f" {name}{_mode(os.path.join(slot, name))}" for name in cli.SLOT_FILES)]
+        whose = f"{agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
+        detail = f"{whose};{','.join(modes)}" if os.name == "posix" else whose
         self.lines.append(Line("agent", "ok", detail))
         self.usable.append(identity)
 
@@ -237,10 +239,11 @@ def check_clients() -> Iterator[Line]:
 
 def check_client(entry: clients.Found) -> list[Line]:
     """One entry. What is not an interpreter with this very program is named and never started."""
-    where = f"{entry.client}, {entry.path}" + (f", {entry.key}" if entry.key else "")
+    where = ", ".join(clean(text) for text in (entry.client, entry.path, entry.key) if text)
     mend = f"sikkerkey-mcp config {entry.client} --write"
     if entry.problem:
-        return [Line("client", "warn", f"{where}: {entry.problem}", "mend the file in that program or in an editor")]
+        remedy = "mend the file in that program or in an editor"
+        return [Line("client", "warn", f"{where}: {clean(entry.problem)}", remedy)]
     reason = _not_ours(entry)
     if reason:
         return [Line("client", "warn", f"{where}: {reason}; it was not started", mend)]
@@ -267,10 +270,10 @@ def _not_ours(entry: clients.Found) -> str:
         return "its environment changes what Python loads"
     python = shutil.which(interpreter)
     if python is None or (os.path.dirname(interpreter) and not os.path.isabs(interpreter)):
-        return f"there is no {interpreter}"
+        return f"there is no {clean(interpreter)}"
     if os.name == "posix" and os.stat(python).st_mode & 0o022:
-        return f"{python} can be written by other users"
-    return "" if _is_this_program(program) else f"{program} is not the program that runs here"
+        return f"{clean(python)} can be written by other users"
+    return "" if _is_this_program(program) else f"{clean(program)} is not the program that runs here"
 
 
 def _is_this_program(path: str) -> bool:
@@ -301,7 +304,7 @@ def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
         if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
             return len(reply["result"].get("tools", ())), None
     said = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
-    reason, hint = said.groups("") if said else ("and says nothing about it", "")
+    reason, hint = map(clean, said.groups("")) if said else ("and says nothing about it", "")
     return 0, mcp.ConfigError(f"it does not start: {reason}", "" if reason.startswith("there is no agent") else hint)
 
 
@@ -372,6 +375,7 @@ def check_way(base_url: str) -> list[Line]:
     try:
         connection.connect()
     except (OSError, http.client.HTTPException) as error:
+        connection.close()
         return _unreachable(base_url, error)
     try:
         tls = _tls_line(connection)
@@ -417,7 +421,7 @@ def _unchecked(check: str) -> Line:
 
 def _trusted() -> str:
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
-    return f"the certificates in {bundle} (SIKKERKEY_CA_BUNDLE)" if bundle else "certifi's certificates"
+    return f"the certificates in {clean(bundle)} (SIKKERKEY_CA_BUNDLE)" if bundle else "certifi's certificates"
 
 
 def _tls_line(connection: http.client.HTTPConnection) -> Line:
@@ -478,7 +482,7 @@ def check_agent(identity: Identity) -> list[Line]:
     listed = members.get("scopes")
     if not isinstance(listed, list):
         return [Line("vault", "fail", f"{who}: the answer is no vault's", "check apiUrl: sikkerkey-mcp whoami")]
-    scopes = sorted(scope for scope in listed if isinstance(scope, str))
+    scopes = sorted(clean(scope, 64) for scope in listed[:SCOPES_MAX] if isinstance(scope, str))
     return [_state_line(who, members), _scopes_line(scopes), *reach(scopes)]
 
 
