@@ -24,7 +24,7 @@ The sections, in reading order; each says what it is for and what it may not do:
     vault tools        one tools/call from arguments to result
     protocol           MCP without I/O
     stdio              lines in, lines out, threads, shutdown
-    command line       install, whoami, revoke, config, serve
+    command line       serve; what people type is in sikkerkey_cli
 """
 
 from __future__ import annotations

@@ -584,6 +584,95 @@ def test_linked_key_is_unlinked_and_what_it_led_to_stays(shell: Shell, home: Pat
     assert agents_of(home) == []
 
 
+# revoke at the vault
+
+
+@pytest.fixture
+def two(home: Path, recorder: Recorder) -> Recorder:
+    """A vault of which two agents are installed here."""
+    make_slot(home, recorder.url)
+    make_slot(home, recorder.url, OTHER_ID)
+    return recorder
+
+
+def requests_of(vault: Recorder) -> list[tuple[str, str, str, bytes]]:
+    return [(seen.headers["x-agent-id"], seen.method, seen.path, seen.body) for seen in vault.seen]
+
+
+@pytest.mark.parametrize("by", [[], ["--by", OTHER_ID]])
+def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, two: Recorder, by: list[str]) -> None:
+    before: list[list[str]] = []
+
+    def look(_seen: Seen) -> Told:
+        before.append(mcp.slots())
+        return Told()
+
+    two.answer = look
+    ran = shell("revoke", AGENT_ID, "--server", "--yes", *by)
+    assert (ran.status, ran.out.splitlines()[0]) == (0, f"the vault has revoked agent {AGENT_ID}")
+    assert ran.err == "a server that runs keeps the key until it ends\n"
+    assert requests_of(two) == [(OTHER_ID, "POST", f"/v1/ai/ai-agents/{AGENT_ID}/revoke", b"")]
+    assert (before, mcp.slots()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
+def test_key_stays_where_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
+    two.answer = lambda _seen: Told(status, headers={"Retry-After": "60"})
+    ran = shell("revoke", AGENT_ID, "--server", "--yes")
+    assert (ran.status, ran.out, mcp.slots()) == (1, "", [AGENT_ID, OTHER_ID])
+    assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}")
+    again = f"if the vault has revoked it before, `sikkerkey-mcp revoke {AGENT_ID}` deletes its key"
+    assert (again in ran.err) is (status == 404)
+
+
+def test_key_stays_where_the_answer_is_lost(shell: Shell, home: Path) -> None:
+    with FaultyVault(faults.then_reset()) as broken:
+        make_slot(home, broken.url)
+        make_slot(home, broken.url, OTHER_ID)
+        ran = shell("revoke", AGENT_ID, "--server", "--yes")
+        assert (ran.status, len(broken.seen), mcp.slots()) == (1, 1, [AGENT_ID, OTHER_ID])
+    assert mcp.MAY_HAVE_BEEN_PROCESSED in ran.err
+
+
+NOBODY = "no agent can revoke itself, and no other agent of this vault is installed here"
+BY_ITSELF = "--by must name another agent of the same vault: no agent can revoke itself"
+
+
+def test_agent_cannot_revoke_itself_and_is_told_so(shell: Shell, home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    make_slot(home, "https://other.test", OTHER_ID)
+    for options, words in (([], NOBODY), (["--by", AGENT_ID], BY_ITSELF), (["--by", OTHER_ID], BY_ITSELF)):
+        ran = shell("revoke", AGENT_ID, "--server", "--yes", *options)
+        hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {AGENT_ID}` deletes its key here"
+        assert ran == (1, "", f"sikkerkey-mcp: error: {words}\nhint: {hint}\n")
+    assert (recorder.seen, mcp.slots()) == ([], [AGENT_ID, OTHER_ID])
+
+
+def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: Path) -> None:
+    make_slot(home, two.url, "third")
+    ran = shell("revoke", AGENT_ID, "--server", "--yes")
+    assert (ran.status, two.seen) == (1, [])
+    assert ran.err.endswith(f"\nhint: --by ID, with one of: {OTHER_ID}, third\n")
+
+
+@pytest.mark.parametrize("arguments", [["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
+def test_revocation_that_is_not_sure_or_not_clear_sends_nothing(
+    shell: Shell, two: Recorder, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ran = shell("revoke", AGENT_ID, *arguments)
+    status = 1 if "--yes" in arguments else USAGE
+    assert (ran.status, ran.out, two.seen, mcp.slots()) == (status, "", [], [AGENT_ID, OTHER_ID])
+
+
+@pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
+def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, typed: bytes, left: list[str]) -> None:
+    shown = at_terminal(["revoke", AGENT_ID, "--server"], typed, {}, (b"[y/N]",))
+    question = f"{OTHER_ID} will cut agent {AGENT_ID} off from {VAULT_ID} for good, and its key is deleted here"
+    assert shown.decode().startswith(f"{question}\r\nGo on? [y/N] ")
+    assert (mcp.slots(), len(two.seen)) == (left, 2 - len(left))
+
+
 # config
 
 HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey mcp.pyz'
@@ -721,10 +810,38 @@ def test_command_of_the_config_starts_the_server(home: Path, recorder: Recorder)
 
 def test_version_and_help_are_shown(shell: Shell) -> None:
     assert shell("--version") == (0, f"sikkerkey-mcp {mcp.VERSION}\n", "")
-    for arguments in (["--help"], ["-h"], *([name, "--help"] for name in ("install", "whoami", "revoke", "config"))):
+    for arguments in (["--help"], ["-h"], *([name, "--help"] for name in cli.EXAMPLES)):
         ran = shell(*arguments)
         assert (ran.status, ran.err) == (0, "")
         assert ran.out.startswith("usage: sikkerkey-mcp")
+        assert "\nexamples:\n" in ran.out
+
+
+EXAMPLE_LINES = [
+    line.strip() for text in (cli.FIRST_STEPS, *cli.EXAMPLES.values()) for line in text.splitlines() if line[:2] == "  "
+]
+
+
+@pytest.mark.parametrize("line", [line for line in EXAMPLE_LINES if "sikkerkey-mcp " in line])
+def test_examples_of_the_help_are_understood(line: str) -> None:
+    words = shlex.split(re.split(r"   | > | >> | < |\)\"", line)[0].replace('eval "$(', ""))
+    words = words[words.index("sikkerkey-mcp") + 1 :]
+    if words[0] != "COMMAND":
+        assert cli.parse(words).grammar.prog == f"sikkerkey-mcp {words[0]}"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("wohami", "whoami"), ("docter", "doctor"), ("instal", "install")])
+def test_command_that_is_mistyped_is_answered_by_the_nearest(shell: Shell, typed: str, meant: str) -> None:
+    ran = shell(typed)
+    assert (ran.status, ran.out) == (USAGE, "")
+    assert ran.err.endswith(f"sikkerkey-mcp: error: there is no such command, did you mean {meant}?\n")
+
+
+def test_what_was_mistyped_is_not_repeated(shell: Shell) -> None:
+    for arguments in ([TOKEN], ["whoami", TOKEN], ["whoami", f"--{TOKEN}"], ["call", "whoami", f"--value={TOKEN}"]):
+        ran = shell(*arguments)
+        assert (ran.status, ran.out) == (USAGE, "")
+        assert TOKEN not in ran.err
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,7 @@ from tests.harness import (
     Told,
     make_slot,
 )
+from tests.local_vault import LocalVault, install
 from tests.rows import ROWS
 from tests.shell import Shell, at_terminal, run_process
 
@@ -715,3 +716,29 @@ def test_status_is_1_where_a_line_fails(home: Path, nowhere: str) -> None:
     ended = run_process("doctor")
     assert (ended.returncode, ended.stderr) == (1, "")
     assert os.linesep.join(ended.stdout.splitlines()[-1:]).endswith(" fail")
+
+
+def test_real_vault_is_told_as_it_is(tmp_path: Path) -> None:
+    local = LocalVault(tmp_path / "vault")
+
+    def told() -> dict[str, str]:
+        ended = subprocess.run([*ARCHIVE_COMMAND, "doctor", "--json"], capture_output=True, timeout=60, check=False)
+        lines = {line["check"]: line for line in json.loads(ended.stdout)}
+        assert ended.returncode == (lines["vault"]["state"] == "fail")
+        return {name: lines["vault"][name] for name in ("state", "detail", "remedy")}
+
+    try:
+        agent = install(local)
+        pending = told()
+        local.owner("approve", agent)
+        approved = told()
+        local.owner("disable", agent)
+        disabled = told()
+    finally:
+        local.close()
+    refused = f"{agent}: the vault answered 403, saying "
+    assert [pending, approved, disabled] == [
+        {"state": "fail", "detail": f'{refused}"Agent is pending approval"', "remedy": doctor.APPROVE},
+        {"state": "ok", "detail": f"{agent} is approved and enabled, for all projects", "remedy": ""},
+        {"state": "fail", "detail": f'{refused}"Agent is disabled"', "remedy": doctor.ENABLE},
+    ]
