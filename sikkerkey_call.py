@@ -55,6 +55,11 @@ def limits(arg: Arg, quote: str = "") -> list[str]:
     return found + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
 
 
+def in_words(row: Action | Arg) -> str:
+    """What an action does or an argument means, for people."""
+    return row.long or row.text
+
+
 def find_tool(name: str) -> Tool:
     """The tool of that name. Raises UsageError, with the nearest one where there is one that is near."""
     for tool in mcp.TOOLS:
@@ -82,7 +87,7 @@ def _action_members(tool: Tool, action: Action) -> JsonObject:
     return {
         "tool": tool.name,
         "action": action.name,
-        "text": action.text,
+        "text": in_words(action),
         "effect": action.effect,
         "scope": action.scope,
         "method": action.method,
@@ -91,7 +96,11 @@ def _action_members(tool: Tool, action: Action) -> JsonObject:
         "mints": action.mints,
         "inferred": action.inferred,
         "arguments": [
-            {"name": arg.name, "required": arg.required, "plaintext": arg.plaintext, **mcp.arg_schema(arg)}
+            {
+                **{"name": arg.name, "required": arg.required, "plaintext": arg.plaintext},
+                **mcp.arg_schema(arg),
+                "description": in_words(arg),
+            }
             for arg in action.args
         ],
     }
@@ -110,14 +119,14 @@ def _action_lines(tool: Tool, action: Action) -> list[str]:
         (arg.name, "needed" if arg.required else "may be left out", TYPES[arg.kind], _meaning(arg))
         for arg in action.args
     ]
-    head = [_called(tool, action), f"  {action.text}", f"  {'; '.join(notes)}"]
+    head = [_called(tool, action), f"  {in_words(action)}", f"  {'; '.join(notes)}"]
     arguments = ["", *terminal.aligned(rows).splitlines()] if rows else []
     return [*head, *arguments, "", f"example: {example(tool, action)}"]
 
 
 def _meaning(arg: Arg) -> str:
     said = "; ".join(limits(arg))
-    return f"{arg.text} ({said})" if said else arg.text
+    return f"{in_words(arg)} ({said})" if said else in_words(arg)
 
 
 def _called(tool: Tool, action: Action) -> str:
@@ -169,7 +178,7 @@ def _list_lines(tools: list[Tool]) -> list[str]:
 def _tool_lines(tool: Tool) -> list[str]:
     if not mcp.takes_action(tool):
         return _action_lines(tool, tool.actions[0])
-    rows = [(action.name, action.effect, action.scope or "none", action.text) for action in tool.actions]
+    rows = [(action.name, action.effect, action.scope or "none", in_words(action)) for action in tool.actions]
     return [tool.text, "", *terminal.aligned([("ACTION", "EFFECT", "SCOPE", "WHAT IT DOES"), *rows]).splitlines()]
 
 
@@ -291,7 +300,7 @@ def command_call(options: argparse.Namespace) -> int:
     switches = mcp.switches({})
     call = _prepare(options, switches)
     if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
-        terminal.confirm(f"{_called(call.tool, call.action)}: {call.action.text}")
+        terminal.confirm(f"{_called(call.tool, call.action)}: {in_words(call.action)}")
     with OutputFile(options.output, overwrite=options.overwrite) as output:
         with terminal.Progress("asking the vault"):
             registry = mcp.VaultTools(lambda: mcp.connect(options.agent), switches)

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import sikkerkey_cli as cli
 import sikkerkey_mcp as mcp
+from sikkerkey_call import in_words
 
 NAMES = ("sikkerkey-mcp", "sikkerkey-mcp.pyz")
 
@@ -125,7 +126,7 @@ def _tools_words(words: list[str]) -> list[Candidate]:
 
 def _actions(tool_name: str) -> list[Candidate]:
     tools = (tool for tool in mcp.TOOLS if tool.name == tool_name and mcp.takes_action(tool))
-    return [Candidate(action.name, action.text) for tool in tools for action in tool.actions]
+    return [Candidate(action.name, in_words(action)) for tool in tools for action in tool.actions]
 
 
 def _call_words(words: list[str], current: str) -> list[Candidate]:
@@ -149,7 +150,7 @@ def _arguments(action: mcp.Action, words: list[str], current: str) -> list[Candi
         arg = next((arg for arg in action.args if arg.name == key), None)
         return [Candidate(f"{key}={value}") for value in _known_values(arg)] if arg else []
     given = {word.partition("=")[0] for word in words}
-    return [Candidate(f"{arg.name}=", arg.text) for arg in action.args if arg.name not in given]
+    return [Candidate(f"{arg.name}=", in_words(arg)) for arg in action.args if arg.name not in given]
 
 
 def _known_values(arg: mcp.Arg) -> tuple[str, ...]:

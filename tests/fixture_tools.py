@@ -32,6 +32,8 @@ COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
 class FixtureLibrary:
     """Resources and prompts without a network."""
 
+    offers = ("resources", "prompts", "completions")
+
     def __init__(self) -> None:
         arguments = [{"name": "what", "required": True}, {"name": "how"}]
         self._listings: dict[str, list[JsonObject]] = {

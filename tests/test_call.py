@@ -72,7 +72,7 @@ def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str], row: 
     shown = capsys.readouterr().out
     assert sikkerkey_call.command_tools(argparse.Namespace(words=words, json=True)) == 0
     told = json.loads(capsys.readouterr().out)
-    assert row.action.text in shown
+    assert sikkerkey_call.in_words(row.action) in shown
     assert [line.split()[0] for line in shown.split("\n\n")[1].splitlines()] == (
         [arg.name for arg in row.action.args] or ["example:"]
     )
@@ -94,12 +94,14 @@ def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) 
 
 
 def test_description_of_a_tool_lists_its_actions(shell: Shell) -> None:
+    tool = sikkerkey_call.find_tool("manage_trash")
+    listing, restore, purge = map(sikkerkey_call.in_words, tool.actions)
     assert shell("tools", "describe", "manage_trash").out == (
-        "Deleted secrets, kept for 30 days.\n\n"
+        f"{tool.text}\n\n"
         "ACTION   EFFECT       SCOPE        WHAT IT DOES\n"
-        "list     read         trash.read   What is in it.\n"
-        "restore  write        trash.write  Put a secret back into its project.\n"
-        "purge    destructive  trash.write  Destroy a secret and its versions, irreversibly.\n"
+        f"list     read         trash.read   {listing}\n"
+        f"restore  write        trash.write  {restore}\n"
+        f"purge    destructive  trash.write  {purge}\n"
     )
 
 
@@ -356,7 +358,8 @@ def test_preview_is_not_asked_about(shell: Shell, vault: Recorder) -> None:
 @pytest.mark.parametrize(("typed", "count"), [(b"y\n", 1), (b"YES\n", 1), (b"n\n", 0), (b"\n", 0), (b"\x04", 0)])
 def test_somebody_at_a_terminal_is_asked(vault: Recorder, typed: bytes, count: int) -> None:
     shown = at_terminal(["call", "manage_trash", "purge", "secretId=sk_1"], typed, {}, (b"[y/N]",))
-    assert shown.startswith(b"manage_trash purge: Destroy a secret and its versions, irreversibly.\r\nGo on? [y/N] ")
+    purge = sikkerkey_call.find_action(sikkerkey_call.find_tool("manage_trash"), "purge")
+    assert shown.decode().startswith(f"manage_trash purge: {sikkerkey_call.in_words(purge)}\r\nGo on? [y/N] ")
     assert (b"not confirmed: nothing was sent" in shown) is (count == 0)
     assert len(vault.seen) == count
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -104,7 +105,7 @@ def test_an_action_that_is_withheld_takes_along_the_arguments_that_only_it_has()
     before, after = (m.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool))
     assert set(before) - set(after) == {"existingSecretId", "staticFields"}
     assert set(before["action"]["enum"]) - set(after["action"]["enum"]) == {"dynamic_create"}
-    assert "dynamic_create" not in m.tool_description(tool)
+    assert "dynamic_create(" not in m.tool_description(tool)
 
 
 def test_a_tool_with_one_action_left_still_takes_it_by_name() -> None:
@@ -154,7 +155,30 @@ def test_instructions_begin_with_the_restriction() -> None:
 
 
 def test_instructions_without_a_restriction_speak_of_none() -> None:
-    assert "restricted" not in m.VaultTools(lambda: StubApi(reply())).instructions
+    assert m.VaultTools(lambda: StubApi(reply())).instructions == m.INSTRUCTIONS
+
+
+def named_in(text: str) -> set[str]:
+    return set(re.findall(r"\w+\.\w+", text))
+
+
+def test_instructions_name_no_action_that_does_not_exist() -> None:
+    assert named_in(m.INSTRUCTIONS) - set(BY_NAME) == set()
+
+
+def test_instructions_leave_out_what_only_concerns_withheld_actions() -> None:
+    told = m.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).instructions
+    assert named_in(told) == set()
+    assert "Values go in and never come out" in told
+    assert "Start with whoami" in told
+    partly = m.VaultTools(lambda: StubApi(reply()), [without("manage_projects.delete")]).instructions
+    assert len(partly.split("\n")) == len(m.INSTRUCTIONS.split("\n")) + 1
+
+
+@pytest.mark.parametrize("switches", [[], [without("support")], [without(*(str(row) for row in ROWS[1:]))]])
+def test_instructions_stay_under_two_kilobytes(switches: list[m.Switch]) -> None:
+    told = m.VaultTools(lambda: StubApi(reply()), switches).instructions
+    assert len(told.encode()) < 2_000
 
 
 # how they are set

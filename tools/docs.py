@@ -73,7 +73,7 @@ def _examples(tool: m.Tool) -> str:
 def _action_cells(action: m.Action) -> list[str]:
     return [
         f"`{action.name}`",
-        action.text + (" *inferred*" if action.inferred else ""),
+        (action.long or action.text) + (" *inferred*" if action.inferred else ""),
         _names(action, required=True),
         _names(action, required=False),
         f"`{action.scope}`" if action.scope else "none",
@@ -87,7 +87,7 @@ def _names(action: m.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: m.Arg) -> list[str]:
-    return [f"`{arg.name}`", call.TYPES[arg.kind], "; ".join(call.limits(arg, "`")), arg.text]
+    return [f"`{arg.name}`", call.TYPES[arg.kind], "; ".join(call.limits(arg, "`")), arg.long or arg.text]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
