@@ -15,7 +15,6 @@ import re
 import sys
 from typing import Any, NamedTuple
 
-import sikkerkey_cli as cli
 import sikkerkey_mcp as mcp
 import sikkerkey_terminal as terminal
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
@@ -356,12 +355,14 @@ class OutputFile:
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self.path = path
         self._aside = f"{path}.{os.getpid()}.new" if path and overwrite else path
+        self._descriptor = -1
         self._done = False
 
     def __enter__(self) -> OutputFile:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
         try:
             if self.path:
-                cli.write_private(self._aside, b"")
+                self._descriptor = os.open(self._aside, flags, 0o600)
         except FileExistsError:
             raise ConfigError(f"{mcp.clean(self.path)} is there already", "--overwrite replaces it") from None
         except OSError as error:
@@ -371,10 +372,11 @@ class OutputFile:
     def write(self, data: bytes) -> None:
         """Puts the answer there. Raises ConfigError."""
         try:
-            with open(self._aside, "wb") as file:
+            descriptor, self._descriptor = self._descriptor, -1
+            with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fsync(file.fileno())
+                os.fsync(descriptor)
             if self._aside != self.path:
                 os.replace(self._aside, self.path)
         except OSError as error:
@@ -383,6 +385,8 @@ class OutputFile:
         self._done = True
 
     def __exit__(self, *_exception: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
         if self.path and not self._done:
             os.unlink(self._aside)
 

@@ -326,7 +326,8 @@ def proxy_for(base_url: str) -> Proxy | None:
     url = urllib.request.getproxies().get("https", "")
     if parts.scheme != "https" or not url or urllib.request.proxy_bypass(parts.netloc):
         return None
-    if not re.fullmatch(mcp._PROXY_URL, url):
+    port = re.search(r":([0-9]+)/?$", url)
+    if not re.fullmatch(mcp._PROXY_URL, url) or (port and int(port[1]) > 65_535):
         remedy = "export HTTPS_PROXY=http://HOST:PORT"
         raise mcp.ConfigError("HTTPS_PROXY is neither http://HOST:PORT nor http://USER:PASSWORD@HOST:PORT", remedy)
     user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
@@ -374,7 +375,7 @@ def check_way(base_url: str) -> list[Line]:
         return [failed("tls", error), _unchecked("api"), _unchecked("clock")]
     try:
         connection.connect()
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, http.client.HTTPException, ValueError) as error:
         connection.close()
         return _unreachable(base_url, error)
     try:

@@ -468,6 +468,25 @@ def test_refused_call_leaves_no_file_and_keeps_the_old_one(shell: Shell, vault: 
     assert (os.listdir(place), (place / "old").read_text()) == (["old"], "mine")
 
 
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_disk_that_is_full_is_told_with_what_has_happened(
+    shell: Shell, vault: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: list[str]
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    place = tmp_path / "place"
+    place.mkdir()
+    assert shell("call", "whoami", "--output", str(place / "x"), *overwrite) == (
+        1,
+        "",
+        f"sikkerkey-mcp: error: the call succeeded, but its answer cannot be written to {place}/x: "
+        "No space left on device\nhint: look (list, get) before repeating it\n",
+    )
+    assert (os.listdir(place), len(vault.seen)) == ([], 1)
+
+
 # as a process
 
 

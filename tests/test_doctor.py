@@ -402,6 +402,11 @@ def test_name_that_is_not_known_fails_at_dns(examine: Examine, home: Path, monke
     }
 
 
+def test_name_that_cannot_be_one_fails_at_dns_and_api() -> None:
+    url = f"https://{'x' * 64}.test"
+    assert [line.state for line in (*doctor.check_dns(url), *doctor.check_way(url))] == ["fail", "warn", "fail", "warn"]
+
+
 def test_name_that_is_known_is_told_with_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, 1, 6, "", (f"192.0.2.{last}", 443)) for last in (1, 1, 2, 3, 4)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_named: found)
@@ -454,11 +459,12 @@ def test_proxy_that_refuses_is_told(authority: Authority, monkeypatch: pytest.Mo
     assert (api.state, api.detail) == ("fail", "https://vault.test: the proxy answered 407")
 
 
+@pytest.mark.parametrize("place", ["pro xy.test", "127.0.0.1:99999"])
 def test_malformed_proxy_fails_without_its_password(
-    examine: Examine, home: Path, monkeypatch: pytest.MonkeyPatch
+    examine: Examine, home: Path, monkeypatch: pytest.MonkeyPatch, place: str
 ) -> None:
     make_slot(home, "https://127.0.0.1:1")
-    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@pro xy.test")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@{place}")
     found = examine()
     assert states(found)["proxy"] == "fail"
     assert "canary" not in str(found)
