@@ -134,6 +134,7 @@ class Agents:
     def __init__(self, wanted: str) -> None:
         self.lines: list[Line] = []
         self.usable: list[Identity] = []
+        self.addresses: list[str] = []  # of their vaults, and of those that the others name
         try:
             self._found = mcp.slots()
             self.lines.append(self._home())
@@ -172,12 +173,24 @@ class Agents:
             mcp.load_signer(identity.key_pem)
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))
+            self.addresses += _address_in(os.path.join(slot, "identity.json"))
             return
         modes = [_mode(slot), *(f" {name}{_mode(os.path.join(slot, name))}" for name in cli.SLOT_FILES)]
         whose = f"{agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
         detail = f"{whose};{','.join(modes)}" if os.name == "posix" else whose
         self.lines.append(Line("agent", "ok", detail))
         self.usable.append(identity)
+        self.addresses.append(identity.api_url)
+
+
+def _address_in(path: str) -> list[str]:
+    """The vault that a slot names which cannot be used; what is asked of it is unsigned and carries nothing."""
+    try:
+        with open(path, "rb") as file:
+            members = mcp.parse_json(file.read(mcp.FILE_MAX_BYTES))
+        return [mcp.parse_base_url(str(members["apiUrl"]))]
+    except (OSError, ValueError, LookupError, TypeError, Error):  # the agent's own line says what is wrong
+        return []
 
 
 def _mode(path: str) -> str:
@@ -417,7 +430,7 @@ def _network_remedy() -> str:
 
 
 def _unchecked(check: str) -> Line:
-    return Line(check, "warn", "not checked: the way to the vault is not open", "mend the lines that say fail first")
+    return Line(check, "warn", "not checked: the way to the vault is not open", "first what says fail")
 
 
 def _trusted() -> str:
@@ -515,18 +528,26 @@ def _scopes_line(scopes: list[str]) -> Line:
 
 def reach(scopes: list[str]) -> Iterator[Line]:
     """How many actions of each tool the scopes open, and which scopes are missing for the others."""
-    rows = [(tool, action) for tool in mcp.TOOLS for action in tool.actions]
-    missing: dict[str, list[str]] = {}
-    for tool, action in rows:
-        if action.scope and action.scope not in scopes:
-            missing.setdefault(action.scope, []).append(f"{tool.name}.{action.name}")
-    closed = Counter(name.partition(".")[0] for names in missing.values() for name in names)
-    each = (f"{tool.name} {len(tool.actions) - closed[tool.name]}/{len(tool.actions)}" for tool in mcp.TOOLS)
-    open_count = len(rows) - sum(closed.values())
-    yield Line("tools", "ok", f"{open_count} of {len(rows)} actions: {', '.join(each)}")
-    if missing:
-        lines = [f"{scope}: {', '.join(names)}" for scope, names in sorted(missing.items())]
-        yield Line("missing", "ok", "\n".join(["out of reach, by the scope that only the owner can grant", *lines]))
+    shut = {tool.name: [action for action in tool.actions if action.scope not in (None, *scopes)] for tool in mcp.TOOLS}
+    each = (f"{tool.name} {len(tool.actions) - len(shut[tool.name])}/{len(tool.actions)}" for tool in mcp.TOOLS)
+    every, closed = sum(len(tool.actions) for tool in mcp.TOOLS), sum(map(len, shut.values()))
+    yield Line("tools", "ok", f"{every - closed} of {every} actions: {', '.join(each)}")
+    if closed:
+        title = "scopes that only the owner can grant, and what waits for them"
+        yield Line("missing", "ok", "\n".join([title, *_by_scope(shut)]))
+
+
+def _by_scope(shut: dict[str, list[mcp.Action]]) -> Iterator[str]:
+    """Whole tools first, in one line; then for each scope the actions of tools that are open in part."""
+    whole = {tool.name for tool in mcp.TOOLS if len(shut[tool.name]) == len(tool.actions)}
+    wanted = {name: sorted({str(action.scope) for action in shut[name]}) for name in shut if name in whole}
+    if whole:
+        yield "; ".join(f"{', '.join(scopes)}: all of {name}" for name, scopes in wanted.items())
+    parts: dict[str, list[str]] = {}
+    for name, actions in shut.items():
+        for action in actions if name not in whole else ():
+            parts.setdefault(str(action.scope), []).append(f"{name}.{action.name}")
+    yield from (f"{scope}: {', '.join(names)}" for scope, names in sorted(parts.items()))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -570,13 +591,12 @@ def examine(wanted: str) -> Iterator[Line]:
     yield from agents.lines
     yield check_switches()
     yield from check_clients()
-    addresses = list(dict.fromkeys(identity.api_url for identity in agents.usable)) or [mcp.DEFAULT_API_URL]
-    if not agents.usable:
+    addresses = list(dict.fromkeys(agents.addresses))
+    if not addresses:
         try:
             addresses = [mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or mcp.DEFAULT_API_URL)]
         except Error as error:
             yield failed("api", error)
-            addresses = []
     open_ways: list[str] = []
     jobs = [(Job("dns", partial(check_dns, one)), Job("api", partial(check_way, one))) for one in addresses]
     for address, (dns, way) in zip(addresses, jobs):

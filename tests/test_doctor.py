@@ -229,6 +229,8 @@ def test_broken_slot_fails_with_its_remedy_and_the_rest_is_looked_at(
         assert line.state in ("warn", "fail")
     assert "canary" not in str(found)
     assert {"python", "program", "library", "switches", "clients", "proxy", "dns", "tls", "api", "clock"} <= set(found)
+    known = check == "agent" and harm is not break_identity
+    assert (found["api"][0].state, len(vault.seen)) == (("ok", 1) if known else ("fail", 0))  # its own vault is asked
     if mended_by_remedy:
         subprocess.run(["sh", "-ec", line.remedy], check=True)
         assert examine()[check][0].state == "ok"
@@ -532,10 +534,17 @@ def test_scopes_say_which_actions_are_out_of_reach(examine: Examine, vault: Reco
     assert found["tools"][0].detail.startswith("103 of 106 actions: whoami 1/1, manage_projects 5/5, ")
     assert "manage_trash 0/3, manage_alerts 3/3" in found["tools"][0].detail
     (missing,) = found["missing"]
-    assert (missing.state, missing.detail.splitlines()[1:]) == (
-        "ok",
-        ["trash.read: manage_trash.list", "trash.write: manage_trash.restore, manage_trash.purge"],
-    )
+    assert (missing.state, missing.detail.splitlines()[1:]) == ("ok", ["trash.read, trash.write: all of manage_trash"])
+
+
+def test_every_action_that_is_out_of_reach_is_named(examine: Examine, vault: Recorder) -> None:
+    vault.answer = lambda _seen: whoami(scopes=[s for s in SCOPES if s not in ("trash.write", "alerts.write")])
+    (missing,) = examine()["missing"]
+    assert missing.detail.splitlines()[1:] == [
+        "alerts.write: manage_alerts.set, "
+        + ", ".join(f"manage_webhooks.{name}" for name in ("create", "update", "delete", "test")),
+        "trash.write: manage_trash.restore, manage_trash.purge",
+    ]
 
 
 def test_agent_without_scopes_may_do_what_needs_none(examine: Examine, vault: Recorder) -> None:
