@@ -335,9 +335,10 @@ def test_switches_of_the_environment_hold_for_people_too(
 ) -> None:
     monkeypatch.setenv("SIKKERKEY_READ_ONLY", "1")
     monkeypatch.setenv("SIKKERKEY_EXCLUDE", "read_audit")
-    ran = shell("call", "manage_trash", "restore", "secretId=sk_1")
-    assert (ran.status, vault.seen) == (1, [])
-    assert ran.err.startswith("sikkerkey-mcp: error: manage_trash.restore is withheld by SIKKERKEY_READ_ONLY\n")
+    for action in ("restore", "purge"):  # and nobody is asked about what would be refused
+        ran = shell("call", "manage_trash", action, "secretId=sk_1")
+        assert (ran.status, vault.seen) == (1, [])
+        assert ran.err.startswith(f"sikkerkey-mcp: error: manage_trash.{action} is withheld by SIKKERKEY_READ_ONLY\n")
     assert "read_audit" not in shell("tools").out
     assert shell("call", "manage_trash", "list").status == 0
 
