@@ -185,6 +185,8 @@ class Agents:
 
 def _address_in(path: str) -> list[str]:
     """The vault that a slot names which cannot be used; what is asked of it is unsigned and carries nothing."""
+    if not os.path.isfile(path):  # a pipe would wait for somebody who writes
+        return []
     try:
         with open(path, "rb") as file:
             members = mcp.parse_json(file.read(mcp.FILE_MAX_BYTES))
@@ -284,8 +286,10 @@ def _not_ours(entry: clients.Found) -> str:
     python = shutil.which(interpreter)
     if python is None or (os.path.dirname(interpreter) and not os.path.isabs(interpreter)):
         return f"there is no {clean(interpreter)}"
-    if os.name == "posix" and os.stat(python).st_mode & 0o022:
-        return f"{clean(python)} can be written by other users"
+    if os.name == "posix" and not os.path.samefile(python, sys.executable):
+        status = os.stat(python)
+        if status.st_mode & 0o022 or status.st_uid not in (0, os.getuid()):
+            return f"{clean(python)} is another user's, or others can write it"
     return "" if _is_this_program(program) else f"{clean(program)} is not the program that runs here"
 
 
@@ -305,9 +309,13 @@ def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
     own = {name: value for name, value in entry.environment.items() if isinstance(value, str)}
     try:
         ended = subprocess.run(
-            entry.command, input=messages.encode(), env={**handed_on, **own}, capture_output=True, check=False,
+            [shutil.which(entry.command[0]) or "", *entry.command[1:]],  # not by a PATH that the entry may bring
+            input=messages.encode(),
+            env={**handed_on, **own},
+            capture_output=True,
+            check=False,
             timeout=CLIENT_MAX_S,
-        )  # fmt: skip
+        )
     except subprocess.TimeoutExpired:
         return 0, mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s")
     except (OSError, ValueError) as error:

@@ -195,6 +195,11 @@ def break_key(slot: Path) -> None:
     (slot / "private.pem").write_text("-----BEGIN PRIVATE KEY-----\ncanary\n")
 
 
+def break_identity_by_a_pipe(slot: Path) -> None:
+    (slot / "identity.json").unlink()
+    os.mkfifo(slot / "identity.json", 0o600)
+
+
 def break_home(slot: Path) -> None:
     shutil.rmtree(slot.parent.parent)
     slot.parent.parent.write_text("")
@@ -212,6 +217,7 @@ def break_identity(slot: Path) -> None:
         (lambda slot: slot.parent.parent.chmod(0o777), "home", "can be written by other users", True),
         (break_key, "agent", "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM", False),
         (break_identity, "agent", "is not an identity file", False),
+        (break_identity_by_a_pipe, "agent", "identity.json is not a regular file", False),
         (lambda slot: (slot / "private.pem").unlink(), "agent", "cannot be read: No such file or directory", False),
         (break_home, "home", "", False),
     ],
@@ -229,7 +235,7 @@ def test_broken_slot_fails_with_its_remedy_and_the_rest_is_looked_at(
         assert line.state in ("warn", "fail")
     assert "canary" not in str(found)
     assert {"python", "program", "library", "switches", "clients", "proxy", "dns", "tls", "api", "clock"} <= set(found)
-    known = check == "agent" and harm is not break_identity
+    known = check == "agent" and harm not in (break_identity, break_identity_by_a_pipe)
     assert (found["api"][0].state, len(vault.seen)) == (("ok", 1) if known else ("fail", 0))  # its own vault is asked
     if mended_by_remedy:
         subprocess.run(["sh", "-ec", line.remedy], check=True)
@@ -666,7 +672,7 @@ def test_entry_gets_its_own_environment_and_little_else(
         (["{python}", "-I", "sikkerkey_mcp.py", "serve"], {}, "sikkerkey_mcp.py is not the program that runs here"),
         (["/no/python3", "-I", "{program}", "serve"], {}, "there is no /no/python3"),
         (["./python3", "-I", "{program}", "serve"], {}, "there is no ./python3"),
-        (["{open}", "-I", "{program}", "serve"], {}, "{open} can be written by other users"),
+        (["{open}", "-I", "{program}", "serve"], {}, "{open} is another user's, or others can write it"),
         (["{python}", "-I", "{program}", "serve"], {"LD_PRELOAD": "/x"}, "its environment changes what Python loads"),
         (["{python}", "-I", "{program}", "serve"], {"PYTHONPATH": "/x"}, "its environment changes what Python loads"),
     ],
