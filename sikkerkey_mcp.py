@@ -621,6 +621,7 @@ TOOLS: tuple[Tool, ...] = (
 _ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
 _HOLE = r"\{(\w+)\}"
 
+NAME_MAX = 80  # a longer one is no misspelling
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # more than that and a description names only the required ones
 
@@ -695,23 +696,19 @@ def tool_schema(tool: Tool) -> JsonObject:
         }
     for action in tool.actions:
         for arg in action.args:
-            properties.setdefault(arg.name, _listed_schema(arg))
-    required = [
-        name for name in properties if all(name == "action" or _requires(action, name) for action in tool.actions)
-    ]
+            if arg.name not in properties:
+                properties[arg.name] = _listed_schema(arg)
+    always = set.intersection(*({arg.name for arg in action.args if arg.required} for action in tool.actions))
+    required = [name for name in properties if name == "action" or name in always]
     schema: JsonObject = {"type": "object", "properties": properties}
     return {**schema, "required": required} if required else schema
 
 
-def _requires(action: Action, name: str) -> bool:
-    return any(arg.name == name and arg.required for arg in action.args)
-
-
-def signature(action: Action) -> str:
-    """`rotate(projectId,secretId,length?,charset?,fields?)`; an ellipsis where optional arguments are too many."""
-    names = [arg.name if arg.required else arg.name + "?" for arg in action.args]
+def signature(action: Action, told: Sequence[str] = ()) -> str:
+    """`rotate(projectId,secretId,length?,charset?)`, without names `told` before; too many optional ones are `...`."""
+    names = [arg.name if arg.required else arg.name + "?" for arg in action.args if arg.name not in told]
     if len(names) > SIGNATURE_MAX_ARGS:
-        names = [arg.name for arg in action.args if arg.required] + ["..."]
+        names = [arg.name for arg in action.args if arg.required and arg.name not in told] + ["..."]
     return f"{action.name}({','.join(names)})" if names else action.name
 
 
@@ -733,16 +730,16 @@ def tool_description(tool: Tool) -> str:
 
 
 def _action_line(action: Action, told: Sequence[str] = ()) -> str:
-    shown = signature(action._replace(args=tuple(arg for arg in action.args if arg.name not in told)))
-    return f"{shown}: {action.text}" if action.text else shown
+    return f"{signature(action, told)}: {action.text}" if action.text else signature(action, told)
 
 
-class Switch(NamedTuple):
+class Switch:
     """A restriction: `source` is how the user set it (`--tools`, `SIKKERKEY_TOOLS`), `names` are tools and actions."""
 
-    source: str
-    kind: Literal["read-only", "tools", "exclude"]
-    names: tuple[str, ...] = ()
+    def __init__(
+        self, source: str, kind: Literal["read-only", "tools", "exclude"], names: tuple[str, ...] = ()
+    ) -> None:
+        self.source, self.kind, self.names = source, kind, names
 
     def withholds(self, tool: Tool, action: Action) -> bool:
         """True if the action is not to be had."""
@@ -771,12 +768,13 @@ def refuse_withheld(tool: Tool, arguments: JsonObject, switches: Sequence[Switch
         raise ArgumentError(f"{name} is withheld by {sources[0]}", hint)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """`, did you mean NAME?` if one of `known` is like `name`."""
+def nearest(name: Any, known: Sequence[str]) -> str:
+    """`did you mean NAME?` if one of `known` is like `name`."""
     import difflib
 
-    like = difflib.get_close_matches(name, known, 1)
-    return f", did you mean {like[0]}?" if like else ""
+    # Less alike, and what was meant to read a value (get_value) would be led to what overwrites it (update_value).
+    like = difflib.get_close_matches(name, known, 1, 0.8) if isinstance(name, str) and len(name) <= NAME_MAX else []
+    return f"did you mean {like[0]}?" if like else ""
 
 
 def hints(effects: Sequence[Effect], *, reaches_out: bool) -> JsonObject:
@@ -805,13 +803,13 @@ def find_action(tool: Tool, arguments: JsonObject) -> Action:
     """The row that `arguments` name. Raises ArgumentError."""
     if not takes_action(tool):
         return tool.actions[0]
-    for action in tool.actions:
-        if arguments.get("action") == action.name:
-            return action
-    rule = "is required and" if "action" not in arguments else ""
-    raise ArgumentError(
-        " ".join(f"action {rule} must be one of: {', '.join(action.name for action in tool.actions)}".split())
-    )
+    names, wanted = [action.name for action in tool.actions], arguments.get("action")
+    if wanted in names:
+        return tool.actions[names.index(wanted)]
+    rule = "action must be one of" if "action" in arguments else "action is required and must be one of"
+    having = [other.name for other in TOOLS if wanted in [action.name for action in other.actions]]
+    elsewhere = f"that is an action of {' and '.join(having)}" if 0 < len(having) <= 2 else ""
+    raise ArgumentError(f"{rule}: {', '.join(names)}", nearest(wanted, names) or elsewhere or tool.text.rstrip("."))
 
 
 def check(tool: Tool, action: Action, arguments: JsonObject) -> Given:
@@ -822,7 +820,9 @@ def check(tool: Tool, action: Action, arguments: JsonObject) -> Given:
         if arg.name in arguments:
             given[arg.name] = check_value(arg, arguments[arg.name])
         elif arg.required:
-            raise ArgumentError(f"{arg.name} is required for {action.name}")
+            missing = [arg.name for arg in action.args if arg.required and arg.name not in arguments]
+            rule = f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} required"
+            raise ArgumentError(f"{rule} for {action.name}; {_takes(action)}")
     if action.rule:
         action.rule(given)
     return given
@@ -835,8 +835,12 @@ def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
         if name not in allowed:
             # A name may be a misplaced value: only what looks like an identifier is repeated.
             shown = name if re.fullmatch(r"[A-Za-z_]{1,40}", name) else "(not an identifier)"
-            takes = f"it takes: {', '.join(known)}" if known else "it takes none"
-            raise ArgumentError(f"unknown argument {shown} for {action.name}; {takes}")
+            raise ArgumentError(f"unknown argument {shown} for {action.name}; {_takes(action)}", nearest(name, known))
+
+
+def _takes(action: Action) -> str:
+    names = [arg.name if arg.required else arg.name + "?" for arg in action.args]
+    return f"it takes: {', '.join(names)}" if names else "it takes none"
 
 
 def check_value(arg: Arg, value: Any) -> Any:
@@ -1895,7 +1899,8 @@ NEXT_STEP = {
     404: "check the ids with a list action; what lies outside this agent's project allowlist looks absent too",
     409: "the present state forbids this: get the object, change what stands in the way, then repeat",
     413: "send less in one call",
-    423: "a canary has frozen this project: tell the user; manage_canaries.unfreeze_project ends it",
+    423: "a canary has frozen this project: tell the user, and end it only if the owner says so, with "
+    "manage_canaries.unfreeze_project",
     429: "too many requests: wait, then repeat",
     501: "this vault does not offer this action",
     503: "the vault is sealed or being serviced: its owner must unseal it, then repeat",
@@ -1958,11 +1963,9 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
     )
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
-    return (
-        f"this action needs the scope {action.scope}, and the agent must be approved and enabled; "
-        if action.scope
-        else ""
-    )
+    needed = ["be approved and enabled", *([f"have the scope {action.scope}"] if action.scope else [])]
+    needed += ["have what this concerns on its project allowlist"] if holes(action.path) else []
+    return f"the agent must {', '.join(needed)}; "
 
 
 class VaultTools:
@@ -1972,14 +1975,16 @@ class VaultTools:
     installed while the server runs serves the next call.
     """
 
-    def __init__(self, connect: Callable[[], Api], switches: Sequence[Switch] = ()) -> None:
+    def __init__(
+        self, connect: Callable[[], Api], switches: Sequence[Switch] = (), tools: Sequence[Tool] = TOOLS
+    ) -> None:
         self._connect = connect
         self._switches = switches
         self._api: Api | None = None
         self._library: Library | None = None
         self._lock = allocate_lock()
-        self._every = {tool.name: tool for tool in TOOLS}
-        self._offered = {tool.name: tool for tool in narrowed(TOOLS, switches)} if switches else self._every
+        self._every = {tool.name: tool for tool in tools}
+        self._offered = {tool.name: tool for tool in narrowed(tools, switches)} if switches else self._every
         self.instructions = instructions(list(self._offered.values()), switches)
 
     @property
@@ -2316,19 +2321,8 @@ class Session:
             self._listing = {"tools": self.registry.listing()}
         return reply_to(request_id, self._listing)
 
-    def list_resources(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`resources/list`."""
-        return self._list(request_id, params, "resources")
-
-    def list_templates(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`resources/templates/list`."""
-        return self._list(request_id, params, "resourceTemplates")
-
-    def list_prompts(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`prompts/list`."""
-        return self._list(request_id, params, "prompts")
-
-    def _list(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+    def list_library(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
+        """`resources/list`, `resources/templates/list` and `prompts/list`, as `tools/list`."""
         _refuse_cursor(params)
         return self._start(request_id, params, lambda _context: {kind: self.registry.library().listing(kind)})
 
@@ -2441,6 +2435,10 @@ def _check_prompt(prompts: list[JsonObject], name: str, given: dict[str, str]) -
         raise ProtocolError(INVALID_PARAMS, f"{rule}; {takes}")
 
 
+def _list_of(kind: str) -> Callable[[Session, RequestId, JsonObject], Call]:
+    return lambda session, request_id, params: session.list_library(request_id, params, kind)
+
+
 # Each method with the capability without which there is no such method, and what answers it.
 METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]] = {
     "initialize": ("", Session.initialize),
@@ -2448,10 +2446,10 @@ METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]]
     "logging/setLevel": ("", Session.set_level),
     "tools/list": ("tools", Session.list_tools),
     "tools/call": ("tools", Session.call_tool),
-    "resources/list": ("resources", Session.list_resources),
-    "resources/templates/list": ("resources", Session.list_templates),
+    "resources/list": ("resources", _list_of("resources")),
+    "resources/templates/list": ("resources", _list_of("resourceTemplates")),
     "resources/read": ("resources", Session.read_resource),
-    "prompts/list": ("prompts", Session.list_prompts),
+    "prompts/list": ("prompts", _list_of("prompts")),
     "prompts/get": ("prompts", Session.get_prompt),
     "completion/complete": ("completions", Session.complete),
 }
@@ -2707,8 +2705,8 @@ def _switch(source: str, option: str, text: str) -> list[Switch]:
     known = [name for tool in TOOLS for name in (tool.name, *(f"{tool.name}.{a.name}" for a in tool.actions))]
     for name in names:
         if name not in known:
-            message = f"{source} names {clean(name, 80) or 'nothing'}, which is no tool or action{nearest(name, known)}"
-            raise ConfigError(message, "write TOOL or TOOL.ACTION, with commas between them")
+            message = f"{source} names {clean(name, NAME_MAX) or 'nothing'}, which is no tool or action"
+            raise ConfigError(message, nearest(name, known) or "write TOOL or TOOL.ACTION, with commas between them")
     return [Switch(source, "tools" if option == "--tools" else "exclude", names)]
 
 

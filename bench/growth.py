@@ -17,7 +17,7 @@ def _listing_ms(count: int) -> float:
     row = next(tool for tool in m.TOOLS if tool.name == "manage_secrets")
     tools = tuple(row._replace(name=f"tool_{number}") for number in range(count))
     begin_s = time.perf_counter()
-    m.to_json(m.VaultTools(_no_api, tools).listing())
+    m.to_json(m.VaultTools(_no_api, tools=tools).listing())
     return (time.perf_counter() - begin_s) * 1e3
 
 
