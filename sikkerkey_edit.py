@@ -49,11 +49,12 @@ class Change(NamedTuple):
 
 
 class Format(NamedTuple):
-    """How one kind of file is read and changed; each function raises TextError."""
+    """How one kind of file is read and changed; `spans` says where a member stands. Each function raises TextError."""
 
     read: Callable[[str], dict[str, Any]]
     put: Callable[[str, Path, Any], str]
     drop: Callable[[str, Path], str]
+    spans: Callable[[str, Path], list[tuple[int, int]]]
 
 
 def changed(text: str, changes: Iterable[Change]) -> str:
@@ -83,7 +84,7 @@ def indent_at(text: str, at: int) -> str:
 def ascii_string(value: str) -> str:
     """A JSON string that TOML and YAML read alike; in ASCII, as any terminal can carry it.
 
-    Both know \\U, and not the pairs of surrogates with which JSON writes what lies beyond 16 bits; TOML has DEL escaped.
+    Both know \\U, and not the pairs of surrogates that JSON writes for what lies beyond 16 bits; TOML has DEL escaped.
     """
     return re.sub(r"[^ -~]", lambda c: f"\\U{ord(c[0]):08X}", json.dumps(value, ensure_ascii=False))
 
@@ -260,7 +261,7 @@ def _json_text(text: str, value: Any, indent: str, unit: str | None) -> str:
 def _json_insert(text: str, node: Node, key: str, value: Any, unit: str) -> list[Change]:
     """A new last member."""
     if node.members:
-        return _json_append(text, node, node.members[-1], key, value, unit)
+        return _json_append(text, node, node.members, Member(key, 0, Node(0, 0, value), -1), unit)
     outer, line_end = indent_at(text, node.start), line_end_of(text)
     member = f"{line_end}{outer}{unit}{json.dumps(key)}: {_json_text(text, value, outer + unit, unit)}"
     inside = text[node.start + 1 : node.end - 1]
@@ -271,18 +272,18 @@ def _json_insert(text: str, node: Node, key: str, value: Any, unit: str) -> list
     return [Change(at, node.end - 1, f"{member}{line_end}{outer}")]
 
 
-def _json_append(text: str, node: Node, last: Member, key: str, value: Any, unit: str) -> list[Change]:
-    first = node.members[0].start if node.members else node.start
-    several_lines = "\n" in text[node.start : first]
+def _json_append(text: str, node: Node, members: list[Member], new: Member, unit: str) -> list[Change]:
+    last = members[-1]
+    several_lines = "\n" in text[node.start : members[0].start]
     indent = indent_at(text, last.start) if several_lines else ""
-    new = f"{json.dumps(key)}: {_json_text(text, value, indent, unit if several_lines else None)}"
-    new = f"{line_end_of(text)}{indent}{new}" if several_lines else f" {new}"
+    added = f"{json.dumps(new.key)}: {_json_text(text, new.value.value, indent, unit if several_lines else None)}"
+    added = f"{line_end_of(text)}{indent}{added}" if several_lines else f" {added}"
     end = last.value.end if last.comma < 0 else last.comma + 1
     rest = JSON_REST_OF_LINE.match(text, end) if several_lines else None
     at = rest.end() if rest else end  # behind a comment that speaks of the last member
     if last.comma >= 0:
-        return [Change(at, at, new + ",")]
-    return [Change(at, at, "," + new)] if at == end else [Change(end, end, ","), Change(at, at, new)]
+        return [Change(at, at, added + ",")]
+    return [Change(at, at, "," + added)] if at == end else [Change(end, end, ","), Change(at, at, added)]
 
 
 def json_drop(text: str, path: Path) -> str:
@@ -316,7 +317,14 @@ def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
     return [Change(comma, comma + 1, ""), Change(start, end, "")]
 
 
-JSON = Format(json_read, json_put, json_drop)
+def json_spans(text: str, path: Path) -> list[tuple[int, int]]:
+    """Where the member at `path` stands, if it does."""
+    _root, node, rest = _json_find(text, path[:-1])
+    found = [] if rest else _json_members(text, node.members or [], path[-1])
+    return [(member.start, member.value.end) for member in found]
+
+
+JSON = Format(json_read, json_put, json_drop, json_spans)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # toml: tables and their pairs, each with its span; a multi-line string is Bare, since ours are none
@@ -479,10 +487,10 @@ class TomlScanner:
         if self.text.startswith("'", at):
             found = self._match(TOML_LITERAL, at, "this string is not closed on its line")
             return found[0][1:-1], found.end()
-        if self.text.startswith('"', at):
-            found = self._match(TOML_STRING, at, "this string is not closed on its line, or an escape is unknown")
-            return self._unescaped(found), found.end()
-        self._refuse(at, "a key must begin here")
+        if not self.text.startswith('"', at):
+            self._refuse(at, "a key must begin here")
+        found = self._match(TOML_STRING, at, "this string is not closed on its line, or an escape is unknown")
+        return self._unescaped(found), found.end()
 
     def _unescaped(self, found: re.Match[str]) -> str:
         """A TOML basic string is a JSON string but for \\U and a tab."""
@@ -543,9 +551,7 @@ class TomlScanner:
 
 def _short_escapes(written: str) -> str:
     """A string with \\U as JSON writes it. Raises ValueError."""
-    return re.sub(
-        r"(\\\\)|\\U([0-9a-fA-F]{8})", lambda c: c[1] or json.dumps(chr(int(c[2], 16)))[1:-1], written
-    )
+    return re.sub(r"(\\\\)|\\U([0-9a-fA-F]{8})", lambda c: c[1] or json.dumps(chr(int(c[2], 16)))[1:-1], written)
 
 
 def toml_read(text: str) -> dict[str, Any]:
@@ -616,7 +622,7 @@ def _toml_table(path: Path, value: dict[str, Any]) -> list[str]:
 
 
 def _appended(text: str, lines: list[str], between: int = 1) -> str:
-    """The text with lines at its end, `between` empty ones before them. It ends as before: with a line end or without."""
+    """The text with lines at its end, `between` empty ones before them. It ends with a line end if it did before."""
     line_end = line_end_of(text)
     added = line_end.join(lines)
     if not text:
@@ -672,7 +678,15 @@ def _whole_lines(text: str, start: int, end: int, *, leading_blank: bool = False
     return Change(start, end, "")
 
 
-TOML = Format(toml_read, toml_put, toml_drop)
+def toml_spans(text: str, path: Path) -> list[tuple[int, int]]:
+    """Where the tables and the pairs at `path` stand."""
+    tables = TomlScanner(text).tables
+    pairs = [pair for table in tables for pair in table.pairs if pair.path[: len(path)] == path]
+    headers = [table for table in tables if table.path[: len(path)] == path]
+    return [*((table.start, table.end) for table in headers), *((pair.start, pair.end) for pair in pairs)]
+
+
+TOML = Format(toml_read, toml_put, toml_drop, toml_spans)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Anchors, aliases,
@@ -1063,7 +1077,7 @@ def _yaml_text(value: Any) -> str:
     if isinstance(value, str):
         return value if YAML_SAFE.fullmatch(value) else ascii_string(value)
     if isinstance(value, list):
-        return f"[{', '.join(map(_yaml_text, value))}]"
+        return f"[{', '.join(ascii_string(item) if isinstance(item, str) else _yaml_text(item) for item in value)}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_yaml_text(key)}: {_yaml_text(held)}" for key, held in value.items()) + "}"
     return json.dumps(value)
@@ -1077,7 +1091,8 @@ def yaml_drop(text: str, path: Path) -> str:
         return text
     last = walked[-1]
     if rest:
-        return changed(text, [Change(last.value_start, last.node.end, f" {_yaml_text(_without(last.node.value, rest))}")])
+        written = _yaml_text(_without(last.node.value, rest))
+        return changed(text, [Change(last.value_start, last.node.end, f" {written}")])
     if text[line_start(text, last.start) : last.start].strip(" "):
         raise TextError(text, last.start, "this shares its line with others, which is not changed here")
     changes = [_whole_lines(text, last.start, last.node.end)]
@@ -1087,6 +1102,12 @@ def yaml_drop(text: str, path: Path) -> str:
     return changed(text, changes)
 
 
-YAML = Format(yaml_read, yaml_put, yaml_drop)
+def yaml_spans(text: str, path: Path) -> list[tuple[int, int]]:
+    """Where the part at `path` stands, if it does."""
+    _root, walked = _yaml_walk(text, path)
+    return [(walked[-1].start, walked[-1].node.end)] if len(walked) == len(path) else []
+
+
+YAML = Format(yaml_read, yaml_put, yaml_drop, yaml_spans)
 
 FORMATS = {"json": JSON, "toml": TOML, "yaml": YAML}
