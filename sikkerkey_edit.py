@@ -379,42 +379,51 @@ class Definitions:
 
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
-        self._kinds: dict[Path, str] = {}
+        self._kinds: dict[tuple[str | int, ...], str] = {}
 
     def header(self, path: Path, is_item: bool) -> bool:
         """Opens a table; False if TOML does not allow it here."""
-        if any(self._kinds.get(path[:length]) == "value" for length in range(1, len(path) + 1)):
-            return False
-        kind = self._kinds.get(path)
-        if kind not in ((None, "list") if is_item else (None, "implied")):
-            return False
-        for length in range(1, len(path)):
-            self._kinds.setdefault(path[:length], "implied")
-        if is_item:
-            self._kinds = {known: kind for known, kind in self._kinds.items() if known[: len(path)] != path}
-            self._inner(path[:-1]).setdefault(path[-1], []).append({})
-        self._kinds[path] = "list" if is_item else "table"
-        self._inner(path)
-        return True
-
-    def pair(self, table: Path, path: Path, value: Any) -> bool:
-        """Sets a value; False if it, or a table on the way, has been defined otherwise."""
-        for length in range(len(table) + 1, len(path)):
-            if self._kinds.setdefault(path[:length], "dotted") not in ("dotted", "implied"):
-                return False
-        if path in self._kinds:
-            return False
-        self._kinds[path] = "value"
-        self._inner(path[:-1])[path[-1]] = value
-        return True
-
-    def _inner(self, path: Path) -> dict[str, Any]:
-        """The table at a path, made if it is missing; of a list, the last item."""
+        place: tuple[str | int, ...] = ()
         table = self.document
-        for key in path:
-            held = table.setdefault(key, {})
-            table = held[-1] if isinstance(held, list) else held
-        return table
+        for key in path[:-1]:
+            place += (key,)
+            if self._kinds.setdefault(place, "implied") == "value":
+                return False
+            table, place = self._enter(table, key, place)
+        place += (path[-1],)
+        if self._kinds.get(place) not in ((None, "list") if is_item else (None, "implied")):
+            return False
+        self._kinds[place] = "list" if is_item else "table"
+        if is_item:
+            table.setdefault(path[-1], []).append({})
+        self._enter(table, path[-1], place)
+        return True
+
+    def pair(self, table: Path, key: Path, value: Any) -> bool:
+        """Sets a value; False if it, or a table on the way, has been defined otherwise."""
+        place: tuple[str | int, ...] = ()
+        held = self.document
+        for step in table:
+            held, place = self._enter(held, step, (*place, step))
+        for step in key[:-1]:
+            place += (step,)
+            if self._kinds.setdefault(place, "dotted") not in ("dotted", "implied"):
+                return False
+            held, place = self._enter(held, step, place)
+        place += (key[-1],)
+        if place in self._kinds:
+            return False
+        self._kinds[place] = "value"
+        held[key[-1]] = value
+        return True
+
+    @staticmethod
+    def _enter(
+        table: dict[str, Any], key: str, place: tuple[str | int, ...]
+    ) -> tuple[dict[str, Any], tuple[str | int, ...]]:
+        """The table of that key, made if it is missing, and its place; of a list, the last item."""
+        held = table.setdefault(key, {})
+        return (held[-1], (*place, len(held))) if isinstance(held, list) else (held, place)
 
 
 class TomlScanner:
@@ -456,7 +465,7 @@ class TomlScanner:
         table = self.tables[-1]
         key, value_start, end, value = self._assignment(start, 1)
         path = table.path + key
-        if not self.definitions.pair(table.path, path, value):
+        if not self.definitions.pair(table.path, key, value):
             self._refuse(start, "this key is defined already")
         table.pairs.append(Pair(path, start, value_start, end, value))
         return self._line_end(end)
@@ -478,6 +487,8 @@ class TomlScanner:
             found = TOML_KEY.match(self.text, at)
             part, at = (found[0], found.end()) if found else self._quoted(at)
             parts.append(part)
+            if len(parts) > DEPTH_MAX:
+                self._refuse(at, f"this is nested deeper than {DEPTH_MAX} levels")
             at = self._match(BLANK, at).end()
             if not self.text.startswith(".", at):
                 return tuple(parts), at
@@ -805,19 +816,19 @@ class YamlScanner:
 
     def _mapping(self, start: int, depth: int) -> tuple[Block, int]:
         parts: list[Part] = []
+        value: dict[str, Any] = {}
         column, at = self._column(start), start
         while at < len(self.text) and self._column(at) == column:
             found = YAML_KEY.match(self.text, at)
             if not found:
                 self._refuse(at, "a key must stand here")
             key = self._key(found[1], at)
-            if any(part.key == key for part in parts):
+            if key in value:
                 self._refuse(at, "this key stands here for the second time")
             node, following = self._value(found.end(), depth, column, in_mapping=True)
             parts.append(Part(key, at, found.end(), node))
-            at = following
+            value[key], at = node.value, following
         self._refuse_deeper(at, column)
-        value = {part.key: part.node.value for part in parts}
         return Block("mapping", start, parts[-1].node.end, value, parts), at
 
     def _sequence(self, start: int, depth: int) -> tuple[Block, int]:
@@ -843,7 +854,7 @@ class YamlScanner:
             if indented or (beside and YAML_DASH.match(self.text, below)):
                 return self._block(below, depth + 1, column)
             return Block("other", at, at, None, []), below
-        start = at + len(self.text[at:].partition("\n")[0]) - len(self.text[at:].partition("\n")[0].lstrip(" \t"))
+        start = at + len(blank[0]) if (blank := BLANK.match(self.text, at)) else at
         if in_mapping:
             return self._scalar(start, depth + 1, column)
         if "\t" in self.text[at:start] and (YAML_DASH.match(self.text, start) or YAML_KEY.match(self.text, start)):
