@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, Callable, Literal, NamedTuple, NoReturn
 
@@ -64,10 +65,11 @@ def changed(text: str, changes: Iterable[Change]) -> str:
     return text
 
 
-def line_end_of(text: str) -> str:
-    """The line end that the text begins with."""
-    first = text.find("\n")
-    return "\r\n" if first > 0 and text[first - 1] == "\r" else "\n"
+def line_end_of(text: str, at: int = 0) -> str:
+    """The line end of the line that `at` is in, of the one before if it has none."""
+    end = text.find("\n", at)
+    end = text.rfind("\n") if end < 0 else end
+    return "\r\n" if end > 0 and text[end - 1] == "\r" else "\n"
 
 
 def line_start(text: str, at: int) -> int:
@@ -307,6 +309,8 @@ def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
     start = member.start
     if text[:before].endswith("\n") and BLANK_TO_LINE_END.match(text, end):
         start = before - (2 if text[:before].endswith("\r\n") else 1)
+    elif member.comma >= 0 and place and before == members[place - 1].comma + 1:
+        start = before
     elif member.comma >= 0:
         end = BLANK.match(text, end).end()  # type: ignore[union-attr]
     if member.comma >= 0 or not place:
@@ -561,8 +565,13 @@ class TomlScanner:
 
 
 def _short_escapes(written: str) -> str:
-    """A string with \\U as JSON writes it. Raises ValueError."""
-    return re.sub(r"(\\\\)|\\U([0-9a-fA-F]{8})", lambda c: c[1] or json.dumps(chr(int(c[2], 16)))[1:-1], written)
+    """A string with \\U as JSON writes it; what names no character stays, and JSON refuses it."""
+    return re.sub(r"(\\\\)|\\U00([01][0-9a-fA-F]{5})", _json_escape, written)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    code_point = int(found[2] or "0", 16)
+    return found[0] if found[1] or code_point > sys.maxunicode else json.dumps(chr(code_point))[1:-1]
 
 
 def toml_read(text: str) -> dict[str, Any]:
@@ -634,7 +643,7 @@ def _toml_table(path: Path, value: dict[str, Any]) -> list[str]:
 
 def _appended(text: str, lines: list[str], between: int = 1) -> str:
     """The text with lines at its end, `between` empty ones before them. It ends with a line end if it did before."""
-    line_end = line_end_of(text)
+    line_end = line_end_of(text, len(text))
     added = line_end.join(lines)
     if not text:
         return added + line_end
@@ -648,7 +657,7 @@ def _toml_insert(text: str, table: Table, line: str) -> str:
     found = TOML_LINE_END.match(text, last)
     end = last + len(found[0].rstrip("\r\n")) if found else last
     indent = indent_at(text, table.pairs[-1].start) if table.pairs else indent_at(text, table.start)
-    return changed(text, [Change(end, end, f"{line_end_of(text)}{indent}{line}")])
+    return changed(text, [Change(end, end, f"{line_end_of(text, end)}{indent}{line}")])
 
 
 def toml_drop(text: str, path: Path) -> str:
@@ -701,30 +710,32 @@ TOML = Format(toml_read, toml_put, toml_drop, toml_spans)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Anchors, aliases,
-# tags, complex keys and several documents are refused, since what they mean cannot be told from their place.
+# tags, complex keys, tabs outside strings and comments, and several documents are refused, since what they mean cannot be told from their place.
 # ---------------------------------------------------------------------------------------------------------------------
 
 # \x85 and the two separators end a line in YAML 1.1 only.
 YAML_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)")
-YAML_MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
-YAML_BEGINNING = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*(?:---[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z))?")
-YAML_DASH = re.compile(r"-(?=[ \t\r\n]|\Z)")
+YAML_MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \r\n]|\Z)", re.MULTILINE)
+YAML_BEGINNING = re.compile(r"(?: *(?:#[^\n]*)?\r?\n)*(?:--- *(?:#[^\n]*)?(?:\r?\n|\Z))?")
+YAML_DASH = re.compile(r"-(?=[ \r\n]|\Z)")
 _FIRST = r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=\S))"""
-_PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#|[ \t]+(?=[^\s#:]|:\S))*"
+_PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#| +(?=[^\s#:]|:\S))*"
 YAML_PLAIN = re.compile(_PLAIN)
 YAML_CONTINUED = re.compile(_PLAIN.replace(_FIRST, r"(?:[^\s:#]|:(?=\S))", 1))
 _DOUBLE = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _SINGLE = r"'[^']*(?:''[^']*)*'"
 YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}", re.DOTALL)
-YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN})[ \t]*:(?=[ \t\r\n]|\Z)""")
-YAML_REST = re.compile(r"[ \t]*(?:(?<=[ \t])#[^\n]*)?(?=\r?\n|\Z)")
+YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN}) *:(?=[ \r\n]|\Z)""")
+YAML_REST = re.compile(r" *(?:(?<= )#[^\n]*)?(?=\r?\n|\Z)")
 YAML_BLOCK_SCALAR = re.compile(r"[|>](?:[1-9][-+]?|[-+][1-9]?)?")
-YAML_FLOW_SPACE = re.compile(r"(?:[ \t\r\n]+|(?<=\s)#[^\n]*)*")
+YAML_FLOW_SPACE = re.compile(r"(?:[ \r\n]+|(?<=\s)#[^\n]*)*")
 _FLOW = r",\[\]{}"
-YAML_FLOW_PLAIN = re.compile(
-    rf"""(?:[^\s\-?:{_FLOW}#&*!|>'"%@`]|[-?:](?=[^\s{_FLOW}]))"""
-    rf"(?:[^\s:#{_FLOW}]|:(?=[^\s{_FLOW}])|(?<=\S)#|[ \t]+(?=[^\s:#{_FLOW}]))*"
+_FLOW_PLAIN = (
+    rf"""(?:[^\s\-?:{_FLOW}#&*!|>'"%@`]|-(?=[^\s{_FLOW}]))"""
+    rf"(?:[^\s:?#{_FLOW}]|:(?=[^\s{_FLOW}])|(?<=\S)#| +(?=[^\s:?#{_FLOW}]))*"
 )
+YAML_FLOW_PLAIN = re.compile(_FLOW_PLAIN)
+YAML_FLOW_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_FLOW_PLAIN}) *:(?=[ \r\n])""")
 YAML_WORDS = {word: value for value, words in (
     (None, "~ null Null NULL"), (True, "true True TRUE"), (False, "false False FALSE"),
 ) for word in words.split()}  # fmt: skip
@@ -784,12 +795,11 @@ class YamlScanner:
     def _content(self, at: int) -> int:
         """Where the next line with content has it, from the beginning of a line; else the end of the text."""
         while at < len(self.text):
-            start = at
-            while self.text[at : at + 1] in (" ", "\t"):
+            while self.text[at : at + 1] == " ":
                 at += 1
+            if self.text[at : at + 1] == "\t":
+                self._refuse(at, "this line is indented with a tab")
             if self.text[at : at + 1] not in ("", "\r", "\n", "#"):
-                if "\t" in self.text[start:at]:
-                    self._refuse(start, "this line is indented with a tab")
                 return at
             at = self._next_line(at)
         return at
@@ -854,12 +864,9 @@ class YamlScanner:
             if indented or (beside and YAML_DASH.match(self.text, below)):
                 return self._block(below, depth + 1, column)
             return Block("other", at, at, None, []), below
-        start = at + len(blank[0]) if (blank := BLANK.match(self.text, at)) else at
-        if in_mapping:
-            return self._scalar(start, depth + 1, column)
-        if "\t" in self.text[at:start] and (YAML_DASH.match(self.text, start) or YAML_KEY.match(self.text, start)):
-            self._refuse(at, "this is indented with a tab")
-        return self._block(start, depth + 1, column)
+        while self.text[at] == " ":
+            at += 1
+        return (self._scalar if in_mapping else self._block)(at, depth + 1, column)
 
     def _scalar(self, at: int, depth: int, parent: int) -> tuple[Block, int]:
         first = self.text[at]
@@ -925,7 +932,7 @@ class YamlScanner:
                 if indent < column:
                     self._refuse(at + indent, "this line is indented less than the block of text before it")
                 column = column or indent
-            if content or "+" in header:
+            if content or "+" in header or len(line) > column > 0:
                 end = at + len(line)
             at = stop
         return Block("other", start, end, Bare(self.text[start:end]), []), self._content(at)
@@ -972,14 +979,13 @@ class YamlScanner:
         members: dict[str, Any] = {}
         at = self._flow_space(start + 1)
         while not self.text.startswith("}", at):
-            found = YAML_QUOTED.match(self.text, at) or YAML_FLOW_PLAIN.match(self.text, at)
-            colon = self._flow_space(found.end()) if found else at
-            if not found or not self.text.startswith(":", colon):
-                self._refuse(colon, "a key and a colon must stand here")
-            key = self._key(found[0], at)
+            found = YAML_FLOW_KEY.match(self.text, at)
+            if not found:
+                self._refuse(at, "a key, a colon and a space must stand here")
+            key = self._key(found[1], at)
             if key in members:
                 self._refuse(at, "this key stands here for the second time")
-            members[key], at = self._flow(self._flow_space(colon + 1), depth + 1)
+            members[key], at = self._flow(self._flow_space(found.end()), depth + 1)
             at = self._flow_comma(at, "}")
         return members, at + 1
 
@@ -1051,7 +1057,7 @@ def _yaml_replace(text: str, path: Path, walked: list[Part], value: Any) -> str:
         raise TextError(text, last.node.start, "what stands here is in one line, or cannot hold a server")
     indent = " " * (last.start - line_start(text, last.start) + 2)
     at = _line_stop(text, last.node.end)
-    lines = "".join(line_end_of(text) + line for line in _indented(indent, _yaml_entry(rest[0], value)))
+    lines = "".join(line_end_of(text, at) + line for line in _indented(indent, _yaml_entry(rest[0], value)))
     return changed(text, [Change(last.value_start, last.node.end, ""), Change(at, at, lines)])
 
 
@@ -1063,7 +1069,8 @@ def _yaml_add(text: str, node: Block, rest: Path, value: Any) -> str:
     lines = _yaml_entry(rest[0], value) if is_entry else [f"{_yaml_text(rest[0])}: {_yaml_text(value)}"]
     at = _line_stop(text, node.end)
     indent = " " * _column_of(text, node)
-    return changed(text, [Change(at, at, "".join(line_end_of(text) + line for line in _indented(indent, lines)))])
+    line_end = line_end_of(text, at)
+    return changed(text, [Change(at, at, "".join(line_end + line for line in _indented(indent, lines)))])
 
 
 def _line_stop(text: str, at: int) -> int:
