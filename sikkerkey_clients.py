@@ -360,20 +360,27 @@ def read_file(path: str) -> Content:
     """A client's file, which may be missing. Raises ConfigError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            status = os.fstat(descriptor)
+            _refuse_foreign(path, status)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(FILE_MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
     except FileNotFoundError:
         return Content(None, b"", "", 0o600)
     except OSError as error:
-        raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}") from None
-    with os.fdopen(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ConfigError(f"{clean(path)} is not a regular file")
-        if hasattr(os, "getuid") and status.st_uid != os.getuid():
-            raise ConfigError(f"{clean(path)} belongs to another user", "run this as its owner")
-        data = file.read(FILE_MAX_BYTES + 1)
+        raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}", HAND) from None
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes", HAND)
     return Content(data, *_decoded(data), stat.S_IMODE(status.st_mode))
+
+
+def _refuse_foreign(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{clean(path)} is not a regular file", HAND)
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        raise ConfigError(f"{clean(path)} belongs to another user", "run this as its owner")
 
 
 def _decoded(data: bytes) -> tuple[bytes, str]:

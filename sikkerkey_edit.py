@@ -709,8 +709,9 @@ def toml_spans(text: str, path: Path) -> list[tuple[int, int]]:
 TOML = Format(toml_read, toml_put, toml_drop, toml_spans)
 
 # ---------------------------------------------------------------------------------------------------------------------
-# yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Anchors, aliases,
-# tags, complex keys, tabs outside strings and comments, and several documents are refused, since what they mean cannot be told from their place.
+# yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Refused, since what
+# they mean cannot be told from their place: anchors, aliases, tags, complex keys, several documents, and tabs outside
+# strings and comments.
 # ---------------------------------------------------------------------------------------------------------------------
 
 # \x85 and the two separators end a line in YAML 1.1 only.

@@ -168,7 +168,10 @@ AT_RANDOM = settings(deadline=None, max_examples=60, suppress_health_check=[Heal
 
 def jsonc(value: Any, chance: random.Random) -> str:
     """The value with comments, white space and trailing commas at random."""
-    gap = lambda: chance.choice(GAPS) if chance.random() < 0.3 else ""  # noqa: E731 (it is said five times below)
+
+    def gap() -> str:
+        return chance.choice(GAPS) if chance.random() < 0.3 else ""
+
     if not isinstance(value, (dict, list)):
         return gap() + json.dumps(value, ensure_ascii=chance.random() < 0.5) + gap()
     if isinstance(value, dict):
