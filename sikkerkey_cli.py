@@ -19,7 +19,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
 
@@ -266,8 +265,8 @@ def loaded() -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def parser() -> argparse.ArgumentParser:
-    """The grammar of the command line."""
+def parser(arguments: list[str]) -> argparse.ArgumentParser:
+    """The grammar of the command line; that of `config` only where it is asked for: the clients take time to load."""
     root = argparse.ArgumentParser(
         prog="sikkerkey-mcp", description="MCP server that manages a SikkerKey vault and cannot read its secrets."
     )
@@ -284,8 +283,11 @@ def parser() -> argparse.ArgumentParser:
     whoami.add_argument("--remote", action="store_true", help="ask the vault about one of them")
     revoke = _command(commands, "revoke", command_revoke, "delete an agent's key from this computer")
     revoke.add_argument("agent", metavar="AGENT_ID", nargs="?", default="", help="needed where several are installed")
-    config = _command(commands, "config", clients.command_config, "print the block for an MCP client, or put it there")
-    clients.add_options(config)
+    config = _command(commands, "config", _config, "print the block for an MCP client, or put it there")
+    if "config" in arguments:
+        import sikkerkey_clients
+
+        sikkerkey_clients.add_options(config)
     for command in (serve, whoami, config):
         command.add_argument("--agent", metavar="ID", default="", help="which agent, where several are installed")
     return root
@@ -297,6 +299,12 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
     return made
 
 
+def _config(options: argparse.Namespace) -> int:
+    import sikkerkey_clients
+
+    return sikkerkey_clients.command_config(options)
+
+
 def _serve(options: argparse.Namespace) -> int:
     return mcp.command_serve(options.agent)
 
@@ -305,7 +313,7 @@ def run(arguments: list[str]) -> int:
     """Parses and runs one command; the exit status. Raises mcp.Error; argparse exits by itself on wrong usage."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
-    options = parser().parse_args(arguments)
+    options = parser(arguments).parse_args(arguments)
     if options.version:
         return command_version(options)
     if not hasattr(options, "run"):
