@@ -65,7 +65,7 @@ def find_tool(name: str) -> Tool:
         if tool.name == name:
             return tool
     near = mcp.nearest(name, [tool.name for tool in mcp.TOOLS])
-    raise UsageError(f"there is no tool of that name{near}", LISTED)
+    raise UsageError("there is no tool of that name", near or LISTED)
 
 
 def find_action(tool: Tool, name: str) -> Action:
@@ -74,7 +74,7 @@ def find_action(tool: Tool, name: str) -> Action:
         if action.name == name:
             return action
     near = mcp.nearest(name, [action.name for action in tool.actions])
-    raise UsageError(f"{tool.name} has no action of that name{near}", _listed(tool))
+    raise UsageError(f"{tool.name} has no action of that name", near or _listed(tool))
 
 
 def _listed(tool: Tool) -> str:

@@ -1,6 +1,6 @@
-"""What people type: the command line, and install, whoami, revoke, config. Imported by sikkerkey_mcp when asked for.
+"""What people type: the command line, and install, whoami and revoke. Imported by sikkerkey_mcp when asked for.
 
-doctor, tools, call and completion have modules of their own, imported by the functions at the end.
+config, doctor, tools, call and completion have modules of their own, imported by the functions at the end.
 
 Answers go to stdout and can be parsed, advice goes to stderr. Errors are sikkerkey_mcp.Error and shown by its main.
 Only this module writes slots: an agent's is made complete and then moved into its place.
@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import base64
 import getpass
-import hashlib
 import io
 import json
 import os
@@ -279,89 +278,6 @@ def _agent_that_can_revoke(victim: mcp.Identity, by: str) -> mcp.Identity:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# config: the block that makes a client start this server
-# ---------------------------------------------------------------------------------------------------------------------
-
-KEY_MAX_CHARACTERS = 30  # Cursor drops tools whose name and server's name exceed 60 characters together
-PASSED_ON = (
-    "SIKKERKEY_HOME",
-    "SIKKERKEY_CA_BUNDLE",
-    "SIKKERKEY_CACHE_DIR",
-)  # a client may start us without the user's environment
-
-Entries = dict[str, JsonObject]
-
-
-def command_config(options: argparse.Namespace) -> int:
-    """Prints the block for one client; nothing else goes to stdout."""
-    installed = mcp.slots()
-    wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
-    chosen: list[str | None] = [mcp.choose_slot(wanted)] if wanted else [*installed] or [None]
-    if chosen == [None]:
-        advise(f"no agent is installed yet: {shlex.join(mcp.program())} install TOKEN")
-    write, place = CLIENTS[options.client]
-    print(write({server_key(agent, len(installed)): entry(agent) for agent in chosen}))
-    advise(place)
-    return 0
-
-
-def server_key(agent: str | None, count: int) -> str:
-    """The server's name in the client: with several agents each has its own, taken from its id."""
-    if agent is None or count <= 1:
-        return "sikkerkey"
-    key = f"sikkerkey-{agent}"
-    if len(key) <= KEY_MAX_CHARACTERS:
-        return key
-    digest = hashlib.sha256(agent.encode("ascii")).hexdigest()[:8]  # ids may begin alike
-    return f"{key[: KEY_MAX_CHARACTERS - 9]}-{digest}"
-
-
-def entry(agent: str | None) -> JsonObject:
-    """One server. -I keeps the working directory and the user's packages from standing in for ours."""
-    interpreter, path = mcp.program()
-    args = ["-I", path, "serve", *(["--agent", agent] if agent else [])]
-    # Absolute, since the client starts us in a directory of its choice.
-    environment = {name: os.path.abspath(os.environ[name]) for name in PASSED_ON if os.environ.get(name)}
-    return {"command": interpreter, "args": args, **({"env": environment} if environment else {})}
-
-
-def _json(entries: Entries) -> str:
-    return json.dumps({"mcpServers": entries}, indent=2)
-
-
-def _typed_json(entries: Entries) -> str:
-    return _json({key: {"type": "stdio", **block} for key, block in entries.items()})
-
-
-def _toml(entries: Entries) -> str:
-    lines: list[str] = []
-    for key, block in entries.items():
-        args = ", ".join(_toml_string(arg) for arg in block["args"])
-        lines += [f"[mcp_servers.{key}]", f"command = {_toml_string(block['command'])}", f"args = [{args}]"]
-        environment = [f"{name} = {_toml_string(value)}" for name, value in block.get("env", {}).items()]
-        lines += [f"[mcp_servers.{key}.env]", *environment] if environment else []
-    return "\n".join(lines)
-
-
-def _toml_string(text: str) -> str:
-    """A JSON string is a TOML basic string but for DEL and surrogate pairs; in ASCII, as any terminal can carry it."""
-    return re.sub(r"[^ -~]", lambda c: f"\\U{ord(c[0]):08X}", json.dumps(text, ensure_ascii=False))
-
-
-def _yaml(entries: Entries) -> str:
-    """JSON in ASCII is YAML, so each server is one line of it."""
-    return "\n".join(["mcpServers:", *(f"  - {json.dumps({'name': key, **block})}" for key, block in entries.items())])
-
-
-CLIENTS: dict[str, tuple[Callable[[Entries], str], str]] = {
-    "claude-code": (_typed_json, "put it into a project's .mcp.json, or merge it into ~/.claude.json"),
-    "claude-desktop": (_json, "merge it into claude_desktop_config.json (Settings, Developer, Edit Config)"),
-    "cursor": (_json, "merge it into ~/.cursor/mcp.json or a project's .cursor/mcp.json"),
-    "codex": (_toml, "add it to ~/.codex/config.toml"),
-    "continue": (_yaml, "merge it into ~/.continue/config.yaml"),
-}
-
-# ---------------------------------------------------------------------------------------------------------------------
 # version
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -400,8 +316,8 @@ class Parser(argparse.ArgumentParser):
         vars(self)["color"] = False
 
 
-def parser() -> Parser:
-    """The grammar of the command line."""
+def parser(arguments: list[str]) -> Parser:
+    """The grammar of the command line; that of `config` only where it is asked for: the clients take time to load."""
     root = Parser(
         prog="sikkerkey-mcp",
         description="MCP server that manages a SikkerKey vault and cannot read its secrets.",
@@ -425,8 +341,11 @@ def parser() -> Parser:
     revoke = _command(commands, "revoke", command_revoke, "delete an agent's key from this computer")
     revoke.add_argument("agent", metavar="AGENT_ID", nargs="?", default="", help="needed where several are installed")
     _grammar_of_revoke(revoke)
-    config = _command(commands, "config", command_config, "print the configuration block for an MCP client")
-    config.add_argument("client", choices=tuple(CLIENTS))
+    config = _command(commands, "config", _config, "print the block for an MCP client, or put it there")
+    if "config" in arguments:
+        import sikkerkey_clients
+
+        sikkerkey_clients.add_options(config)
     doctor = _command(commands, "doctor", _doctor, "check everything from Python to the vault, and say what mends it")
     doctor.add_argument("--json", action="store_true", help="an array of {check, state, detail, remedy}")
     tools = _command(commands, "tools", _tools, "list the tools, or describe one or one of its actions")
@@ -465,7 +384,7 @@ python3 sikkerkey-mcp.pyz.
 
 examples:
   sikkerkey-mcp install -              register this computer; type or pipe the token from the vault's dashboard
-  sikkerkey-mcp config claude-code     what to put into your MCP client's configuration
+  sikkerkey-mcp config claude-code     what to put into your MCP client's configuration; --write puts it there
   sikkerkey-mcp doctor                 if anything does not work
   sikkerkey-mcp COMMAND --help         each command, with examples"""
 
@@ -491,7 +410,10 @@ No agent can revoke itself. --server has another agent of this computer do it, o
 aiagents.write; without one, revoke it on the vault's dashboard. If the vault does not confirm, the key stays.""",
     "config": """\
   sikkerkey-mcp config claude-code     prints the block; stderr says where it goes
-  sikkerkey-mcp config codex --agent ID""",
+  sikkerkey-mcp config codex --write   puts it into the client's own file; --dry-run shows what would change
+  sikkerkey-mcp config codex --agent ID --write
+  sikkerkey-mcp config cursor --project --write
+  sikkerkey-mcp config zed --remove""",
     "doctor": """\
   sikkerkey-mcp doctor                 a line for each check: ok, warn or fail, and what mends it
   sikkerkey-mcp doctor --agent ID      one agent only
@@ -543,6 +465,12 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
     return made
 
 
+def _config(options: argparse.Namespace) -> int:
+    import sikkerkey_clients
+
+    return sikkerkey_clients.command_config(options)
+
+
 def _serve(options: argparse.Namespace) -> int:
     given = {"--agent": options.agent, **({"--read-only": "1"} if options.read_only else {})}
     lists = {f"--{name}": ",".join(getattr(options, name)) for name in ("tools", "exclude") if getattr(options, name)}
@@ -575,7 +503,7 @@ def _completion(options: argparse.Namespace) -> int:
 
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of a command line; argparse ends the process by itself where they are wrong."""
-    root = parser()
+    root = parser(arguments)
     _refuse_unknown_command(root, arguments)
     options, left = root.parse_known_args(arguments)
     grammar: argparse.ArgumentParser = getattr(options, "grammar", root)
@@ -591,7 +519,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 def _refuse_unknown_command(root: argparse.ArgumentParser, arguments: list[str]) -> None:
     word = next((word for word in arguments if not word.startswith("-")), None)
     if word is not None and word not in EXAMPLES:
-        root.error(f"there is no such command{mcp.nearest(word, list(EXAMPLES)) or ', see --help'}")
+        root.error(f"there is no such command: {mcp.nearest(word, list(EXAMPLES)) or 'see --help'}")
 
 
 def run(arguments: list[str]) -> int:

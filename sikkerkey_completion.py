@@ -34,7 +34,7 @@ def candidates(words: list[str], current: str) -> list[Candidate]:
 
 
 def _possible(words: list[str], current: str) -> list[Candidate]:
-    root = cli.parser()
+    root = cli.parser(words)
     command = next((word for word in words if not word.startswith("-")), "")
     commands = _commands(root)
     if not command:

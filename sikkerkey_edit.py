@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Iterable
 from typing import Any, Callable, Literal, NamedTuple, NoReturn
 
@@ -49,11 +50,12 @@ class Change(NamedTuple):
 
 
 class Format(NamedTuple):
-    """How one kind of file is read and changed; each function raises TextError."""
+    """How one kind of file is read and changed; `spans` says where a member stands. Each function raises TextError."""
 
     read: Callable[[str], dict[str, Any]]
     put: Callable[[str, Path, Any], str]
     drop: Callable[[str, Path], str]
+    spans: Callable[[str, Path], list[tuple[int, int]]]
 
 
 def changed(text: str, changes: Iterable[Change]) -> str:
@@ -63,10 +65,11 @@ def changed(text: str, changes: Iterable[Change]) -> str:
     return text
 
 
-def line_end_of(text: str) -> str:
-    """The line end that the text begins with."""
-    first = text.find("\n")
-    return "\r\n" if first > 0 and text[first - 1] == "\r" else "\n"
+def line_end_of(text: str, at: int = 0) -> str:
+    """The line end of the line that `at` is in, of the one before if it has none."""
+    end = text.find("\n", at)
+    end = text.rfind("\n") if end < 0 else end
+    return "\r\n" if end > 0 and text[end - 1] == "\r" else "\n"
 
 
 def line_start(text: str, at: int) -> int:
@@ -83,7 +86,7 @@ def indent_at(text: str, at: int) -> str:
 def ascii_string(value: str) -> str:
     """A JSON string that TOML and YAML read alike; in ASCII, as any terminal can carry it.
 
-    Both know \\U, and not the pairs of surrogates with which JSON writes what lies beyond 16 bits; TOML has DEL escaped.
+    Both know \\U, and not the pairs of surrogates that JSON writes for what lies beyond 16 bits; TOML has DEL escaped.
     """
     return re.sub(r"[^ -~]", lambda c: f"\\U{ord(c[0]):08X}", json.dumps(value, ensure_ascii=False))
 
@@ -260,7 +263,7 @@ def _json_text(text: str, value: Any, indent: str, unit: str | None) -> str:
 def _json_insert(text: str, node: Node, key: str, value: Any, unit: str) -> list[Change]:
     """A new last member."""
     if node.members:
-        return _json_append(text, node, node.members[-1], key, value, unit)
+        return _json_append(text, node, node.members, Member(key, 0, Node(0, 0, value), -1), unit)
     outer, line_end = indent_at(text, node.start), line_end_of(text)
     member = f"{line_end}{outer}{unit}{json.dumps(key)}: {_json_text(text, value, outer + unit, unit)}"
     inside = text[node.start + 1 : node.end - 1]
@@ -271,18 +274,18 @@ def _json_insert(text: str, node: Node, key: str, value: Any, unit: str) -> list
     return [Change(at, node.end - 1, f"{member}{line_end}{outer}")]
 
 
-def _json_append(text: str, node: Node, last: Member, key: str, value: Any, unit: str) -> list[Change]:
-    first = node.members[0].start if node.members else node.start
-    several_lines = "\n" in text[node.start : first]
+def _json_append(text: str, node: Node, members: list[Member], new: Member, unit: str) -> list[Change]:
+    last = members[-1]
+    several_lines = "\n" in text[node.start : members[0].start]
     indent = indent_at(text, last.start) if several_lines else ""
-    new = f"{json.dumps(key)}: {_json_text(text, value, indent, unit if several_lines else None)}"
-    new = f"{line_end_of(text)}{indent}{new}" if several_lines else f" {new}"
+    added = f"{json.dumps(new.key)}: {_json_text(text, new.value.value, indent, unit if several_lines else None)}"
+    added = f"{line_end_of(text)}{indent}{added}" if several_lines else f" {added}"
     end = last.value.end if last.comma < 0 else last.comma + 1
     rest = JSON_REST_OF_LINE.match(text, end) if several_lines else None
     at = rest.end() if rest else end  # behind a comment that speaks of the last member
     if last.comma >= 0:
-        return [Change(at, at, new + ",")]
-    return [Change(at, at, "," + new)] if at == end else [Change(end, end, ","), Change(at, at, new)]
+        return [Change(at, at, added + ",")]
+    return [Change(at, at, "," + added)] if at == end else [Change(end, end, ","), Change(at, at, added)]
 
 
 def json_drop(text: str, path: Path) -> str:
@@ -306,6 +309,8 @@ def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
     start = member.start
     if text[:before].endswith("\n") and BLANK_TO_LINE_END.match(text, end):
         start = before - (2 if text[:before].endswith("\r\n") else 1)
+    elif member.comma >= 0 and place and before == members[place - 1].comma + 1:
+        start = before
     elif member.comma >= 0:
         end = BLANK.match(text, end).end()  # type: ignore[union-attr]
     if member.comma >= 0 or not place:
@@ -316,7 +321,14 @@ def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
     return [Change(comma, comma + 1, ""), Change(start, end, "")]
 
 
-JSON = Format(json_read, json_put, json_drop)
+def json_spans(text: str, path: Path) -> list[tuple[int, int]]:
+    """Where the member at `path` stands, if it does."""
+    _root, node, rest = _json_find(text, path[:-1])
+    found = [] if rest else _json_members(text, node.members or [], path[-1])
+    return [(member.start, member.value.end) for member in found]
+
+
+JSON = Format(json_read, json_put, json_drop, json_spans)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # toml: tables and their pairs, each with its span; a multi-line string is Bare, since ours are none
@@ -371,42 +383,51 @@ class Definitions:
 
     def __init__(self) -> None:
         self.document: dict[str, Any] = {}
-        self._kinds: dict[Path, str] = {}
+        self._kinds: dict[tuple[str | int, ...], str] = {}
 
     def header(self, path: Path, is_item: bool) -> bool:
         """Opens a table; False if TOML does not allow it here."""
-        if any(self._kinds.get(path[:length]) == "value" for length in range(1, len(path) + 1)):
-            return False
-        kind = self._kinds.get(path)
-        if kind not in ((None, "list") if is_item else (None, "implied")):
-            return False
-        for length in range(1, len(path)):
-            self._kinds.setdefault(path[:length], "implied")
-        if is_item:
-            self._kinds = {known: kind for known, kind in self._kinds.items() if known[: len(path)] != path}
-            self._inner(path[:-1]).setdefault(path[-1], []).append({})
-        self._kinds[path] = "list" if is_item else "table"
-        self._inner(path)
-        return True
-
-    def pair(self, table: Path, path: Path, value: Any) -> bool:
-        """Sets a value; False if it, or a table on the way, has been defined otherwise."""
-        for length in range(len(table) + 1, len(path)):
-            if self._kinds.setdefault(path[:length], "dotted") not in ("dotted", "implied"):
-                return False
-        if path in self._kinds:
-            return False
-        self._kinds[path] = "value"
-        self._inner(path[:-1])[path[-1]] = value
-        return True
-
-    def _inner(self, path: Path) -> dict[str, Any]:
-        """The table at a path, made if it is missing; of a list, the last item."""
+        place: tuple[str | int, ...] = ()
         table = self.document
-        for key in path:
-            held = table.setdefault(key, {})
-            table = held[-1] if isinstance(held, list) else held
-        return table
+        for key in path[:-1]:
+            place += (key,)
+            if self._kinds.setdefault(place, "implied") == "value":
+                return False
+            table, place = self._enter(table, key, place)
+        place += (path[-1],)
+        if self._kinds.get(place) not in ((None, "list") if is_item else (None, "implied")):
+            return False
+        self._kinds[place] = "list" if is_item else "table"
+        if is_item:
+            table.setdefault(path[-1], []).append({})
+        self._enter(table, path[-1], place)
+        return True
+
+    def pair(self, table: Path, key: Path, value: Any) -> bool:
+        """Sets a value; False if it, or a table on the way, has been defined otherwise."""
+        place: tuple[str | int, ...] = ()
+        held = self.document
+        for step in table:
+            held, place = self._enter(held, step, (*place, step))
+        for step in key[:-1]:
+            place += (step,)
+            if self._kinds.setdefault(place, "dotted") not in ("dotted", "implied"):
+                return False
+            held, place = self._enter(held, step, place)
+        place += (key[-1],)
+        if place in self._kinds:
+            return False
+        self._kinds[place] = "value"
+        held[key[-1]] = value
+        return True
+
+    @staticmethod
+    def _enter(
+        table: dict[str, Any], key: str, place: tuple[str | int, ...]
+    ) -> tuple[dict[str, Any], tuple[str | int, ...]]:
+        """The table of that key, made if it is missing, and its place; of a list, the last item."""
+        held = table.setdefault(key, {})
+        return (held[-1], (*place, len(held))) if isinstance(held, list) else (held, place)
 
 
 class TomlScanner:
@@ -448,7 +469,7 @@ class TomlScanner:
         table = self.tables[-1]
         key, value_start, end, value = self._assignment(start, 1)
         path = table.path + key
-        if not self.definitions.pair(table.path, path, value):
+        if not self.definitions.pair(table.path, key, value):
             self._refuse(start, "this key is defined already")
         table.pairs.append(Pair(path, start, value_start, end, value))
         return self._line_end(end)
@@ -470,6 +491,8 @@ class TomlScanner:
             found = TOML_KEY.match(self.text, at)
             part, at = (found[0], found.end()) if found else self._quoted(at)
             parts.append(part)
+            if len(parts) > DEPTH_MAX:
+                self._refuse(at, f"this is nested deeper than {DEPTH_MAX} levels")
             at = self._match(BLANK, at).end()
             if not self.text.startswith(".", at):
                 return tuple(parts), at
@@ -479,10 +502,10 @@ class TomlScanner:
         if self.text.startswith("'", at):
             found = self._match(TOML_LITERAL, at, "this string is not closed on its line")
             return found[0][1:-1], found.end()
-        if self.text.startswith('"', at):
-            found = self._match(TOML_STRING, at, "this string is not closed on its line, or an escape is unknown")
-            return self._unescaped(found), found.end()
-        self._refuse(at, "a key must begin here")
+        if not self.text.startswith('"', at):
+            self._refuse(at, "a key must begin here")
+        found = self._match(TOML_STRING, at, "this string is not closed on its line, or an escape is unknown")
+        return self._unescaped(found), found.end()
 
     def _unescaped(self, found: re.Match[str]) -> str:
         """A TOML basic string is a JSON string but for \\U and a tab."""
@@ -542,10 +565,13 @@ class TomlScanner:
 
 
 def _short_escapes(written: str) -> str:
-    """A string with \\U as JSON writes it. Raises ValueError."""
-    return re.sub(
-        r"(\\\\)|\\U([0-9a-fA-F]{8})", lambda c: c[1] or json.dumps(chr(int(c[2], 16)))[1:-1], written
-    )
+    """A string with \\U as JSON writes it; what names no character stays, and JSON refuses it."""
+    return re.sub(r"(\\\\)|\\U00([01][0-9a-fA-F]{5})", _json_escape, written)
+
+
+def _json_escape(found: re.Match[str]) -> str:
+    code_point = int(found[2] or "0", 16)
+    return found[0] if found[1] or code_point > sys.maxunicode else json.dumps(chr(code_point))[1:-1]
 
 
 def toml_read(text: str) -> dict[str, Any]:
@@ -616,8 +642,8 @@ def _toml_table(path: Path, value: dict[str, Any]) -> list[str]:
 
 
 def _appended(text: str, lines: list[str], between: int = 1) -> str:
-    """The text with lines at its end, `between` empty ones before them. It ends as before: with a line end or without."""
-    line_end = line_end_of(text)
+    """The text with lines at its end, `between` empty ones before them. It ends with a line end if it did before."""
+    line_end = line_end_of(text, len(text))
     added = line_end.join(lines)
     if not text:
         return added + line_end
@@ -631,7 +657,7 @@ def _toml_insert(text: str, table: Table, line: str) -> str:
     found = TOML_LINE_END.match(text, last)
     end = last + len(found[0].rstrip("\r\n")) if found else last
     indent = indent_at(text, table.pairs[-1].start) if table.pairs else indent_at(text, table.start)
-    return changed(text, [Change(end, end, f"{line_end_of(text)}{indent}{line}")])
+    return changed(text, [Change(end, end, f"{line_end_of(text, end)}{indent}{line}")])
 
 
 def toml_drop(text: str, path: Path) -> str:
@@ -672,34 +698,45 @@ def _whole_lines(text: str, start: int, end: int, *, leading_blank: bool = False
     return Change(start, end, "")
 
 
-TOML = Format(toml_read, toml_put, toml_drop)
+def toml_spans(text: str, path: Path) -> list[tuple[int, int]]:
+    """Where the tables and the pairs at `path` stand."""
+    tables = TomlScanner(text).tables
+    pairs = [pair for table in tables for pair in table.pairs if pair.path[: len(path)] == path]
+    headers = [table for table in tables if table.path[: len(path)] == path]
+    return [*((table.start, table.end) for table in headers), *((pair.start, pair.end) for pair in pairs)]
+
+
+TOML = Format(toml_read, toml_put, toml_drop, toml_spans)
 
 # ---------------------------------------------------------------------------------------------------------------------
-# yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Anchors, aliases,
-# tags, complex keys and several documents are refused, since what they mean cannot be told from their place.
+# yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Refused, since what
+# they mean cannot be told from their place: anchors, aliases, tags, complex keys, several documents, and tabs outside
+# strings and comments.
 # ---------------------------------------------------------------------------------------------------------------------
 
 # \x85 and the two separators end a line in YAML 1.1 only.
 YAML_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)")
-YAML_MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \t\r\n]|\Z)", re.MULTILINE)
-YAML_BEGINNING = re.compile(r"(?:[ \t]*(?:#[^\n]*)?\r?\n)*(?:---[ \t]*(?:#[^\n]*)?(?:\r?\n|\Z))?")
-YAML_DASH = re.compile(r"-(?=[ \t\r\n]|\Z)")
+YAML_MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \r\n]|\Z)", re.MULTILINE)
+YAML_BEGINNING = re.compile(r"(?: *(?:#[^\n]*)?\r?\n)*(?:--- *(?:#[^\n]*)?(?:\r?\n|\Z))?")
+YAML_DASH = re.compile(r"-(?=[ \r\n]|\Z)")
 _FIRST = r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=\S))"""
-_PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#|[ \t]+(?=[^\s#:]|:\S))*"
+_PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#| +(?=[^\s#:]|:\S))*"
 YAML_PLAIN = re.compile(_PLAIN)
 YAML_CONTINUED = re.compile(_PLAIN.replace(_FIRST, r"(?:[^\s:#]|:(?=\S))", 1))
 _DOUBLE = r'"[^"\\]*(?:\\.[^"\\]*)*"'
 _SINGLE = r"'[^']*(?:''[^']*)*'"
 YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}", re.DOTALL)
-YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN})[ \t]*:(?=[ \t\r\n]|\Z)""")
-YAML_REST = re.compile(r"[ \t]*(?:(?<=[ \t])#[^\n]*)?(?=\r?\n|\Z)")
+YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN}) *:(?=[ \r\n]|\Z)""")
+YAML_REST = re.compile(r" *(?:(?<= )#[^\n]*)?(?=\r?\n|\Z)")
 YAML_BLOCK_SCALAR = re.compile(r"[|>](?:[1-9][-+]?|[-+][1-9]?)?")
-YAML_FLOW_SPACE = re.compile(r"(?:[ \t\r\n]+|(?<=\s)#[^\n]*)*")
+YAML_FLOW_SPACE = re.compile(r"(?:[ \r\n]+|(?<=\s)#[^\n]*)*")
 _FLOW = r",\[\]{}"
-YAML_FLOW_PLAIN = re.compile(
-    rf"""(?:[^\s\-?:{_FLOW}#&*!|>'"%@`]|[-?:](?=[^\s{_FLOW}]))"""
-    rf"(?:[^\s:#{_FLOW}]|:(?=[^\s{_FLOW}])|(?<=\S)#|[ \t]+(?=[^\s:#{_FLOW}]))*"
+_FLOW_PLAIN = (
+    rf"""(?:[^\s\-?:{_FLOW}#&*!|>'"%@`]|-(?=[^\s{_FLOW}]))"""
+    rf"(?:[^\s:?#{_FLOW}]|:(?=[^\s{_FLOW}])|(?<=\S)#| +(?=[^\s:?#{_FLOW}]))*"
 )
+YAML_FLOW_PLAIN = re.compile(_FLOW_PLAIN)
+YAML_FLOW_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_FLOW_PLAIN}) *:(?=[ \r\n])""")
 YAML_WORDS = {word: value for value, words in (
     (None, "~ null Null NULL"), (True, "true True TRUE"), (False, "false False FALSE"),
 ) for word in words.split()}  # fmt: skip
@@ -759,12 +796,11 @@ class YamlScanner:
     def _content(self, at: int) -> int:
         """Where the next line with content has it, from the beginning of a line; else the end of the text."""
         while at < len(self.text):
-            start = at
-            while self.text[at : at + 1] in (" ", "\t"):
+            while self.text[at : at + 1] == " ":
                 at += 1
+            if self.text[at : at + 1] == "\t":
+                self._refuse(at, "this line is indented with a tab")
             if self.text[at : at + 1] not in ("", "\r", "\n", "#"):
-                if "\t" in self.text[start:at]:
-                    self._refuse(start, "this line is indented with a tab")
                 return at
             at = self._next_line(at)
         return at
@@ -791,19 +827,19 @@ class YamlScanner:
 
     def _mapping(self, start: int, depth: int) -> tuple[Block, int]:
         parts: list[Part] = []
+        value: dict[str, Any] = {}
         column, at = self._column(start), start
         while at < len(self.text) and self._column(at) == column:
             found = YAML_KEY.match(self.text, at)
             if not found:
                 self._refuse(at, "a key must stand here")
             key = self._key(found[1], at)
-            if any(part.key == key for part in parts):
+            if key in value:
                 self._refuse(at, "this key stands here for the second time")
             node, following = self._value(found.end(), depth, column, in_mapping=True)
             parts.append(Part(key, at, found.end(), node))
-            at = following
+            value[key], at = node.value, following
         self._refuse_deeper(at, column)
-        value = {part.key: part.node.value for part in parts}
         return Block("mapping", start, parts[-1].node.end, value, parts), at
 
     def _sequence(self, start: int, depth: int) -> tuple[Block, int]:
@@ -829,12 +865,9 @@ class YamlScanner:
             if indented or (beside and YAML_DASH.match(self.text, below)):
                 return self._block(below, depth + 1, column)
             return Block("other", at, at, None, []), below
-        start = at + len(self.text[at:].partition("\n")[0]) - len(self.text[at:].partition("\n")[0].lstrip(" \t"))
-        if in_mapping:
-            return self._scalar(start, depth + 1, column)
-        if "\t" in self.text[at:start] and (YAML_DASH.match(self.text, start) or YAML_KEY.match(self.text, start)):
-            self._refuse(at, "this is indented with a tab")
-        return self._block(start, depth + 1, column)
+        while self.text[at] == " ":
+            at += 1
+        return (self._scalar if in_mapping else self._block)(at, depth + 1, column)
 
     def _scalar(self, at: int, depth: int, parent: int) -> tuple[Block, int]:
         first = self.text[at]
@@ -900,7 +933,7 @@ class YamlScanner:
                 if indent < column:
                     self._refuse(at + indent, "this line is indented less than the block of text before it")
                 column = column or indent
-            if content or "+" in header:
+            if content or "+" in header or len(line) > column > 0:
                 end = at + len(line)
             at = stop
         return Block("other", start, end, Bare(self.text[start:end]), []), self._content(at)
@@ -947,14 +980,13 @@ class YamlScanner:
         members: dict[str, Any] = {}
         at = self._flow_space(start + 1)
         while not self.text.startswith("}", at):
-            found = YAML_QUOTED.match(self.text, at) or YAML_FLOW_PLAIN.match(self.text, at)
-            colon = self._flow_space(found.end()) if found else at
-            if not found or not self.text.startswith(":", colon):
-                self._refuse(colon, "a key and a colon must stand here")
-            key = self._key(found[0], at)
+            found = YAML_FLOW_KEY.match(self.text, at)
+            if not found:
+                self._refuse(at, "a key, a colon and a space must stand here")
+            key = self._key(found[1], at)
             if key in members:
                 self._refuse(at, "this key stands here for the second time")
-            members[key], at = self._flow(self._flow_space(colon + 1), depth + 1)
+            members[key], at = self._flow(self._flow_space(found.end()), depth + 1)
             at = self._flow_comma(at, "}")
         return members, at + 1
 
@@ -1026,7 +1058,7 @@ def _yaml_replace(text: str, path: Path, walked: list[Part], value: Any) -> str:
         raise TextError(text, last.node.start, "what stands here is in one line, or cannot hold a server")
     indent = " " * (last.start - line_start(text, last.start) + 2)
     at = _line_stop(text, last.node.end)
-    lines = "".join(line_end_of(text) + line for line in _indented(indent, _yaml_entry(rest[0], value)))
+    lines = "".join(line_end_of(text, at) + line for line in _indented(indent, _yaml_entry(rest[0], value)))
     return changed(text, [Change(last.value_start, last.node.end, ""), Change(at, at, lines)])
 
 
@@ -1038,7 +1070,8 @@ def _yaml_add(text: str, node: Block, rest: Path, value: Any) -> str:
     lines = _yaml_entry(rest[0], value) if is_entry else [f"{_yaml_text(rest[0])}: {_yaml_text(value)}"]
     at = _line_stop(text, node.end)
     indent = " " * _column_of(text, node)
-    return changed(text, [Change(at, at, "".join(line_end_of(text) + line for line in _indented(indent, lines)))])
+    line_end = line_end_of(text, at)
+    return changed(text, [Change(at, at, "".join(line_end + line for line in _indented(indent, lines)))])
 
 
 def _line_stop(text: str, at: int) -> int:
@@ -1063,7 +1096,7 @@ def _yaml_text(value: Any) -> str:
     if isinstance(value, str):
         return value if YAML_SAFE.fullmatch(value) else ascii_string(value)
     if isinstance(value, list):
-        return f"[{', '.join(map(_yaml_text, value))}]"
+        return f"[{', '.join(ascii_string(item) if isinstance(item, str) else _yaml_text(item) for item in value)}]"
     if isinstance(value, dict):
         return "{" + ", ".join(f"{_yaml_text(key)}: {_yaml_text(held)}" for key, held in value.items()) + "}"
     return json.dumps(value)
@@ -1077,7 +1110,8 @@ def yaml_drop(text: str, path: Path) -> str:
         return text
     last = walked[-1]
     if rest:
-        return changed(text, [Change(last.value_start, last.node.end, f" {_yaml_text(_without(last.node.value, rest))}")])
+        written = _yaml_text(_without(last.node.value, rest))
+        return changed(text, [Change(last.value_start, last.node.end, f" {written}")])
     if text[line_start(text, last.start) : last.start].strip(" "):
         raise TextError(text, last.start, "this shares its line with others, which is not changed here")
     changes = [_whole_lines(text, last.start, last.node.end)]
@@ -1087,6 +1121,12 @@ def yaml_drop(text: str, path: Path) -> str:
     return changed(text, changes)
 
 
-YAML = Format(yaml_read, yaml_put, yaml_drop)
+def yaml_spans(text: str, path: Path) -> list[tuple[int, int]]:
+    """Where the part at `path` stands, if it does."""
+    _root, walked = _yaml_walk(text, path)
+    return [(walked[-1].start, walked[-1].node.end)] if len(walked) == len(path) else []
+
+
+YAML = Format(yaml_read, yaml_put, yaml_drop, yaml_spans)
 
 FORMATS = {"json": JSON, "toml": TOML, "yaml": YAML}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -673,138 +672,6 @@ def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, type
     assert (mcp.slots(), len(two.seen)) == (left, 2 - len(left))
 
 
-# config
-
-HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey mcp.pyz'
-
-
-def read_json(text: str) -> dict[str, Any]:
-    """The servers of a JSON block."""
-    block = json.loads(text)
-    assert list(block) == ["mcpServers"]
-    servers: dict[str, Any] = block["mcpServers"]
-    return servers
-
-
-def read_typed_json(text: str) -> dict[str, Any]:
-    """The servers of a block in which each has a type."""
-    servers = read_json(text)
-    assert [server.pop("type") for server in servers.values()] == ["stdio"] * len(servers)
-    return servers
-
-
-def read_toml(text: str) -> dict[str, Any]:
-    """The servers of a TOML block, by a real parser."""
-    toml = importlib.import_module("tomllib") if sys.version_info >= (3, 11) else pytest.importorskip("tomli")
-    block = toml.loads(text)
-    assert list(block) == ["mcp_servers"]
-    servers: dict[str, Any] = block["mcp_servers"]
-    return servers
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """The servers of a YAML block: each is one line of JSON in ASCII, which YAML includes."""
-    first, *lines = text.splitlines()
-    assert first == "mcpServers:"
-    assert all(line.startswith("  - {") and line.isascii() for line in lines)
-    servers = [json.loads(line[4:]) for line in lines]
-    with contextlib.suppress(ImportError):
-        assert importlib.import_module("yaml").safe_load(text) == {"mcpServers": servers}
-    return {server.pop("name"): server for server in servers}
-
-
-READERS = {
-    "claude-code": read_typed_json,
-    "claude-desktop": read_json,
-    "cursor": read_json,
-    "codex": read_toml,
-    "continue": read_yaml,
-}
-every_client = pytest.mark.parametrize("client", sorted(READERS))
-
-
-def test_every_client_has_a_test() -> None:
-    assert set(READERS) == set(cli.CLIENTS)
-
-
-@pytest.fixture
-def installed_at(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The program lies at a path that needs escaping in every format."""
-    monkeypatch.setattr(sys, "argv", [HOSTILE_PATH])
-    monkeypatch.setattr(sys, "executable", '/usr/bin/py\'thon "3"')
-    return HOSTILE_PATH
-
-
-@every_client
-def test_config_of_the_only_agent_is_read_back_equal(shell: Shell, home: Path, client: str, installed_at: str) -> None:
-    make_slot(home, "https://vault.test")
-    ran = shell("config", client)
-    assert READERS[client](ran.out) == {
-        "sikkerkey": {
-            "command": '/usr/bin/py\'thon "3"',
-            "args": ["-I", installed_at, "serve", "--agent", AGENT_ID],
-        }
-    }
-    assert (ran.status, len(ran.err.splitlines()), ran.out.isascii()) == (0, 1, True)
-
-
-@every_client
-def test_config_passes_home_and_bundle_on(
-    shell: Shell, client: str, installed_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = {
-        "SIKKERKEY_HOME": f'{tmp_path}/it\'s "my" \\home\U0001f511\n\x7f\x01',
-        "SIKKERKEY_CA_BUNDLE": "/etc/søger = [x] # y",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy.test:1")
-    ran = shell("config", client)
-    assert READERS[client](ran.out)["sikkerkey"]["env"] == environment
-    assert "canary" not in ran.out
-
-
-@every_client
-def test_config_of_several_agents_gives_each_a_short_key_of_its_own(shell: Shell, home: Path, client: str) -> None:
-    alike = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
-    agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *alike])
-    for agent in agents:
-        make_slot(home, "https://vault.test", agent)
-    servers = READERS[client](shell("config", client).out)
-    assert [server["args"][-1] for server in servers.values()] == agents
-    assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in servers)
-
-
-@every_client
-def test_config_of_a_chosen_agent_holds_that_one_only(shell: Shell, home: Path, client: str) -> None:
-    make_slot(home, "https://vault.test")
-    make_slot(home, "https://vault.test", OTHER_ID)
-    servers = READERS[client](shell("config", client, "--agent", OTHER_ID).out)
-    assert [server["args"][3:] for server in servers.values()] == [["--agent", OTHER_ID]]
-
-
-@every_client
-def test_config_without_agents_starts_the_server_all_the_same(shell: Shell, client: str) -> None:
-    ran = shell("config", client)
-    assert [server["args"][2:] for server in READERS[client](ran.out).values()] == [["serve"]]
-    assert ran.err.startswith("no agent is installed yet: ")
-
-
-@pytest.mark.parametrize("wanted", ["../victim", "unknown"])
-def test_config_of_a_bad_choice_prints_nothing(shell: Shell, home: Path, wanted: str) -> None:
-    make_slot(home, "https://vault.test")
-    ran = shell("config", "cursor", "--agent", wanted)
-    assert (ran.status, ran.out) == (1, "")
-
-
-def test_command_of_the_config_starts_the_server(home: Path, recorder: Recorder) -> None:
-    make_slot(home, recorder.url)
-    (server,) = read_json(run_process("config", "claude-desktop").stdout).values()
-    with Server([server["command"], *server["args"]]) as process:
-        process.initialize()
-        assert process.call("whoami")["structuredContent"] == {}
-
-
 # the command line as such
 
 
@@ -830,11 +697,11 @@ def test_examples_of_the_help_are_understood(line: str) -> None:
         assert cli.parse(words).grammar.prog == f"sikkerkey-mcp {words[0]}"
 
 
-@pytest.mark.parametrize(("typed", "meant"), [("wohami", "whoami"), ("docter", "doctor"), ("instal", "install")])
+@pytest.mark.parametrize(("typed", "meant"), [("whomi", "whoami"), ("docter", "doctor"), ("instal", "install")])
 def test_command_that_is_mistyped_is_answered_by_the_nearest(shell: Shell, typed: str, meant: str) -> None:
     ran = shell(typed)
     assert (ran.status, ran.out) == (USAGE, "")
-    assert ran.err.endswith(f"sikkerkey-mcp: error: there is no such command, did you mean {meant}?\n")
+    assert ran.err.endswith(f"sikkerkey-mcp: error: there is no such command: did you mean {meant}?\n")
 
 
 def test_what_was_mistyped_is_not_repeated(shell: Shell) -> None:
@@ -945,7 +812,7 @@ def test_full_output_is_reported_in_one_line(home: Path, words: str) -> None:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     lines = ended.stderr.decode().splitlines()
     assert (ended.returncode, lines[-1]) == (1, "sikkerkey-mcp: error: the system refused: No space left on device")
-    assert set(lines[:-1]) <= {"add it to ~/.codex/config.toml"}  # it comes before or not at all, as stdout is buffered
+    assert all("codex" in line or "virtual" in line for line in lines[:-1])  # before or not at all: stdout is buffered
 
 
 def test_reader_that_leaves_early_is_no_fault(home: Path) -> None:
@@ -965,11 +832,3 @@ def test_install_without_a_standard_input_is_refused(home: Path) -> None:
         1,
         b"sikkerkey-mcp: error: the token must be 64 hexadecimal characters",
     )
-
-
-def test_config_gives_the_agent_that_the_environment_names(
-    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_slot(home, "https://vault.test")
-    monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
-    assert shell("config", "cursor").status == 1

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 import sikkerkey_cli as cli
+import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
 from sikkerkey_completion import candidates
 from tests.harness import AGENT_ID, PATIENCE_S, ROOT, make_slot
@@ -58,10 +59,9 @@ def test_home_that_cannot_be_read_is_nobodys_business_here(home: Path) -> None:
 
 
 def test_clients_and_shells_are_those_of_the_parser() -> None:
-    grammar = cli.parser()
     assert words("completion ") == ["bash", "zsh", "fish", "powershell"]
-    assert words("config ") == [word for word in words("config ") if grammar.parse_args(["config", word])]
-    assert "claude-code" in words("config ")
+    assert words("config ") == list(clients.CLIENTS)
+    assert "--write" in words("config cursor -")
 
 
 def test_tools_and_actions_are_those_of_the_table() -> None:

@@ -502,7 +502,7 @@ def test_host_may_be_excepted_from_the_proxy(
     [
         (Told(403, b'{"error":"Agent is pending approval"}'), "the vault answered 403, saying ", doctor.APPROVE),
         (Told(403, b'{"error":"Agent is disabled"}'), "the vault answered 403, saying ", doctor.ENABLE),
-        (Told(403), "the vault answered 403", mcp.NEXT_STEP[403]),
+        (Told(403), "the vault answered 403", "the agent must be approved and enabled; "),
         (whoami(approved=False), "is pending", doctor.APPROVE),
         (whoami(enabled=False), "is disabled", doctor.ENABLE),
         (Told(401), "the vault answered 401", f"if it was revoked: sikkerkey-mcp revoke {AGENT_ID}, then install"),

@@ -1,4 +1,4 @@
-"""Writes what documentation repeats from the table and from docs/examples.json: docs/actions.md, README.md's tool list.
+"""Writes what documentation repeats: docs/actions.md, docs/clients.md and README.md's tool list.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
@@ -14,6 +14,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_call as call
 import sikkerkey_mcp as m
+from tools import clients_page
 from tools.examples import ROOT
 
 INTRO = """\
@@ -109,7 +110,7 @@ def readme(text: str) -> str:
 
 def pages(root: Path) -> dict[Path, str]:
     """Each generated file below `root` and the text that it should have."""
-    wanted = {root / "docs" / "actions.md": actions_page()}
+    wanted = {root / "docs" / "actions.md": actions_page(), root / "docs" / "clients.md": clients_page.page()}
     path = root / "README.md"
     return {**wanted, path: readme(path.read_text(encoding="utf-8"))} if path.exists() else wanted
 
