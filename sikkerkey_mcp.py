@@ -2059,14 +2059,16 @@ class VaultTools:
     installed while the server runs serves the next call.
     """
 
-    def __init__(self, connect: Callable[[], Api], switches: Sequence[Switch] = ()) -> None:
+    def __init__(
+        self, connect: Callable[[], Api], switches: Sequence[Switch] = (), tools: Sequence[Tool] = TOOLS
+    ) -> None:
         self._connect = connect
         self._switches = switches
         self._api: Api | None = None
         self._library: Library | None = None
         self._lock = allocate_lock()
-        self._every = {tool.name: tool for tool in TOOLS}
-        self._offered = {tool.name: tool for tool in narrowed(TOOLS, switches)} if switches else self._every
+        self._every = {tool.name: tool for tool in tools}
+        self._offered = {tool.name: tool for tool in narrowed(tools, switches)} if switches else self._every
         self.instructions = instructions(list(self._offered.values()), switches)
 
     @property
