@@ -168,7 +168,7 @@ def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[st
     cut = mcp.cutter([token])
     if reply.status not in (200, 201):
         said = cut(str(members.get("error", "nothing")))
-        message = f'the vault answered {reply.status}, saying "{clean(said)}"'
+        message = f"the vault answered {reply.status}, saying {mcp.to_json(clean(said))}"
         raise ServiceError(
             message, "a token serves once and not for long: make a new one on the dashboard", reply.status
         )

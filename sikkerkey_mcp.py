@@ -139,16 +139,34 @@ MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get)
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 
 
+# What cannot be seen or changes what is: controls, bidirectional marks, joiners, fillers, variation selectors, tags,
+# private use, lone surrogates. Listed, because the tables of unicodedata differ from one Python to the next.
+HIDDEN = (
+    "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U00013430-\U0001345f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U0010ffff"
+)
+# What texts need of these: lines, and what joins or paints the signs of emoji and of scripts that join their letters.
+_SIGN = rf"[^\x00-\x7f{HIDDEN}]"
+_JOINER = rf"(?:(?<={_SIGN})|(?<=\ufe0f))[\u200c\u200d](?={_SIGN})"
+_NEEDED = rf"[\t\n]|\r(?=\n)|{_JOINER}|(?:(?<={_SIGN})|(?<=[0-9#*]))[\ufe0e\ufe0f]"
+
+
 def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
-    """`text` for a person's eyes: control, bidirectional, invisible and unassigned characters become `<U+XXXX>`.
+    """`text` for a person's eyes, on one line: every hidden character becomes `<U+XXXX>`.
 
     What others chose (names, error texts) could otherwise move the cursor, reverse a line or hide words.
     """
-    import unicodedata
+    return re.sub(f"[{HIDDEN}]", _code_point, text[:limit]) + ("..." if len(text) > limit else "")
 
-    hidden = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-    shown = (f"<U+{ord(c):04X}>" if unicodedata.category(c) in hidden else c for c in text[:limit])
-    return "".join(shown) + ("..." if len(text) > limit else "")
+
+def readable(text: str) -> str:
+    """`text` of any length for a model and whoever watches it: as `clean`, but lines stay, and emoji stay whole."""
+    return re.sub(f"(?!{_NEEDED})[{HIDDEN}]", _code_point, text)
+
+
+def _code_point(found: re.Match[str]) -> str:
+    return f"<U+{ord(found[0]):04X}>"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -755,10 +773,14 @@ def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
     allowed = {*known, IGNORED_ARGUMENT, *(("action",) if takes_action(tool) else ())}
     for name in arguments:
         if name not in allowed:
-            # A name may be a misplaced value: only what looks like an identifier is repeated.
-            shown = name if re.fullmatch(r"[A-Za-z_]{1,40}", name) else "(not an identifier)"
             takes = f"it takes: {', '.join(known)}" if known else "it takes none"
-            raise ArgumentError(f"unknown argument {shown} for {action.name}; {takes}")
+            raise ArgumentError(f"unknown argument {_word_of(tool, name)} for {action.name}; {takes}")
+
+
+def _word_of(tool: Tool, name: str) -> str:
+    """`name` if it is a word of the table, however it is spelt: any other may be a misplaced value."""
+    words = {arg.name.lower() for action in tool.actions for arg in action.args} | {"action"}
+    return name if name.replace("_", "").lower() in words else "(name not shown)"
 
 
 def check_value(arg: Arg, value: Any) -> Any:
@@ -915,40 +937,76 @@ def _strings(value: Any) -> list[str]:
 
 
 def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
-    """A function that cuts `secrets` out of a text: as they are, and as JSON, URLs and base64 write them."""
-    forms = sorted({form for secret in secrets for form in _spellings(secret)}, key=len, reverse=True)
-    long = [form for form in forms if len(form) >= ANYWHERE_CHARACTERS]
-    short = [rf"(?<!\w){re.escape(form)}(?!\w)" for form in forms if len(form) < ANYWHERE_CHARACTERS]
-    words = re.compile("|".join(short)) if short else None
+    """A function that cuts `secrets`, long ones first, out of a text: as they are, and as a peer may spell them."""
+    signs = [(secret, _signs(secret)) for secret in secrets]
+    spelt: dict[str, list[str]] = {}
 
     def cut(text: str) -> str:
-        for form in long:
-            text = text.replace(form, CUT_OUT)
-        return words.sub(CUT_OUT, text) if words else text
+        for secret, some in signs:
+            if any(sign in text for sign in some):
+                if secret not in spelt:
+                    spelt[secret] = sorted(_spellings(secret), key=len, reverse=True)
+                for form in spelt[secret]:
+                    text = _without(text, form)
+        return text
 
     return cut
 
 
+def _without(text: str, form: str) -> str:
+    if len(form) >= ANYWHERE_CHARACTERS:
+        return text.replace(form, CUT_OUT)
+    return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", CUT_OUT, text)
+
+
+def _signs(secret: str) -> set[str]:
+    """Texts without which none of the spellings can be there: to spell a long value in every way takes a second."""
+    data = secret.encode("utf-8", "replace")[:12]
+    if len(data) < 12:
+        return {""}
+    word = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")  # what nobody escapes
+    return {word, data.hex(), data.hex().upper(), *(form[:10] for form in _base64_spellings(data))}
+
+
 def _spellings(secret: str) -> set[str]:
-    """`secret` as it is and as a peer may quote it: in JSON, in JSON inside JSON, in a URL, in HTML, in base64."""
-    from base64 import b64encode, urlsafe_b64encode
+    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64 and hex."""
     from html import escape
     from urllib.parse import quote, quote_plus
 
     data = secret.encode("utf-8", "replace")
-    once = _json_spellings(secret) | _json_spellings(escape(secret))
+    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data)}
     percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
-    forms = {secret, escape(secret), data.hex(), *percent, *once}
-    forms.update(re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent)
-    forms.update(form for inner in once for form in _json_spellings(inner))
-    return forms | {encode(data).decode("ascii").rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
+    forms |= percent | {re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent}
+    for text in (secret, escape(secret)):
+        once = _json_spellings(text)
+        forms.update({text}, once, *map(_json_spellings, once))
+    return forms
+
+
+# What encoders escape that need not be: what HTML could mistake for markup (Go), some more (Gson, .NET), slashes (PHP).
+_GO, _GSON, _NET = (str.maketrans({c: f"\\u{ord(c):04x}" for c in some}) for some in ("<>&", "<>&='", "<>&'+`"))
 
 
 def _json_spellings(text: str) -> set[str]:
-    """The inside of a JSON string as different encoders write it; some escape what HTML could mistake for markup."""
+    """The inside of a JSON string as different encoders write it."""
     forms = {to_json(text)[1:-1], json.dumps(text)[1:-1]}
-    markup = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
-    return forms | {form.translate(markup) for form in forms}
+    net = json.dumps(text)[1:-1].replace('\\"', "\\u0022").translate(_NET)
+    net = re.sub(r"\\u....", lambda code: "\\u" + code[0][2:].upper(), net)
+    others = {form.translate(escapes) for form in forms for escapes in (_GO, _GSON)}
+    return forms | others | {form.replace("/", "\\/") for form in forms} | {net}
+
+
+def _base64_spellings(data: bytes) -> set[str]:
+    """Base64 of `data`, and of its inside where it stands within something longer, at each of the three alignments."""
+    from base64 import b64encode, urlsafe_b64encode
+
+    forms = set()
+    for encode in (b64encode, urlsafe_b64encode):
+        forms.add(encode(data).decode("ascii").rstrip("="))
+        for before, start in enumerate((0, 2, 3)):
+            inside = encode(bytes(before) + data)[start : (before + len(data)) * 4 // 3]
+            forms.update({inside.decode("ascii")} if len(inside) >= ANYWHERE_CHARACTERS else ())
+    return forms
 
 
 def cut_out(value: Any, cut: Callable[[str], str], withheld: frozenset[str]) -> Any:
@@ -1003,7 +1061,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
     if action.answer == "file":
         return _file_result(action, given, reply)
     if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
-        return text_result(cut(reply.body.decode("utf-8", "replace")))
+        return text_result(readable(cut(reply.body.decode("utf-8-sig", "replace"))))
     try:
         value = parse_json(reply.body)
     except ValueError:
@@ -1013,7 +1071,16 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
     secretive = (action.scope or "").startswith(VALUE_SCOPES) and not action.mints
     if secretive or any(arg.plaintext for arg in action.args):
         value = cut_out(value, cut, VALUE_MEMBERS if secretive else frozenset())
-    return json_result(value)
+    return _readable_result(json_result(value))
+
+
+def _readable_result(result: JsonObject) -> JsonObject:
+    """`result` without hidden characters. Its JSON is searched first: few answers have any, and a walk takes long."""
+    text = result["content"][0]["text"]
+    plain = text.isascii() and "\x7f" not in text
+    if re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", text) or not (plain or readable(text) == text):
+        return json_result(cut_out(result["structuredContent"], readable, frozenset()))
+    return result
 
 
 def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
@@ -1797,6 +1864,8 @@ actions replace a whole set: list first, send all of it.
 give it to the user, use it for nothing else.
 - "may have been processed" in an error: look before repeating."""
 
+SCOPE = r"[a-z]{1,32}(?:\.[a-z]{1,32}){1,3}"
+
 NEXT_STEP = {
     400: "correct the arguments; the vault refused them as they are",
     401: "the vault does not know this agent or its key: it may have been revoked; ask the user to install a new one",
@@ -1816,7 +1885,7 @@ def service_error(action: Action, reply: Reply, cut: Callable[[str], str]) -> Se
     """The error for an answer that is not 2xx. `cut` removes plaintext that the vault may be repeating."""
     members = cut_out(error_members(reply), cut, frozenset())
     said = members.get("error")
-    quoted = f', saying "{clean(said)}"' if isinstance(said, str) and said else ""
+    quoted = f", saying {to_json(clean(said))}" if isinstance(said, str) and said else ""
     if 300 <= reply.status < 400:
         return ServiceError(
             f"the vault answered {reply.status}, a redirect, which is never followed", "check the API URL", reply.status
@@ -1862,9 +1931,8 @@ def _clock_hint(reply: Reply) -> str:
 
 def _scope_hint(action: Action, members: JsonObject) -> str:
     required = members.get("requiredScopes")
-    scopes = (
-        [clean(scope, 64) for scope in required if isinstance(scope, str)][:8] if isinstance(required, list) else []
-    )
+    named = [scope for scope in required if isinstance(scope, str)] if isinstance(required, list) else []
+    scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]  # anything else would be read as our advice
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
     return (
