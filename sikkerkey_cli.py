@@ -386,6 +386,7 @@ def _serve(options: argparse.Namespace) -> int:
 
 def run(arguments: list[str]) -> int:
     """Parses and runs one command; the exit status. Raises mcp.Error; argparse exits by itself on wrong usage."""
+    mcp.leave_no_core()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
     options = parser().parse_args(arguments)

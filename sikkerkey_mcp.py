@@ -1168,6 +1168,10 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
         found = os.lstat(path)
     except OSError as error:
         raise _unreadable(path, error, f"chmod 700 {_quoted(os.path.dirname(path))}") from None
+    _check_status(path, found, directory=directory, forbidden=forbidden)
+
+
+def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidden: int) -> None:
     _refuse_link_or_stranger(path, found)
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
         kind = "directory" if directory else "regular file"
@@ -1178,11 +1182,15 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
         raise ConfigError(f"{clean(path)} can be {who} by other users", f"chmod {mode} {_quoted(path)}")
 
 
+# A link or a FIFO that has been put in the file's place since it was looked at is neither followed nor waited for.
+_READ_ONLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+
+
 def _read_private(path: str) -> bytes:
     check_private(path, directory=False, forbidden=0o077)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
+        with open(path, "rb", opener=lambda name, _flags: os.open(name, _READ_ONLY)) as file:
+            _check_status(path, os.fstat(file.fileno()), directory=False, forbidden=0o077)
             data = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error, f"chmod 600 {_quoted(path)}") from None
@@ -1645,6 +1653,8 @@ def tls_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
     try:
+        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO, and read a device for ever
+            raise OSError
         if bundle:
             context.load_verify_locations(cafile=bundle)
         else:
@@ -2417,7 +2427,22 @@ def end_process(*_signal: Any) -> NoReturn:
     os._exit(0)
 
 
+def leave_no_core() -> None:
+    """A crash must not leave the key, and what was being stored, in a file.
+
+    On Linux a limit of 1 byte, unlike one of 0, also keeps the kernel from piping the memory to a crash reporter.
+    """
+    try:
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (0 if most == 0 else 1, most))
+    except (ImportError, OSError, ValueError):  # Windows, or a sandbox that forbids it: no reason not to serve
+        return
+
+
 def _watch_client(parent: int, stdout: int) -> None:
+    leave_no_core()  # here, since its import would delay the first answer
     # The end of input says the same, unless somebody else still holds the other end of the pipe.
     import select
 
