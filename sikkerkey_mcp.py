@@ -969,15 +969,16 @@ def _signs(secret: str) -> set[str]:
 
 
 def _spellings(secret: str) -> set[str]:
-    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64 and hex."""
+    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python."""
     from html import escape
     from urllib.parse import quote, quote_plus
 
     data = secret.encode("utf-8", "replace")
-    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data)}
+    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1]}
     percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
     forms |= percent | {re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent}
-    for text in (secret, escape(secret)):
+    numbered = escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as Go has it
+    for text in (secret, escape(secret), numbered):
         once = _json_spellings(text)
         forms.update({text}, once, *map(_json_spellings, once))
     return forms
@@ -991,7 +992,7 @@ def _json_spellings(text: str) -> set[str]:
     """The inside of a JSON string as different encoders write it."""
     forms = {to_json(text)[1:-1], json.dumps(text)[1:-1]}
     net = json.dumps(text)[1:-1].replace('\\"', "\\u0022").translate(_NET)
-    net = re.sub(r"\\u....", lambda code: "\\u" + code[0][2:].upper(), net)
+    net = re.sub(r"\\\\|\\u....", lambda code: code[0][:2] + code[0][2:].upper(), net)
     others = {form.translate(escapes) for form in forms for escapes in (_GO, _GSON)}
     return forms | others | {form.replace("/", "\\/") for form in forms} | {net}
 
