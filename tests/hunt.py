@@ -64,13 +64,13 @@ def spellings(text: str) -> list[str]:
 
 
 def found(data: bytes, secrets: Iterable[str]) -> list[str]:
-    """What of `secrets` stands in `data`, in UTF-8 or UTF-16, each with its surroundings."""
+    """What of `secrets` stands in `data`, each with its surroundings; in UTF-16 only as it is."""
     traces = []
     for secret in secrets:
-        for form in [*spellings(secret), *in_base64(secret)]:
-            for code in (form.encode("utf-8", "surrogatepass"), form.encode("utf-16-le", "surrogatepass")):
-                at = data.find(code)
-                traces += [f"{form!r} in {data[max(0, at - 120) : at + 120]!r}"] if at >= 0 else []
+        codes = [form.encode("utf-8", "surrogatepass") for form in (*spellings(secret), *in_base64(secret))]
+        for code in dict.fromkeys([*codes, secret.encode("utf-16-le", "surrogatepass")]):
+            at = data.find(code)
+            traces += [f"{code!r} in {data[max(0, at - 120) : at + 120]!r}"] if at >= 0 else []
     return traces
 
 
