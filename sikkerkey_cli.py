@@ -18,7 +18,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
@@ -349,9 +349,16 @@ def loaded() -> dict[str, str]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+class Parser(argparse.ArgumentParser):
+    """argparse, which repeats what it does not understand: a token that stands in the wrong place, for one."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)))
+
+
 def parser() -> argparse.ArgumentParser:
     """The grammar of the command line."""
-    root = argparse.ArgumentParser(
+    root = Parser(
         prog="sikkerkey-mcp", description="MCP server that manages a SikkerKey vault and cannot read its secrets."
     )
     root.add_argument("--version", action="store_true", help="print the version and exit")

@@ -1043,16 +1043,27 @@ def text_result(text: str) -> JsonObject:
 def error_result(error: Error) -> JsonObject:
     """A result with `isError`, without structuredContent: one SDK checks that against a schema and fails the call."""
     text = f"{error}\nhint: {error.hint}" if error.hint else str(error)
-    return {**text_result(text), "isError": True}
+    return {**text_result(readable(text)), "isError": True}
 
 
 def json_result(value: Any) -> JsonObject:
-    """A JSON answer as text and as an object; what is not an object is put into one, in both."""
+    """A JSON answer as text and as an object, both readable; what is not an object is put into one, in both."""
     if isinstance(value, list):
         value = {"items": value}
     elif not isinstance(value, dict):
         value = {"result": value}
-    return {**text_result(to_json(value)), "structuredContent": value}
+    text = to_json(value)
+    if _may_hide_something(text):
+        value = cut_out(value, readable, frozenset())
+        text = to_json(value)
+    return {**text_result(text), "structuredContent": value}
+
+
+def _may_hide_something(text: str) -> bool:
+    """Whether JSON holds, or escapes, a hidden character. Few answers do, and taking one apart to look takes long."""
+    if re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", text):
+        return True
+    return not (text.isascii() and "\x7f" not in text) and readable(text) != text
 
 
 def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:
@@ -1072,16 +1083,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
     secretive = (action.scope or "").startswith(VALUE_SCOPES) and not action.mints
     if secretive or any(arg.plaintext for arg in action.args):
         value = cut_out(value, cut, VALUE_MEMBERS if secretive else frozenset())
-    return _readable_result(json_result(value))
-
-
-def _readable_result(result: JsonObject) -> JsonObject:
-    """`result` without hidden characters. Its JSON is searched first: few answers have any, and a walk takes long."""
-    text = result["content"][0]["text"]
-    plain = text.isascii() and "\x7f" not in text
-    if re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", text) or not (plain or readable(text) == text):
-        return json_result(cut_out(result["structuredContent"], readable, frozenset()))
-    return result
+    return json_result(value)
 
 
 def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
@@ -2489,7 +2491,7 @@ def serve(registry: Registry) -> None:
 
 def advise(text: str) -> None:
     """One line on stderr, beside the answer on stdout, which stays parseable."""
-    print(text, file=sys.stderr)
+    print(readable(text), file=sys.stderr)
 
 
 def program() -> list[str]:
