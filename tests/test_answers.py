@@ -62,6 +62,7 @@ def answered(body: bytes, row: Row = LIST) -> Any:
         '{"":{"":""}," ":true,"items":[]}',
     ],
 )
+@pytest.mark.peer(9)
 def test_object_is_shown_as_the_vault_wrote_it(body: str) -> None:
     assert shown(answered(body.encode())) == body
 
@@ -89,6 +90,7 @@ def test_answer_that_is_no_object_is_put_into_one_in_both_forms(body: str, text:
     assert shown(answered(body.encode())) == text
 
 
+@pytest.mark.peer(7)
 def test_digits_and_characters_survive_the_whole_program(server: Server, recorder: Recorder) -> None:
     body = '{"n":[12345678901234567890,1.10,1e400,-0.0],"t":"<ø>&😀","z":{"b":1,"a":2}}'
     always(recorder, Told(200, body.encode()))
@@ -101,6 +103,7 @@ def test_digits_and_characters_survive_the_whole_program(server: Server, recorde
 
 @pytest.mark.parametrize("row", JSON_ROWS, ids=str)
 @pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.peer(9)
 def test_empty_answer_says_that_the_action_succeeded(row: Row, status: int) -> None:
     result = call(row, row.minimal, reply(status, b""))
     message = f"{row.action.name} succeeded; the vault sent no further data"
@@ -198,6 +201,7 @@ def test_attachment_has_the_mime_type_that_the_vault_named(content_type: str, mi
     assert attached(b"{}", content_type)["mimeType"] == mime
 
 
+@pytest.mark.peer(9)
 def test_attachment_survives_the_whole_program(server: Server, recorder: Recorder) -> None:
     data = bytes(range(256))
     always(recorder, Told(200, data, {"Content-Type": "application/x-thing"}))
@@ -508,6 +512,7 @@ def test_error_without_readable_words_is_its_status_alone(body: bytes) -> None:
     assert shown(result).startswith("the vault answered 400\nhint: ")
 
 
+@pytest.mark.peer(13)
 def test_words_of_the_vault_are_bounded_and_cannot_hide_anything() -> None:
     message, _hint = failed(400, {"error": "a\n\x1b[2Jb\u202ec\u200bd\ud800" + "x" * 5_000})
     assert message.startswith('the vault answered 400, saying "a<U+000A><U+001B>[2Jb<U+202E>c<U+200B>d<U+D800>xxx')

@@ -37,6 +37,7 @@ def put(arg: m.Arg, text: str) -> Any:
 
 
 @each_row
+@pytest.mark.peer(6)
 def test_unknown_argument_is_refused_with_the_list_of_those_that_exist(row: Row) -> None:
     names = [arg.name for arg in row.action.args]
     takes = f"it takes: {', '.join(names)}" if names else "it takes none"
@@ -75,6 +76,7 @@ def test_whoami_takes_no_action() -> None:
 
 
 @each_argument(where=lambda arg: arg.required)
+@pytest.mark.peer(6)
 def test_missing_required_argument_is_refused_by_name(row: Row, arg: m.Arg) -> None:
     given = {name: value for name, value in row.minimal.items() if name != arg.name}
     assert refusal(row, given) == f"{arg.name} is required for {row.action.name}"
@@ -94,6 +96,7 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
 
 
 @each_argument()
+@pytest.mark.peer(6)
 def test_wrong_type_is_refused(row: Row, arg: m.Arg) -> None:
     rule, wrong = WRONG[arg.kind]
     for value in wrong:
@@ -101,6 +104,7 @@ def test_wrong_type_is_refused(row: Row, arg: m.Arg) -> None:
 
 
 @each_argument("strings", "ids")
+@pytest.mark.peer(6)
 def test_item_that_is_no_string_is_refused(row: Row, arg: m.Arg) -> None:
     good = row.base_for(arg.name)
     for item in (None, 7, 1.5, True, [MARK], {MARK: MARK}):
@@ -146,6 +150,7 @@ def test_whole_number_with_a_fraction_of_zero_is_that_integer(row: Row, arg: m.A
 
 
 @each_argument("integer")
+@pytest.mark.peer(7)
 def test_number_that_is_not_whole_or_not_plain_is_refused(row: Row, arg: m.Arg) -> None:
     for written in ("5.7", "5.000000000000000000000001", "1e19", "1E2", "1e400", "-1e-400", "0.1", "1.10"):
         message = refusal(row, {**row.base_for(arg.name), arg.name: decoded(written)})
@@ -153,6 +158,7 @@ def test_number_that_is_not_whole_or_not_plain_is_refused(row: Row, arg: m.Arg) 
 
 
 @each_argument("integer", where=lambda arg: arg.most is None)
+@pytest.mark.peer(7)
 def test_integer_beyond_a_floats_precision_keeps_every_digit(row: Row, arg: m.Arg) -> None:
     for whole in (2**53 - 1, 2**53, 2**53 + 1, 2**53 + 2, 2**63 - 1):
         for written in (f"{whole}", f"{whole}.0", f"{whole}.00"):
@@ -227,6 +233,7 @@ NO_IDS = [
 
 
 @each_argument("id", "ids")
+@pytest.mark.peer(8)
 def test_id_that_could_lead_elsewhere_is_refused(row: Row, arg: m.Arg) -> None:
     base = row.base_for(arg.name)
     for wrong in NO_IDS:
@@ -290,12 +297,14 @@ def free(arg: m.Arg) -> bool:
 
 
 @each_argument("string", where=free)
+@pytest.mark.peer(10)
 def test_empty_string_is_sent(row: Row, arg: m.Arg) -> None:
     base = row.minimal if arg.name == "value" else row.base_for(arg.name)
     assert sent_body(row, {**base, arg.name: ""})[arg.name] == ""
 
 
 @each_argument("strings", "ids", where=lambda arg: not arg.least)
+@pytest.mark.peer(10)
 def test_empty_list_is_sent(row: Row, arg: m.Arg) -> None:
     assert sent_body(row, {**row.base_for(arg.name), arg.name: []})[arg.name] == []
 
@@ -354,6 +363,7 @@ def test_preview_sends_the_preview_and_nothing_else(row: Row) -> None:
 
 
 @each_previewed
+@pytest.mark.peer(6)
 def test_preview_of_a_wrong_type_does_not_do_the_deed(row: Row) -> None:
     values: list[Any] = ["true", "false", "", 1, 0, 1.0, None, [], [True], {}, MARK]
     for wrong in values:

@@ -337,6 +337,7 @@ def commands_in(block: Any) -> Iterator[tuple[list[str], dict[str, str]]]:
 
 @pytest.mark.parametrize("place", PLACES, ids=ascii)
 @pytest.mark.parametrize("client", cli.CLIENTS)
+@pytest.mark.peer(15)
 def test_config_is_read_back_equal(
     client: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
