@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ LINK = re.compile(r"\[(test_\w+)\]\(([^)]+)\)")
 WEAKNESSES = range(1, 17)
 
 
+@functools.cache
 def functions_of(path: Path) -> dict[str, set[int]]:
     """The tests of a file, with the weaknesses that they are marked with."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
