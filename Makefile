@@ -111,10 +111,26 @@ types: .venv/.ready ## mypy --strict
 unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, warnings as errors
 	@$(RUN) -m pytest --quiet
 
+.PHONY: bench
+bench: $(ARCHIVE) ## measure everything beside its limits and peers; writes bench/RESULTS.md (6 minutes)
+	@$(RUN) -m bench
+
+SECONDS ?= 60
+FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
+
+.PHONY: fuzz
+fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity; TARGET=, CASE= repeat one
+	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
+
 .PHONY: golden
 golden: $(ARCHIVE) ## rewrite the golden files; the diff is the review
 	@$(RUN) tools/golden.py
 	@$(RUN) tools/release.py members
+
+.PHONY: record
+record: venv $(ARCHIVE) ## record every action's example call and answer anew into docs/examples.json
+	@RECORD_EXAMPLES=1 $(RUN) -m pytest --quiet tests/test_every_action.py
+	@$(MAKE) --no-print-directory docs
 
 .PHONY: docs
 docs: .venv/.ready ## rewrite the generated parts of the documentation

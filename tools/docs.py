@@ -1,10 +1,11 @@
-"""Writes what documentation repeats from the table: docs/actions.md and the tool list in README.md.
+"""Writes what documentation repeats from the table and from docs/examples.json: docs/actions.md, README.md's tool list.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -31,6 +32,8 @@ alone has a single action and takes no `action`. No action returns the value of 
   credential, which the answer shows once and which is to be handed on.
 - *inferred*: no public source shows this route. It follows the conventions of the others; not every vault offers it.
 - An *id* is 1 to 128 letters, digits, `-` or `_`, as an earlier answer gave it.
+- The examples were recorded from a run of every action against the local vault (`make record`); ids and times are
+  replaced, of lists two items are shown, and long texts are cut. The hosted service may answer more.
 """
 
 EFFECTS: dict[m.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
@@ -62,7 +65,18 @@ def _section(tool: m.Tool) -> str:
     arguments = {arg.name: arg for action in tool.actions for arg in action.args}
     if arguments:
         parts.append(_table(ARGUMENT_HEAD, [_argument_cells(arg) for arg in arguments.values()]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _examples(tool)]) + "\n"
+
+
+def _examples(tool: m.Tool) -> str:
+    recorded = json.loads((ROOT / "docs" / "examples.json").read_bytes())
+    lines = ["<details><summary>Example calls and answers</summary>", "", "```text"]
+    for action in tool.actions:
+        call = recorded[f"{tool.name}.{action.name}"]
+        answer = call["answer"]
+        lines += [f"-> {json.dumps(call['arguments'], ensure_ascii=False)}"]
+        lines += [f"<- {answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)}", ""]
+    return "\n".join([*lines[:-1], "```", "", "</details>"])
 
 
 def _action_cells(action: m.Action) -> list[str]:
