@@ -24,8 +24,8 @@ import sikkerkey_mcp as mcp
 from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Seen, Server, Told
 from tests.rows import ROWS, Row
 
-MARK = 'mark <7f3a> "søg" \\ 9c/+=&'  # with what JSON, URLs and HTML write otherwise
-ALONE = "7f3a"  # of MARK, as every spelling but base64 and hex has it
+ALONE = f"w7q{os.getpid()}zk"  # of MARK, as every spelling but base64 and hex has it; no other test run's
+MARK = f'mark <{ALONE}> "søg" \\ 9c/+=&'  # with what JSON, URLs and HTML write otherwise
 on_linux = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to look at")
 
 

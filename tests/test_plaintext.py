@@ -53,7 +53,7 @@ def test_every_argument_that_is_plaintext_is_written() -> None:
     assert {f"{tool}.{arguments['action']}" for tool, arguments in WRITES.values()} == plaintext_rows()
 
 
-@pytest.mark.parametrize("form", spellings(MARK))
+@pytest.mark.parametrize("form", spellings(MARK), ids=map(str, range(len(spellings(MARK)))))
 def test_the_hunt_finds_a_planted_value(form: str) -> None:
     assert found(f"a line of {form} in a log".encode(), [MARK])
     assert found(b"\0" + f"memory with {MARK}".encode("utf-16-le"), [MARK])
@@ -66,13 +66,16 @@ def test_the_hunt_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: 
     code = {
         "print": "print(given)",
         "a file": "open(os.environ['TMPDIR'] + '/x', 'w').write(str(given['value']))",
-        "an argument": "subprocess.Popen(['sleep', '0.5', given['value']])",
-        "the environment": "subprocess.Popen(['sleep', '0.5'], env={'V': given['value']})",
+        "an argument": "start([*wait, given['value']])",
+        "the environment": "start(wait, env={'V': given['value']})",
         "the answer": "raise m.ArgumentError(given['value'].encode().hex())",
         "nothing": "pass",
     }[leak]
     patch = f"def leak(tool, action, arguments):\n given = check(tool, action, arguments)\n {code}\n return given"
-    program = f"import os, subprocess, sikkerkey_mcp as m\ncheck = m.check\n{patch}\nm.check = leak\nm.main([])"
+    imports = "import functools, os, subprocess as s, sys, sikkerkey_mcp as m"
+    start = "start = functools.partial(s.Popen, stdin=s.PIPE, stdout=s.DEVNULL, stderr=s.DEVNULL)"
+    wait = "wait = [sys.executable, '-c', 'import sys; sys.stdin.read()']"  # until the server has ended
+    program = f"{imports}\n{start}\n{wait}\ncheck = m.check\n{patch}\nm.check = leak\nm.main([])"
     recorder.answer = trail.watching(lambda _seen: Told())
     with talkative([sys.executable, "-c", program], source_env()) as server:
         tell(server, "manage_secrets", {**WRITES["update_value"][1]})
