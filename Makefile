@@ -82,7 +82,7 @@ vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vaul
 
 .PHONY: mcpb
 mcpb: $(ARCHIVE) ## build dist/sikkerkey-mcp.mcpb and server.json, and have them validated (needs npm)
-	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE))
+	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE)) $(if $(REGISTRY_NAME),--name $(REGISTRY_NAME))
 
 .PHONY: verify
 verify: .venv/.ready ## build everything twice under different circumstances and compare
@@ -91,6 +91,10 @@ verify: .venv/.ready ## build everything twice under different circumstances and
 .PHONY: test-platforms
 test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
 	@$(RUN) tools/platforms.py
+
+.PHONY: conformance
+conformance: .venv/.ready ## run the official protocol suite against the protocol layer (needs a package index, npm)
+	@$(RUN) tools/conformance.py
 
 .PHONY: demo
 demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
@@ -148,12 +152,17 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9
 .PHONY: lock
 lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFLAGS=--upgrade for newer versions
 	@test -x build/lock/bin/uv || { $(RUN) -m venv build/lock && build/lock/bin/python -m pip install -qq uv; }
-	@cd requirements && for name in dev runtime vault mcp1; do \
+	@cd requirements && for name in dev runtime vault mcp1 conformance; do \
 		case $$name in runtime|vault) constraint='--constraint dev.txt --no-annotate';; *) constraint=;; esac; \
 		../$(COMPILE) $(LOCKFLAGS) $$constraint --output-file $$name.txt $$name.in || exit; done
 	@cat requirements/runtime.in requirements/vault.in > build/lock/archives.in
 	@$(filter-out --universal,$(COMPILE)) $(LOCKFLAGS) --python-platform linux --output-file build/lock/archives.txt build/lock/archives.in
 	@$(RUN) build_zipapp.py --relock build/lock/archives.txt
+
+.PHONY: advisories
+advisories: .venv/.ready $(ARCHIVE) $(VAULT_ARCHIVE) ## ask the OSV database about every pinned version, and check them
+	@$(RUN) tools/advisories.py --refresh
+	@$(RUN) tools/docs.py
 
 .PHONY: clean
 clean: ## remove everything that was built or set up

@@ -17,12 +17,8 @@ def _listing_ms(count: int) -> float:
     row = next(tool for tool in m.TOOLS if tool.name == "manage_secrets")
     tools = tuple(row._replace(name=f"tool_{number}") for number in range(count))
     begin_s = time.perf_counter()
-    m.to_json(m.VaultTools(_no_api, tools).listing())
+    m.to_json([m.tool_listing(tool) for tool in tools])
     return (time.perf_counter() - begin_s) * 1e3
-
-
-def _no_api() -> m.Api:
-    raise m.ConfigError("there is no vault in this measurement")
 
 
 def tools() -> list[dict[str, Any]]:

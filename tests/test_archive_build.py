@@ -90,7 +90,8 @@ def test_client_holds_nothing_of_the_vault() -> None:
     names = everything(ARCHIVE)["modules.zip/"]
     assert not [name for name in names if name.startswith(("vault", "starlette", "uvicorn"))]
     assert {name.partition("/")[0] for name in names} == {
-        *("certifi", "cryptography-48.0.1", "cryptography-50.0.2", "sikkerkey_cli.py", "sikkerkey_mcp.py")
+        *("certifi", "cryptography-48.0.1", "cryptography-50.0.2"),
+        *("sikkerkey_cli.py", "sikkerkey_mcp.py", "sikkerkey_resources.py"),
     }
 
 
@@ -191,6 +192,9 @@ def test_registry_entry_keeps_the_registry_rules() -> None:
     assert package["identifier"] == "https://example.com/v1/sikkerkey-mcp.mcpb"
     assert package["fileSha256"] == hashlib.sha256(b"bundle").hexdigest()
     assert "packages" not in json.loads(mcpb.server_json(b"bundle", ""))
+    assert json.loads(mcpb.server_json(b"bundle", "", "io.github.someone/mcp"))["name"] == "io.github.someone/mcp"
+    with pytest.raises(BuildError, match="reversed domain"):
+        mcpb.server_json(b"bundle", "", "no domain")
     for wrong in ("http://example.com", "https://example.com/a b"):
         with pytest.raises(BuildError, match="https URL"):
             mcpb.server_json(b"bundle", wrong)

@@ -53,7 +53,8 @@ def test_writing_mends_what_is_missing_changed_and_left_over(directory: Path) ->
     assert {path.name: path.read_text(encoding="utf-8") for path in directory.iterdir()} == FILES
 
 
-README = f"# Name\n\n{docs.BEGIN}\nold\n{docs.END}\n\nThe rest.\n"
+BEGIN, END = (mark.format("tools") for mark in docs.MARKS)
+README = f"# Name\n\n{BEGIN}old\n{END}\n\nThe rest.\n"
 
 
 def test_generated_pages_are_written_once_and_then_in_step(tmp_path: Path) -> None:
@@ -73,7 +74,7 @@ def test_page_that_is_out_of_step_is_named(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_readme_without_markers_is_left_alone() -> None:
-    assert docs.readme("# Name\n") == "# Name\n"
+    assert docs.between("tools", "# Name\n", "new") == "# Name\n"
 
 
 def test_page_of_actions_names_every_tool_action_and_argument() -> None:

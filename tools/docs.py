@@ -1,4 +1,5 @@
-"""Writes what documentation repeats from the table and from docs/examples.json: docs/actions.md, README.md's tool list.
+"""Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, the README's list of tools,
+and a part of docs/platforms.md from the list of advisories.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
@@ -13,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_mcp as m
+from tools import advisories
 from tools.examples import ROOT
 
 INTRO = """\
@@ -51,7 +53,7 @@ UNITS: dict[m.Kind, str] = {"string": " characters", "strings": " items", "ids":
 ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
 
-BEGIN, END = "<!-- tools:begin -->", "<!-- tools:end -->"
+MARKS = "<!-- {0}:begin -->\n", "<!-- {0}:end -->"
 
 
 def actions_page() -> str:
@@ -82,7 +84,7 @@ def _examples(tool: m.Tool) -> str:
 def _action_cells(action: m.Action) -> list[str]:
     return [
         f"`{action.name}`",
-        action.text + (" *inferred*" if action.inferred else ""),
+        (action.long or action.text) + (" *inferred*" if action.inferred else ""),
         _names(action, required=True),
         _names(action, required=False),
         f"`{action.scope}`" if action.scope else "none",
@@ -96,7 +98,7 @@ def _names(action: m.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: m.Arg) -> list[str]:
-    return [f"`{arg.name}`", TYPES[arg.kind], "; ".join(_limits(arg)), arg.text]
+    return [f"`{arg.name}`", TYPES[arg.kind], "; ".join(_limits(arg)), arg.long or arg.text]
 
 
 def _limits(arg: m.Arg) -> list[str]:
@@ -124,17 +126,23 @@ def tool_list() -> str:
     return _table(("Tool", "Actions", "What it is for"), rows)
 
 
-def readme(text: str) -> str:
-    """The README's `text` with a fresh tool list between its markers, if it has them."""
-    between = re.compile(f"(?<={BEGIN}\n).*?(?={END})", re.DOTALL)
-    return between.sub(lambda _old: tool_list() + "\n", text)
+def between(name: str, text: str, generated: str) -> str:
+    """`text` with `generated` between the markers of that name, if it has them."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    return re.sub(f"(?<={begin}).*?(?={end})", lambda _old: generated + "\n", text, flags=re.DOTALL)
 
 
 def pages(root: Path) -> dict[Path, str]:
     """Each generated file below `root` and the text that it should have."""
+    parts = {
+        root / "README.md": ("tools", tool_list()),
+        root / "docs" / "platforms.md": ("advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
+    }
     wanted = {root / "docs" / "actions.md": actions_page()}
-    path = root / "README.md"
-    return {**wanted, path: readme(path.read_text(encoding="utf-8"))} if path.exists() else wanted
+    for path, (name, generated) in parts.items():
+        if path.exists():
+            wanted[path] = between(name, path.read_text(encoding="utf-8"), generated)
+    return wanted
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
