@@ -339,7 +339,7 @@ def loaded() -> dict[str, str]:
         from cryptography import __version__ as cryptography  # in the archive this also loads the native library
     except ImportError as error:
         cryptography = f"unusable: {error}"
-    runtime = sys.modules.get("sikkerkey_runtime")
+    runtime = sys.modules.get("sikkerkey_native")
     ways: dict[str, str] = runtime.report() if runtime else {"module": os.path.abspath(mcp.__file__)}
     return {**ways, "cryptography": cryptography, "python": python}
 

@@ -31,37 +31,49 @@ Resources and prompts are in sikkerkey_resources, which is loaded when a client 
 
 from __future__ import annotations
 
+# What clients start shall be quick: before the first answer nothing is imported that Python itself has not loaded by
+# then, but for `collections`. json, threading and signal stand on these small modules; re and typing would each take
+# longer than everything between here and that answer.
+import _signal  # type: ignore[import-not-found]  # typeshed lacks it
 import io
-import json
 import os
-import re
 import stat
 import sys
 import time
-from _thread import allocate_lock, start_new_thread  # threading, whose import takes a tenth of the start, uses these
-from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
-from typing import (
-    TYPE_CHECKING,
-    Any,
-    Callable,
-    Literal,
-    NamedTuple,
-    NoReturn,
-    Optional,
-    Protocol,
-    Union,
-)
+from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
+from _thread import allocate_lock, start_new_thread
+from collections import deque, namedtuple
 
+TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
     import http.client
     import socket
     import ssl
-    import urllib.request
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+
+    from typing_extensions import TypeAlias
+else:
+
+    class _Fields(type):
+        def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
+            if not bases:
+                return super().__new__(cls, name, bases, members)
+            fields = members["__annotations__"]
+            defaults = [members[field] for field in fields if field in members]
+            made = namedtuple(name, fields, defaults=defaults, module=__name__)
+            made.__doc__ = members.get("__doc__")  # -OO leaves none
+            return made
+
+    class NamedTuple(metaclass=_Fields):
+        """typing.NamedTuple without typing."""
+
+    Protocol = object
+
 
 VERSION = "0.1.0"
 
-JsonObject = dict[str, Any]  # a decoded JSON object: its members are whatever the peer sent
+JsonObject: TypeAlias = "dict[str, Any]"  # a decoded JSON object: its members are whatever the peer sent
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -164,15 +176,21 @@ def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
 
     What others chose (names, error texts) could otherwise move the cursor, reverse a line or hide words.
     """
+    if len(text) <= limit and text.isascii() and text.isprintable():
+        return text
+    import re
+
     return re.sub(f"[{HIDDEN}]", _code_point, text[:limit]) + ("..." if len(text) > limit else "")
 
 
 def readable(text: str) -> str:
     """`text` of any length for a model and whoever watches it: as `clean`, but lines stay, and emoji stay whole."""
+    import re
+
     return re.sub(f"(?!{_NEEDED})[{HIDDEN}]", _code_point, text)
 
 
-def _code_point(found: re.Match[str]) -> str:
+def _code_point(found: Any) -> str:
     return f"<U+{ord(found[0]):04X}>"
 
 
@@ -199,12 +217,31 @@ def _parse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
+class _Rules:
+    """What json.JSONDecoder hands to its scanner, which is all that is needed of it."""
+
+    strict = True
+    object_hook = object_pairs_hook = None
+    parse_int = int
+    parse_float = staticmethod(_parse_float)
+    parse_constant = staticmethod(_parse_constant)
+
+
+_scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_Rules)  # type: ignore[arg-type]  # any such object will do
+
+
 def parse_json(data: bytes) -> Any:
     """The value of UTF-8 JSON bytes, or ValueError: for bad UTF-8, NaN, Infinity and bottomless nesting as well."""
+    text = data.decode("utf-8").strip(" \t\n\r")
     try:
-        return json.loads(data.decode("utf-8"), parse_float=_parse_float, parse_constant=_parse_constant)
+        value, end = _scan(text, 0)
     except RecursionError:
         raise ValueError("nested too deeply") from None
+    except (StopIteration, SystemError):  # the latter where json.decoder, whose error it wants to raise, is not loaded
+        raise ValueError("not JSON") from None
+    if end != len(text):
+        raise ValueError("something follows the value")
+    return value
 
 
 def to_json(value: Any) -> str:
@@ -217,9 +254,20 @@ def to_json(value: Any) -> str:
     return text
 
 
+def _unknown(value: Any) -> None:
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+# As json.dumps makes it: no cycles looked for, no indentation, separators, keys not sorted, none skipped, NaN taken.
+_encoders = {
+    escaped: make_encoder(None, _unknown, encode_string, None, ":", ",", False, False, True)
+    for escaped, encode_string in ((True, encode_basestring_ascii), (False, encode_basestring))
+}
+
+
 def _encode(value: Any, *, ensure_ascii: bool) -> str:
     try:
-        return json.dumps(value, ensure_ascii=ensure_ascii, separators=(",", ":"))
+        return "".join(_encoders[ensure_ascii](value, 0))
     except TypeError:  # an ExactNumber somewhere inside: the C encoder cannot write it, so take the value apart
         pass
     if isinstance(value, ExactNumber):
@@ -241,9 +289,9 @@ def _encode(value: Any, *, ensure_ascii: bool) -> str:
 # Paths stand below /v1/ai; {holes} are filled from the arguments of that name, all other arguments travel in the body.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Kind = Literal["string", "id", "integer", "boolean", "strings", "ids", "object"]
-Effect = Literal["read", "write", "destructive"]
-AnswerKind = Literal["json", "csv", "file"]
+Kind: TypeAlias = 'Literal["string", "id", "integer", "boolean", "strings", "ids", "object"]'
+Effect: TypeAlias = 'Literal["read", "write", "destructive"]'
+AnswerKind: TypeAlias = 'Literal["json", "csv", "file"]'
 
 API_ROOT = "/v1/ai"
 
@@ -264,7 +312,7 @@ class Arg(NamedTuple):
     long: str = ""  # for people, where `text` leaves out what a model need not be told
 
 
-Given = dict[str, Any]  # checked arguments, by name
+Given: TypeAlias = "dict[str, Any]"  # checked arguments, by name
 
 
 class Action(NamedTuple):
@@ -636,8 +684,7 @@ TOOLS: tuple[Tool, ...] = (
 
 # No dot, slash, percent sign, space or control character: `..` would otherwise walk to another route. The schemas do
 # not repeat it for each of 60 ids: a model copies ids from answers, and the refusal states the rule.
-_ID = r"[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
-_HOLE = r"\{(\w+)\}"
+ID_MAX_CHARACTERS = 128
 
 NAME_MAX = 80  # a longer one is no misspelling
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
@@ -661,12 +708,14 @@ BOUND_KEYWORDS = {
 
 def is_id(value: Any) -> bool:
     """True for a string that may stand in a path or name a directory."""
-    return isinstance(value, str) and re.fullmatch(_ID, value) is not None
+    if not isinstance(value, str) or len(value) > ID_MAX_CHARACTERS:
+        return False
+    return value.isascii() and value[:1].isalnum() and value.replace("-", "").replace("_", "").isalnum()
 
 
 def holes(path: str) -> list[str]:
     """The names of the arguments that a path template holds."""
-    return re.findall(_HOLE, path)
+    return [part.partition("}")[0] for part in path.split("{")[1:]]
 
 
 def arg_schema(arg: Arg) -> JsonObject:
@@ -887,6 +936,8 @@ def check_value(arg: Arg, value: Any) -> Any:
 
 
 def _check_string(arg: Arg, value: Any, where: str) -> str:
+    import re
+
     if not isinstance(value, str):
         raise ArgumentError(f"{where} must be a string")
     if arg.choices and value not in arg.choices:
@@ -921,6 +972,8 @@ def _check_integer(arg: Arg, value: Any) -> int:
 
 
 def _whole(value: Any) -> int | None:
+    import re
+
     if isinstance(value, ExactNumber):  # 5.00, or more digits than a float holds
         head = re.fullmatch(r"(-?\d{1,20})\.0+", value.text)
         return int(head[1]) if head else None
@@ -963,7 +1016,7 @@ class Request(NamedTuple):
 
 def build_request(action: Action, given: Given) -> Request:
     """The request for checked arguments. No body at all where the row has no argument for one."""
-    path = re.sub(_HOLE, lambda hole: str(given[hole[1]]), action.path)
+    path = action.path.format_map(given)
     body = action.body(given) if action.body else _rest_of(action, given)
     return Request(action.method, path, None if body is None else to_json(body).encode("utf-8"))
 
@@ -1037,6 +1090,8 @@ def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
 
 
 def _without(text: str, form: str) -> str:
+    import re
+
     if len(form) >= ANYWHERE_CHARACTERS:
         return text.replace(form, CUT_OUT)
     return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", CUT_OUT, text)
@@ -1044,6 +1099,8 @@ def _without(text: str, form: str) -> str:
 
 def _signs(secret: str) -> set[str]:
     """Texts without which none of the spellings can be there: to spell a long value in every way takes a second."""
+    import re
+
     data = secret.encode("utf-8", "replace")[:12]
     if len(data) < 12:
         return {""}
@@ -1053,6 +1110,7 @@ def _signs(secret: str) -> set[str]:
 
 def _spellings(secret: str) -> set[str]:
     """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python."""
+    import re
     from html import escape
     from urllib.parse import quote, quote_plus
 
@@ -1073,8 +1131,10 @@ _GO, _GSON, _NET = (str.maketrans({c: f"\\u{ord(c):04x}" for c in some}) for som
 
 def _json_spellings(text: str) -> set[str]:
     """The inside of a JSON string as different encoders write it."""
-    forms = {to_json(text)[1:-1], json.dumps(text)[1:-1]}
-    net = json.dumps(text)[1:-1].replace('\\"', "\\u0022").translate(_NET)
+    import re
+
+    forms = {to_json(text)[1:-1], encode_basestring_ascii(text)[1:-1]}
+    net = encode_basestring_ascii(text)[1:-1].replace('\\"', "\\u0022").translate(_NET)
     net = re.sub(r"\\\\|\\u....", lambda code: code[0][:2] + code[0][2:].upper(), net)
     others = {form.translate(escapes) for form in forms for escapes in (_GO, _GSON)}
     return forms | others | {form.replace("/", "\\/") for form in forms} | {net}
@@ -1143,6 +1203,8 @@ def json_result(value: Any) -> JsonObject:
 
 def _may_hide_something(text: str) -> bool:
     """Whether JSON holds, or escapes, a hidden character. Few answers do, and taking one apart to look takes long."""
+    import re
+
     if re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", text):
         return True
     return not (text.isascii() and "\x7f" not in text) and readable(text) != text
@@ -1169,6 +1231,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
 
 
 def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
+    import re
     from base64 import b64encode
 
     mime = (reply.headers.get("Content-Type") or "").split(";")[0].strip().lower()
@@ -1371,8 +1434,8 @@ def _key_path(slot: str, stored: Any) -> str:
 # signing: pure stages. Nothing here knows the clock, randomness, files or the network; what is signed is never logged.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Headers = dict[str, str]
-Sign = Callable[[bytes], bytes]
+Headers: TypeAlias = "dict[str, str]"
+Sign: TypeAlias = "Callable[[bytes], bytes]"
 
 
 def string_to_sign(request: Request, timestamp: int, nonce: str) -> bytes:
@@ -1400,10 +1463,10 @@ def signed_headers(agent_id: str, sign: Sign, request: Request, timestamp: int, 
 def load_signer(key_pem: bytes) -> Sign:
     """The signing function of an Ed25519 key in PKCS8 PEM. Raises ConfigError."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-    from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    seed = usual_seed(key_pem)
     try:
-        key = load_pem_private_key(key_pem, password=None)
+        key = Ed25519PrivateKey.from_private_bytes(seed) if seed else _load_any_key(key_pem)
     except Exception:  # the library's reasons are many; any of them may quote the key
         key = None
     if not isinstance(key, Ed25519PrivateKey):
@@ -1413,8 +1476,36 @@ def load_signer(key_pem: bytes) -> Sign:
     return key.sign
 
 
+# RFC 8410, section 7: what stands before the 32 bytes of every Ed25519 key that has no attributes.
+USUAL_KEY_HEAD = bytes.fromhex("302e020100300506032b657004220420")
+
+
+def usual_seed(key_pem: bytes) -> bytes | None:
+    """The 32 bytes of a key in its usual form. None for whatever else there may be, which only the library can tell.
+
+    The library's own loader brings the formats of ssh along: 2 MB, and half of the time until the first call.
+    """
+    from binascii import Error as NotBase64
+    from binascii import a2b_base64
+
+    before, _, rest = key_pem.partition(b"-----BEGIN PRIVATE KEY-----")
+    body, _, after = rest.partition(b"-----END PRIVATE KEY-----")
+    try:
+        der = a2b_base64(body)
+    except NotBase64:
+        return None
+    usual = der.startswith(USUAL_KEY_HEAD) and len(der) == len(USUAL_KEY_HEAD) + 32 and not (before + after).strip()
+    return der[len(USUAL_KEY_HEAD) :] if usual else None
+
+
+def _load_any_key(key_pem: bytes) -> object:
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    return load_pem_private_key(key_pem, password=None)
+
+
 # ---------------------------------------------------------------------------------------------------------------------
-# http: one signed exchange with the vault, repeated where that is safe. urllib chooses the proxy and http.client speaks
+# http: one signed exchange with the vault, repeated where that is safe. urllib names the proxy and http.client speaks
 # HTTP; what is ours is that connections stay open, that a whole exchange has one deadline, that nothing is followed and
 # nothing is unbounded. Nothing here knows tools, actions or MCP.
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1423,24 +1514,34 @@ DEFAULT_API_URL = "https://api.sikkerkey.com"
 USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user part or a query could hide the host.
-_BASE_URL = r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/?"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+DIGITS = "0123456789"
 
 
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
-    match = re.fullmatch(_BASE_URL, url)
-    if not match or (match[3] and not 1 <= int(match[3]) <= 65_535):
+    scheme, _, rest = url.removesuffix("/").partition("://")
+    named = rest.rstrip(DIGITS)
+    host, port = (named[:-1], rest[len(named) :]) if named.endswith(":") else (rest, "443")
+    if scheme not in ("http", "https") or not _is_host(host) or not (len(port) <= 5 and 1 <= int(port or 0) <= 65_535):
         raise ConfigError(
             "the API URL must be https://HOST or https://HOST:PORT, without user, path or query",
             "check SIKKERKEY_API_URL or apiUrl in identity.json",
         )
-    if match[1] == "http" and match[2].lower() not in LOOPBACK_HOSTS:
+    if scheme == "http" and host.lower() not in LOOPBACK_HOSTS:
         raise ConfigError(
             "the API URL is http:// to another machine, which would carry secrets in the clear",
             f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only",
         )
-    return url.rstrip("/")
+    return url.removesuffix("/")
+
+
+def _is_host(text: str) -> bool:
+    """A name, an IPv4 address, or an IPv6 address in brackets."""
+    if text.startswith("[") and text.endswith("]"):
+        return text != "[]" and not text[1:-1].strip(DIGITS + "abcdefABCDEF:.")
+    between = text.replace("-", "").replace(".", "")
+    return text.isascii() and between.isalnum() and text[0].isalnum() and text[-1].isalnum()
 
 
 class Cancellation:
@@ -1576,35 +1677,52 @@ class Failure:
         self.reason, self.sent, self.passing = reason, sent, passing
 
 
-class Link:
-    """One open connection: `key` is what it leads to, `idle_since_s` when it was last used."""
+class Route(NamedTuple):
+    """Where to connect to, as HOST or HOST:PORT; behind a proxy `tunnel` is the vault, `headers` are for the proxy."""
 
-    def __init__(self, key: tuple[str, str, str], http: http.client.HTTPConnection, wire: TimedSocket) -> None:
-        self.key, self.http, self.wire = key, http, wire
+    host: str
+    tls: ssl.SSLContext | None = None
+    tunnel: str = ""
+    headers: Headers | None = None
+
+
+class Link:
+    """One open connection; `idle_since_s` is when it was last used."""
+
+    def __init__(self, http: http.client.HTTPConnection, wire: TimedSocket) -> None:
+        self.http, self.wire = http, wire
         self.idle_since_s = time.monotonic()
 
 
 class Connections:
-    """Kept-alive connections. One exchange uses one connection; at most IDLE_CONNECTIONS wait for the next."""
+    """Kept-alive connections to one vault. One exchange uses one; at most IDLE_CONNECTIONS wait for the next."""
 
-    def __init__(self) -> None:
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
         self._lock = allocate_lock()
         self._idle: list[Link] = []
-        self._tls: ssl.SSLContext | None = None
+        self._route: Route | None = None
 
-    def exchange(self, request: urllib.request.Request, cancellation: Cancellation) -> Reply | Failure:
+    def route(self) -> Route:
+        """The way to the vault, found once. Raises ConfigError."""
+        with self._lock:
+            if self._route is None:
+                self._route = route_to(self._base_url)
+            return self._route
+
+    def exchange(self, request: Request, headers: Headers, cancellation: Cancellation) -> Reply | Failure:
         """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
         import http.client
 
         try:
-            link = self._take(_connection_key(request)) or self._connect(request)
+            link = self._take() or self._connect()
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Failure(_reason(error), sent=False, passing=not _is_certificate_error(error))
         link.wire.start()
         cancellation.on_set(link.wire.abort)
         keep = False
         try:
-            reply, keep = _speak(link.http, request)
+            reply, keep = _speak(link.http, request, headers)
             return reply
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Failure(_reason(error), sent=True)
@@ -1615,13 +1733,12 @@ class Connections:
             else:
                 link.wire.finish()
 
-    def _take(self, key: tuple[str, str, str]) -> Link | None:
+    def _take(self) -> Link | None:
         while True:
             with self._lock:
-                link = next((link for link in reversed(self._idle) if link.key == key), None)
-                if link is None:
+                if not self._idle:
                     return None
-                self._idle.remove(link)
+                link = self._idle.pop()
             if time.monotonic() - link.idle_since_s < IDLE_MAX_S and not link.wire.has_been_closed_by_peer():
                 return link
             link.wire.finish()
@@ -1635,27 +1752,21 @@ class Connections:
         for old in surplus:
             old.wire.finish()
 
-    def _connect(self, request: urllib.request.Request) -> Link:
+    def _connect(self) -> Link:
         import http.client
 
-        scheme, host, tunnel = key = _connection_key(request)
-        if scheme == "https":
-            tls = self._tls_context()
-            made: http.client.HTTPConnection = http.client.HTTPSConnection(host, timeout=CONNECT_MAX_S, context=tls)
+        route = self.route()
+        if route.tls:
+            secure = http.client.HTTPSConnection(route.host, timeout=CONNECT_MAX_S, context=route.tls)
+            made: http.client.HTTPConnection = secure
         else:
-            made = http.client.HTTPConnection(host, timeout=CONNECT_MAX_S)
-        if tunnel:
-            made.set_tunnel(tunnel, headers=dict(_proxy_headers(request)))
+            made = http.client.HTTPConnection(route.host, timeout=CONNECT_MAX_S)
+        if route.tunnel:
+            made.set_tunnel(route.tunnel, headers=route.headers)
         _open(made)
         wire = TimedSocket(made.sock)
         vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
-        return Link(key, made, wire)
-
-    def _tls_context(self) -> ssl.SSLContext:
-        with self._lock:
-            if self._tls is None:
-                self._tls = tls_context()
-            return self._tls
+        return Link(made, wire)
 
 
 def _open(connection: http.client.HTTPConnection) -> None:
@@ -1678,20 +1789,9 @@ def _open(connection: http.client.HTTPConnection) -> None:
         guard.cancel()
 
 
-def _connection_key(request: urllib.request.Request) -> tuple[str, str, str]:
-    return request.type, request.host, getattr(request, "_tunnel_host", None) or ""
-
-
-def _proxy_headers(request: urllib.request.Request) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in request.header_items() if name.lower() == "proxy-authorization"]
-
-
-def _speak(connection: http.client.HTTPConnection, request: urllib.request.Request) -> tuple[Reply, bool]:
+def _speak(connection: http.client.HTTPConnection, request: Request, headers: Headers) -> tuple[Reply, bool]:
     """One request and its answer; the second value tells whether the connection can serve another."""
-    for_proxy = _proxy_headers(request)
-    headers = {name: value for name, value in request.header_items() if (name, value) not in for_proxy}
-    body = request.data if isinstance(request.data, bytes) else None
-    connection.request(request.get_method(), request.selector, body, headers)
+    connection.request(request.method, request.path, request.body, headers)
     response = connection.getresponse()
     while response.status < 200:  # of the interim answers, http.client passes over 100 alone
         vars(response)["headers"] = None
@@ -1771,6 +1871,7 @@ def _is_certificate_error(error: Exception) -> bool:
 
 def _reason(error: Exception) -> str:
     """Words for a failed exchange, from classes and error numbers: what the peer sent is not repeated."""
+    import re
     import socket
     import ssl
 
@@ -1807,8 +1908,15 @@ class Api:
     def __init__(self, base_url: str, authenticate: Callable[[Request], Headers]) -> None:
         self.base_url = parse_base_url(base_url)
         self._authenticate = authenticate
-        self._connections = Connections()
-        self._opener: urllib.request.OpenerDirector | None = None
+        self._connections = Connections(self.base_url)
+
+    def prepare(self) -> None:
+        """Loads all that a request needs and signs one that is not sent. Raises ConfigError."""
+        import encodings.idna  # noqa: F401 (the system's resolver asks for it)
+        import http.client  # noqa: F401
+
+        self._authenticate(Request("GET", "", None))
+        self._connections.route()
 
     def send(self, request: Request, *, safe: bool, context: Context) -> Reply:
         """The vault's answer, of whatever status. `safe` requests are repeated even if one may have been processed.
@@ -1836,52 +1944,34 @@ class Api:
         raise _unreachable(self.base_url, outcome, safe=safe, attempts=attempt + 1)
 
     def _attempt(self, request: Request, cancellation: Cancellation) -> Reply | Failure:
-        import urllib.request
-
         if cancellation.is_set():
             return Failure("the call was cancelled", sent=False, passing=False)
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        url = self.base_url + request.path
-        prepared = urllib.request.Request(url, request.body, headers, method=request.method)  # noqa: S310 (no file: URL: the base has been parsed)
-        if self._opener is None:
-            self._opener = _opener(self._connections)
-        outcome: Reply | Failure = self._opener.open(_with_cancellation(prepared, cancellation))
-        return outcome
-
-
-def _with_cancellation(request: urllib.request.Request, cancellation: Cancellation) -> urllib.request.Request:
-    vars(request)["cancellation"] = cancellation  # urllib hands nothing but the request to its handlers
-    return request
+        return self._connections.exchange(request, headers, cancellation)
 
 
 # Checked before urllib sees it, whose complaint would quote the password.
 _PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
 
 
-def _opener(connections: Connections) -> urllib.request.OpenerDirector:
-    """urllib with two handlers only: proxies from the environment, and ours. None that follows or authenticates."""
+def route_to(base_url: str) -> Route:
+    """The way to the vault, through the proxy that the environment or the system names. Raises ConfigError."""
+    scheme, _, host = base_url.partition("://")
+    if scheme == "http":  # loopback, and no proxy's business
+        return Route(host)
+    import re
     import urllib.request
 
-    class KeepAliveHandler(urllib.request.BaseHandler):
-        def https_open(self, request: urllib.request.Request) -> Reply | Failure:
-            return connections.exchange(request, vars(request)["cancellation"])
-
-        http_open = https_open
-
-    class CheckedProxyHandler(urllib.request.ProxyHandler):
-        def proxy_open(self, req: urllib.request.Request, proxy: str, type: str) -> Any:
-            if not re.fullmatch(_PROXY_URL, proxy):
-                raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
-            return super().proxy_open(req, proxy, type)
-
-    # http:// is loopback, and no proxy's business.
-    proxies = {scheme: url for scheme, url in urllib.request.getproxies().items() if scheme in ("https", "no")}
-    director = urllib.request.OpenerDirector()
-    director.add_handler(CheckedProxyHandler(proxies))
-    director.add_handler(KeepAliveHandler())
-    return director
+    request = urllib.request.Request(base_url)  # noqa: S310 (no file: URL: the base has been parsed)
+    proxy = urllib.request.getproxies().get("https")
+    if proxy:
+        if not re.fullmatch(_PROXY_URL, proxy):
+            raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+        urllib.request.ProxyHandler({}).proxy_open(request, proxy, "https")
+    tunnel: str | None = getattr(request, "_tunnel_host", None)
+    return Route(request.host, tls_context(), tunnel or "", dict(request.header_items()))
 
 
 def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | None:
@@ -1897,7 +1987,7 @@ def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | Non
 def retry_after_s(reply: Reply) -> float | None:
     """What `Retry-After` asks for, in seconds; None where it is absent or is neither seconds nor a date."""
     text = (reply.headers.get("Retry-After") or "").strip()
-    if re.fullmatch(r"[0-9]{1,9}", text):
+    if len(text) <= 9 and text.isascii() and text.isdigit():
         return float(text)
     date_s = _http_date_s(text)
     return None if date_s is None else max(0.0, date_s - time.time())
@@ -1964,6 +2054,8 @@ give it to the user, use it for nothing else.
 
 def instructions(tools: Sequence[Tool], switches: Sequence[Switch]) -> str:
     """INSTRUCTIONS without the lines that only speak of withheld actions, and with the restriction on top."""
+    import re
+
     if not switches:
         return INSTRUCTIONS
     offered = {f"{tool.name}.{action.name}" for tool in tools for action in tool.actions}
@@ -2040,6 +2132,8 @@ def _clock_hint(reply: Reply) -> str:
 
 
 def _scope_hint(action: Action, members: JsonObject) -> str:
+    import re
+
     required = members.get("requiredScopes")
     named = [scope for scope in required if isinstance(scope, str)] if isinstance(required, list) else []
     scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]  # anything else would be read as our advice
@@ -2089,6 +2183,14 @@ class VaultTools:
     def has(self, name: str) -> bool:
         """True if there is a tool of that name, be it withheld: a call is then told by which switch."""
         return name in self._every
+
+    def prepare(self) -> None:
+        """Gets ready for the first call. What is wrong is that call's to tell; by then it may have been mended."""
+        try:
+            cutter(["-"])("-")
+            self._connected().prepare()
+        except (Error, ImportError, OSError):
+            return
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error becomes a result with `isError`."""
@@ -2142,10 +2244,10 @@ COMPLETIONS_MAX = 100  # the protocol's own bound for one answer
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
-RequestId = Union[str, int]
-Message = JsonObject
-Notify = Callable[[Message], None]
-Work = Callable[[Context], JsonObject]
+RequestId: TypeAlias = "str | int"
+Message: TypeAlias = "JsonObject"
+Notify: TypeAlias = "Callable[[Message], None]"
+Work: TypeAlias = "Callable[[Context], JsonObject]"
 
 
 class Library(Protocol):
@@ -2191,6 +2293,9 @@ class Registry(Protocol):
 
     def has(self, name: str) -> bool:
         """True if there is a tool of that name."""
+
+    def prepare(self) -> None:
+        """Called once the tools have been listed, on a thread of its own: loads what the first call will need."""
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; called from any thread, raises nothing."""
@@ -2254,7 +2359,7 @@ class ToolCall(Call):
         return reply_to(self.request_id, error_result(error))
 
 
-Part = Union[Message, Call]
+Part: TypeAlias = "Message | Call"
 
 
 class Received:
@@ -2296,6 +2401,11 @@ class Session:
         self._lock = allocate_lock()
         self._offers: Sequence[str] = ()
         self._listing: JsonObject | None = None
+
+    @property
+    def has_listed(self) -> bool:
+        """True once the tools have been listed: calls are to be expected."""
+        return self._listing is not None
 
     def receive(self, line: bytes) -> Received:
         """What one line of input asks for."""
@@ -2599,7 +2709,7 @@ class Batch:
                 self._send(self._replies)
 
 
-Job = tuple[Call, int, Callable[[Optional[Message]], None]]
+Job: TypeAlias = "tuple[Call, int, Callable[[Message | None], None]]"
 
 
 class Workers:
@@ -2608,6 +2718,7 @@ class Workers:
     def __init__(self) -> None:
         import threading
 
+        leave_no_core()  # before any call's arguments are at work
         self._jobs: deque[Job] = deque()
         self._ready = threading.Condition()
         self._idle = self._threads = self._waiting_bytes = 0
@@ -2651,6 +2762,7 @@ class StdioServer:
         self._read, self._output = read, output
         self._session = Session(registry, output.send)
         self._workers: Workers | None = None
+        self._prepared = False
 
     def run(self) -> None:
         """Returns at the end of input; calls that are still running then are abandoned."""
@@ -2660,6 +2772,7 @@ class StdioServer:
                 self._output.send(error_reply(None, too_long))
             elif line.strip():
                 self._serve(self._session.receive(line), len(line))
+                self._prepare_once_listed()
 
     def _serve(self, received: Received, size_bytes: int) -> None:
         deliver = Batch(len(received.parts), self._output.send).add if received.batch else self._send_if_any
@@ -2669,6 +2782,15 @@ class StdioServer:
                 self._workers.submit(part, size_bytes, deliver)
             else:
                 deliver(part)
+
+    def _prepare_once_listed(self) -> None:
+        if self._session.has_listed and not self._prepared:
+            self._prepared = True
+            start_new_thread(self._prepare, ())
+
+    def _prepare(self) -> None:
+        leave_no_core()
+        self._session.registry.prepare()
 
     def _send_if_any(self, reply: Message | None) -> None:
         if reply is not None:
@@ -2710,8 +2832,8 @@ def leave_no_core() -> None:
 
 
 def _watch_client(parent: int, stdout: int) -> None:
-    leave_no_core()  # here, since its import would delay the first answer
     # The end of input says the same, unless somebody else still holds the other end of the pipe.
+    time.sleep(PARENT_POLL_S)  # so that nothing is imported here while the first answers are made
     import select
 
     output = select.poll()
@@ -2729,12 +2851,14 @@ def _read_input() -> bytes:
 
 
 def _end_with_the_client(stdout: int) -> None:
-    import signal
-
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), end_process)
+    signals = [getattr(_signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(_signal, name)]
+    for number in signals:
+        _signal.signal(number, end_process)
     if os.name == "posix":
+        # A handler waits for the main thread, which no signal wakes that comes just before a blocking read. So they go
+        # to a thread that does nothing but wait for them; the handlers stay, for a shell may have had them ignored.
+        _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
+        start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
         start_new_thread(_watch_client, (os.getppid(), stdout))
 
 

@@ -80,6 +80,7 @@ class FixtureTools:
     def __init__(self, offers: Sequence[str] = ("tools",)) -> None:
         self.offers = offers
         self.calls: list[tuple[str, JsonObject]] = []
+        self.preparations = 0
         self.gate = threading.Event()
         self._tools: dict[str, Callable[[JsonObject, Context], JsonObject]] = {
             "echo": lambda arguments, _context: json_result(arguments),
@@ -97,6 +98,10 @@ class FixtureTools:
     def has(self, name: str) -> bool:
         """True if there is a tool of that name."""
         return name in self._tools
+
+    def prepare(self) -> None:
+        """Counts how often it was asked to."""
+        self.preparations += 1
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """Carries one call out."""

@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,12 @@ def described(path: Path) -> dict[str, Any]:
     """What an archive says about itself."""
     with zipfile.ZipFile(path) as archive:
         tree = ast.parse(archive.read("sikkerkey_archive.py"))
+        main = archive.read("__main__.py").decode()
     lines = [line for line in tree.body if isinstance(line, ast.Assign)]
-    return {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in lines}
+    (named,) = re.findall(r"^PROGRAM, BUILD = (.+)$", main, re.MULTILINE)
+    program, build_digest = ast.literal_eval(named)
+    told = {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in lines}
+    return {"PROGRAM": program, "BUILD": build_digest, **told}
 
 
 def everything(path: Path) -> dict[str, list[str]]:

@@ -165,6 +165,9 @@ class ConformanceTools:
         """True if there is a tool of that name."""
         return name in self._contents or name in self._deeds
 
+    def prepare(self) -> None:
+        """Nothing needs to be loaded."""
+
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """What the suite expects of it."""
         return {"content": self._contents[name]} if name in self._contents else self._deeds[name](context)
