@@ -185,6 +185,8 @@ def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
 
 def readable(text: str) -> str:
     """`text` of any length for a model and whoever watches it: as `clean`, but lines stay, and emoji stay whole."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
     import re
 
     return re.sub(f"(?!{_NEEDED})[{HIDDEN}]", _code_point, text)
@@ -1207,7 +1209,7 @@ def _may_hide_something(text: str) -> bool:
 
     if re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", text):
         return True
-    return not (text.isascii() and "\x7f" not in text) and readable(text) != text
+    return readable(text) != text
 
 
 def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:
@@ -1337,7 +1339,7 @@ _READ_ONLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "
 def _read_private(path: str) -> bytes:
     check_private(path, directory=False, forbidden=0o077)
     try:
-        with open(path, "rb", opener=lambda name, _flags: os.open(name, _READ_ONLY)) as file:
+        with os.fdopen(os.open(path, _READ_ONLY), "rb") as file:
             _check_status(path, os.fstat(file.fileno()), directory=False, forbidden=0o077)
             data = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
