@@ -19,7 +19,7 @@ import shlex
 import sys
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, NoReturn
 
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
@@ -171,7 +171,7 @@ def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[st
     cut = mcp.cutter([token])
     if reply.status not in (200, 201):
         said = cut(str(members.get("error", "nothing")))
-        message = f'the vault answered {reply.status}, saying "{clean(said)}"'
+        message = f"the vault answered {reply.status}, saying {mcp.to_json(clean(said))}"
         raise ServiceError(
             message, "a token serves once and not for long: make a new one on the dashboard", reply.status
         )
@@ -314,6 +314,10 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         vars(self)["color"] = False
+
+    def error(self, message: str) -> NoReturn:
+        """Usage and exit; some of argparse's messages repeat a word that may be a token in the wrong place."""
+        super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)))
 
 
 def parser(arguments: list[str]) -> Parser:
@@ -524,6 +528,7 @@ def _refuse_unknown_command(root: argparse.ArgumentParser, arguments: list[str])
 
 def run(arguments: list[str]) -> int:
     """Parses and runs one command; the exit status. Raises mcp.Error; argparse exits by itself on wrong usage."""
+    mcp.leave_no_core()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
     if arguments[:1] == ["__complete"]:

@@ -62,7 +62,7 @@ else:
             fields = members["__annotations__"]
             defaults = [members[field] for field in fields if field in members]
             made = namedtuple(name, fields, defaults=defaults, module=__name__)
-            made.__doc__ = members["__doc__"]
+            made.__doc__ = members.get("__doc__")  # -OO leaves none
             return made
 
     class NamedTuple(metaclass=_Fields):
@@ -125,7 +125,7 @@ class Error(Exception):
 
     def in_words(self) -> str:
         """The message, and the hint in a line of its own."""
-        return f"{self}\nhint: {self.hint}" if self.hint else str(self)
+        return readable(f"{self}\nhint: {self.hint}" if self.hint else str(self))
 
 
 class ConfigError(Error):
@@ -158,18 +158,42 @@ PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR =
 RESOURCE_NOT_FOUND = -32002
 
 
+# What cannot be seen or changes what is: controls, bidirectional marks, joiners, fillers, variation selectors, tags,
+# private use, lone surrogates. Listed, because the tables of unicodedata differ from one Python to the next.
+HIDDEN = (
+    "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
+    "\u3164\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U00013430-\U0001345f"
+    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U0010ffff"
+)
+# What texts need of these: lines, and what joins or paints the signs of emoji and of scripts that join their letters.
+_SIGN = rf"[^\x00-\x7f{HIDDEN}]"
+_JOINER = rf"(?:(?<={_SIGN})|(?<=\ufe0f))[\u200c\u200d](?={_SIGN})"
+_NEEDED = rf"[\t\n]|\r(?=\n)|{_JOINER}|(?:(?<={_SIGN})|(?<=[0-9#*]))[\ufe0e\ufe0f]"
+
+
 def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
-    """`text` for a person's eyes: control, bidirectional, invisible and unassigned characters become `<U+XXXX>`.
+    """`text` for a person's eyes, on one line: every hidden character becomes `<U+XXXX>`.
 
     What others chose (names, error texts) could otherwise move the cursor, reverse a line or hide words.
     """
     if len(text) <= limit and text.isascii() and text.isprintable():
         return text
-    import unicodedata
+    import re
 
-    hidden = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-    shown = (f"<U+{ord(c):04X}>" if unicodedata.category(c) in hidden else c for c in text[:limit])
-    return "".join(shown) + ("..." if len(text) > limit else "")
+    return re.sub(f"[{HIDDEN}]", _code_point, text[:limit]) + ("..." if len(text) > limit else "")
+
+
+def readable(text: str) -> str:
+    """`text` of any length for a model and whoever watches it: as `clean`, but lines stay, and emoji stay whole."""
+    if text.isascii() and text.replace("\n", "").isprintable():
+        return text
+    import re
+
+    return re.sub(f"(?!{_NEEDED})[{HIDDEN}]", _code_point, text)
+
+
+def _code_point(found: Any) -> str:
+    return f"<U+{ord(found[0]):04X}>"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -874,15 +898,18 @@ def check(tool: Tool, action: Action, arguments: JsonObject) -> Given:
 
 
 def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
-    import re
-
     known = [arg.name for arg in action.args]
     allowed = {*known, IGNORED_ARGUMENT, *(("action",) if takes_action(tool) else ())}
     for name in arguments:
         if name not in allowed:
-            # A name may be a misplaced value: only what looks like an identifier is repeated.
-            shown = name if re.fullmatch(r"[A-Za-z_]{1,40}", name) else "(not an identifier)"
-            raise ArgumentError(f"unknown argument {shown} for {action.name}; {_takes(action)}", nearest(name, known))
+            unknown = f"unknown argument {_word_of(tool, name)} for {action.name}"
+            raise ArgumentError(f"{unknown}; {_takes(action)}", nearest(name, known))
+
+
+def _word_of(tool: Tool, name: str) -> str:
+    """`name` if it is a word of the table, however it is spelt: any other may be a misplaced value."""
+    words = {arg.name.lower() for action in tool.actions for arg in action.args} | {"action"}
+    return name if name.replace("_", "").lower() in words else "(name not shown)"
 
 
 def _takes(action: Action) -> str:
@@ -1048,43 +1075,84 @@ def _strings(value: Any) -> list[str]:
 
 
 def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
-    """A function that cuts `secrets` out of a text: as they are, and as JSON, URLs and base64 write them."""
-    import re
-
-    forms = sorted({form for secret in secrets for form in _spellings(secret)}, key=len, reverse=True)
-    long = [form for form in forms if len(form) >= ANYWHERE_CHARACTERS]
-    short = [rf"(?<!\w){re.escape(form)}(?!\w)" for form in forms if len(form) < ANYWHERE_CHARACTERS]
-    words = re.compile("|".join(short)) if short else None
+    """A function that cuts `secrets`, long ones first, out of a text: as they are, and as a peer may spell them."""
+    signs = [(secret, _signs(secret)) for secret in secrets]
+    spelt: dict[str, list[str]] = {}
 
     def cut(text: str) -> str:
-        for form in long:
-            text = text.replace(form, CUT_OUT)
-        return words.sub(CUT_OUT, text) if words else text
+        for secret, some in signs:
+            if any(sign in text for sign in some):
+                if secret not in spelt:
+                    spelt[secret] = sorted(_spellings(secret), key=len, reverse=True)
+                for form in spelt[secret]:
+                    text = _without(text, form)
+        return text
 
     return cut
 
 
-def _spellings(secret: str) -> set[str]:
-    """`secret` as it is and as a peer may quote it: in JSON, in JSON inside JSON, in a URL, in HTML, in base64."""
+def _without(text: str, form: str) -> str:
     import re
-    from base64 import b64encode, urlsafe_b64encode
+
+    if len(form) >= ANYWHERE_CHARACTERS:
+        return text.replace(form, CUT_OUT)
+    return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", CUT_OUT, text)
+
+
+def _signs(secret: str) -> set[str]:
+    """Texts without which none of the spellings can be there: to spell a long value in every way takes a second."""
+    import re
+
+    data = secret.encode("utf-8", "replace")[:12]
+    if len(data) < 12:
+        return {""}
+    word = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")  # what nobody escapes
+    return {word, data.hex(), data.hex().upper(), *(form[:10] for form in _base64_spellings(data))}
+
+
+def _spellings(secret: str) -> set[str]:
+    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python."""
+    import re
     from html import escape
     from urllib.parse import quote, quote_plus
 
     data = secret.encode("utf-8", "replace")
-    once = _json_spellings(secret) | _json_spellings(escape(secret))
+    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1]}
     percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
-    forms = {secret, escape(secret), data.hex(), *percent, *once}
-    forms.update(re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent)
-    forms.update(form for inner in once for form in _json_spellings(inner))
-    return forms | {encode(data).decode("ascii").rstrip("=") for encode in (b64encode, urlsafe_b64encode)}
+    forms |= percent | {re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent}
+    numbered = escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as Go has it
+    for text in (secret, escape(secret), numbered):
+        once = _json_spellings(text)
+        forms.update({text}, once, *map(_json_spellings, once))
+    return forms
+
+
+# What encoders escape that need not be: what HTML could mistake for markup (Go), some more (Gson, .NET), slashes (PHP).
+_GO, _GSON, _NET = (str.maketrans({c: f"\\u{ord(c):04x}" for c in some}) for some in ("<>&", "<>&='", "<>&'+`"))
 
 
 def _json_spellings(text: str) -> set[str]:
-    """The inside of a JSON string as different encoders write it; some escape what HTML could mistake for markup."""
+    """The inside of a JSON string as different encoders write it."""
+    import re
+
     forms = {to_json(text)[1:-1], encode_basestring_ascii(text)[1:-1]}
-    markup = str.maketrans({"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"})
-    return forms | {form.translate(markup) for form in forms}
+    net = encode_basestring_ascii(text)[1:-1].replace('\\"', "\\u0022").translate(_NET)
+    net = re.sub(r"\\\\|\\u....", lambda code: code[0][:2] + code[0][2:].upper(), net)
+    others = {form.translate(escapes) for form in forms for escapes in (_GO, _GSON)}
+    return forms | others | {form.replace("/", "\\/") for form in forms} | {net}
+
+
+def _base64_spellings(data: bytes) -> set[str]:
+    """Base64 of `data`, and of its inside where it stands within something longer, at each of the three alignments."""
+    from base64 import b64encode, urlsafe_b64encode
+
+    forms = set()
+    for encode in (b64encode, urlsafe_b64encode):
+        forms.add(encode(data).decode("ascii").rstrip("="))
+        for before, start in enumerate((0, 2, 3)):
+            inside = encode(bytes(before) + data)[start : (before + len(data)) * 4 // 3]
+            forms.update({inside.decode("ascii")} if len(inside) >= ANYWHERE_CHARACTERS else ())
+    return forms
 
 
 def cut_out(value: Any, cut: Callable[[str], str], withheld: frozenset[str]) -> Any:
@@ -1123,12 +1191,25 @@ def error_result(error: Error) -> JsonObject:
 
 
 def json_result(value: Any) -> JsonObject:
-    """A JSON answer as text and as an object; what is not an object is put into one, in both."""
+    """A JSON answer as text and as an object, both readable; what is not an object is put into one, in both."""
     if isinstance(value, list):
         value = {"items": value}
     elif not isinstance(value, dict):
         value = {"result": value}
-    return {**text_result(to_json(value)), "structuredContent": value}
+    text = to_json(value)
+    if _may_hide_something(text):
+        value = cut_out(value, readable, frozenset())
+        text = to_json(value)
+    return {**text_result(text), "structuredContent": value}
+
+
+def _may_hide_something(text: str) -> bool:
+    """Whether JSON holds, or escapes, a hidden character. Few answers do, and taking one apart to look takes long."""
+    import re
+
+    if re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", text):
+        return True
+    return readable(text) != text
 
 
 def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:
@@ -1138,7 +1219,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
     if action.answer == "file":
         return _file_result(action, given, reply)
     if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
-        return text_result(cut(reply.body.decode("utf-8", "replace")))
+        return text_result(readable(cut(reply.body.decode("utf-8-sig", "replace"))))
     try:
         value = parse_json(reply.body)
     except ValueError:
@@ -1237,6 +1318,10 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
         found = os.lstat(path)
     except OSError as error:
         raise _unreadable(path, error, f"chmod 700 {_quoted(os.path.dirname(path))}") from None
+    _check_status(path, found, directory=directory, forbidden=forbidden)
+
+
+def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidden: int) -> None:
     _refuse_link_or_stranger(path, found)
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
         kind = "directory" if directory else "regular file"
@@ -1247,11 +1332,15 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
         raise ConfigError(f"{clean(path)} can be {who} by other users", f"chmod {mode} {_quoted(path)}")
 
 
+# A link or a FIFO that has been put in the file's place since it was looked at is neither followed nor waited for.
+_READ_ONLY = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
+
+
 def _read_private(path: str) -> bytes:
     check_private(path, directory=False, forbidden=0o077)
     try:
-        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0))
-        with os.fdopen(descriptor, "rb") as file:
+        with os.fdopen(os.open(path, _READ_ONLY), "rb") as file:
+            _check_status(path, os.fstat(file.fileno()), directory=False, forbidden=0o077)
             data = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
         raise _unreadable(path, error, f"chmod 600 {_quoted(path)}") from None
@@ -1751,6 +1840,8 @@ def tls_context() -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
     try:
+        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO, and read a device for ever
+            raise OSError
         if bundle:
             context.load_verify_locations(cafile=bundle)
         else:
@@ -1976,6 +2067,8 @@ def instructions(tools: Sequence[Tool], switches: Sequence[Switch]) -> str:
     return "\n".join([top, *(line for line, names in named if not names or names & offered)])
 
 
+SCOPE = r"[a-z]{1,32}(?:\.[a-z]{1,32}){1,3}"
+
 NEXT_STEP = {
     400: "correct the arguments; the vault refused them as they are",
     401: "the vault does not know this agent or its key: it may have been revoked; ask the user to install a new one",
@@ -1996,7 +2089,7 @@ def service_error(action: Action, reply: Reply, cut: Callable[[str], str]) -> Se
     """The error for an answer that is not 2xx. `cut` removes plaintext that the vault may be repeating."""
     members = cut_out(error_members(reply), cut, frozenset())
     said = members.get("error")
-    quoted = f', saying "{clean(said)}"' if isinstance(said, str) and said else ""
+    quoted = f", saying {to_json(clean(said))}" if isinstance(said, str) and said else ""
     if 300 <= reply.status < 400:
         return ServiceError(
             f"the vault answered {reply.status}, a redirect, which is never followed", "check the API URL", reply.status
@@ -2041,10 +2134,11 @@ def _clock_hint(reply: Reply) -> str:
 
 
 def _scope_hint(action: Action, members: JsonObject) -> str:
+    import re
+
     required = members.get("requiredScopes")
-    scopes = (
-        [clean(scope, 64) for scope in required if isinstance(scope, str)][:8] if isinstance(required, list) else []
-    )
+    named = [scope for scope in required if isinstance(scope, str)] if isinstance(required, list) else []
+    scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]  # anything else would be read as our advice
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
     needed = ["be approved and enabled", *([f"have the scope {action.scope}"] if action.scope else [])]
@@ -2097,7 +2191,7 @@ class VaultTools:
     def prepare(self) -> None:
         """Gets ready for the first call. What is wrong is that call's to tell; by then it may have been mended."""
         try:
-            cutter(["-"])
+            cutter(["-"])("-")
             self._connected().prepare()
         except (Error, ImportError, OSError):
             return
@@ -2628,6 +2722,7 @@ class Workers:
     def __init__(self) -> None:
         import threading
 
+        leave_no_core()  # before any call's arguments are at work
         self._jobs: deque[Job] = deque()
         self._ready = threading.Condition()
         self._idle = self._threads = self._waiting_bytes = 0
@@ -2695,7 +2790,11 @@ class StdioServer:
     def _prepare_once_listed(self) -> None:
         if self._session.has_listed and not self._prepared:
             self._prepared = True
-            start_new_thread(self._session.registry.prepare, ())
+            start_new_thread(self._prepare, ())
+
+    def _prepare(self) -> None:
+        leave_no_core()
+        self._session.registry.prepare()
 
     def _send_if_any(self, reply: Message | None) -> None:
         if reply is not None:
@@ -2720,6 +2819,20 @@ def claim_stdout() -> int:
 def end_process(*_signal: Any) -> NoReturn:
     """Ends at once and quietly. Not sys.exit: that would wait for a thread in the middle of a request, or a lock."""
     os._exit(0)
+
+
+def leave_no_core() -> None:
+    """A crash must not leave the key, and what was being stored, in a file.
+
+    On Linux a limit of 1 byte, unlike one of 0, also keeps the kernel from piping the memory to a crash reporter.
+    """
+    try:
+        import resource
+
+        most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (0 if most == 0 else 1, most))
+    except (ImportError, OSError, ValueError):  # Windows, or a sandbox that forbids it: no reason not to serve
+        return
 
 
 def _watch_client(parent: int, stdout: int) -> None:
@@ -2771,7 +2884,7 @@ def serve(registry: Registry) -> None:
 
 def advise(text: str) -> None:
     """One line on stderr, beside the answer on stdout, which stays parseable."""
-    print(text, file=sys.stderr)
+    print(readable(text), file=sys.stderr)
 
 
 def program() -> list[str]:

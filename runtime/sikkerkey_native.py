@@ -317,12 +317,19 @@ def sweep(directory: str, kind: str) -> None:
             modified = entry.stat(follow_symlinks=False).st_mtime
         except OSError:  # another process sweeps too
             continue
-        if entry.name.startswith(f"{kind}-"):
+        if is_ours(entry.name, kind):
             ages.append((modified, entry.path))
-        elif entry.name.startswith("tmp-") and time.time() - modified > ABANDONED:
+        elif is_ours(entry.name, "tmp") and time.time() - modified > ABANDONED:
             discard(entry.path)
     for _, path in sorted(ages, reverse=True)[KEPT:]:
         discard(path)
+
+
+def is_ours(name: str, kind: str) -> bool:
+    """Whether a cache makes such names: SIKKERKEY_CACHE_DIR may lead to where a user keeps a rust-project."""
+    parts = name.partition(".")[0].split("-")  # tmp-PID-MARK, rust-MARK.so, bytecode-MARK-TAG-...
+    mark = parts[2 if kind == "tmp" else 1] if len(parts) > (kind == "tmp") + 1 else ""
+    return parts[0] == kind and len(mark) == 16 and all(c in "0123456789abcdef" for c in mark)
 
 
 def discard(path: str) -> None:

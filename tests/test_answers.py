@@ -57,11 +57,12 @@ def answered(body: bytes, row: Row = LIST) -> Any:
         '{"z":1,"a":2,"m":{"y":[],"b":null}}',
         '{"n":12345678901234567890,"m":-98765432109876543210}',
         '{"n":[1.10,1e400,-0.0,-1.5e-07,1E5,0.1,9007199254740993.0,1.0]}',
-        '{"t":"<a href=\'x\'>&amp;</a>","u":"\u2028\u2029\u00a0\ufeff"}',
-        '{"t":"søger 😀 \u202e","s":"\\ud800","q":"\\"\\\\\\n"}'.replace("\\ud800", "x"),
+        '{"t":"<a href=\'x\'>&amp;</a>","u":"\u00a0\u3000"}',
+        '{"t":"søger 😀","q":"\\"\\\\\\n\\t\\r\\n"}',
         '{"":{"":""}," ":true,"items":[]}',
     ],
 )
+@pytest.mark.peer(9)
 def test_object_is_shown_as_the_vault_wrote_it(body: str) -> None:
     assert shown(answered(body.encode())) == body
 
@@ -70,10 +71,8 @@ def test_white_space_between_members_is_not_repeated() -> None:
     assert shown(answered(b' {\n  "a" : [ 1 , 2 ]\r\n}\n')) == '{"a":[1,2]}'
 
 
-def test_lone_surrogate_stays_escaped_and_the_text_can_be_written() -> None:
-    text = shown(answered(b'{"s":"\\ud800 \\u00f8"}'))
-    assert json.loads(text) == {"s": "\ud800 ø"}
-    assert text.encode("utf-8") == b'{"s":"\\ud800 \\u00f8"}'
+def test_lone_surrogate_is_shown_by_its_number_and_the_text_can_be_written() -> None:
+    assert shown(answered(b'{"s":"\\ud800 \\u00f8"}')) == '{"s":"<U+D800> ø"}'
 
 
 @pytest.mark.parametrize(
@@ -91,18 +90,20 @@ def test_answer_that_is_no_object_is_put_into_one_in_both_forms(body: str, text:
     assert shown(answered(body.encode())) == text
 
 
+@pytest.mark.peer(7)
 def test_digits_and_characters_survive_the_whole_program(server: Server, recorder: Recorder) -> None:
-    body = '{"n":[12345678901234567890,1.10,1e400,-0.0],"t":"<ø>&\u2028😀","z":{"b":1,"a":2}}'
+    body = '{"n":[12345678901234567890,1.10,1e400,-0.0],"t":"<ø>&😀","z":{"b":1,"a":2}}'
     always(recorder, Told(200, body.encode()))
     assert server.call("manage_projects", action="list")["content"][0]["text"] == body
     line = server.lines[-1].decode()
     assert f'"structuredContent":{body}' in line
     always(recorder, Told(200, b'["\\ud800"]'))
-    assert server.call("manage_projects", action="list")["structuredContent"] == {"items": ["\ud800"]}
+    assert server.call("manage_projects", action="list")["structuredContent"] == {"items": ["<U+D800>"]}
 
 
 @pytest.mark.parametrize("row", JSON_ROWS, ids=str)
 @pytest.mark.parametrize("status", [200, 204])
+@pytest.mark.peer(9)
 def test_empty_answer_says_that_the_action_succeeded(row: Row, status: int) -> None:
     result = call(row, row.minimal, reply(status, b""))
     message = f"{row.action.name} succeeded; the vault sent no further data"
@@ -200,6 +201,7 @@ def test_attachment_has_the_mime_type_that_the_vault_named(content_type: str, mi
     assert attached(b"{}", content_type)["mimeType"] == mime
 
 
+@pytest.mark.peer(9)
 def test_attachment_survives_the_whole_program(server: Server, recorder: Recorder) -> None:
     data = bytes(range(256))
     always(recorder, Told(200, data, {"Content-Type": "application/x-thing"}))
@@ -521,6 +523,7 @@ def test_error_without_readable_words_is_its_status_alone(body: bytes) -> None:
     assert shown(result).startswith("the vault answered 400\nhint: ")
 
 
+@pytest.mark.peer(13)
 def test_words_of_the_vault_are_bounded_and_cannot_hide_anything() -> None:
     message, _hint = failed(400, {"error": "a\n\x1b[2Jb\u202ec\u200bd\ud800" + "x" * 5_000})
     assert message.startswith('the vault answered 400, saying "a<U+000A><U+001B>[2Jb<U+202E>c<U+200B>d<U+D800>xxx')

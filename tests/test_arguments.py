@@ -37,9 +37,11 @@ def put(arg: m.Arg, text: str) -> Any:
 
 
 @each_row
+@pytest.mark.peer(6)
 def test_unknown_argument_is_refused_with_the_list_of_those_that_exist(row: Row) -> None:
-    message = refusal(row, {**row.minimal, "colour": MARK})
-    assert message == f"unknown argument colour for {row.action.name}; {takes(row)}"
+    for name in ("colour", "correcthorsebatterystaple", f"{MARK}!"):  # each of which may be a misplaced value
+        message = refusal(row, {**row.minimal, name: MARK})
+        assert message == f"unknown argument (name not shown) for {row.action.name}; {takes(row)}"
 
 
 def takes(row: Row) -> str:
@@ -51,15 +53,10 @@ def takes(row: Row) -> str:
 def test_misspelt_argument_is_told_the_right_spelling(row: Row, arg: m.Arg) -> None:
     given = {name: value for name, value in row.base_for(arg.name).items() if name != arg.name}
     message = refusal(row, {**given, f"{arg.name}s": MARK})
-    assert message.split("\nhint: ")[0] == f"unknown argument {arg.name}s for {row.action.name}; {takes(row)}"
+    shown = "entryIds" if arg.name == "entryId" else "(name not shown)"  # which bulk_delete takes
+    assert message.split("\nhint: ")[0] == f"unknown argument {shown} for {row.action.name}; {takes(row)}"
     known = {f"did you mean {name}?" for name in [arg.name, *(other.name for other in row.action.args)]}
     assert message.split("\nhint: ")[1] in known
-
-
-@each_row
-def test_unknown_argument_that_may_be_a_misplaced_value_is_not_repeated(row: Row) -> None:
-    message = refusal(row, {**row.minimal, f"{MARK}!": None})
-    assert message.startswith(f"unknown argument (not an identifier) for {row.action.name}; ")
 
 
 @each_row
@@ -112,6 +109,7 @@ def test_whoami_takes_no_action() -> None:
 
 
 @each_argument(where=lambda arg: arg.required)
+@pytest.mark.peer(6)
 def test_missing_required_argument_is_refused_by_name(row: Row, arg: m.Arg) -> None:
     given = {name: value for name, value in row.minimal.items() if name != arg.name}
     assert refusal(row, given) == f"{arg.name} is required for {row.action.name}; {takes(row)}"
@@ -137,6 +135,7 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
 
 
 @each_argument()
+@pytest.mark.peer(6)
 def test_wrong_type_is_refused(row: Row, arg: m.Arg) -> None:
     rule, wrong = WRONG[arg.kind]
     for value in wrong:
@@ -144,6 +143,7 @@ def test_wrong_type_is_refused(row: Row, arg: m.Arg) -> None:
 
 
 @each_argument("strings", "ids")
+@pytest.mark.peer(6)
 def test_item_that_is_no_string_is_refused(row: Row, arg: m.Arg) -> None:
     good = row.base_for(arg.name)
     for item in (None, 7, 1.5, True, [MARK], {MARK: MARK}):
@@ -189,6 +189,7 @@ def test_whole_number_with_a_fraction_of_zero_is_that_integer(row: Row, arg: m.A
 
 
 @each_argument("integer")
+@pytest.mark.peer(7)
 def test_number_that_is_not_whole_or_not_plain_is_refused(row: Row, arg: m.Arg) -> None:
     for written in ("5.7", "5.000000000000000000000001", "1e19", "1E2", "1e400", "-1e-400", "0.1", "1.10"):
         message = refusal(row, {**row.base_for(arg.name), arg.name: decoded(written)})
@@ -196,6 +197,7 @@ def test_number_that_is_not_whole_or_not_plain_is_refused(row: Row, arg: m.Arg) 
 
 
 @each_argument("integer", where=lambda arg: arg.most is None)
+@pytest.mark.peer(7)
 def test_integer_beyond_a_floats_precision_keeps_every_digit(row: Row, arg: m.Arg) -> None:
     for whole in (2**53 - 1, 2**53, 2**53 + 1, 2**53 + 2, 2**63 - 1):
         for written in (f"{whole}", f"{whole}.0", f"{whole}.00"):
@@ -270,6 +272,7 @@ NO_IDS = [
 
 
 @each_argument("id", "ids")
+@pytest.mark.peer(8)
 def test_id_that_could_lead_elsewhere_is_refused(row: Row, arg: m.Arg) -> None:
     base = row.base_for(arg.name)
     for wrong in NO_IDS:
@@ -333,12 +336,14 @@ def free(arg: m.Arg) -> bool:
 
 
 @each_argument("string", where=free)
+@pytest.mark.peer(10)
 def test_empty_string_is_sent(row: Row, arg: m.Arg) -> None:
     base = row.minimal if arg.name == "value" else row.base_for(arg.name)
     assert sent_body(row, {**base, arg.name: ""})[arg.name] == ""
 
 
 @each_argument("strings", "ids", where=lambda arg: not arg.least)
+@pytest.mark.peer(10)
 def test_empty_list_is_sent(row: Row, arg: m.Arg) -> None:
     assert sent_body(row, {**row.base_for(arg.name), arg.name: []})[arg.name] == []
 
@@ -397,6 +402,7 @@ def test_preview_sends_the_preview_and_nothing_else(row: Row) -> None:
 
 
 @each_previewed
+@pytest.mark.peer(6)
 def test_preview_of_a_wrong_type_does_not_do_the_deed(row: Row) -> None:
     values: list[Any] = ["true", "false", "", 1, 0, 1.0, None, [], [True], {}, MARK]
     for wrong in values:

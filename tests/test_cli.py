@@ -75,6 +75,7 @@ def mode(path: Path) -> int:
         ([TOKEN, "--name=søger \U0001f511 <&>"], "søger \U0001f511 <&>"),
     ],
 )
+@pytest.mark.peer(14)
 def test_registration_sends_token_public_key_and_name(
     shell: Shell, vault: Recorder, home: Path, arguments: list[str], name: str | None
 ) -> None:
@@ -93,6 +94,7 @@ def test_registration_sends_token_public_key_and_name(
 
 
 @pytest.mark.parametrize("arguments", [["-"], ["-", "-name=x"], ["--name", "x", "-"]])
+@pytest.mark.peer(14)
 def test_token_is_read_from_stdin(
     shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
@@ -223,6 +225,7 @@ def assert_no_token_spent(ran: Ran, vault: Recorder, reason: str) -> None:
     assert ran.err.endswith("\nhint: no token was spent; mend this and try again\n")
 
 
+@pytest.mark.peer(14)
 def test_unwritable_home_spends_no_token(shell: Shell, vault: Recorder, unwritable: Path) -> None:
     assert_no_token_spent(shell("install", TOKEN), vault, "Not a directory")
 
@@ -292,6 +295,7 @@ def test_refusing_vault_leaves_no_slot_and_no_key(shell: Shell, vault: Recorder,
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.peer(3)
 def test_redirect_does_not_carry_the_token_away(shell: Shell, vault: Recorder, home: Path, status: int) -> None:
     with Recorder() as other:
         location = {"Location": f"{other.url}/v1/ai-bootstrap/register"}
@@ -342,6 +346,7 @@ HOSTILE_IDS: list[Any] = [
 
 @pytest.mark.parametrize("hostile", HOSTILE_IDS, ids=repr)
 @pytest.mark.parametrize("member", ["agent", "vault"])
+@pytest.mark.peer(4)
 def test_hostile_id_from_the_vault_writes_nothing(
     shell: Shell, vault: Recorder, tmp_path: Path, member: str, hostile: Any
 ) -> None:
@@ -377,6 +382,7 @@ def test_name_that_is_none_is_replaced_by_the_one_asked_for(shell: Shell, vault:
     assert mcp.load_identity(AGENT_ID).name == "mine"
 
 
+@pytest.mark.peer(14)
 def test_existing_slot_is_kept_and_so_is_the_new_key(shell: Shell, vault: Recorder, home: Path) -> None:
     old_key = make_slot(home, vault.url).public_key()
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
@@ -545,6 +551,7 @@ def test_revoke_without_agents_says_so(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize("wanted", ["../victim", "..", ".", "/", "victim/../../victim", "unknown"])
+@pytest.mark.peer(4)
 def test_revoke_deletes_nothing_outside(shell: Shell, home: Path, wanted: str) -> None:
     make_slot(home, "https://vault.test")
     victim = home / ".sikkerkey" / "victim"

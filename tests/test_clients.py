@@ -149,6 +149,7 @@ def test_block_passes_home_and_bundle_on_and_nothing_secret(
 
 
 @each_client
+@pytest.mark.peer(15)
 def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path, name: str) -> None:
     alike = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
     agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *alike])

@@ -98,6 +98,7 @@ def read_request(connection: socket.socket) -> None:
 # how many run
 
 
+@pytest.mark.peer(11)
 def test_32_calls_take_about_one_calls_time_and_32_connections(mcp: CheckedServer, recorder: Recorder) -> None:
     slow_s = 0.5
 
@@ -148,6 +149,7 @@ def test_waiting_calls_are_carried_out_in_the_order_they_came(
     assert [seen.path for seen in recorder.seen[AT_ONCE:]] == [f"/v1/ai/machines/{machine}" for machine in machines]
 
 
+@pytest.mark.peer(11)
 def test_requests_are_answered_while_calls_run(mcp: CheckedServer, gate: Gate) -> None:
     started = whoami(mcp, AT_ONCE + 8)
     gate.wait_for(AT_ONCE)
@@ -251,6 +253,7 @@ def test_a_batch_is_answered_without_its_cancelled_call(home: Path, recorder: Re
 # cancellation
 
 
+@pytest.mark.peer(11)
 def test_a_cancelled_running_call_is_never_answered(mcp: CheckedServer, gate: Gate) -> None:
     first, second = whoami(mcp, 2)
     gate.wait_for(2)

@@ -217,6 +217,7 @@ def test_connection_announced_to_close_is_left_even_if_it_stays_open(connect: Co
 
 
 @pytest.mark.parametrize("end", [faults.then_close, faults.then_reset])
+@pytest.mark.peer(12)
 def test_write_survives_a_connection_that_died_between_requests(
     connect: Connect, end: Callable[[bytes], faults.Act]
 ) -> None:
@@ -328,6 +329,7 @@ broken = pytest.mark.parametrize("fault", [pytest.param(act, id=name) for name, 
 
 
 @broken
+@pytest.mark.peer(12)
 def test_broken_read_is_repeated_with_a_fresh_signature(connect: Connect, fault: faults.Act) -> None:
     with FaultyVault(fault, fault, fault, faults.answer(b'{"whole":1}')) as vault:
         client = connect(vault.url)
@@ -472,6 +474,7 @@ def test_cancelled_call_sends_nothing(connect: Connect, recorder: Recorder) -> N
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 @pytest.mark.parametrize("tool", ["whoami", "manage_projects"])
+@pytest.mark.peer(3)
 def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status: int, tool: str) -> None:
     redirect = faults.answer(b"", status, f"Location: {recorder.url}/v1/ai/elsewhere")
     with FaultyVault(redirect) as vault:
@@ -485,6 +488,7 @@ def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "zstd, identity"])
 @pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.peer(13)
 def test_compressed_answer_is_refused_unread(connect: Connect, encoding: str, status: int) -> None:
     bomb = faults.answer(b"\x1f\x8b" + b"\x00" * 40_000, status, f"Content-Encoding: {encoding}")
     with FaultyVault(bomb, faults.answer()) as vault:
@@ -518,6 +522,7 @@ def bounded_memory() -> Iterator[None]:
 
 
 @flooded
+@pytest.mark.peer(13)
 def test_answer_of_50_mb_is_refused_with_bounded_memory(connect: Connect, head: bytes, piece: bytes) -> None:
     with FaultyVault(faults.flood(head, piece, FIFTY_MB // len(piece)), faults.answer()) as vault:
         client = connect(vault.url)
@@ -631,6 +636,7 @@ def test_last_answer_is_given_back_when_repeating_does_not_help(connect: Connect
         ("Fri, 31 Dec 2199 23:59:59 GMT", []),
     ],
 )
+@pytest.mark.peer(12)
 def test_retry_after_is_honoured_within_20_s(
     connect: Connect, stopped_clock: Clock, value: str, pauses_s: list[float]
 ) -> None:

@@ -111,6 +111,7 @@ def test_id_is_taken_exactly_if_it_fits_the_pattern(text: str) -> None:
         "http://example.org:80",
     ],
 )
+@pytest.mark.peer(4)
 def test_http_to_anything_but_loopback_is_refused(url: str) -> None:
     with pytest.raises(mcp.ConfigError) as raised:
         mcp.parse_base_url(url)
@@ -222,6 +223,7 @@ HOSTILE_IDS = ["../x", "..", ".", "/etc", "a/b", "a\\b", "a b", "a\x00", "a\n", 
 
 
 @pytest.mark.parametrize("wanted", HOSTILE_IDS)
+@pytest.mark.peer(4)
 def test_malformed_choice_is_refused_unquoted(home: Path, slot: Path, wanted: str) -> None:
     make_slot(home, API_URL, OTHER_ID)
     shutil.copytree(slot, slot.parent.parent / "x")
@@ -332,6 +334,7 @@ def test_parents_may_be_readable(slot: Path) -> None:
 
 @pytest.mark.parametrize("extra", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
 @pytest.mark.parametrize("name", [".", "identity.json", "private.pem"])
+@pytest.mark.peer(5)
 def test_slot_that_others_can_open_is_refused_until_mended(slot: Path, tmp_path: Path, name: str, extra: int) -> None:
     path = slot / name
     path.chmod(stat.S_IMODE(path.stat().st_mode) | extra)
@@ -348,6 +351,7 @@ def linked_name(slot: Path, which: str) -> Path:
 
 
 @pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+@pytest.mark.peer(5)
 def test_link_is_refused_until_the_real_thing_stands_there(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
     real = tmp_path / "it's elsewhere"
@@ -369,6 +373,7 @@ def test_link_that_leads_nowhere_is_refused(slot: Path) -> None:
 
 @pytest.mark.skipif(not as_root, reason="only root can give files to another user")
 @pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+@pytest.mark.peer(5)
 def test_foreign_owner_is_refused_until_mended(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
     os.chown(path, 65534, 65534)

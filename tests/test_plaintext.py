@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import base64
-import html
 import json
 import os
+import re
+import signal
 import subprocess
 import sys
 import urllib.parse
@@ -16,39 +17,80 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp as mcp
-from tests.harness import ARCHIVE_COMMAND, Recorder, Seen, Server, Told, make_slot
-
-MARK = 'mark <7f3a> "søg" \\ 9c'  # with what JSON, URLs and HTML write otherwise
-SPELLINGS = (
-    MARK.encode(),
-    json.dumps(MARK)[1:-1].encode(),
-    json.dumps(MARK, ensure_ascii=False)[1:-1].encode(),
-    json.dumps(json.dumps(MARK, ensure_ascii=False)[1:-1])[1:-1].encode(),
-    json.dumps(MARK)[1:-1].replace("<", "\\u003c").replace(">", "\\u003e").encode(),
-    html.escape(MARK).encode(),
-    base64.b64encode(MARK.encode()).rstrip(b"="),
-    urllib.parse.quote(MARK).encode(),
-    b"7f3a",
+from tests import faults
+from tests.faults import Act, Authority, FaultyVault, Wire
+from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Recorder, Seen, Server, Told, make_slot
+from tests.hunt import (
+    ALONE,
+    MARK,
+    PROJECT,
+    SECRET,
+    WRITES,
+    Trail,
+    assert_unmarked,
+    by_effect,
+    end,
+    found,
+    on_linux,
+    plaintext_rows,
+    quick_command,
+    source_env,
+    spellings,
+    talkative,
+    tell,
+    trail,
+    wait_for,
 )
+from tests.local_vault import LocalVault, install
+from tests.rows import ROWS, Row
 
-PROJECT, SECRET = {"projectId": "proj_1"}, {"secretId": "sk_1"}
-STRUCTURED = {"value": json.dumps({"user": "u", "key": MARK}), "fieldNames": ["user", "key"]}
-STATIC = {"intervalSeconds": 300, "staticFields": {"pin": MARK, "deep": {"list": [MARK]}}}
-LINK = {"value": MARK, "expiresInSeconds": 60}
-WRITES: dict[str, tuple[str, dict[str, Any]]] = {
-    "create": ("manage_secrets", {"action": "create", **PROJECT, "name": "n", "value": MARK}),
-    "create structured": ("manage_secrets", {"action": "create", **PROJECT, "name": "n", **STRUCTURED}),
-    "update_value": ("manage_secrets", {"action": "update_value", **PROJECT, **SECRET, "value": MARK}),
-    "dynamic_create": ("manage_secrets", {"action": "dynamic_create", **PROJECT, "name": "n", **STATIC}),
-    "one-time link": ("manage_temporary_secrets", {"action": "create", **PROJECT, "name": "n", **LINK}),
-}
+__all__ = ["trail"]  # a fixture
+
+# the hunt itself
+
+
+def test_every_argument_that_is_plaintext_is_written() -> None:
+    assert {f"{tool}.{arguments['action']}" for tool, arguments in WRITES.values()} == plaintext_rows()
+
+
+@pytest.mark.parametrize("form", spellings(MARK), ids=map(str, range(len(spellings(MARK)))))
+def test_the_hunt_finds_a_planted_value(form: str) -> None:
+    assert found(f"a line of {form} in a log".encode(), [MARK])
+    assert found(b"\0" + f"memory with {MARK}".encode("utf-16-le"), [MARK])
+
+
+@on_linux
+@pytest.mark.parametrize("leak", ["print", "a file", "an argument", "the environment", "the answer", "nothing"])
+def test_the_hunt_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: Recorder, leak: str) -> None:
+    make_slot(home, recorder.url)
+    code = {
+        "print": "print(given)",
+        "a file": "open(os.environ['TMPDIR'] + '/x', 'w').write(str(given['value']))",
+        "an argument": "start([*wait, given['value']])",
+        "the environment": "start(wait, env={'V': given['value']})",
+        "the answer": "raise m.ArgumentError(given['value'].encode().hex())",
+        "nothing": "pass",
+    }[leak]
+    patch = f"def leak(tool, action, arguments):\n given = check(tool, action, arguments)\n {code}\n return given"
+    imports = "import functools, os, subprocess as s, sys, sikkerkey_mcp as m"
+    start = "start = functools.partial(s.Popen, stdin=s.PIPE, stdout=s.DEVNULL, stderr=s.DEVNULL)"
+    wait = "wait = [sys.executable, '-c', 'import sys; sys.stdin.read()']"  # until the server has ended
+    program = f"{imports}\n{start}\n{wait}\ncheck = m.check\n{patch}\nm.check = leak\nm.main([])"
+    recorder.answer = trail.watching(lambda _seen: Told())
+    with talkative([sys.executable, "-c", program], source_env()) as server:
+        tell(server, "manage_secrets", {**WRITES["update_value"][1]})
+        end(server)
+    assert bool(found(trail.of(server), [MARK])) == (leak != "nothing")
+
+
+# what a vault repeats
 
 
 def echoes(seen: Seen) -> Iterator[Told]:
     """Every way in which a vault might repeat what it was sent."""
     body = seen.json()
     text = seen.body.decode()
-    spelled = [form.decode() for form in SPELLINGS[:-1]]
+    spelled = spellings(MARK)
     for status in (200, 201, 400, 401, 403, 404, 409, 413, 418, 422, 423, 429, 451, 500, 502, 503, 504, 507):
         yield Told(status, json.dumps({"error": f"bad input {text}", "id": "sk_1", "echo": body}).encode())
         members = {"error": f"value {MARK} is weak", MARK: [MARK, {"x": MARK}]}
@@ -59,25 +101,6 @@ def echoes(seen: Seen) -> Iterator[Told]:
     yield Told(500, f"<pre>{text}</pre>".encode(), {"Content-Type": "text/html"})
     yield Told(302, b"{}", {"Location": "/x?" + urllib.parse.quote(MARK)})
     yield Told(401, b"{}", {"Date": urllib.parse.quote(MARK), "Retry-After": urllib.parse.quote(MARK)})
-
-
-def seen_by_others(server: Server, home: Path) -> bytes:
-    """All that a model, a terminal, a log or another process can see."""
-    files = b"".join(path.read_bytes() for path in home.rglob("*") if path.is_file() and path.name != "private.pem")
-    return b"".join(server.lines) + server.stderr + files
-
-
-def assert_unmarked(data: bytes) -> None:
-    """None of the spellings stands in `data`."""
-    for spelling in SPELLINGS:
-        at = data.find(spelling)
-        assert at < 0, f"{spelling!r} in {data[max(0, at - 200) : at + 200]!r}"
-
-
-@pytest.fixture
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Retries without their pauses."""
-    monkeypatch.setattr(mcp, "BACKOFF_S", 0.0)
 
 
 def api_answering(told: Told) -> mcp.Api:
@@ -108,27 +131,193 @@ def test_echoed_value_is_cut_out_of_every_answer(write: str) -> None:
         assert mcp.to_json(result)
 
 
-def test_no_trace_of_a_value_outside_the_request(home: Path, recorder: Recorder) -> None:
+def test_value_in_the_base64_of_a_whole_body_is_cut_out(server: Server, recorder: Recorder) -> None:
+    for before in range(4):
+        recorder.answer = lambda seen, n=before: Told(400, b'{"error": "%s"}' % base64.b64encode(b"x" * n + seen.body))  # type: ignore[misc]
+        result = server.call("manage_secrets", action="create", **PROJECT, name="n", value="correct horse battery")
+        assert found(json.dumps(result).encode(), ["correct horse battery"]) == []
+        assert mcp.CUT_OUT in json.dumps(result)
+
+
+def test_no_trace_of_a_value_outside_the_request(home: Path, trail: Trail, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     answers: dict[str, Callable[[Seen], Told]] = {
         "ok": lambda seen: Told(201, b'{"id": "sk_1", "echo": ' + seen.body + b"}"),
         "refused": lambda seen: Told(409, json.dumps({"error": seen.body.decode()}).encode()),
     }
-    with Server(ARCHIVE_COMMAND) as server:
-        server.initialize()
-        server.request("logging/setLevel", level="debug")
+    with talkative() as server:
         for answer in answers.values():
-            recorder.answer = answer
+            recorder.answer = trail.watching(answer)
             for tool, arguments in WRITES.values():
-                server.request("tools/call", name=tool, arguments=arguments, _meta={"progressToken": 1})
+                tell(server, tool, arguments)
         assert len(recorder.seen) == len(answers) * len(WRITES)
-        assert all(b"7f3a" in seen.body for seen in recorder.seen)
-        if os.path.isdir("/proc"):
-            process = Path("/proc", str(server.process.pid))
-            assert_unmarked((process / "cmdline").read_bytes() + (process / "environ").read_bytes())
-        server.close()
+        assert all(ALONE.encode() in seen.body for seen in recorder.seen)
+        end(server)
     assert any(b"notifications/message" in line for line in server.lines)
-    assert_unmarked(seen_by_others(server, home))
+    assert any(b"notifications/progress" in line for line in server.lines)
+    assert_unmarked(trail.of(server))
+
+
+# what goes wrong on the way
+
+
+def repeating(make: Callable[[bytes], bytes]) -> Act:
+    """Answers with bytes made of the request's body, and ends the stream."""
+
+    def act(wire: Wire, seen: Seen) -> bool:
+        wire.send(make(seen.body))
+        return False
+
+    return act
+
+
+BREAKDOWNS: dict[str, Act] = {
+    "no answer": faults.then_close(),
+    "a reset": faults.then_reset(),
+    "silence": faults.then_silence(),
+    "no HTTP at all": repeating(lambda body: body + b"\r\n\r\n"),
+    "a status line": repeating(lambda body: b"HTTP/1.1 400 " + body + b"\r\nContent-Length: 0\r\n\r\n"),
+    "headers": repeating(lambda body: b"HTTP/1.1 400 No\r\nDate: %b\r\nRetry-After: %b\r\n\r\n" % (body, body)),
+    "a broken header": repeating(lambda body: b"HTTP/1.1 200 OK\r\n" + body + b"\r\nContent-Length: 2\r\n\r\n{}"),
+    "a content type": repeating(lambda body: faults.message(b"{}", 200, "Content-Type: " + body.decode("latin-1"))),
+    "an encoding": repeating(lambda body: faults.message(b"{}", 200, "Content-Encoding: " + body.decode("latin-1"))),
+    "a redirect": repeating(lambda body: faults.message(body, 307, "Location: https://x/" + body.decode("latin-1"))),
+    "half a body": repeating(lambda body: b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + body),
+    "a length": repeating(lambda body: b"HTTP/1.1 200 OK\r\nContent-Length: " + body + b"\r\n\r\n{}"),
+    "a chunk's size": repeating(lambda body: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + b"\r\n"),
+    "no JSON": repeating(lambda body: faults.message(b"<p>" + body)),
+    "no UTF-8": repeating(lambda body: faults.message(b'{"error": "\xff' + body.replace(b'"', b"'") + b'"}', 400)),
+    "too much": repeating(lambda body: faults.message(json.dumps([body.decode() * 1_000] * 300).encode())),
+    "bottomless nesting": repeating(lambda body: faults.message(b'{"error":' * 5_000 + body + b"}" * 5_000, 400)),
+}
+
+
+@pytest.mark.parametrize("breakdown", BREAKDOWNS)
+def test_no_breakdown_shows_a_value(home: Path, trail: Trail, breakdown: str) -> None:
+    with FaultyVault(BREAKDOWNS[breakdown]) as vault:
+        make_slot(home, vault.url)
+        with talkative(quick_command(), source_env()) as server:
+            for tool, arguments in WRITES.values():
+                assert "result" in tell(server, tool, arguments)
+            assert server.request("ping")["result"] == {}
+            end(server)
+        assert all(ALONE.encode() in seen.body for seen in vault.seen)
+        assert len(vault.seen) == len(WRITES)
+    assert_unmarked(trail.of(server))
+
+
+def test_vault_that_is_not_there_is_reported_without_the_value(home: Path, trail: Trail) -> None:
+    with faults.refused_port() as port:
+        make_slot(home, f"http://127.0.0.1:{port}")
+        with talkative(quick_command(), source_env()) as server:
+            for tool, arguments in WRITES.values():
+                assert tell(server, tool, arguments)["result"]["isError"]
+            end(server)
+    assert_unmarked(trail.of(server))
+
+
+LOUD = {
+    "PYTHONDEVMODE": "1",
+    "PYTHONFAULTHANDLER": "1",
+    "PYTHONMALLOCSTATS": "1",
+    "PYTHONASYNCIODEBUG": "1",
+    "PYTHONPROFILEIMPORTTIME": "1",
+    "PYTHONVERBOSE": "1",
+    "PYTHONWARNINGS": "always",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONINSPECT": "1",
+    "OPENSSL_TRACE": "all",
+}
+TLS_FAILURES = {"a good certificate": {}, "an expired one": {"ends_in": -faults.DAY}}
+
+
+@pytest.mark.parametrize("failure", TLS_FAILURES)
+def test_loudest_python_over_tls_shows_neither_value_nor_session_key(
+    home: Path, trail: Trail, tmp_path: Path, failure: str
+) -> None:
+    authority = Authority(tmp_path)
+    tls = authority.server("localhost", **TLS_FAILURES[failure])  # type: ignore[arg-type]
+    keys = tmp_path / "session keys"
+    env = source_env(**LOUD, SSLKEYLOGFILE=str(keys), SIKKERKEY_CA_BUNDLE=str(authority.bundle))
+    repeat = repeating(lambda body: faults.message(json.dumps({"error": body.decode()}).encode(), 409))
+    with FaultyVault(repeat, tls=tls, host="localhost") as vault:
+        make_slot(home, vault.url)
+        with talkative(quick_command("-v", "-X", "dev", "-b"), env) as server:
+            for tool, arguments in WRITES.values():
+                assert tell(server, tool, arguments)["result"]["isError"]
+            end(server)
+        assert len(vault.seen) == (0 if TLS_FAILURES[failure] else len(WRITES))
+    assert b"import " in server.stderr
+    assert not keys.exists()
+    assert_unmarked(trail.of(server))
+
+
+def test_cancelled_call_leaves_no_trace(home: Path, trail: Trail) -> None:
+    with FaultyVault(faults.then_silence()) as vault:
+        make_slot(home, vault.url)
+        with talkative() as server:
+            for number, (tool, arguments) in enumerate(WRITES.values(), 1):
+                call = server.start("tools/call", name=tool, arguments=arguments)
+                wait_for(lambda number=number: len(vault.seen) == number)
+                server.notify("notifications/cancelled", requestId=call, reason=MARK)
+            assert server.request("ping")["result"] == {}
+            end(server)
+    assert_unmarked(trail.of(server))
+
+
+SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGABRT", "SIGSEGV", "SIGBUS"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
+@pytest.mark.parametrize("name", SIGNALS)
+def test_process_that_dies_in_the_middle_of_a_call_leaves_no_trace(home: Path, trail: Trail, name: str) -> None:
+    with FaultyVault(faults.then_silence()) as vault:
+        make_slot(home, vault.url)
+        with talkative() as server:
+            server.start("tools/call", name=WRITES["create"][0], arguments=WRITES["create"][1])
+            wait_for(lambda: vault.seen)
+            server.process.send_signal(getattr(signal, name))
+            server.process.wait(PATIENCE_S)
+            server.__exit__(None, None, None)
+    assert_unmarked(trail.of(server))
+
+
+def core_pattern() -> str:
+    """Where the kernel puts the memory of what crashes."""
+    path = Path("/proc/sys/kernel/core_pattern")
+    return path.read_text().strip() if path.exists() else "unknown"
+
+
+def cores_can_be_had() -> str:
+    """Why not, or an empty string."""
+    if re.fullmatch(r"[A-Za-z0-9_.%-]+", core_pattern()) is None:
+        return f"a crash does not leave a file in the working directory (core_pattern is {core_pattern()})"
+    import resource
+
+    return "" if resource.getrlimit(resource.RLIMIT_CORE)[1] else "cores are forbidden here"
+
+
+@pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV"])
+@pytest.mark.parametrize("undefended", [False, True], ids=["as it is", "without the limit"])
+def test_crash_leaves_no_core(home: Path, trail: Trail, name: str, undefended: bool) -> None:
+    if reason := cores_can_be_had():
+        pytest.skip(reason)
+    undo = "m.leave_no_core = lambda: None; " if undefended else ""
+    unlimited = "import resource as r; most = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (most, most)); "
+    program = f"{unlimited}import sikkerkey_mcp as m; {undo}m.main([])"
+    with FaultyVault(faults.then_silence()) as vault:
+        make_slot(home, vault.url)
+        with talkative([sys.executable, "-c", program], source_env()) as server:
+            server.start("tools/call", name=WRITES["create"][0], arguments=WRITES["create"][1])
+            wait_for(lambda: vault.seen)
+            server.process.send_signal(getattr(signal, name))
+            server.process.wait(PATIENCE_S)
+            server.__exit__(None, None, None)
+    cores = [path.read_bytes() for path in Path.cwd().iterdir()]
+    assert [bool(found(core, [MARK])) for core in cores] == ([True] if undefended else [])
+
+
+# what is refused
 
 
 def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -138,10 +327,15 @@ def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
             start = {"action": action.name} if mcp.takes_action(tool) else {}
             yield tool.name, {**start, MARK: MARK}
             yield tool.name, {**start, "unknown": MARK}
+            yield tool.name, {**start, WORD: 1}
             for arg in action.args:
-                for wrong in (MARK, [MARK], {MARK: MARK}, [[MARK]], MARK + "\ud800", [MARK, 1]):
+                for wrong in (MARK, [MARK], {MARK: MARK}, [[MARK]], MARK + "\ud800", [MARK, 1], {WORD: WORD}):
                     yield tool.name, {**start, arg.name: wrong}
         yield tool.name, {"action": MARK}
+        yield tool.name, {"action": WORD}
+
+
+WORD = "correcthorsebatterystaple"  # a passphrase that has the shape of a name
 
 
 def test_refused_arguments_are_never_repeated(server: Server, recorder: Recorder) -> None:
@@ -149,10 +343,10 @@ def test_refused_arguments_are_never_repeated(server: Server, recorder: Recorder
     for tool, arguments in refused:
         result = server.call(tool, **arguments)
         if not result.get("isError"):  # free text may hold anything, so it may be sent
-            assert b"7f3a" in recorder.seen[-1].body
-    server.close()
+            assert ALONE.encode() in recorder.seen[-1].body
+    end(server)
     assert len(refused) > 1_500
-    assert_unmarked(b"".join(server.lines) + server.stderr)
+    assert_unmarked(b"".join(server.lines) + server.stderr, WORD)
 
 
 def test_protocol_errors_never_repeat_what_was_sent(server: Server) -> None:
@@ -175,33 +369,155 @@ def test_protocol_errors_never_repeat_what_was_sent(server: Server) -> None:
     assert_unmarked(b"".join(server.lines) + server.stderr)
 
 
-def test_private_key_never_leaves_its_file(home: Path, recorder: Recorder) -> None:
+# keys, tokens and what is stored
+
+
+def parts_of(key_file: Path) -> list[str]:
+    """What a private key would be known by: its file's line, either half of it, and the key itself in hex."""
+    inner = key_file.read_text().splitlines()[1]
+    return [inner, inner[:22], inner[-22:], base64.b64decode(inner)[-32:].hex()]
+
+
+def test_private_key_never_leaves_its_file(home: Path, trail: Trail, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     key_file = next(home.rglob("private.pem"))
-    inner = key_file.read_text().splitlines()[1]
+    parts = parts_of(key_file)
     for damage in ("", "garbage"):
         key_file.write_text(key_file.read_text().replace("-----END", damage + "-----END"))
-        with Server(ARCHIVE_COMMAND) as server:
-            server.initialize()
-            server.call("whoami")
-            server.close()
-        for part in (inner, inner[:20], inner[-20:]):
-            assert part.encode() not in seen_by_others(server, home)
-    sent = b"".join(str(seen).encode() for seen in recorder.seen)
-    assert inner[-20:].encode() not in sent
+        recorder.answer = trail.watching(lambda _seen: Told())
+        with talkative() as server:
+            tell(server, "whoami", {})
+            end(server)
+        assert found(trail.of(server), parts) == []
+    assert len(recorder.seen) == 1
+    assert found(str(recorder.seen).encode(), parts) == []
 
 
-def test_token_appears_nowhere_but_in_the_registration(home: Path, recorder: Recorder) -> None:
+def test_token_appears_nowhere_but_in_the_registration(home: Path, trail: Trail, recorder: Recorder) -> None:
     token = "0123456789abcdef" * 4
-    env = {**os.environ, "SIKKERKEY_API_URL": recorder.url}
+    env = {**os.environ, **LOUD, "SIKKERKEY_API_URL": recorder.url, "PYTHONINSPECT": ""}
     refused, accepted = {"error": f"token {token} is spent"}, {"agentId": "a-1", "name": token, "vaultId": "v"}
     for told in (Told(400, json.dumps(refused).encode()), Told(201, json.dumps(accepted).encode())):
-        recorder.answer = lambda _seen, told=told: told  # type: ignore[misc]
-        command = [*ARCHIVE_COMMAND, "install", "-"]
-        done = subprocess.run(command, input=token, env=env, capture_output=True, text=True, check=False)
-        assert token not in done.stdout + done.stderr
+        recorder.answer = trail.watching(lambda _seen, told=told: told)  # type: ignore[misc]
+        command = [sys.executable, "-v", str(ARCHIVE_COMMAND[-1]), "install", "-"]
+        done = subprocess.run(command, input=token.encode(), env=env, capture_output=True, check=False)
+        assert found(done.stdout + done.stderr + trail.files() + b"".join(trail.processes), [token]) == []
     assert [seen.json()["token"] for seen in recorder.seen] == [token, token]
-    assert not [path for path in home.rglob("*") if path.is_file() and token.encode() in path.read_bytes()]
+
+
+class Everything:
+    """A vault in which there is one of each, filled through the server; `known` names them as arguments do."""
+
+    def __init__(self, vault: LocalVault, server: Server, directory: Path) -> None:
+        self.vault, self.server = vault, server
+        self.minted: list[str] = []
+        self.succeeded: set[str] = set()
+        self.known: dict[str, Any] = {"projectId": self.made("manage_projects", action="create", name="p")}
+        project = {"projectId": self.known["projectId"]}
+        value = {"name": "s", "value": MARK}
+        self.known["secretId"] = self.made("manage_secrets", action="create", **project, **value)
+        self.known["existingSecretId"] = self.made("manage_secrets", action="create", **project, **value)
+        self.known["canaryId"] = self.made("manage_canaries", action="create", **project, name="c")
+        self.known["policyId"] = self.made("manage_policies", action="create", **project, name="p", ttlMaxReads=9)
+        self.known["entryId"] = self.made("manage_ipallowlist", action="add", cidr="192.0.2.1/32")
+        self.known["inviteId"] = self.made("manage_team", action="invite", email="kim@example.org")
+        self.known["memberId"] = self.accepted()
+        self.known["agentId"] = install(vault, "projects.read")
+        self.known["machineId"] = self.machine(directory)
+        self.known["categoryId"] = self.ask("support", action="categories")["items"][0]["id"]
+        self.known |= {"actions": ["secret_create"], "url": "http://127.0.0.1:9/hook", **self.ticket(directory)}
+
+    def ask(self, tool: str, **arguments: Any) -> Any:
+        """What one call answered; it must have succeeded."""
+        result = self.server.call(tool, **arguments)
+        assert not result.get("isError"), (tool, arguments, result)
+        return result["structuredContent"]
+
+    def made(self, tool: str, **arguments: Any) -> str:
+        """The id of something new."""
+        answer = self.ask(tool, **arguments)
+        return str(answer.get("id") or answer["inviteId"])
+
+    def accepted(self) -> str:
+        member = json.loads(self.vault.owner("accept-invite", self.known["inviteId"], "--json"))
+        return str(member.get("memberId") or member["id"])
+
+    def machine(self, directory: Path) -> str:
+        url = self.vault.url.replace("127.0.0.1", "localhost")
+        words = ("machine-bootstrap", "--name", "m", "--home", str(directory / "machine"), "--url", url, "--json")
+        return str(json.loads(self.vault.owner(*words))["machineId"])
+
+    def ticket(self, directory: Path) -> dict[str, str]:
+        ask = {"categoryId": self.known["categoryId"], "priority": "low", "title": "t", "body": "b"}
+        ticket = self.made("support", action="create", **ask)
+        (directory / "file").write_text("attached")
+        self.vault.reply(ticket, "See the file.", directory / "file")
+        shown = self.ask("support", action="get", ticketId=ticket)
+        files = [file["id"] for message in shown["conversation"] for file in message.get("attachments", [])]
+        return {"ticketId": ticket, "attachmentId": files[0]}
+
+    def arguments(self, row: Row, kind: str) -> dict[str, Any]:
+        """An example of the row's arguments that names what there is, and holds the mark as its plaintext."""
+        given = {**row.examples[kind]}
+        for arg in row.action.args:
+            if arg.name in given and arg.name in self.known:
+                given[arg.name] = self.known[arg.name]
+            elif arg.kind == "ids" and arg.name in given:
+                given[arg.name] = [self.known[arg.name[:-1]]]
+            elif arg.plaintext and arg.name in given:
+                given[arg.name] = {"user": MARK} if arg.kind == "object" else MARK
+        if isinstance(given.get("value"), str) and "fieldNames" in given:
+            given["value"] = json.dumps(dict.fromkeys(given["fieldNames"], MARK))
+        return given
+
+    def learn(self, row: Row, answer: dict[str, Any]) -> None:
+        """Remembers the id of what an action made, where nothing of the kind was known."""
+        name = {"manage_enrollment.create": "tokenId", "manage_webhooks.create": "webhookId"}.get(str(row))
+        if name:
+            self.known[name] = answer["id"]
+
+    def drive(self, row: Row) -> None:
+        """Calls an action with each of its examples; a credential that it makes is noted, and its line set apart."""
+        for kind in row.examples:
+            reply = tell(self.server, row.tool.name, self.arguments(row, kind))
+            if not reply["result"].get("isError"):
+                self.succeeded.add(str(row))
+                self.learn(row, reply["result"].get("structuredContent", {}))
+            if row.action.mints and "structuredContent" in reply["result"]:
+                answer = reply["result"]["structuredContent"]
+                named = {"token", "passphrase", "secret", "signingSecret"} & set(answer)
+                assert named, answer
+                self.minted += [answer[name] for name in named]
+                line = next(line for line in reversed(self.server.lines) if self.minted[-1].encode() in line)
+                self.server.lines.remove(line)
+                assert found(line, [MARK]) == []
+
+
+@on_linux
+def test_no_action_on_a_real_vault_shows_what_is_stored(
+    home: Path, trail: Trail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault_directory = tmp_path.parent / f"{tmp_path.name}-vault"  # which is the vault's own affair, not the trail's
+    vault_directory.mkdir()
+    vault = LocalVault(vault_directory / "data")
+    try:
+        agent = install(vault)
+        vault.owner("approve", agent)
+        with talkative([*ARCHIVE_COMMAND, "serve", "--agent", agent]) as server:
+            everything = Everything(vault, server, vault_directory)
+            for row in [row for row in ROWS if row.action.effect != "destructive"] + by_effect(ROWS):
+                everything.drive(row)
+            trail.look_at_processes()
+            assert server.request("ping")["result"] == {}
+            end(server)
+        stored = vault.value_of(everything.known["existingSecretId"])
+    finally:
+        vault.close()
+    parts = parts_of(home / ".sikkerkey" / "agents" / agent / "private.pem")
+    assert found(trail.of(server), [MARK, *everything.minted, *parts]) == []
+    assert stored == MARK
+    assert len(everything.succeeded) > 80  # that each of them can is test_every_action's affair
+    assert len(everything.minted) >= 5
 
 
 def test_crash_in_a_tool_shows_no_argument(home: Path, recorder: Recorder) -> None:

@@ -265,6 +265,7 @@ def test_schema_is_flat_and_valid_json_schema(listed: m.JsonObject) -> None:
 
 
 @each_row
+@pytest.mark.peer(16)
 def test_description_shows_what_an_action_needs_and_may_have(row: Row) -> None:
     if not m.takes_action(row.tool):
         return

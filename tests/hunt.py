@@ -1,0 +1,198 @@
+"""How marked plaintext is looked for: every spelling of it, in everything that others can see of a process.
+
+The spellings are written down here anew, so that a mistake in the program's own list cannot hide itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import json
+import os
+import re
+import sys
+import time
+import urllib.parse
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_mcp as mcp
+from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Seen, Server, Told
+from tests.rows import ROWS, Row
+
+ALONE = f"w7q{os.getpid()}zk"  # of MARK, as every spelling but base64 and hex has it; no other test run's
+MARK = f'mark <{ALONE}> "søg" \\ 9c/+=&'  # with what JSON, URLs and HTML write otherwise
+on_linux = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to look at")
+
+
+# spellings
+
+
+def in_json(text: str) -> Iterator[str]:
+    """The inside of a JSON string, as Python, Go, .NET and PHP write it."""
+    plain, ascii_only = json.dumps(text, ensure_ascii=False)[1:-1], json.dumps(text)[1:-1]
+    yield from (plain, ascii_only, ascii_only.replace("/", r"\/"))
+    yield plain.replace("<", r"\u003c").replace(">", r"\u003e").replace("&", r"\u0026")
+    net = "".join(c if (c.isalnum() and c.isascii()) or c in " .:-_/=" else f"\\u{ord(c):04X}" for c in text)
+    yield net.replace(r"\u005C", r"\\")
+
+
+def in_base64(text: str) -> Iterator[str]:
+    """Base64 of what surrounds `text` as well, at each alignment: the part that no neighbour can change."""
+    data = text.encode("utf-8", "surrogatepass")
+    for before in range(3):
+        for encode in (base64.b64encode, base64.urlsafe_b64encode):
+            whole = encode(b"x" * before + data + b"yy").decode()
+            yield whole[(0, 2, 3)[before] : (before + len(data)) // 3 * 4]
+
+
+def spellings(text: str) -> list[str]:
+    """Every way in which `text` may turn up."""
+    percent = [urllib.parse.quote(text, safe=left) for left in ("", "/", "!'()*")]
+    lower = [re.sub("%..", lambda code: code[0].lower(), form) for form in percent]
+    numbered = html.escape(text, quote=False).replace('"', "&#34;").replace("'", "&#39;")
+    markup = [html.escape(text), numbered, repr(text)[1:-1]]
+    twice = [again for once in in_json(text) for again in in_json(once)]
+    octets = text.encode("utf-8", "surrogatepass").hex()
+    forms = [text, *in_json(text), *twice, *percent, *lower, urllib.parse.quote_plus(text), *markup]
+    whole = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
+    return list(dict.fromkeys([*forms, octets, octets.upper(), whole, whole.translate({43: 45, 47: 95}).rstrip("=")]))
+
+
+def found(data: bytes, secrets: Iterable[str]) -> list[str]:
+    """What of `secrets` stands in `data`, each with its surroundings; in UTF-16 only as it is."""
+    traces = []
+    for secret in secrets:
+        codes = [form.encode("utf-8", "surrogatepass") for form in (*spellings(secret), *in_base64(secret))]
+        for code in dict.fromkeys([*codes, secret.encode("utf-16-le", "surrogatepass")]):
+            at = data.find(code)
+            traces += [f"{code!r} in {data[max(0, at - 120) : at + 120]!r}"] if at >= 0 else []
+    return traces
+
+
+def assert_unmarked(data: bytes, *secrets: str) -> None:
+    """No spelling of MARK, of its core or of `secrets` stands in `data`."""
+    assert found(data, [MARK, *secrets]) == []
+    assert ALONE.encode() not in data
+
+
+# what others can see
+
+
+class Trail:
+    """Whatever a process leaves: its streams, and the files below its home, cache, temporary and working directory."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.directory = directory
+        for name in ("tmp", "work"):
+            (directory / name).mkdir(exist_ok=True)
+        monkeypatch.setenv("TMPDIR", str(directory / "tmp"))
+        monkeypatch.chdir(directory / "work")
+        self.processes: set[bytes] = set()
+
+    def files(self) -> bytes:
+        """The names and contents of all files but the private keys."""
+        paths = [path for path in self.directory.rglob("*") if path.name != "private.pem"]
+        contents = [path.read_bytes() for path in paths if path.is_file() and not path.is_symlink()]
+        return b"\0".join([*(str(path).encode() for path in paths), *contents])
+
+    def look_at_processes(self) -> None:
+        """Remembers every command line and every environment that there is at this moment."""
+        for process in Path("/proc").glob("[0-9]*"):
+            for name in ("cmdline", "environ"):
+                with suppress(OSError):  # it has ended meanwhile
+                    self.processes.add((process / name).read_bytes())
+
+    def watching(self, answer: Callable[[Seen], Told]) -> Callable[[Seen], Told]:
+        """`answer`, with a look at the processes while the program waits for it."""
+
+        def answer_and_look(seen: Seen) -> Told:
+            self.look_at_processes()
+            return answer(seen)
+
+        return answer_and_look
+
+    def of(self, server: Server) -> bytes:
+        """All that can be seen of a process that has ended."""
+        return b"\0".join([*server.lines, server.stderr, self.files(), *self.processes])
+
+
+@pytest.fixture
+def trail(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trail:
+    """A process's surroundings, and what is found in them."""
+    return Trail(tmp_path, monkeypatch)
+
+
+def end(server: Server) -> None:
+    """Closes the input and waits until both streams have been read to their end."""
+    server.close()
+    server.__exit__(None, None, None)
+
+
+# processes
+
+QUICK = (
+    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.REQUEST_MAX_S = m.CONNECT_MAX_S = 0.5; import sys; "
+    "sys.exit(m.main(sys.argv[1:]))"
+)  # gives up at once on what would take half a minute
+
+
+def quick_command(*flags: str) -> list[str]:
+    """The server from its source, without patience."""
+    return [sys.executable, *flags, "-c", QUICK, "serve"]
+
+
+def source_env(**more: str) -> dict[str, str]:
+    """The environment in which `quick_command` finds the module."""
+    return {**os.environ, "PYTHONPATH": str(Path(mcp.__file__).parent), **more}
+
+
+def talkative(command: Iterable[str] = ARCHIVE_COMMAND, env: dict[str, str] | None = None) -> Server:
+    """A server that logs and reports all it ever would."""
+    server = Server([*command], env)
+    server.initialize()
+    server.request("logging/setLevel", level="debug")
+    return server
+
+
+def tell(server: Server, tool: str, arguments: dict[str, Any]) -> Any:
+    """The reply to one call that asks for progress."""
+    return server.request("tools/call", name=tool, arguments=arguments, _meta={"progressToken": "p"})
+
+
+# what carries plaintext
+
+PROJECT, SECRET = {"projectId": "proj_1"}, {"secretId": "sk_1"}
+STRUCTURED = {"value": json.dumps({"user": "u", "key": MARK}), "fieldNames": ["user", "key"]}
+STATIC = {"intervalSeconds": 300, "staticFields": {"pin": MARK, "deep": {"list": [MARK]}}}
+LINK = {"value": MARK, "expiresInSeconds": 60}
+WRITES: dict[str, tuple[str, dict[str, Any]]] = {
+    "create": ("manage_secrets", {"action": "create", **PROJECT, "name": "n", "value": MARK}),
+    "create structured": ("manage_secrets", {"action": "create", **PROJECT, "name": "n", **STRUCTURED}),
+    "update_value": ("manage_secrets", {"action": "update_value", **PROJECT, **SECRET, "value": MARK}),
+    "dynamic_create": ("manage_secrets", {"action": "dynamic_create", **PROJECT, "name": "n", **STATIC}),
+    "one-time link": ("manage_temporary_secrets", {"action": "create", **PROJECT, "name": "n", **LINK}),
+}
+
+
+def plaintext_rows() -> set[str]:
+    """The actions that WRITES must hold."""
+    return {str(row) for row in ROWS if any(arg.plaintext for arg in row.action.args)}
+
+
+def by_effect(rows: Iterable[Row]) -> list[Row]:
+    """Reads first and what destroys last, so that each finds what it asks for."""
+    order = ["read", "write", "destructive", "manage_secrets.delete", "manage_trash.purge", "manage_projects.delete"]
+    return sorted(rows, key=lambda row: order.index(str(row) if str(row) in order else row.action.effect))
+
+
+def wait_for(happened: Any) -> None:
+    """Until `happened()`; it is another thread's or process's business."""
+    until_s = time.monotonic() + PATIENCE_S
+    while not happened():
+        assert time.monotonic() < until_s, "it never happened"
+        time.sleep(0.01)

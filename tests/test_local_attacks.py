@@ -1,0 +1,377 @@
+"""What others on the same computer plant, link, swap or set; test_identity and test_archive hold the plain refusals."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_mcp as mcp
+from tests.harness import AGENT_ID, ARCHIVE, PATIENCE_S, ROOT, VAULT_ID, Recorder, Server, Told, make_slot
+from tests.hunt import assert_unmarked, talkative, tell
+
+pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners, modes, links and FIFOs are POSIX's")
+as_root = hasattr(os, "getuid") and os.getuid() == 0
+root_only = pytest.mark.skipif(not as_root, reason="only root can give files to another user and make devices")
+NOBODY = 65534
+OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
+
+
+@pytest.fixture
+def slot(home: Path, recorder: Recorder) -> Path:
+    """A good slot."""
+    make_slot(home, recorder.url)
+    return home / ".sikkerkey" / "agents" / AGENT_ID
+
+
+def refusal() -> str:
+    """Why the installed agent is not taken."""
+    with pytest.raises(mcp.ConfigError) as raised:
+        mcp.connect()
+    return str(raised.value)
+
+
+# swapped between the look and the reading
+
+
+def link_to_another(path: Path) -> None:
+    """A link to a file of the same user that is private as well."""
+    other = path.with_name("other")
+    shutil.copy2(path, other)
+    path.unlink()
+    path.symlink_to(other)
+
+
+def fifo(path: Path) -> None:
+    """A pipe that nobody writes into."""
+    path.unlink()
+    os.mkfifo(path, 0o600)
+
+
+def readable_by_others(path: Path) -> None:
+    """A file that anybody may have read."""
+    path.chmod(0o644)
+
+
+def directory(path: Path) -> None:
+    """A directory."""
+    path.unlink()
+    path.mkdir(mode=0o700)
+
+
+def foreign(path: Path) -> None:
+    """Another user's own file."""
+    data = path.read_bytes()
+    path.unlink()
+    path.write_bytes(data)
+    path.chmod(0o600)
+    os.chown(path, NOBODY, NOBODY)
+
+
+def device(path: Path) -> None:
+    """A device without an end."""
+    path.unlink()
+    os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
+
+
+SWAPS = {
+    link_to_another: "cannot be read: Too many levels of symbolic links",
+    fifo: "is not a regular file",
+    readable_by_others: "can be read or written by other users",
+    directory: "cannot be read: Is a directory",
+}
+FOR_ROOT = {foreign: "belongs to another user", device: "is not a regular file"}
+
+
+@pytest.mark.parametrize("name", ["identity.json", "private.pem"])
+@pytest.mark.parametrize(
+    ("swap", "words"),
+    [*SWAPS.items(), *(pytest.param(swap, words, marks=root_only) for swap, words in FOR_ROOT.items())],
+    ids=lambda part: getattr(part, "__name__", ""),
+)
+def test_file_that_is_swapped_after_the_look_is_refused(
+    slot: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], None], words: str, name: str
+) -> None:
+    look = mcp.check_private
+
+    def look_and_swap(path: str, **rules: Any) -> None:
+        look(path, **rules)
+        if path == str(slot / name):
+            swap(slot / name)
+
+    monkeypatch.setattr(mcp, "check_private", look_and_swap)
+    assert refusal() == f"{slot / name} {words}"
+
+
+@root_only
+def test_home_that_is_swapped_after_the_look_holds_no_key_that_is_taken(
+    home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look = mcp.check_private
+    planted = home / "planted"
+    shutil.copytree(home / ".sikkerkey", planted)
+    for path in (planted, *planted.rglob("*")):
+        os.chown(path, NOBODY, NOBODY)
+
+    def look_and_swap(path: str, **rules: Any) -> None:
+        look(path, **rules)
+        if path == str(slot) and planted.exists():
+            (home / ".sikkerkey").rename(home / "hidden")
+            planted.rename(home / ".sikkerkey")
+
+    monkeypatch.setattr(mcp, "check_private", look_and_swap)
+    assert refusal() == f"{slot / 'identity.json'} belongs to another user"
+
+
+# other kinds of files
+
+
+@root_only
+@pytest.mark.parametrize("name", ["identity.json", "private.pem"])
+@pytest.mark.parametrize("number", [3, 5, 8])  # /dev/null, /dev/zero, /dev/random
+def test_device_in_a_files_place_is_refused(slot: Path, name: str, number: int) -> None:
+    (slot / name).unlink()
+    os.mknod(slot / name, stat.S_IFCHR | 0o600, os.makedev(1, number))
+    assert refusal() == f"{slot / name} is not a regular file"
+
+
+@pytest.mark.parametrize("stored", ["/dev/null", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/", "/etc/passwd"])
+def test_key_path_that_leads_elsewhere_is_refused(slot: Path, stored: str) -> None:
+    if not os.path.lexists(stored):
+        pytest.skip(f"there is no {stored} here")
+    identity = json.loads((slot / "identity.json").read_text())
+    (slot / "identity.json").write_text(json.dumps({**identity, "privateKeyPath": stored}))
+    assert refusal()
+
+
+@root_only
+def test_second_name_of_another_users_file_is_refused(slot: Path, tmp_path: Path) -> None:
+    theirs = tmp_path / "theirs"
+    shutil.copy2(slot / "private.pem", theirs)
+    os.chown(theirs, NOBODY, NOBODY)
+    (slot / "private.pem").unlink()
+    os.link(theirs, slot / "private.pem")
+    assert refusal() == f"{slot / 'private.pem'} belongs to another user"
+
+
+def test_second_name_of_the_key_which_backups_make_is_no_fault(slot: Path, tmp_path: Path) -> None:
+    os.link(slot / "private.pem", tmp_path / "backup")
+    mcp.connect()
+
+
+# a home that others can write to
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o1777])
+def test_home_that_all_can_write_to_holds_an_agent_that_works(home: Path, slot: Path, mode: int) -> None:
+    home.chmod(mode)
+    mcp.connect()
+
+
+@root_only
+@pytest.mark.parametrize("depth", range(1, 4))
+def test_what_another_user_puts_into_such_a_home_is_refused(home: Path, slot: Path, depth: int) -> None:
+    home.chmod(0o777)
+    planted = [slot, slot.parent, slot.parent.parent][depth - 1]
+    os.chown(planted, NOBODY, NOBODY)
+    assert refusal() == f"{planted} belongs to another user"
+    assert mcp.main(["revoke", AGENT_ID]) == 1
+    assert (slot / "private.pem").exists()
+
+
+# a vault that names an agent
+
+
+@pytest.mark.parametrize("agent", ["CON", "nul", "COM1", "LPT9", "a" * 128, "A", "0", "a-", "a_", AGENT_ID.upper()])
+def test_id_that_is_odd_but_harmless_is_a_directory_of_that_name(
+    home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, agent: str
+) -> None:
+    make_slot(home, recorder.url)
+    monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
+    monkeypatch.setattr(mcp.Connections, "_give_back", lambda _self, link: link.wire.finish())
+    answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
+    recorder.answer = lambda _seen: Told(201, answer)
+    assert mcp.main(["install", "0" * 64]) == 0
+    assert {path.name for path in (home / ".sikkerkey" / "agents").iterdir()} == {agent, AGENT_ID}
+    assert mcp.load_identity(agent).agent_id == agent
+
+
+# what stands in the way of imports
+
+PLANTED = (
+    "json.py", "re.py", "ssl.py", "socket.py", "http/__init__.py", "urllib/__init__.py", "email.py", "base64.py",
+    "cryptography/__init__.py", "certifi/__init__.py", "_cffi_backend.py", "typing.py", "threading.py", "resource.py",
+    "sikkerkey_mcp.py", "sikkerkey_cli.py", "sikkerkey_native.py", "sikkerkey_runtime.py", "sikkerkey_archive.py",
+    "usercustomize.py", "sitecustomize.py", "encodings/__init__.py", "evil.py", "startup.py", "__main__.py",
+)  # fmt: skip
+
+
+@pytest.fixture
+def planted(tmp_path: Path) -> Path:
+    """A directory of modules that leave a file beside them when they are run."""
+    place = tmp_path / "planted"
+    for name in PLANTED:
+        (place / name).parent.mkdir(parents=True, exist_ok=True)
+        (place / name).write_text(f"open({str(place / 'ran')!r}, 'a').write(__name__)\n")
+    shutil.copytree(place, place / "lib" / f"python3.{sys.version_info[1]}" / "site-packages")
+    return place
+
+
+def serves(command: list[str], env: dict[str, str] | None = None) -> bytes:
+    """A whole session with one call; what it wrote to stderr."""
+    with Server(command, env) as server:
+        server.initialize()
+        assert server.call("whoami")["structuredContent"] == {}
+        assert server.close() == 0
+        server.__exit__(None, None, None)
+        return server.stderr
+
+
+@pytest.mark.parametrize("flags", [["-I"], ["-E"], []], ids=["isolated", "without variables", "bare"])
+@pytest.mark.parametrize("beside", [False, True], ids=["in the working directory", "beside the archive"])
+def test_planted_modules_are_not_run(
+    slot: Path, planted: Path, monkeypatch: pytest.MonkeyPatch, flags: list[str], beside: bool
+) -> None:
+    archive = Path(shutil.copy(ARCHIVE, planted / "sikkerkey-mcp.pyz")) if beside else ARCHIVE
+    monkeypatch.chdir(planted)
+    serves([sys.executable, *flags, str(archive), "serve"])
+    assert not (planted / "ran").exists()
+
+
+def test_planted_archive_is_not_what_the_configuration_starts(
+    slot: Path, planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (planted / ARCHIVE.name).write_text("raise SystemExit('planted')")
+    monkeypatch.chdir(ARCHIVE.parent)
+    monkeypatch.setattr(sys, "argv", [ARCHIVE.name])
+    assert mcp.main(["config", "cursor"]) == 0
+    entry = json.loads(capsys.readouterr().out)["mcpServers"]["sikkerkey"]
+    monkeypatch.chdir(planted)
+    serves([entry["command"], *entry["args"]])
+    assert not (planted / "ran").exists()
+
+
+def hostile_python(planted: Path) -> dict[str, str]:
+    """Every variable of Python's that names code, places or habits."""
+    return {
+        **{name: str(planted) for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONPYCACHEPREFIX")},
+        **{"PYTHONPLATLIBDIR": "lib", "PYTHONEXECUTABLE": str(planted / "evil.py")},
+        **harmless_python(planted),
+    }
+
+
+def harmless_python(planted: Path) -> dict[str, str]:
+    """Those that do no harm even where they are obeyed."""
+    return {
+        "PYTHONSTARTUP": str(planted / "startup.py"),
+        "PYTHONBREAKPOINT": "evil.run",
+        "PYTHONINSPECT": "1",
+        "PYTHONWARNINGS": "error",
+        "PYTHONOPTIMIZE": "2",
+        "PYTHONDEVMODE": "1",
+        "PYTHONIOENCODING": "utf-16",
+        "PYTHONUTF8": "0",
+        "PYTHONCOERCECLOCALE": "0",
+        "LC_ALL": "C",
+        "PYTHONINTMAXSTRDIGITS": "640",
+        "PYTHONCASEOK": "1",
+        "PYTHONNODEBUGRANGES": "1",
+        "PYTHONDONTWRITEBYTECODE": "",
+    }
+
+
+def test_isolated_start_obeys_no_variable_of_python(slot: Path, planted: Path) -> None:
+    stderr = serves([sys.executable, "-I", str(ARCHIVE), "serve"], {**os.environ, **hostile_python(planted)})
+    assert stderr == b""
+    assert not (planted / "ran").exists()
+
+
+def test_bare_start_survives_the_variables_that_name_no_place(slot: Path, planted: Path) -> None:
+    assert serves([sys.executable, str(ARCHIVE), "serve"], {**os.environ, **harmless_python(planted)}) == b""
+    assert not (planted / "ran").exists()
+
+
+# variables of the program
+
+VALUES = (".", "..", "../../x", "%2e%2e%2fx", "~nobody/x", "/dev/null", "/dev/zero", "/proc/x\x1b[2J\n", "x" * 5_000)
+VARIABLES = (
+    "SIKKERKEY_HOME", "SIKKERKEY_AGENT_ID", "SIKKERKEY_API_URL", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR",
+    "HTTPS_PROXY", "NO_PROXY", "XDG_CACHE_HOME", "HOME", "TMPDIR",
+)  # fmt: skip
+
+
+def outcome(command: list[str], env: dict[str, str], said: bytes) -> tuple[int, list[Any], str]:
+    """Exit status, messages and stderr of a process that is told `said` and left alone."""
+    done = subprocess.run(command, input=said, env=env, capture_output=True, check=False, timeout=PATIENCE_S)
+    return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
+
+
+@pytest.mark.parametrize("name", VARIABLES)
+def test_no_value_of_a_variable_leads_astray(
+    slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    work = tmp_path / "deep" / "work"
+    work.mkdir(parents=True)
+    monkeypatch.chdir(work)
+    said = b"".join(json.dumps({"jsonrpc": "2.0", **line}).encode() + b"\n" for line in OPENING)
+    for value in VALUES:
+        env = {**os.environ, name: value}
+        status, messages, stderr = outcome([sys.executable, "-I", str(ARCHIVE), "serve"], env, said)
+        assert status in (0, 1)
+        assert "Traceback" not in stderr
+        assert "\x1b" not in stderr
+        assert status == 0 or stderr.startswith("sikkerkey-mcp: error: ")
+        assert [message["id"] for message in messages] == ([1, 2] if status == 0 else [])
+    assert [*work.rglob("*")] == []
+    assert {path.name for path in tmp_path.iterdir()} <= {"deep", "home"}
+
+
+OPENING: list[dict[str, Any]] = [
+    {"id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}},
+    {"id": 2, "method": "ping"},
+]
+
+
+@pytest.mark.parametrize("kind", ["fifo", "directory", "/dev/zero", "/dev/null", "nothing", "text"])
+def test_ca_bundle_that_is_none_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    bundle = tmp_path / "bundle"
+    if kind == "fifo":
+        os.mkfifo(bundle)
+    elif kind == "directory":
+        bundle.mkdir()
+    elif kind == "text":
+        bundle.write_text("no certificate")
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", kind if kind.startswith("/") else str(bundle))
+    with pytest.raises(mcp.ConfigError, match="the CA bundle cannot be read as PEM certificates"):
+        mcp.tls_context()
+
+
+def test_calls_of_a_server_whose_slot_was_spoilt_are_served_by_the_key_it_has(slot: Path, recorder: Recorder) -> None:
+    with talkative() as server:
+        assert tell(server, "whoami", {})["result"]["structuredContent"] == {}
+        shutil.rmtree(slot)
+        slot.symlink_to("/nonexistent")
+        assert tell(server, "whoami", {})["result"]["structuredContent"] == {}
+    assert {seen.headers["x-agent-id"] for seen in recorder.seen} == {AGENT_ID}
+    assert_unmarked(b"".join(server.lines))
+
+
+def test_two_slots_never_lend_each_other_a_key(home: Path, slot: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url, OTHER_ID)
+    (slot / "identity.json").replace(slot.parent / OTHER_ID / "identity.json")
+    with pytest.raises(mcp.ConfigError, match="belongs to another agent than its directory says"):
+        mcp.connect(OTHER_ID)
+
+
+def test_source_finds_its_own_modules_when_isolated(slot: Path, planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(planted)
+    serves([sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "serve"], {**os.environ, **hostile_python(planted)})
+    assert not (planted / "ran").exists()
