@@ -71,6 +71,8 @@ LINE_MAX_BYTES = (
 )  # one message: the largest value (100 KB), six bytes a character when escaped, and room
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
 ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the model
+JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
+ANSWER_MAX_LINES = 50_000  # of one answer's framing: headers, sizes of chunks, trailers
 FILE_MAX_BYTES = 64 * 1024  # an identity file or a key: a few hundred bytes in truth
 
 CALLS_AT_ONCE = 32  # threads, and so connections
@@ -88,6 +90,7 @@ BACKOFF_S = 0.25  # doubled for each retry
 CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # so that an orphan ends within a second
 INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
+INTEGER_MAX_DIGITS = 1_000  # old Pythons take quadratic time for more, newer ones and so some clients refuse 4,301
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -134,6 +137,7 @@ class ProtocolError(Error):
         self.code = code
 
 
+ASK_FOR_LESS = "ask for less: a smaller pageSize, a shorter span of time, a filter"
 MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
@@ -170,14 +174,23 @@ def _parse_float(text: str) -> float | ExactNumber:
     return number if repr(number) == text else ExactNumber(text)
 
 
+def _parse_int(text: str) -> int:
+    if len(text) > INTEGER_MAX_DIGITS:
+        raise ValueError("an integer has too many digits")
+    return int(text)
+
+
 def _parse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of UTF-8 JSON bytes, or ValueError: for bad UTF-8, NaN, Infinity and bottomless nesting as well."""
+    """The value of UTF-8 JSON bytes, or ValueError: for bad UTF-8, NaN, too much nesting, values or digits as well."""
+    if data.count(b",") > JSON_MAX_VALUES:
+        raise ValueError("too many values")
     try:
-        return json.loads(data.decode("utf-8"), parse_float=_parse_float, parse_constant=_parse_constant)
+        text = data.decode("utf-8")
+        return json.loads(text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_constant)
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -1004,6 +1017,9 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
         return _file_result(action, given, reply)
     if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
         return text_result(cut(reply.body.decode("utf-8", "replace")))
+    if reply.body.count(b",") > JSON_MAX_VALUES:
+        hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+        raise ServiceError(f"the vault's answer has more than {JSON_MAX_VALUES:,} values", hint)
     try:
         value = parse_json(reply.body)
     except ValueError:
@@ -1264,6 +1280,7 @@ USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user part or a query could hide the host.
 _BASE_URL = r"(https?)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)(?::([0-9]{1,5}))?/?"
+IN_BETWEEN = "check what stands between this machine and the vault"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -1392,9 +1409,17 @@ class _TimedReader(io.RawIOBase):
 
 
 class _WholeLines(io.BufferedReader):
-    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off."""
+    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off.
+
+    Nor does it end interim answers, chunks of one byte and trailers, each of which costs far more time than bytes.
+    """
+
+    _lines_left = ANSWER_MAX_LINES
 
     def readline(self, size: int | None = -1) -> bytes:
+        self._lines_left -= 1
+        if self._lines_left < 0:
+            raise ServiceError(f"the vault's answer comes in more than {ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
         line = super().readline(size)
         if not line.endswith(b"\n") and len(line) != size:
             raise ConnectionError("the stream ended within the headers")
@@ -1540,7 +1565,7 @@ def _speak(connection: http.client.HTTPConnection, request: urllib.request.Reque
     if encoding.strip().lower() != "identity":
         raise ServiceError(
             "the vault's answer is compressed, which was not asked for",
-            "check what stands between this machine and the vault",
+            IN_BETWEEN,
         )
     return Reply(response.status, response.headers, _read_bounded(response)), not response.will_close
 
@@ -1566,7 +1591,7 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
 def _too_large() -> ServiceError:
     return ServiceError(
         f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes",
-        "ask for less: a smaller pageSize, a shorter span of time, a filter",
+        ASK_FOR_LESS,
     )
 
 
