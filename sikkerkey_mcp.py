@@ -1579,7 +1579,8 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
         chunk = response.read(min(65_536, room + 1))
         room -= len(chunk)
         if not chunk:
-            if response.length:
+            # Without a length, the end of the connection ends the body; right after the headers it has broken off.
+            if response.length or (response.length is None and not response.chunked and not chunks):
                 raise http.client.IncompleteRead(b"", response.length)
             return b"".join(chunks)
         chunks.append(chunk)
