@@ -1464,7 +1464,7 @@ class Connections:
         try:
             link = self._take(_connection_key(request)) or self._connect(request)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(_reason(error), sent=False, passing=not _is_certificate_error(error))
+            return Failure(_reason(error), sent=False, passing=not _is_lasting(error))
         link.wire.start()
         cancellation.on_set(link.wire.abort)
         keep = False
@@ -1627,10 +1627,16 @@ def _certifi_bundle() -> str:
     return read_data(os.path.join(os.path.dirname(spec.origin), "cacert.pem")).decode("ascii", "replace")
 
 
-def _is_certificate_error(error: Exception) -> bool:
+def _is_lasting(error: Exception) -> bool:
+    """A certificate or a proxy's refusal: no other try can help, and proxies lock out who insists."""
     import ssl
 
-    return isinstance(error, ssl.SSLCertVerificationError)
+    return isinstance(error, ssl.SSLCertVerificationError) or _proxy_status(error).startswith("4")
+
+
+def _proxy_status(error: Exception) -> str:
+    status = str(error).partition("Tunnel connection failed: ")[2][:3]  # http.client tells it in no other way
+    return status if status.isdigit() else ""
 
 
 def _reason(error: Exception) -> str:
@@ -1647,8 +1653,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):
         return "it did not answer in time"
     if isinstance(error, OSError):
-        refusal = re.match(r"Tunnel connection failed: (\d{3})", str(error))
-        return f"the proxy answered {refusal[1]}" if refusal else error.strerror or "the connection broke"
+        status = _proxy_status(error)
+        return f"the proxy answered {status}" if status else error.strerror or "the connection broke"
     return f"its answer was cut short or malformed ({type(error).__name__})"
 
 
