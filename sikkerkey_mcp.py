@@ -1856,8 +1856,11 @@ def service_error(action: Action, reply: Reply, cut: Callable[[str], str]) -> Se
     said = members.get("error")
     quoted = f', saying "{clean(said)}"' if isinstance(said, str) and said else ""
     if 300 <= reply.status < 400:
+        # 307 and 308 say that nothing has been done; the others also follow upon what has.
+        perhaps = action.effect != "read" and reply.status not in (307, 308)
+        hint = "check the API URL" + (f"; {MAY_HAVE_BEEN_PROCESSED}" if perhaps else "")
         return ServiceError(
-            f"the vault answered {reply.status}, a redirect, which is never followed", "check the API URL", reply.status
+            f"the vault answered {reply.status}, a redirect, which is never followed", hint, reply.status
         )
     message = f"the vault answered {reply.status}{quoted}"
     return ServiceError(message, _next_step(action, reply, members), reply.status)
@@ -1884,7 +1887,9 @@ def _next_step(action: Action, reply: Reply, members: JsonObject) -> str:
     if reply.status == 429:
         wait_s = retry_after_s(reply)
         return hint if wait_s is None else f"too many requests: repeat after {wait_s:.0f} s"
-    if reply.status >= 500 and reply.status not in (501, 503, 507) and action.effect != "read":
+    # A 503 in other words than the vault's is a gateway's, which may have passed the request on before it failed.
+    by_the_vault = reply.status in (501, 507) or (reply.status == 503 and isinstance(members.get("error"), str))
+    if reply.status >= 500 and not by_the_vault and action.effect != "read":
         return MAY_HAVE_BEEN_PROCESSED
     return hint
 
