@@ -1,4 +1,4 @@
-"""Writes what documentation repeats from the table: docs/actions.md and the tool list in README.md.
+"""Writes what documentation repeats from tables: docs/actions.md, docs/faults.md and the tool list in README.md.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_mcp as m
 from tools.examples import ROOT
+from tools.faults_page import faults_page
 
 INTRO = """\
 # Tools and actions
@@ -118,7 +119,7 @@ def readme(text: str) -> str:
 
 def pages(root: Path) -> dict[Path, str]:
     """Each generated file below `root` and the text that it should have."""
-    wanted = {root / "docs" / "actions.md": actions_page()}
+    wanted = {root / "docs" / "actions.md": actions_page(), root / "docs" / "faults.md": faults_page()}
     path = root / "README.md"
     return {**wanted, path: readme(path.read_text(encoding="utf-8"))} if path.exists() else wanted
 
