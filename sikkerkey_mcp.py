@@ -74,6 +74,7 @@ ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the
 JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
 ANSWER_MAX_LINES = 50_000  # of one answer's framing: headers, sizes of chunks, trailers
 FILE_MAX_BYTES = 64 * 1024  # an identity file or a key: a few hundred bytes in truth
+PIECE_BYTES = 16 * 1024  # what is written at once: a reader that takes so much in PARENT_POLL_S is still there
 
 CALLS_AT_ONCE = 32  # threads, and so connections
 CALLS_WAITING = 1_000  # more than any client has in flight; what comes on top is refused at once
@@ -2263,8 +2264,9 @@ class Output:
     """Writes whole messages, one at a time, whichever thread they come from."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._lock = allocate_lock()
+        self._written_bytes = 0
 
     def send(self, message: Any) -> None:
         """One message, one line. A client that no longer listens ends the process: there is nobody left to serve."""
@@ -2272,9 +2274,15 @@ class Output:
         with self._lock:
             try:
                 while data:
-                    data = data[os.write(self._descriptor, data) :]
+                    count = os.write(self.descriptor, data[:PIECE_BYTES])
+                    self._written_bytes += count
+                    data = data[count:]
             except OSError:
                 end_process()
+
+    def stands_at(self) -> int | None:
+        """How many bytes had been taken when the client let this wait; None if nothing waits."""
+        return self._written_bytes if self._lock.locked() else None
 
 
 class Batch:
@@ -2392,14 +2400,25 @@ def end_process(*_signal: Any) -> NoReturn:
     os._exit(0)
 
 
-def _watch_client(parent: int, stdout: int) -> None:
-    # The end of input says the same, unless somebody else still holds the other end of the pipe.
+def _watch_client(parent: int, output: Output) -> None:
+    # The end of input says the same, unless somebody else still holds the other end of the pipe, or nobody takes the
+    # output for which the thread that reads the input waits.
     import select
 
-    output = select.poll()
-    output.register(stdout, 0)  # asks for nothing, so all that is told is that the reader has gone
-    while os.getppid() == parent and not any(told & (select.POLLERR | select.POLLHUP) for _, told in output.poll(0)):
-        time.sleep(PARENT_POLL_S)
+    ends = select.poll()
+    ends.register(output.descriptor, 0)  # asks for nothing, so all that is told is that the other end has gone
+    ends.register(0, getattr(select, "POLLRDHUP", 0))
+    stood_at: int | None = None
+    hung_up = False
+    while os.getppid() == parent:
+        told = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
+        stands_at = output.stands_at()
+        if output.descriptor in told or (hung_up and None is not stands_at == stood_at):
+            break
+        if 0 in told:
+            hung_up = True
+            ends.unregister(0)
+        stood_at = stands_at
     end_process()
 
 
@@ -2410,24 +2429,24 @@ def _read_input() -> bytes:
         return b""
 
 
-def _end_with_the_client(stdout: int) -> None:
+def _end_with_the_client(output: Output) -> None:
     import signal
 
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), end_process)
     if os.name == "posix":
-        start_new_thread(_watch_client, (os.getppid(), stdout))
+        start_new_thread(_watch_client, (os.getppid(), output))
 
 
 def serve(registry: Registry) -> None:
     """Serves the client on stdin and stdout; does not return."""
     try:
-        descriptor = claim_stdout()
+        output = Output(claim_stdout())
     except OSError:  # started with a stdout that is closed
         end_process()
-    _end_with_the_client(descriptor)
-    StdioServer(registry, _read_input, Output(descriptor)).run()
+    _end_with_the_client(output)
+    StdioServer(registry, _read_input, output).run()
     end_process()
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -163,6 +164,8 @@ def test_ping_is_answered_while_calls_run(mcp: CheckedServer, gate: Gate) -> Non
     begun_s = time.monotonic()
     assert [mcp.request("ping")["result"] for _ in range(20)] == [{}] * 20
     assert time.monotonic() - begun_s < 0.5
+    many = [mcp.start("ping") for _ in range(2_000)]
+    assert [mcp.read() for _ in many] == [{"jsonrpc": "2.0", "id": ping, "result": {}} for ping in many]
 
 
 def test_more_than_1000_waiting_calls_are_refused_and_the_others_answered(mcp: CheckedServer, gate: Gate) -> None:
@@ -312,7 +315,9 @@ def test_unknown_finished_and_malformed_cancellations_are_ignored(mcp: CheckedSe
     assert mcp.reply(running)["result"] == EMPTY
 
 
-def test_1000_cancellations_in_flight_leave_a_server_that_serves(mcp: CheckedServer, gate: Gate) -> None:
+def test_1000_cancellations_in_flight_leave_a_server_that_serves(
+    mcp: CheckedServer, recorder: Recorder, gate: Gate
+) -> None:
     started = whoami(mcp, 1_000)
     for call in started:
         mcp.cancel(call)
@@ -320,6 +325,10 @@ def test_1000_cancellations_in_flight_leave_a_server_that_serves(mcp: CheckedSer
     gate.allow(1_000)
     assert mcp.call("whoami") == EMPTY
     assert not set(started) & set(mcp.answered())
+    if sys.platform == "linux":
+        process = Path(f"/proc/{mcp.process.pid}")
+        assert len(list((process / "task").iterdir())) <= AT_ONCE + 2
+        assert len(list((process / "fd").iterdir())) <= AT_ONCE + 8
 
 
 # progress and logging
