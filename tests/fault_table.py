@@ -183,11 +183,6 @@ def trickles(data: bytes) -> faults.Greet:
     return lambda wire: faults.trickle(data, 0.1)(wire, NOBODY)
 
 
-def floods(line: bytes) -> faults.Greet:
-    """Sends a good beginning and then `line` without end."""
-    return lambda wire: faults.flood(b"HTTP/1.1 200 OK\r\n", line * 1_000, 1_000_000)(wire, NOBODY)
-
-
 NOBODY = Seen("", "", {}, b"")
 
 
@@ -453,7 +448,6 @@ PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arran
 ]] + [
     Fault("proxies", "silence", through(Wire.wait_for_the_client_to_leave), *unreached(LATE, tried=2), stage="proxy", slow=True),
     Fault("proxies", "headers at one byte a second", through(trickles(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000)), *unreached("*", tried=1), stage="proxy", slow=True),
-    Fault("proxies", "headers without end", through(floods(b"X: x\r\n")), *unreached("*", tried=1), stage="proxy", slow=True),
 ]
 # ruff: enable[E501]
 # fmt: on

@@ -642,6 +642,19 @@ def test_loopback_without_tls_never_goes_to_a_proxy(
         assert proxy.connections == 0
 
 
+def test_proxy_whose_headers_do_not_end_is_given_up(
+    connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer versions of http.client count them, older ones read until the time is over."""
+    monkeypatch.setattr(mcp, "REQUEST_MAX_S", 0.3)
+    monkeypatch.setattr(mcp, "RETRIES", 0)
+    endless = faults.flood(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 1_000, 1_000_000)
+    with FaultyVault(endless) as proxy, bounded_memory():
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        client = connect("https://vault.test")
+        assert "cannot be reached" in str(client.refused(client.write))
+
+
 @pytest.mark.parametrize("proxy", ["http:/127.0.0.1:1", "http://127.0.0.1:port", "http://user:canary@", "socks5://h:1"])
 def test_malformed_proxy_is_the_workstations_fault(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch, proxy: str
