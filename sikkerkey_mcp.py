@@ -82,8 +82,8 @@ WAITING_MAX_BYTES = 16 * LINE_MAX_BYTES  # of the lines that the waiting calls c
 IDLE_CONNECTIONS = CALLS_AT_ONCE
 IDLE_MAX_S = 50.0  # servers commonly drop an idle connection after 60 s
 
-REQUEST_MAX_S = 30.0  # one attempt, from connecting to the last byte
-CONNECT_MAX_S = 10.0
+REQUEST_MAX_S = 30.0  # one exchange on an open connection; opening one through a slow proxy, as well
+CONNECT_MAX_S = 10.0  # to one address, and for TLS
 RETRIES = 3
 RETRY_MAX_S = 20.0  # all attempts of one call and the pauses between them
 BACKOFF_S = 0.25  # doubled for each retry
@@ -1463,7 +1463,7 @@ class Connections:
         import http.client
 
         try:
-            link = self._take(_connection_key(request)) or self._connect(request)
+            link = self._take(_connection_key(request)) or self._connect(request, cancellation)
         except (OSError, http.client.HTTPException, ValueError) as error:
             return Failure(_reason(error), sent=False, passing=not _is_lasting(error))
         link.wire.start()
@@ -1501,7 +1501,7 @@ class Connections:
         for old in surplus:
             old.wire.finish()
 
-    def _connect(self, request: urllib.request.Request) -> Link:
+    def _connect(self, request: urllib.request.Request, cancellation: Cancellation) -> Link:
         import http.client
 
         scheme, host, tunnel = key = _connection_key(request)
@@ -1512,7 +1512,7 @@ class Connections:
             made = http.client.HTTPConnection(host, timeout=CONNECT_MAX_S)
         if tunnel:
             made.set_tunnel(tunnel, headers=dict(_proxy_headers(request)))
-        _open(made)
+        _open(made, cancellation)
         wire = TimedSocket(made.sock)
         vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
         return Link(key, made, wire)
@@ -1524,24 +1524,57 @@ class Connections:
             return self._tls
 
 
-def _open(connection: http.client.HTTPConnection) -> None:
+def _open(connection: http.client.HTTPConnection, cancellation: Cancellation) -> None:
     """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
     import threading
 
-    def break_off() -> None:
-        if connection.sock is not None:
-            TimedSocket(connection.sock).abort()
+    dialled: list[socket.socket] = []
 
+    def dial(address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
+        return _dial(address, timeout_s, lambda plain: dialled.append(plain.dup()), cancellation)
+
+    def break_off() -> None:
+        for plain in list(dialled):
+            TimedSocket(plain).abort()
+
+    vars(connection)["_create_connection"] = dial
     guard = threading.Timer(REQUEST_MAX_S, break_off)
     guard.daemon = True
     guard.start()
+    cancellation.on_set(break_off)
     try:
         connection.connect()
     except BaseException:
         connection.close()
         raise
     finally:
+        cancellation.on_set(None)
         guard.cancel()
+        for plain in dialled:
+            plain.close()
+
+
+def _dial(
+    address: tuple[str, int], timeout_s: float, made: Callable[[socket.socket], None], cancellation: Cancellation
+) -> socket.socket:
+    """As socket.create_connection, whose socket nobody else knows, and so cannot break off, until it is connected."""
+    import socket
+
+    failure = OSError("the name has no address")
+    for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
+        if cancellation.is_set():
+            break
+        plain = socket.socket(family, kind, protocol)
+        made(plain)
+        plain.settimeout(timeout_s)
+        try:
+            plain.connect(target)
+        except OSError as error:
+            failure = error
+            plain.close()
+        else:
+            return plain
+    raise failure
 
 
 def _connection_key(request: urllib.request.Request) -> tuple[str, str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import sys
 import threading
@@ -15,7 +16,8 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from tests import fixture_tools
+from tests import fixture_tools, impatient
+from tests.faults import silent_port
 from tests.harness import PATIENCE_S, Recorder, Seen, Told, make_slot
 from tests.transcript import CheckedServer, eventually
 
@@ -99,6 +101,7 @@ def read_request(connection: socket.socket) -> None:
 # how many run
 
 
+@pytest.mark.peer(11)
 def test_32_calls_take_about_one_calls_time_and_32_connections(mcp: CheckedServer, recorder: Recorder) -> None:
     slow_s = 0.5
 
@@ -149,6 +152,7 @@ def test_waiting_calls_are_carried_out_in_the_order_they_came(
     assert [seen.path for seen in recorder.seen[AT_ONCE:]] == [f"/v1/ai/machines/{machine}" for machine in machines]
 
 
+@pytest.mark.peer(11)
 def test_requests_are_answered_while_calls_run(mcp: CheckedServer, gate: Gate) -> None:
     started = whoami(mcp, AT_ONCE + 8)
     gate.wait_for(AT_ONCE)
@@ -254,6 +258,7 @@ def test_a_batch_is_answered_without_its_cancelled_call(home: Path, recorder: Re
 # cancellation
 
 
+@pytest.mark.peer(11)
 def test_a_cancelled_running_call_is_never_answered(mcp: CheckedServer, gate: Gate) -> None:
     first, second = whoami(mcp, 2)
     gate.wait_for(2)
@@ -298,6 +303,32 @@ def test_a_cancelled_calls_connection_is_closed(home: Path) -> None:
                 assert connection.recv(1) == b""
             assert server.request("ping")["result"] == {}
             assert server.answered() == [1, 3]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="connections are listed by /proc")
+@pytest.mark.peer(11)
+def test_cancelled_calls_that_still_connect_make_room_at_once(home: Path, recorder: Recorder) -> None:
+    names = home / "names"
+    env = {**os.environ, "TEST_NAMES": str(names), "TEST_SPEED": "1"}
+    make_slot(home, recorder.url.replace("127.0.0.1", "localhost"))
+    with silent_port() as port, CheckedServer(impatient.COMMAND, env=env) as server:
+        names.write_text(f"localhost 127.0.0.1 {port}\n")
+        server.initialize()
+        stuck = whoami(server, AT_ONCE)
+        eventually(lambda: connecting_to(port) >= AT_ONCE)
+        names.write_text(f"localhost 127.0.0.1 {recorder.url.rpartition(':')[2]}\n")
+        begun_s = time.monotonic()
+        for call in stuck:
+            server.cancel(call)
+        assert server.call("whoami") == EMPTY
+        assert time.monotonic() - begun_s < 5.0  # connecting is given up after 10 s
+        assert not set(stuck) & set(server.answered())
+
+
+def connecting_to(port: int) -> int:
+    """How many connections to a port of this machine nobody has taken up, as Linux lists them."""
+    fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(entry[2].endswith(f":{port:04X}") and entry[3] == "02" for entry in fields)
 
 
 def test_unknown_finished_and_malformed_cancellations_are_ignored(mcp: CheckedServer, gate: Gate) -> None:
