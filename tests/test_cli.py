@@ -340,6 +340,7 @@ def test_refusing_vault_leaves_no_slot_and_no_key(shell: Shell, vault: Recorder,
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
+@pytest.mark.peer(3)
 def test_redirect_does_not_carry_the_token_away(shell: Shell, vault: Recorder, home: Path, status: int) -> None:
     with Recorder() as other:
         location = {"Location": f"{other.url}/v1/ai-bootstrap/register"}

@@ -58,6 +58,7 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
 
 @pytest.mark.parametrize("effect", ["read", "write"])
 @pytest.mark.parametrize("fault", FAULTS, ids=str)
+@pytest.mark.peer(13)
 def test_fault_comes_to_what_its_row_says(stages: Stages, fault: Fault, effect: Effect) -> None:
     stage = stages.of(fault)
     assert stage.call(effect).text == "{}"
@@ -100,6 +101,7 @@ def assert_harmless(met: Measured, stages: Stages, stage: Stage) -> None:
     assert met.took_s < WITHIN_S
 
 
+@pytest.mark.peer(12)
 def test_write_arrives_twice_only_where_it_was_refused_for_now() -> None:
     assert {fault.group for fault in FAULTS if fault.write.sent > 1} == {"429 Too Many Requests"}
 
@@ -116,6 +118,7 @@ REPEATED = [fault for fault in FAULTS if fault.read.sent > 1 and fault.stage == 
 
 
 @pytest.mark.parametrize("fault", REPEATED, ids=str)
+@pytest.mark.peer(12)
 def test_fault_that_passes_costs_a_read_one_more_attempt(stages: Stages, fault: Fault) -> None:
     stage = stages.of(fault)
     fault.arrange(stage)

@@ -145,11 +145,13 @@ def test_half_a_message_at_the_end_is_a_parse_error(process: Server) -> None:
     assert read_all(process) == [pong(1), PARSE_ERROR]
 
 
+@pytest.mark.peer(1)
 def test_a_message_of_exactly_the_limit_is_answered(process: Server) -> None:
     process.send_bytes(ping(1).ljust(LINE_MAX_BYTES) + b"\n")
     assert process.read() == pong(1)
 
 
+@pytest.mark.peer(1)
 def test_messages_after_overlong_ones_are_answered(process: Server) -> None:
     overlong = ping(1).ljust(LINE_MAX_BYTES + 1) + b"\n"
     process.send_bytes(overlong + ping(2) + b"\n" + overlong + ping(3) + b"\n")

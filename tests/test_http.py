@@ -215,6 +215,7 @@ def test_connection_announced_to_close_is_left_even_if_it_stays_open(connect: Co
 
 
 @pytest.mark.parametrize("end", [faults.then_close, faults.then_reset])
+@pytest.mark.peer(12)
 def test_write_survives_a_connection_that_died_between_requests(
     connect: Connect, end: Callable[[bytes], faults.Act]
 ) -> None:
@@ -376,6 +377,7 @@ def test_cancelled_call_sends_nothing(connect: Connect, recorder: Recorder) -> N
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
 @pytest.mark.parametrize("tool", ["whoami", "manage_projects"])
+@pytest.mark.peer(3)
 def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status: int, tool: str) -> None:
     redirect = faults.answer(b"", status, f"Location: {recorder.url}/v1/ai/elsewhere")
     with FaultyVault(redirect) as vault:
@@ -389,6 +391,7 @@ def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status
 
 @pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "zstd, identity"])
 @pytest.mark.parametrize("status", [200, 500])
+@pytest.mark.peer(13)
 def test_compressed_answer_is_refused_unread(connect: Connect, encoding: str, status: int) -> None:
     bomb = faults.answer(b"\x1f\x8b" + b"\x00" * 40_000, status, f"Content-Encoding: {encoding}")
     with FaultyVault(bomb, faults.answer()) as vault:
@@ -482,6 +485,7 @@ def test_last_answer_is_given_back_when_repeating_does_not_help(connect: Connect
         ("Fri, 31 Dec 2199 23:59:59 GMT", []),
     ],
 )
+@pytest.mark.peer(12)
 def test_retry_after_is_honoured_within_20_s(
     connect: Connect, stopped_clock: Clock, value: str, pauses_s: list[float]
 ) -> None:

@@ -86,6 +86,7 @@ def test_the_end_comes_quietly_while_nothing_happens(started: CheckedServer, nam
 
 
 @pytest.mark.parametrize("name", ENDINGS)
+@pytest.mark.peer(11)
 def test_calls_that_run_at_the_end_are_abandoned(
     started: CheckedServer, recorder: Recorder, held: threading.Event, name: str
 ) -> None:

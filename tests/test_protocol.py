@@ -119,6 +119,7 @@ def test_a_missing_version_is_offered_the_latest() -> None:
 
 
 @pytest.mark.parametrize("method", ["tools/list", "tools/call", "logging/setLevel", "resources/list", "no/such", ""])
+@pytest.mark.peer(2)
 def test_before_initialize_nothing_but_ping_is_served(method: str) -> None:
     talk = Talk("")
     assert talk.say(request(method, name="echo")) == refusal(-32600, "initialize comes first", id=1)
@@ -235,6 +236,7 @@ def test_a_notification_is_never_answered(method: str) -> None:
     assert Talk().say(notification(method, name="echo", arguments={}, level="no", cursor="x")) is None
 
 
+@pytest.mark.peer(2)
 def test_a_call_without_an_id_does_nothing() -> None:
     talk = Talk()
     assert talk.say(notification("tools/call", name="echo", arguments={})) is None
