@@ -2465,10 +2465,15 @@ def _read_input() -> bytes:
 def _end_with_the_client(output: Output) -> None:
     import signal
 
-    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        if hasattr(signal, name):
-            signal.signal(getattr(signal, name), end_process)
+    signals = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    for number in signals:
+        signal.signal(number, end_process)
     if os.name == "posix":
+        # A handler waits for the main thread, which a signal does not wake that another thread is given (as after
+        # SIGCONT) or that comes just before a blocking read. So they go to a thread that does nothing but wait for
+        # them; the handlers stay, for a shell may have had them ignored.
+        signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+        start_new_thread(lambda: end_process(signal.sigwait(signals)), ())
         start_new_thread(_watch_client, (os.getppid(), output))
 
 

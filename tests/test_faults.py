@@ -42,7 +42,7 @@ class Stages:
         """No process has kept threads or descriptors of all the breakdowns, and each ends well."""
         for stage in self._made.values():
             if LINUX:
-                assert stage.number("Threads") <= 4
+                assert stage.number("Threads") <= 6  # three that are always there, and workers
                 assert stage.open_files() <= 8
             assert stage.server.close() == 0
             assert stage.server.ended() == (0, b"")
