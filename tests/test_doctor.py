@@ -461,7 +461,7 @@ def test_way_leads_through_the_proxy_whose_password_is_not_shown(
 
 
 def test_proxy_that_refuses_is_told(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ConnectProxy(1, refusal=407) as proxy:
+    with ConnectProxy(1, faults.refusal(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
         api = doctor.check_way("https://vault.test")[1]
     assert (api.state, api.detail) == ("fail", "https://vault.test: the proxy answered 407")
