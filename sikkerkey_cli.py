@@ -1,7 +1,9 @@
-"""What people type: install, whoami, revoke, config. Imported by sikkerkey_mcp when one of them is asked for.
+"""What people type: the command line, and install, whoami and revoke. Imported by sikkerkey_mcp when asked for.
+
+config, doctor, tools, call and completion have modules of their own, imported by the functions at the end.
 
 Answers go to stdout and can be parsed, advice goes to stderr. Errors are sikkerkey_mcp.Error and shown by its main.
-Only this module writes to disk: an agent's slot, made complete and then moved into its place.
+Only this module writes slots: an agent's is made complete and then moved into its place.
 """
 
 from __future__ import annotations
@@ -9,7 +11,6 @@ from __future__ import annotations
 import argparse
 import base64
 import getpass
-import hashlib
 import io
 import json
 import os
@@ -22,6 +23,7 @@ from typing import Any, NoReturn
 
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
+from sikkerkey_terminal import Progress, UsageError, confirm
 
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
@@ -134,7 +136,8 @@ def command_install(options: argparse.Namespace) -> int:
     slot = NewSlot()
     slot.prepare(key_pem)
     try:
-        members = register(base_url, token, public_key, options.name)
+        with Progress("registering with the vault"):
+            members = register(base_url, token, public_key, options.name)
     except BaseException:  # an interrupted registration as well leaves no key behind
         remove_slot(slot.path)
         raise
@@ -201,7 +204,7 @@ def _show_slot(agent: str) -> int:
     try:
         identity = mcp.load_identity(agent)
     except ConfigError as error:
-        advise(f"{agent}: {error}" + (f"\nhint: {error.hint}" if error.hint else ""))
+        advise(f"{agent}: {error.in_words()}")
         return 1
     print(f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}")
     return 0
@@ -209,7 +212,8 @@ def _show_slot(agent: str) -> int:
 
 def _whoami_remote(api: mcp.Api) -> int:
     action = mcp.TOOLS[0].actions[0]
-    reply = api.send(mcp.build_request(action, {}), safe=True, context=mcp.Context())
+    with Progress("asking the vault"):
+        reply = api.send(mcp.build_request(action, {}), safe=True, context=mcp.Context())
     if reply.status != 200:
         raise mcp.service_error(action, reply, mcp.cutter([]))
     members = mcp.error_members(reply)
@@ -221,102 +225,57 @@ def _whoami_remote(api: mcp.Api) -> int:
 
 
 def command_revoke(options: argparse.Namespace) -> int:
-    """Deletes an agent's slot."""
+    """Deletes an agent's slot; with --server only after the vault has cut the agent off."""
     agent = mcp.choose_slot(options.agent)
     if agent is None:
         raise ConfigError("no agent is installed on this computer")
+    if options.by and not options.server:
+        raise UsageError("--by is for revoke --server")
     slot = os.path.join(agents_dir(), agent)
     check_private(slot, directory=True, forbidden=0o022)
+    if options.server:
+        _revoke_at_vault(agent, options.by, sure=options.yes)
     remove_slot(slot)
     print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
-    advise(
-        "the vault still lists it: revoke it on the dashboard as well; a server that runs keeps the key until it ends"
-    )
+    still_listed = "the vault still lists it: revoke it on the dashboard as well; "
+    advise(f"{'' if options.server else still_listed}a server that runs keeps the key until it ends")
     return 0
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# config: the block that makes a client start this server
-# ---------------------------------------------------------------------------------------------------------------------
-
-KEY_MAX_CHARACTERS = 30  # Cursor drops tools whose name and server's name exceed 60 characters together
-PASSED_ON = (
-    "SIKKERKEY_HOME",
-    "SIKKERKEY_CA_BUNDLE",
-    "SIKKERKEY_CACHE_DIR",
-)  # a client may start us without the user's environment
-
-Entries = dict[str, JsonObject]
-
-
-def command_config(options: argparse.Namespace) -> int:
-    """Prints the block for one client; nothing else goes to stdout."""
-    installed = mcp.slots()
-    wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
-    chosen: list[str | None] = [mcp.choose_slot(wanted)] if wanted else [*installed] or [None]
-    if chosen == [None]:
-        advise(f"no agent is installed yet: {shlex.join(mcp.program())} install TOKEN")
-    write, place = CLIENTS[options.client]
-    print(write({server_key(agent, len(installed)): entry(agent) for agent in chosen}))
-    advise(place)
-    return 0
+def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
+    """Has another agent of this computer cut `agent` off. Raises Error, and then nothing has been deleted here."""
+    actor = _agent_that_can_revoke(mcp.load_identity(agent), by)
+    if not sure:
+        deed = f"{actor.agent_id} will cut agent {agent} off from {actor.vault_id} for good"
+        confirm(f"{deed}, and its key is deleted here")
+    tool = next(tool for tool in mcp.TOOLS if tool.name == "manage_ai_agents")
+    action = mcp.find_action(tool, {"action": "revoke"})
+    request = mcp.build_request(action, mcp.check(tool, action, {"agentId": agent}))
+    with Progress("asking the vault"):
+        reply = mcp.agent_api(actor).send(request, safe=False, context=mcp.Context())
+    if not 200 <= reply.status < 300:
+        error = mcp.service_error(action, reply, mcp.cutter([]))
+        if reply.status == 404:
+            error.hint = f"if the vault has revoked it before, `sikkerkey-mcp revoke {agent}` deletes its key"
+        raise error
+    print(f"the vault has revoked agent {agent}")
 
 
-def server_key(agent: str | None, count: int) -> str:
-    """The server's name in the client: with several agents each has its own, taken from its id."""
-    if agent is None or count <= 1:
-        return "sikkerkey"
-    key = f"sikkerkey-{agent}"
-    if len(key) <= KEY_MAX_CHARACTERS:
-        return key
-    digest = hashlib.sha256(agent.encode("ascii")).hexdigest()[:8]  # ids may begin alike
-    return f"{key[: KEY_MAX_CHARACTERS - 9]}-{digest}"
+def _agent_that_can_revoke(victim: mcp.Identity, by: str) -> mcp.Identity:
+    """`by`, or the only other agent of the same vault. Raises ConfigError: the vault lets no agent revoke itself."""
+    found = [mcp.choose_slot(by)] if by else mcp.slots()
+    others = [mcp.load_identity(agent) for agent in found if agent and agent != victim.agent_id]
+    able = [other for other in others if (other.vault_id, other.api_url) == (victim.vault_id, victim.api_url)]
+    if len(able) == 1:
+        return able[0]
+    if able:
+        ids = ", ".join(other.agent_id for other in able)
+        raise ConfigError("several agents of this computer could revoke it", f"--by ID, with one of: {ids}")
+    hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {victim.agent_id}` deletes its key here"
+    if by:
+        raise ConfigError("--by must name another agent of the same vault: no agent can revoke itself", hint)
+    raise ConfigError("no agent can revoke itself, and no other agent of this vault is installed here", hint)
 
-
-def entry(agent: str | None) -> JsonObject:
-    """One server. -I keeps the working directory and the user's packages from standing in for ours."""
-    interpreter, path = mcp.program()
-    args = ["-I", path, "serve", *(["--agent", agent] if agent else [])]
-    # Absolute, since the client starts us in a directory of its choice.
-    environment = {name: os.path.abspath(os.environ[name]) for name in PASSED_ON if os.environ.get(name)}
-    return {"command": interpreter, "args": args, **({"env": environment} if environment else {})}
-
-
-def _json(entries: Entries) -> str:
-    return json.dumps({"mcpServers": entries}, indent=2)
-
-
-def _typed_json(entries: Entries) -> str:
-    return _json({key: {"type": "stdio", **block} for key, block in entries.items()})
-
-
-def _toml(entries: Entries) -> str:
-    lines: list[str] = []
-    for key, block in entries.items():
-        args = ", ".join(_toml_string(arg) for arg in block["args"])
-        lines += [f"[mcp_servers.{key}]", f"command = {_toml_string(block['command'])}", f"args = [{args}]"]
-        environment = [f"{name} = {_toml_string(value)}" for name, value in block.get("env", {}).items()]
-        lines += [f"[mcp_servers.{key}.env]", *environment] if environment else []
-    return "\n".join(lines)
-
-
-def _toml_string(text: str) -> str:
-    """A JSON string is a TOML basic string but for DEL and surrogate pairs; in ASCII, as any terminal can carry it."""
-    return re.sub(r"[^ -~]", lambda c: f"\\U{ord(c[0]):08X}", json.dumps(text, ensure_ascii=False))
-
-
-def _yaml(entries: Entries) -> str:
-    """JSON in ASCII is YAML, so each server is one line of it."""
-    return "\n".join(["mcpServers:", *(f"  - {json.dumps({'name': key, **block})}" for key, block in entries.items())])
-
-
-CLIENTS: dict[str, tuple[Callable[[Entries], str], str]] = {
-    "claude-code": (_typed_json, "put it into a project's .mcp.json, or merge it into ~/.claude.json"),
-    "claude-desktop": (_json, "merge it into claude_desktop_config.json (Settings, Developer, Edit Config)"),
-    "cursor": (_json, "merge it into ~/.cursor/mcp.json or a project's .cursor/mcp.json"),
-    "codex": (_toml, "add it to ~/.codex/config.toml"),
-    "continue": (_yaml, "merge it into ~/.continue/config.yaml"),
-}
 
 # ---------------------------------------------------------------------------------------------------------------------
 # version
@@ -350,20 +309,28 @@ def loaded() -> dict[str, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, which repeats what it does not understand: a token that stands in the wrong place, for one."""
+    """argparse without its colours (from Python 3.14 on), which would not heed what ours heed, and without tokens."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        vars(self)["color"] = False
 
     def error(self, message: str) -> NoReturn:
+        """As argparse has it: usage, message, and an end with status 2."""
         super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)))
 
 
-def parser() -> argparse.ArgumentParser:
-    """The grammar of the command line."""
+def parser(arguments: list[str]) -> Parser:
+    """The grammar of the command line; that of `config` only where it is asked for: the clients take time to load."""
     root = Parser(
-        prog="sikkerkey-mcp", description="MCP server that manages a SikkerKey vault and cannot read its secrets."
+        prog="sikkerkey-mcp",
+        description="MCP server that manages a SikkerKey vault and cannot read its secrets.",
+        epilog=FIRST_STEPS,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     root.add_argument("--version", action="store_true", help="print the version and exit")
     root.add_argument("--verbose", action="store_true", help="with --version: what runs here, and how it was loaded")
-    commands = root.add_subparsers(metavar="COMMAND")
+    commands = root.add_subparsers(metavar="COMMAND", title="commands")
     serve = _command(commands, "serve", _serve, "serve MCP on stdin and stdout (the default)")
     serve.add_argument("--read-only", action="store_true", help="offer what changes nothing and makes no credential")
     for option, text in (("--tools", "offer only these"), ("--exclude", "do not offer these")):
@@ -372,22 +339,140 @@ def parser() -> argparse.ArgumentParser:
     install.add_argument(
         "token", metavar="TOKEN", help="one-time token; - reads it from stdin, where no process sees it"
     )
-    install.add_argument("--name", "-name", default="", help="what the vault shall call the agent")
+    install.add_argument("--name", "-name", metavar="NAME", default="", help="what the vault shall call the agent")
     whoami = _command(commands, "whoami", command_whoami, "list the agents of this computer")
     whoami.add_argument("--remote", action="store_true", help="ask the vault about one of them")
     revoke = _command(commands, "revoke", command_revoke, "delete an agent's key from this computer")
     revoke.add_argument("agent", metavar="AGENT_ID", nargs="?", default="", help="needed where several are installed")
-    config = _command(commands, "config", command_config, "print the configuration block for an MCP client")
-    config.add_argument("client", choices=tuple(CLIENTS))
-    for command in (serve, whoami, config):
+    _grammar_of_revoke(revoke)
+    config = _command(commands, "config", _config, "print the block for an MCP client, or put it there")
+    if "config" in arguments:
+        import sikkerkey_clients
+
+        sikkerkey_clients.add_options(config)
+    doctor = _command(commands, "doctor", _doctor, "check everything from Python to the vault, and say what mends it")
+    doctor.add_argument("--json", action="store_true", help="an array of {check, state, detail, remedy}")
+    tools = _command(commands, "tools", _tools, "list the tools, or describe one or one of its actions")
+    tools.usage = "sikkerkey-mcp tools [list | describe TOOL [ACTION]] [--json]"
+    tools.add_argument("words", metavar="list | describe TOOL [ACTION]", nargs="*", help="what to show (default list)")
+    tools.add_argument("--json", action="store_true", help="everything that the table says, as JSON")
+    call = _command(commands, "call", _call, "carry out one action, from a script or to try it")
+    _grammar_of_call(call)
+    completion = _command(commands, "completion", _completion, "print what makes a shell complete this program's words")
+    completion.add_argument("shell", choices=("bash", "zsh", "fish", "powershell"))
+    for command in (serve, whoami, config, doctor, call):
         command.add_argument("--agent", metavar="ID", default="", help="which agent, where several are installed")
     return root
 
 
+def _grammar_of_revoke(revoke: argparse.ArgumentParser) -> None:
+    revoke.add_argument("--server", action="store_true", help="revoke it at the vault too; asks first")
+    revoke.add_argument(
+        "--by", metavar="ID", default="", help="with --server: the agent that does it (an agent cannot revoke itself)"
+    )
+    revoke.add_argument("--yes", action="store_true", help="with --server: do not ask")
+
+
+def _grammar_of_call(call: argparse.ArgumentParser) -> None:
+    call.usage = "sikkerkey-mcp call TOOL [ACTION] [key=value ...] [options]"
+    call.add_argument("words", metavar="TOOL [ACTION] [key=value ...]", nargs="*", help="see `tools`, and below")
+    call.add_argument("--table", action="store_true", help="columns for people instead of JSON")
+    call.add_argument("--output", metavar="FILE", default="", help="put the answer there, readable by you alone")
+    call.add_argument("--overwrite", action="store_true", help="with --output: replace a file that is there")
+    call.add_argument("--yes", action="store_true", help="do not ask before a destructive action")
+
+
+FIRST_STEPS = """\
+In what follows and in every example, sikkerkey-mcp stands for the way you start this program, such as
+python3 sikkerkey-mcp.pyz.
+
+examples:
+  sikkerkey-mcp install -              register this computer; type or pipe the token from the vault's dashboard
+  sikkerkey-mcp config claude-code     what to put into your MCP client's configuration; --write puts it there
+  sikkerkey-mcp doctor                 if anything does not work
+  sikkerkey-mcp COMMAND --help         each command, with examples"""
+
+EXAMPLES = {
+    "serve": """\
+  sikkerkey-mcp serve                  what an MCP client starts; it speaks JSON-RPC, not to people
+  sikkerkey-mcp serve --agent ID       where several agents are installed
+  sikkerkey-mcp serve --read-only --exclude manage_team,read_audit.export""",
+    "install": """\
+  sikkerkey-mcp install -              asks for the token without showing it
+  sikkerkey-mcp install - --name "my laptop" < token.txt
+  SIKKERKEY_API_URL=http://127.0.0.1:8300 sikkerkey-mcp install -
+                                       another vault than https://api.sikkerkey.com""",
+    "whoami": """\
+  sikkerkey-mcp whoami                 the agents of this computer: id, name, vault, API
+  sikkerkey-mcp whoami --remote        what the vault says of the agent: approval, scopes, projects
+  sikkerkey-mcp whoami --remote --agent ID""",
+    "revoke": """\
+  sikkerkey-mcp revoke                 delete the key of the only agent; the vault goes on listing the agent
+  sikkerkey-mcp revoke ID --server     end it at the vault first, then delete the key
+
+No agent can revoke itself. --server has another agent of this computer do it, one of the same vault with the scope
+aiagents.write; without one, revoke it on the vault's dashboard. If the vault does not confirm, the key stays.""",
+    "config": """\
+  sikkerkey-mcp config claude-code     prints the block; stderr says where it goes
+  sikkerkey-mcp config codex --write   puts it into the client's own file; --dry-run shows what would change
+  sikkerkey-mcp config codex --agent ID --write
+  sikkerkey-mcp config cursor --project --write
+  sikkerkey-mcp config zed --remove""",
+    "doctor": """\
+  sikkerkey-mcp doctor                 a line for each check: ok, warn or fail, and what mends it
+  sikkerkey-mcp doctor --agent ID      one agent only
+  sikkerkey-mcp doctor --json          the same for programs
+
+The exit status is 1 if a line says fail. Nothing secret is shown.""",
+    "tools": """\
+  sikkerkey-mcp tools                  every tool
+  sikkerkey-mcp tools describe manage_secrets
+  sikkerkey-mcp tools describe manage_secrets rotate
+  sikkerkey-mcp tools list --json""",
+    "call": """\
+  sikkerkey-mcp call whoami
+  sikkerkey-mcp call manage_projects list --table
+  sikkerkey-mcp call manage_projects create name=web description='The shop'
+  sikkerkey-mcp call manage_secrets create projectId=ID name=db value=-
+  sikkerkey-mcp call manage_secrets create projectId=ID name=tls value=@key.pem
+  sikkerkey-mcp call read_audit query severities='["high","critical"]' pageSize=20
+  sikkerkey-mcp call support attachment attachmentId=ID --output log.txt
+
+arguments:
+  key=TEXT    text, a number, true or false; lists and objects as JSON
+  key=@FILE   the content of a file
+  key=-       stdin; on a terminal it is asked for and not shown
+  key=@@TEXT  text that begins with @
+The line end after a single line is dropped; several lines are taken as they are. Plaintext is accepted as key=@FILE
+and key=- only, because every process of a computer can read command lines.
+
+exit status: 0 done, 1 refused or failed (why stands on stderr), 2 wrong usage""",
+    "completion": """\
+  eval "$(sikkerkey-mcp completion bash)"      in ~/.bashrc
+  eval "$(sikkerkey-mcp completion zsh)"       in ~/.zshrc, after compinit
+  sikkerkey-mcp completion fish > ~/.config/fish/completions/sikkerkey-mcp.fish
+  sikkerkey-mcp completion powershell >> $PROFILE
+
+It completes the words after `sikkerkey-mcp` and `sikkerkey-mcp.pyz`: put a link to the archive on the path.""",
+}
+
+
 def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-    made: argparse.ArgumentParser = commands.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    made.set_defaults(run=run)
+    made: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}.",
+        epilog=f"examples:\n{EXAMPLES[name]}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.set_defaults(run=run, grammar=made)
     return made
+
+
+def _config(options: argparse.Namespace) -> int:
+    import sikkerkey_clients
+
+    return sikkerkey_clients.command_config(options)
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -396,15 +481,68 @@ def _serve(options: argparse.Namespace) -> int:
     return mcp.command_serve({**given, **lists})
 
 
+def _doctor(options: argparse.Namespace) -> int:
+    import sikkerkey_doctor
+
+    return sikkerkey_doctor.command_doctor(options)
+
+
+def _tools(options: argparse.Namespace) -> int:
+    import sikkerkey_call
+
+    return sikkerkey_call.command_tools(options)
+
+
+def _call(options: argparse.Namespace) -> int:
+    import sikkerkey_call
+
+    return sikkerkey_call.command_call(options)
+
+
+def _completion(options: argparse.Namespace) -> int:
+    import sikkerkey_completion
+
+    return sikkerkey_completion.command_completion(options)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of a command line; argparse ends the process by itself where they are wrong."""
+    root = parser(arguments)
+    _refuse_unknown_command(root, arguments)
+    options, left = root.parse_known_args(arguments)
+    grammar: argparse.ArgumentParser = getattr(options, "grammar", root)
+    if left and (not hasattr(options, "words") or any(word.startswith("-") for word in left)):
+        # argparse would repeat them, and they may be values.
+        known = [word.partition("=")[0] for word in left if re.fullmatch("--?[a-z-]{1,20}(=.*)?", word, re.DOTALL)]
+        grammar.error(f"there is no option {known[0]}" if known else "that is more than it takes; see --help")
+    if left:  # argparse takes the words before the first option only
+        options.words += left
+    return options
+
+
+def _refuse_unknown_command(root: argparse.ArgumentParser, arguments: list[str]) -> None:
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    if word is not None and word not in EXAMPLES:
+        root.error(f"there is no such command: {mcp.nearest(word, list(EXAMPLES)) or 'see --help'}")
+
+
 def run(arguments: list[str]) -> int:
     """Parses and runs one command; the exit status. Raises mcp.Error; argparse exits by itself on wrong usage."""
     mcp.leave_no_core()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
-    options = parser().parse_args(arguments)
+    if arguments[:1] == ["__complete"]:
+        import sikkerkey_completion
+
+        return sikkerkey_completion.command_complete(arguments[1:])
+    options = parse(arguments)
     if options.version:
         return command_version(options)
     if not hasattr(options, "run"):
         return mcp.command_serve({})
-    result: int = options.run(options)
+    try:
+        result: int = options.run(options)
+    except UsageError as error:
+        advise(f"sikkerkey-mcp: error: {error.in_words()}")
+        return 2
     return result

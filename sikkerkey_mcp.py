@@ -2056,10 +2056,10 @@ give it to the user, use it for nothing else.
 
 def instructions(tools: Sequence[Tool], switches: Sequence[Switch]) -> str:
     """INSTRUCTIONS without the lines that only speak of withheld actions, and with the restriction on top."""
-    import re
-
     if not switches:
         return INSTRUCTIONS
+    import re
+
     offered = {f"{tool.name}.{action.name}" for tool in tools for action in tool.actions}
     named = ((line, set(re.findall(r"\w+\.\w+", line))) for line in INSTRUCTIONS.split("\n"))
     set_by = ", ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in switches)
@@ -2153,14 +2153,16 @@ class VaultTools:
     installed while the server runs serves the next call.
     """
 
-    def __init__(self, connect: Callable[[], Api], switches: Sequence[Switch] = ()) -> None:
+    def __init__(
+        self, connect: Callable[[], Api], switches: Sequence[Switch] = (), tools: Sequence[Tool] = TOOLS
+    ) -> None:
         self._connect = connect
         self._switches = switches
         self._api: Api | None = None
         self._library: Library | None = None
         self._lock = allocate_lock()
-        self._every = {tool.name: tool for tool in TOOLS}
-        self._offered = {tool.name: tool for tool in narrowed(TOOLS, switches)} if switches else self._every
+        self._every = {tool.name: tool for tool in tools}
+        self._offered = {tool.name: tool for tool in narrowed(tools, switches)} if switches else self._every
         self.instructions = instructions(list(self._offered.values()), switches)
 
     @property

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
+import sikkerkey_mcp as mcp
 from tests.harness import Recorder, Server, make_slot
+from tests.shell import Shell
 
 
 @pytest.fixture(autouse=True)
@@ -39,3 +41,11 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
     with Server() as process:
         process.initialize()
         yield process
+
+
+@pytest.fixture
+def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
+    """Commands typed in this process, whose connections are closed at once."""
+    monkeypatch.setattr(mcp.Connections, "_give_back", lambda _self, link: link.wire.finish())
+    monkeypatch.setattr(mcp, "BACKOFF_S", 0.0)
+    return Shell(capsys)

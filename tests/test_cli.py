@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import contextlib
-import importlib
 import io
 import json
 import os
@@ -14,9 +13,8 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -27,42 +25,11 @@ import sikkerkey_mcp as mcp
 from tests import faults
 from tests.faults import FaultyVault
 from tests.harness import AGENT_ID, ROOT, VAULT_ID, Recorder, Seen, Server, Told, make_slot
+from tests.shell import Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
-COMMAND = (sys.executable, str(ROOT / "sikkerkey_mcp.py"))
 USAGE = 2
-
-
-class Ran(NamedTuple):
-    """How a command ended."""
-
-    status: int
-    out: str
-    err: str
-
-
-class Shell:
-    """Runs commands in this process, as if typed."""
-
-    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
-        self._capsys = capsys
-
-    def __call__(self, *arguments: str) -> Ran:
-        self._capsys.readouterr()
-        try:
-            status = mcp.main(arguments)
-        except SystemExit as ended:  # argparse ends by itself
-            status = int(ended.code or 0)
-        return Ran(status, *self._capsys.readouterr())
-
-
-@pytest.fixture
-def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """Commands typed in this process, whose connections are closed at once."""
-    monkeypatch.setattr(mcp.Connections, "_give_back", lambda _self, link: link.wire.finish())
-    monkeypatch.setattr(mcp, "BACKOFF_S", 0.0)
-    return Shell(capsys)
 
 
 @pytest.fixture
@@ -86,21 +53,6 @@ def tree(directory: Path) -> list[str]:
 def mode(path: Path) -> int:
     """The permission bits."""
     return stat.S_IMODE(path.stat().st_mode)
-
-
-def run_process(
-    *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()
-) -> subprocess.CompletedProcess[str]:
-    """Runs a command as a process of its own; `before` stands before it on the command line."""
-    return subprocess.run(
-        [*before, *COMMAND, *arguments],
-        input=stdin,
-        capture_output=True,
-        encoding="utf-8",
-        env={**os.environ, **(env or {})},
-        check=False,
-        timeout=20,
-    )
 
 
 # install: the forms of the command line
@@ -638,137 +590,93 @@ def test_linked_key_is_unlinked_and_what_it_led_to_stays(shell: Shell, home: Pat
     assert agents_of(home) == []
 
 
-# config
-
-HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey mcp.pyz'
-
-
-def read_json(text: str) -> dict[str, Any]:
-    """The servers of a JSON block."""
-    block = json.loads(text)
-    assert list(block) == ["mcpServers"]
-    servers: dict[str, Any] = block["mcpServers"]
-    return servers
-
-
-def read_typed_json(text: str) -> dict[str, Any]:
-    """The servers of a block in which each has a type."""
-    servers = read_json(text)
-    assert [server.pop("type") for server in servers.values()] == ["stdio"] * len(servers)
-    return servers
-
-
-def read_toml(text: str) -> dict[str, Any]:
-    """The servers of a TOML block, by a real parser."""
-    toml = importlib.import_module("tomllib") if sys.version_info >= (3, 11) else pytest.importorskip("tomli")
-    block = toml.loads(text)
-    assert list(block) == ["mcp_servers"]
-    servers: dict[str, Any] = block["mcp_servers"]
-    return servers
-
-
-def read_yaml(text: str) -> dict[str, Any]:
-    """The servers of a YAML block: each is one line of JSON in ASCII, which YAML includes."""
-    first, *lines = text.splitlines()
-    assert first == "mcpServers:"
-    assert all(line.startswith("  - {") and line.isascii() for line in lines)
-    servers = [json.loads(line[4:]) for line in lines]
-    with contextlib.suppress(ImportError):
-        assert importlib.import_module("yaml").safe_load(text) == {"mcpServers": servers}
-    return {server.pop("name"): server for server in servers}
-
-
-READERS = {
-    "claude-code": read_typed_json,
-    "claude-desktop": read_json,
-    "cursor": read_json,
-    "codex": read_toml,
-    "continue": read_yaml,
-}
-every_client = pytest.mark.parametrize("client", sorted(READERS))
-
-
-def test_every_client_has_a_test() -> None:
-    assert set(READERS) == set(cli.CLIENTS)
+# revoke at the vault
 
 
 @pytest.fixture
-def installed_at(monkeypatch: pytest.MonkeyPatch) -> str:
-    """The program lies at a path that needs escaping in every format."""
-    monkeypatch.setattr(sys, "argv", [HOSTILE_PATH])
-    monkeypatch.setattr(sys, "executable", '/usr/bin/py\'thon "3"')
-    return HOSTILE_PATH
-
-
-@every_client
-def test_config_of_the_only_agent_is_read_back_equal(shell: Shell, home: Path, client: str, installed_at: str) -> None:
-    make_slot(home, "https://vault.test")
-    ran = shell("config", client)
-    assert READERS[client](ran.out) == {
-        "sikkerkey": {
-            "command": '/usr/bin/py\'thon "3"',
-            "args": ["-I", installed_at, "serve", "--agent", AGENT_ID],
-        }
-    }
-    assert (ran.status, len(ran.err.splitlines()), ran.out.isascii()) == (0, 1, True)
-
-
-@every_client
-def test_config_passes_home_and_bundle_on(
-    shell: Shell, client: str, installed_at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    environment = {
-        "SIKKERKEY_HOME": f'{tmp_path}/it\'s "my" \\home\U0001f511\n\x7f\x01',
-        "SIKKERKEY_CA_BUNDLE": "/etc/søger = [x] # y",
-    }
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy.test:1")
-    ran = shell("config", client)
-    assert READERS[client](ran.out)["sikkerkey"]["env"] == environment
-    assert "canary" not in ran.out
-
-
-@every_client
-@pytest.mark.peer(15)
-def test_config_of_several_agents_gives_each_a_short_key_of_its_own(shell: Shell, home: Path, client: str) -> None:
-    alike = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
-    agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *alike])
-    for agent in agents:
-        make_slot(home, "https://vault.test", agent)
-    servers = READERS[client](shell("config", client).out)
-    assert [server["args"][-1] for server in servers.values()] == agents
-    assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in servers)
-
-
-@every_client
-def test_config_of_a_chosen_agent_holds_that_one_only(shell: Shell, home: Path, client: str) -> None:
-    make_slot(home, "https://vault.test")
-    make_slot(home, "https://vault.test", OTHER_ID)
-    servers = READERS[client](shell("config", client, "--agent", OTHER_ID).out)
-    assert [server["args"][3:] for server in servers.values()] == [["--agent", OTHER_ID]]
-
-
-@every_client
-def test_config_without_agents_starts_the_server_all_the_same(shell: Shell, client: str) -> None:
-    ran = shell("config", client)
-    assert [server["args"][2:] for server in READERS[client](ran.out).values()] == [["serve"]]
-    assert ran.err.startswith("no agent is installed yet: ")
-
-
-@pytest.mark.parametrize("wanted", ["../victim", "unknown"])
-def test_config_of_a_bad_choice_prints_nothing(shell: Shell, home: Path, wanted: str) -> None:
-    make_slot(home, "https://vault.test")
-    ran = shell("config", "cursor", "--agent", wanted)
-    assert (ran.status, ran.out) == (1, "")
-
-
-def test_command_of_the_config_starts_the_server(home: Path, recorder: Recorder) -> None:
+def two(home: Path, recorder: Recorder) -> Recorder:
+    """A vault of which two agents are installed here."""
     make_slot(home, recorder.url)
-    (server,) = read_json(run_process("config", "claude-desktop").stdout).values()
-    with Server([server["command"], *server["args"]]) as process:
-        process.initialize()
-        assert process.call("whoami")["structuredContent"] == {}
+    make_slot(home, recorder.url, OTHER_ID)
+    return recorder
+
+
+def requests_of(vault: Recorder) -> list[tuple[str, str, str, bytes]]:
+    return [(seen.headers["x-agent-id"], seen.method, seen.path, seen.body) for seen in vault.seen]
+
+
+@pytest.mark.parametrize("by", [[], ["--by", OTHER_ID]])
+def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, two: Recorder, by: list[str]) -> None:
+    before: list[list[str]] = []
+
+    def look(_seen: Seen) -> Told:
+        before.append(mcp.slots())
+        return Told()
+
+    two.answer = look
+    ran = shell("revoke", AGENT_ID, "--server", "--yes", *by)
+    assert (ran.status, ran.out.splitlines()[0]) == (0, f"the vault has revoked agent {AGENT_ID}")
+    assert ran.err == "a server that runs keeps the key until it ends\n"
+    assert requests_of(two) == [(OTHER_ID, "POST", f"/v1/ai/ai-agents/{AGENT_ID}/revoke", b"")]
+    assert (before, mcp.slots()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
+
+
+@pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
+def test_key_stays_where_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
+    two.answer = lambda _seen: Told(status, headers={"Retry-After": "60"})
+    ran = shell("revoke", AGENT_ID, "--server", "--yes")
+    assert (ran.status, ran.out, mcp.slots()) == (1, "", [AGENT_ID, OTHER_ID])
+    assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}")
+    again = f"if the vault has revoked it before, `sikkerkey-mcp revoke {AGENT_ID}` deletes its key"
+    assert (again in ran.err) is (status == 404)
+
+
+def test_key_stays_where_the_answer_is_lost(shell: Shell, home: Path) -> None:
+    with FaultyVault(faults.then_reset()) as broken:
+        make_slot(home, broken.url)
+        make_slot(home, broken.url, OTHER_ID)
+        ran = shell("revoke", AGENT_ID, "--server", "--yes")
+        assert (ran.status, len(broken.seen), mcp.slots()) == (1, 1, [AGENT_ID, OTHER_ID])
+    assert mcp.MAY_HAVE_BEEN_PROCESSED in ran.err
+
+
+NOBODY = "no agent can revoke itself, and no other agent of this vault is installed here"
+BY_ITSELF = "--by must name another agent of the same vault: no agent can revoke itself"
+
+
+def test_agent_cannot_revoke_itself_and_is_told_so(shell: Shell, home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    make_slot(home, "https://other.test", OTHER_ID)
+    for options, words in (([], NOBODY), (["--by", AGENT_ID], BY_ITSELF), (["--by", OTHER_ID], BY_ITSELF)):
+        ran = shell("revoke", AGENT_ID, "--server", "--yes", *options)
+        hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {AGENT_ID}` deletes its key here"
+        assert ran == (1, "", f"sikkerkey-mcp: error: {words}\nhint: {hint}\n")
+    assert (recorder.seen, mcp.slots()) == ([], [AGENT_ID, OTHER_ID])
+
+
+def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: Path) -> None:
+    make_slot(home, two.url, "third")
+    ran = shell("revoke", AGENT_ID, "--server", "--yes")
+    assert (ran.status, two.seen) == (1, [])
+    assert ran.err.endswith(f"\nhint: --by ID, with one of: {OTHER_ID}, third\n")
+
+
+@pytest.mark.parametrize("arguments", [["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
+def test_revocation_that_is_not_sure_or_not_clear_sends_nothing(
+    shell: Shell, two: Recorder, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO())
+    ran = shell("revoke", AGENT_ID, *arguments)
+    status = 1 if "--yes" in arguments else USAGE
+    assert (ran.status, ran.out, two.seen, mcp.slots()) == (status, "", [], [AGENT_ID, OTHER_ID])
+
+
+@pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
+def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, typed: bytes, left: list[str]) -> None:
+    shown = at_terminal(["revoke", AGENT_ID, "--server"], typed, {}, (b"[y/N]",))
+    question = f"{OTHER_ID} will cut agent {AGENT_ID} off from {VAULT_ID} for good, and its key is deleted here"
+    assert shown.decode().startswith(f"{question}\r\nGo on? [y/N] ")
+    assert (mcp.slots(), len(two.seen)) == (left, 2 - len(left))
 
 
 # the command line as such
@@ -776,10 +684,38 @@ def test_command_of_the_config_starts_the_server(home: Path, recorder: Recorder)
 
 def test_version_and_help_are_shown(shell: Shell) -> None:
     assert shell("--version") == (0, f"sikkerkey-mcp {mcp.VERSION}\n", "")
-    for arguments in (["--help"], ["-h"], *([name, "--help"] for name in ("install", "whoami", "revoke", "config"))):
+    for arguments in (["--help"], ["-h"], *([name, "--help"] for name in cli.EXAMPLES)):
         ran = shell(*arguments)
         assert (ran.status, ran.err) == (0, "")
         assert ran.out.startswith("usage: sikkerkey-mcp")
+        assert "\nexamples:\n" in ran.out
+
+
+EXAMPLE_LINES = [
+    line.strip() for text in (cli.FIRST_STEPS, *cli.EXAMPLES.values()) for line in text.splitlines() if line[:2] == "  "
+]
+
+
+@pytest.mark.parametrize("line", [line for line in EXAMPLE_LINES if "sikkerkey-mcp " in line])
+def test_examples_of_the_help_are_understood(line: str) -> None:
+    words = shlex.split(re.split(r"   | > | >> | < |\)\"", line)[0].replace('eval "$(', ""))
+    words = words[words.index("sikkerkey-mcp") + 1 :]
+    if words[0] != "COMMAND":
+        assert cli.parse(words).grammar.prog == f"sikkerkey-mcp {words[0]}"
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("whomi", "whoami"), ("docter", "doctor"), ("instal", "install")])
+def test_command_that_is_mistyped_is_answered_by_the_nearest(shell: Shell, typed: str, meant: str) -> None:
+    ran = shell(typed)
+    assert (ran.status, ran.out) == (USAGE, "")
+    assert ran.err.endswith(f"sikkerkey-mcp: error: there is no such command: did you mean {meant}?\n")
+
+
+def test_what_was_mistyped_is_not_repeated(shell: Shell) -> None:
+    for arguments in ([TOKEN], ["whoami", TOKEN], ["whoami", f"--{TOKEN}"], ["call", "whoami", f"--value={TOKEN}"]):
+        ran = shell(*arguments)
+        assert (ran.status, ran.out) == (USAGE, "")
+        assert TOKEN not in ran.err
 
 
 @pytest.mark.parametrize(
@@ -856,30 +792,6 @@ def test_two_installations_at_once_make_two_slots(vault: Recorder, home: Path) -
 # people at a terminal
 
 
-def at_terminal(words: list[str], typed: bytes, env: dict[str, str]) -> bytes:
-    """What somebody sees who starts the program in a terminal and types `typed`, until it ends."""
-    keyboard, terminal = os.openpty()
-    command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words]
-    env = {**os.environ, **env}
-    with subprocess.Popen(command, env=env, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True):
-        os.close(terminal)
-        shown = b""
-        while piece := _typed_on(keyboard):
-            shown += piece
-            if typed and (b"token: " in shown or b"Ctrl-C" in shown):
-                os.write(keyboard, typed)
-                typed = b""
-    os.close(keyboard)
-    return shown
-
-
-def _typed_on(keyboard: int) -> bytes:
-    try:
-        return os.read(keyboard, 4096)
-    except OSError:  # on Linux a terminal ends with an error once the other end has been closed
-        return b""
-
-
 def test_token_that_is_typed_is_not_shown(recorder: Recorder) -> None:
     accepted = {"agentId": AGENT_ID, "name": "n", "vaultId": VAULT_ID}
     recorder.answer = lambda _seen: Told(201, json.dumps(accepted).encode())
@@ -907,7 +819,7 @@ def test_full_output_is_reported_in_one_line(home: Path, words: str) -> None:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     lines = ended.stderr.decode().splitlines()
     assert (ended.returncode, lines[-1]) == (1, "sikkerkey-mcp: error: the system refused: No space left on device")
-    assert set(lines[:-1]) <= {"add it to ~/.codex/config.toml"}  # it comes before or not at all, as stdout is buffered
+    assert all("codex" in line or "virtual" in line for line in lines[:-1])  # before or not at all: stdout is buffered
 
 
 def test_reader_that_leaves_early_is_no_fault(home: Path) -> None:
@@ -927,11 +839,3 @@ def test_install_without_a_standard_input_is_refused(home: Path) -> None:
         1,
         b"sikkerkey-mcp: error: the token must be 64 hexadecimal characters",
     )
-
-
-def test_config_gives_the_agent_that_the_environment_names(
-    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    make_slot(home, "https://vault.test")
-    monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
-    assert shell("config", "cursor").status == 1

@@ -65,7 +65,7 @@ def test_files_that_are_linked_exist() -> None:
     assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
 
 
-def test_commands_of_use_it_work(tmp_path: Path) -> None:
+def test_commands_of_use_it_work(tmp_path: Path, home: Path) -> None:
     lines = [line for line in commands(section("Use it")) if "sikkerkey-mcp.pyz" in line]
     assert [re.search(r"install|config", line) is not None for line in lines].count(True) >= 2
     vault = LocalVault(tmp_path / "vault")
@@ -76,7 +76,8 @@ def test_commands_of_use_it_work(tmp_path: Path) -> None:
     finally:
         vault.close()
     assert "installed agent" in printed[0]
-    assert json.loads(printed[1])["mcpServers"]["sikkerkey"]["args"][:2] == ["-I", str(ARCHIVE)]
+    written = json.loads((home / ".claude.json").read_text())
+    assert written["mcpServers"]["sikkerkey"]["args"][:2] == ["-I", str(ARCHIVE)]
 
 
 def free_port() -> int:

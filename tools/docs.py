@@ -1,5 +1,5 @@
-"""Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, the README's list of tools,
-and a part of docs/platforms.md from the list of advisories.
+"""Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, docs/clients.md from what
+`config` writes, the README's list of tools, and a part of docs/platforms.md from the list of advisories.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
@@ -13,8 +13,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import sikkerkey_call as call
 import sikkerkey_mcp as m
-from tools import advisories
+from tools import advisories, clients_page
 from tools.examples import ROOT
 
 INTRO = """\
@@ -40,16 +41,6 @@ alone has a single action and takes no `action`. No action returns the value of 
 
 EFFECTS: dict[m.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
 ANSWERS: dict[m.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
-TYPES: dict[m.Kind, str] = {
-    "string": "string",
-    "id": "id",
-    "integer": "integer",
-    "boolean": "true or false",
-    "strings": "list of strings",
-    "ids": "list of ids",
-    "object": "object",
-}
-UNITS: dict[m.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
 ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
 
@@ -98,21 +89,7 @@ def _names(action: m.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: m.Arg) -> list[str]:
-    return [f"`{arg.name}`", TYPES[arg.kind], "; ".join(_limits(arg)), arg.long or arg.text]
-
-
-def _limits(arg: m.Arg) -> list[str]:
-    unit = UNITS.get(arg.kind, "")
-    limits = [f"at least {arg.least:,}{unit}"] if arg.least is not None and arg.most is None else []
-    if arg.most is not None:
-        limits.append(f"{'at most' if arg.least is None else f'{arg.least:,} to'} {arg.most:,}{unit}")
-    if arg.most_bytes is not None:
-        limits.append(f"at most {arg.most_bytes:,} bytes in UTF-8")
-    if arg.choices:
-        limits.append(", ".join(f"`{choice}`" for choice in arg.choices))
-    if arg.pattern:
-        limits.append(f"`{arg.pattern}`")
-    return limits + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
+    return [f"`{arg.name}`", call.TYPES[arg.kind], "; ".join(call.limits(arg, "`")), arg.long or arg.text]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
@@ -138,7 +115,7 @@ def pages(root: Path) -> dict[Path, str]:
         root / "README.md": ("tools", tool_list()),
         root / "docs" / "platforms.md": ("advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
     }
-    wanted = {root / "docs" / "actions.md": actions_page()}
+    wanted = {root / "docs" / "actions.md": actions_page(), root / "docs" / "clients.md": clients_page.page()}
     for path, (name, generated) in parts.items():
         if path.exists():
             wanted[path] = between(name, path.read_text(encoding="utf-8"), generated)

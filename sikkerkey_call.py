@@ -1,0 +1,463 @@
+"""`tools` and `call`: the dispatch table shown to people, and one action of it carried out from a terminal or a script.
+
+Arguments are typed by the action's row and checked by the same code as a model's. A plaintext argument is never taken
+from the command line itself, where every process of the computer could read it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import getpass
+import json
+import os
+import re
+import sys
+from typing import Any, NamedTuple
+
+import sikkerkey_mcp as mcp
+import sikkerkey_terminal as terminal
+from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
+from sikkerkey_terminal import UsageError
+
+LISTED = "`sikkerkey-mcp tools` lists them"
+READ_MAX_BYTES = mcp.LINE_MAX_BYTES  # of one file or of stdin, as of one message of an MCP client
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the table in words
+# ---------------------------------------------------------------------------------------------------------------------
+
+TYPES: dict[mcp.Kind, str] = {
+    "string": "string",
+    "id": "id",
+    "integer": "integer",
+    "boolean": "true or false",
+    "strings": "list of strings",
+    "ids": "list of ids",
+    "object": "object",
+}
+_UNITS: dict[mcp.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
+
+
+def limits(arg: Arg, quote: str = "") -> list[str]:
+    """What an argument's value must keep to, in words; `quote` stands around what is meant literally."""
+    unit = _UNITS.get(arg.kind, "")
+    found = [f"at least {arg.least:,}{unit}"] if arg.least is not None and arg.most is None else []
+    if arg.most is not None:
+        found.append(f"{'at most' if arg.least is None else f'{arg.least:,} to'} {arg.most:,}{unit}")
+    if arg.most_bytes is not None:
+        found.append(f"at most {arg.most_bytes:,} bytes in UTF-8")
+    if arg.choices:
+        found.append(", ".join(f"{quote}{choice}{quote}" for choice in arg.choices))
+    if arg.pattern:
+        found.append(f"{quote}{arg.pattern}{quote}")
+    return found + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
+
+
+def in_words(row: Action | Arg) -> str:
+    """What an action does or an argument means, for people."""
+    return row.long or row.text
+
+
+def find_tool(name: str) -> Tool:
+    """The tool of that name. Raises UsageError, with the nearest one where there is one that is near."""
+    for tool in mcp.TOOLS:
+        if tool.name == name:
+            return tool
+    near = mcp.nearest(name, [tool.name for tool in mcp.TOOLS])
+    raise UsageError("there is no tool of that name", near or LISTED)
+
+
+def find_action(tool: Tool, name: str) -> Action:
+    """The action of that name. Raises UsageError."""
+    for action in tool.actions:
+        if action.name == name:
+            return action
+    near = mcp.nearest(name, [action.name for action in tool.actions])
+    raise UsageError(f"{tool.name} has no action of that name", near or _listed(tool))
+
+
+def _listed(tool: Tool) -> str:
+    return f"`sikkerkey-mcp tools describe {tool.name}` lists them"
+
+
+def _action_members(tool: Tool, action: Action) -> JsonObject:
+    """An action for programs: everything that its row says."""
+    return {
+        "tool": tool.name,
+        "action": action.name,
+        "text": in_words(action),
+        "effect": action.effect,
+        "scope": action.scope,
+        "method": action.method,
+        "path": action.path,
+        "answer": action.answer,
+        "mints": action.mints,
+        "inferred": action.inferred,
+        "arguments": [
+            {
+                **{"name": arg.name, "required": arg.required, "plaintext": arg.plaintext},
+                **mcp.arg_schema(arg),
+                "description": in_words(arg),
+            }
+            for arg in action.args
+        ],
+    }
+
+
+def _tool_members(tool: Tool) -> JsonObject:
+    actions = [_action_members(tool, action) for action in tool.actions]
+    return {"tool": tool.name, "title": tool.title, "text": tool.text, "actions": actions}
+
+
+def _action_lines(tool: Tool, action: Action) -> list[str]:
+    notes = [action.effect, f"scope {action.scope}" if action.scope else "no scope needed"]
+    notes += ["answers with a credential, once"] if action.mints else []
+    notes += ["not on every vault"] if action.inferred else []
+    rows = [
+        (arg.name, "needed" if arg.required else "may be left out", TYPES[arg.kind], _meaning(arg))
+        for arg in action.args
+    ]
+    head = [_called(tool, action), f"  {in_words(action)}", f"  {'; '.join(notes)}"]
+    arguments = ["", *terminal.aligned(rows).splitlines()] if rows else []
+    return [*head, *arguments, "", f"example: {example(tool, action)}"]
+
+
+def _meaning(arg: Arg) -> str:
+    said = "; ".join(limits(arg))
+    return f"{in_words(arg)} ({said})" if said else in_words(arg)
+
+
+def _called(tool: Tool, action: Action) -> str:
+    return f"{tool.name} {action.name}" if mcp.takes_action(tool) else tool.name
+
+
+def example(tool: Tool, action: Action) -> str:
+    """A command line with what the action needs; a plaintext comes from stdin."""
+    words = [f"{arg.name}={'-' if arg.plaintext else _SAMPLES[arg.kind]}" for arg in action.args if arg.required]
+    return " ".join(["sikkerkey-mcp call", _called(tool, action), *words])
+
+
+_SAMPLES: dict[mcp.Kind, str] = {
+    "string": "TEXT",
+    "id": "ID",
+    "integer": "NUMBER",
+    "boolean": "true",
+    "strings": """'["TEXT"]'""",
+    "ids": """'["ID"]'""",
+    "object": """'{"KEY":"TEXT"}'""",
+}
+
+
+def command_tools(options: argparse.Namespace) -> int:
+    """Lists the tools, or describes one of them or one action."""
+    what, *names = options.words or ["list"]
+    if what == "list" and not names:
+        offered = mcp.narrowed(mcp.TOOLS, mcp.switches({}))
+        return _show(options, [_tool_members(tool) for tool in offered], _list_lines(offered))
+    if what != "describe" or not 1 <= len(names) <= 2:
+        raise UsageError("tools takes `list`, or `describe TOOL [ACTION]`")
+    tool = find_tool(names[0])
+    if len(names) == 1:
+        return _show(options, _tool_members(tool), _tool_lines(tool))
+    action = find_action(tool, names[1])
+    return _show(options, _action_members(tool, action), _action_lines(tool, action))
+
+
+def _show(options: argparse.Namespace, members: Any, lines: list[str]) -> int:
+    print(json.dumps(members, indent=2) if options.json else "\n".join(lines))
+    return 0
+
+
+def _list_lines(tools: list[Tool]) -> list[str]:
+    rows = [(tool.name, str(len(tool.actions)), tool.text) for tool in tools]
+    return terminal.aligned([("TOOL", "ACTIONS", "WHAT IT IS ABOUT"), *rows]).splitlines()
+
+
+def _tool_lines(tool: Tool) -> list[str]:
+    if not mcp.takes_action(tool):
+        return _action_lines(tool, tool.actions[0])
+    rows = [(action.name, action.effect, action.scope or "none", in_words(action)) for action in tool.actions]
+    return [tool.text, "", *terminal.aligned([("ACTION", "EFFECT", "SCOPE", "WHAT IT DOES"), *rows]).splitlines()]
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# arguments: key=value, key=@file, key=-
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Words:
+    """The words behind `call TOOL`: an action, where the tool has several, and arguments."""
+
+    def __init__(self, tool: Tool, words: list[str]) -> None:
+        self.tool = tool
+        self.action = self._take_action(words)
+        self.given = dict(self._pairs(words))
+
+    def _take_action(self, words: list[str]) -> Action:
+        if not mcp.takes_action(self.tool):
+            return self.tool.actions[0]
+        if not words or "=" in words[0]:
+            raise UsageError(f"{self.tool.name} needs an action", _listed(self.tool))
+        return find_action(self.tool, words.pop(0))
+
+    def _pairs(self, words: list[str]) -> list[tuple[str, str]]:
+        pairs = [self._pair(word) for word in words]
+        keys = [key for key, _ in pairs]
+        for key in keys:
+            if keys.count(key) > 1:
+                raise UsageError(f"{mcp.clean(key, 40)} is given twice")
+        if sum(value == "-" for _, value in pairs) > 1:
+            raise UsageError("stdin can be read for one argument only", "use key=@FILE for the others")
+        return pairs
+
+    def _pair(self, word: str) -> tuple[str, str]:
+        key, equals, value = word.partition("=")
+        if not equals or not key:
+            raise UsageError("arguments are key=value", f"for example: {example(self.tool, self.action)}")
+        arg = self._arg(key)
+        if arg and arg.plaintext and not (value == "-" or (value.startswith("@") and not value.startswith("@@"))):
+            raise UsageError(
+                f"{key} is plaintext, and every process of this computer can read a command line",
+                f"use {key}=@FILE, or {key}=- for stdin; what stood on the command line is in the shell's history",
+            )
+        return key, value
+
+    def _arg(self, key: str) -> Arg | None:
+        return next((arg for arg in self.action.args if arg.name == key), None)
+
+    def arguments(self) -> JsonObject:
+        """The arguments as a model would give them. Reads files and stdin. Raises ConfigError."""
+        return {key: _typed(self._arg(key), _text(key, value)) for key, value in self.given.items()}
+
+
+def _text(key: str, value: str) -> str:
+    """What a word means: itself, a file's content, stdin's."""
+    if value == "-":
+        return _from_stdin(key)
+    if value.startswith("@@"):
+        return value[1:]
+    return _from_file(key, value[1:]) if value.startswith("@") else value
+
+
+def _typed(arg: Arg | None, text: str) -> Any:
+    """The value that `check` is to see; what is no JSON stays text, and the check says what it should have been."""
+    if arg is None or arg.kind in ("string", "id"):
+        return text
+    try:
+        return mcp.parse_json(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return text
+
+
+def _from_stdin(key: str) -> str:
+    if sys.stdin is None:
+        raise UsageError(f"there is no stdin to read {key} from")
+    if terminal.is_terminal(sys.stdin):
+        return getpass.getpass(f"{key}: ")
+    return _decoded(key, sys.stdin.buffer.read(READ_MAX_BYTES + 1))
+
+
+def _from_file(key: str, path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return _decoded(key, file.read(READ_MAX_BYTES + 1))
+    except OSError as error:
+        hint = f"{key}=@@... is a value that begins with @"
+        raise ConfigError(f"the file for {key} cannot be read: {error.strerror}", hint) from None
+
+
+def _decoded(key: str, data: bytes) -> str:
+    """The text of a file or of stdin. `echo` ends its one line; a key in PEM, of several lines, needs its last end."""
+    if len(data) > READ_MAX_BYTES:
+        raise ConfigError(f"what was read for {key} is larger than {READ_MAX_BYTES:,} bytes")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError(f"what was read for {key} is not text in UTF-8") from None
+    line = text[:-1].removesuffix("\r") if text.endswith("\n") else text
+    return line if "\n" not in line else text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# call
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Prepared(NamedTuple):
+    """A call that has been checked and may be sent; `named` is how a model would have named the action."""
+
+    tool: Tool
+    action: Action
+    named: JsonObject
+    arguments: JsonObject
+    given: mcp.Given
+
+
+def command_call(options: argparse.Namespace) -> int:
+    """Carries out one action. Raises UsageError and whatever a command may raise; a refusal is 1."""
+    switches = mcp.switches({})
+    call = _prepare(options, switches)
+    if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
+        terminal.confirm(f"{_called(call.tool, call.action)}: {in_words(call.action)}")
+    with OutputFile(options.output, overwrite=options.overwrite) as output:
+        with terminal.Progress("asking the vault"):
+            registry = mcp.VaultTools(lambda: mcp.connect(options.agent), switches)
+            result = registry.call(call.tool.name, {**call.arguments, **call.named}, mcp.Context())
+        if result.get("isError"):
+            mcp.advise(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
+            return 1
+        if output.path:
+            output.write(_as_bytes(result))
+        else:
+            print(_as_table(result) if options.table else _as_text(result))
+    return 0
+
+
+def _prepare(options: argparse.Namespace, switches: list[mcp.Switch]) -> Prepared:
+    """Everything that can be refused before somebody is asked or anything is sent."""
+    if not options.words:
+        raise UsageError("call needs a tool", LISTED)
+    tool = find_tool(options.words[0])
+    words = Words(tool, options.words[1:])
+    action = words.action
+    if action.answer == "file" and not options.output:
+        raise UsageError(f"{action.name} answers with a file", "--output FILE says where to put it")
+    named = {"action": action.name} if mcp.takes_action(tool) else {}
+    mcp.refuse_withheld(tool, named, switches)
+    arguments = words.arguments()
+    return Prepared(tool, action, named, arguments, _check(tool, action, arguments))
+
+
+def _check(tool: Tool, action: Action, arguments: JsonObject) -> mcp.Given:
+    try:
+        return mcp.check(tool, action, arguments)
+    except mcp.ArgumentError as error:
+        describe = f"`sikkerkey-mcp tools describe {_called(tool, action)}` says what it takes"
+        error.hint = error.hint or _how_to_type(action, str(error)) or describe
+        raise
+
+
+def _how_to_type(action: Action, message: str) -> str:
+    """A hint for lists and objects, which are typed as JSON."""
+    for arg in action.args:
+        if arg.kind in ("strings", "ids", "object") and message.startswith(f"{arg.name} must be an"):
+            return f"as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
+    return ""
+
+
+class OutputFile:
+    """Where the answer goes if not to stdout: a file that only its owner can read, made before anything is sent.
+
+    An answer may be a credential that is shown once, so a place that cannot be written must be found out first.
+    """
+
+    def __init__(self, path: str, *, overwrite: bool) -> None:
+        self.path = path
+        self._aside = f"{path}.{os.getpid()}.new" if path and overwrite else path
+        self._descriptor = -1
+        self._done = False
+
+    def __enter__(self) -> OutputFile:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        try:
+            if self.path:
+                self._descriptor = os.open(self._aside, flags, 0o600)
+        except FileExistsError:
+            raise ConfigError(f"{mcp.clean(self.path)} is there already", "--overwrite replaces it") from None
+        except OSError as error:
+            raise ConfigError(f"{mcp.clean(self.path)} cannot be written: {error.strerror}") from None
+        return self
+
+    def write(self, data: bytes) -> None:
+        """Puts the answer there. Raises ConfigError."""
+        try:
+            descriptor, self._descriptor = self._descriptor, -1
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(descriptor)
+            if self._aside != self.path:
+                os.replace(self._aside, self.path)
+        except OSError as error:
+            message = f"the call succeeded, but its answer cannot be written to {mcp.clean(self.path)}"
+            raise ConfigError(f"{message}: {error.strerror}", "look (list, get) before repeating it") from None
+        self._done = True
+
+    def __exit__(self, *_exception: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        if self.path and not self._done:
+            os.unlink(self._aside)
+
+
+def _as_bytes(result: JsonObject) -> bytes:
+    content = result["content"][0]
+    if content["type"] == "resource":
+        return base64.b64decode(content["resource"]["blob"])
+    text: str = content["text"]
+    return f"{text}\n".encode("utf-8", "replace")
+
+
+def _as_text(result: JsonObject) -> str:
+    """JSON on one line for programs, indented for people, in which nothing can move the cursor; or the CSV."""
+    text: str = result["content"][0]["text"]
+    if "structuredContent" not in result:
+        return terminal.cleaned(text) if terminal.is_terminal(sys.stdout) else text
+    try:
+        return _visible(_indented(result["structuredContent"]) if terminal.is_terminal(sys.stdout) else text)
+    except RecursionError:  # json's own limit is a deeper one
+        return _visible(text)
+
+
+def _visible(text: str) -> str:
+    """The same JSON with the characters escaped that `clean` would not show; they can stand in strings only."""
+    return "".join(c if c in "\n " or mcp.clean(c) == c else json.dumps(c)[1:-1] for c in text)
+
+
+def _indented(value: Any, indent: str = "\n") -> str:
+    """JSON over several lines; json.dumps cannot write an ExactNumber."""
+    deeper = indent + "  "
+    if isinstance(value, dict) and value:
+        members = (f"{mcp.to_json(key)}: {_indented(member, deeper)}" for key, member in value.items())
+        return "{" + deeper + ("," + deeper).join(members) + indent + "}"
+    if isinstance(value, list) and value:
+        return "[" + deeper + ("," + deeper).join(_indented(item, deeper) for item in value) + indent + "]"
+    return mcp.to_json(value)
+
+
+def _as_table(result: JsonObject) -> str:
+    """Members as `name  value`, then each list of objects as columns."""
+    value = result.get("structuredContent")
+    if value is None:
+        return _as_text(result)
+    tables = {name: member for name, member in value.items() if _is_table(member)}
+    facts = [(terminal.cell(name), _shown(member)) for name, member in value.items() if name not in tables]
+    parts = [terminal.aligned(facts)] if facts else []
+    for name, rows in tables.items():
+        title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
+        parts.append(title + _columns(rows))
+    return "\n\n".join(parts)
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
+
+
+def _columns(rows: list[JsonObject]) -> str:
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    cells = [[terminal.cell(_plain(row[name])) if name in row else "" for name in names] for row in rows]
+    return terminal.aligned([[terminal.cell(name) for name in names], *cells])
+
+
+def _plain(value: Any) -> str:
+    """In a table: null is empty, a list of strings is joined, what else is no string is JSON."""
+    if value is None:
+        return ""
+    if isinstance(value, list) and all(isinstance(item, str) for item in value):
+        return ", ".join(value)
+    return value if isinstance(value, str) else mcp.to_json(value)
+
+
+def _shown(value: Any) -> str:
+    return re.sub(r"\s", " ", terminal.cleaned(_plain(value)))

@@ -1,0 +1,572 @@
+"""`tools` and `call`: what they show, what they send, what they refuse, and what they never take or repeat."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_call
+import sikkerkey_mcp as mcp
+import sikkerkey_terminal as terminal
+from tests.harness import PATIENCE_S, Recorder, Told, make_slot
+from tests.rows import ROWS, Row
+from tests.shell import COMMAND, Shell, at_terminal, run_process
+from tests.transcript import eventually
+
+SECRET = "canary-5d41402a"
+USAGE = 2
+LISTED = "hint: `sikkerkey-mcp tools` lists them\n"
+
+
+@pytest.fixture
+def vault(home: Path, recorder: Recorder) -> Recorder:
+    """A vault that this computer's only agent talks to."""
+    make_slot(home, recorder.url)
+    return recorder
+
+
+def answering(vault: Recorder, value: Any) -> None:
+    vault.answer = lambda _seen: Told(body=json.dumps(value).encode())
+
+
+def sent(vault: Recorder) -> list[tuple[str, str, Any]]:
+    return [(seen.method, seen.path, seen.json() if seen.body else None) for seen in vault.seen]
+
+
+def typed_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """`data` comes on stdin."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
+
+
+# tools
+
+
+def test_tools_are_listed_with_their_numbers_of_actions(shell: Shell) -> None:
+    ran = shell("tools")
+    rows = [line.split("  ")[0] for line in ran.out.splitlines()]
+    assert (ran.status, rows, ran.err) == (0, ["TOOL", *(tool.name for tool in mcp.TOOLS)], "")
+    assert shell("tools", "list") == ran
+
+
+def test_list_for_programs_holds_the_whole_table(shell: Shell) -> None:
+    listed = json.loads(shell("tools", "list", "--json").out)
+    actions = [(action["tool"], action["action"]) for tool in listed for action in tool["actions"]]
+    assert actions == [(row.tool.name, row.action.name) for row in ROWS]
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str], row: Row) -> None:
+    words = ["describe", row.tool.name, row.action.name]
+    assert sikkerkey_call.command_tools(argparse.Namespace(words=words, json=False)) == 0
+    shown = capsys.readouterr().out
+    assert sikkerkey_call.command_tools(argparse.Namespace(words=words, json=True)) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert sikkerkey_call.in_words(row.action) in shown
+    assert [line.split()[0] for line in shown.split("\n\n")[1].splitlines()] == (
+        [arg.name for arg in row.action.args] or ["example:"]
+    )
+    assert (told["action"], told["scope"], told["effect"]) == (row.action.name, row.action.scope, row.action.effect)
+    assert [argument["name"] for argument in told["arguments"]] == [arg.name for arg in row.action.args]
+
+
+def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) -> None:
+    assert shell("tools", "describe", "manage_temporary_secrets", "create").out.splitlines()[:7] == [
+        "manage_temporary_secrets create",
+        "  Make one. The answer's URL and passphrase are for the recipient only.",
+        "  write; scope projects.secrets.write; answers with a credential, once",
+        "",
+        "projectId         needed           id             Project id.",
+        "name              needed           string         Name. (1 to 256 characters)",
+        "value             may be left out  string         The plaintext, at most 102,400 bytes; or generateRandom."
+        " (at most 102,400 bytes in UTF-8; plaintext: never shown, logged or repeated)",
+    ]
+
+
+def test_description_of_a_tool_lists_its_actions(shell: Shell) -> None:
+    tool = sikkerkey_call.find_tool("manage_trash")
+    listing, restore, purge = map(sikkerkey_call.in_words, tool.actions)
+    assert shell("tools", "describe", "manage_trash").out == (
+        f"{tool.text}\n\n"
+        "ACTION   EFFECT       SCOPE        WHAT IT DOES\n"
+        f"list     read         trash.read   {listing}\n"
+        f"restore  write        trash.write  {restore}\n"
+        f"purge    destructive  trash.write  {purge}\n"
+    )
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_example_of_every_action_can_be_called_once_its_capitals_are_filled_in(row: Row) -> None:
+    words = sikkerkey_call.example(row.tool, row.action).replace("'", "").split()
+    assert words[:2] == ["sikkerkey-mcp", "call"]
+    tool = sikkerkey_call.find_tool(words[2])
+    given = sikkerkey_call.Words(tool, words[3:])
+    assert (given.action, sorted(given.given)) == (
+        row.action,
+        sorted(arg.name for arg in row.action.args if arg.required),
+    )
+
+
+# call: what is sent
+
+
+def test_answer_is_one_line_of_json(shell: Shell, vault: Recorder) -> None:
+    vault.answer = lambda _seen: Told(body=b'[{"id": 12345678901234567890, "n": 1.10, "name": "s\xc3\xb8ger"}]')
+    out = '{"items":[{"id":12345678901234567890,"n":1.10,"name":"søger"}]}\n'
+    assert shell("call", "manage_projects", "list") == (0, out, "")
+    assert sent(vault) == [("GET", "/v1/ai/projects", None)]
+
+
+def test_tool_of_a_single_action_takes_none(shell: Shell, vault: Recorder) -> None:
+    assert shell("call", "whoami") == (0, "{}\n", "")
+    assert sent(vault) == [("GET", "/v1/ai/whoami", None)]
+
+
+@pytest.mark.parametrize(
+    ("words", "body"),
+    [
+        (["pageSize=20", "page=1"], {"page": 1, "pageSize": 20}),
+        (["from=-5"], {"from": -5}),
+        (["search="], {"search": ""}),
+        (["search=7"], {"search": "7"}),
+        (["search=true"], {"search": "true"}),
+        (["search=a=b"], {"search": "a=b"}),
+        (["search=@@home"], {"search": "@home"}),
+        (['severities=["high", "critical"]'], {"severities": ["high", "critical"]}),
+        (["actions=[]", "sourceIp=10.0.0.1"], {"actions": [], "sourceIp": "10.0.0.1"}),
+    ],
+)
+def test_values_have_the_types_of_the_table(shell: Shell, vault: Recorder, words: list[str], body: Any) -> None:
+    assert shell("call", "read_audit", "query", *words).status == 0
+    assert [seen.json() for seen in vault.seen] == [body]
+
+
+def test_booleans_and_objects_are_json(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    (tmp_path / "fields.json").write_text(f'{{"user": "{SECRET}"}}\n')
+    ran = shell(
+        *("call", "manage_secrets", "dynamic_create", "existingSecretId=sk_1", "intervalSeconds=300"),
+        *('fields=["password"]', f"staticFields=@{tmp_path}/fields.json"),
+    )
+    assert (ran.status, vault.seen[0].json()["staticFields"]) == (0, {"user": SECRET})
+    assert shell("call", "manage_canaries", "config", "canaryId=sk_1", "triggerFreezeProject=false").status == 0
+    assert vault.seen[1].json() == {"triggerFreezeProject": False}
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["call", "read_audit", "list", "page=2", "--table"],
+        ["call", "--table", "read_audit", "list", "page=2"],
+        ["call", "read_audit", "--table", "list", "page=2"],
+        ["call", "read_audit", "list", "--table", "page=2"],
+    ],
+)
+def test_options_may_stand_anywhere(shell: Shell, vault: Recorder, order: list[str]) -> None:
+    assert shell(*order).status == 0
+    assert sent(vault) == [("POST", "/v1/ai/audit/query", {"page": 2, "sortDir": "desc"})]
+
+
+PEM = "-----BEGIN X-----\nAA==\n-----END X-----\n"
+
+
+@pytest.mark.parametrize(
+    ("data", "value"),
+    [
+        (b"hunter2", "hunter2"),
+        (b"hunter2\n", "hunter2"),
+        (b"hunter2\r\n", "hunter2"),
+        (b"hunter2\n\n", "hunter2\n\n"),
+        (PEM.encode(), PEM),
+        (b"", ""),
+        (b"@x", "@x"),
+        ("sø \U0001f511\n".encode(), "sø \U0001f511"),
+    ],
+)
+def test_value_is_what_a_file_or_stdin_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, value: str
+) -> None:
+    (tmp_path / "value").write_bytes(data)
+    typed_in(monkeypatch, data)
+    tool = sikkerkey_call.find_tool("manage_secrets")
+    words = sikkerkey_call.Words(tool, ["update_value", f"note=@{tmp_path}/value", "value=-"])
+    assert words.arguments() == {"note": value, "value": value}
+
+
+def test_value_from_stdin_is_sent(shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    typed_in(monkeypatch, b"hunter2\n")
+    assert shell("call", "manage_secrets", "update_value", "projectId=p1", "secretId=s1", "value=-").status == 0
+    assert sent(vault) == [("POST", "/v1/ai/projects/p1/secrets/s1/update", {"value": "hunter2"})]
+
+
+def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
+    make_slot(home, vault.url, "other")
+    assert shell("call", "whoami").status == 1
+    assert shell("call", "whoami", "--agent", "other").status == 0
+    assert [seen.headers["x-agent-id"] for seen in vault.seen] == ["other"]
+
+
+# call: what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        ([], f"call needs a tool\n{LISTED}"),
+        (["nope"], f"there is no tool of that name\n{LISTED}"),
+        (["manage_project"], "there is no tool of that name\nhint: did you mean manage_projects?\n"),
+        (
+            ["manage_trash"],
+            "manage_trash needs an action\nhint: `sikkerkey-mcp tools describe manage_trash` lists them\n",
+        ),
+        (
+            ["manage_trash", "purged"],
+            "manage_trash has no action of that name\nhint: did you mean purge?\n",
+        ),
+        (
+            ["manage_trash", "restore", SECRET],
+            "arguments are key=value\nhint: for example: sikkerkey-mcp call manage_trash restore secretId=ID\n",
+        ),
+        (["manage_trash", "restore", "secretId=a", "secretId=b"], "secretId is given twice\n"),
+        (
+            ["manage_secrets", "create", "note=-", "value=-"],
+            "stdin can be read for one argument only\nhint: use key=@FILE for the others\n",
+        ),
+        (
+            ["support", "attachment", "attachmentId=a"],
+            "attachment answers with a file\nhint: --output FILE says where to put it\n",
+        ),
+        (
+            ["manage_trash", "purge", "secretId=sk_1"],
+            "nobody can be asked here, and this cannot be undone\nhint: add --yes if it is meant\n",
+        ),
+    ],
+)
+def test_wrong_usage_is_status_2_and_sends_nothing(
+    shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch, words: list[str], error: str
+) -> None:
+    typed_in(monkeypatch, b"")
+    assert shell("call", *words) == (USAGE, "", f"sikkerkey-mcp: error: {error}")
+    assert vault.seen == []
+
+
+PLAINTEXTS = [(row, arg) for row in ROWS for arg in row.action.args if arg.plaintext]
+
+
+@pytest.mark.parametrize(("row", "arg"), PLAINTEXTS, ids=str)
+@pytest.mark.parametrize("value", [SECRET, "", f"@@{SECRET}", f'{{"a":"{SECRET}"}}'])
+def test_plaintext_is_not_taken_from_the_command_line(
+    shell: Shell, vault: Recorder, row: Row, arg: mcp.Arg, value: str
+) -> None:
+    ran = shell("call", row.tool.name, row.action.name, f"{arg.name}={value}")
+    assert (ran.status, ran.out, vault.seen) == (USAGE, "", [])
+    assert ran.err.startswith(f"sikkerkey-mcp: error: {arg.name} is plaintext, and every process ")
+    assert SECRET not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["read_audit", "list", "pageSize=201"], "pageSize must be between 1 and 200"),
+        (["read_audit", "list", "pageSize=ten"], "pageSize must be an integer"),
+        (["read_audit", "list", "pageSize=1.5"], "pageSize must be an integer"),
+        (["read_audit", "list", f"page={'9' * 5000}"], "page must be "),
+        (["read_audit", "list", "wat=1"], "unknown argument wat for list; it takes: page"),
+        (["manage_trash", "restore"], "secretId is required for restore"),
+        (["manage_trash", "restore", "secretId=../x"], "secretId must be an id: "),
+        (["manage_canaries", "config", "canaryId=a", "triggerFreezeProject=yes"], "triggerFreezeProject must be true "),
+        (["read_audit", "query", "severities=high"], "severities must be an array of strings"),
+    ],
+)
+def test_arguments_are_refused_as_a_models_are(
+    shell: Shell, vault: Recorder, words: list[str], error: str
+) -> None:
+    ran = shell("call", *words)
+    assert (ran.status, ran.out, vault.seen) == (1, "", [])
+    assert ran.err.startswith(f"sikkerkey-mcp: error: {error}")
+    assert "\nhint: " in ran.err
+
+
+def test_hint_says_how_a_list_is_typed(shell: Shell, vault: Recorder) -> None:
+    ran = shell("call", "read_audit", "query", "severities=high")
+    assert ran.err.endswith("""\nhint: as JSON, quoted for the shell: severities='["TEXT"]'\n""")
+
+
+def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    note = ("call", "manage_secrets", "update_note", "projectId=p", "secretId=s")
+    missing = shell(*note, f"note=@{tmp_path}/no")
+    assert missing == (
+        1,
+        "",
+        "sikkerkey-mcp: error: the file for note cannot be read: No such file or directory\n"
+        "hint: note=@@... is a value that begins with @\n",
+    )
+    (tmp_path / "binary").write_bytes(b"\xff")
+    binary = shell(*note, f"note=@{tmp_path}/binary")
+    assert binary.err == "sikkerkey-mcp: error: what was read for note is not text in UTF-8\n"
+    (tmp_path / "huge").write_bytes(b"x" * (sikkerkey_call.READ_MAX_BYTES + 1))
+    huge = shell(*note, f"note=@{tmp_path}/huge")
+    assert huge.err == "sikkerkey-mcp: error: what was read for note is larger than 4,194,304 bytes\n"
+    assert vault.seen == []
+
+
+def test_refusal_of_the_vault_is_status_1_with_its_hint(shell: Shell, vault: Recorder) -> None:
+    vault.answer = lambda _seen: Told(404, b'{"error":"no \\u001b[31msuch"}')
+    assert shell("call", "manage_trash", "restore", "secretId=sk_1") == (
+        1,
+        "",
+        'sikkerkey-mcp: error: the vault answered 404, saying "no <U+001B>[31msuch"\nhint: check the ids with a list '
+        "action; what lies outside this agent's project allowlist looks absent too\n",
+    )
+
+
+def test_switches_of_the_environment_hold_for_people_too(
+    shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_READ_ONLY", "1")
+    monkeypatch.setenv("SIKKERKEY_EXCLUDE", "read_audit")
+    for action in ("restore", "purge"):  # and nobody is asked about what would be refused
+        ran = shell("call", "manage_trash", action, "secretId=sk_1")
+        assert (ran.status, vault.seen) == (1, [])
+        assert ran.err.startswith(f"sikkerkey-mcp: error: manage_trash.{action} is withheld by SIKKERKEY_READ_ONLY\n")
+    assert "read_audit" not in shell("tools").out
+    assert shell("call", "manage_trash", "list").status == 0
+
+
+# call: what is destructive
+
+
+def test_yes_goes_on_without_a_question(shell: Shell, vault: Recorder) -> None:
+    assert shell("call", "manage_trash", "purge", "secretId=sk_1", "--yes").status == 0
+    assert len(vault.seen) == 1
+
+
+def test_preview_is_not_asked_about(shell: Shell, vault: Recorder) -> None:
+    assert shell("call", "manage_machines", "revoke", "machineId=m1", "preview=true").status == 0
+    assert sent(vault) == [("POST", "/v1/ai/machines/m1/revoke", {"preview": True})]
+
+
+@pytest.mark.parametrize(("typed", "count"), [(b"y\n", 1), (b"YES\n", 1), (b"n\n", 0), (b"\n", 0), (b"\x04", 0)])
+def test_somebody_at_a_terminal_is_asked(vault: Recorder, typed: bytes, count: int) -> None:
+    shown = at_terminal(["call", "manage_trash", "purge", "secretId=sk_1"], typed, {}, (b"[y/N]",))
+    purge = sikkerkey_call.find_action(sikkerkey_call.find_tool("manage_trash"), "purge")
+    assert shown.decode().startswith(f"manage_trash purge: {sikkerkey_call.in_words(purge)}\r\nGo on? [y/N] ")
+    assert (b"not confirmed: nothing was sent" in shown) is (count == 0)
+    assert len(vault.seen) == count
+
+
+def test_value_that_is_typed_is_not_shown(vault: Recorder) -> None:
+    words = ["call", "manage_secrets", "update_value", "projectId=p", "secretId=s", "value=-"]
+    shown = at_terminal(words, SECRET.encode() + b"\n", {}, (b"value: ",))
+    assert SECRET.encode() not in shown
+    assert [seen.json() for seen in vault.seen] == [{"value": SECRET}]
+
+
+# call: what is shown
+
+
+def test_terminal_gets_indented_json_in_which_nothing_moves_the_cursor(vault: Recorder) -> None:
+    answering(vault, {"name": "a\x1b[2J\u202e\x9b", "n": [1, {"e": {}, "l": []}]})
+    shown = at_terminal(["call", "whoami"], b"", {}).decode().replace("\r\n", "\n")
+    name = '{\n  "name": "a\\u001b[2J\\u202e\\u009b",\n  "n": ['
+    assert shown == name + '\n    1,\n    {\n      "e": {},\n      "l": []\n    }\n  ]\n}\n'
+
+
+def test_characters_that_hide_are_escaped_in_the_json_of_a_pipe_too(shell: Shell, vault: Recorder) -> None:
+    answering(vault, {"\u202ename": "\x9b\U000e0041\u200b\x7fø"})
+    out = shell("call", "whoami").out
+    assert out == '{"\\u202ename":"\\u009b\\udb40\\udc41\\u200b\\u007fø"}\n'
+    assert json.loads(out) == {"\u202ename": "\x9b\U000e0041\u200b\x7fø"}
+
+
+def test_table_aligns_lists_of_objects_and_cleans_them(shell: Shell, vault: Recorder) -> None:
+    rows = [
+        {"id": "p1", "name": "日本", "tags": ["a", "b"], "note": None},
+        {"id": "p10", "name": "x\x1b[2J\n", "n": 7, "tags": [], "note": "y" * 80},
+    ]
+    answering(vault, {"total": 2, "note": "t\tu", "entries": rows})
+    assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
+        "total  2",
+        "note   t u",
+        "",
+        "entries:",
+        "id   name                  tags  note" + " " * 61 + "n",
+        "p1   日本                  a, b",
+        f"p10  x<U+001B>[2J<U+000A>        {'y' * 60}...  7",
+    ]
+
+
+def test_table_of_nothing_says_so(shell: Shell, vault: Recorder) -> None:
+    answering(vault, [])
+    assert shell("call", "manage_trash", "list", "--table").out == "items\n"
+
+
+def test_csv_stays_csv(shell: Shell, vault: Recorder) -> None:
+    vault.answer = lambda _seen: Told(200, b"a,b\n1,\x1b\n", {"Content-Type": "text/csv"})
+    assert shell("call", "read_audit", "export").out == "a,b\n1,\x1b\n\n"
+    shown = at_terminal(["call", "read_audit", "export"], b"", {})
+    assert shown == b"a,b\r\n1,<U+001B>\r\n\r\n"
+
+
+# call: what goes into files
+
+
+def mode(path: Path) -> int:
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    data = bytes(range(256))
+    vault.answer = lambda _seen: Told(200, data, {"Content-Type": "image/png"})
+    path = tmp_path / "a.png"
+    attachment = ("call", "support", "attachment", "attachmentId=a", "--output", str(path))
+    assert shell(*attachment) == (0, "", "")
+    assert (path.read_bytes(), mode(path)) == (data, 0o600)
+    there = shell(*attachment)
+    assert there == (1, "", f"sikkerkey-mcp: error: {path} is there already\nhint: --overwrite replaces it\n")
+    assert len(vault.seen) == 1
+    vault.answer = lambda _seen: Told(200, b"new")
+    path.chmod(0o644)
+    assert shell(*attachment, "--overwrite").status == 0
+    assert (path.read_bytes(), mode(path), sorted(os.listdir(tmp_path))) == (b"new", 0o600, ["a.png", "home"])
+
+
+def test_json_goes_into_a_file_whole(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    answering(vault, {"token": SECRET})
+    path = tmp_path / "token.json"
+    lists = ("projectIds=[]", "secretIds=[]")
+    words = ("name=ci", *lists, "tokenLifetimeSeconds=60", "machineLifetimeSeconds=60", "maxUses=1")
+    ran = shell("call", "manage_enrollment", "create", *words, "--output", str(path))
+    assert (ran, path.read_bytes(), mode(path)) == ((0, "", ""), f'{{"token":"{SECRET}"}}\n'.encode(), 0o600)
+
+
+def test_place_that_cannot_be_written_is_found_before_anything_is_sent(
+    shell: Shell, vault: Recorder, tmp_path: Path
+) -> None:
+    ran = shell("call", "whoami", "--output", str(tmp_path / "no" / "file"))
+    assert (ran.status, ran.out, vault.seen) == (1, "", [])
+    assert ran.err == f"sikkerkey-mcp: error: {tmp_path}/no/file cannot be written: No such file or directory\n"
+
+
+def test_refused_call_leaves_no_file_and_keeps_the_old_one(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    vault.answer = lambda _seen: Told(404)
+    place = tmp_path / "place"
+    place.mkdir()
+    assert shell("call", "whoami", "--output", str(place / "new")).status == 1
+    assert os.listdir(place) == []
+    (place / "old").write_text("mine")
+    assert shell("call", "whoami", "--output", str(place / "old"), "--overwrite").status == 1
+    assert (os.listdir(place), (place / "old").read_text()) == (["old"], "mine")
+
+
+@pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
+def test_disk_that_is_full_is_told_with_what_has_happened(
+    shell: Shell, vault: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: list[str]
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    place = tmp_path / "place"
+    place.mkdir()
+    assert shell("call", "whoami", "--output", str(place / "x"), *overwrite) == (
+        1,
+        "",
+        f"sikkerkey-mcp: error: the call succeeded, but its answer cannot be written to {place}/x: "
+        "No space left on device\nhint: look (list, get) before repeating it\n",
+    )
+    assert (os.listdir(place), len(vault.seen)) == ([], 1)
+
+
+# as a process
+
+
+def test_value_is_in_no_process_list_and_no_output(vault: Recorder, home: Path) -> None:
+    if not Path("/proc/self/cmdline").exists():
+        pytest.skip("there is no /proc to look at")
+    seen: list[bytes] = []
+
+    def look(_seen: object) -> Told:
+        for process in Path("/proc").glob("[0-9]*"):
+            for name in ("cmdline", "environ"):
+                try:
+                    seen.append((process / name).read_bytes())
+                except OSError:
+                    continue
+        return Told(body=f'{{"id":"sk_1","value":"{SECRET}"}}'.encode())
+
+    vault.answer = look
+    ended = run_process(
+        *("call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"), stdin=f"{SECRET}\n"
+    )
+    assert (ended.returncode, json.loads(ended.stdout)["id"]) == (0, "sk_1")
+    assert any(b"value=-" in text for text in seen)
+    assert not any(SECRET.encode() in text for text in seen)
+    assert SECRET not in ended.stdout + ended.stderr
+    assert not any(SECRET.encode() in path.read_bytes() for path in home.rglob("*") if path.is_file())
+
+
+def test_interrupted_call_is_quiet(vault: Recorder) -> None:
+    def interrupt(_seen: object) -> Told:
+        process.send_signal(signal.SIGINT)
+        process.wait(PATIENCE_S)
+        return Told()
+
+    vault.answer = interrupt
+    pipe = subprocess.PIPE
+    with subprocess.Popen([*COMMAND, "call", "whoami"], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+@pytest.mark.parametrize("words", ["call whoami", "tools list", "call --help", "completion bash", "doctor --json"])
+def test_reader_that_leaves_early_is_no_fault(vault: Recorder, words: str) -> None:
+    gone, output = os.pipe()
+    os.close(gone)
+    ended = subprocess.run([*COMMAND, *words.split()], stdout=output, stderr=subprocess.PIPE, check=False)
+    os.close(output)
+    assert ended.stderr == b""
+
+
+class Terminal(io.StringIO):
+    """A stderr that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+@pytest.mark.parametrize(("term", "gone"), [("xterm", "\r\033[K"), ("dumb", "\n")])
+def test_long_wait_is_told_at_a_terminal_and_then_wiped_away(
+    monkeypatch: pytest.MonkeyPatch, term: str, gone: str
+) -> None:
+    monkeypatch.setenv("TERM", term)
+    monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", told := Terminal())
+    with terminal.Progress("asking"):
+        eventually(lambda: told.getvalue() == "asking ...")
+    assert told.getvalue() == f"asking ...{gone}"
+
+
+@pytest.mark.parametrize("stream", [io.StringIO(), None])
+def test_wait_is_not_told_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
+    monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", stream)
+    with terminal.Progress("asking"):
+        assert threading.active_count() == 1
+    assert stream is None or stream.getvalue() == ""
+
+
+def test_short_wait_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stderr", told := Terminal())
+    with terminal.Progress("asking"):
+        pass
+    assert told.getvalue() == ""

@@ -1,0 +1,664 @@
+"""`config`: what is printed and written for each client, and what becomes of the files that were there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import re
+import shutil
+import stat
+import subprocess
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+
+import sikkerkey_clients as clients
+import sikkerkey_edit as edit
+import sikkerkey_mcp as mcp
+from sikkerkey_clients import CLIENTS, Found
+from tests.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
+
+toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
+HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey-mcp.pyz'
+INTERPRETER = '/usr/bin/py\'thon "3"'
+READ: dict[str, Callable[[str], Any]] = {"json": json.loads, "toml": toml.loads, "yaml": yaml.safe_load}
+
+each_client = pytest.mark.parametrize("name", CLIENTS)
+each_file = pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if client.files])
+
+
+class Ran(NamedTuple):
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+Config = Callable[..., Ran]
+
+
+@pytest.fixture
+def config(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Config:
+    """Runs `config` in this process, as if typed, with a program at a path that needs escaping everywhere."""
+    monkeypatch.setattr(sys, "argv", [HOSTILE_PATH])
+    monkeypatch.setattr(sys, "executable", INTERPRETER)
+    monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+
+    def run(*arguments: str) -> Ran:
+        capsys.readouterr()
+        try:
+            status = mcp.main(["config", *arguments])
+        except SystemExit as ended:  # argparse ends by itself
+            status = int(ended.code or 0)
+        return Ran(status, *capsys.readouterr())
+
+    return run
+
+
+@pytest.fixture
+def slot(home: Path) -> str:
+    """An agent that is installed."""
+    make_slot(home, "https://vault.test")
+    return AGENT_ID
+
+
+def servers(name: str, text: str) -> dict[str, Any]:
+    """The entries of a block or a file, by the client's real reader, in one shape."""
+    shape = CLIENTS[name].shape
+    held = READ[CLIENTS[name].format](text)[shape.container]
+    entries = {entry["name"]: entry for entry in held} if shape.listed else held
+    return {key: {**uniform(shape, entry), **fixed(shape, key, entry)} for key, entry in entries.items()}
+
+
+def uniform(shape: clients.Shape, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """What is started, under the names that most clients use."""
+    words = [entry[shape.command], *entry[shape.args]] if shape.args else entry[shape.command]
+    return {"command": words[0], "args": words[1:], **({"env": entry[shape.env]} if shape.env in entry else {})}
+
+
+def fixed(shape: clients.Shape, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Nothing, if the entry has just those other members that it should have at first."""
+    wanted = {**shape.always, **shape.at_first, **({shape.named: key} if shape.named else {})}
+    wanted = {**wanted, **({"name": key} if shape.listed else {})}
+    known = {shape.command, shape.args, shape.env}
+    others = {member: value for member, value in entry.items() if member not in known}
+    return {} if others == wanted else {"others": others}
+
+
+def started(agent: str | None = AGENT_ID, *switches: str) -> dict[str, Any]:
+    """The entry for an agent."""
+    args = ["-I", HOSTILE_PATH, "serve", *(["--agent", agent] if agent else []), *switches]
+    return {"command": INTERPRETER, "args": args}
+
+
+def file_of(name: str) -> Path:
+    """The client's own file in the sealed home."""
+    return Path(clients.user_file(CLIENTS[name], os.environ))
+
+
+def write(path: Path, text: str | bytes, mode: int = 0o644) -> Path:
+    """A file with its directories."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
+    path.chmod(mode)
+    return path
+
+
+def mode(path: Path) -> int:
+    """The permission bits."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def listing(directory: Path) -> dict[str, bytes]:
+    """Every file below with its content."""
+    return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
+
+
+# What is printed
+
+
+@each_client
+def test_block_is_read_back_equal(config: Config, slot: str, name: str) -> None:
+    ran = config(name)
+    assert servers(name, ran.out) == {"sikkerkey": started()}
+    assert (ran.status, len(ran.err.splitlines()), ran.out.isascii()) == (0, 1, True)
+
+
+@each_client
+def test_block_passes_home_and_bundle_on_and_nothing_secret(
+    config: Config, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment = {
+        "SIKKERKEY_HOME": f'{tmp_path}/it\'s "my" \\home\U0001f511\n\x7f\x01',
+        "SIKKERKEY_CA_BUNDLE": "/etc/søger = [x] # y",
+    }
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy.test:1")
+    ran = config(name)
+    assert servers(name, ran.out)["sikkerkey"] == {**started(None), "env": environment}
+    assert "canary" not in ran.out
+
+
+@each_client
+@pytest.mark.peer(15)
+def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path, name: str) -> None:
+    alike = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
+    agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *alike])
+    for agent in agents:
+        make_slot(home, "https://vault.test", agent)
+    found = servers(name, config(name).out)
+    assert list(found.values()) == [started(agent) for agent in agents]
+    assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in found)
+
+
+@each_client
+def test_block_of_a_chosen_agent_holds_that_one_only(config: Config, slot: str, home: Path, name: str) -> None:
+    make_slot(home, "https://vault.test", OTHER_ID)
+    assert list(servers(name, config(name, "--agent", OTHER_ID).out).values()) == [started(OTHER_ID)]
+
+
+@each_client
+def test_block_without_agents_starts_the_server_all_the_same(config: Config, name: str) -> None:
+    ran = config(name)
+    assert servers(name, ran.out) == {"sikkerkey": started(None)}
+    assert ran.err.startswith("no agent is installed yet: ")
+
+
+@pytest.mark.parametrize("wanted", ["../victim", "unknown"])
+def test_bad_choice_of_an_agent_prints_nothing(config: Config, slot: str, wanted: str) -> None:
+    ran = config("cursor", "--agent", wanted)
+    assert (ran.status, ran.out) == (1, "")
+
+
+def test_agent_that_the_environment_names_is_the_one(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
+    assert config("cursor").status == 1
+
+
+def test_switches_go_behind_serve(config: Config, slot: str) -> None:
+    ran = config("cursor", "--read-only", "--tools", "whoami,manage_secrets.list", "--exclude", "support")
+    switches = ("--read-only", "--tools", "whoami,manage_secrets.list", "--exclude", "support")
+    assert servers("cursor", ran.out) == {"sikkerkey": started(AGENT_ID, *switches)}
+
+
+@pytest.mark.parametrize(
+    "switch", [("--tools", "nothing"), ("--exclude", "whoami,manage_secrets.fly"), ("--tools", ",")]
+)
+def test_unknown_tool_is_refused(config: Config, switch: tuple[str, str]) -> None:
+    ran = config("cursor", *switch)
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"sikkerkey-mcp: error: {switch[0]} names a tool or an action that there is not\nhint: ")
+
+
+def test_interpreter_of_a_virtual_environment_is_named_and_warned_of(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "prefix", "/somewhere/else")
+    ran = config("cursor")
+    assert servers("cursor", ran.out) == {"sikkerkey": started()}
+    assert "lies in a virtual environment" in ran.err
+
+
+def test_path_that_is_not_utf_8_is_refused(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", [os.fsdecode(b"/opt/\xff/sikkerkey-mcp.pyz")])
+    ran = config("cursor", "--write")
+    assert ran.status == 1
+    assert "has a name that is not UTF-8" in ran.err
+
+
+def test_entry_starts_the_server(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    command = [sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "config", "claude-desktop", "--write"]
+    subprocess.run(command, check=True, capture_output=True)
+    server = servers("claude-desktop", file_of("claude-desktop").read_text())["sikkerkey"]
+    with Server([server["command"], *server["args"]]) as process:
+        process.initialize()
+        assert process.call("whoami")["structuredContent"] == {}
+
+
+# Where it goes
+
+HOME = {"linux": "/home/me", "macos": "/Users/me", "windows": "C:\\Users\\me"}
+PLACES = {
+    "claude-code": ("~/.claude.json",) * 3,
+    "claude-desktop": (
+        "~/.config/Claude/claude_desktop_config.json",
+        "~/Library/Application Support/Claude/claude_desktop_config.json",
+        "~/AppData/Roaming/Claude/claude_desktop_config.json",
+    ),
+    "cursor": ("~/.cursor/mcp.json",) * 3,
+    "vscode": (
+        "~/.config/Code/User/mcp.json",
+        "~/Library/Application Support/Code/User/mcp.json",
+        "~/AppData/Roaming/Code/User/mcp.json",
+    ),
+    "codex": ("~/.codex/config.toml",) * 3,
+    "continue": ("~/.continue/config.yaml",) * 3,
+    "gemini": ("~/.gemini/settings.json",) * 3,
+    "opencode": ("~/.config/opencode/opencode.json",) * 3,
+    "copilot": ("~/.copilot/mcp-config.json",) * 3,
+    "windsurf": ("~/.codeium/windsurf/mcp_config.json",) * 3,
+    "zed": ("~/.config/zed/settings.json",) * 2 + ("~/AppData/Roaming/Zed/settings.json",),
+    "goose": ("~/.config/goose/config.yaml",) * 2 + ("~/AppData/Roaming/Block/goose/config/config.yaml",),
+    "lm-studio": ("~/.lmstudio/mcp.json",) * 3,
+    "kiro": ("~/.kiro/settings/mcp.json",) * 3,
+    "warp": ("~/.warp/.mcp.json",) * 3,
+}
+
+
+def test_places_are_those_of_the_clients() -> None:
+    found = {
+        name: tuple(
+            clients.user_file(client, {"HOME": HOME[system], "USERPROFILE": HOME[system]}, system)
+            for system in clients.SYSTEMS
+        )
+        for name, client in CLIENTS.items()
+        if client.files
+    }
+    wanted = {
+        name: (
+            linux.replace("~", HOME["linux"]),
+            macos.replace("~", HOME["macos"]),
+            windows.replace("~", HOME["windows"]).replace("/", "\\"),
+        )
+        for name, (linux, macos, windows) in PLACES.items()
+    }
+    assert found == wanted
+
+
+@pytest.mark.parametrize(
+    ("name", "variable", "path"),
+    [
+        ("claude-code", "CLAUDE_CONFIG_DIR", "/x y/.claude.json"),
+        ("claude-desktop", "XDG_CONFIG_HOME", "/x y/Claude/claude_desktop_config.json"),
+        ("vscode", "XDG_CONFIG_HOME", "/x y/Code/User/mcp.json"),
+        ("codex", "CODEX_HOME", "/x y/config.toml"),
+        ("continue", "CONTINUE_GLOBAL_DIR", "/x y/config.yaml"),
+        ("gemini", "GEMINI_CLI_HOME", "/x y/.gemini/settings.json"),
+        ("opencode", "XDG_CONFIG_HOME", "/x y/opencode/opencode.json"),
+        ("copilot", "COPILOT_HOME", "/x y/mcp-config.json"),
+        ("zed", "XDG_CONFIG_HOME", "/x y/zed/settings.json"),
+        ("goose", "XDG_CONFIG_HOME", "/x y/goose/config.yaml"),
+    ],
+)
+def test_variable_that_the_client_honours_moves_its_file(name: str, variable: str, path: str) -> None:
+    environ = {"HOME": "/home/me"}
+    assert clients.user_file(CLIENTS[name], {**environ, variable: "/x y"}, "linux") == path
+    assert clients.user_file(CLIENTS[name], {**environ, variable: ""}, "linux").startswith("/home/me/")
+    with pytest.raises(mcp.ConfigError, match=f"^{variable} is not an absolute path$"):
+        clients.user_file(CLIENTS[name], {**environ, variable: "x"}, "linux")
+
+
+def test_file_that_opencode_prefers_is_the_one(config: Config, slot: str, home: Path) -> None:
+    path = write(home / ".config" / "opencode" / "opencode.jsonc", "{} // mine\n")
+    assert config("opencode", "--write").status == 0
+    assert path.read_text().endswith("// mine\n")
+    assert sorted(each.name for each in path.parent.iterdir()) == ["opencode.jsonc", "opencode.jsonc.bak"]
+
+
+# Writing
+
+
+@each_file
+def test_file_is_made_for_the_user_only(config: Config, slot: str, home: Path, name: str) -> None:
+    ran = config(name, "--write")
+    path = file_of(name)
+    assert (ran.status, ran.out) == (0, f"sikkerkey added to {path}\n")
+    assert servers(name, path.read_text()) == {"sikkerkey": started()}
+    made = [path, *(parent for parent in path.parents if home in parent.parents)]
+    assert [mode(each) for each in made] == [0o600] + [0o700] * (len(made) - 1)
+    assert [each.name for each in path.parent.iterdir() if each.is_file()] == [path.name]
+
+
+@each_file
+def test_second_run_writes_nothing(config: Config, slot: str, home: Path, name: str) -> None:
+    config(name, "--write")
+    before, since = listing(home), file_of(name).stat()
+    ran = config(name, "--write")
+    assert (ran.status, ran.out) == (0, f"sikkerkey is in {file_of(name)}\n")
+    assert (listing(home), file_of(name).stat()) == (before, since)
+
+
+NEIGHBOURS = {
+    "json": '{{\r\n\t// søger\r\n\t"x": [1.10, 2e3],\r\n\t"{0}": {{\r\n'
+    '\t\t"a": {{"env": {{"TOKEN": "canary"}}}}, // b\r\n\t}},\r\n}}',
+    "toml": "# søger\r\n x=1.10\r\n[{0}.a]\r\nenv = {{ TOKEN = 'canary' }} # b\r\n\r\n\r\n",
+    "yaml": "# søger\r\nx: 1.10\r\n{0}:\r\n    a: # b\r\n        env: {{TOKEN: canary}}\r\n\r\n# c\r\nz:   1",
+    "list": "# søger\r\nx: 1.10\r\n{0}:\r\n-   name: a\r\n    env: {{TOKEN: canary}} # b\r\n\r\n# c\r\nz:   1",
+}
+
+
+def neighbours(name: str) -> bytes:
+    """A file in which others have settled, with a byte order mark."""
+    shape = CLIENTS[name].shape
+    text = NEIGHBOURS["list" if shape.listed else CLIENTS[name].format].format(shape.container)
+    return clients.BOM + text.encode("utf-8")
+
+
+@each_file
+def test_neighbours_survive_byte_for_byte_there_and_back(config: Config, slot: str, home: Path, name: str) -> None:
+    path = write(file_of(name), neighbours(name), 0o640)
+    assert config(name, "--write").status == 0
+    written = path.read_bytes()
+    kept = [line for line in neighbours(name).splitlines(keepends=True) if line.strip()]
+    assert all(line in written for line in kept)
+    assert written != neighbours(name)
+    assert (mode(path), mode(Path(f"{path}.bak"))) == (0o640, 0o600)
+    assert Path(f"{path}.bak").read_bytes() == neighbours(name)
+    ran = config(name, "--remove")
+    assert (ran.status, ran.out) == (0, f"sikkerkey removed from {path}\n")
+    assert path.read_bytes() == neighbours(name)
+
+
+@each_file
+def test_dry_run_shows_the_change_and_makes_none(config: Config, slot: str, home: Path, name: str) -> None:
+    path = write(file_of(name), neighbours(name))
+    before = listing(home)
+    shown = config(name, "--dry-run")
+    assert shown == config(name, "--write", "--dry-run")
+    assert listing(home) == before
+    lines = shown.out.splitlines()
+    assert lines[:2] == [f"--- {path}", f"+++ {path}"]
+    assert all(line.startswith(("@@ -", "+", "-")) for line in lines)
+    assert sum(AGENT_ID in line for line in lines if line.startswith("+")) == 1
+    assert "canary" not in shown.out
+    config(name, "--write")
+    removal = config(name, "--remove", "--dry-run").out
+    assert "canary" not in removal
+    assert sum(AGENT_ID in line for line in removal.splitlines() if line.startswith("-")) == 1
+
+
+def test_dry_run_of_a_file_in_one_line_cuts_the_neighbours_out(config: Config, slot: str) -> None:
+    write(file_of("cursor"), '{"mcpServers":{"a":{"env":{"TOKEN":"canary"}}},"z":"canary"}')
+    shown = config("cursor", "--dry-run").out
+    assert AGENT_ID in shown
+    assert "canary" not in shown
+
+
+def test_dry_run_of_a_change_shows_what_was_and_what_will_be(config: Config, slot: str) -> None:
+    config("cursor", "--write")
+    path = file_of("cursor")
+    path.write_text(path.read_text().replace('"serve",', '"serve", "--read-only",'))
+    assert config("cursor", "--dry-run").out.splitlines()[2:] == [
+        "@@ -8,1 +8,1 @@",
+        '-        "serve", "--read-only",',
+        '+        "serve",',
+    ]
+    path.unlink()
+    assert config("cursor", "--dry-run").out.splitlines()[0] == "--- /dev/null"
+    assert config("cursor", "--dry-run", "--remove") == (0, "", f"nothing would change in {path}\n")
+
+
+def test_link_of_a_dot_file_manager_stays_a_link(config: Config, slot: str, home: Path, tmp_path: Path) -> None:
+    target = write(tmp_path / "dotfiles" / "claude.json", "{}\n", 0o644)
+    file_of("claude-code").symlink_to(target)
+    assert config("claude-code", "--write").status == 0
+    assert file_of("claude-code").is_symlink()
+    assert servers("claude-code", target.read_text()) == {"sikkerkey": started()}
+    assert (mode(target), Path(f"{target}.bak").read_text()) == (0o644, "{}\n")
+
+
+def test_no_copy_is_overwritten_and_none_is_made_twice(config: Config, slot: str) -> None:
+    path = write(file_of("cursor"), "{}\n")
+    backup = Path(f"{path}.bak")
+    backup.write_text("the only good copy")
+    for _ in range(3):
+        config("cursor", "--write")
+        config("cursor", "--remove")
+        path.write_text("{}\n")
+    assert backup.read_text() == "the only good copy"
+    names = sorted(each.name for each in path.parent.iterdir())
+    assert names == ["mcp.json", "mcp.json.bak", "mcp.json.bak.2", "mcp.json.bak.3"]
+
+
+@pytest.mark.parametrize(
+    ("data", "reason"),
+    [
+        (b'{\n  "a": 1 "b"}', "line 2, column 10: a comma or } must stand here"),
+        (b'{"a": "\xff"}', "line 1, byte 8: this is not UTF-8"),
+        (b'{"a": \x00}', "line 1, column 7: a value must begin here"),
+        ('{"a": 1}'.encode("utf-16"), "line 1, byte 1: this is not UTF-8"),
+        (b'{"mcpServers": []}', "mcpServers is not an object"),
+        (b'{"mcpServers": {"sikkerkey": 1}}', "the entry sikkerkey starts another program"),
+        (b'{"mcpServers": {"sikkerkey": {"url": "http://x"}}}', "the entry sikkerkey starts another program"),
+        (b'{"a":' * 200_000, f"this is nested deeper than {edit.DEPTH_MAX} levels"),
+    ],
+)
+def test_file_that_cannot_be_judged_is_left_as_it_is(
+    config: Config, slot: str, home: Path, data: bytes, reason: str
+) -> None:
+    path = write(file_of("cursor"), data)
+    before = listing(home)
+    ran = config("cursor", "--write")
+    assert (ran.status, ran.out) == (1, "")
+    assert ran.err.startswith(f"sikkerkey-mcp: error: {path}, ")
+    assert reason in ran.err
+    assert "\nhint: " in ran.err
+    assert listing(home) == before
+
+
+def test_what_is_no_file_is_refused(config: Config, slot: str) -> None:
+    path = file_of("cursor")
+    path.mkdir(parents=True)
+    assert f"{path} is not a regular file" in config("cursor", "--write").err
+    path.rmdir()
+    os.mkfifo(path)
+    assert f"{path} is not a regular file" in config("cursor", "--write").err
+
+
+def test_file_of_another_user_is_refused(config: Config, slot: str, home: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("only root can give a file away")
+    path = write(file_of("cursor"), "{}")
+    os.chown(path, 12345, 12345)
+    assert f"{path} belongs to another user" in config("cursor", "--write").err
+    path.unlink()
+    os.chown(path.parent, 12345, 12345)
+    assert f"{path.parent} belongs to another user" in config("cursor", "--write").err
+    assert list(path.parent.iterdir()) == []
+
+
+def test_change_by_another_program_is_noticed(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(file_of("cursor"), "{}")
+    plainly = clients._write_new
+
+    def slowly(temporary: str, data: bytes, mode: int) -> None:
+        plainly(temporary, data, mode)
+        path.write_text('{"new": 1}')
+
+    monkeypatch.setattr(clients, "_write_new", slowly)
+    ran = config("cursor", "--write")
+    assert ran.err == f"sikkerkey-mcp: error: {path} was changed by another program just now\nhint: run this again\n"
+    assert path.read_text() == '{"new": 1}'
+    assert sorted(each.name for each in path.parent.iterdir()) == ["mcp.json", "mcp.json.bak"]
+
+
+def test_full_disk_leaves_the_file_as_it_was(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(file_of("cursor"), "{}")
+
+    def full(_descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    ran = config("cursor", "--write")
+    assert f"{path} cannot be written: No space left on device" in ran.err
+    assert path.read_text() == "{}"
+
+
+def test_change_that_would_touch_more_is_not_written(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(file_of("cursor"), '{"a": 1}')
+    monkeypatch.setitem(edit.FORMATS, "json", edit.JSON._replace(put=lambda *_: '{"a": 2}'))
+    assert "more than our entry would change" in config("cursor", "--write").err
+    assert path.read_text() == '{"a": 1}'
+
+
+# Entries that were there
+
+
+def entry_in(name: str) -> dict[str, Any]:
+    """The only entry, as it stands in the file."""
+    (held,) = READ[CLIENTS[name].format](file_of(name).read_text())[CLIENTS[name].shape.container].values()
+    found: dict[str, Any] = held
+    return found
+
+
+@each_file
+def test_moved_archive_and_new_interpreter_replace_the_old(
+    config: Config, slot: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config(name, "--write")
+    monkeypatch.setattr(sys, "argv", ["/new place/sikkerkey-mcp.pyz"])
+    monkeypatch.setattr(sys, "executable", "/usr/bin/python3.99")
+    ran = config(name, "--write")
+    assert ran.out == f"sikkerkey changed in {file_of(name)}\n"
+    args = ["-I", "/new place/sikkerkey-mcp.pyz", "serve", "--agent", AGENT_ID]
+    wanted = {"command": "/usr/bin/python3.99", "args": args}
+    assert servers(name, file_of(name).read_text()) == {"sikkerkey": wanted}
+
+
+def test_what_the_user_added_to_our_entry_is_kept(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIKKERKEY_HOME", str(Path.home() / ".sikkerkey"))
+    config("kiro", "--write")
+    text = file_of("kiro").read_text()
+    added = '"disabled": true, "autoApprove": ["whoami"], // mine\n      "timeout": 1.50,\n      "env": {"HTTPS_PROXY": "http://p",'
+    file_of("kiro").write_text(text.replace('"env": {', added))
+    monkeypatch.delenv("SIKKERKEY_HOME")
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", "/ca")
+    config("kiro", "--write")
+    written = file_of("kiro").read_text()
+    assert '"disabled": true, "autoApprove": ["whoami"], // mine\n      "timeout": 1.50,\n' in written
+    held = json.loads(written.replace("// mine", ""))["mcpServers"]["sikkerkey"]
+    assert held["env"] == {"HTTPS_PROXY": "http://p", "SIKKERKEY_CA_BUNDLE": "/ca"}
+
+
+def test_variable_that_is_no_longer_set_goes_with_its_member(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("codex", "goose", "opencode"):
+        monkeypatch.setenv("SIKKERKEY_CACHE_DIR", "/cache")
+        config(name, "--write")
+        monkeypatch.delenv("SIKKERKEY_CACHE_DIR")
+        config(name, "--write")
+        assert servers(name, file_of(name).read_text()) == {"sikkerkey": started()}
+
+
+def test_what_the_user_switched_off_stays_off(config: Config, slot: str) -> None:
+    config("opencode", "--write")
+    path = file_of("opencode")
+    path.write_text(path.read_text().replace('"enabled": true', '"enabled": false'))
+    config("opencode", "--write", "--read-only")
+    assert entry_in("opencode")["enabled"] is False
+
+
+def test_switches_that_are_lost_are_named(config: Config, slot: str) -> None:
+    config("cursor", "--write", "--read-only", "--tools", "whoami")
+    ran = config("cursor", "--write", "--tools", "whoami")
+    assert "note: sikkerkey was started with --read-only --tools whoami; give these again to keep them\n" in ran.err
+    assert entry_in("cursor")["args"] == started(AGENT_ID, "--tools", "whoami")["args"]
+    assert "note: " not in config("cursor", "--write", "--tools", "whoami", "--read-only").err
+
+
+def test_agent_keeps_its_key_when_others_come_and_go(config: Config, slot: str, home: Path) -> None:
+    config("cursor", "--write")
+    make_slot(home, "https://vault.test", OTHER_ID)
+    config("cursor", "--write")
+    key = clients.server_key(OTHER_ID, 2)
+    text = file_of("cursor").read_text()
+    assert servers("cursor", text) == {"sikkerkey": started(AGENT_ID), key: started(OTHER_ID)}
+    file_of("cursor").write_text(text.replace('"sikkerkey"', '"my vault"'))
+    shutil.rmtree(home / ".sikkerkey" / "agents" / OTHER_ID)
+    config("cursor", "--write", "--read-only")
+    text = file_of("cursor").read_text()
+    assert servers("cursor", text) == {"my vault": started(AGENT_ID, "--read-only"), key: started(OTHER_ID)}
+    config("cursor", "--remove", "--agent", OTHER_ID)
+    assert list(servers("cursor", file_of("cursor").read_text())) == ["my vault"]
+    config("cursor", "--remove")
+    assert servers("cursor", file_of("cursor").read_text()) == {}
+
+
+def test_removal_leaves_what_only_looks_like_ours(config: Config, slot: str) -> None:
+    text = '{"mcpServers": {"sikkerkey-docs": {"url": "http://x"}, "s": {"command": "npx", "args": ["serve"]}}}'
+    path = write(file_of("cursor"), text)
+    ran = config("cursor", "--remove")
+    assert ran == (0, "", f"nothing of ours is in {path}\n")
+    assert path.read_text() == text
+
+
+def test_removal_where_nothing_is_makes_nothing(config: Config, home: Path) -> None:
+    assert config("codex", "--remove").status == 0
+    assert listing(home) == {}
+
+
+# Projects
+
+
+@pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if client.project])
+def test_file_of_a_project_is_written_and_the_user_s_is_not(
+    config: Config, slot: str, home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = home.parent
+    monkeypatch.chdir(project)
+    before = listing(home)
+    path = project / CLIENTS[name].project
+    assert config(name, "--project", "--write").out == f"sikkerkey added to {path}\n"
+    assert servers(name, path.read_text()) == {"sikkerkey": started()}
+    assert listing(home) == before
+    assert config(name, "--project", "--remove").status == 0
+
+
+@pytest.mark.parametrize("arguments", [("warp", "--project", "--write"), ("generic", "--write")])
+def test_client_without_such_a_file_is_refused(config: Config, slot: str, arguments: tuple[str, ...]) -> None:
+    ran = config(*arguments)
+    assert (ran.status, ran.out) == (1, "")
+    assert "\nhint: " in ran.err
+
+
+@pytest.mark.parametrize("arguments", [(), ("emacs",), ("cursor", "--write", "--remove")])
+def test_wrong_usage_exits_with_2(config: Config, arguments: tuple[str, ...]) -> None:
+    assert config(*arguments)[:2] == (2, "")
+
+
+# What doctor reads
+
+
+def test_entries_of_ours_are_found_in_all_files(config: Config, slot: str) -> None:
+    names = [name for name, client in CLIENTS.items() if client.files]
+    for name in names:
+        config(name, "--write")
+    command = [INTERPRETER, *started()["args"]]
+    assert clients.found(os.environ) == [
+        Found(name, str(file_of(name)), "sikkerkey", command, {}, "") for name in names
+    ]
+
+
+def test_entries_by_name_and_files_that_cannot_be_read_are_found(home: Path) -> None:
+    text = '{"mcpServers": {"sikkerkey-go": {"command": "x", "env": {"A": "b"}}, "other": {}, "n": 1}}'
+    path = write(file_of("cursor"), text)
+    broken = write(file_of("codex"), "a = \n")
+    odd = write(file_of("goose"), "extensions: 1\n")
+    write(file_of("zed"), " \n")
+    assert clients.found(os.environ) == [
+        Found("cursor", str(path), "sikkerkey-go", ["x"], {"A": "b"}, ""),
+        Found("codex", str(broken), "", [], {}, "line 1, column 5: a value must begin here"),
+        Found("goose", str(odd), "", [], {}, "extensions is not an object"),
+    ]
+
+
+def test_home_that_is_not_known_is_a_problem_of_each_client() -> None:
+    found = clients.found({"HOME": "relative"})
+    assert {(each.client, each.problem) for each in found} == {
+        (name, "the home directory is not an absolute path") for name, client in CLIENTS.items() if client.files
+    }

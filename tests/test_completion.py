@@ -1,0 +1,217 @@
+"""Completion: what could come next, and that each shell is really told."""
+
+from __future__ import annotations
+
+import os
+import re
+import select
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+import sikkerkey_cli as cli
+import sikkerkey_clients as clients
+import sikkerkey_mcp as mcp
+from sikkerkey_completion import candidates
+from tests.harness import AGENT_ID, PATIENCE_S, ROOT, make_slot
+from tests.rows import ROWS, Row
+from tests.shell import COMMAND, Shell
+
+OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
+
+
+def words(line: str) -> list[str]:
+    """The candidates for the last word of a line."""
+    *before, current = line.split(" ")
+    return [found.word for found in candidates([word for word in before if word], current)]
+
+
+def test_commands_are_those_of_the_parser() -> None:
+    assert words("") == list(cli.EXAMPLES)
+    assert words("re") == ["revoke"]
+    assert words("nope ") == []
+
+
+def test_options_are_those_of_the_command() -> None:
+    assert words("doctor -") == ["--help", "--json", "--agent"]
+    assert words("doctor --json --") == ["--help", "--agent"]
+    assert words("--v") == ["--version", "--verbose"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["serve --agent ", "call --agent ", "call whoami --agent ", "revoke ", "revoke --server ", "revoke x --by "],
+)
+def test_agents_are_those_of_the_home(home: Path, line: str) -> None:
+    make_slot(home, "https://vault.test")
+    make_slot(home, "https://vault.test", OTHER_ID)
+    assert words(line) == [AGENT_ID, OTHER_ID]
+
+
+def test_home_that_cannot_be_read_is_nobodys_business_here(home: Path) -> None:
+    (home / ".sikkerkey").write_text("")
+    assert words("serve --agent ") == []
+
+
+def test_clients_and_shells_are_those_of_the_parser() -> None:
+    assert words("completion ") == ["bash", "zsh", "fish", "powershell"]
+    assert words("config ") == list(clients.CLIENTS)
+    assert "--write" in words("config cursor -")
+
+
+def test_tools_and_actions_are_those_of_the_table() -> None:
+    assert words("call ") == words("tools describe ") == [tool.name for tool in mcp.TOOLS]
+    assert words("call manage_trash ") == words("tools describe manage_trash ") == ["list", "restore", "purge"]
+    assert words("call --table manage_trash p") == ["purge"]
+    assert words("call nope ") == words("call nope nope ") == words("tools list ") == []
+
+
+@pytest.mark.parametrize("row", ROWS, ids=str)
+def test_arguments_are_those_of_the_action(row: Row) -> None:
+    tool, action = row.tool, row.action
+    named = f"{tool.name} {action.name}" if mcp.takes_action(tool) else tool.name
+    assert words(f"call {named} ") == [f"{arg.name}=" for arg in action.args]
+
+
+def test_argument_that_is_given_is_not_offered_again() -> None:
+    assert words("call manage_secrets rename projectId=p ") == ["secretId=", "name="]
+
+
+def test_values_are_offered_where_the_table_lists_them() -> None:
+    assert words("call manage_secrets rotate charset=") == [
+        *("charset=symbols", "charset=alphanumeric", "charset=numbers", "charset=uuid")
+    ]
+    assert words("call manage_canaries config triggerFreezeProject=t") == ["triggerFreezeProject=true"]
+    assert words("call manage_secrets create value=") == ["value=-"]
+    assert words("call manage_secrets create name=") == words("call manage_secrets create nope=") == []
+
+
+def test_bash_gets_what_stands_behind_the_last_equals_sign(shell: Shell) -> None:
+    line = "sikkerkey-mcp call manage_secrets rotate charset=al"
+    assert shell("__complete", "bash", line) == (0, "alphanumeric\t\n", "")
+    assert shell("__complete", "zsh", line).out == "charset=alphanumeric\t\n"
+
+
+@pytest.mark.parametrize("line", [[], [""], ["bash"], ["bash", ""], ["bash", "sikkerkey-mcp 'x\" "]])
+def test_odd_lines_complete_to_something_or_nothing(shell: Shell, line: list[str]) -> None:
+    assert shell("__complete", *line).status == 0
+
+
+# the shells themselves
+
+
+@pytest.fixture
+def bin_path(tmp_path: Path) -> str:
+    """A PATH on which `sikkerkey-mcp` repeats its words, each in brackets: what the shell made of a line."""
+    directory = tmp_path / "bin"
+    directory.mkdir()
+    command = directory / "sikkerkey-mcp"
+    command.write_text("#!/bin/sh\nprintf 'got:'; printf '[%s]' \"$@\"; echo\n")
+    command.chmod(0o755)
+    return f"{directory}:{os.environ['PATH']}"
+
+
+def script(name: str) -> str:
+    """What `completion` prints for a shell."""
+    ended = subprocess.run([*COMMAND, "completion", name], capture_output=True, text=True, check=True)
+    return ended.stdout
+
+
+def needs(name: str) -> str:
+    """The shell's path; the test is skipped where there is none."""
+    return shutil.which(name) or pytest.skip(f"{name} is not installed")
+
+
+def typed(command: Sequence[str], env: dict[str, str], start: str, lines: Sequence[str]) -> list[str]:
+    """What `sikkerkey-mcp` was called with, line by line, when somebody types with tabs in an interactive shell."""
+    keyboard, terminal = os.openpty()
+    with subprocess.Popen(
+        command, env={**os.environ, **env}, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ) as process:
+        os.close(terminal)
+        try:
+            _wait(keyboard, f"{start}; echo rea''dy\n", r"ready\r\n")
+            return [_wait(keyboard, line + "\n", r"got:(.*?)\r\n") for line in lines]
+        finally:
+            process.kill()
+            os.close(keyboard)
+
+
+def _wait(keyboard: int, text: str, wanted: str) -> str:
+    os.write(keyboard, text.encode())
+    shown, until_s = "", time.monotonic() + PATIENCE_S
+    while time.monotonic() < until_s:
+        if select.select([keyboard], [], [], 0.1)[0]:
+            shown += os.read(keyboard, 4096).decode("utf-8", "replace")
+        if found := re.search(wanted, shown):
+            return found[found.lastindex or 0]
+    raise AssertionError(f"{wanted} does not come: {shown!r}")
+
+
+LINES = [
+    "sikkerkey-mcp call manage_tr\trest\tsec\tx",
+    "sikkerkey-mcp call manage_secrets rotate charset=al\t",
+    "sikkerkey-mcp who\t--rem\t",
+]
+GOT = [
+    "[call][manage_trash][restore][secretId=x]",
+    "[call][manage_secrets][rotate][charset=alphanumeric]",
+    "[whoami][--remote]",
+]
+
+
+def test_bash_completes(bin_path: str, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(script("bash"))
+    env = {"PATH": bin_path, "TERM": "xterm", "PS1": "$ "}
+    command = [needs("bash"), "--norc", "--noprofile", "-i"]
+    assert typed(command, env, f"source {tmp_path}/script", LINES) == GOT
+
+
+def test_zsh_completes(bin_path: str, tmp_path: Path) -> None:
+    (tmp_path / "script").write_text(script("zsh"))
+    env = {"PATH": bin_path, "TERM": "xterm", "PS1": "$ "}
+    start = f"autoload -U compinit; compinit -D -u; source {tmp_path}/script"
+    assert typed([needs("zsh"), "-f", "-i"], env, start, LINES) == GOT
+
+
+def test_fish_completes(bin_path: str, tmp_path: Path) -> None:
+    fish = needs("fish")
+    (tmp_path / "script").write_text(script("fish"))
+
+    def ask(line: str) -> list[str]:
+        code = f"source {tmp_path}/script; complete -C '{line}'"
+        env = {**os.environ, "PATH": bin_path}
+        ended = subprocess.run([fish, "--no-config", "-c", code], env=env, capture_output=True, text=True, check=True)
+        return [found.split("\t")[0] for found in ended.stdout.splitlines()]
+
+    assert ask("sikkerkey-mcp call manage_trash ") == ["list", "purge", "restore"]
+    assert ask("sikkerkey-mcp call manage_trash restore sec") == ["secretId="]
+    assert ask("sikkerkey-mcp call manage_secrets rotate charset=al") == ["charset=alphanumeric"]
+    assert f"{tmp_path}/script" in ask(f"sikkerkey-mcp call whoami --output {tmp_path}/scr")
+
+
+def test_powershell_is_asked_with_the_words_before_the_cursor() -> None:
+    shown = script("powershell")
+    python, program = sys.executable, str(ROOT / "sikkerkey_mcp.py")
+    assert shown.startswith("Register-ArgumentCompleter -Native -CommandName 'sikkerkey-mcp', 'sikkerkey-mcp.pyz' -S")
+    assert f"& '{python}' '-I' '{program}' '__complete' powershell $line 2>$null" in shown
+    for opening, closing in ("{}", "()", "[]"):
+        assert shown.count(opening) == shown.count(closing)
+
+
+@pytest.mark.parametrize(("name", "quoted"), [
+    ("bash", "'/opt/it'\"'\"'s \\ $x/mcp.pyz'"),
+    ("zsh", "'/opt/it'\"'\"'s \\ $x/mcp.pyz'"),
+    ("fish", "'/opt/it\\'s \\\\ $x/mcp.pyz'"),
+    ("powershell", "'/opt/it''s \\ $x/mcp.pyz'"),
+])  # fmt: skip
+def test_odd_paths_are_quoted_for_the_shell(
+    shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str, quoted: str
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["/opt/it's \\ $x/mcp.pyz"])
+    assert quoted in shell("completion", name).out

@@ -1,0 +1,765 @@
+"""`doctor`: a line for each check, the state that it should have, and a remedy that mends what it says it mends."""
+
+from __future__ import annotations
+
+import datetime
+import email.utils
+import hashlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_cli as cli
+import sikkerkey_doctor as doctor
+import sikkerkey_mcp as mcp
+from sikkerkey_doctor import Line
+from tests import faults
+from tests.faults import DAY, Authority, ConnectProxy, FaultyVault
+from tests.harness import (
+    AGENT_ID,
+    ARCHIVE,
+    ARCHIVE_COMMAND,
+    PATIENCE_S,
+    ROOT,
+    VAULT_ID,
+    Recorder,
+    Seen,
+    Told,
+    make_slot,
+)
+from tests.local_vault import LocalVault, install
+from tests.rows import ROWS
+from tests.shell import Shell, at_terminal, run_process
+
+OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
+PROGRAM = str(ROOT / "sikkerkey_mcp.py")
+SCOPES = sorted({row.action.scope for row in ROWS if row.action.scope})
+NO_WAY = "not checked: the way to the vault is not open"
+
+Examine = Callable[..., dict[str, list[Line]]]
+
+
+@pytest.fixture
+def examine(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Examine:
+    """Runs `doctor --json`; the lines by the names of their checks."""
+    monkeypatch.setattr(sys, "argv", [PROGRAM])
+
+    def examine(*options: str) -> dict[str, list[Line]]:
+        ran = shell("doctor", "--json", *options)
+        lines = [Line(**line) for line in json.loads(ran.out)]
+        assert (ran.status, ran.err) == (int(any(line.state == "fail" for line in lines)), "")
+        assert all(line.remedy for line in lines if line.state != "ok")
+        found: dict[str, list[Line]] = {}
+        for line in lines:
+            found.setdefault(line.check, []).append(line)
+        return found
+
+    return examine
+
+
+def whoami(**members: Any) -> Told:
+    """The vault's answer about an agent that may do everything, but for `members`."""
+    told = {"approved": True, "enabled": True, "scopes": SCOPES, "projectAllowlist": None, **members}
+    return Told(body=json.dumps(told).encode())
+
+
+@pytest.fixture
+def vault(home: Path, recorder: Recorder) -> Recorder:
+    """A vault where this computer's only agent may do everything."""
+    make_slot(home, recorder.url)
+    recorder.answer = lambda seen: whoami() if seen.path == "/v1/ai/whoami" else Told(404)
+    return recorder
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The URL of a vault that is not there, and that `install` would take."""
+    with faults.refused_port() as port:
+        monkeypatch.setenv("SIKKERKEY_API_URL", f"http://127.0.0.1:{port}")
+        yield f"http://127.0.0.1:{port}"
+
+
+def states(found: dict[str, list[Line]]) -> dict[str, str]:
+    return {check: " ".join(line.state for line in lines) for check, lines in found.items()}
+
+
+# all is well
+
+
+def test_everything_is_looked_at_in_an_order_that_can_be_read(examine: Examine, vault: Recorder, home: Path) -> None:
+    found = examine()
+    assert states(found) == {
+        **{"python": "ok", "program": "ok", "library": "ok", "home": "ok", "agent": "ok", "switches": "ok"},
+        **{"clients": "warn", "proxy": "ok", "dns": "ok", "tls": "ok", "api": "ok", "clock": "ok", "vault": "ok"},
+        **{"scopes": "ok", "tools": "ok"},
+    }
+    slot = f"{AGENT_ID} (test agent) of {VAULT_ID} at {vault.url}; 0700, private.pem 0600, identity.json 0600"
+    assert [found[check][0].detail for check in ("home", "agent", "switches", "vault", "scopes")] == [
+        f"{home}/.sikkerkey 0700, {home}/.sikkerkey/agents 0700",
+        slot,
+        "none: every action is offered",
+        f"{AGENT_ID} is approved and enabled, for all projects",
+        f"all {len(SCOPES)} that an action needs",
+    ]
+    assert sorted(seen.path for seen in vault.seen) == ["/", "/v1/ai/whoami"]
+
+
+def test_people_get_a_line_for_each_check_and_a_sum(shell: Shell, vault: Recorder) -> None:
+    ran = shell("doctor")
+    lines = ran.out.splitlines()
+    assert (ran.status, ran.err, lines[-1]) == (0, "", "14 ok, 1 warn, 0 fail")
+    assert f"ok    python      cpython {sys.version.split()[0]}, {sys.executable}" in lines
+    assert "ok    clock       " in ran.out
+    assert "\x1b" not in ran.out
+
+
+@pytest.mark.parametrize(
+    ("env", "colourful"),
+    [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
+)
+def test_colour_is_for_terminals_that_want_it(vault: Recorder, env: dict[str, str], colourful: bool) -> None:
+    shown = at_terminal(["doctor"], b"", {"NO_COLOR": "", **env})
+    assert (b"\x1b[32mok\x1b[0m    python" in shown, b"\x1b[" in shown) == (colourful, colourful)
+
+
+def test_archive_is_named_with_its_hash_and_its_library(vault: Recorder, home: Path) -> None:
+    command = [*ARCHIVE_COMMAND, "doctor", "--json"]
+    ended = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE_S)
+    lines = {line["check"]: line for line in json.loads(ended.stdout)}
+    digest = hashlib.sha256(ARCHIVE.read_bytes()).hexdigest()
+    assert lines["program"]["detail"] == f"{mcp.VERSION}, {ARCHIVE}\nsha256 {digest}"
+    assert f", {home}/.cache/sikkerkey-mcp/rust-" in lines["library"]["detail"]
+
+
+# this computer
+
+
+def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    for version, state in (((3, 9, 1), "fail"), ((3, 9, 2), "ok"), ((3, 14, 9), "ok"), ((3, 15, 0), "warn")):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "version_info", version)
+            assert doctor.check_python().state == state
+    monkeypatch.setattr(sys.implementation, "name", "pypy")
+    assert doctor.check_python().state == "fail"
+
+
+@pytest.mark.parametrize(
+    ("loaded", "state", "detail"),
+    [
+        ({"cryptography": "unusable: no\x1b"}, "fail", "cryptography is unusable: no<U+001B>"),
+        ({"cryptography": "50", "library": "/c/rust.so", "bytecode": "/c/b"}, "ok", "cryptography 50, /c/rust.so"),
+        ({"cryptography": "50", "library": "/c/r", "bytecode": "compiled now, kept for the next start"}, "ok", "crypt"),
+        ({"cryptography": "50", "library": "memory; cache: no room"}, "warn", "cryptography 50, memory; cache: no"),
+        ({"cryptography": "50", "library": "/c/r", "bytecode": "compiled now: no"}, "warn", "cryptography 50, /c/r\n"),
+    ],
+)
+def test_library_fails_if_unusable_and_warns_of_detours(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: dict[str, str], state: str, detail: str
+) -> None:
+    runtime = type(sys)("sikkerkey_runtime")
+    vars(runtime)["cache_directory"] = lambda: str(tmp_path)
+    monkeypatch.setitem(sys.modules, "sikkerkey_runtime", runtime)
+    monkeypatch.setattr(cli, "loaded", lambda: loaded)
+    tmp_path.chmod(0o777)
+    line = doctor.check_library()
+    assert (line.state, line.detail[: len(detail)]) == (state, detail)
+    remedies = {"ok": "", "warn": f"chmod 700 {tmp_path}"}
+    assert remedies.get(state, "use the archive for this platform") == line.remedy.partition(",")[0]
+
+
+def test_home_without_agents_is_a_warning_and_the_default_vault_is_asked_after(
+    examine: Examine, home: Path, nowhere: str
+) -> None:
+    found = examine()
+    (line,) = found["home"]
+    assert line.detail == f"{home}/.sikkerkey: no agent is installed"
+    assert line.remedy.endswith(f"then: {sys.executable} {PROGRAM} install -")
+    assert states(found) == {
+        **{"python": "ok", "program": "ok", "library": "ok", "home": "warn", "switches": "ok", "clients": "warn"},
+        **{"proxy": "ok", "dns": "ok", "tls": "warn", "api": "fail", "clock": "warn"},
+    }
+    assert found["api"][0].detail == f"{nowhere}: Connection refused"
+
+
+def break_key(slot: Path) -> None:
+    (slot / "private.pem").write_text("-----BEGIN PRIVATE KEY-----\ncanary\n")
+
+
+def break_identity_by_a_pipe(slot: Path) -> None:
+    (slot / "identity.json").unlink()
+    os.mkfifo(slot / "identity.json", 0o600)
+
+
+def break_home(slot: Path) -> None:
+    shutil.rmtree(slot.parent.parent)
+    slot.parent.parent.write_text("")
+
+
+def break_identity(slot: Path) -> None:
+    (slot / "identity.json").write_text("{")
+
+
+@pytest.mark.parametrize(
+    ("harm", "check", "detail", "mended_by_remedy"),
+    [
+        (lambda slot: (slot / "private.pem").chmod(0o644), "agent", "can be read or written by other users", True),
+        (lambda slot: slot.chmod(0o755), "agent", "can be read or written by other users", True),
+        (lambda slot: slot.parent.parent.chmod(0o777), "home", "can be written by other users", True),
+        (break_key, "agent", "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM", False),
+        (break_identity, "agent", "is not an identity file", False),
+        (break_identity_by_a_pipe, "agent", "identity.json is not a regular file", False),
+        (lambda slot: (slot / "private.pem").unlink(), "agent", "cannot be read: No such file or directory", False),
+        (break_home, "home", "", False),
+    ],
+)
+def test_broken_slot_fails_with_its_remedy_and_the_rest_is_looked_at(
+    examine: Examine, vault: Recorder, home: Path, nowhere: str, *, harm: Callable[[Path], object], check: str,
+    detail: str, mended_by_remedy: bool,
+) -> None:  # fmt: skip
+    harm(home / ".sikkerkey" / "agents" / AGENT_ID)
+    found = examine()
+    (line,) = found[check]
+    if detail:
+        assert (line.state, detail in line.detail) == ("fail", True)
+    else:
+        assert line.state in ("warn", "fail")
+    assert "canary" not in str(found)
+    assert {"python", "program", "library", "switches", "clients", "proxy", "dns", "tls", "api", "clock"} <= set(found)
+    known = check == "agent" and harm not in (break_identity, break_identity_by_a_pipe)
+    assert (found["api"][0].state, len(vault.seen)) == (("ok", 1) if known else ("fail", 0))  # its own vault is asked
+    if mended_by_remedy:
+        subprocess.run(["sh", "-ec", line.remedy], check=True)
+        assert examine()[check][0].state == "ok"
+
+
+@pytest.mark.parametrize("where", ["relative", "~nobody-of-this-name/x"])
+def test_home_that_is_no_absolute_path_fails(
+    examine: Examine, nowhere: str, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_HOME", where)
+    (line,) = examine()["home"]
+    assert (line.state, line.remedy) == ("fail", "set SIKKERKEY_HOME to an absolute path")
+
+
+def test_several_agents_without_a_choice_are_a_warning_and_all_are_looked_at(
+    examine: Examine, vault: Recorder, home: Path
+) -> None:
+    make_slot(home, vault.url, OTHER_ID)
+    found = examine()
+    assert states(found)["choice"] == "warn"
+    assert states(found)["agent"] == states(found)["vault"] == "ok ok"
+    assert [line.detail.split()[0] for line in found["vault"]] == [AGENT_ID, OTHER_ID]
+    assert len(found["api"]) == 1
+    chosen = examine("--agent", OTHER_ID)
+    assert "choice" not in chosen
+    assert [line.detail.split()[0] for line in chosen["vault"]] == [OTHER_ID]
+
+
+def test_wrong_choice_fails_and_all_are_looked_at(
+    examine: Examine, vault: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
+    found = examine()
+    assert states(found)["choice"] == "fail"
+    assert found["choice"][0].remedy == f"`{sys.executable} {PROGRAM} whoami` lists those that are"
+    assert states(found)["vault"] == "ok"
+
+
+def test_broken_agent_does_not_hide_a_sound_one(examine: Examine, vault: Recorder, home: Path) -> None:
+    make_slot(home, vault.url, OTHER_ID)
+    break_identity(home / ".sikkerkey" / "agents" / AGENT_ID)
+    found = examine()
+    assert (states(found)["agent"], states(found)["vault"]) == ("fail ok", "ok")
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "state", "detail"),
+    [
+        ("SIKKERKEY_READ_ONLY", "1", "ok", "SIKKERKEY_READ_ONLY: 46 of 106 actions are offered"),
+        ("SIKKERKEY_TOOLS", "whoami", "ok", "SIKKERKEY_TOOLS whoami: 1 of 106 actions are offered"),
+        ("SIKKERKEY_EXCLUDE", "nope", "fail", "SIKKERKEY_EXCLUDE names nope, which is no tool or action"),
+    ],
+)
+def test_switches_of_the_environment_are_told(
+    examine: Examine, vault: Recorder, monkeypatch: pytest.MonkeyPatch, *, variable: str, value: str, state: str,
+    detail: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv(variable, value)
+    (line,) = examine()["switches"]
+    assert (line.state, line.detail) == (state, detail)
+
+
+# the way to the vault
+
+
+@pytest.fixture
+def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
+    """Whom this computer trusts."""
+    (tmp_path / "tls").mkdir()
+    made = Authority(tmp_path / "tls")
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(made.bundle))
+    return made
+
+
+def dated(body: bytes = b"{}", ahead_s: float = 0) -> faults.Act:
+    """An answer of a vault whose clock is `ahead_s` seconds ahead."""
+    return faults.answer(body, 200, f"Date: {email.utils.formatdate(time.time() + ahead_s, usegmt=True)}")
+
+
+@pytest.mark.parametrize(
+    ("ends_in", "state", "days"), [(90 * DAY, "ok", 89), (15 * DAY, "ok", 14), (13 * DAY, "warn", 12)]
+)
+def test_certificate_is_told_with_its_end_and_what_it_was_checked_against(
+    authority: Authority, ends_in: datetime.timedelta, state: str, days: int
+) -> None:
+    tls = authority.server("127.0.0.1", ends_in=ends_in + datetime.timedelta(hours=-1))
+    with FaultyVault(dated(), tls=tls) as vault:
+        line, api, clock = doctor.check_way(vault.url)
+        date = (faults.NOW + ends_in + datetime.timedelta(hours=-1)).strftime("%Y-%m-%d")
+        trusted = f"checked against the certificates in {authority.bundle} (SIKKERKEY_CA_BUNDLE)"
+        assert line.detail == f"TLSv1.3, certificate valid until {date} ({days} days), {trusted}"
+        assert (line.state, api.state, clock.state, len(vault.seen)) == (state, "ok", "ok", 1)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda authority: authority.server("127.0.0.1", itself=True), "certificate is not trusted: self"),
+        (lambda authority: authority.server("other.test"), "certificate is not trusted: IP address mismatch"),
+        (lambda authority: authority.server("127.0.0.1", ends_in=-DAY), "certificate is not trusted: certificate has"),
+    ],
+)
+def test_untrusted_certificate_fails_at_tls(authority: Authority, make: Any, reason: str) -> None:
+    with FaultyVault(tls=make(authority)) as vault:
+        tls, api, clock = doctor.check_way(vault.url)
+    assert (tls.state, reason in tls.detail) == ("fail", True)
+    assert "SIKKERKEY_CA_BUNDLE" in tls.remedy
+    assert [(line.state, line.detail) for line in (api, clock)] == [("warn", NO_WAY)] * 2
+
+
+def test_bundle_that_is_no_bundle_fails_at_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(tmp_path / "no\x1b"))
+    tls, api, clock = doctor.check_way("https://vault.test")
+    assert tls == Line(
+        *("tls", "fail", "the CA bundle cannot be read as PEM certificates"),
+        f"check SIKKERKEY_CA_BUNDLE ({tmp_path}/no<U+001B>)",
+    )
+    assert [line.detail for line in (api, clock)] == [NO_WAY] * 2
+
+
+@pytest.mark.parametrize(
+    ("act", "reason"),
+    [
+        (faults.then_close(), "the connection broke"),
+        (faults.then_reset(), "Connection reset by peer"),
+        (faults.then_close(b"SSH-2.0-OpenSSH\r\n\r\n"), "its answer was cut short or malformed (BadStatusLine)"),
+    ],
+)
+def test_vault_that_answers_with_something_else_fails_at_api(act: faults.Act, reason: str) -> None:
+    with FaultyVault(act) as vault:
+        tls, api, clock = doctor.check_way(vault.url)
+        assert (api.state, api.detail) == ("fail", f"{vault.url}: {reason}")
+    assert (tls.state, clock.detail) == ("ok", NO_WAY)
+
+
+@pytest.mark.parametrize(
+    ("ahead_s", "state", "words"),
+    [
+        (0, "ok", "the vault's"),
+        (-55, "ok", "ahead of the vault's"),
+        (66, "warn", "behind the vault's"),
+        (-66, "warn", "ahead of the vault's"),
+        (-290, "warn", "ahead of the vault's"),
+        (310, "fail", "behind the vault's: beyond 300 s it refuses every call"),
+        (-310, "fail", "ahead of the vault's: beyond 300 s it refuses every call"),
+    ],
+)
+def test_clock_is_held_against_the_vaults(ahead_s: int, state: str, words: str) -> None:
+    with FaultyVault(dated(ahead_s=ahead_s)) as vault:
+        clock = doctor.check_way(vault.url)[2]
+    assert (clock.state, clock.detail.endswith(words)) == (state, True)
+    assert bool(clock.remedy) is (state != "ok")
+
+
+def test_clock_is_not_judged_by_an_answer_without_a_date() -> None:
+    with FaultyVault() as vault:
+        assert doctor.check_way(vault.url)[2].state == "warn"
+
+
+def test_name_that_is_not_known_fails_at_dns(examine: Examine, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def unknown(*_arguments: object, **_named: object) -> None:
+        raise socket.gaierror(-2, "Name or service not known")
+
+    make_slot(home, "https://vault.test")
+    monkeypatch.setattr(socket, "getaddrinfo", unknown)
+    found = examine()
+    assert found["dns"][0].detail == "vault.test cannot be resolved"
+    assert found["api"][0].detail == "https://vault.test: its name cannot be resolved"
+    assert {check: states(found)[check] for check in ("dns", "tls", "api", "clock", "vault")} == {
+        **{"dns": "fail", "tls": "warn", "api": "fail", "clock": "warn", "vault": "warn"}
+    }
+
+
+def test_name_that_cannot_be_one_fails_at_dns_and_api() -> None:
+    url = f"https://{'x' * 64}.test"
+    assert [line.state for line in (*doctor.check_dns(url), *doctor.check_way(url))] == ["fail", "warn", "fail", "warn"]
+
+
+def test_name_that_is_known_is_told_with_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [(socket.AF_INET, 1, 6, "", (f"192.0.2.{last}", 443)) for last in (1, 1, 2, 3, 4)]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_named: found)
+    assert doctor.check_dns("https://vault.test") == [
+        Line("dns", "ok", "vault.test is 192.0.2.1, 192.0.2.2, 192.0.2.3, ...")
+    ]
+
+
+def test_check_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    gate = threading.Event()
+    monkeypatch.setattr(doctor, "NETWORK_MAX_S", 0.0)
+    job = doctor.Job("dns", lambda: [Line("dns", "ok", str(gate.wait(PATIENCE_S)))])
+    (line,) = job.lines()
+    gate.set()
+    assert (line.check, line.state, line.detail) == ("dns", "fail", "no answer within 0 s")
+
+
+def test_bug_in_a_check_is_not_taken_for_a_finding() -> None:
+    job = doctor.Job("dns", lambda: [Line("dns", "ok", str(1 // 0))])
+    with pytest.raises(ZeroDivisionError):
+        job.lines()
+
+
+PASSWORD = "canary-pa55/word"
+
+
+def test_way_leads_through_the_proxy_whose_password_is_not_shown(
+    examine: Examine, home: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = authority.server("vault.test", ends_in=90 * DAY)
+    answers = [dated(), dated(whoami().body)]
+    with FaultyVault(*answers, tls=tls, host="vault.test") as vault, ConnectProxy(vault.port) as proxy:
+        make_slot(home, vault.url)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://us%20er:{PASSWORD.replace('/', '%2F')}@127.0.0.1:{proxy.port}")
+        found = examine()
+        heads = proxy.heads
+    assert found["proxy"][0].detail == f"127.0.0.1:{proxy.port} with a password (HTTPS_PROXY)"
+    assert found["dns"][0].detail == "127.0.0.1 is 127.0.0.1"
+    assert {check: states(found)[check] for check in ("tls", "api", "clock", "vault")} == {
+        **{"tls": "ok", "api": "ok", "clock": "ok", "vault": "ok"}
+    }
+    assert len({head.split("roxy-")[1].split("\r\n")[0].lower() for head in heads}) == 1  # as the server itself sends
+    assert "canary" not in str(found)
+
+
+def test_proxy_that_refuses_is_told(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ConnectProxy(1, refusal=407) as proxy:
+        monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
+        api = doctor.check_way("https://vault.test")[1]
+    assert (api.state, api.detail) == ("fail", "https://vault.test: the proxy answered 407")
+
+
+@pytest.mark.parametrize("place", ["pro xy.test", "127.0.0.1:99999"])
+def test_malformed_proxy_fails_without_its_password(
+    examine: Examine, home: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    make_slot(home, "https://127.0.0.1:1")
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{PASSWORD}@{place}")
+    found = examine()
+    assert states(found)["proxy"] == "fail"
+    assert "canary" not in str(found)
+
+
+@pytest.mark.parametrize(
+    ("url", "no_proxy", "detail"),
+    [
+        ("https://vault.test", "vault.test", "none for vault.test (NO_PROXY)"),
+        ("http://127.0.0.1:1", "", "none: http:// to this computer never takes one"),
+        ("https://vault.test", "other.test", "proxy.test:3128 (HTTPS_PROXY)"),
+    ],
+)
+def test_host_may_be_excepted_from_the_proxy(
+    monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str, detail: str
+) -> None:
+    monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128/")
+    monkeypatch.setenv("NO_PROXY", no_proxy)
+    assert doctor.check_proxy(url) == Line("proxy", "ok", detail)
+
+
+# the agent at the vault
+
+
+@pytest.mark.parametrize(
+    ("told", "detail", "remedy"),
+    [
+        (Told(403, b'{"error":"Agent is pending approval"}'), "the vault answered 403, saying ", doctor.APPROVE),
+        (Told(403, b'{"error":"Agent is disabled"}'), "the vault answered 403, saying ", doctor.ENABLE),
+        (Told(403), "the vault answered 403", "the agent must be approved and enabled; "),
+        (whoami(approved=False), "is pending", doctor.APPROVE),
+        (whoami(enabled=False), "is disabled", doctor.ENABLE),
+        (Told(401), "the vault answered 401", f"if it was revoked: sikkerkey-mcp revoke {AGENT_ID}, then install"),
+        (Told(503, b'{"error":"sealed"}'), 'the vault answered 503, saying "sealed"', "the vault is sealed or being "),
+        (Told(503, headers={"Retry-After": "5"}), "the vault answered 503", "the vault is sealed or being serviced"),
+        (Told(500), "the vault answered 500", "the vault failed; try again later"),
+        (Told(200, b"<html>"), "the answer is no vault's", "check apiUrl: "),
+        (Told(200, b"[]"), "the answer is no vault's", "check apiUrl: "),
+        (whoami(scopes="all"), "the answer is no vault's", "check apiUrl: "),
+    ],
+)
+def test_agent_that_cannot_work_fails_with_what_helps(
+    home: Path, recorder: Recorder, shell: Shell, *, told: Told, detail: str, remedy: str
+) -> None:
+    make_slot(home, recorder.url)
+    recorder.answer = lambda _seen: told
+    line = doctor.check_agent(mcp.load_identity(AGENT_ID))[0]
+    assert (line.check, line.state, detail in line.detail) == ("vault", "fail", True)
+    assert line.remedy.startswith(remedy)
+    assert len(recorder.seen) == 1
+
+
+def test_agent_refused_over_the_clock_is_not_told_to_install_anew(home: Path, shell: Shell) -> None:
+    with FaultyVault(faults.answer(b"{}", 401, "Date: Thu, 01 Jan 2015 00:00:00 GMT")) as vault:
+        make_slot(home, vault.url)
+        (line,) = doctor.check_agent(mcp.load_identity(AGENT_ID))
+    assert (line.state, line.remedy[:25]) == ("fail", "this computer's clock is ")
+
+
+def test_scopes_say_which_actions_are_out_of_reach(examine: Examine, vault: Recorder) -> None:
+    vault.answer = lambda _seen: whoami(scopes=[s for s in SCOPES if not s.startswith("trash")], projectAllowlist=["a"])
+    found = examine()
+    assert found["vault"][0].detail == f"{AGENT_ID} is approved and enabled, for 1 projects"
+    assert found["scopes"][0].detail == ", ".join(s for s in SCOPES if not s.startswith("trash"))
+    assert found["tools"][0].detail.startswith("103 of 106 actions: whoami 1/1, manage_projects 5/5, ")
+    assert "manage_trash 0/3, manage_alerts 3/3" in found["tools"][0].detail
+    (missing,) = found["missing"]
+    assert (missing.state, missing.detail.splitlines()[1:]) == ("ok", ["trash.read, trash.write: all of manage_trash"])
+
+
+def test_every_action_that_is_out_of_reach_is_named(examine: Examine, vault: Recorder) -> None:
+    vault.answer = lambda _seen: whoami(scopes=[s for s in SCOPES if s not in ("trash.write", "alerts.write")])
+    (missing,) = examine()["missing"]
+    assert missing.detail.splitlines()[1:] == [
+        "alerts.write: manage_alerts.set, "
+        + ", ".join(f"manage_webhooks.{name}" for name in ("create", "update", "delete", "test")),
+        "trash.write: manage_trash.restore, manage_trash.purge",
+    ]
+
+
+def test_agent_without_scopes_may_do_what_needs_none(examine: Examine, vault: Recorder) -> None:
+    vault.answer = lambda _seen: whoami(scopes=[])
+    found = examine()
+    assert found["scopes"][0].detail == "none"
+    assert found["tools"][0].detail.startswith("3 of 106 actions: whoami 1/1, manage_projects 0/5, ")
+
+
+# what others wrote
+
+
+HOSTILE = "a\x1b[2J\u202e\nok    vault       all is well\r"
+
+
+def test_names_of_others_add_no_line_and_move_no_cursor(shell: Shell, vault: Recorder, home: Path) -> None:
+    make_slot(home, vault.url, name=HOSTILE)
+    hostile = {"scopes": [HOSTILE], "error": HOSTILE}
+    for answer in (whoami(**hostile), Told(403, json.dumps(hostile).encode())):
+        vault.answer = lambda _seen, answer=answer: answer  # type: ignore[misc]
+        ran = shell("doctor")
+        assert not any(line.startswith("ok    vault       all is well") for line in ran.out.splitlines())
+        assert not set("\x1b\u202e\r") & set(ran.out)
+        assert ran.out.count("a<U+001B>[2J<U+202E><U+000A>ok    vault       all is well<U+000D>") == 2
+
+
+def test_nothing_secret_is_shown(shell: Shell, vault: Recorder) -> None:
+    pem = mcp.load_identity(AGENT_ID).key_pem.decode().splitlines()[1]
+    for options in ((), ("--json",)):
+        ran = shell("doctor", *options)
+        assert pem not in ran.out + ran.err
+        for name in ("X-Signature", "x-nonce", "PRIVATE KEY"):
+            assert name not in ran.out + ran.err
+
+
+# the clients
+
+
+def entered(home: Path, command: list[str], env: dict[str, str] | None = None, key: str = "sikkerkey") -> None:
+    """An entry in Cursor's file."""
+    server = {"command": command[0], "args": command[1:], **({"env": env} if env else {})}
+    (home / ".cursor").mkdir(exist_ok=True)
+    (home / ".cursor" / "mcp.json").write_text(json.dumps({"mcpServers": {key: server}}))
+
+
+STARTED = [sys.executable, "-I", PROGRAM, "serve", "--agent", AGENT_ID]
+
+
+def test_entry_of_ours_is_started(examine: Examine, vault: Recorder, home: Path) -> None:
+    entered(home, STARTED)
+    (line,) = examine()["client"]
+    assert line.state == "ok"
+    assert line.detail.startswith(f"cursor, {home}/.cursor/mcp.json, sikkerkey: starts in ")
+    assert line.detail.endswith(f" s with {len(mcp.TOOLS)} tools")
+
+
+def test_entry_with_switches_lists_fewer_tools(examine: Examine, vault: Recorder, home: Path) -> None:
+    entered(home, [*STARTED, "--tools", "whoami,manage_trash"])
+    assert examine()["client"][0].detail.endswith(" with 2 tools")
+
+
+def test_entry_that_starts_a_copy_of_this_program_is_ours(
+    examine: Examine, vault: Recorder, home: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copy(PROGRAM, tmp_path / "sikkerkey_mcp.py")
+    entered(home, [sys.executable, "-I", str(copy), "serve"])
+    assert states(examine())["client"] == "ok"
+
+
+def test_entry_without_isolation_is_a_warning(examine: Examine, vault: Recorder, home: Path) -> None:
+    entered(home, [sys.executable, PROGRAM, "serve"])
+    (line,) = examine()["client"]
+    assert (line.state, "-I is missing" in line.detail) == ("warn", True)
+    assert line.remedy == f"{sys.executable} {PROGRAM} config cursor --write"
+
+
+def test_entry_that_does_not_start_fails(examine: Examine, vault: Recorder, home: Path) -> None:
+    entered(home, [*STARTED[:-1], "gone"])
+    (line,) = examine()["client"]
+    assert line == Line(
+        *("client", "fail"),
+        f"cursor, {home}/.cursor/mcp.json, sikkerkey: it does not start: there is no agent gone in "
+        f"{home}/.sikkerkey/agents",
+        f"{sys.executable} {PROGRAM} config cursor --write",
+    )
+
+
+def test_entry_that_hangs_fails(
+    examine: Examine, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doctor, "CLIENT_MAX_S", 0.0)
+    entered(home, STARTED)
+    (line,) = examine()["client"]
+    assert (line.state, line.detail.endswith(": it does not answer within 0 s")) == ("fail", True)
+
+
+def test_entry_gets_its_own_environment_and_little_else(
+    examine: Examine, vault: Recorder, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    (home / ".sikkerkey").rename(elsewhere)
+    monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
+    entered(home, STARTED)
+    assert states(examine())["client"] == "fail"  # as the client does not know where the home is either
+    entered(home, STARTED, {"SIKKERKEY_HOME": str(elsewhere)})
+    assert states(examine())["client"] == "ok"
+
+
+@pytest.mark.parametrize(
+    ("command", "env", "reason"),
+    [
+        (["sh", "-c", "touch {mark}"], {}, "its command is not Python with this program"),
+        (["{python}", "-c", "open('{mark}', 'w')"], {}, "its command is not Python with this program"),
+        (["{python}", "-m", "sikkerkey_mcp"], {}, "its command is not Python with this program"),
+        (["{python}", "-I", "{program}", "revoke"], {}, "its command is not Python with this program"),
+        (["{python}", "-I"], {}, "its command is not Python with this program"),
+        (["{evil}", "serve"], {}, "its command is not Python with this program"),
+        (["{python}", "-I", "{evil}", "serve"], {}, "{evil} is not the program that runs here"),
+        (["{python}", "-I", "sikkerkey_mcp.py", "serve"], {}, "sikkerkey_mcp.py is not the program that runs here"),
+        (["/no/python3", "-I", "{program}", "serve"], {}, "there is no /no/python3"),
+        (["./python3", "-I", "{program}", "serve"], {}, "there is no ./python3"),
+        (["{open}", "-I", "{program}", "serve"], {}, "{open} is another user's, or others can write it"),
+        (["{python}", "-I", "{program}", "serve"], {"LD_PRELOAD": "/x"}, "its environment changes what Python loads"),
+        (["{python}", "-I", "{program}", "serve"], {"PYTHONPATH": "/x"}, "its environment changes what Python loads"),
+    ],
+)
+def test_what_is_not_python_with_this_program_is_never_started(
+    examine: Examine, vault: Recorder, home: Path, tmp_path: Path, *, command: list[str], env: dict[str, str],
+    reason: str,
+) -> None:  # fmt: skip
+    mark, evil, loose = tmp_path / "mark", tmp_path / "sikkerkey-mcp.pyz", tmp_path / "python3"
+    evil.write_text(f"#!{sys.executable}\nopen({str(mark)!r}, 'w')\n")
+    evil.chmod(0o755)
+    loose.write_text(f"#!/bin/sh\ntouch {mark}\n")
+    loose.chmod(0o777)
+    names = {"mark": mark, "evil": evil, "open": loose, "python": sys.executable, "program": PROGRAM}
+    entered(home, [word.format(**names) for word in command], env)
+    (line,) = examine()["client"]
+    assert not mark.exists()
+    assert line == Line(
+        *("client", "warn"),
+        f"cursor, {home}/.cursor/mcp.json, sikkerkey: {reason.format(**names)}; it was not started",
+        f"{sys.executable} {PROGRAM} config cursor --write",
+    )
+
+
+def test_file_that_cannot_be_understood_is_a_warning(examine: Examine, vault: Recorder, home: Path) -> None:
+    (home / ".cursor").mkdir()
+    (home / ".cursor" / "mcp.json").write_text('{"mcpServers": ')
+    (line,) = examine()["client"]
+    assert (line.state, line.remedy) == ("warn", "mend the file in that program or in an editor")
+
+
+# as a process
+
+
+def test_server_imports_nothing_of_what_people_type(vault: Recorder) -> None:
+    code = (
+        "import sys, sikkerkey_mcp as m; m.serve = lambda registry: print(sorted(sys.modules)); "
+        f"m.main(['serve', '--agent', {AGENT_ID!r}, '--read-only'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name for name in sys.modules if name.startswith("sikkerkey_")} & set(ended.stdout.split("'"))
+    assert loaded == {"sikkerkey_mcp"}
+
+
+def test_interrupted_examination_is_quiet(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+
+    def interrupt(_seen: Seen) -> Told:
+        process.send_signal(2)
+        process.wait(PATIENCE_S)
+        return Told()
+
+    recorder.answer = interrupt
+    pipe = subprocess.PIPE
+    command = [sys.executable, PROGRAM, "doctor", "--json"]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
+        out, err = process.communicate(timeout=PATIENCE_S)
+    assert (process.returncode, out, err) == (130, b"", b"")
+
+
+def test_status_is_1_where_a_line_fails(home: Path, nowhere: str) -> None:
+    ended = run_process("doctor")
+    assert (ended.returncode, ended.stderr) == (1, "")
+    assert os.linesep.join(ended.stdout.splitlines()[-1:]).endswith(" fail")
+
+
+def test_real_vault_is_told_as_it_is(tmp_path: Path) -> None:
+    local = LocalVault(tmp_path / "vault")
+
+    def told() -> dict[str, str]:
+        ended = subprocess.run([*ARCHIVE_COMMAND, "doctor", "--json"], capture_output=True, timeout=60, check=False)
+        lines = {line["check"]: line for line in json.loads(ended.stdout)}
+        assert ended.returncode == (lines["vault"]["state"] == "fail")
+        return {name: lines["vault"][name] for name in ("state", "detail", "remedy")}
+
+    try:
+        agent = install(local)
+        pending = told()
+        local.owner("approve", agent)
+        approved = told()
+        local.owner("disable", agent)
+        disabled = told()
+    finally:
+        local.close()
+    refused = f"{agent}: the vault answered 403, saying "
+    assert [pending, approved, disabled] == [
+        {"state": "fail", "detail": f'{refused}"Agent is pending approval"', "remedy": doctor.APPROVE},
+        {"state": "ok", "detail": f"{agent} is approved and enabled, for all projects", "remedy": ""},
+        {"state": "fail", "detail": f'{refused}"Agent is disabled"', "remedy": doctor.ENABLE},
+    ]

@@ -1,0 +1,508 @@
+"""Texts of other programs' settings: what is put in is all that changes, in their readers' eyes and byte for byte."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import random
+import re
+import sys
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import pytest
+import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import sikkerkey_edit as edit
+from sikkerkey_edit import Bare, Item, TextError
+
+toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+
+ENTRY: dict[str, Any] = {
+    "command": "/opt/søger 'q' \"d\"/py\\thon \U0001f511",
+    "args": ["-I", "C:\\a b\\{x}: #$(y)%.pyz", "serve", "\x7f\t\n"],
+    "env": {"SIKKERKEY_HOME": "/home/it's \"mine\" [1] , \\"},
+}
+
+
+class Kind(NamedTuple):
+    """A format, how the real reader reads it and its numbers, and where an entry goes."""
+
+    form: edit.Format
+    read: Callable[[str], Any]
+    number: Callable[[str], Any]
+    path: edit.Path
+
+
+def jsonc_loads(text: str) -> Any:
+    """JSON without its comments and trailing commas, read by the standard library."""
+    kept = re.compile(r'("(?:\\.|[^"\\])*")|//[^\r\n]*|/\*.*?\*/', re.DOTALL).sub(lambda found: found[1] or " ", text)
+    kept = re.sub(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', lambda found: found[1] or "", kept)
+    return json.loads(kept)
+
+
+def yaml_number(text: str) -> Any:
+    """What YAML says of a scalar that is kept as it is written."""
+    return yaml.safe_load(f"x: {text}\n")["x"]
+
+
+KINDS = {
+    "json": Kind(edit.JSON, jsonc_loads, json.loads, ("mcpServers", "sikkerkey")),
+    "toml": Kind(edit.TOML, toml.loads, lambda text: toml.loads(f"x = {text}")["x"], ("mcp_servers", "sikkerkey")),
+    "yaml": Kind(edit.YAML, yaml.safe_load, yaml_number, ("extensions", "sikkerkey")),
+    "yaml list": Kind(edit.YAML, yaml.safe_load, yaml_number, ("mcpServers", Item("sikkerkey"))),
+}
+
+
+def resolved(value: Any, number: Callable[[str], Any]) -> Any:
+    """A value that was read, with what was kept as it is written read by the real reader."""
+    if isinstance(value, Bare):
+        return number(value.text)
+    if isinstance(value, dict):
+        return {key: resolved(inner, number) for key, inner in value.items()}
+    return [resolved(inner, number) for inner in value] if isinstance(value, list) else value
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal in every type as well (True is not 1), and in the order of keys; nan equals nan."""
+    return repr(one) == repr(other)
+
+
+def with_entry(kind: Kind, document: Any) -> Any:
+    """The document as it should be afterwards."""
+    container, key = kind.path
+    before = document or {}
+    if isinstance(key, Item):
+        return {**before, container: [*(before.get(container) or []), {"name": str(key), **ENTRY}]}
+    return {**before, container: {**(before.get(container) or {}), key: ENTRY}}
+
+
+def check(kind: Kind, text: str) -> None:
+    """All that is promised about a text that is accepted."""
+    document = kind.read(text) or {}
+    assert same(resolved(kind.form.read(text), kind.number), document)
+    assert kind.form.drop(text, kind.path) == text
+    new = kind.form.put(text, kind.path, ENTRY)
+    assert kind.read(new) == with_entry(kind, document)
+    assert kind.form.put(new, (*kind.path, "command"), ENTRY["command"]) == new
+    if document.get(kind.path[0]):
+        assert kind.form.drop(new, kind.path) == text
+    kept = new
+    for start, end in sorted(kind.form.spans(new, kind.path), reverse=True):
+        kept = kept[:start] + kept[end:]
+    assert letters(kept).replace(kind.path[0], "", 1) == letters(text).replace(kind.path[0], "", 1)
+    check_changes(kind, new)
+
+
+def letters(text: str) -> str:
+    """Without white space and the marks that separate values."""
+    return "".join(text.split()).translate(str.maketrans("", "", ",{}[]-:\""))
+
+
+def check_changes(kind: Kind, text: str) -> None:
+    """A member is replaced, added and dropped, and nothing else changes."""
+    before = kind.read(text)
+    for path, value in (
+        ((*kind.path, "command"), "new \\ \" '"),
+        ((*kind.path, "args"), ["a", "b: c"]),
+        ((*kind.path, "env", "SIKKERKEY_HOME"), "x"),
+        ((*kind.path, "env", "OTHER"), "y"),
+        ((*kind.path, "source"), "z"),
+    ):
+        text = kind.form.put(text, path, value)
+        assert looked_up(kind, text, path) == value
+    text = kind.form.drop(text, (*kind.path, "env", "OTHER"))
+    assert looked_up(kind, text, (*kind.path, "env")) == {"SIKKERKEY_HOME": "x"}
+    text = kind.form.drop(text, (*kind.path, "env"))
+    after = kind.read(text)
+    left = {**named(kind), "command": "new \\ \" '", "args": ["a", "b: c"], "source": "z"}
+    assert looked_up(kind, text, kind.path) == left
+    assert same(others(kind, after), others(kind, before))
+
+
+def named(kind: Kind) -> dict[str, str]:
+    """The name that the item of a list has."""
+    return {"name": "sikkerkey"} if isinstance(kind.path[1], Item) else {}
+
+
+def looked_up(kind: Kind, text: str, path: edit.Path) -> Any:
+    """What the real reader finds there."""
+    value = kind.read(text)
+    for step in path:
+        value = next(item for item in value if item["name"] == step) if isinstance(step, Item) else value[step]
+    return value
+
+
+def others(kind: Kind, document: Any) -> Any:
+    """All but the entry."""
+    container, key = kind.path
+    held = document[container]
+    if isinstance(held, list):
+        return {**document, container: [item for item in held if item.get("name") != key]}
+    return {**document, container: {name: value for name, value in held.items() if name != key}}
+
+
+# Documents at random
+
+SCALARS = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-9, 10**20),
+    st.text(max_size=12),
+    st.sampled_from(["yes", "1", "- a", "a: b", "#"]),
+)
+KEYS = st.one_of(st.text(max_size=6), st.sampled_from(["a", "b c", "name", "command", "env", "1", "true", "x.y"]))
+VALUES: st.SearchStrategy[Any] = st.recursive(
+    SCALARS,
+    lambda inner: st.one_of(st.lists(inner, max_size=3), st.dictionaries(KEYS, inner, max_size=3)),
+    max_leaves=8,
+)
+SERVERS = st.dictionaries(
+    st.sampled_from(["other", "søger", "a.b", "sikkerkey-2"]), st.dictionaries(KEYS, VALUES, max_size=3), max_size=2
+)
+GAPS = ("", " ", "\n", "\n  ", "\t", " // , } \"\n", "/* { \" */", "\r\n    ")
+AT_RANDOM = settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+
+
+def jsonc(value: Any, chance: random.Random) -> str:
+    """The value with comments, white space and trailing commas at random."""
+
+    def gap() -> str:
+        return chance.choice(GAPS) if chance.random() < 0.3 else ""
+
+    if not isinstance(value, (dict, list)):
+        return gap() + json.dumps(value, ensure_ascii=chance.random() < 0.5) + gap()
+    if isinstance(value, dict):
+        parts = [f"{gap()}{json.dumps(key)}{gap()}:{jsonc(held, chance)}" for key, held in value.items()]
+    else:
+        parts = [jsonc(held, chance) for held in value]
+    trailing = "," + gap() if parts and chance.random() < 0.3 else ""
+    first, last = "{}" if isinstance(value, dict) else "[]"
+    return f"{gap()}{first}{','.join(parts)}{trailing}{gap()}{last}{gap()}"
+
+
+@AT_RANDOM
+@given(st.dictionaries(KEYS, VALUES, max_size=3), st.none() | SERVERS, st.randoms(), st.sampled_from([None, 2, "\t"]))
+def test_any_json_keeps_all_that_is_not_ours(
+    document: dict[str, Any], servers: dict[str, Any] | None, chance: random.Random, indent: int | str | None
+) -> None:
+    document = document if servers is None else {**document, "mcpServers": servers}
+    for text in (json.dumps(document, indent=indent), jsonc(document, chance)):
+        check(KINDS["json"], text)
+
+
+class Plain(yaml.SafeDumper):
+    """Repeats a value instead of anchoring it."""
+
+    def ignore_aliases(self, data: Any) -> bool:
+        """Always."""
+        return True
+
+
+@AT_RANDOM
+@given(
+    st.dictionaries(KEYS, VALUES, max_size=3),
+    st.none() | SERVERS,
+    st.sampled_from(["yaml", "yaml list"]),
+    st.fixed_dictionaries({
+        "default_flow_style": st.sampled_from([False, None]),
+        "default_style": st.sampled_from([None, '"', "'", "|", ">"]),
+        "indent": st.integers(2, 6),
+        "width": st.sampled_from([10, 80]),
+        "allow_unicode": st.booleans(),
+        "explicit_start": st.booleans(),
+        "line_break": st.sampled_from(["\n", "\r\n"]),
+    }),
+)  # fmt: skip
+def test_any_yaml_keeps_all_that_is_not_ours_or_is_refused(
+    document: dict[str, Any], servers: dict[str, Any] | None, name: str, style: dict[str, Any]
+) -> None:
+    kind = KINDS[name]
+    listed = isinstance(kind.path[1], Item)
+    if servers is not None:
+        held = [{"name": key, **server} for key, server in servers.items()] if listed else servers
+        document = {**document, kind.path[0]: held}
+    text = yaml.dump(document, Dumper=Plain, sort_keys=False, **style)
+    try:
+        kind.form.read(text)
+        kind.form.put(text, kind.path, ENTRY)
+    except TextError:
+        return
+    check(kind, text)
+
+
+TOML_PAIRS = (
+    "n = 1_000", "f = -1.5e3", "d = 1979-05-27T07:32:00.5-08:00", "t = 07:32:00", "b = true",
+    's = "a # [b]\\u00e9\\\\"',
+    "l = 'c:\\x'", "a = [1, # ]\n  2,\n]", "i = { x = 1, y.z = 'q', e = {} }",
+    'm = """\n[mcp_servers.sikkerkey]\n"" \\\n  x"""',
+    "o = '''\n'' = \"\"\"'''", "x.y = 1", '"quoted key"."." = 2', "inf = inf", "h = 0xdead_beef",
+    "aa = [[], [{}], ['']]",
+)  # fmt: skip
+TOML_TABLES = (
+    "", "[t]", "[ u . v ] # c", "[mcp_servers]", "[mcp_servers.other]", '[mcp_servers."a.b".env]', "[[w]]", "[[w]]",
+    "[w.x]", "['q w']",
+)  # fmt: skip
+
+
+@AT_RANDOM
+@given(
+    st.lists(st.tuples(st.sampled_from(TOML_TABLES), st.lists(st.sampled_from(TOML_PAIRS), max_size=4)), max_size=5),
+    st.randoms(),
+    st.sampled_from(["\n", "\r\n"]),
+    st.booleans(),
+)
+def test_any_toml_keeps_all_that_is_not_ours(
+    tables: list[tuple[str, list[str]]], chance: random.Random, line_end: str, ends: bool
+) -> None:
+    lines: list[str] = []
+    for header, pairs in tables:
+        for line in (header, *pairs):
+            lines += ["  " * chance.randrange(2) + line, *chance.choices(["", "# c", "\t"], k=chance.randrange(2))]
+    text = line_end.join("\n".join(lines).split("\n")) + line_end * ends
+    try:
+        toml.loads(text)
+    except toml.TOMLDecodeError:
+        with pytest.raises(TextError):
+            edit.TOML.read(text)
+        return
+    check(KINDS["toml"], text)
+
+
+# Texts that are refused
+
+SEEDS = {
+    "json": '{\n  "a": [1, {"b": "\\u00e9"}], // x\n  "mcpServers": {"z": {"command": "n",},},\n}\n',
+    "toml": '[a]\nb = 1\nc.d = "x"\n[mcp_servers.z]\nargs = ["-y", # c\n "x"]\nenv = {A = 1}\n[[l]]\nm = """x\n"""\n',
+    "yaml": "a: 1\nb:\n- x\n- y: z\n  w: 'q'\nc: {d: [1, e]}\n# c\nh: |+\n  text\n\nextensions:\n  dev:\n    t: ~\n",
+    "yaml list": '---\nmcpServers:\n  - name: x\n    args:\n      - -y\n      - "@a/b"\n    env: {}\nurl: http://x:1/y\n',
+}
+STRANGE = " \t\n\r\"'\\#,.:=[]{}-|>&*!?0a/+~%@`_\u2028\x00é"
+
+
+def disturbed(text: str, chance: random.Random) -> str:
+    """The text after one to three small accidents."""
+    for _ in range(chance.randint(1, 3)):
+        place = chance.randrange(len(text) + 1)
+        other = chance.randrange(len(text) + 1)
+        text = chance.choice([
+            text[:place] + chance.choice(STRANGE) + text[place:],
+            text[:place] + text[place + 1 :],
+            text[:place] + text[other : other + 6] + text[place:],
+            text[: max(place, 1)],
+        ])  # fmt: skip
+    return text
+
+
+@pytest.mark.parametrize("name", KINDS)
+@settings(AT_RANDOM, max_examples=150)
+@given(st.randoms(use_true_random=False))
+def test_disturbed_text_is_refused_or_read_as_its_real_reader_does(name: str, chance: random.Random) -> None:
+    kind, text = KINDS[name], disturbed(SEEDS[name], chance) + "\n"
+    try:
+        document = kind.form.read(text)
+        new = kind.form.put(text, kind.path, ENTRY)
+    except TextError:
+        return
+    real = kind.read(text) or {}
+    assert same(resolved(document, kind.number), real)
+    assert kind.read(new) == with_entry(kind, real)
+
+
+@pytest.mark.parametrize("name", KINDS)
+@given(st.text() | st.text(STRANGE))
+def test_no_text_does_more_than_be_refused(name: str, text: str) -> None:
+    form, path = KINDS[name].form, KINDS[name].path
+    for attempt in (form.read, lambda text: form.put(text, path, ENTRY), lambda text: form.drop(text, path)):
+        try:
+            attempt(text)
+        except TextError as refusal:
+            known = re.match("line [0-9]+, column [0-9]+: .", str(refusal))
+            assert known
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "where"),
+    [
+        ("json", '{\n  "a": 1\n  "b": 2\n}', "line 3, column 3"),
+        ("json", '{"a": 01}', "line 1, column 7"),
+        ("json", "", "line 1, column 1"),
+        ("json", "[]", "line 1, column 1"),
+        ("json", '{"a": 1} x', "line 1, column 10"),
+        ("json", '{"a": "\x00"}', "line 1, column 7"),
+        ("json", '{"a": 1 /* x', "line 1, column 9"),
+        ("json", '{"mcpServers": []}', "line 1, column 16"),
+        ("json", '{"mcpServers": {"sikkerkey": 1, "sikkerkey": 2}}', "line 1, column 33"),
+        ("json", '{"a":' * 200 + "1" + "}" * 200, "line 1, column 501"),
+        ("toml", "a = 1\na = 2\n", "line 2, column 1"),
+        ("toml", "[a]\n[a]\n", "line 2, column 1"),
+        ("toml", "a = 1\n[a.b]\n", "line 2, column 1"),
+        ("toml", "[a.b]\n[a]\nb.c = 1\n", "line 3, column 1"),
+        ("toml", "[[a]]\n[a]\n", "line 2, column 1"),
+        ("toml", "x = {a = 1,}\n", "line 1, column 12"),
+        ("toml", 'x = "\\ud800"\n', "line 1, column 5"),
+        ("toml", 'x = "\\UFFFFFFFF"\n', "line 1, column 5"),
+        ("toml", "x = 1 y = 2\n", "line 1, column 6"),
+        ("toml", 'x = """\n', "line 1, column 5"),
+        ("toml", "x = " + "[" * 200 + "]" * 200, "line 1, column 105"),
+        ("toml", ".".join("a" * 200) + " = 1", "line 1, column 202"),
+        ("toml", "[[mcp_servers]]\n", "line 1, column 1"),
+        ("toml", "mcp_servers = { a = {} }\n", "line 1, column 15"),
+        ("yaml", "a: 1\n\tb: 2\n", "line 2, column 1"),
+        ("yaml", "a: &x 1\n", "line 1, column 4"),
+        ("yaml", "a: *x\n", "line 1, column 4"),
+        ("yaml", "a: !t 1\n", "line 1, column 4"),
+        ("yaml", "? a\n: b\n", "line 1, column 1"),
+        ("yaml", "a: 1\n---\nb: 2\n", "line 2, column 1"),
+        ("yaml", "a: 1\na: 2\n", "line 2, column 1"),
+        ("yaml", "a: b: c\n", "line 1, column 5"),
+        ("yaml", "- a\n", "line 1, column 1"),
+        ("yaml", "a:\n    b: 1\n  c: 2\n", "line 3, column 3"),
+        ("yaml", "a: [1, 2\n", "line 2, column 1"),
+        ("yaml", "a: # x\u2028b: 1\n", "line 1, column 7"),
+        ("yaml", "extensions: {a: {}}\n", "line 1, column 13"),
+        ("yaml", "extensions:\n- a\n", "line 2, column 1"),
+        ("yaml list", "mcpServers:\n  a: 1\n", "line 2, column 3"),
+        ("yaml", "".join(" " * depth + "a:\n" for depth in range(200)), "line 101, column 101"),
+    ],
+)  # fmt: skip
+def test_refusal_names_line_and_column(name: str, text: str, where: str) -> None:
+    with pytest.raises(TextError) as refusal:
+        KINDS[name].form.put(text, KINDS[name].path, ENTRY)
+    assert str(refusal.value).startswith(f"{where}: ")
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_megabytes_take_seconds_and_not_minutes(name: str) -> None:
+    neighbour = {
+        "json": lambda number: f'"k{number}": {{"h": ["x y z", {number}, true]}},\n',
+        "toml": lambda number: f'[k{number}]\nh = ["x y z", {number}, true]\n',
+        "yaml": lambda number: f"k{number}:\n  h: [x y z, {number}, true]\n",
+    }[name.partition(" ")[0]]
+    text = "".join(map(neighbour, range(30_000)))
+    whole = f"{{{text}}}" if name == "json" else text
+    new = KINDS[name].form.put(whole, KINDS[name].path, ENTRY)
+    assert len(new) > len(whole) > 900_000
+
+
+# Layouts: what people will see in their files
+
+ONE = {"command": "x", "args": ["-I"]}
+LAYOUTS = [
+    (
+        "json",
+        "{}\n",
+        '{\n  "mcpServers": {\n    "sikkerkey": {\n      "command": "x",\n      "args": [\n        "-I"\n      ]\n'
+        "    }\n  }\n}\n",
+    ),
+    ("json", '{"mcpServers":{"a":{}}}', '{"mcpServers":{"a":{}, "sikkerkey": {"command": "x", "args": ["-I"]}}}'),
+    (
+        "json",
+        '{\r\n\t// mine\r\n\t"mcpServers": {\r\n\t\t"a": {} // last\r\n\t}\r\n}',
+        '{\r\n\t// mine\r\n\t"mcpServers": {\r\n\t\t"a": {}, // last\r\n\t\t"sikkerkey": {\r\n\t\t\t"command": "x",\r\n'
+        '\t\t\t"args": [\r\n\t\t\t\t"-I"\r\n\t\t\t]\r\n\t\t}\r\n\t}\r\n}',
+    ),
+    (
+        "json",
+        '{\n    "mcpServers": {\n        "a": {},\n    },\n}',
+        '{\n    "mcpServers": {\n        "a": {},\n        "sikkerkey": {\n            "command": "x",\n'
+        '            "args": [\n                "-I"\n            ]\n        },\n    },\n}',
+    ),
+    ("toml", "", '[mcp_servers.sikkerkey]\ncommand = "x"\nargs = ["-I"]\n'),
+    ("toml", "a = 1 # c", 'a = 1 # c\n\n[mcp_servers.sikkerkey]\ncommand = "x"\nargs = ["-I"]'),
+    ("toml", "[mcp_servers]\r\n", '[mcp_servers]\r\n\r\n[mcp_servers.sikkerkey]\r\ncommand = "x"\r\nargs = ["-I"]\r\n'),
+    ("yaml", "", 'extensions:\n  sikkerkey:\n    command: x\n    args: ["-I"]\n'),
+    ("yaml", "a: 1", 'a: 1\nextensions:\n  sikkerkey:\n    command: x\n    args: ["-I"]'),
+    (
+        "yaml",
+        "extensions:\n    dev: # c\n        t: 1 # d\n\n# tail\nz: 1\n",
+        "extensions:\n    dev: # c\n        t: 1 # d\n    sikkerkey:\n      command: x\n"
+        '      args: ["-I"]\n\n# tail\nz: 1\n',
+    ),
+    (
+        "yaml",
+        "extensions: {} # none\nz: 1\n",
+        'extensions: # none\n  sikkerkey:\n    command: x\n    args: ["-I"]\nz: 1\n',
+    ),
+    (
+        "yaml list",
+        "mcpServers:\n- name: a\nz: 1\n",
+        'mcpServers:\n- name: a\n- name: sikkerkey\n  command: x\n  args: ["-I"]\nz: 1\n',
+    ),
+    ("yaml list", "mcpServers: []\n", 'mcpServers:\n  - name: sikkerkey\n    command: x\n    args: ["-I"]\n'),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "before", "after"), LAYOUTS)
+def test_layout_of_the_neighbours_is_taken_up(name: str, before: str, after: str) -> None:
+    kind = KINDS[name]
+    assert kind.form.put(before, kind.path, ONE) == after
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        *((name, before) for name, before, _after in LAYOUTS if '"mcpServers"' in before or "mcp_servers" in before),
+        ("json", '{"mcpServers": {}}'),
+        ("json", '{\n  "mcpServers": {}\n}\n'),
+        ("json", '{\n  "mcpServers": { // none\n  }\n}\n'),
+        ("yaml", "extensions: {}\n"),
+        ("yaml", "extensions:\n  a:\n    t: 1"),
+        ("yaml list", "mcpServers: []\n"),
+        ("yaml list", "mcpServers:\r\n- name: a # c\r\n"),
+    ],
+)
+def test_removal_gives_the_same_bytes_where_the_container_was(name: str, text: str) -> None:
+    kind = KINDS[name]
+    assert kind.form.drop(kind.form.put(text, kind.path, ONE), kind.path) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "before", "after"),
+    [
+        ("json", '{"mcpServers": {"sikkerkey": {}, "b": 1}}', '{"mcpServers": {"b": 1}}'),
+        ("json", '{"mcpServers": {"b": 1, "sikkerkey": {}}}', '{"mcpServers": {"b": 1}}'),
+        ("json", '{"mcpServers": {\n  // b\n  "sikkerkey": {}, "b": 1\n}}', '{"mcpServers": {\n  // b\n  "b": 1\n}}'),
+        (
+            "json",
+            '{"mcpServers": {\n  "a": 1, // a\n  "sikkerkey": {} // us\n}}',
+            '{"mcpServers": {\n  "a": 1 // a\n   // us\n}}',
+        ),
+        ("toml", "[mcp_servers]\nsikkerkey = { command = 'x' } # c\nb = {}\n", "[mcp_servers]\nb = {}\n"),
+        ("toml", "mcp_servers.sikkerkey.command = 'x'\nmcp_servers.b = {}\n", "mcp_servers.b = {}\n"),
+        (
+            "toml",
+            "a = 1\n\n[mcp_servers.sikkerkey]\nx = 1\n\n[mcp_servers.sikkerkey.env]\ny = 2\n\n# next\n[b]\n",
+            "a = 1\n\n# next\n[b]\n",
+        ),
+        ("yaml", "extensions:\n  sikkerkey:\n    a: 1\n  # c\n  b: 1\n", "extensions:\n  # c\n  b: 1\n"),
+        ("yaml list", "mcpServers:\n  # c\n  - name: sikkerkey\n    a: |\n      x\n\n", "mcpServers: []\n  # c\n\n"),
+        ("yaml list", "mcpServers:\n  - {name: sikkerkey, a: 1}\n  - b\n", "mcpServers:\n  - b\n"),
+    ],
+)  # fmt: skip
+def test_removal_takes_our_lines_only(name: str, before: str, after: str) -> None:
+    kind = KINDS[name]
+    assert kind.form.drop(before, kind.path) == after
+    assert kind.read(after) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("toml", "[mcp_servers]\nsikkerkey = { command = 'a', n = 1.50 } # c\n"),
+        ("toml", "[mcp_servers.sikkerkey]\ncommand = 'a' # c\nn = 1.50\n[mcp_servers.sikkerkey.env]\nA = 'b'\n"),
+        ("toml", "mcp_servers.sikkerkey.command = 'a'\nmcp_servers.sikkerkey.n = 1.50\n"),
+        ("yaml", "extensions:\n  sikkerkey: {command: a, n: 1.50} # c\n"),
+        ("yaml list", "mcpServers:\n- {name: sikkerkey, command: a, n: 1.50}\n"),
+        ("yaml list", "mcpServers:\n-   n: 1.50\n    command: >\n      a\n    name: sikkerkey\n"),
+        ("json", '{"mcpServers": {"sikkerkey": {"command": "a", "n": 1.50}}}'),
+    ],
+)
+def test_entry_that_people_wrote_otherwise_is_changed_in_place(name: str, text: str) -> None:
+    kind = KINDS[name]
+    new = kind.form.put(text, (*kind.path, "command"), "b")
+    before, after = (looked_up(kind, version, kind.path) for version in (text, new))
+    assert after == {**before, "command": "b"}
+    assert new.count("1.50") == text.count("1.50") == 1
