@@ -302,7 +302,7 @@ def command_call(options: argparse.Namespace) -> int:
         terminal.confirm(f"{_called(call.tool, call.action)}: {in_words(call.action)}")
     with OutputFile(options.output, overwrite=options.overwrite) as output:
         with terminal.Progress("asking the vault"):
-            registry = mcp.VaultTools(lambda: mcp.connect(options.agent), switches)
+            registry = mcp.VaultTools(lambda: mcp.connect(options.agent), switches, exact=True)
             result = registry.call(call.tool.name, {**call.arguments, **call.named}, mcp.Context())
         if result.get("isError"):
             mcp.advise(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")

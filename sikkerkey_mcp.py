@@ -915,14 +915,15 @@ def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
     allowed = {*known, IGNORED_ARGUMENT, *(("action",) if takes_action(tool) else ())}
     for name in arguments:
         if name not in allowed:
-            unknown = f"unknown argument {_word_of(tool, name)} for {action.name}"
+            unknown = f"unknown argument {_shown(name)} for {action.name}"
             raise ArgumentError(f"{unknown}; {_takes(action)}", nearest(name, known))
 
 
-def _word_of(tool: Tool, name: str) -> str:
-    """`name` if it is a word of the table, however it is spelt: any other may be a misplaced value."""
-    words = {arg.name.lower() for action in tool.actions for arg in action.args} | {"action"}
-    return name if name.replace("_", "").lower() in words else "(name not shown)"
+def _shown(name: str) -> str:
+    """`name` if it looks like an argument's: any other may be a misplaced value."""
+    import re
+
+    return name if re.fullmatch("[A-Za-z_]{1,40}[0-9]{0,2}", name) else "(name not shown)"
 
 
 def _takes(action: Action) -> str:
@@ -1204,25 +1205,30 @@ def error_result(error: Error) -> JsonObject:
 
 
 def json_result(value: Any) -> JsonObject:
-    """A JSON answer as text and as an object, both readable; what is not an object is put into one, in both."""
+    """A JSON answer as text and as an object; what is not an object is put into one, in both."""
     if isinstance(value, list):
         value = {"items": value}
     elif not isinstance(value, dict):
         value = {"result": value}
-    text = to_json(value)
-    if _may_hide_something(text):
-        value = cut_out(value, readable, frozenset())
-        text = to_json(value)
-    return {**text_result(text), "structuredContent": value}
+    return {**text_result(to_json(value)), "structuredContent": value}
 
 
-def _may_hide_something(text: str) -> bool:
-    """Whether JSON holds, or escapes, a hidden character. Few answers do, and taking one apart to look takes long."""
+def readable_result(result: JsonObject) -> JsonObject:
+    """`result` with its texts readable, in both forms. The bytes of a file are left alone."""
+    text = result["content"][0].get("text", "")
+    if "structuredContent" not in result:
+        return text_result(readable(text)) if text else result
+    if _may_hide_something(text):  # few do, and to take one apart takes long
+        return json_result(cut_out(result["structuredContent"], readable, frozenset()))
+    return result
+
+
+def _may_hide_something(json_text: str) -> bool:
+    """Whether JSON holds, or escapes, a hidden character."""
     import re
 
-    if re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", text):
-        return True
-    return readable(text) != text
+    escaped = re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", json_text)
+    return escaped is not None or readable(json_text) != json_text
 
 
 def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:
@@ -1232,7 +1238,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
     if action.answer == "file":
         return _file_result(action, given, reply)
     if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
-        return text_result(readable(cut(reply.body.decode("utf-8-sig", "replace"))))
+        return text_result(cut(reply.body.decode("utf-8-sig", "replace")))
     if reply.body.count(b",") > JSON_MAX_VALUES:
         hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
         raise ServiceError(f"the vault's answer has more than {JSON_MAX_VALUES:,} values", hint)
@@ -2225,13 +2231,19 @@ class VaultTools:
     """The registry of the dispatch table: what `switches` leave of it to list, and the calls of that.
 
     `connect` gives the vault's Api and may raise ConfigError; it is asked at the first call, so that an agent which is
-    installed while the server runs serves the next call.
+    installed while the server runs serves the next call. `exact` leaves hidden characters in answers, for programs.
     """
 
     def __init__(
-        self, connect: Callable[[], Api], switches: Sequence[Switch] = (), tools: Sequence[Tool] = TOOLS
+        self,
+        connect: Callable[[], Api],
+        switches: Sequence[Switch] = (),
+        tools: Sequence[Tool] = TOOLS,
+        *,
+        exact: bool = False,
     ) -> None:
         self._connect = connect
+        self._exact = exact
         self._switches = switches
         self._api: Api | None = None
         self._library: Library | None = None
@@ -2265,6 +2277,7 @@ class VaultTools:
 
     def prepare(self) -> None:
         """Gets ready for the first call. What is wrong is that call's to tell; by then it may have been mended."""
+        leave_no_core()
         try:
             cutter(["-"])("-")
             self._connected().prepare()
@@ -2296,7 +2309,8 @@ class VaultTools:
         try:
             if not 200 <= reply.status < 300:
                 raise service_error(action, reply, cut)
-            return render(action, given, reply, cut)
+            result = render(action, given, reply, cut)
+            return result if self._exact else readable_result(result)
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
@@ -2872,11 +2886,7 @@ class StdioServer:
     def _prepare_once_listed(self) -> None:
         if self._session.has_listed and not self._prepared:
             self._prepared = True
-            start_new_thread(self._prepare, ())
-
-    def _prepare(self) -> None:
-        leave_no_core()
-        self._session.registry.prepare()
+            start_new_thread(self._session.registry.prepare, ())
 
     def _send_if_any(self, reply: Message | None) -> None:
         if reply is not None:

@@ -166,9 +166,9 @@ def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_library_fails_if_unusable_and_warns_of_detours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: dict[str, str], state: str, detail: str
 ) -> None:
-    runtime = type(sys)("sikkerkey_runtime")
-    vars(runtime)["cache_directory"] = lambda: str(tmp_path)
-    monkeypatch.setitem(sys.modules, "sikkerkey_runtime", runtime)
+    runtime = type(sys)("sikkerkey_native")
+    vars(runtime)["directories"] = lambda _name: [str(tmp_path)]
+    monkeypatch.setitem(sys.modules, "sikkerkey_native", runtime)
     monkeypatch.setattr(cli, "loaded", lambda: loaded)
     tmp_path.chmod(0o777)
     line = doctor.check_library()
