@@ -280,7 +280,7 @@ def test_plaintext_is_not_taken_from_the_command_line(
         (["read_audit", "list", "pageSize=ten"], "pageSize must be an integer"),
         (["read_audit", "list", "pageSize=1.5"], "pageSize must be an integer"),
         (["read_audit", "list", f"page={'9' * 5000}"], "page must be "),
-        (["read_audit", "list", "wat=1"], "unknown argument (name not shown) for list; it takes: page"),
+        (["read_audit", "list", "wat=1"], "unknown argument wat for list; it takes: page"),
         (["manage_trash", "restore"], "secretId is required for restore"),
         (["manage_trash", "restore", "secretId=../x"], "secretId must be an id: "),
         (["manage_canaries", "config", "canaryId=a", "triggerFreezeProject=yes"], "triggerFreezeProject must be true "),

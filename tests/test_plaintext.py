@@ -335,7 +335,7 @@ def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
         yield tool.name, {"action": WORD}
 
 
-WORD = "correcthorsebatterystaple"  # a passphrase that has the shape of a name
+WORD = "correct-horse-battery-staple"  # a passphrase that is almost a name
 
 
 def test_refused_arguments_are_never_repeated(server: Server, recorder: Recorder) -> None:
