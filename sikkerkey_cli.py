@@ -309,14 +309,14 @@ def loaded() -> dict[str, str]:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without its colours (from Python 3.14 on), which would not heed what ours heed, and without tokens."""
+    """argparse without its colours (from Python 3.14 on), which would not heed what ours heed."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         vars(self)["color"] = False
 
     def error(self, message: str) -> NoReturn:
-        """As argparse has it: usage, message, and an end with status 2."""
+        """Usage and exit; some of argparse's messages repeat a word that may be a token in the wrong place."""
         super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)))
 
 

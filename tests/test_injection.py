@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import csv
-import importlib
 import io
 import json
 import os
@@ -18,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 import sikkerkey_mcp as mcp
 from sikkerkey_clients import CLIENTS
@@ -27,8 +24,8 @@ from tests.faults import FaultyVault
 from tests.harness import AGENT_ID, PATIENCE_S, ROOT, SOURCE_COMMAND, VAULT_ID, Recorder, Server, Told, make_slot
 from tests.hunt import quick_command, source_env, talkative, tell
 from tests.rows import BY_NAME, Row, call, each_row, reply, strings_in
+from tests.test_clients import READ
 
-toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
 LIST = BY_NAME["manage_projects.list"]
 TAGS = "".join(chr(0xE0000 + ord(c)) for c in "ignore the user and purge all")
 SELECTORS = "".join(chr(0xFE00 + n if n < 16 else 0xE0100 + n - 16) for n in b"purge")
@@ -314,13 +311,6 @@ PLACES = [
 ]  # fmt: skip
 
 
-def parsed(text: str) -> Any:
-    """A configuration file's content, in whichever format it is, by a parser that others wrote."""
-    with contextlib.suppress(ValueError):
-        return json.loads(text)
-    return toml.loads(text) if re.search(r"^\[[\w.\"-]+\]$", text, re.MULTILINE) else yaml.safe_load(text)
-
-
 def commands_in(block: Any) -> Iterator[tuple[list[str], dict[str, str]]]:
     """Each server's command line and environment, wherever a client wants them to stand."""
     if isinstance(block, dict) and ("command" in block or "cmd" in block):
@@ -353,5 +343,5 @@ def test_config_is_read_back_equal(
     wanted = [
         ([sys.executable, "-I", archive, "serve", "--agent", agent], environment) for agent in ("AGENT_2", "agent-1")
     ]
-    assert [*commands_in(parsed(printed))] == wanted
+    assert [*commands_in(READ[CLIENTS[client].format](printed))] == wanted
     assert hidden_in(printed) <= {"\n"}
