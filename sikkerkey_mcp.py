@@ -85,7 +85,10 @@ LINE_MAX_BYTES = (
 )  # one message: the largest value (100 KB), six bytes a character when escaped, and room
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
 ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the model
+JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
+ANSWER_MAX_LINES = 50_000  # of one answer's framing: headers, sizes of chunks, trailers
 FILE_MAX_BYTES = 64 * 1024  # an identity file or a key: a few hundred bytes in truth
+PIECE_BYTES = 16 * 1024  # what is written at once: a reader that takes so much in PARENT_POLL_S is still there
 
 CALLS_AT_ONCE = 32  # threads, and so connections
 CALLS_WAITING = 1_000  # more than any client has in flight; what comes on top is refused at once
@@ -93,8 +96,8 @@ WAITING_MAX_BYTES = 16 * LINE_MAX_BYTES  # of the lines that the waiting calls c
 IDLE_CONNECTIONS = CALLS_AT_ONCE
 IDLE_MAX_S = 50.0  # servers commonly drop an idle connection after 60 s
 
-REQUEST_MAX_S = 30.0  # one attempt, from connecting to the last byte
-CONNECT_MAX_S = 10.0
+REQUEST_MAX_S = 30.0  # one exchange on an open connection; opening one through a slow proxy, as well
+CONNECT_MAX_S = 10.0  # to one address, and for TLS
 RETRIES = 3
 RETRY_MAX_S = 20.0  # all attempts of one call and the pauses between them
 BACKOFF_S = 0.25  # doubled for each retry
@@ -102,6 +105,7 @@ BACKOFF_S = 0.25  # doubled for each retry
 CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # so that an orphan ends within a second
 INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
+INTEGER_MAX_DIGITS = 1_000  # old Pythons take quadratic time for more, newer ones and so some clients refuse 4,301
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -152,6 +156,7 @@ class ProtocolError(Error):
         self.code, self.data = code, data
 
 
+ASK_FOR_LESS = "ask for less: a smaller pageSize, a shorter span of time, a filter"
 MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
 
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
@@ -215,6 +220,12 @@ def _parse_float(text: str) -> float | ExactNumber:
     return number if repr(number) == text else ExactNumber(text)
 
 
+def _parse_int(text: str) -> int:
+    if len(text) > INTEGER_MAX_DIGITS:
+        raise ValueError("an integer has too many digits")
+    return int(text)
+
+
 def _parse_constant(text: str) -> None:
     raise ValueError(f"{text} is not JSON")
 
@@ -224,7 +235,7 @@ class _Rules:
 
     strict = True
     object_hook = object_pairs_hook = None
-    parse_int = int
+    parse_int = staticmethod(_parse_int)
     parse_float = staticmethod(_parse_float)
     parse_constant = staticmethod(_parse_constant)
 
@@ -233,7 +244,9 @@ _scan: Callable[[str, int], tuple[Any, int]] = make_scanner(_Rules)  # type: ign
 
 
 def parse_json(data: bytes) -> Any:
-    """The value of UTF-8 JSON bytes, or ValueError: for bad UTF-8, NaN, Infinity and bottomless nesting as well."""
+    """The value of UTF-8 JSON bytes, or ValueError: for bad UTF-8, NaN, too much nesting, values or digits as well."""
+    if data.count(b",") > JSON_MAX_VALUES:
+        raise ValueError("too many values")
     text = data.decode("utf-8").strip(" \t\n\r")
     try:
         value, end = _scan(text, 0)
@@ -1225,6 +1238,9 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
         return _file_result(action, given, reply)
     if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
         return text_result(cut(reply.body.decode("utf-8-sig", "replace")))
+    if reply.body.count(b",") > JSON_MAX_VALUES:
+        hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+        raise ServiceError(f"the vault's answer has more than {JSON_MAX_VALUES:,} values", hint)
     try:
         value = parse_json(reply.body)
     except ValueError:
@@ -1521,6 +1537,7 @@ DEFAULT_API_URL = "https://api.sikkerkey.com"
 USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user part or a query could hide the host.
+IN_BETWEEN = "check what stands between this machine and the vault"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 DIGITS = "0123456789"
 
@@ -1660,9 +1677,17 @@ class _TimedReader(io.RawIOBase):
 
 
 class _WholeLines(io.BufferedReader):
-    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off."""
+    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off.
+
+    Nor does it end interim answers, chunks of one byte and trailers, each of which costs far more time than bytes.
+    """
+
+    _lines_left = ANSWER_MAX_LINES
 
     def readline(self, size: int | None = -1) -> bytes:
+        self._lines_left -= 1
+        if self._lines_left < 0:
+            raise ServiceError(f"the vault's answer comes in more than {ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
         line = super().readline(size)
         if not line.endswith(b"\n") and len(line) != size:
             raise ConnectionError("the stream ended within the headers")
@@ -1722,9 +1747,9 @@ class Connections:
         import http.client
 
         try:
-            link = self._take() or self._connect()
+            link = self._take() or self._connect(cancellation)
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(_reason(error), sent=False, passing=not _is_certificate_error(error))
+            return Failure(_reason(error), sent=False, passing=not _is_lasting(error))
         link.wire.start()
         cancellation.on_set(link.wire.abort)
         keep = False
@@ -1759,7 +1784,7 @@ class Connections:
         for old in surplus:
             old.wire.finish()
 
-    def _connect(self) -> Link:
+    def _connect(self, cancellation: Cancellation) -> Link:
         import http.client
 
         route = self.route()
@@ -1770,30 +1795,63 @@ class Connections:
             made = http.client.HTTPConnection(route.host, timeout=CONNECT_MAX_S)
         if route.tunnel:
             made.set_tunnel(route.tunnel, headers=route.headers)
-        _open(made)
+        _open(made, cancellation)
         wire = TimedSocket(made.sock)
         vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
         return Link(made, wire)
 
 
-def _open(connection: http.client.HTTPConnection) -> None:
+def _open(connection: http.client.HTTPConnection, cancellation: Cancellation) -> None:
     """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
     import threading
 
-    def break_off() -> None:
-        if connection.sock is not None:
-            TimedSocket(connection.sock).abort()
+    dialled: list[socket.socket] = []
 
+    def dial(address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
+        return _dial(address, timeout_s, lambda plain: dialled.append(plain.dup()), cancellation)
+
+    def break_off() -> None:
+        for plain in list(dialled):
+            TimedSocket(plain).abort()
+
+    vars(connection)["_create_connection"] = dial
     guard = threading.Timer(REQUEST_MAX_S, break_off)
     guard.daemon = True
     guard.start()
+    cancellation.on_set(break_off)
     try:
         connection.connect()
     except BaseException:
         connection.close()
         raise
     finally:
+        cancellation.on_set(None)
         guard.cancel()
+        for plain in dialled:
+            plain.close()
+
+
+def _dial(
+    address: tuple[str, int], timeout_s: float, made: Callable[[socket.socket], None], cancellation: Cancellation
+) -> socket.socket:
+    """As socket.create_connection, whose socket nobody else knows, and so cannot break off, until it is connected."""
+    import socket
+
+    failure = OSError("the name has no address")
+    for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
+        if cancellation.is_set():
+            break
+        plain = socket.socket(family, kind, protocol)
+        made(plain)
+        plain.settimeout(timeout_s)
+        try:
+            plain.connect(target)
+        except OSError as error:
+            failure = error
+            plain.close()
+        else:
+            return plain
+    raise failure
 
 
 def _speak(connection: http.client.HTTPConnection, request: Request, headers: Headers) -> tuple[Reply, bool]:
@@ -1807,7 +1865,7 @@ def _speak(connection: http.client.HTTPConnection, request: Request, headers: He
     if encoding.strip().lower() != "identity":
         raise ServiceError(
             "the vault's answer is compressed, which was not asked for",
-            "check what stands between this machine and the vault",
+            IN_BETWEEN,
         )
     return Reply(response.status, response.headers, _read_bounded(response)), not response.will_close
 
@@ -1821,7 +1879,8 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
         chunk = response.read(min(65_536, room + 1))
         room -= len(chunk)
         if not chunk:
-            if response.length:
+            # Without a length, the end of the connection ends the body; right after the headers it has broken off.
+            if response.length or (response.length is None and not response.chunked and not chunks):
                 raise http.client.IncompleteRead(b"", response.length)
             return b"".join(chunks)
         chunks.append(chunk)
@@ -1833,7 +1892,7 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
 def _too_large() -> ServiceError:
     return ServiceError(
         f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes",
-        "ask for less: a smaller pageSize, a shorter span of time, a filter",
+        ASK_FOR_LESS,
     )
 
 
@@ -1870,15 +1929,20 @@ def _certifi_bundle() -> str:
     return read_data(os.path.join(os.path.dirname(spec.origin), "cacert.pem")).decode("ascii", "replace")
 
 
-def _is_certificate_error(error: Exception) -> bool:
+def _is_lasting(error: Exception) -> bool:
+    """A certificate or a proxy's refusal: no other try can help, and proxies lock out who insists."""
     import ssl
 
-    return isinstance(error, ssl.SSLCertVerificationError)
+    return isinstance(error, ssl.SSLCertVerificationError) or _proxy_status(error).startswith("4")
+
+
+def _proxy_status(error: Exception) -> str:
+    status = str(error).partition("Tunnel connection failed: ")[2][:3]  # http.client tells it in no other way
+    return status if status.isdigit() else ""
 
 
 def _reason(error: Exception) -> str:
     """Words for a failed exchange, from classes and error numbers: what the peer sent is not repeated."""
-    import re
     import socket
     import ssl
 
@@ -1891,8 +1955,8 @@ def _reason(error: Exception) -> str:
     if isinstance(error, (TimeoutError, socket.timeout)):
         return "it did not answer in time"
     if isinstance(error, OSError):
-        refusal = re.match(r"Tunnel connection failed: (\d{3})", str(error))
-        return f"the proxy answered {refusal[1]}" if refusal else error.strerror or "the connection broke"
+        status = _proxy_status(error)
+        return f"the proxy answered {status}" if status else error.strerror or "the connection broke"
     return f"its answer was cut short or malformed ({type(error).__name__})"
 
 
@@ -2079,10 +2143,16 @@ NEXT_STEP = {
     401: "the vault does not know this agent or its key: it may have been revoked; ask the user to install a new one",
     403: "only the vault's owner can change what this agent may do; repeating the call does not help",
     404: "check the ids with a list action; what lies outside this agent's project allowlist looks absent too",
+    405: "this vault does not offer this action",
+    407: "a proxy asks for other credentials: the user must set HTTPS_PROXY",
+    408: "the vault got less than the whole request in time: repeat it",
     409: "the present state forbids this: get the object, change what stands in the way, then repeat",
+    410: "it is gone for good: list what there is",
     413: "send less in one call",
+    422: "correct the arguments; the vault refused them as they are",
     423: "a canary has frozen this project: tell the user, and end it only if the owner says so, with "
     "manage_canaries.unfreeze_project",
+    425: "the vault wants the request again: repeat it",
     429: "too many requests: wait, then repeat",
     501: "this vault does not offer this action",
     503: "the vault is sealed or being serviced: its owner must unseal it, then repeat",
@@ -2096,8 +2166,11 @@ def service_error(action: Action, reply: Reply, cut: Callable[[str], str]) -> Se
     said = members.get("error")
     quoted = f", saying {to_json(clean(said))}" if isinstance(said, str) and said else ""
     if 300 <= reply.status < 400:
+        # 307 and 308 say that nothing has been done; the others also follow upon what has.
+        perhaps = action.effect != "read" and reply.status not in (307, 308)
+        hint = "check the API URL" + (f"; {MAY_HAVE_BEEN_PROCESSED}" if perhaps else "")
         return ServiceError(
-            f"the vault answered {reply.status}, a redirect, which is never followed", "check the API URL", reply.status
+            f"the vault answered {reply.status}, a redirect, which is never followed", hint, reply.status
         )
     message = f"the vault answered {reply.status}{quoted}"
     return ServiceError(message, _next_step(action, reply, members), reply.status)
@@ -2124,7 +2197,9 @@ def _next_step(action: Action, reply: Reply, members: JsonObject) -> str:
     if reply.status == 429:
         wait_s = retry_after_s(reply)
         return hint if wait_s is None else f"too many requests: repeat after {wait_s:.0f} s"
-    if reply.status >= 500 and reply.status not in (501, 503, 507) and action.effect != "read":
+    # A 503 in other words than the vault's is a gateway's, which may have passed the request on before it failed.
+    by_the_vault = reply.status in (501, 507) or (reply.status == 503 and isinstance(members.get("error"), str))
+    if reply.status >= 500 and not by_the_vault and action.effect != "read":
         return MAY_HAVE_BEEN_PROCESSED
     return hint
 
@@ -2693,8 +2768,9 @@ class Output:
     """Writes whole messages, one at a time, whichever thread they come from."""
 
     def __init__(self, descriptor: int) -> None:
-        self._descriptor = descriptor
+        self.descriptor = descriptor
         self._lock = allocate_lock()
+        self._written_bytes = 0
 
     def send(self, message: Any) -> None:
         """One message, one line. A client that no longer listens ends the process: there is nobody left to serve."""
@@ -2702,9 +2778,15 @@ class Output:
         with self._lock:
             try:
                 while data:
-                    data = data[os.write(self._descriptor, data) :]
+                    count = os.write(self.descriptor, data[:PIECE_BYTES])
+                    self._written_bytes += count
+                    data = data[count:]
             except OSError:
                 end_process()
+
+    def stands_at(self) -> int | None:
+        """How many bytes had been taken when the client let this wait; None if nothing waits."""
+        return self._written_bytes if self._lock.locked() else None
 
 
 class Batch:
@@ -2844,15 +2926,26 @@ def leave_no_core() -> None:
         return
 
 
-def _watch_client(parent: int, stdout: int) -> None:
-    # The end of input says the same, unless somebody else still holds the other end of the pipe.
+def _watch_client(parent: int, output: Output) -> None:
+    # The end of input says the same, unless somebody else still holds the other end of the pipe, or nobody takes the
+    # output for which the thread that reads the input waits.
     time.sleep(PARENT_POLL_S)  # so that nothing is imported here while the first answers are made
     import select
 
-    output = select.poll()
-    output.register(stdout, 0)  # asks for nothing, so all that is told is that the reader has gone
-    while os.getppid() == parent and not any(told & (select.POLLERR | select.POLLHUP) for _, told in output.poll(0)):
-        time.sleep(PARENT_POLL_S)
+    ends = select.poll()
+    ends.register(output.descriptor, 0)  # asks for nothing, so all that is told is that the other end has gone
+    ends.register(0, getattr(select, "POLLRDHUP", 0))
+    stood_at: int | None = None
+    hung_up = False
+    while os.getppid() == parent:
+        told = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
+        stands_at = output.stands_at()
+        if output.descriptor in told or (hung_up and None is not stands_at == stood_at):
+            break
+        if 0 in told:
+            hung_up = True
+            ends.unregister(0)
+        stood_at = stands_at
     end_process()
 
 
@@ -2863,26 +2956,27 @@ def _read_input() -> bytes:
         return b""
 
 
-def _end_with_the_client(stdout: int) -> None:
+def _end_with_the_client(output: Output) -> None:
     signals = [getattr(_signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(_signal, name)]
     for number in signals:
         _signal.signal(number, end_process)
     if os.name == "posix":
-        # A handler waits for the main thread, which no signal wakes that comes just before a blocking read. So they go
-        # to a thread that does nothing but wait for them; the handlers stay, for a shell may have had them ignored.
+        # A handler waits for the main thread, which a signal does not wake that another thread is given (as after
+        # SIGCONT) or that comes just before a blocking read. So they go to a thread that does nothing but wait for
+        # them; the handlers stay, for a shell may have had them ignored.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
         start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
-        start_new_thread(_watch_client, (os.getppid(), stdout))
+        start_new_thread(_watch_client, (os.getppid(), output))
 
 
 def serve(registry: Registry) -> None:
     """Serves the client on stdin and stdout; does not return."""
     try:
-        descriptor = claim_stdout()
+        output = Output(claim_stdout())
     except OSError:  # started with a stdout that is closed
         end_process()
-    _end_with_the_client(descriptor)
-    StdioServer(registry, _read_input, Output(descriptor)).run()
+    _end_with_the_client(output)
+    StdioServer(registry, _read_input, output).run()
     end_process()
 
 

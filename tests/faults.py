@@ -28,6 +28,8 @@ from cryptography.x509.oid import NameOID
 from tests.harness import PATIENCE_S, Seen
 
 Act = Callable[["Wire", Seen], bool]
+Greet = Callable[["Wire"], object]
+Port = contextlib.AbstractContextManager[int]
 
 
 class Wire:
@@ -65,17 +67,20 @@ class Wire:
         head, self._pending = self._pending.split(b"\r\n\r\n", 1)
         return head.decode("latin-1")
 
-    def read_request(self) -> Seen | None:
-        """The next request, None at the end of the stream."""
+    def read_request(self, *, body_too: bool = True) -> Seen | None:
+        """The next request, None at the end of the stream; with an empty body where that is not to be waited for."""
         head = self.read_head()
         if not head:
             return None
         first, *lines = head.split("\r\n")
         method, path, _version = first.split(" ")
         headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
-        length = int(headers.get("content-length", "0"))
+        length = int(headers.get("content-length", "0")) if body_too else 0
         while len(self._pending) < length:
-            self._pending += self.plain.recv(65_536)
+            piece = self.plain.recv(65_536)
+            if not piece:
+                return None
+            self._pending += piece
         body, self._pending = self._pending[:length], self._pending[length:]
         return Seen(method, path, headers, body)
 
@@ -102,10 +107,14 @@ class Listener:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE_S):
             self._threads[0].join(PATIENCE_S)  # the connection is there to wake it
         self._listening.close()
-        for end in self.on_exit:
-            end()
+        self.drop()
         for thread in self._threads:
             thread.join(PATIENCE_S)
+
+    def drop(self) -> None:
+        """Ends every connection, as a server does that restarts."""
+        for end in list(self.on_exit):
+            end()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):
@@ -136,14 +145,20 @@ def shut_down(connection: socket.socket) -> None:
 
 
 class FaultyVault(Listener):
-    """Plays `acts`; `seen` holds the requests and `wires` the connections, both in order."""
+    """Plays `acts`; `seen` holds the requests and `wires` the connections, both in order.
+
+    `tls` counts for connections to come. Where `greet` is set, it gets each of those instead of requests being read;
+    without `body_too` an act comes before the body has arrived.
+    """
 
     def __init__(self, *acts: Act, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         super().__init__()
         self.acts = list(acts) or [answer()]
         self.seen: list[Seen] = []
         self.wires: list[Wire] = []
-        self._tls = tls
+        self.tls = tls
+        self.greet: Greet | None = None
+        self.body_too = True
         self.url = f"{'https' if tls else 'http'}://{host}:{self.port}"
 
     def __enter__(self) -> FaultyVault:
@@ -157,16 +172,18 @@ class FaultyVault(Listener):
 
     def serve(self, plain: socket.socket) -> None:
         """Requests and acts in turn, until an act or the client ends it."""
-        if self._tls is None:
+        if self.greet is not None:
+            self.greet(Wire(plain, self.stopped))
+        elif self.tls is None:
             self._play(Wire(plain, self.stopped))
         else:
-            with self._tls.wrap_socket(plain, server_side=True) as wrapped:
+            with self.tls.wrap_socket(plain, server_side=True) as wrapped:
                 self.on_exit.append(partial(shut_down, wrapped))
                 self._play(Wire(wrapped, self.stopped))
 
     def _play(self, wire: Wire) -> None:
         self.wires.append(wire)
-        while (request := wire.read_request()) is not None:
+        while (request := wire.read_request(body_too=self.body_too)) is not None:
             act = self.acts[min(len(self.seen), len(self.acts) - 1)]
             self.seen.append(request)
             if not act(wire, request):
@@ -242,6 +259,16 @@ def trickle(data: bytes, interval_s: float) -> Act:
     return act
 
 
+def once(act: Act, afterwards: Act) -> Act:
+    """`act` for the first request, `afterwards` for all others."""
+    acts = iter([act])
+
+    def choose(wire: Wire, request: Seen) -> bool:
+        return next(acts, afterwards)(wire, request)
+
+    return choose
+
+
 def flood(head: bytes, piece: bytes, times: int) -> Act:
     """Sends `head` and then `piece` many times, or until the client has had enough."""
 
@@ -258,13 +285,16 @@ def flood(head: bytes, piece: bytes, times: int) -> Act:
 
 
 class ConnectProxy(Listener):
-    """An HTTP proxy that knows CONNECT only and leads every tunnel to one loopback port, whatever was asked for."""
+    """An HTTP proxy that knows CONNECT only and leads every tunnel to one loopback port, whatever was asked for.
 
-    def __init__(self, port: int, refusal: int = 0) -> None:
+    Where `instead` is set, it gets the connection once the request has been read.
+    """
+
+    def __init__(self, port: int, instead: Greet | None = None) -> None:
         super().__init__()
         self.heads: list[str] = []
         self._target = port
-        self._refusal = refusal
+        self.instead = instead
 
     def __enter__(self) -> ConnectProxy:
         super().__enter__()
@@ -272,9 +302,10 @@ class ConnectProxy(Listener):
 
     def serve(self, plain: socket.socket) -> None:
         """One tunnel."""
-        self.heads.append(Wire(plain, self.stopped).read_head())
-        if self._refusal:
-            plain.sendall(f"HTTP/1.1 {self._refusal} canary-of-the-proxy\r\nContent-Length: 0\r\n\r\n".encode())
+        wire = Wire(plain, self.stopped)
+        self.heads.append(wire.read_head())
+        if self.instead:
+            self.instead(wire)
             return
         with socket.create_connection(("127.0.0.1", self._target), PATIENCE_S) as target:
             plain.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
@@ -282,6 +313,11 @@ class ConnectProxy(Listener):
             back.start()
             pump(plain, target)
             back.join(PATIENCE_S)
+
+
+def refusal(status: int) -> Greet:
+    """A proxy that leads nowhere."""
+    return lambda wire: wire.send(f"HTTP/1.1 {status} canary-of-the-proxy\r\nContent-Length: 0\r\n\r\n".encode())
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
@@ -377,6 +413,20 @@ def assert_signed(request: Seen, key: Ed25519PublicKey) -> None:
     body_hash = hashlib.sha256(request.body).hexdigest()
     parts = (request.method, request.path, headers["x-timestamp"], headers["x-nonce"], body_hash)
     key.verify(base64.b64decode(headers["x-signature"], validate=True), ":".join(parts).encode("ascii"))
+
+
+@contextlib.contextmanager
+def silent_port() -> Iterator[int]:
+    """A loopback port that takes no more connections and refuses none: its queue is full."""
+    with contextlib.ExitStack() as stack:
+        listening = stack.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            queued = stack.enter_context(socket.socket())
+            queued.setblocking(False)
+            queued.connect_ex(listening.getsockname())
+        yield listening.getsockname()[1]
 
 
 @contextlib.contextmanager

@@ -430,7 +430,13 @@ def test_every_status_has_a_next_step(status: int) -> None:
         (507, "disk is full"),
         (500, "try again later"),
         (530, "try again later"),
-        (422, "does not help"),
+        (405, "does not offer this action"),
+        (407, "HTTPS_PROXY"),
+        (408, "repeat it"),
+        (410, "gone for good"),
+        (418, "does not help"),
+        (422, "correct the arguments"),
+        (425, "repeat it"),
     ],
 )
 def test_status_with_a_meaning_of_its_own_has_a_next_step_of_its_own(status: int, step: str) -> None:

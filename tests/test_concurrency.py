@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -14,7 +16,8 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from tests import fixture_tools
+from tests import fixture_tools, impatient
+from tests.faults import silent_port
 from tests.harness import PATIENCE_S, Recorder, Seen, Told, make_slot
 from tests.transcript import CheckedServer, eventually
 
@@ -165,6 +168,8 @@ def test_ping_is_answered_while_calls_run(mcp: CheckedServer, gate: Gate) -> Non
     begun_s = time.monotonic()
     assert [mcp.request("ping")["result"] for _ in range(20)] == [{}] * 20
     assert time.monotonic() - begun_s < 0.5
+    many = [mcp.start("ping") for _ in range(2_000)]
+    assert [mcp.read() for _ in many] == [{"jsonrpc": "2.0", "id": ping, "result": {}} for ping in many]
 
 
 def test_more_than_1000_waiting_calls_are_refused_and_the_others_answered(mcp: CheckedServer, gate: Gate) -> None:
@@ -300,6 +305,32 @@ def test_a_cancelled_calls_connection_is_closed(home: Path) -> None:
             assert server.answered() == [1, 3]
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="connections are listed by /proc")
+@pytest.mark.peer(11)
+def test_cancelled_calls_that_still_connect_make_room_at_once(home: Path, recorder: Recorder) -> None:
+    names = home / "names"
+    env = {**os.environ, "TEST_NAMES": str(names), "TEST_SPEED": "1"}
+    make_slot(home, recorder.url.replace("127.0.0.1", "localhost"))
+    with silent_port() as port, CheckedServer(impatient.COMMAND, env=env) as server:
+        names.write_text(f"localhost 127.0.0.1 {port}\n")
+        server.initialize()
+        stuck = whoami(server, AT_ONCE)
+        eventually(lambda: connecting_to(port) >= AT_ONCE)
+        names.write_text(f"localhost 127.0.0.1 {recorder.url.rpartition(':')[2]}\n")
+        begun_s = time.monotonic()
+        for call in stuck:
+            server.cancel(call)
+        assert server.call("whoami") == EMPTY
+        assert time.monotonic() - begun_s < 5.0  # connecting is given up after 10 s
+        assert not set(stuck) & set(server.answered())
+
+
+def connecting_to(port: int) -> int:
+    """How many connections to a port of this machine nobody has taken up, as Linux lists them."""
+    fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    return sum(entry[2].endswith(f":{port:04X}") and entry[3] == "02" for entry in fields)
+
+
 def test_unknown_finished_and_malformed_cancellations_are_ignored(mcp: CheckedServer, gate: Gate) -> None:
     gate.allow(1)
     finished, running = mcp.request("tools/call", name="whoami")["id"], mcp.start_call("whoami")
@@ -315,7 +346,9 @@ def test_unknown_finished_and_malformed_cancellations_are_ignored(mcp: CheckedSe
     assert mcp.reply(running)["result"] == EMPTY
 
 
-def test_1000_cancellations_in_flight_leave_a_server_that_serves(mcp: CheckedServer, gate: Gate) -> None:
+def test_1000_cancellations_in_flight_leave_a_server_that_serves(
+    mcp: CheckedServer, recorder: Recorder, gate: Gate
+) -> None:
     started = whoami(mcp, 1_000)
     for call in started:
         mcp.cancel(call)
@@ -323,6 +356,10 @@ def test_1000_cancellations_in_flight_leave_a_server_that_serves(mcp: CheckedSer
     gate.allow(1_000)
     assert mcp.call("whoami") == EMPTY
     assert not set(started) & set(mcp.answered())
+    if sys.platform == "linux":
+        process = Path(f"/proc/{mcp.process.pid}")
+        assert len(list((process / "task").iterdir())) <= AT_ONCE + 3
+        assert len(list((process / "fd").iterdir())) <= AT_ONCE + 8
 
 
 # progress and logging

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,9 +167,9 @@ def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_library_fails_if_unusable_and_warns_of_detours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: dict[str, str], state: str, detail: str
 ) -> None:
-    runtime = type(sys)("sikkerkey_runtime")
-    vars(runtime)["cache_directory"] = lambda: str(tmp_path)
-    monkeypatch.setitem(sys.modules, "sikkerkey_runtime", runtime)
+    native = type(sys)("sikkerkey_native")
+    vars(native)["runtime"] = SimpleNamespace(cache_directory=lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "sikkerkey_native", native)
     monkeypatch.setattr(cli, "loaded", lambda: loaded)
     tmp_path.chmod(0o777)
     line = doctor.check_library()
@@ -461,7 +462,7 @@ def test_way_leads_through_the_proxy_whose_password_is_not_shown(
 
 
 def test_proxy_that_refuses_is_told(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ConnectProxy(1, refusal=407) as proxy:
+    with ConnectProxy(1, faults.refusal(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
         api = doctor.check_way("https://vault.test")[1]
     assert (api.state, api.detail) == ("fail", "https://vault.test: the proxy answered 407")

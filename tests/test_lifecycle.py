@@ -22,6 +22,7 @@ from typing import Any
 import pytest
 
 from tests import fixture_tools
+from tests.faults import FaultyVault
 from tests.harness import PATIENCE_S, SOURCE_COMMAND, Recorder, Seen, Told, make_slot
 from tests.transcript import CheckedServer, check_line, eventually
 
@@ -185,6 +186,7 @@ def pipes(home: Path, recorder: Recorder) -> Iterator[Pipes]:
 
 
 PONG = {"jsonrpc": "2.0", "id": 1, "result": {}}
+UNREADABLE = "the line is not a JSON message in UTF-8"
 
 
 def test_a_closed_stdout_ends_the_process_though_nothing_is_written(pipes: Pipes) -> None:
@@ -325,6 +327,72 @@ def test_a_signal_ends_a_process_whose_output_nobody_reads(home: Path, name: str
         server.assert_exit(begun_s)
 
 
+@pytest.mark.parametrize("tool", ["", "echo"])
+def test_the_end_of_input_ends_a_process_whose_output_nobody_reads(home: Path, tool: str) -> None:
+    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, fixture_tools.COMMAND) as server:
+        os.write(pipes.write, line("initialize", 0, **INITIALIZE))
+        assert len(pipes.read_lines(1)) == 1
+        os.set_blocking(pipes.write, False)
+        stuck(pipes.write, tool)
+        begun_s = time.monotonic()
+        pipes.close(pipes.write)
+        server.assert_exit(begun_s)
+
+
+def test_the_end_of_input_on_a_socket_ends_a_process_whose_output_nobody_reads(home: Path) -> None:
+    ours, theirs = socket.socketpair()
+    read, stdout = os.pipe()
+    with ours, Raw(theirs.detach(), stdout, fixture_tools.COMMAND) as server:
+        ours.setblocking(False)
+        stuck(ours.fileno(), "")
+        begun_s = time.monotonic()
+        ours.shutdown(socket.SHUT_WR)
+        server.assert_exit(begun_s)
+    os.close(read)
+
+
+def test_a_slow_reader_gets_every_answer_though_its_input_has_ended(pipes: Pipes) -> None:
+    with Raw(pipes.stdin, pipes.stdout) as server:
+        os.write(pipes.write, line("initialize", 0, **INITIALIZE) + line("tools/list") * 20)
+        pipes.close(pipes.write)
+        data = b""
+        while piece := os.read(pipes.read, 32_768):
+            data += piece
+            time.sleep(0.06)  # this is the slow reader, not a wait for an outcome
+        assert [json.loads(text)["id"] for text in data.splitlines()] == [0] + [1] * 20
+        assert server.process.wait(PATIENCE_S) == 0
+
+
+def test_a_reader_of_single_bytes_gets_every_answer(pipes: Pipes) -> None:
+    if sys.platform == "linux":
+        fcntl.fcntl(pipes.stdout, F_SETPIPE_SZ, 4096)
+    with Raw(pipes.stdin, pipes.stdout):
+        os.write(pipes.write, line("initialize", 0, **INITIALIZE) + line("tools/list", 1) + line("ping", 2))
+        data = b""
+        while data.count(b"\n") < 3:
+            data += os.read(pipes.read, 1)
+        assert [json.loads(text)["id"] for text in data.splitlines()] == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("half", "answered"),
+    [
+        (line("ping", 2)[:-1], {**PONG, "id": 2}),
+        (line("ping", 2)[:20], {"jsonrpc": "2.0", "error": {"code": -32700, "message": UNREADABLE}}),
+    ],
+    ids=["before its end", "in its middle"],
+)
+def test_an_input_that_ends_within_a_line_ends_the_process(pipes: Pipes, half: bytes, answered: Any) -> None:
+    with Raw(pipes.stdin, pipes.stdout) as server:
+        os.write(pipes.write, line("ping"))
+        assert pipes.read_lines(1) == [PONG]
+        begun_s = time.monotonic()
+        os.write(pipes.write, half)
+        pipes.close(pipes.write)
+        assert pipes.read_lines(1) == [answered]
+        server.assert_exit(begun_s)
+
+
 def stuck(descriptor: int, tool: str) -> None:
     """Writes until the server takes no more."""
     for text in numbered(tool, 60_000):
@@ -378,8 +446,45 @@ def test_two_copies_serve_side_by_side(started: CheckedServer, recorder: Recorde
         assert other.initialize()["result"]["protocolVersion"] == "2025-11-25"
         for server in (started, other, started, other):
             assert server.call("whoami") == {"content": [{"type": "text", "text": "{}"}], "structuredContent": {}}
+        asked = [(server, server.start_call("whoami")) for _ in range(50) for server in (started, other)]
+        assert ["isError" in server.reply(call)["result"] for server, call in asked] == [False] * 100
         assert_exit(other, ENDINGS["end of input"])
     assert "isError" not in started.call("whoami")
+    nonces = [seen.headers["x-nonce"] for seen in recorder.seen]
+    assert (len(nonces), len(set(nonces))) == (105, 105)
+
+
+def resident_kib(pid: int) -> int:
+    """The memory that a process holds now."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
+def test_10000_calls_leave_memory_threads_and_connections_as_1000_do(home: Path) -> None:
+    with FaultyVault() as vault:
+        make_slot(home, vault.url)
+        with CheckedServer() as server:
+            server.initialize()
+            call_many(server, 1_000)
+            after_1000_kib = resident_kib(server.process.pid)
+            for _ in range(9):
+                call_many(server, 1_000)
+            assert resident_kib(server.process.pid) - after_1000_kib < 4 * 1024
+            assert len(vault.seen) == 10_000
+            assert vault.connections <= 32
+            assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) <= 35
+        assert len({seen.headers["x-nonce"] for seen in vault.seen}) == 10_000
+
+
+def call_many(server: CheckedServer, count: int) -> None:
+    """So many calls, 100 at a time."""
+    for _ in range(count // 100):
+        asked = {server.start_call("whoami") for _ in range(100)}
+        while asked:
+            reply = server.read()
+            assert reply["result"]["structuredContent"] == {}
+            asked.remove(reply["id"])
 
 
 def test_a_probe_with_server_discover_does_not_end_the_process(home: Path, recorder: Recorder) -> None:
@@ -394,6 +499,30 @@ def test_a_suspended_process_goes_on_where_it_was(started: CheckedServer) -> Non
     asked = started.start_call("whoami")
     started.process.send_signal(signal.SIGCONT)
     assert started.reply(asked)["result"]["structuredContent"] == {}
+
+
+def test_calls_that_were_answered_while_it_was_suspended_are_not_lost(
+    started: CheckedServer, recorder: Recorder, held: threading.Event
+) -> None:
+    asked = [started.start_call("whoami") for _ in range(32)]
+    eventually(lambda: len(recorder.seen) == 32)
+    started.process.send_signal(signal.SIGSTOP)
+    held.set()
+    asked += [started.start_call("whoami") for _ in range(32)]
+    started.process.send_signal(signal.SIGCONT)
+    assert ["isError" in started.reply(call)["result"] for call in asked] == [False] * 64
+    assert len(recorder.seen) == 64
+
+
+def test_a_suspended_process_ends_when_it_is_resumed(started: CheckedServer) -> None:
+    started.process.send_signal(signal.SIGSTOP)
+    started.process.send_signal(signal.SIGTERM)
+    assert_exit(started, lambda server: server.process.send_signal(signal.SIGCONT))
+
+
+def test_sigpipe_does_not_end_it(started: CheckedServer) -> None:
+    started.process.send_signal(signal.SIGPIPE)
+    assert "isError" not in started.call("whoami")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the size of a pipe is set")

@@ -1,5 +1,5 @@
 """Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, docs/clients.md from what
-`config` writes, the README's list of tools, and a part of docs/platforms.md from the list of advisories.
+`config` writes, docs/faults.md from the tests' rows, the README's list of tools, docs/platforms.md's of advisories.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
@@ -17,6 +17,7 @@ import sikkerkey_call as call
 import sikkerkey_mcp as m
 from tools import advisories, clients_page
 from tools.examples import ROOT
+from tools.faults_page import faults_page
 
 INTRO = """\
 # Tools and actions
@@ -115,7 +116,11 @@ def pages(root: Path) -> dict[Path, str]:
         root / "README.md": ("tools", tool_list()),
         root / "docs" / "platforms.md": ("advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
     }
-    wanted = {root / "docs" / "actions.md": actions_page(), root / "docs" / "clients.md": clients_page.page()}
+    wanted = {
+        root / "docs" / "actions.md": actions_page(),
+        root / "docs" / "clients.md": clients_page.page(),
+        root / "docs" / "faults.md": faults_page(),
+    }
     for path, (name, generated) in parts.items():
         if path.exists():
             wanted[path] = between(name, path.read_text(encoding="utf-8"), generated)

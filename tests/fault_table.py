@@ -1,0 +1,455 @@
+"""The fault table: what a vault, a network and a proxy may do, and what comes of it.
+
+A row says what is played and what a read and a write then come to. tests/test_faults.py plays each row before a real
+server process and holds it to the row; docs/faults.md is written from the same rows.
+"""
+
+from __future__ import annotations
+
+import gzip
+import ssl
+import warnings
+from collections.abc import Callable
+from email.utils import formatdate
+from typing import NamedTuple
+
+import sikkerkey_mcp as mcp
+from tests import faults
+from tests.fault_stage import Kind, Stage
+from tests.faults import DAY, Act, Wire
+from tests.harness import Seen
+
+HOSTILE = "\x1b[2J\x9b1mmagpie\x07"  # in every place that is not shown to the model
+HEAD = f"HTTP/1.1 200 {HOSTILE}\r\nContent-Type: application/json\r\nX-Note: {HOSTILE}\r\n".encode("latin-1")
+TWENTY = HEAD + b"Content-Length: 20\r\n\r\n"
+CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
+FIFTY_MB = 50 * 1024 * 1024
+PIECE = b'{"a":1},' * 8192
+
+
+class Outcome(NamedTuple):
+    """What a call comes to. In `text`, <URL> stands for the vault's and * for words of the system or of a library."""
+
+    text: str
+    sent: int = 1  # requests that arrived at the vault
+    tried: int = 1  # attempts, whether or not anything arrived
+    error: bool = True
+    pause_s: float | None = None  # what every pause must be, where the peer asked for one
+
+
+class Fault(NamedTuple):
+    """One row. `arrange` puts the fault in place; only what is `slow` is played against short limits."""
+
+    group: str
+    name: str
+    arrange: Callable[[Stage], object]
+    read: Outcome
+    write: Outcome
+    stage: Kind = "http"
+    slow: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.group}, {self.name}"
+
+
+Pair = tuple[Outcome, Outcome]
+
+# what there is to be told
+
+MAY_HAVE_BEEN = "hint: the request may have been processed: look (list, get) before repeating it"
+NOTHING_CHANGED = "hint: nothing was changed; check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
+PORTAL = "hint: check that the API URL is the vault's and no portal or proxy answers in its place"
+ASK_FOR_LESS = "hint: ask for less: a smaller pageSize, a shorter span of time, a filter"
+IN_BETWEEN = "hint: check what stands between this machine and the vault"
+SHORT = "its answer was cut short or malformed (*)"
+LATE = "it did not answer in time"
+
+
+def both(outcome: Outcome) -> Pair:
+    """The same for reads and writes."""
+    return outcome, outcome
+
+
+def answered(text: str) -> Pair:
+    """No fault at all, as far as the model can see."""
+    return both(Outcome(text, error=False))
+
+
+def unreached(reason: str, tried: int = 4) -> Pair:
+    """Nothing was sent."""
+    attempts = f" after {tried} attempts" if tried > 1 else ""
+    return both(Outcome(f"the vault at <URL> cannot be reached{attempts}: {reason}\n{NOTHING_CHANGED}", 0, tried))
+
+
+def lost(reason: str, tried: int = 4, arrives: bool = True) -> Pair:
+    """Something was sent and no whole answer came back: a read is repeated, a write is not."""
+    reached = f"the connection to <URL> failed before its answer was complete: {reason}\n{MAY_HAVE_BEEN}"
+    read = unreached(reason, tried)[0]._replace(sent=tried if arrives else 0)
+    return read, Outcome(reached, 1 if arrives else 0)
+
+
+def unreadable(message: str, hint: str) -> Pair:
+    """There was an answer, but not one to be read."""
+    return Outcome(f"{message}\n{hint}"), Outcome(f"{message}\n{MAY_HAVE_BEEN}")
+
+
+NOT_JSON = unreadable("the vault's answer is not JSON", PORTAL)
+TOO_LARGE = unreadable("the vault's answer is larger than 16,777,216 bytes", ASK_FOR_LESS)
+MANY_LINES = unreadable("the vault's answer comes in more than 50,000 lines", IN_BETWEEN)
+COMPRESSED = unreadable("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
+
+
+def untrusted(reason: str) -> Pair:
+    """TLS refused the vault; no other try can help."""
+    return unreached(f"its certificate is not trusted: {reason}", tried=1)
+
+
+# what is played
+
+
+def plays(*acts: Act, body_too: bool = True) -> Callable[[Stage], None]:
+    """The vault does that with each request."""
+
+    def arrange(stage: Stage) -> None:
+        stage.vault.acts[:] = acts
+        stage.vault.body_too = body_too
+
+    return arrange
+
+
+def greets(greet: faults.Greet) -> Callable[[Stage], None]:
+    """The vault does that with each connection."""
+
+    def arrange(stage: Stage) -> None:
+        stage.disconnect()
+        stage.vault.greet = greet
+
+    return arrange
+
+
+def leads(name: str, port: Callable[[], faults.Port]) -> Callable[[Stage], None]:
+    """`name` leads to another port, which is open as long as the stage is."""
+
+    def arrange(stage: Stage) -> None:
+        stage.disconnect()
+        stage.lead(name, stage.stack.enter_context(port()))
+
+    return arrange
+
+
+def unresolved(name: str) -> Callable[[Stage], None]:
+    """`name` cannot be resolved."""
+
+    def arrange(stage: Stage) -> None:
+        stage.disconnect()
+        stage.lead(name, 0)
+
+    return arrange
+
+
+def shows(certificate: Callable[[faults.Authority], ssl.SSLContext | None]) -> Callable[[Stage], None]:
+    """The vault shows another certificate, or speaks no TLS."""
+
+    def arrange(stage: Stage) -> None:
+        stage.disconnect()
+        stage.vault.tls = certificate(stage.authority)
+
+    return arrange
+
+
+def through(instead: faults.Greet) -> Callable[[Stage], None]:
+    """The proxy does that with each connection."""
+
+    def arrange(stage: Stage) -> None:
+        stage.disconnect()
+        stage.proxy.instead = instead
+
+    return arrange
+
+
+def says(data: bytes) -> faults.Greet:
+    """Sends `data` and closes."""
+    return lambda wire: wire.send(data)
+
+
+def resets(wire: Wire) -> None:
+    """Resets once something has arrived; before that, it could be the connecting that fails."""
+    wire.plain.recv(1)
+    wire.reset()
+
+
+def trickles(data: bytes) -> faults.Greet:
+    """Sends `data` byte by byte, ten a second."""
+    return lambda wire: faults.trickle(data, 0.1)(wire, NOBODY)
+
+
+NOBODY = Seen("", "", {}, b"")
+
+
+def told(status: int, body: bytes = b'{"error":"because"}', *headers: str) -> Act:
+    """A complete answer whose reason and headers are hostile."""
+    lines = [f"HTTP/1.1 {status} {HOSTILE}", f"X-Note: {HOSTILE}", *headers, f"Content-Length: {len(body)}", "", ""]
+    return faults.then_go_on("\r\n".join(lines).encode("latin-1") + body)
+
+
+def old_tls(authority: faults.Authority) -> ssl.SSLContext:
+    """A server that knows TLS 1.0 and 1.1 alone."""
+    context = authority.server("vault.test")
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version, context.maximum_version = ssl.TLSVersion.TLSv1, ssl.TLSVersion.TLSv1_1
+    return context
+
+
+def stranger(authority: faults.Authority) -> ssl.SSLContext:
+    """A certificate of an authority that is not trusted."""
+    other = authority.bundle.parent / "stranger"
+    other.mkdir(exist_ok=True)
+    return faults.Authority(other, "stranger").server("vault.test")
+
+
+def in_five_seconds(wire: Wire, request: Seen) -> bool:
+    """429, and the date five seconds after the request's."""
+    date = formatdate(int(request.headers["x-timestamp"]) + 5, usegmt=True)
+    return told(429, b'{"error":"because"}', f"Retry-After: {date}")(wire, request)
+
+
+def slow_body(head: bytes, body: bytes) -> Act:
+    """`head` at once, `body` ten bytes a second."""
+
+    def act(wire: Wire, request: Seen) -> bool:
+        wire.send(head)
+        return faults.trickle(body, 0.1)(wire, request)
+
+    return act
+
+
+# fmt: off
+# ruff: disable[E501] (one row a line: a table is read down its columns)
+
+CONNECTING = [
+    Fault("connecting", "refused", leads("localhost", faults.refused_port), *unreached("Connection refused")),
+    Fault("connecting", "nobody answers", leads("localhost", faults.silent_port), *unreached(LATE, tried=2), slow=True),
+    Fault("connecting", "the name cannot be resolved", unresolved("localhost"), *unreached("its name cannot be resolved")),
+    Fault("connecting", "closed as soon as it is open", greets(lambda _wire: None), *lost("*", arrives=False)),
+    Fault("connecting", "reset at the first byte", greets(resets), *lost("*", arrives=False)),
+    Fault("connecting", "the vault restarted since the last call", Stage.disconnect, *answered("{}")),
+    Fault("connecting", "the vault speaks TLS, the URL is http://", shows(lambda authority: authority.server("localhost")), *lost("*", arrives=False)),
+]
+
+BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act, reason in [
+    ("closed before the answer",       faults.then_close(),                                  "the connection broke"),
+    ("reset before the answer",        faults.then_reset(),                                  "Connection reset by peer"),
+    ("closed within the status line",  faults.then_close(b"HTTP/1.1 2"),                     "the connection broke"),
+    ("closed after the status line",   faults.then_close(b"HTTP/1.1 200 OK\r\n"),            "the connection broke"),
+    ("closed within the headers",      faults.then_close(HEAD + b"Content-Le"),              "the connection broke"),
+    ("closed between two headers",     faults.then_close(HEAD),                              "the connection broke"),
+    ("closed between headers and body", faults.then_close(TWENTY),                           SHORT),
+    ("the same, without a length",     faults.then_close(HEAD + b"\r\n"),                    SHORT),
+    ("reset between headers and body", faults.then_reset(TWENTY),                            "*"),
+    ("closed within the body",         faults.then_close(TWENTY + b'{"secrets'),             SHORT),
+    ("reset within the body",          faults.then_reset(TWENTY + b'{"secrets'),             "*"),
+    ("closed within a chunk",          faults.then_close(CHUNKED + b"9\r\n{\"a"),            SHORT),
+    ("closed between chunks",          faults.then_close(CHUNKED + b"2\r\n{}\r\n"),          "*"),
+    ("closed within a chunk's size",   faults.then_close(CHUNKED + b"2\r\n{}\r\n1"),         "*"),
+    ("closed within the trailers",     faults.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: "),  "*"),
+    ("a chunk of no size",             faults.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
+    ("a chunk longer than it says",    faults.then_close(CHUNKED + b"1\r\n{}\r\n0\r\n\r\n"), "*"),
+    ("a chunk shorter than it says",   faults.then_close(CHUNKED + b"9\r\n{}\r\n0\r\n\r\n"), SHORT),
+    ("a length longer than the body",  faults.then_close(TWENTY + b"{}"),                    SHORT),
+    ("HTTP/0.9",                       faults.then_close(b"<h1>magpie</h1>"),                "the connection broke"),
+    ("another protocol",               faults.then_close(b"SSH-2.0-magpie\r\n"),             SHORT),
+    ("HTTP/2",                         faults.then_close(b"HTTP/2.0 200 OK\r\n\r\n{}"),      SHORT),
+    ("a status that is no number",     faults.then_close(b"HTTP/1.1 abc magpie\r\n\r\n"),    SHORT),
+    ("a status beyond 999",            faults.then_close(b"HTTP/1.1 2000 magpie\r\n\r\n"),   SHORT),
+    ("a negative status",              faults.then_close(b"HTTP/1.1 -20 magpie\r\n\r\n"),    SHORT),
+    ("control characters",             faults.then_close(b"\x00\x1b[2J\xff\r\n\r\n"),        SHORT),
+    ("101 Switching Protocols",        faults.then_close(b"HTTP/1.1 101 magpie\r\n\r\n\x81\x02hi\r\n"), SHORT),
+    ("a header of 70,000 bytes",       faults.then_close(HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n"), SHORT),
+    ("200 headers",                    faults.then_close(HEAD + b"X: x\r\n" * 200 + b"\r\n"), SHORT),
+    ("headers without end",            faults.flood(HEAD, b"X: x\r\n" * 1_000, 10_000),      SHORT),
+]] + [
+    Fault("broken answers", "closed within the request's body", plays(faults.then_close(), body_too=False), *lost("*")),
+    Fault("broken answers", "reset within the request's body", plays(faults.then_reset(), body_too=False), *lost("*")),
+]
+
+SLOW = [Fault("slow answers", name, plays(act), *lost(LATE, tried=1), slow=True) for name, act in [
+    ("silence",                      faults.then_silence()),
+    ("silence between two headers",  faults.then_silence(HEAD)),
+    ("silence within the body",      faults.then_silence(TWENTY + b"{}")),
+    ("headers at one byte a second", faults.trickle(faults.message(), 0.1)),
+    ("body at one byte a second",    slow_body(TWENTY, b"x" * 20)),
+    ("chunks at one byte a second",  slow_body(CHUNKED, b"1\r\nx\r\n" * 9)),
+]]
+
+SLOW += [Fault("slow answers", name, plays(faults.flood(b"", said, 1_000_000)), *MANY_LINES) for name, said in [
+    ("100 Continue without end",     b"HTTP/1.1 100 magpie\r\n\r\n"),
+    ("103 Early Hints without end",  b"HTTP/1.1 103 magpie\r\n\r\n"),
+]]
+
+UNUSUAL = [Fault("unusual, but whole", name, plays(faults.then_go_on(data)), *answered('{"a":1}')) for name, data in [
+    ("100 Continue first",         b"HTTP/1.1 100 Continue\r\n\r\n" + faults.message(b'{"a":1}')),
+    ("102 Processing, thrice",     3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faults.message(b'{"a":1}')),
+    ("103 Early Hints first",      b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faults.message(b'{"a":1}')),
+    ("chunks and trailers",        CHUNKED + b"3;x=y\r\n{\"a\r\n4\r\n\":1}\r\n0\r\nT: t\r\n\r\n"),
+    ("a chunked answer with a length", HEAD + b"Content-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n"),
+    ("no reason phrase",           b"HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{\"a\":1}"),
+    ("bytes after the answer",     faults.message(b'{"a":1}') + faults.message(b'{"planted":true}')),
+]] + [Fault("unusual, but whole", name, plays(faults.then_close(data)), *answered('{"a":1}')) for name, data in [
+    ("HTTP/1.0",                   b"HTTP/1.0 200 OK\r\n\r\n{\"a\":1}"),
+    ("no length",                  HEAD + b"\r\n{\"a\":1}"),
+    ("a length that is no number", HEAD + b"Content-Length: magpie\r\n\r\n{\"a\":1}"),
+    ("a negative length",          HEAD + b"Content-Length: -1\r\n\r\n{\"a\":1}"),
+]] + [
+    Fault("unusual, but whole", "204 No Content", plays(told(204, b"")),
+          Outcome('{"ok":true,"message":"whoami succeeded; the vault sent no further data"}', error=False),
+          Outcome('{"ok":true,"message":"create succeeded; the vault sent no further data"}', error=False)),
+]
+
+REDIRECTS = [Fault("redirects", str(status), plays(told(status, b"", "Location: http://127.0.0.1:1/magpie")),
+                   Outcome(f"the vault answered {status}, a redirect, which is never followed\nhint: check the API URL"),
+                   Outcome(f"the vault answered {status}, a redirect, which is never followed\nhint: check the API URL" + more))
+             for status, more in [*((status, "; " + MAY_HAVE_BEEN[6:]) for status in (300, 301, 302, 303, 304)), (307, ""), (308, "")]]
+
+
+def status(code: int, read: str, write: str = "", *, tried: int = 1) -> Fault:
+    """An answer of that status; the hints that follow it."""
+    said = f'the vault answered {code}, saying "because"\nhint: '
+    return Fault("statuses", str(code), plays(told(code)), Outcome(said + read, tried, tried), Outcome(said + (write or read)))
+
+
+OF_NO_USE = "repeating the same call does not help"
+LATER = "the vault failed; try again later"
+MAY = MAY_HAVE_BEEN[6:]
+
+STATUSES = [
+    status(400, mcp.NEXT_STEP[400]),
+    status(401, mcp.NEXT_STEP[401]),
+    status(402, OF_NO_USE),
+    status(403, mcp.NEXT_STEP[403], "this action needs the scope projects.write, and the agent must be approved and enabled; " + mcp.NEXT_STEP[403]),
+    *(status(code, mcp.NEXT_STEP[code]) for code in (404, 405, 407, 408, 409, 410, 413)),
+    *(status(code, OF_NO_USE) for code in (415, 418, 421)),
+    *(status(code, mcp.NEXT_STEP[code]) for code in (422, 423, 425)),
+    *(status(code, OF_NO_USE) for code in (426, 431, 451)),
+    status(500, LATER, MAY),
+    status(501, mcp.NEXT_STEP[501]),
+    status(502, LATER, MAY, tried=4),
+    status(503, mcp.NEXT_STEP[503], tried=4),
+    status(504, LATER, MAY, tried=4),
+    status(507, mcp.NEXT_STEP[507]),
+    *(status(code, LATER, MAY) for code in (505, 508, 511, *range(520, 531), 599, 999)),
+    Fault("statuses", "503 without the vault's words", plays(told(503, b"<h1>magpie</h1>")),
+          Outcome(f"the vault answered 503\nhint: {mcp.NEXT_STEP[503]}", 4, 4), Outcome(f"the vault answered 503\n{MAY_HAVE_BEEN}")),
+    Fault("statuses", "413 before the body was read, then closed", plays(faults.then_close(faults.message(b"", 413)), body_too=False),
+          *both(Outcome(f"the vault answered 413\nhint: {mcp.NEXT_STEP[413]}"))),
+    Fault("statuses", "400 with hostile words", plays(told(400, b'{"error":"\\u001b[2Jno\\u202e \\udb40\\udc41"}')),
+          *both(Outcome(f'the vault answered 400, saying "<U+001B>[2Jno<U+202E> <U+E0041>"\nhint: {mcp.NEXT_STEP[400]}'))),
+    Fault("statuses", "400 with 5 MB of words", plays(told(400, b'{"error":"%b"}' % (b"x" * 5_000_000))),
+          *both(Outcome(f'the vault answered 400, saying "{"x" * 500}..."\nhint: {mcp.NEXT_STEP[400]}'))),
+    Fault("statuses", "400 with 50 MB of words", plays(faults.flood(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % FIFTY_MB, PIECE, 800)), *TOO_LARGE),
+    Fault("statuses", "500 with bad UTF-8", plays(told(500, b'{"error":"\xff\xfe"}')), Outcome(f"the vault answered 500\nhint: {LATER}"), Outcome(f"the vault answered 500\n{MAY_HAVE_BEEN}")),
+    Fault("statuses", "206 with a part", plays(told(206, b'{"a":')), *NOT_JSON),
+]
+
+
+def busy(name: str, act: Act, hint: str, tried: int, pause_s: float | None = None) -> Fault:
+    """An answer that says when to come again."""
+    outcome = Outcome(f'the vault answered 429, saying "because"\nhint: {hint}', tried, tried, pause_s=pause_s)
+    return Fault("429 Too Many Requests", name, plays(act), *both(outcome))
+
+
+def after(value: str) -> Act:
+    """429 with such a Retry-After."""
+    return told(429, b'{"error":"because"}', f"Retry-After: {value}")
+
+
+BUSY = [
+    busy("no Retry-After",          told(429),                              mcp.NEXT_STEP[429], 4),
+    busy("after 2 seconds",         after("2"),                             "too many requests: repeat after 2 s", 4, 2.0),
+    busy("after 9 seconds",         after("9"),                             "too many requests: repeat after 9 s", 3, 9.0),
+    busy("after two minutes",       after("120"),                           "too many requests: repeat after 120 s", 1),
+    busy("after 31 years",          after("999999999"),                     "too many requests: repeat after 999999999 s", 1),
+    busy("after a number of 30 digits", after("9" * 30),                    mcp.NEXT_STEP[429], 4),
+    busy("after a negative time",   after("-5"),                            mcp.NEXT_STEP[429], 4),
+    busy("after a fraction",        after("1.5"),                           mcp.NEXT_STEP[429], 4),
+    busy("at a date 5 seconds on",  in_five_seconds,                        "too many requests: repeat after * s", 4, 5.0),
+    busy("at a date in the past",   after("Thu, 01 Jan 1970 00:00:00 GMT"), "too many requests: repeat after 0 s", 4),
+    busy("at a date in 2199",       after("Fri, 31 Dec 2199 23:59:59 GMT"), "too many requests: repeat after * s", 1),
+    busy("at no date",              after(HOSTILE),                         mcp.NEXT_STEP[429], 4),
+]
+
+CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name, body in [
+    ("a web page",               b"<!doctype html><title>magpie</title>"),
+    ("bad UTF-8",                b'{"name":"\xff\xfe magpie"}'),
+    ("UTF-16",                   '{"name":"magpie"}'.encode("utf-16")),
+    ("a byte order mark",        b"\xef\xbb\xbf{}"),
+    ("NaN",                      b'{"a":NaN}'),
+    ("Infinity",                 b'{"a":-Infinity}'),
+    ("half an object",           b'{"name":"cana'),
+    ("two objects",              b"{}{}"),
+    ("an integer of 10,000,000 digits", b'{"a":%b}' % (b"7" * 10_000_000)),
+    ("nested 100,000 deep",      b"[" * 100_000 + b"]" * 100_000),
+    ("a length shorter than the body", b'{"name":'),
+    ("zeros",                    bytes(1_000)),
+    ("gzip that is not declared", gzip.compress(bytes(FIFTY_MB), 9)),
+]] + [Fault("contents", name, plays(told(200, body)), *answered(text)) for name, body, text in [
+    ("duplicate keys",           b'{"a":1,"a":2}',                                    '{"a":2}'),
+    ("large numbers",            b'{"a":12345678901234567890,"b":1e999999,"c":1.10}', '{"a":12345678901234567890,"b":1e999999,"c":1.10}'),
+    ("half a surrogate pair",    b'{"a":"\\ud800"}',                                  '{"a":"\\ud800"}'),
+    ("a list",                   b"[1]",                                              '{"items":[1]}'),
+    ("null",                     b"null",                                             '{"result":null}'),
+    ("16 MB in one string",      b'{"a":"%b"}' % (b"x" * 16_777_000),                 '{"a":"xxx*xxx"}'),
+    ("16 MB of small objects",   b'[%b{"a":"%b"}]' % (b'{"a":1},' * 300_000, b"x" * 14_300_000), '{"items":[{"a":1},*xxx"}]}'),
+]] + [Fault("contents", "50 MB of small objects" + name, plays(faults.flood(head, piece, FIFTY_MB // len(PIECE))), *TOO_LARGE) for name, head, piece in [
+    (", with a length",    HEAD + b"Content-Length: %d\r\n\r\n" % FIFTY_MB, PIECE),
+    (", without a length", HEAD + b"Connection: close\r\n\r\n",             PIECE),
+    (", in chunks",        CHUNKED,                                         b"%x\r\n%b\r\n" % (len(PIECE), PIECE)),
+    (", in one chunk",     CHUNKED + b"%x\r\n" % FIFTY_MB,                  PIECE),
+]] + [Fault("contents", "a gzip bomb" + name, plays(told(code, gzip.compress(bytes(FIFTY_MB), 9), "Content-Encoding: gzip")), *COMPRESSED) for name, code in [
+    ("", 200), (" as an error", 500),
+]] + [
+    Fault("contents", "16 MB of smallest objects", plays(told(200, b"[%b{}]" % (b"{}," * 5_500_000))), *unreadable("the vault's answer has more than 300,000 values", ASK_FOR_LESS)),
+    Fault("contents", "chunks of one byte", plays(faults.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *MANY_LINES),
+    Fault("contents", "trailers without end", plays(faults.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *MANY_LINES),
+]
+
+TLS = [Fault("TLS", name, shows(certificate), *untrusted(reason), stage="https") for name, certificate, reason in [
+    ("an expired certificate",     lambda authority: authority.server("vault.test", ends_in=-1 * DAY),   "certificate has expired"),
+    ("a self-signed certificate",  lambda authority: authority.server("vault.test", itself=True),        "self*signed certificate"),
+    ("a certificate of another host", lambda authority: authority.server("other.test", "127.0.0.1"),     "Hostname mismatch, certificate is not valid for 'vault.test'."),
+    ("an authority that is not trusted", stranger,                                                       "unable to get local issuer certificate"),
+]] + [
+    Fault("TLS", "1.0 and 1.1 only", shows(old_tls), *unreached("TLS failed: *"), stage="https"),
+    Fault("TLS", "none: HTTP in the clear", greets(says(faults.message(b'{"error":"magpie"}', 400))), *unreached("TLS failed: *"), stage="https"),
+    Fault("TLS", "closed before the handshake", greets(lambda _wire: None), *unreached("*"), stage="https"),
+    Fault("TLS", "reset within the handshake", greets(resets), *unreached("*"), stage="https"),
+    Fault("TLS", "silence instead of a handshake", greets(Wire.wait_for_the_client_to_leave), *unreached("*", tried=2), stage="https", slow=True),
+    Fault("TLS", "closed within the body", plays(faults.then_close(TWENTY + b"{}")), *lost(SHORT), stage="https"),
+    Fault("TLS", "reset within the body", plays(faults.then_reset(TWENTY + b"{}")), *lost("*"), stage="https"),
+    Fault("TLS", "the vault restarted since the last call", Stage.disconnect, *answered("{}"), stage="https"),
+    Fault("TLS", "the vault restarted with an expired certificate", shows(lambda authority: authority.server("vault.test", ends_in=-1 * DAY)), *untrusted("certificate has expired"), stage="https"),
+]
+
+PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arrange, pair in [
+    ("none: one with the credentials it wants", Stage.disconnect,            answered("{}")),
+    ("refused",                    leads("proxy.test", faults.refused_port),   unreached("Connection refused")),
+    ("its name cannot be resolved", unresolved("proxy.test"),                  unreached("its name cannot be resolved")),
+    ("407: other credentials",     through(faults.refusal(407)),               unreached("the proxy answered 407", tried=1)),
+    ("403: not this host",         through(faults.refusal(403)),               unreached("the proxy answered 403", tried=1)),
+    ("502: cannot reach the vault", through(faults.refusal(502)),              unreached("the proxy answered 502")),
+    ("closed before its answer",   through(lambda _wire: None),                unreached("*")),
+    ("closed within its answer",   through(says(b"HTTP/1.1 200 magpie\r\nX")), unreached("*")),
+    ("closed after its answer",    through(says(b"HTTP/1.1 200 OK\r\n\r\n")),  unreached("*")),
+    ("reset before its answer",    through(Wire.reset),                        unreached("*")),
+    ("another protocol",           through(says(b"SSH-2.0-magpie\r\n")),       unreached("*")),
+    ("a certificate of its own",   shows(lambda authority: authority.server("vault.test", itself=True)), untrusted("self*signed certificate")),
+    ("the vault closes within the body", plays(faults.then_close(TWENTY)),     lost(SHORT)),
+]] + [
+    Fault("proxies", "silence", through(Wire.wait_for_the_client_to_leave), *unreached(LATE, tried=2), stage="proxy", slow=True),
+    Fault("proxies", "headers at one byte a second", through(trickles(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000)), *unreached("*", tried=1), stage="proxy", slow=True),
+]
+# ruff: enable[E501]
+# fmt: on
+
+FAULTS = [*CONNECTING, *BROKEN, *SLOW, *UNUSUAL, *REDIRECTS, *STATUSES, *BUSY, *CONTENTS, *TLS, *PROXIES]
