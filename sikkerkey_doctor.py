@@ -117,7 +117,7 @@ def check_library() -> Line:
 
 
 def _cache_remedy() -> str:
-    directory = sys.modules["sikkerkey_native"].directories("")[0]
+    directory = sys.modules["sikkerkey_native"].runtime.cache_directory()
     if os.path.isdir(directory) and os.stat(directory).st_mode & 0o022:
         return f"chmod 700 {shlex.quote(directory)}"
     return "export SIKKERKEY_CACHE_DIR=DIR, a directory of yours on a disk that may hold programs"

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -166,9 +167,9 @@ def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_library_fails_if_unusable_and_warns_of_detours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: dict[str, str], state: str, detail: str
 ) -> None:
-    runtime = type(sys)("sikkerkey_native")
-    vars(runtime)["directories"] = lambda _name: [str(tmp_path)]
-    monkeypatch.setitem(sys.modules, "sikkerkey_native", runtime)
+    native = type(sys)("sikkerkey_native")
+    vars(native)["runtime"] = SimpleNamespace(cache_directory=lambda: str(tmp_path))
+    monkeypatch.setitem(sys.modules, "sikkerkey_native", native)
     monkeypatch.setattr(cli, "loaded", lambda: loaded)
     tmp_path.chmod(0o777)
     line = doctor.check_library()
