@@ -309,8 +309,8 @@ def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
     start = member.start
     if text[:before].endswith("\n") and BLANK_TO_LINE_END.match(text, end):
         start = before - (2 if text[:before].endswith("\r\n") else 1)
-    elif member.comma >= 0 and place and before == members[place - 1].comma + 1:
-        start = before
+    elif member.comma >= 0 and place and not text[members[place - 1].comma + 1 : start].strip():
+        start = members[place - 1].comma + 1
     elif member.comma >= 0:
         end = BLANK.match(text, end).end()  # type: ignore[union-attr]
     if member.comma >= 0 or not place:
@@ -723,9 +723,10 @@ _FIRST = r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=\S))"""
 _PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#| +(?=[^\s#:]|:\S))*"
 YAML_PLAIN = re.compile(_PLAIN)
 YAML_CONTINUED = re.compile(_PLAIN.replace(_FIRST, r"(?:[^\s:#]|:(?=\S))", 1))
-_DOUBLE = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_YAML_ESCAPE = r'\\(?:[0abtnvfe "/\\N_LP]|\r?\n|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})'
+_DOUBLE = rf'"[^"\\]*(?:{_YAML_ESCAPE}[^"\\]*)*"'
 _SINGLE = r"'[^']*(?:''[^']*)*'"
-YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}", re.DOTALL)
+YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}")
 YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN}) *:(?=[ \r\n]|\Z)""")
 YAML_REST = re.compile(r" *(?:(?<= )#[^\n]*)?(?=\r?\n|\Z)")
 YAML_BLOCK_SCALAR = re.compile(r"[|>](?:[1-9][-+]?|[-+][1-9]?)?")
@@ -886,7 +887,7 @@ class YamlScanner:
     def _quoted(self, at: int) -> tuple[Any, int]:
         found = YAML_QUOTED.match(self.text, at)
         if not found:
-            self._refuse(at, "this string is not closed")
+            self._refuse(at, "this string is not closed, or an escape is unknown")
         return _yaml_string(found[0]), found.end()
 
     def _key(self, written: str, at: int) -> str:
