@@ -741,7 +741,8 @@ YAML_FLOW_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_FLOW_PLAIN}) *:(?=[ \r\n]
 YAML_WORDS = {word: value for value, words in (
     (None, "~ null Null NULL"), (True, "true True TRUE"), (False, "false False FALSE"),
 ) for word in words.split()}  # fmt: skip
-YAML_NUMBER = re.compile(r"[-+.]?[0-9].*|[-+]?\.(?:inf|nan)", re.IGNORECASE)
+# The words and the sign mean something of their own in YAML 1.1 only.
+YAML_BARE = re.compile(r"[-+.]?[0-9].*|[-+]?\.(?:inf|nan)|yes|no|on|off|=", re.IGNORECASE)
 YAML_SAFE = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)\Z)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
 
 
@@ -891,6 +892,8 @@ class YamlScanner:
         return _yaml_string(found[0]), found.end()
 
     def _key(self, written: str, at: int) -> str:
+        if written == "<<":
+            self._refuse(at, "merge keys are not judged here")
         if written[0] not in "\"'":
             return written
         key = _yaml_string(written)
@@ -913,7 +916,7 @@ class YamlScanner:
                 self._refuse(following, "a comment ends the value, and yet it goes on here")
             pattern, at = YAML_CONTINUED, following
         written = self.text[start:end]
-        value = Bare(written) if "\n" in written or YAML_NUMBER.fullmatch(written) else YAML_WORDS.get(written, written)
+        value = Bare(written) if "\n" in written or YAML_BARE.fullmatch(written) else YAML_WORDS.get(written, written)
         return Block("other", start, end, value, []), following
 
     def _block_scalar(self, start: int, parent: int) -> tuple[Block, int]:
@@ -954,7 +957,7 @@ class YamlScanner:
         if not found:
             self._refuse(start, "a value must begin here, and none of the kinds that are not judged")
         written = found[0]
-        return Bare(written) if YAML_NUMBER.fullmatch(written) else YAML_WORDS.get(written, written), found.end()
+        return Bare(written) if YAML_BARE.fullmatch(written) else YAML_WORDS.get(written, written), found.end()
 
     def _flow_space(self, at: int) -> int:
         found = YAML_FLOW_SPACE.match(self.text, at)
