@@ -303,22 +303,20 @@ def json_drop(text: str, path: Path) -> str:
 
 
 def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
-    member = members[place]
-    end = member.value.end if member.comma < 0 else member.comma + 1
-    before = len(text[: member.start].rstrip(" \t"))
-    start = member.start
-    if text[:before].endswith("\n") and BLANK_TO_LINE_END.match(text, end):
+    """The opposite of _json_append, for a member at any place."""
+    member, comma = members[place], members[place - 1].comma if place else -1
+    is_last = member.comma < 0
+    start, end = member.start, member.value.end if is_last else member.comma + 1
+    before = len(text[:start].rstrip(" \t"))
+    has_own_lines = text[:before].endswith("\n") and BLANK_TO_LINE_END.match(text, end)
+    if has_own_lines:
         start = before - (2 if text[:before].endswith("\r\n") else 1)
-    elif member.comma >= 0 and place and not text[members[place - 1].comma + 1 : start].strip():
-        start = members[place - 1].comma + 1
-    elif member.comma >= 0:
-        end = BLANK.match(text, end).end()  # type: ignore[union-attr]
-    if member.comma >= 0 or not place:
-        return [Change(start, end, "")]
-    comma = members[place - 1].comma
-    if not text[comma + 1 : start].strip(" \t"):
-        return [Change(comma, end, "")]
-    return [Change(comma, comma + 1, ""), Change(start, end, "")]
+    elif place and not text[comma + 1 : start].strip():
+        return [Change(comma if is_last else comma + 1, end, "")]
+    elif not is_last and (blank := BLANK.match(text, end)):
+        end = blank.end()
+    changes = [Change(start, end, "")]
+    return [Change(comma, comma + 1, ""), *changes] if is_last and place else changes
 
 
 def json_spans(text: str, path: Path) -> list[tuple[int, int]]:
