@@ -303,22 +303,20 @@ def json_drop(text: str, path: Path) -> str:
 
 
 def _json_removal(text: str, members: list[Member], place: int) -> list[Change]:
-    member = members[place]
-    end = member.value.end if member.comma < 0 else member.comma + 1
-    before = len(text[: member.start].rstrip(" \t"))
-    start = member.start
-    if text[:before].endswith("\n") and BLANK_TO_LINE_END.match(text, end):
+    """The opposite of _json_append, for a member at any place."""
+    member, comma = members[place], members[place - 1].comma if place else -1
+    is_last = member.comma < 0
+    start, end = member.start, member.value.end if is_last else member.comma + 1
+    before = len(text[:start].rstrip(" \t"))
+    has_own_lines = text[:before].endswith("\n") and BLANK_TO_LINE_END.match(text, end)
+    if has_own_lines:
         start = before - (2 if text[:before].endswith("\r\n") else 1)
-    elif member.comma >= 0 and place and before == members[place - 1].comma + 1:
-        start = before
-    elif member.comma >= 0:
-        end = BLANK.match(text, end).end()  # type: ignore[union-attr]
-    if member.comma >= 0 or not place:
-        return [Change(start, end, "")]
-    comma = members[place - 1].comma
-    if not text[comma + 1 : start].strip(" \t"):
-        return [Change(comma, end, "")]
-    return [Change(comma, comma + 1, ""), Change(start, end, "")]
+    elif place and not text[comma + 1 : start].strip():
+        return [Change(comma if is_last else comma + 1, end, "")]
+    elif not is_last and (blank := BLANK.match(text, end)):
+        end = blank.end()
+    changes = [Change(start, end, "")]
+    return [Change(comma, comma + 1, ""), *changes] if is_last and place else changes
 
 
 def json_spans(text: str, path: Path) -> list[tuple[int, int]]:
@@ -723,9 +721,10 @@ _FIRST = r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=\S))"""
 _PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#| +(?=[^\s#:]|:\S))*"
 YAML_PLAIN = re.compile(_PLAIN)
 YAML_CONTINUED = re.compile(_PLAIN.replace(_FIRST, r"(?:[^\s:#]|:(?=\S))", 1))
-_DOUBLE = r'"[^"\\]*(?:\\.[^"\\]*)*"'
+_YAML_ESCAPE = r'\\(?:[0abtnvfe "/\\N_LP]|\r?\n|x[0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})'
+_DOUBLE = rf'"[^"\\]*(?:{_YAML_ESCAPE}[^"\\]*)*"'
 _SINGLE = r"'[^']*(?:''[^']*)*'"
-YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}", re.DOTALL)
+YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}")
 YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN}) *:(?=[ \r\n]|\Z)""")
 YAML_REST = re.compile(r" *(?:(?<= )#[^\n]*)?(?=\r?\n|\Z)")
 YAML_BLOCK_SCALAR = re.compile(r"[|>](?:[1-9][-+]?|[-+][1-9]?)?")
@@ -740,7 +739,8 @@ YAML_FLOW_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_FLOW_PLAIN}) *:(?=[ \r\n]
 YAML_WORDS = {word: value for value, words in (
     (None, "~ null Null NULL"), (True, "true True TRUE"), (False, "false False FALSE"),
 ) for word in words.split()}  # fmt: skip
-YAML_NUMBER = re.compile(r"[-+.]?[0-9].*|[-+]?\.(?:inf|nan)", re.IGNORECASE)
+# The words and the sign mean something of their own in YAML 1.1 only.
+YAML_BARE = re.compile(r"[-+.]?[0-9].*|[-+]?\.(?:inf|nan)|yes|no|on|off|=", re.IGNORECASE)
 YAML_SAFE = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)\Z)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
 
 
@@ -886,10 +886,12 @@ class YamlScanner:
     def _quoted(self, at: int) -> tuple[Any, int]:
         found = YAML_QUOTED.match(self.text, at)
         if not found:
-            self._refuse(at, "this string is not closed")
+            self._refuse(at, "this string is not closed, or an escape is unknown")
         return _yaml_string(found[0]), found.end()
 
     def _key(self, written: str, at: int) -> str:
+        if written == "<<":
+            self._refuse(at, "merge keys are not judged here")
         if written[0] not in "\"'":
             return written
         key = _yaml_string(written)
@@ -912,7 +914,7 @@ class YamlScanner:
                 self._refuse(following, "a comment ends the value, and yet it goes on here")
             pattern, at = YAML_CONTINUED, following
         written = self.text[start:end]
-        value = Bare(written) if "\n" in written or YAML_NUMBER.fullmatch(written) else YAML_WORDS.get(written, written)
+        value = Bare(written) if "\n" in written or YAML_BARE.fullmatch(written) else YAML_WORDS.get(written, written)
         return Block("other", start, end, value, []), following
 
     def _block_scalar(self, start: int, parent: int) -> tuple[Block, int]:
@@ -953,7 +955,7 @@ class YamlScanner:
         if not found:
             self._refuse(start, "a value must begin here, and none of the kinds that are not judged")
         written = found[0]
-        return Bare(written) if YAML_NUMBER.fullmatch(written) else YAML_WORDS.get(written, written), found.end()
+        return Bare(written) if YAML_BARE.fullmatch(written) else YAML_WORDS.get(written, written), found.end()
 
     def _flow_space(self, at: int) -> int:
         found = YAML_FLOW_SPACE.match(self.text, at)
