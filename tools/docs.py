@@ -1,4 +1,5 @@
-"""Writes what documentation repeats from the table: docs/actions.md and the tool list in README.md.
+"""Writes what documentation repeats: docs/actions.md and the tool list in README.md from the table, and in README.md
+the clients that were tried, from docs/tested-clients.json.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
@@ -12,6 +13,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_mcp as m
+from tools.clients import record
 from tools.examples import ROOT
 
 INTRO = """\
@@ -47,8 +49,6 @@ TYPES: dict[m.Kind, str] = {
 UNITS: dict[m.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
 ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
-
-BEGIN, END = "<!-- tools:begin -->", "<!-- tools:end -->"
 
 
 def actions_page() -> str:
@@ -110,10 +110,16 @@ def tool_list() -> str:
     return _table(("Tool", "Actions", "What it is for"), rows)
 
 
+def client_list() -> str:
+    """The lines between the README's markers: a client each, as it was last tried."""
+    return _table(record.HEAD, record.rows(record.load()))
+
+
 def readme(text: str) -> str:
-    """The README's `text` with a fresh tool list between its markers, if it has them."""
-    between = re.compile(f"(?<={BEGIN}\n).*?(?={END})", re.DOTALL)
-    return between.sub(lambda _old: tool_list() + "\n", text)
+    """The README's `text` with fresh lists between those of their markers that it has."""
+    lists = {"tools": tool_list(), "clients": client_list()}
+    between = re.compile(r"(?<=<!-- )(\w+)(:begin -->\n).*?(?=<!-- \1:end -->)", re.DOTALL)
+    return between.sub(lambda old: f"{old[1]}{old[2]}{lists[old[1]]}\n", text)
 
 
 def pages(root: Path) -> dict[Path, str]:
