@@ -17,7 +17,7 @@ from tools.clients import __main__ as trials
 from tools.clients import dialects, judge, record, script, wire
 from tools.clients.dialects import Asked, Call, Say
 from tools.clients.model import Exchange, Model, dialect_of
-from tools.clients.script import CALLS, DONE, MARKED_VALUE, Script
+from tools.clients.script import CALLS, DONE, MARK, Script
 from tools.clients.trial import Failed
 from tools.clients.wire import Session
 
@@ -234,7 +234,7 @@ def test_session_as_it_should_be_is_accepted() -> None:
         (RESULTS[:-1], "the calls that arrived"),
         ([*RESULTS[:-1], RESULTS[0]], r"calls \[\] were refused"),
         ([{"content": "none"}, *RESULTS[1:]], "does not conform"),
-        ([*RESULTS[:-1], result(f"not {MARKED_VALUE}", isError=True)], "repeated the value"),
+        ([*RESULTS[:-1], result(f"not {MARK}", isError=True)], "repeated the value"),
     ],
     ids=["lost", "not refused", "malformed", "value"],
 )
@@ -254,7 +254,7 @@ def test_result_that_was_changed_on_the_way_is_found(number: int) -> None:
 @pytest.mark.parametrize("place", ["tools", "instructions"])
 def test_value_that_reached_the_model_otherwise_is_found(place: str) -> None:
     fine = Asked(TOOLS, {f"call_{number}": text for number, text in enumerate(GIVEN)}, "")
-    told: dict[str, Any] = {"tools": {MARKED_VALUE: {}}, "instructions": MARKED_VALUE}
+    told: dict[str, Any] = {"tools": {MARK: {}}, "instructions": MARK}
     good, bad = (Exchange("/", {}, it, Say(DONE)) for it in (fine, fine._replace(**{place: told[place]})))
     assert judge.check_conversation([good], RESULTS) == fine
     with pytest.raises(Failed, match="given the value"):

@@ -14,7 +14,7 @@ from jsonschema import ValidationError
 from tests.transcript import check_line
 from tools.clients.dialects import Asked, Say
 from tools.clients.model import Exchange
-from tools.clients.script import CALLS, DONE, MARKED_VALUE, REFUSED, object_in, results_of
+from tools.clients.script import CALLS, DONE, MARK, MARKED_VALUE, PROJECT_NAME, REFUSED, object_in, results_of
 from tools.clients.trial import Failed, Trial
 from tools.clients.wire import Session
 
@@ -36,7 +36,7 @@ def check_server(sessions: Sequence[Session]) -> Session:
                 check_line(line, asked)
             except (ValidationError, AssertionError, KeyError) as error:
                 raise Failed(f"the server's message does not conform: {str(error).splitlines()[0]}") from None
-            require(MARKED_VALUE.encode() not in line, "the server repeated the value")
+            require(MARK.encode() not in line, "the server repeated the value")
     with_calls = [session for session in sessions if session.calls]
     require(len(with_calls) == 1, f"{len(with_calls)} sessions with calls, not one")
     return with_calls[0]
@@ -63,7 +63,8 @@ def check_handed_on(given: Sequence[str], results: Sequence[Any]) -> None:
 
 def check_vault(trial: Trial, results: Sequence[Any]) -> None:
     """The vault holds the value and says who acted."""
-    created, listed = results[2]["structuredContent"], results[3]["structuredContent"]
+    project, created, listed = (result["structuredContent"] for result in results[1:REFUSED])
+    require(project["name"] == PROJECT_NAME, "the project has another name")
     require([row["id"] for row in listed["items"]] == [created["id"]], "the list does not hold the secret")
     require(trial.vault.value_of(created["id"]) == MARKED_VALUE, "the vault holds another value")
     entries = json.loads(trial.vault.owner("audit", "--json"))
@@ -82,7 +83,7 @@ def check_conversation(exchanges: Sequence[Exchange], results: Sequence[Any]) ->
     check_handed_on(given, results)
     for exchange in exchanges:
         told = json.dumps([exchange.asked.tools, exchange.asked.results, exchange.asked.instructions])
-        require(MARKED_VALUE not in told, "the model was given the value by another way than its own call")
+        require(MARK not in told, "the model was given the value by another way than its own call")
     return asked
 
 

@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tools.clients.dialects import Answer, Asked, Call, Say
+from tools.clients.dialects import Answer, Asked, Call, Say, text_of
 
-MARKED_VALUE = "marked-value-8d0c47-do-not-echo"
+MARK = "marked-value-8d0c47"
+MARKED_VALUE = f'{MARK} søger <nøgle> & "quotes" \\ \u2028 🔑\nsecond line '
+PROJECT_NAME = 'Client trial <æ> & "quotes" 🔑'
 PROMPT = "Set up a project called Client trial in SikkerKey and store the database password in it."
 DONE = "The project is set up."
 SEARCH = "call_search"
@@ -19,7 +21,7 @@ SEARCH = "call_search"
 PROJECT = {"from": [1, "id"]}
 CALLS: list[Any] = [
     ["whoami", {}],
-    ["manage_projects", {"action": "create", "name": "Client trial"}],
+    ["manage_projects", {"action": "create", "name": PROJECT_NAME}],
     ["manage_secrets", {"action": "create", "projectId": PROJECT, "name": "DB_PASSWORD", "value": MARKED_VALUE}],
     ["manage_secrets", {"action": "list", "projectId": PROJECT}],
     ["manage_secrets", {"action": "list", "projectId": "../../etc"}],
@@ -33,7 +35,7 @@ def plain(text: str) -> str:
         blocks = json.loads(text)
     except ValueError:
         return text
-    return "\n".join(block["text"] for block in blocks) if isinstance(blocks, list) else text
+    return text_of(blocks) if isinstance(blocks, list) else text
 
 
 def object_in(text: str) -> Any:
