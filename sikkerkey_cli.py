@@ -1,7 +1,7 @@
-"""What people type: install, whoami, revoke, config. Imported by sikkerkey_mcp when one of them is asked for.
+"""What people type: install, whoami, revoke. Imported by sikkerkey_mcp when one of them is asked for.
 
 Answers go to stdout and can be parsed, advice goes to stderr. Errors are sikkerkey_mcp.Error and shown by its main.
-Only this module writes to disk: an agent's slot, made complete and then moved into its place.
+It writes an agent's slot to disk, made complete and then moved into its place; `config` is in sikkerkey_clients.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import base64
 import getpass
-import hashlib
 import io
 import json
 import os
@@ -20,6 +19,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
+import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
 
@@ -236,89 +236,6 @@ def command_revoke(options: argparse.Namespace) -> int:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# config: the block that makes a client start this server
-# ---------------------------------------------------------------------------------------------------------------------
-
-KEY_MAX_CHARACTERS = 30  # Cursor drops tools whose name and server's name exceed 60 characters together
-PASSED_ON = (
-    "SIKKERKEY_HOME",
-    "SIKKERKEY_CA_BUNDLE",
-    "SIKKERKEY_CACHE_DIR",
-)  # a client may start us without the user's environment
-
-Entries = dict[str, JsonObject]
-
-
-def command_config(options: argparse.Namespace) -> int:
-    """Prints the block for one client; nothing else goes to stdout."""
-    installed = mcp.slots()
-    wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
-    chosen: list[str | None] = [mcp.choose_slot(wanted)] if wanted else [*installed] or [None]
-    if chosen == [None]:
-        advise(f"no agent is installed yet: {shlex.join(mcp.program())} install TOKEN")
-    write, place = CLIENTS[options.client]
-    print(write({server_key(agent, len(installed)): entry(agent) for agent in chosen}))
-    advise(place)
-    return 0
-
-
-def server_key(agent: str | None, count: int) -> str:
-    """The server's name in the client: with several agents each has its own, taken from its id."""
-    if agent is None or count <= 1:
-        return "sikkerkey"
-    key = f"sikkerkey-{agent}"
-    if len(key) <= KEY_MAX_CHARACTERS:
-        return key
-    digest = hashlib.sha256(agent.encode("ascii")).hexdigest()[:8]  # ids may begin alike
-    return f"{key[: KEY_MAX_CHARACTERS - 9]}-{digest}"
-
-
-def entry(agent: str | None) -> JsonObject:
-    """One server. -I keeps the working directory and the user's packages from standing in for ours."""
-    interpreter, path = mcp.program()
-    args = ["-I", path, "serve", *(["--agent", agent] if agent else [])]
-    # Absolute, since the client starts us in a directory of its choice.
-    environment = {name: os.path.abspath(os.environ[name]) for name in PASSED_ON if os.environ.get(name)}
-    return {"command": interpreter, "args": args, **({"env": environment} if environment else {})}
-
-
-def _json(entries: Entries) -> str:
-    return json.dumps({"mcpServers": entries}, indent=2)
-
-
-def _typed_json(entries: Entries) -> str:
-    return _json({key: {"type": "stdio", **block} for key, block in entries.items()})
-
-
-def _toml(entries: Entries) -> str:
-    lines: list[str] = []
-    for key, block in entries.items():
-        args = ", ".join(_toml_string(arg) for arg in block["args"])
-        lines += [f"[mcp_servers.{key}]", f"command = {_toml_string(block['command'])}", f"args = [{args}]"]
-        environment = [f"{name} = {_toml_string(value)}" for name, value in block.get("env", {}).items()]
-        lines += [f"[mcp_servers.{key}.env]", *environment] if environment else []
-    return "\n".join(lines)
-
-
-def _toml_string(text: str) -> str:
-    """A JSON string is a TOML basic string but for DEL and surrogate pairs; in ASCII, as any terminal can carry it."""
-    return re.sub(r"[^ -~]", lambda c: f"\\U{ord(c[0]):08X}", json.dumps(text, ensure_ascii=False))
-
-
-def _yaml(entries: Entries) -> str:
-    """JSON in ASCII is YAML, so each server is one line of it."""
-    return "\n".join(["mcpServers:", *(f"  - {json.dumps({'name': key, **block})}" for key, block in entries.items())])
-
-
-CLIENTS: dict[str, tuple[Callable[[Entries], str], str]] = {
-    "claude-code": (_typed_json, "put it into a project's .mcp.json, or merge it into ~/.claude.json"),
-    "claude-desktop": (_json, "merge it into claude_desktop_config.json (Settings, Developer, Edit Config)"),
-    "cursor": (_json, "merge it into ~/.cursor/mcp.json or a project's .cursor/mcp.json"),
-    "codex": (_toml, "add it to ~/.codex/config.toml"),
-    "continue": (_yaml, "merge it into ~/.continue/config.yaml"),
-}
-
-# ---------------------------------------------------------------------------------------------------------------------
 # version
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -367,8 +284,8 @@ def parser() -> argparse.ArgumentParser:
     whoami.add_argument("--remote", action="store_true", help="ask the vault about one of them")
     revoke = _command(commands, "revoke", command_revoke, "delete an agent's key from this computer")
     revoke.add_argument("agent", metavar="AGENT_ID", nargs="?", default="", help="needed where several are installed")
-    config = _command(commands, "config", command_config, "print the configuration block for an MCP client")
-    config.add_argument("client", choices=tuple(CLIENTS))
+    config = _command(commands, "config", clients.command_config, "print the block for an MCP client, or put it there")
+    clients.add_options(config)
     for command in (serve, whoami, config):
         command.add_argument("--agent", metavar="ID", default="", help="which agent, where several are installed")
     return root
