@@ -23,13 +23,12 @@ from typing import Any, NamedTuple
 import sikkerkey_mcp
 from tools.clients import judge, packages, sdks, wire
 from tools.clients.assistants import ASSISTANTS, Assistant
-from tools.clients.entries import write_entry
 from tools.clients.model import Model
 from tools.clients.packages import INSPECTOR, Package, Unavailable
 from tools.clients.record import Outcome, keep
 from tools.clients.script import Script
 from tools.clients.sdks import SDKS, Sdk
-from tools.clients.trial import LOGS, Failed, Told, Trial, trial
+from tools.clients.trial import LOGS, Failed, Trial, trial
 
 TRIAL_MAX_S = 600.0
 NAMESPACE = ("unshare", "--map-root-user", "--net")
@@ -57,30 +56,36 @@ class Attempt:
 def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
     """Has the scripted model drive the client. Raises Failed."""
     with trial(assistant.name) as place, Model(Script(assistant.shown)) as model:
+        variables = assistant.variables(model.url)
         assistant.settings(place.home, model.url)
-        attempt.did(write_entry(place, assistant.name))
-        program, variables = str(assistant.package.path), assistant.variables(model.url)
+        place.archive("config", assistant.name, "--write")
+        attempt.did("`config --write`")
         if assistant.listing:
-            told = place.run([program, *assistant.listing], **variables)
-            attempt.did(f"`{' '.join(assistant.listing)}`: {state_listed(assistant, told)}")
+            state = state_listed(place, assistant, variables)
+            judge.require(state, f"{assistant.listing} does not show the server")
+            attempt.did(f"`{assistant.listing}`: {state}")
         try:
-            place.run([program, *assistant.session], **variables)
+            place.run([str(assistant.package.path), *assistant.session], **variables)
         finally:
             keep_conversation(place, model)
         results = check_wire(place, attempt)
         asked = judge.check_conversation(model.exchanges, results)
-        attempt.did(THE_CALLS)
         tools = judge.offered(asked, assistant.shown, [tool.name for tool in sikkerkey_mcp.TOOLS])
         judge.require(tools == len(sikkerkey_mcp.TOOLS), f"the model knows of {tools} tools only")
+        attempt.did(f"{tools} tools", THE_CALLS)
         attempt.did(f"instructions {judge.shown_instructions(asked, sikkerkey_mcp.INSTRUCTIONS)}")
+        if assistant.listing:
+            place.archive("config", assistant.name, "--remove")
+            state = state_listed(place, assistant, variables)
+            judge.require(not state, f"{assistant.listing} still shows the server")
+            attempt.did("`config --remove`: gone")
 
 
-def state_listed(assistant: Assistant, told: Told) -> str:
-    """The client's own word for the state of the server."""
+def state_listed(place: Trial, assistant: Assistant, variables: dict[str, str]) -> str:
+    """The client's own word for the state of the server; empty where it does not list it."""
+    told = place.run([str(assistant.package.path), *assistant.listing.split()], **variables)
     found = re.search(assistant.listed, told.stdout + told.stderr)
-    if not found:
-        raise Failed(f"{' '.join(assistant.listing)} does not show the server")
-    return found[1].lower()
+    return found[1].lower() if found else ""
 
 
 def keep_conversation(place: Trial, model: Model) -> None:

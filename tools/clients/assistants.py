@@ -29,7 +29,7 @@ class Assistant(NamedTuple):
     settings: Callable[[Path, str], None]
     variables: Callable[[str], dict[str, str]]
     session: tuple[str, ...]
-    listing: tuple[str, ...] = ()
+    listing: str = ""
     listed: str = ""
 
 
@@ -130,7 +130,7 @@ ASSISTANTS = (
         _no_settings,
         _claude_variables,
         ("-p", PROMPT, "--allowedTools", "mcp__sikkerkey"),
-        ("mcp", "list"),
+        "mcp list",
         r"sikkerkey: .*(Connected)",
     ),
     Assistant(
@@ -142,7 +142,7 @@ ASSISTANTS = (
         lambda _: {},
         # Without a person to ask, Codex refuses every tool that is not read-only unless it is approved beforehand.
         ("exec", "--skip-git-repo-check", "-c", 'mcp_servers.sikkerkey.default_tools_approval_mode="approve"', PROMPT),
-        ("mcp", "list"),
+        "mcp list",
         r"(?m)^sikkerkey .*(enabled)",
     ),
     Assistant(
@@ -154,7 +154,7 @@ ASSISTANTS = (
         _gemini_variables,
         # A named model, because otherwise another one is asked first which model shall answer.
         ("--approval-mode", "yolo", "--model", "gemini-2.5-pro", "-p", PROMPT),
-        ("mcp", "list"),
+        "mcp list",
         r"sikkerkey: .*(Connected)",
     ),
     Assistant(
@@ -165,7 +165,7 @@ ASSISTANTS = (
         _opencode_settings,
         lambda _: {"OPENCODE_DISABLE_MODELS_FETCH": "1"},
         ("run", "--auto", PROMPT),
-        ("mcp", "list"),
+        "mcp list",
         r"sikkerkey .*(connected)",
     ),
     Assistant(
@@ -176,7 +176,7 @@ ASSISTANTS = (
         _no_settings,
         _copilot_variables,
         ("--allow-all-tools", "--disable-builtin-mcps", "-p", PROMPT),
-        ("mcp", "list"),
+        "mcp list",
         r"sikkerkey \((local)\)",
     ),
     Assistant(

@@ -65,8 +65,7 @@ def check_results(told: Any, results: list[Any]) -> list[str]:
     given = [(it.get("structuredContent"), it["content"][0]["text"]) for it in told["results"]]
     sent = [(it.get("structuredContent"), it["content"][0]["text"]) for it in results]
     require(given == sent, "the program was given other results than the server's")
-    listed = [f"{len(told[kind])} {kind}" for kind in ("tools", "resources", "prompts") if kind in told]
-    return [f"lists {', '.join(listed)}"]
+    return [f"{len(told[kind])} {kind}" for kind in ("tools", "resources", "prompts") if kind in told]
 
 
 def inspect(trial: Trial) -> list[str]:
