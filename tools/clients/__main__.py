@@ -112,7 +112,7 @@ def try_sdk(sdk: Sdk, attempt: Attempt) -> None:
         told = sdks.converse(place, sdk)
         attempt.version = told["sdk"]
         results = check_wire(place, attempt)
-        attempt.did(*sdks.check_results(told, results), THE_CALLS)
+        attempt.did(*sdks.check_results(told, results, place.agent), THE_CALLS)
 
 
 def try_inspector(attempt: Attempt) -> None:

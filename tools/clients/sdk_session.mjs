@@ -32,7 +32,10 @@ for (const [tool, given] of JSON.parse(readFileSync(0, "utf-8"))) {
 
 const offered = client.getServerCapabilities();
 const told = { sdk: version, tools, results };
-if (offered.resources) told.resources = (await client.listResources()).resources;
+if (offered.resources) {
+  told.resources = (await client.listResources()).resources;
+  told.read = await Promise.all(told.resources.map(({ uri }) => client.readResource({ uri })));
+}
 if (offered.prompts) told.prompts = (await client.listPrompts()).prompts;
 await client.close();
 process.stdout.write(JSON.stringify(told));

@@ -59,12 +59,16 @@ def converse(trial: Trial, sdk: Sdk) -> Any:
     return json.loads(told.stdout)
 
 
-def check_results(told: Any, results: list[Any]) -> list[str]:
-    """The library handed on every list and result whole; what was exercised."""
+def check_results(told: Any, results: list[Any], agent: str) -> list[str]:
+    """The library handed on every list and result whole, and could read every resource; what was exercised."""
     conforms({"tools": told["tools"]}, "ListToolsResult")
     given = [(it.get("structuredContent"), it["content"][0]["text"]) for it in told["results"]]
     sent = [(it.get("structuredContent"), it["content"][0]["text"]) for it in results]
     require(given == sent, "the program was given other results than the server's")
+    contents = {it["uri"]: json.loads(it["text"]) for result in told.get("read", []) for it in result["contents"]}
+    require(list(contents) == [row["uri"] for row in told.get("resources", [])], "not every resource could be read")
+    named = contents.get("sikkerkey://whoami", {"agentId": agent})["agentId"]
+    require(named == agent, "the resource about the agent is another's")
     return [f"{len(told[kind])} {kind}" for kind in ("tools", "resources", "prompts") if kind in told]
 
 
