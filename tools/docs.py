@@ -1,5 +1,4 @@
-"""Writes what documentation repeats: docs/actions.md and the tool list in README.md from the table, and in README.md
-the clients that were tried, from docs/tested-clients.json.
+"""Writes what documentation repeats from the table: docs/actions.md and the tool list in README.md.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
@@ -111,7 +110,7 @@ def tool_list() -> str:
 
 
 def client_list() -> str:
-    """The lines between the README's markers: a client each, as it was last tried."""
+    """The lines between the README's markers: a client each, as docs/tested-clients.json keeps it."""
     return _table(record.HEAD, record.rows(record.load()))
 
 
