@@ -233,10 +233,11 @@ def test_session_as_it_should_be_is_accepted() -> None:
     [
         (RESULTS[:-1], "the calls that arrived"),
         ([*RESULTS[:-1], RESULTS[0]], r"calls \[\] were refused"),
+        ([{**RESULTS[0], "structuredContent": {"agentId": "b"}}, *RESULTS[1:]], "structuredContent of a result differ"),
         ([{"content": "none"}, *RESULTS[1:]], "does not conform"),
         ([*RESULTS[:-1], result(f"not {MARK}", isError=True)], "repeated the value"),
     ],
-    ids=["lost", "not refused", "malformed", "value"],
+    ids=["lost", "not refused", "two answers", "malformed", "value"],
 )
 def test_fault_of_the_server_is_found(results: list[Any], complaint: str) -> None:
     with pytest.raises(Failed, match=complaint):

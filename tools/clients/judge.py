@@ -49,6 +49,9 @@ def check_calls(session: Session) -> list[Any]:
     results = [result for _, result in session.calls]
     refused = [number for number, result in enumerate(results) if result.get("isError")]
     require(refused == [REFUSED], f"calls {refused} were refused, not {[REFUSED]}")
+    for result in results[:REFUSED]:
+        same = json.loads(result["content"][0]["text"]) == result["structuredContent"]
+        require(same, "text and structuredContent of a result differ")
     return results
 
 
