@@ -82,7 +82,7 @@ vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vaul
 
 .PHONY: mcpb
 mcpb: $(ARCHIVE) ## build dist/sikkerkey-mcp.mcpb and server.json, and have them validated (needs npm)
-	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE))
+	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE)) $(if $(REGISTRY_NAME),--name $(REGISTRY_NAME))
 
 .PHONY: verify
 verify: .venv/.ready ## build everything twice under different circumstances and compare
@@ -98,6 +98,10 @@ CLIENT ?=
 .PHONY: test-clients
 test-clients: venv $(ARCHIVE) ## have real MCP clients, fetched below build/clients, manage a local vault (needs npm's registry)
 	@$(RUN) -m tools.clients $(CLIENT)
+
+.PHONY: conformance
+conformance: .venv/.ready ## run the official protocol suite against the protocol layer (needs a package index, npm)
+	@$(RUN) tools/conformance.py
 
 .PHONY: demo
 demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
@@ -118,10 +122,26 @@ types: .venv/.ready ## mypy --strict
 unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, warnings as errors
 	@$(RUN) -m pytest --quiet
 
+.PHONY: bench
+bench: $(ARCHIVE) ## measure everything beside its limits and peers; writes bench/RESULTS.md (6 minutes)
+	@$(RUN) -m bench
+
+SECONDS ?= 60
+FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
+
+.PHONY: fuzz
+fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity; TARGET=, CASE= repeat one
+	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
+
 .PHONY: golden
 golden: $(ARCHIVE) ## rewrite the golden files; the diff is the review
 	@$(RUN) tools/golden.py
 	@$(RUN) tools/release.py members
+
+.PHONY: record
+record: venv $(ARCHIVE) ## record every action's example call and answer anew into docs/examples.json
+	@RECORD_EXAMPLES=1 $(RUN) -m pytest --quiet tests/test_every_action.py
+	@$(MAKE) --no-print-directory docs
 
 .PHONY: docs
 docs: .venv/.ready ## rewrite the generated parts of the documentation
@@ -139,12 +159,17 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9
 .PHONY: lock
 lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFLAGS=--upgrade for newer versions
 	@test -x build/lock/bin/uv || { $(RUN) -m venv build/lock && build/lock/bin/python -m pip install -qq uv; }
-	@cd requirements && for name in dev runtime vault mcp1; do \
+	@cd requirements && for name in dev runtime vault mcp1 conformance; do \
 		case $$name in runtime|vault) constraint='--constraint dev.txt --no-annotate';; *) constraint=;; esac; \
 		../$(COMPILE) $(LOCKFLAGS) $$constraint --output-file $$name.txt $$name.in || exit; done
 	@cat requirements/runtime.in requirements/vault.in > build/lock/archives.in
 	@$(filter-out --universal,$(COMPILE)) $(LOCKFLAGS) --python-platform linux --output-file build/lock/archives.txt build/lock/archives.in
 	@$(RUN) build_zipapp.py --relock build/lock/archives.txt
+
+.PHONY: advisories
+advisories: .venv/.ready $(ARCHIVE) $(VAULT_ARCHIVE) ## ask the OSV database about every pinned version, and check them
+	@$(RUN) tools/advisories.py --refresh
+	@$(RUN) tools/docs.py
 
 .PHONY: clean
 clean: ## remove everything that was built or set up

@@ -256,7 +256,7 @@ def loaded() -> dict[str, str]:
         from cryptography import __version__ as cryptography  # in the archive this also loads the native library
     except ImportError as error:
         cryptography = f"unusable: {error}"
-    runtime = sys.modules.get("sikkerkey_runtime")
+    runtime = sys.modules.get("sikkerkey_native")
     ways: dict[str, str] = runtime.report() if runtime else {"module": os.path.abspath(mcp.__file__)}
     return {**ways, "cryptography": cryptography, "python": python}
 
@@ -275,6 +275,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--verbose", action="store_true", help="with --version: what runs here, and how it was loaded")
     commands = root.add_subparsers(metavar="COMMAND")
     serve = _command(commands, "serve", _serve, "serve MCP on stdin and stdout (the default)")
+    serve.add_argument("--read-only", action="store_true", help="offer what changes nothing and makes no credential")
+    for option, text in (("--tools", "offer only these"), ("--exclude", "do not offer these")):
+        serve.add_argument(option, metavar="NAMES", action="append", help=f"{text}: TOOL or TOOL.ACTION, with commas")
     install = _command(commands, "install", command_install, "register this computer as a new agent")
     install.add_argument(
         "token", metavar="TOKEN", help="one-time token; - reads it from stdin, where no process sees it"
@@ -298,7 +301,9 @@ def _command(commands: Any, name: str, run: Callable[[argparse.Namespace], int],
 
 
 def _serve(options: argparse.Namespace) -> int:
-    return mcp.command_serve(options.agent)
+    given = {"--agent": options.agent, **({"--read-only": "1"} if options.read_only else {})}
+    lists = {f"--{name}": ",".join(getattr(options, name)) for name in ("tools", "exclude") if getattr(options, name)}
+    return mcp.command_serve({**given, **lists})
 
 
 def run(arguments: list[str]) -> int:
@@ -309,6 +314,6 @@ def run(arguments: list[str]) -> int:
     if options.version:
         return command_version(options)
     if not hasattr(options, "run"):
-        return mcp.command_serve("")
+        return mcp.command_serve({})
     result: int = options.run(options)
     return result

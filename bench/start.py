@@ -1,90 +1,138 @@
-"""How long an archive takes from spawn to an answered tools/list, as a multiple of a bare interpreter.
+"""How long from spawn until something is answered, as a multiple of a bare interpreter.
 
-Each round times `python3 -I -S -c pass`, a warm start and a very first start (with an empty cache) one after the other,
-so that whatever else the machine does falls on all three. Printed are ratios of medians.
+Each round times `python3 -I -S -c pass` and every kind of start one after the other, so that whatever else the machine
+does falls on all of them. Ratios are of medians.
+
+    .venv/bin/python -m bench.start [PYTHON ...]
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import re
 import shutil
 import statistics
 import subprocess
-import sys
-import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
+from bench import peers
+from bench.api import Api
+from bench.client import FLAGS, INITIALIZE, INITIALIZED, LIST, Home, Server, archive_command, call_line
+
 ROUNDS = 15
-FLAGS = ["-I", "-S"]  # as the bare interpreter has them: what `site` costs is not ours
-OPENING: list[dict[str, object]] = [
-    {
-        "jsonrpc": "2.0",
-        "id": 1,
-        "method": "initialize",
-        "params": {
-            "protocolVersion": "2025-11-25",
-            "capabilities": {},
-            "clientInfo": {"name": "bench", "version": "1"},
-        },
-    },
-    {"jsonrpc": "2.0", "method": "notifications/initialized"},
-    {"jsonrpc": "2.0", "id": 2, "method": "tools/list"},
-]
-LINES = "".join(json.dumps(message) + "\n" for message in OPENING)
+ECHO = "import sys,json\nfor line in sys.stdin: print(json.dumps({'id': json.loads(line)['id']}), flush=True)"
+IDLE_S = 0.3  # between tools/list and a first call, as no model is quicker
+
+Measured = dict[str, list[float]]
 
 
-def bare(python: str) -> float:
+def interpreters() -> list[str]:
+    """One CPython for each minor version from 3.9 on that is found, and the system's own."""
+    candidates = [Path("/usr/bin/python3"), *sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))]
+    candidates += [Path(found) for minor in range(9, 15) if (found := shutil.which(f"python3.{minor}"))]
+    chosen: dict[str, str] = {}
+    for python in candidates:
+        version = _version(python)
+        if version and version not in chosen:
+            chosen[version] = str(python)
+    return [chosen[version] for version in sorted(chosen, key=lambda text: [int(part) for part in text.split(".")])]
+
+
+def _version(python: Path) -> str:
+    if not python.exists():
+        return ""
+    said = subprocess.run([python, "-I", "-S", "--version"], capture_output=True, text=True, check=False).stdout
+    match = re.fullmatch(r"Python (3\.(?:9|1[0-4])\.\d+)\n", said)
+    return match[1] if match else ""
+
+
+def bare_s(python: str) -> float:
     """Seconds of an interpreter that does nothing."""
-    begin = time.perf_counter()
-    subprocess.run([python, "-I", "-S", "-c", "pass"], check=True)
-    return time.perf_counter() - begin
+    begin_s = time.perf_counter()
+    subprocess.run([python, *FLAGS, "-c", "pass"], check=True)
+    return time.perf_counter() - begin_s
 
 
-def answered(python: str, archive: Path, cache: Path) -> float:
-    """Seconds until tools/list is answered."""
-    environment = {"HOME": str(cache), "SIKKERKEY_CACHE_DIR": str(cache)}
-    pipe = subprocess.PIPE
-    begin = time.perf_counter()
-    command = [python, *FLAGS, str(archive)]
-    quiet = subprocess.DEVNULL
-    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, env=environment, text=True) as process:
-        if process.stdin is None or process.stdout is None:
-            sys.exit("there are no pipes")
-        process.stdin.write(LINES)
-        process.stdin.flush()
-        while json.loads(process.stdout.readline()).get("id") != 2:
-            continue
-        taken = time.perf_counter() - begin
-        process.stdin.close()
-    return taken
+def answered_s(command: list[str], env: dict[str, str], *asked: bytes) -> float:
+    """Seconds from spawn until the last of these is answered; each is written when the one before it has been."""
+    with Server(command, env) as server:
+        for data in asked:
+            server.ask(data)
+        return server.since_spawn_s()
 
 
-def measure(python: str, archive: Path) -> tuple[float, float, float]:
-    """Medians in seconds: bare, warm, first."""
-    with tempfile.TemporaryDirectory() as name:
-        cache = Path(name) / "cache"
-        answered(python, archive, cache)
-        rounds = []
-        for number in range(ROUNDS):
-            empty = Path(name) / f"empty-{number}"
-            rounds.append((bare(python), answered(python, archive, cache), answered(python, archive, empty)))
-            shutil.rmtree(empty, ignore_errors=True)
-    first, warm, cold = (statistics.median(times) for times in zip(*rounds))
-    return first, warm, cold
+def first_call_s(command: list[str], env: dict[str, str], idle_s: float) -> float:
+    """Seconds that the first signed call takes, so long after `tools/list` has been answered."""
+    with Server(command, env) as server:
+        server.open()
+        time.sleep(idle_s)
+        begin_s = time.perf_counter()
+        server.ask(call_line(5))
+        return time.perf_counter() - begin_s
+
+
+def _cold(home: Home, act: Callable[[], float]) -> float:
+    shutil.rmtree(home.env["SIKKERKEY_CACHE_DIR"], ignore_errors=True)
+    return act()
+
+
+def kinds(python: str, home: Home) -> dict[str, Callable[[], float]]:
+    """What is timed in each round."""
+    command, env, rest = archive_command(python), home.env, INITIALIZED + LIST
+    return {
+        "bare": lambda: bare_s(python),
+        "JSON echo": lambda: answered_s([python, *FLAGS, "-c", ECHO], {}, INITIALIZE),
+        "cold, tools/list": lambda: _cold(home, lambda: answered_s(command, env, INITIALIZE, rest)),
+        "cold, signed answer": lambda: _cold(home, lambda: answered_s(command, env, INITIALIZE, rest, call_line(5))),
+        "initialize": lambda: answered_s(command, env, INITIALIZE),
+        "tools/list": lambda: answered_s(command, env, INITIALIZE, rest),
+        "signed answer": lambda: answered_s(command, env, INITIALIZE, rest, call_line(5)),
+        "first call at once": lambda: first_call_s(command, env, 0),
+        "first call": lambda: first_call_s(command, env, IDLE_S),
+    }
+
+
+def measure(python: str, *, with_peers: bool = False, rounds: int = ROUNDS) -> Measured:
+    """Seconds of every round, by kind."""
+    with Api() as api, Home(api.url) as home:
+        timed = kinds(python, home)
+        for name, command in peers.found().items() if with_peers else ():
+            timed[name] = partial(answered_s, command, {}, INITIALIZE, INITIALIZED + LIST)
+        times: Measured = {name: [] for name in timed}
+        for _ in range(rounds):
+            for name, time_it in timed.items():
+                times[name].append(time_it())
+    return times
+
+
+def summary(python: str, times: Measured) -> dict[str, Any]:
+    """Medians in milliseconds, ratios to the bare interpreter, and the spread of `tools/list`."""
+    medians = {name: statistics.median(each) for name, each in times.items()}
+    ratios = sorted(each / medians["bare"] for each in times["tools/list"])
+    return {
+        "python": _version(Path(python)),
+        "ms": {name: value * 1e3 for name, value in medians.items()},
+        "ratio": {name: value / medians["bare"] for name, value in medians.items()},
+        "tools/list ratio, quartiles": [ratios[len(ratios) // 4], ratios[len(ratios) * 3 // 4]],
+    }
 
 
 def main() -> None:
+    """Prints a line for each interpreter."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--archive", type=Path, default=ROOT / "dist" / "sikkerkey-mcp.pyz")
-    parser.add_argument("python", nargs="*", default=[sys.executable])
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("python", nargs="*", default=interpreters())
     options = parser.parse_args()
-    print(f"{'interpreter':<48} {'bare ms':>8} {'warm':>6} {'first':>6}")
+    print(f"{'Python':<8} {'bare ms':>8} {'warm':>6} {'first run':>10} {'first call ms':>14}")
     for python in options.python:
-        base, warm, cold = measure(python, options.archive)
-        print(f"{python:<48} {base * 1000:8.1f} {warm / base:6.2f} {cold / base:6.2f}")
+        found = summary(python, measure(python, rounds=options.rounds))
+        ratio, ms = found["ratio"], found["ms"]
+        warm, cold = ratio["tools/list"], ratio["cold, tools/list"]
+        print(f"{found['python']:<8} {ms['bare']:8.1f} {warm:6.2f} {cold:10.2f} {ms['first call']:14.1f}")
 
 
 if __name__ == "__main__":

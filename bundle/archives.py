@@ -3,7 +3,7 @@
     native/PLATFORM/...    one native library for each platform, deflated as in its wheel
     NAME.cdx.json, ...     the papers
     modules.zip            what can be imported: an archive in the archive, so that the outer directory stays short
-    *.py                   runtime/ and sikkerkey_archive.py, which is all that Python itself imports from the archive
+    *.py                   runtime/ and sikkerkey_archive.py, which start it
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def own_members(program: Program, source: Path) -> Iterator[Member]:
 
 
 def runtime_members() -> list[Member]:
-    """What Python itself imports."""
+    """What starts the program."""
     return [text(path.name, path.read_bytes()) for path in sorted((ROOT / "runtime").glob("*.py"))]
 
 
@@ -135,7 +135,7 @@ def length(members: Sequence[Member]) -> int:
 
 
 def description(program: Program, natives: dict[Wheel, list[Member]], modules: list[Member], at: int) -> Member:
-    """sikkerkey_archive.py but for BUILD; runtime/sikkerkey_archive.pyi says what each name means."""
+    """sikkerkey_archive.py; runtime/sikkerkey_archive.pyi says what each name means."""
     table, offset = {}, len(SHEBANG)
     for wheel, members in natives.items():
         table[wheel.platform] = (f"cryptography-{wheel.version}", rows(members, offset))
@@ -144,23 +144,26 @@ def description(program: Program, natives: dict[Wheel, list[Member]], modules: l
     tops = {name.partition(".")[0] for name in names if not name.startswith("cryptography-")}
     kept = {name: member for name, member in names.items() if name.partition(".")[0] in program.kept}
     lines = {
-        "PROGRAM": program.name,
         "MAIN": program.main,
         "MODULES": tuple(sorted(tops | {"cryptography"})),
-        "COMPILED": {"sikkerkey_native": "sikkerkey_native.py", **kept},
+        "COMPILED": {**{name: f"{name}.py" for name in ("sikkerkey_archive", "sikkerkey_native")}, **kept},
         "LIBRARIES": table,
         "MODULES_AT": (at, len(archive_bytes(modules))),
     }
     return stored("sikkerkey_archive.py", "".join(f"{name} = {value!r}\n" for name, value in lines.items()).encode())
 
 
-def finished(members: list[Member]) -> list[Member]:
-    """With BUILD, the sha256 over everything, added to sikkerkey_archive.py, behind which no offset is told."""
+def finished(program: Program, members: list[Member]) -> list[Member]:
+    """With the program's name and BUILD, the sha256 over everything, in __main__.py, behind which no offset is told."""
     build = hashlib.sha256()
     for member in members:
         build.update(f"{member.name}\0{len(member.data)}\0".encode() + member.data)
-    line = f"BUILD = {build.hexdigest()!r}\n".encode()
-    return [stored(m.name, m.data + line) if m.name == "sikkerkey_archive.py" else m for m in members]
+    line = f"PROGRAM, BUILD = {(program.name, build.hexdigest())!r}\n".encode()
+    main = next(member for member in members if member.name == "__main__.py")
+    before, found, after = main.data.partition(b'PROGRAM, BUILD = "", ""\n')
+    if not found:
+        raise BuildError("runtime/__main__.py has no place for the program's name and BUILD")
+    return [stored(main.name, before + line + after) if member is main else member for member in members]
 
 
 # -- the archive -----------------------------------------------------------------------------------------------------
@@ -192,4 +195,4 @@ def build(program: Program, platforms: Sequence[str], source: Path) -> Built:
     at = len(SHEBANG) + length(everything) + len(local_header(inner))
     described = description(program, natives, modules, at)
     everything += [inner, described, *runtime_members()]
-    return Built(archive_bytes(finished(everything), SHEBANG), sbom, licenses)
+    return Built(archive_bytes(finished(program, everything), SHEBANG), sbom, licenses)

@@ -13,6 +13,7 @@ from bundle.papers import version
 from bundle.wheels import ROOT
 
 NAME = "sikkerkey-mcp"
+# The registry lets a name be published by whoever proves to hold its domain: this one is the vendor's.
 REGISTRY_NAME = "com.sikkerkey/mcp"
 DESCRIPTION = "Lets an AI assistant manage a SikkerKey secrets vault and never read a secret in it."
 WEBSITE = "https://sikkerkey.com"
@@ -63,11 +64,11 @@ def bundle(archive: Path, tools: list[dict[str, str]]) -> bytes:
     return archive_bytes(members)
 
 
-def server_json(bundled: bytes, release: str) -> bytes:
+def server_json(bundled: bytes, release: str, name: str = REGISTRY_NAME) -> bytes:
     """The registry's description; it names a download only where `release`, the URL of a release's files, is given."""
     described: dict[str, Any] = {
         "$schema": REGISTRY_SCHEMA,
-        "name": REGISTRY_NAME,
+        "name": name,
         "title": "SikkerKey",
         "description": DESCRIPTION,
         "version": version(ROOT),

@@ -1,13 +1,10 @@
 """What build_zipapp.py writes into the archive about itself; in the archive, sikkerkey_archive.py."""
 
-# The program's name, and the module whose main() it is.
-PROGRAM: str
+# The module whose main() is the program.
 MAIN: str
-# sha256 over every other member.
-BUILD: str
 # Top-level modules and packages that the archive holds.
 MODULES: tuple[str, ...]
-# Module -> member: those whose bytecode is kept in the cache.
+# Module -> member: those whose bytecode is kept in the cache; the two in the outer archive are compiled by __main__.
 COMPILED: dict[str, str]
 # Platform -> the directory of cryptography's Python files, and its native library followed by those that it needs
 # beside it: (name in the cache, offset in the archive, bytes there (raw deflate), bytes unpacked, sha256 unpacked).

@@ -13,53 +13,69 @@ This module is run at every start, so what only the library needs (hashlib, zlib
 
 from __future__ import annotations
 
+import gc
 import marshal
 import os
 import sys
 import time
 from _thread import allocate_lock, start_new_thread
-from binascii import crc32
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
-from importlib.util import module_from_spec
+from importlib.util import module_from_spec, source_hash
 from io import BufferedReader, BytesIO
 from types import CodeType, ModuleType, SimpleNamespace
 
-import sikkerkey_runtime as runtime
-from sikkerkey_archive import BUILD, COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT, PROGRAM
+import __main__ as runtime
+from __main__ import BUILD, PROGRAM
+from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
+
+TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 RUST = "cryptography.hazmat.bindings._rust"
 # Several archives and several Pythons may take turns on one machine; more than this many of each kind are old.
 KEPT = 4
+# Bytes that are read or unpacked at a time.
+PIECE = 1 << 18
 # Seconds: a temporary file this old belongs to a process that died while it wrote.
 ABANDONED = 3600.0
 
+_report: dict[str, str] = {}
 
-def start(codes: dict[str, CodeType], report: dict[str, str]) -> int:
+
+def report() -> dict[str, str]:
+    """Which way each part was loaded, for people."""
+    return dict(_report)
+
+
+def start(codes: dict[str, CodeType], told: dict[str, str]) -> int:
     """Run the program, whose bytecode is in `codes` unless it has yet to be made; its exit status."""
     path, platform = os.path.abspath(runtime.ARCHIVE), platform_name()
-    report.update(archive=path, build=BUILD, platform=platform)
+    _report.update(told, archive=path, build=BUILD, platform=platform)
     if platform not in LIBRARIES:
         sys.stderr.write(refusal(platform))
         return 1
-    finder = Finder(path, Library(path, platform, report), codes)
+    finder = Finder(path, Library(path, platform, _report), codes)
     # Before any other place, and from now on without the archive's file.
     sys.meta_path.insert(0, finder)
     sys.path[:] = [place for place in sys.path if place != runtime.ARCHIVE]
     if len(codes) < len(COMPILED):
         codes.update(finder.compile_all())
-        keep_bytecode(codes, report)
+        keep_bytecode(codes)
     __import__(MAIN)
+    gc.freeze()  # what is here by now stays; only what comes later is looked through
+    gc.enable()
     status: int = sys.modules[MAIN].main()
     return status
 
 
-def keep_bytecode(codes: dict[str, CodeType], report: dict[str, str]) -> None:
+def keep_bytecode(codes: dict[str, CodeType]) -> None:
     """Takes 1 ms, and whatever PYTHONDONTWRITEBYTECODE says: that is about files beside a user's sources."""
     data = marshal.dumps(codes)
     try:
-        publish(runtime.bytecode_name(), crc32(data).to_bytes(4, "big") + data)
+        publish(runtime.bytecode_name(), [source_hash(data), data])
     except OSError as error:
-        report["bytecode"] = f"compiled at each start: {error}"
+        _report["bytecode"] = f"compiled at each start: {error}"
 
 
 # -- the platform ----------------------------------------------------------------------------------------------------
@@ -251,14 +267,28 @@ def inflate(data: bytes) -> bytes:
 # -- the private directory, writing ---------------------------------------------------------------------------------
 
 
-def publish(name: str, data: bytes) -> None:
-    """Write a file of the cache that others see whole or not at all, however many processes do so at once."""
+def cached(name: str) -> str:
+    """Where a file of the cache lies."""
+    return os.path.join(runtime.cache_directory(), *name.split("/"))
+
+
+def directories(name: str) -> list[str]:
+    """Those that a file of the cache lies in, the cache itself first."""
+    below = name.split("/")[:-1]
+    return [os.path.join(runtime.cache_directory(), *below[:depth]) for depth in range(len(below) + 1)]
+
+
+def publish(name: str, pieces: Iterable[bytes]) -> None:
+    """Write a file of the cache that others see whole or not at all, however many processes do so at once.
+
+    An OSError that `pieces` raises at their end leaves nothing behind.
+    """
     root = make_directories(name)
     temporary = os.path.join(root, f"tmp-{os.getpid()}-{os.urandom(8).hex()}")
     try:
         with open(temporary, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as file:
-            file.write(data)
-        os.replace(temporary, runtime.cached(name))
+            file.writelines(pieces)
+        os.replace(temporary, cached(name))
     except OSError:
         discard(temporary)
         raise
@@ -267,7 +297,7 @@ def publish(name: str, data: bytes) -> None:
 
 def make_directories(name: str) -> str:
     """Those that a file of the cache lies in; returns the first, the cache itself."""
-    root, *below = runtime.directories(name)
+    root, *below = directories(name)
     if not os.path.isabs(root):
         raise FileNotFoundError(f"{root} is not an absolute path")
     os.makedirs(os.path.dirname(root), 0o700, exist_ok=True)
@@ -357,7 +387,7 @@ class Library:
     def seems_cached(self) -> bool:
         """Enough to leave the archive's copy unread; before it is loaded, is_intact looks closely."""
         try:
-            return all(os.lstat(runtime.cached(file.name)).st_size == file.size for file in self.files)
+            return all(os.lstat(cached(file.name)).st_size == file.size for file in self.files)
         except OSError:
             return False
 
@@ -391,15 +421,14 @@ class Library:
         return None
 
     def from_cache(self) -> ModuleType:
-        damaged = [number for number, file in enumerate(self.files) if not is_intact(file)]
-        contents = self.unpack() if damaged else []
-        for number in reversed(damaged):  # the library last: whoever sees it sees what it needs
+        for file in reversed(self.files):  # the library last: whoever sees it sees what it needs
             try:
-                publish(self.files[number].name, contents[number])
+                if not is_intact(file):
+                    publish(file.name, self.unpack(file))
             except PermissionError:  # Windows, where a process that started with this one has it loaded already
-                if not is_intact(self.files[number]):
+                if not is_intact(file):
                     raise
-        path = runtime.cached(self.files[0].name)
+        path = cached(self.files[0].name)
         return self.load(path, path)
 
     def from_memory(self) -> ModuleType:
@@ -410,7 +439,7 @@ class Library:
             raise OSError("the library needs another beside it")
         handle = os.memfd_create(PROGRAM)
         with open(handle, "wb") as file:
-            file.write(self.unpack()[0])
+            file.writelines(self.unpack(self.files[0]))
             file.flush()
             return self.load(f"/proc/self/fd/{handle}", "memory")
 
@@ -419,24 +448,33 @@ class Library:
 
         directory = tempfile.mkdtemp(prefix=f"{PROGRAM}-")
         try:
-            for file, data in zip(self.files, self.unpack()):
+            for file in self.files:
                 path = os.path.join(directory, *file.name.split("/"))
                 os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
                 with open(path, "xb") as opened:
-                    opened.write(data)
+                    opened.writelines(self.unpack(file))
             return self.load(os.path.join(directory, *self.files[0].name.split("/")), "temporary file")
         finally:  # a loaded library needs no name, except on Windows, where it and the directory stay
             discard(directory)
 
-    def unpack(self) -> list[bytes]:
+    def unpack(self, file: File) -> Iterator[bytes]:
+        """In pieces, since the whole would stay with the process as memory that it never needs again."""
+        import zlib
         from hashlib import sha256
 
         with self.reading:
-            packed = self.packed or self.read(open(self.archive, "rb"))  # noqa: SIM115 (as above)
-        contents = [inflate(data) for data in packed]
-        if [sha256(data).hexdigest() for data in contents] != [file.digest for file in self.files]:
+            self.packed = self.packed or self.read(open(self.archive, "rb"))  # noqa: SIM115 (as above)
+        packed = memoryview(self.packed[self.files.index(file)])
+        stream, digest = zlib.decompressobj(-zlib.MAX_WBITS), sha256()
+        for start in range(0, len(packed), PIECE):
+            try:
+                piece = stream.decompress(packed[start : start + PIECE])
+            except zlib.error:
+                break
+            digest.update(piece)
+            yield piece
+        if digest.hexdigest() != file.digest:
             raise OSError("the archive was replaced or is damaged")
-        return contents
 
     def load(self, path: str, way: str) -> ModuleType:
         loader = ExtensionFileLoader(RUST, path)
@@ -477,7 +515,7 @@ def is_intact(file: File) -> bool:
     try:
         with open(runtime.open_private(file.name), "rb") as opened:
             digest = sha256()
-            while block := opened.read(1 << 20):
+            while block := opened.read(PIECE):
                 digest.update(block)
     except OSError:
         return False

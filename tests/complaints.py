@@ -29,8 +29,12 @@ def _repeated(names: Iterable[str]) -> set[str]:
 
 
 def _texts(tool: m.Tool) -> list[str]:
-    args = [arg.text for action in tool.actions for arg in action.args]
-    return [tool.text, *(action.text for action in tool.actions), *args]
+    """What must be a sentence. An action may leave it to its name to tell the model, but not to tell people."""
+    texts = [tool.text]
+    for action in tool.actions:
+        texts += [text for text in (action.text, action.long) if text] or [""]
+        texts += [text for arg in action.args for text in (arg.text, arg.long)[: 2 if arg.long else 1]]
+    return texts
 
 
 def _row_complaints(action: m.Action) -> Iterator[str]:

@@ -1,21 +1,25 @@
-"""A registry that is not the vault's: tools for what the protocol must be able to do. As a program it serves them."""
+"""A registry that is not the vault's: what the protocol must be able to do. As a program it serves its tools."""
 
 from __future__ import annotations
 
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from sikkerkey_mcp import (
+    INVALID_PARAMS,
     LOG_LEVELS,
+    RESOURCE_NOT_FOUND,
     Context,
     Error,
     JsonObject,
+    Library,
+    ProtocolError,
     error_result,
     json_result,
     serve,
@@ -25,13 +29,58 @@ from sikkerkey_mcp import (
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
 
 
+class FixtureLibrary:
+    """Resources and prompts without a network."""
+
+    offers = ("resources", "prompts", "completions")
+
+    def __init__(self) -> None:
+        arguments = [{"name": "what", "required": True}, {"name": "how"}]
+        self._listings: dict[str, list[JsonObject]] = {
+            "resources": [{"uri": f"test://{name}", "name": name} for name in ("text", "fail", "break", "report")],
+            "resourceTemplates": [{"uriTemplate": "test://{name}", "name": "any"}],
+            "prompts": [{"name": "ask", "arguments": arguments}, {"name": "greet"}],
+        }
+
+    def listing(self, kind: str) -> list[JsonObject]:
+        """What there is of a kind."""
+        return self._listings[kind]
+
+    def contents(self, uri: str, context: Context) -> list[JsonObject]:
+        """A text that says nothing; four URIs behave in ways of their own."""
+        if uri == "test://fail":
+            raise Error("it failed", "do not read it")
+        if uri == "test://break":
+            raise LookupError("canary in an exception")
+        if uri == "test://report":
+            context.progress("one")
+        if uri == "test://none":
+            raise ProtocolError(RESOURCE_NOT_FOUND, "there is no such resource", {"uri": uri})
+        return [{"uri": uri, "mimeType": "text/plain", "text": "a text"}]
+
+    def prompt(self, name: str, arguments: dict[str, str], context: Context) -> JsonObject:
+        """One message that repeats what was given."""
+        text = f"{name}: {sorted(arguments.items())}"
+        return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
+
+    def suggestions(
+        self, reference: JsonObject, argument: str, begun: str, known: dict[str, str], context: Context
+    ) -> list[str]:
+        """All that is known of the question, three words long; of `many` a few more than one answer holds."""
+        if reference.get("type") not in ("ref/prompt", "ref/resource"):
+            raise ProtocolError(INVALID_PARAMS, "there is nothing to complete")
+        return [str(number) for number in range(103)] if argument == "many" else [argument, begun, *sorted(known)]
+
+
 class FixtureTools:
     """Tools without a network; `calls` holds what was carried out, `gate` lets waiting ones go on."""
 
     instructions = "Tools for tests."
 
-    def __init__(self) -> None:
+    def __init__(self, offers: Sequence[str] = ("tools",)) -> None:
+        self.offers = offers
         self.calls: list[tuple[str, JsonObject]] = []
+        self.preparations = 0
         self.gate = threading.Event()
         self._tools: dict[str, Callable[[JsonObject, Context], JsonObject]] = {
             "echo": lambda arguments, _context: json_result(arguments),
@@ -50,10 +99,18 @@ class FixtureTools:
         """True if there is a tool of that name."""
         return name in self._tools
 
+    def prepare(self) -> None:
+        """Counts how often it was asked to."""
+        self.preparations += 1
+
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """Carries one call out."""
         self.calls.append((name, arguments))
         return self._tools[name](arguments, context)
+
+    def library(self) -> Library:
+        """Resources and prompts."""
+        return FixtureLibrary()
 
     def _break(self, _arguments: JsonObject, _context: Context) -> JsonObject:
         raise LookupError("canary in an exception")

@@ -134,12 +134,16 @@ ARCHIVE_COMMAND = (sys.executable, "-I", str(ARCHIVE))
 
 
 class Server:
-    """sikkerkey-mcp as a child process. Lines that it writes are collected by a thread, whole and in order."""
+    """sikkerkey-mcp as a child process. Lines that it writes are collected by a thread, whole and in order.
+
+    When it is left, the whole session is held against the protocol's schema.
+    """
 
     def __init__(self, command: Sequence[str] = SOURCE_COMMAND, env: Mapping[str, str] | None = None) -> None:
         pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
         self.lines: list[bytes] = []
+        self.sent = bytearray()
         self.stderr = b""
         self._messages: queue.Queue[Any] = queue.Queue()
         self._waiting: list[Any] = []
@@ -151,7 +155,14 @@ class Server:
     def __enter__(self) -> Server:
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        self._end()
+        if kind is None:
+            from tests.transcript import check_session  # it builds on this module
+
+            check_session(bytes(self.sent), self.lines)
+
+    def _end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(PATIENCE_S)
@@ -178,6 +189,7 @@ class Server:
     def send_bytes(self, data: bytes) -> None:
         """Writes `data` as it is."""
         assert self.process.stdin is not None
+        self.sent += data
         self.process.stdin.write(data)
         self.process.stdin.flush()
 
@@ -186,8 +198,12 @@ class Server:
         self.send_bytes(json.dumps(message).encode() + b"\n")
 
     def notify(self, method: str, **params: Any) -> None:
-        """Writes a notification."""
-        self.send({"jsonrpc": "2.0", "method": method, "params": params})
+        """Writes a notification, which must be a valid one; `send` writes others."""
+        from tests.transcript import conforms  # it builds on this module
+
+        message = {"jsonrpc": "2.0", "method": method, "params": params}
+        conforms(message, "ClientNotification")
+        self.send(message)
 
     def start(self, method: str, **params: Any) -> int:
         """Writes a request; its id."""

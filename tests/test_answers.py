@@ -486,7 +486,18 @@ def test_403_names_the_scopes_that_the_vault_wants() -> None:
 @pytest.mark.parametrize("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
 def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
     _message, hint = failed(403, {"error": "no", "requiredScopes": scopes})
-    assert hint.startswith("this action needs the scope projects.read, and the agent must be approved and enabled; ")
+    assert hint.startswith("the agent must be approved and enabled, have the scope projects.read; only the vault's ")
+
+
+def test_403_on_a_route_with_an_id_names_the_allowlist() -> None:
+    _message, hint = failed(403, {"error": "no"}, BY_NAME["manage_secrets.list"])
+    needed = "have the scope projects.secrets.read, have what this concerns on its project allowlist"
+    assert hint == f"the agent must be approved and enabled, {needed}; {m.NEXT_STEP[403]}"
+
+
+def test_403_on_whoami_can_only_mean_the_agents_state() -> None:
+    _message, hint = failed(403, {"error": "Agent is pending approval"}, BY_NAME["whoami.whoami"])
+    assert hint == f"the agent must be approved and enabled; {m.NEXT_STEP[403]}"
 
 
 def test_403_does_not_repeat_scopes_without_end_or_with_hidden_characters() -> None:

@@ -98,6 +98,18 @@ def test_first_and_later_starts_work(archive: Archive) -> None:
     assert second["bytecode"] == str(archive.bytecode())
     assert first["library"] == second["library"] == str(archive.library())
     assert first["argv0"] == str(archive.path)
+    assert first["garbage is collected"] is second["garbage is collected"] is True
+
+
+def test_bytecode_of_another_build_is_not_taken(archive: Archive, built: Path, tmp_path: Path) -> None:
+    """Were the archive's name or time the key, a newer one in the same place would run the older one's code."""
+    archive.run()
+    other = shutil.copytree(PROGRAM, tmp_path / "other") / "sikkerkey_mcp.py"
+    other.write_text(other.read_text(encoding="utf-8").replace('"argv0"', '"argv9"'), encoding="utf-8")
+    build(archive.path, "--platform", THIS_PLATFORM, "--source", str(other.parent))
+    shutil.copystat(built, archive.path)
+    assert archive.path.stat().st_size == built.stat().st_size
+    assert "argv9" in archive.run()
 
 
 @posix_only
@@ -232,12 +244,17 @@ def test_unusable_cache_is_left_alone_and_not_needed(kind: str, archive: Archive
 
 
 @linux_only
-@pytest.mark.parametrize("kind", ["link", "fifo", "writable by others"])
+@pytest.mark.parametrize("kind", ["link", "fifo", "writable by others", "foreign"])
 def test_untrusted_files_are_replaced(kind: str, archive: Archive, tmp_path: Path) -> None:
+    if kind == "foreign" and os.geteuid() != 0:
+        pytest.skip("only root can give a file away")
     archive.run("sign")
     for path in (archive.library(), archive.bytecode()):
         if kind == "writable by others":
             path.chmod(0o666)
+            continue
+        if kind == "foreign":
+            os.chown(path, 65534, 65534)
             continue
         elsewhere = path.rename(tmp_path / path.name)
         if kind == "link":
@@ -248,6 +265,7 @@ def test_untrusted_files_are_replaced(kind: str, archive: Archive, tmp_path: Pat
     assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library()))
     for path in (archive.library(), archive.bytecode()):
         assert (path.is_symlink(), path.is_file(), path.stat().st_mode & 0o777) == (False, True, 0o600)
+        assert path.stat().st_uid == os.geteuid()
 
 
 @linux_only
@@ -406,7 +424,7 @@ def test_refusal_says_what_to_do_instead() -> None:
 def test_cache_lies_where_the_platform_has_caches(
     platform: str, environment: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = runtime_module("sikkerkey_runtime")
+    runtime = runtime_module("__main__")
     monkeypatch.setattr(sys, "platform", platform)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
@@ -443,7 +461,7 @@ def test_companion_libraries_lie_in_the_same_relative_place(
 @posix_only
 def test_every_directory_of_the_cache_must_be_private(home: Path) -> None:
     native, name = runtime_module("sikkerkey_native"), "rust-0/a/b"
-    native.publish(name, b"x")
+    native.publish(name, [b"x"])
     runtime = vars(native)["runtime"]
     os.close(runtime.open_private(name))
     (home / ".cache" / "sikkerkey-mcp" / "rust-0").chmod(0o777)

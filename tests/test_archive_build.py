@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -32,8 +33,12 @@ def described(path: Path) -> dict[str, Any]:
     """What an archive says about itself."""
     with zipfile.ZipFile(path) as archive:
         tree = ast.parse(archive.read("sikkerkey_archive.py"))
+        main = archive.read("__main__.py").decode()
     lines = [line for line in tree.body if isinstance(line, ast.Assign)]
-    return {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in lines}
+    (named,) = re.findall(r"^PROGRAM, BUILD = (.+)$", main, re.MULTILINE)
+    program, build_digest = ast.literal_eval(named)
+    told = {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in lines}
+    return {"PROGRAM": program, "BUILD": build_digest, **told}
 
 
 def everything(path: Path) -> dict[str, list[str]]:
@@ -90,7 +95,8 @@ def test_client_holds_nothing_of_the_vault() -> None:
     names = everything(ARCHIVE)["modules.zip/"]
     assert not [name for name in names if name.startswith(("vault", "starlette", "uvicorn"))]
     assert {name.partition("/")[0] for name in names} == {
-        *("certifi", "cryptography-48.0.1", "cryptography-50.0.2", "sikkerkey_cli.py", "sikkerkey_mcp.py")
+        *("certifi", "cryptography-48.0.1", "cryptography-50.0.2"),
+        *("sikkerkey_cli.py", "sikkerkey_mcp.py", "sikkerkey_resources.py"),
     }
 
 
@@ -191,6 +197,9 @@ def test_registry_entry_keeps_the_registry_rules() -> None:
     assert package["identifier"] == "https://example.com/v1/sikkerkey-mcp.mcpb"
     assert package["fileSha256"] == hashlib.sha256(b"bundle").hexdigest()
     assert "packages" not in json.loads(mcpb.server_json(b"bundle", ""))
+    assert json.loads(mcpb.server_json(b"bundle", "", "io.github.someone/mcp"))["name"] == "io.github.someone/mcp"
+    with pytest.raises(BuildError, match="reversed domain"):
+        mcpb.server_json(b"bundle", "", "no domain")
     for wrong in ("http://example.com", "https://example.com/a b"):
         with pytest.raises(BuildError, match="https URL"):
             mcpb.server_json(b"bundle", wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -86,3 +87,13 @@ def test_a_windows_python_is_told_where_the_vault_runs() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1
     assert "sikkerkey-vault: error: this Python is for windows-amd64, but the archive is for linux-" in done.stderr
+
+
+def test_usage_and_advice_name_the_archive_as_it_was_typed(tmp_path: Path) -> None:
+    command = [sys.executable, *FLAGS, str(VAULT_ARCHIVE)]
+    typed = shlex.join([Path(sys.executable).name, str(VAULT_ARCHIVE)])
+    shown = subprocess.run([*command, "approve", "--help"], capture_output=True, text=True, check=True).stdout
+    assert " ".join(shown.split()).startswith(f"usage: {typed} approve ")
+    told = subprocess.run([*command, "agents", "--dir", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert f"make one: {typed} init --dir DIR" in told.stderr
+    assert "python -m vault" not in shown + told.stderr

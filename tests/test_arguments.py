@@ -38,10 +38,22 @@ def put(arg: m.Arg, text: str) -> Any:
 
 @each_row
 def test_unknown_argument_is_refused_with_the_list_of_those_that_exist(row: Row) -> None:
-    names = [arg.name for arg in row.action.args]
-    takes = f"it takes: {', '.join(names)}" if names else "it takes none"
     message = refusal(row, {**row.minimal, "colour": MARK})
-    assert message == f"unknown argument colour for {row.action.name}; {takes}"
+    assert message == f"unknown argument colour for {row.action.name}; {takes(row)}"
+
+
+def takes(row: Row) -> str:
+    names = [arg.name if arg.required else f"{arg.name}?" for arg in row.action.args]
+    return f"it takes: {', '.join(names)}" if names else "it takes none"
+
+
+@each_argument()
+def test_misspelt_argument_is_told_the_right_spelling(row: Row, arg: m.Arg) -> None:
+    given = {name: value for name, value in row.base_for(arg.name).items() if name != arg.name}
+    message = refusal(row, {**given, f"{arg.name}s": MARK})
+    assert message.split("\nhint: ")[0] == f"unknown argument {arg.name}s for {row.action.name}; {takes(row)}"
+    known = {f"did you mean {name}?" for name in [arg.name, *(other.name for other in row.action.args)]}
+    assert message.split("\nhint: ")[1] in known
 
 
 @each_row
@@ -69,9 +81,29 @@ def test_action_must_be_one_of_the_tools(tool: m.Tool) -> None:
     row = Row(tool, tool.actions[0])
     listed = ", ".join(action.name for action in tool.actions)
     values: list[Any] = [MARK, "", None, 7, True, [tool.actions[0].name], {}, tool.actions[0].name + "\n", "LIST"]
+    hint = tool.text.rstrip(".")
     for wrong in values:
-        assert refusal(row, {**row.minimal, "action": wrong}) == f"action must be one of: {listed}"
-    assert refusal(row, {}) == f"action is required and must be one of: {listed}"
+        message, _, told = refusal(row, {**row.minimal, "action": wrong}).partition("\nhint: ")
+        assert message == f"action must be one of: {listed}"
+        assert told in (hint, f"did you mean {tool.actions[0].name}?")
+    assert refusal(row, {}) == f"action is required and must be one of: {listed}\nhint: {hint}"
+
+
+@pytest.mark.parametrize(
+    ("tool", "action", "hint"),
+    [
+        ("manage_secrets", "lst", "did you mean list?"),
+        ("manage_secrets", "dynamic_crate", "did you mean dynamic_create?"),
+        ("manage_secrets", "purge", "that is an action of manage_trash"),
+        ("manage_project_machines", "approve", "that is an action of manage_machines and manage_ai_agents"),
+        ("manage_secrets", "get_value", "Metadata, values written blind, rotation. No action reads a value back. "),
+        ("manage_secrets", "read", "Metadata, values written blind, rotation. No action reads a value back. "),
+        ("manage_secrets", "l" * 10_000, "Metadata, values written blind"),
+    ],
+)
+def test_wrong_action_is_led_to_the_right_one(tool: str, action: str, hint: str) -> None:
+    row = next(row for row in ROWS if row.tool.name == tool)
+    assert refusal(row, {"action": action}).split("\nhint: ")[1].startswith(hint)
 
 
 def test_whoami_takes_no_action() -> None:
@@ -82,7 +114,13 @@ def test_whoami_takes_no_action() -> None:
 @each_argument(where=lambda arg: arg.required)
 def test_missing_required_argument_is_refused_by_name(row: Row, arg: m.Arg) -> None:
     given = {name: value for name, value in row.minimal.items() if name != arg.name}
-    assert refusal(row, given) == f"{arg.name} is required for {row.action.name}"
+    assert refusal(row, given) == f"{arg.name} is required for {row.action.name}; {takes(row)}"
+
+
+def test_all_missing_arguments_are_named_at_once() -> None:
+    row = BY_NAME["manage_secrets.create"]
+    rule = "projectId and name and value are required for create"
+    assert refusal(row, {"action": "create"}) == f"{rule}; {takes(row)}"
 
 
 # Types

@@ -304,7 +304,7 @@ def test_unknown_finished_and_malformed_cancellations_are_ignored(mcp: CheckedSe
     others: list[Any] = [finished, 999, "no such", str(running), None, running + 0.5, [running], {}, True]
     for request_id in others:
         mcp.cancel(request_id)
-    mcp.notify("notifications/cancelled")
+    mcp.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {}})
     mcp.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": [running]})
     mcp.send({"jsonrpc": "2.0", "method": "notifications/cancelled"})
     assert mcp.request("ping")["result"] == {}

@@ -15,6 +15,7 @@ import pytest
 
 from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, ROOT, Server
 from tests.local_vault import LocalVault, install
+from tests.transcript import check_session
 
 VALUE = "marked-value-6f1d3c"
 SDKS = {"mcp 2": ROOT / ".venv", "mcp 1": ROOT / ".venv-mcp1"}
@@ -36,10 +37,19 @@ def sdk_python(sdk: str) -> str:
     return str(python)
 
 
-def sdk_session(sdk: str, calls: list[Any]) -> Any:
-    """What the official client got for `calls`."""
-    command = [sdk_python(sdk), str(ROOT / "tests" / "sdk_session.py"), *ARCHIVE_COMMAND]
+# Both directions pass through files: first argument what the client says, second what the server says.
+OVERHEAR = 'sent=$1 said=$2; shift 2; tee "$sent" | "$@" | tee "$said"'
+
+
+def sdk_session(sdk: str, calls: list[Any], place: Path) -> Any:
+    """What the official client got for `calls`. The session, kept in `place`, is held against the schema."""
+    sent, said = place / "sent", place / "said"
+    overheard = ["sh", "-c", OVERHEAR, "sh", str(sent), str(said), *ARCHIVE_COMMAND]
+    command = [sdk_python(sdk), str(ROOT / "tests" / "sdk_session.py"), *overheard]
     done = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, check=True, timeout=60)
+    lines = said.read_bytes().splitlines(keepends=True)
+    assert len(lines) >= len(calls) + 2  # and initialize, tools/list
+    check_session(sent.read_bytes(), lines)
     return json.loads(done.stdout)
 
 
@@ -59,9 +69,11 @@ CALLS: list[Any] = [
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_official_client_manages_the_vault_and_sees_no_value(sdk: str, local_vault: LocalVault) -> None:
+def test_official_client_manages_the_vault_and_sees_no_value(
+    sdk: str, local_vault: LocalVault, tmp_path: Path
+) -> None:
     local_vault.owner("approve", install(local_vault))
-    told = sdk_session(sdk, CALLS)
+    told = sdk_session(sdk, CALLS, tmp_path)
     results = told["results"]
     assert told["protocolVersion"] == "2025-11-25"
     assert len(told["tools"]) == 18

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import http.server
 import json
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -15,8 +16,9 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp as mcp
-from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Server
+from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, ROOT, Server
 from tests.local_vault import LocalVault, install
+from tests.recording import Recording, shape
 
 pytest.importorskip("sikkerkey", reason="the vendor's client needs Python 3.10 or newer")
 from sikkerkey import SikkerKey
@@ -24,7 +26,8 @@ from sikkerkey.exceptions import AccessDeniedError, ApiError
 
 VALUE = "first-value-5b1e"
 DAY_MS = 24 * 3600 * 1000
-DRIVEN: set[tuple[str, str]] = set()
+EXAMPLES = ROOT / "docs" / "examples.json"
+RECORDING = Recording()
 
 
 class Session:
@@ -35,10 +38,10 @@ class Session:
 
     def result(self, tool: str, action: str = "", **arguments: Any) -> Any:
         """What one call gave; it must have succeeded."""
-        DRIVEN.add((tool, action or tool))
         given = {"action": action, **arguments} if action else arguments
         result = self.server.call(tool, **given)
         assert not result.get("isError"), (tool, action, result)
+        RECORDING.add(tool, action, given, result)
         return result
 
     def ask(self, tool: str, action: str = "", **arguments: Any) -> Any:
@@ -464,7 +467,15 @@ def test_sdks(session: Session) -> None:
 
 def test_no_action_was_left_out(session: Session) -> None:
     assert session.server.process.poll() is None
-    assert {(tool.name, action.name) for tool in mcp.TOOLS for action in tool.actions} - DRIVEN == set()
+    assert {f"{tool.name}.{action.name}" for tool in mcp.TOOLS for action in tool.actions} == set(RECORDING.calls)
+
+
+def test_documented_examples_are_what_is_answered() -> None:
+    """`make record` rewrites them."""
+    if "RECORD_EXAMPLES" in os.environ:
+        EXAMPLES.write_text(RECORDING.text(), encoding="utf-8")
+    documented, given = json.loads(EXAMPLES.read_bytes()), json.loads(RECORDING.text())
+    assert shape(documented) == shape(given)
 
 
 def test_no_answer_held_a_stored_value(session: Session) -> None:

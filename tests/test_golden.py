@@ -86,7 +86,7 @@ def test_page_that_is_out_of_step_is_named(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_readme_without_markers_is_left_alone() -> None:
-    assert docs.readme("# Name\n") == "# Name\n"
+    assert docs.between("tools", "# Name\n", "new") == "# Name\n"
 
 
 def test_page_of_actions_names_every_tool_action_and_argument() -> None:

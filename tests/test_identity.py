@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sikkerkey_mcp as mcp
 from tests.harness import AGENT_ID, ROOT, VAULT_ID, make_slot
@@ -67,6 +69,27 @@ def slot(home: Path) -> Path:
 )
 def test_base_url_is_taken_with_and_without_a_slash(url: str) -> None:
     assert mcp.parse_base_url(url) == mcp.parse_base_url(url + "/") == url
+
+
+# The rule once more, as a pattern.
+HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)"
+PORT = r"(?:0*[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+BASE_URL = re.compile(rf"https://{HOST}(?::(?=[0-9]{{1,5}}(?:/|$)){PORT})?/?|http://(?:localhost|127\.0\.0\.1|\[::1\])/?")
+
+
+@given(st.text("aZ09.-:[]/@ \nø\N{ARABIC-INDIC DIGIT ONE}", max_size=12).map("https://".__add__))
+def test_base_url_is_taken_exactly_if_it_fits_the_pattern(url: str) -> None:
+    try:
+        mcp.parse_base_url(url)
+        taken = True
+    except mcp.ConfigError:
+        taken = False
+    assert taken == (BASE_URL.fullmatch(url) is not None)
+
+
+@given(st.text("aZ09_-.ø/ \n", max_size=6) | st.integers(126, 130).map("a".__mul__))
+def test_id_is_taken_exactly_if_it_fits_the_pattern(text: str) -> None:
+    assert mcp.is_id(text) == (re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", text) is not None)
 
 
 @pytest.mark.parametrize(

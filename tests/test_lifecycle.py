@@ -102,6 +102,14 @@ def test_the_end_may_come_before_initialize(home: Path, recorder: Recorder, name
         assert_exit(server, ENDINGS[name])
 
 
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="masks of signals are read from Linux's /proc")
+def test_signals_wait_for_a_thread_of_their_own(started: CheckedServer) -> None:
+    """A handler in the main thread would not see one that comes just before it reads the next line."""
+    status = Path(f"/proc/{started.process.pid}/status").read_text(encoding="utf-8")
+    (blocked,) = (int(row.split()[1], 16) for row in status.splitlines() if row.startswith("SigBlk"))
+    assert [name for name in ENDINGS if name.startswith("SIG") and not blocked >> getattr(signal, name) - 1 & 1] == []
+
+
 def test_an_input_that_is_empty_from_the_start_ends_the_process(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     empty = subprocess.DEVNULL

@@ -20,8 +20,8 @@ from sikkerkey_mcp import (
     VaultTools,
     tool_listing,
 )
-from tests.fixture_tools import FixtureTools
-from tests.transcript import check_message, conforms
+from tests.fixture_tools import FixtureLibrary, FixtureTools
+from tests.transcript import RESULTS, check_message, check_session, conforms
 
 VERSIONS = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 CLIENT = {"name": "tests", "version": "1"}
@@ -58,9 +58,15 @@ def refusal(code: int, message: str, **with_id: Any) -> dict[str, Any]:
 
 
 class Talk:
-    """A session and what came out of it; calls are carried out on the spot, every message is held to the schema."""
+    """A session and what came out of it; calls are carried out on the spot, every message is held to the schema.
 
-    def __init__(self, version: str = "2025-11-25", registry: Registry | None = None) -> None:
+    Where it is `lenient`, invalid requests may get a result.
+    """
+
+    def __init__(
+        self, version: str = "2025-11-25", registry: Registry | None = None, *, lenient: bool = False
+    ) -> None:
+        self.lenient = lenient
         self.tools = FixtureTools()
         self.emitted: list[dict[str, Any]] = []
         self.session = Session(registry or self.tools, self._emit)
@@ -77,9 +83,11 @@ class Talk:
         received = self.session.receive(line)
         replies = [part.run() if isinstance(part, Call) and run else part for part in received.parts]
         said = [part for part in replies if part is not None]
-        for message in said:
-            if not isinstance(message, Call):
-                check_message(message, {})
+        answers = [message for message in said if not isinstance(message, Call)]
+        for message in answers:
+            check_message(message, {})
+        if not self.lenient:
+            check_session(line, [json.dumps(message).encode() + b"\n" for message in answers])
         return (said or None) if received.batch else (said[0] if said else None)
 
     def say(self, message: Any) -> Any:
@@ -110,11 +118,11 @@ def test_a_supported_version_is_echoed(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["2026-07-28", "1999-01-01", "", "x" * 10_000, 7, None, ["2025-06-18"], {}])
 def test_an_unknown_version_is_offered_the_latest(version: Any) -> None:
-    assert Talk("").say(opening(version))["result"]["protocolVersion"] == "2025-11-25"
+    assert Talk("", lenient=True).say(opening(version))["result"]["protocolVersion"] == "2025-11-25"
 
 
 def test_a_missing_version_is_offered_the_latest() -> None:
-    answer = Talk("").say({"jsonrpc": "2.0", "id": 1, "method": "initialize"})
+    answer = Talk("", lenient=True).say({"jsonrpc": "2.0", "id": 1, "method": "initialize"})
     assert answer["result"]["protocolVersion"] == "2025-11-25"
 
 
@@ -206,7 +214,7 @@ def test_a_method_that_is_not_a_string_is_invalid(extra: dict[str, Any]) -> None
     assert Talk().say({"jsonrpc": "2.0", "id": 1, **extra}) == refusal(-32600, "method must be a string", id=1)
 
 
-@pytest.mark.parametrize("method", ["resources/list", "prompts/list", "no/such", "", "__init__", "Ping"])
+@pytest.mark.parametrize("method", ["resources/subscribe", "no/such", "", "__init__", "Ping"])
 def test_an_unknown_method_is_not_found(method: str) -> None:
     assert Talk().say(request(method)) == refusal(-32601, "there is no such method", id=1)
 
@@ -330,7 +338,7 @@ def test_warnings_and_worse_are_sent_unless_told_otherwise() -> None:
 
 def report_with(meta: Any) -> list[dict[str, Any]]:
     """The progress notifications of a call with this `_meta`."""
-    talk = Talk()
+    talk = Talk(lenient=True)
     talk.say(request("tools/call", name="report", arguments={}, _meta=meta))
     return [message for message in talk.emitted if message["method"] == "notifications/progress"]
 
@@ -530,7 +538,7 @@ def test_a_tool_that_breaks_is_answered_with_an_internal_error_that_repeats_noth
 
 ID_RULE = "must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
 WRONG_MACHINE_CALLS = [
-    ({"action": "get"}, "machineId is required for get"),
+    ({"action": "get"}, "machineId is required for get; it takes: machineId"),
     ({"action": "list", "canary_9": 1}, "unknown argument (not an identifier) for list; it takes none"),
     ({"action": "list", "cursor": "canary"}, "unknown argument cursor for list; it takes none"),
     ({"action": "get", "machineId": "../canary"}, "machineId " + ID_RULE),
@@ -556,3 +564,177 @@ def test_the_argument_that_gemini_adds_is_ignored() -> None:
     answer = Talk(registry=vault_tools()).say(call("whoami", wait_for_previous=True))
     text = "no agent is installed\nhint: install one"  # it came as far as connecting
     assert answer == reply({"content": [{"type": "text", "text": text}], "isError": True})
+
+
+# resources, prompts and completion
+
+ALL = ("tools", "resources", "prompts", "completions")
+OF_LIBRARY = {method: capability for method, (capability, _) in METHODS.items() if capability in ALL[1:]}
+
+
+def library_talk(version: str = "2025-11-25") -> Talk:
+    """A session whose registry offers everything."""
+    return Talk(version, FixtureTools(ALL))
+
+
+def ask(method: str, **params: Any) -> Any:
+    """The reply to one request; its result is held to the schema."""
+    answer = library_talk().say(request(method, **params))
+    if "result" in answer:
+        conforms(answer["result"], RESULTS[method])
+    return answer
+
+
+def completion(**params: Any) -> Any:
+    """The reply to a `completion/complete` about a prompt, with other params where they are given."""
+    argument = {"name": "what", "value": "be"}
+    return ask("completion/complete", **{"ref": {"type": "ref/prompt", "name": "ask"}, "argument": argument, **params})
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_what_the_registry_offers_is_declared(version: str) -> None:
+    declared = Talk("", FixtureTools(ALL)).say(opening(version))["result"]["capabilities"]
+    told = ALL[:3] if version == "2024-11-05" else ALL
+    assert declared == {"logging": {}, **{name: {} for name in told}}
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+@pytest.mark.parametrize("method", OF_LIBRARY)
+def test_a_method_of_what_is_not_offered_is_not_found(method: str, version: str) -> None:
+    offered = [name for name in ALL if name != OF_LIBRARY[method]]
+    answer = Talk(version, FixtureTools(offered)).say(request(method))
+    assert answer == refusal(-32601, "there is no such method", id=1)
+
+
+def test_without_tools_there_is_no_method_for_them() -> None:
+    answers = [Talk(registry=FixtureTools(ALL[1:])).say(request(method)) for method in ("tools/list", "tools/call")]
+    assert answers == [refusal(-32601, "there is no such method", id=1)] * 2
+
+
+def test_completions_are_served_where_they_cannot_be_declared() -> None:
+    params = {"ref": {"type": "ref/prompt", "name": "ask"}, "argument": {"name": "what", "value": "x"}}
+    assert "result" in library_talk("2024-11-05").say(request("completion/complete", **params))
+
+
+LISTS = {
+    "resources/list": "resources",
+    "resources/templates/list": "resourceTemplates",
+    "prompts/list": "prompts",
+}
+
+
+@pytest.mark.parametrize(("method", "kind"), LISTS.items())
+def test_each_list_is_the_librarys_on_one_page(method: str, kind: str) -> None:
+    assert ask(method) == reply({kind: FixtureLibrary().listing(kind)})
+
+
+@pytest.mark.parametrize("method", LISTS)
+@pytest.mark.parametrize("cursor", ["", "x", 0, [], False])
+def test_each_list_refuses_an_invalid_cursor(method: str, cursor: Any) -> None:
+    rule = "cursor is not one that this server gave: everything is on one page"
+    assert ask(method, cursor=cursor) == refusal(-32602, rule, id=1)
+
+
+def test_a_resource_is_read() -> None:
+    contents = [{"uri": "test://text", "mimeType": "text/plain", "text": "a text"}]
+    assert ask("resources/read", uri="test://text") == reply({"contents": contents})
+
+
+@pytest.mark.parametrize("uri", [{}, {"uri": None}, {"uri": 1}, {"uri": ["test://text"]}])
+def test_a_uri_that_is_no_string_is_refused(uri: dict[str, Any]) -> None:
+    assert ask("resources/read", **uri) == refusal(-32602, "uri must be a string", id=1)
+
+
+def test_an_unknown_resource_is_not_found_and_its_uri_is_told() -> None:
+    error = {"code": -32002, "message": "there is no such resource", "data": {"uri": "test://none"}}
+    assert ask("resources/read", uri="test://none") == {"jsonrpc": "2.0", "id": 1, "error": error}
+
+
+def test_a_resource_that_fails_is_an_internal_error_in_words() -> None:
+    assert ask("resources/read", uri="test://fail") == refusal(-32603, "it failed\nhint: do not read it", id=1)
+
+
+def test_a_resource_that_breaks_is_an_internal_error_that_repeats_nothing() -> None:
+    assert ask("resources/read", uri="test://break") == refusal(-32603, "internal error (LookupError)", id=1)
+
+
+def test_reading_tells_its_progress() -> None:
+    talk = library_talk()
+    talk.say(request("resources/read", uri="test://report", _meta={"progressToken": "t"}))
+    assert talk.emitted == [notification("notifications/progress", progressToken="t", progress=1, message="one")]
+
+
+@pytest.mark.parametrize("method", ["resources/read", "prompts/get", "completion/complete"])
+def test_what_may_wait_can_be_cancelled(method: str) -> None:
+    talk, argument = library_talk(), {"name": "what", "value": ""}
+    params = {"uri": "test://text", "name": "greet", "ref": {"type": "ref/prompt"}, "argument": argument}
+    started = talk.start(request(method, 5, **params))
+    talk.say(notification("notifications/cancelled", requestId=5))
+    assert (started.cancellation.is_set(), started.run()) == (True, None)
+
+
+def test_a_read_that_finds_no_room_to_wait_is_an_error() -> None:
+    started = library_talk().start(request("resources/read", uri="test://text"))
+    assert started.refuse("too many") == refusal(-32603, "too many", id=1)
+    assert started.run() is None
+
+
+@pytest.mark.parametrize("arguments", [{"what": "a"}, {"what": "a", "how": "b"}, {"what": ""}])
+def test_a_prompt_is_made_from_its_arguments(arguments: dict[str, str]) -> None:
+    message = {"role": "user", "content": {"type": "text", "text": f"ask: {sorted(arguments.items())}"}}
+    assert ask("prompts/get", name="ask", arguments=arguments) == reply({"messages": [message]})
+
+
+def test_a_prompt_without_arguments_needs_none() -> None:
+    assert ask("prompts/get", name="greet")["result"]["messages"][0]["content"]["text"] == "greet: []"
+
+
+UNKNOWN_IN_ASK = "an argument is unknown; the prompt takes: what, how"
+
+
+@pytest.mark.parametrize(
+    ("params", "rule"),
+    [
+        ({}, "name must be a string"),
+        ({"name": 1}, "name must be a string"),
+        ({"name": "no_such"}, "there is no prompt of that name"),
+        ({"name": "ask", "arguments": None}, "arguments must be an object of strings"),
+        ({"name": "ask", "arguments": ["what"]}, "arguments must be an object of strings"),
+        ({"name": "ask", "arguments": {"what": 1}}, "arguments must be an object of strings"),
+        ({"name": "ask"}, "argument what is required; the prompt takes: what, how"),
+        ({"name": "ask", "arguments": {"how": "x"}}, "argument what is required; the prompt takes: what, how"),
+        ({"name": "ask", "arguments": {"what": "", "canary": ""}}, UNKNOWN_IN_ASK),
+        ({"name": "greet", "arguments": {"canary": "x"}}, "an argument is unknown; the prompt takes none"),
+    ],
+)
+def test_a_prompt_that_is_wrongly_asked_for_is_refused(params: Any, rule: str) -> None:
+    assert ask("prompts/get", **params) == refusal(-32602, rule, id=1)
+
+
+@pytest.mark.parametrize("reference", [{"type": "ref/prompt", "name": "ask"}, {"type": "ref/resource", "uri": "test://{a}"}])
+def test_an_argument_is_completed_with_what_is_known_already(reference: dict[str, str]) -> None:
+    known = {"arguments": {"a": "1", "b": "2"}}
+    completed = {"values": ["what", "be", "a", "b"], "total": 4, "hasMore": False}
+    assert completion(ref=reference, context=known) == reply({"completion": completed})
+
+
+def test_completion_shows_the_first_hundred_and_how_many_there_are() -> None:
+    completed = {"values": [str(number) for number in range(100)], "total": 103, "hasMore": True}
+    assert completion(argument={"name": "many", "value": ""}) == reply({"completion": completed})
+
+
+@pytest.mark.parametrize(
+    ("params", "rule"),
+    [
+        ({"ref": "ask"}, "ref, argument and context must be objects"),
+        ({"argument": None}, "ref, argument and context must be objects"),
+        ({"context": []}, "ref, argument and context must be objects"),
+        ({"argument": {"value": "x"}}, "name must be a string"),
+        ({"argument": {"name": "what"}}, "value must be a string"),
+        ({"argument": {"name": "what", "value": 1}}, "value must be a string"),
+        ({"context": {"arguments": {"a": 1}}}, "arguments must be an object of strings"),
+        ({"ref": {"type": "ref/other"}}, "there is nothing to complete"),
+    ],
+)
+def test_a_malformed_completion_is_refused(params: Any, rule: str) -> None:
+    assert completion(**params) == refusal(-32602, rule, id=1)

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from jsonschema import Draft202012Validator
@@ -22,6 +21,25 @@ RESULTS = {
     "logging/setLevel": "EmptyResult",
     "tools/list": "ListToolsResult",
     "tools/call": "CallToolResult",
+    "resources/list": "ListResourcesResult",
+    "resources/templates/list": "ListResourceTemplatesResult",
+    "resources/read": "ReadResourceResult",
+    "prompts/list": "ListPromptsResult",
+    "prompts/get": "GetPromptResult",
+    "completion/complete": "CompleteResult",
+}
+REQUESTS = {
+    "initialize": "InitializeRequest",
+    "ping": "PingRequest",
+    "logging/setLevel": "SetLevelRequest",
+    "tools/list": "ListToolsRequest",
+    "tools/call": "CallToolRequest",
+    "resources/list": "ListResourcesRequest",
+    "resources/templates/list": "ListResourceTemplatesRequest",
+    "resources/read": "ReadResourceRequest",
+    "prompts/list": "ListPromptsRequest",
+    "prompts/get": "GetPromptRequest",
+    "completion/complete": "CompleteRequest",
 }
 NOTIFICATIONS = {
     "notifications/message": "LoggingMessageNotification",
@@ -67,36 +85,70 @@ def check_line(line: bytes, asked: Mapping[Any, str]) -> None:
         check_message(message, asked)
 
 
+def check_session(sent: bytes, lines: Iterable[bytes]) -> None:
+    """Checks both directions of a whole session.
+
+    Each message of the server's is valid and answers a request, no request is answered twice, and only a request that
+    the schema allows gets a result. What the client sent may be invalid otherwise: that is what tests do.
+    """
+    open_requests = requests_in(sent)
+    for line in lines:
+        check_line(line, {})
+        decoded = json.loads(line)
+        for message in decoded if isinstance(decoded, list) else [decoded]:
+            if "id" in message:
+                check_answer(message, open_requests.get(message["id"], []))
+
+
+def requests_in(sent: bytes) -> dict[Any, list[Any]]:
+    """All requests with an id that an answer may name, by that id; what cannot be read asks for nothing."""
+    found: dict[Any, list[Any]] = {}
+    for line in sent.split(b"\n"):
+        try:
+            decoded = json.loads(line)
+        except (ValueError, RecursionError):
+            continue
+        for message in decoded if isinstance(decoded, list) else [decoded]:
+            if isinstance(message, dict) and type(message.get("id")) in (str, int):
+                found.setdefault(message["id"], []).append(message)
+    return found
+
+
+def check_answer(answer: Any, requests: list[Any]) -> None:
+    """Checks one answer against the requests that had its id and are not answered yet, and strikes out its own."""
+    assert requests, f"nobody asked for {answer['id']!r}, or it was answered before"
+    if "error" in answer:
+        requests.pop(0)
+        return
+    fits = [request for request in requests if valid_exchange(request, answer["result"])]
+    assert fits, f"a result for {requests!r} that the schema does not allow: {answer['result']!r}"
+    requests.remove(fits[0])
+
+
+def valid_exchange(request: Any, result: Any) -> bool:
+    """Whether the schema allows both."""
+    method = request.get("method")
+    return (
+        method in REQUESTS
+        and _validator(REQUESTS[method]).is_valid(request)
+        and _validator(RESULTS[method]).is_valid(result)
+    )
+
+
 class CheckedServer(Server):
-    """A server whose whole output is held against the schema when it is left."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        self.asked: dict[Any, str] = {}
-        super().__init__(*args, **kwargs)
-
-    def send(self, message: Any) -> None:
-        """Writes one message, and remembers what it asks."""
-        for request in message if isinstance(message, list) else [message]:
-            if isinstance(request, dict) and isinstance(request.get("id"), (str, int)):
-                self.asked[request["id"]] = request.get("method", "")
-        super().send(message)
+    """A server with more ways to talk to it."""
 
     def __enter__(self) -> CheckedServer:
         return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
-        super().__exit__(kind, error, traceback)
-        if kind is None:
-            for line in self.lines:
-                check_line(line, self.asked)
 
     def start_call(self, tool: str, **arguments: Any) -> int:
         """Writes a `tools/call`; its id."""
         return self.start("tools/call", name=tool, arguments=arguments)
 
     def cancel(self, request_id: Any) -> None:
-        """Writes the notification that cancels a request."""
-        self.notify("notifications/cancelled", requestId=request_id, reason="a test")
+        """Writes the notification that cancels a request, whatever its id is."""
+        params = {"requestId": request_id, "reason": "a test"}
+        self.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
 
     def ended(self, within_s: float = PATIENCE_S) -> tuple[int, bytes]:
         """Exit status and stderr, once the process has ended and all its output has been read."""

@@ -1,10 +1,12 @@
-"""Writes what documentation repeats from the table: docs/actions.md and the tool list in README.md.
+"""Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, the README's list of tools,
+and a part of docs/platforms.md from the list of advisories.
 
 With --check nothing is written; the exit status is 1 where something is out of step.
 """
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -12,6 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_mcp as m
+from tools import advisories
 from tools.clients import record
 from tools.examples import ROOT
 
@@ -32,6 +35,8 @@ alone has a single action and takes no `action`. No action returns the value of 
   credential, which the answer shows once and which is to be handed on.
 - *inferred*: no public source shows this route. It follows the conventions of the others; not every vault offers it.
 - An *id* is 1 to 128 letters, digits, `-` or `_`, as an earlier answer gave it.
+- The examples were recorded from a run of every action against the local vault (`make record`); ids and times are
+  replaced, of lists two items are shown, and long texts are cut. The hosted service may answer more.
 """
 
 EFFECTS: dict[m.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
@@ -49,6 +54,8 @@ UNITS: dict[m.Kind, str] = {"string": " characters", "strings": " items", "ids":
 ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
 
+MARKS = "<!-- {0}:begin -->\n", "<!-- {0}:end -->"
+
 
 def actions_page() -> str:
     """The whole of docs/actions.md."""
@@ -61,13 +68,24 @@ def _section(tool: m.Tool) -> str:
     arguments = {arg.name: arg for action in tool.actions for arg in action.args}
     if arguments:
         parts.append(_table(ARGUMENT_HEAD, [_argument_cells(arg) for arg in arguments.values()]))
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, _examples(tool)]) + "\n"
+
+
+def _examples(tool: m.Tool) -> str:
+    recorded = json.loads((ROOT / "docs" / "examples.json").read_bytes())
+    lines = ["<details><summary>Example calls and answers</summary>", "", "```text"]
+    for action in tool.actions:
+        call = recorded[f"{tool.name}.{action.name}"]
+        answer = call["answer"]
+        lines += [f"-> {json.dumps(call['arguments'], ensure_ascii=False)}"]
+        lines += [f"<- {answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)}", ""]
+    return "\n".join([*lines[:-1], "```", "", "</details>"])
 
 
 def _action_cells(action: m.Action) -> list[str]:
     return [
         f"`{action.name}`",
-        action.text + (" *inferred*" if action.inferred else ""),
+        (action.long or action.text) + (" *inferred*" if action.inferred else ""),
         _names(action, required=True),
         _names(action, required=False),
         f"`{action.scope}`" if action.scope else "none",
@@ -81,7 +99,7 @@ def _names(action: m.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: m.Arg) -> list[str]:
-    return [f"`{arg.name}`", TYPES[arg.kind], "; ".join(_limits(arg)), arg.text]
+    return [f"`{arg.name}`", TYPES[arg.kind], "; ".join(_limits(arg)), arg.long or arg.text]
 
 
 def _limits(arg: m.Arg) -> list[str]:
@@ -114,18 +132,25 @@ def client_list() -> str:
     return _table(record.HEAD, record.rows(record.load()))
 
 
-def readme(text: str) -> str:
-    """The README's `text` with fresh lists between those of their markers that it has."""
-    lists = {"tools": tool_list(), "clients": client_list()}
-    between = re.compile(r"(?<=<!-- )(\w+)(:begin -->\n).*?(?=<!-- \1:end -->)", re.DOTALL)
-    return between.sub(lambda old: f"{old[1]}{old[2]}{lists[old[1]]}\n", text)
+def between(name: str, text: str, generated: str) -> str:
+    """`text` with `generated` between the markers of that name, if it has them."""
+    begin, end = (mark.format(name) for mark in MARKS)
+    return re.sub(f"(?<={begin}).*?(?={end})", lambda _old: generated + "\n", text, flags=re.DOTALL)
 
 
 def pages(root: Path) -> dict[Path, str]:
     """Each generated file below `root` and the text that it should have."""
+    readme, platforms = root / "README.md", root / "docs" / "platforms.md"
+    parts = (
+        (readme, "tools", tool_list()),
+        (readme, "clients", client_list()),
+        (platforms, "advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
+    )
     wanted = {root / "docs" / "actions.md": actions_page()}
-    path = root / "README.md"
-    return {**wanted, path: readme(path.read_text(encoding="utf-8"))} if path.exists() else wanted
+    for path, name, generated in parts:
+        if path.exists():
+            wanted[path] = between(name, wanted.get(path) or path.read_text(encoding="utf-8"), generated)
+    return wanted
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:

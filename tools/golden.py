@@ -33,7 +33,7 @@ def _text(value: Any) -> str:
 
 def _facts(tool: m.Tool, action: m.Action) -> m.JsonObject:
     return {
-        "description": f"{m.signature(action)}: {action.text}",
+        "description": f"{m.signature(action)}: {action.long or action.text}",
         "scope": action.scope,
         "inferred": action.inferred,
         "mints": action.mints,

@@ -33,14 +33,15 @@ CIRCUMSTANCES: tuple[tuple[str, int, dict[str, str]], ...] = (
 )
 
 
-def make_mcpb(release: str) -> None:
+def make_mcpb(release: str, name: str) -> None:
     """The bundle and server.json, and what the official tool thinks of the bundle."""
     tools = [{"name": tool.name, "description": tool.text} for tool in TOOLS]
     bundled = mcpb.bundle(DIST / "sikkerkey-mcp.pyz", tools)
     write(DIST / "sikkerkey-mcp.mcpb", bundled)
-    write(DIST / "server.json", mcpb.server_json(bundled, release))
+    write(DIST / "server.json", mcpb.server_json(bundled, release, name))
     papers.write_sums(DIST)
     print(f"{hashlib.sha256(bundled).hexdigest()}  dist/sikkerkey-mcp.mcpb  ({len(bundled):,} bytes)")
+    print(f"dist/server.json is for {name}: only who holds that domain can publish it; REGISTRY_NAME=... names another")
     validate(DIST / "sikkerkey-mcp.mcpb")
 
 
@@ -130,9 +131,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("task", choices=("mcpb", "verify", "members"))
     parser.add_argument("--release", default="", help="URL below which a release's files are published")
+    parser.add_argument("--name", default=mcpb.REGISTRY_NAME, help="in the registry, below the publisher's domain")
     options = parser.parse_args()
     tasks: dict[str, Callable[[], None]] = {
-        "mcpb": partial(make_mcpb, options.release),
+        "mcpb": partial(make_mcpb, options.release, options.name),
         "verify": verify,
         "members": list_members,
     }

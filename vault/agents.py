@@ -21,7 +21,7 @@ from vault import audit
 from vault.calls import OWNER, Agent, Call, Route
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import text
-from vault.terminal import printable
+from vault.terminal import PROGRAM, printable
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS bootstrap_tokens (
@@ -228,7 +228,7 @@ def set_enabled(db: sqlite3.Connection, now_ms: int, agent_id: str, *, enabled: 
 def _owned(db: sqlite3.Connection, agent_id: str) -> Agent:
     agent = find(db, agent_id)
     if agent is None:
-        raise VaultError(f"there is no agent {printable(agent_id)}", "list them with: python -m vault agents --dir DIR")
+        raise VaultError(f"there is no agent {printable(agent_id)}", f"list them with: {PROGRAM} agents --dir DIR")
     return agent
 
 

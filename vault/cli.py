@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from vault import commands_audit, commands_identities, commands_people, commands_vault
 from vault.console import Parser, complain
 from vault.errors import VaultError
+from vault.terminal import PROGRAM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -38,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> Parser:
-    parser = Parser(prog="python -m vault", description="A local SikkerKey vault.")
+    parser = Parser(prog=PROGRAM, description="A local SikkerKey vault.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
     for subject in (commands_vault, commands_identities, commands_people, commands_audit):
         subject.add_all(commands)

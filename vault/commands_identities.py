@@ -15,16 +15,16 @@ from vault.errors import VaultError
 from vault.files import shown
 from vault.machine_bundle import write_bundle
 from vault.store import Store
-from vault.terminal import printable
+from vault.terminal import PROGRAM, printable
 
 if TYPE_CHECKING:
     from vault.console import Commands
 
 ADVICE_ONCE = "the token is good for one registration within 24 hours and is not shown again"
-ADVICE_PENDING = "the agent is pending until: python -m vault approve ID --dir DIR"
-ADVICE_DISABLED = "the agent is disabled; it stays out until: python -m vault enable ID --dir DIR"
-ADVICE_NO_AGENTS = "no agents yet; make a token: python -m vault agent-token --dir DIR --scopes all"
-ADVICE_NO_MACHINES = "no machines yet; make one: python -m vault machine-bootstrap --dir DIR --name NAME"
+ADVICE_PENDING = f"the agent is pending until: {PROGRAM} approve ID --dir DIR"
+ADVICE_DISABLED = f"the agent is disabled; it stays out until: {PROGRAM} enable ID --dir DIR"
+ADVICE_NO_AGENTS = f"no agents yet; make a token: {PROGRAM} agent-token --dir DIR --scopes all"
+ADVICE_NO_MACHINES = f"no machines yet; make one: {PROGRAM} machine-bootstrap --dir DIR --name NAME"
 
 
 def add_all(commands: Commands) -> None:
@@ -114,7 +114,7 @@ def _enable(options: argparse.Namespace) -> Output:
 def _switch(options: argparse.Namespace, *, enabled: bool) -> Output:
     with changing(options) as db:
         if agents.find(db, options.id) is None and machines.find(db, options.id) is not None:
-            raise VaultError("a machine has no such switch", "cut it off for good: python -m vault revoke ID --dir DIR")
+            raise VaultError("a machine has no such switch", f"cut it off for good: {PROGRAM} revoke ID --dir DIR")
         agent = agents.set_enabled(db, wall_clock(), options.id, enabled=enabled)
     hints = [ADVICE_PENDING] if enabled and not agent.approved else []
     return _said("enabled" if enabled else "disabled", {"agentId": agent.id, "name": agent.name}, hints)

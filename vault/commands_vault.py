@@ -15,6 +15,7 @@ from vault.console import Output, add, add_passphrase, existing, moment, passphr
 from vault.errors import VaultError
 from vault.files import shown
 from vault.store import Store
+from vault.terminal import PROGRAM
 
 if TYPE_CHECKING:
     from vault.console import Commands
@@ -90,7 +91,7 @@ def _status(options: argparse.Namespace) -> Output:
 
 def _seal(options: argparse.Namespace) -> Output:
     answer = _running(options.dir, "seal")
-    return Output(answer, "sealed", ["it answers 503 until: python -m vault unseal --dir DIR"])
+    return Output(answer, "sealed", [f"it answers 503 until: {PROGRAM} unseal --dir DIR"])
 
 
 def _unseal(options: argparse.Namespace) -> Output:
@@ -143,7 +144,7 @@ def _opened(options: argparse.Namespace) -> Iterator[Store]:
 def _running(directory: Path, command: str, words: str | None = None) -> dict[str, Any]:
     answer = control.ask(directory, command, words)
     if answer is None:
-        raise VaultError(f"no server runs on {shown(directory)}", "start one: python -m vault serve --dir DIR")
+        raise VaultError(f"no server runs on {shown(directory)}", f"start one: {PROGRAM} serve --dir DIR")
     return answer
 
 

@@ -18,7 +18,7 @@ from vault import rootkey
 from vault.errors import VaultError
 from vault.files import read_private, shown
 from vault.store import Store
-from vault.terminal import printable, table
+from vault.terminal import PROGRAM, printable, table
 
 
 class Output(NamedTuple):
@@ -89,7 +89,7 @@ def existing(directory: Path, *, sole: bool = False) -> Store:
     try:
         (directory / "vault.db").lstat()
     except FileNotFoundError:
-        hint = "name another --dir, or make one: python -m vault init --dir DIR"
+        hint = f"name another --dir, or make one: {PROGRAM} init --dir DIR"
         raise VaultError(f"there is no vault in {shown(directory)}", hint) from None
     except OSError:
         pass  # Store says what is wrong with the directory

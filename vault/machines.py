@@ -19,7 +19,7 @@ from vault import audit
 from vault.calls import OWNER, SYSTEM, Call, Machine, Route
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import BOOLEAN, text
-from vault.terminal import printable
+from vault.terminal import PROGRAM, printable
 
 if TYPE_CHECKING:
     from vault.store import Store
@@ -310,6 +310,6 @@ def _owned(db: sqlite3.Connection, machine_id: str) -> Machine:
     machine = find(db, machine_id)
     if machine is None:
         raise VaultError(
-            f"there is no machine {printable(machine_id)}", "list them with: python -m vault machines --dir DIR"
+            f"there is no machine {printable(machine_id)}", f"list them with: {PROGRAM} machines --dir DIR"
         )
     return machine

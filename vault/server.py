@@ -23,7 +23,7 @@ from vault.errors import VaultError
 from vault.files import locked, private_directory, shown
 from vault.store import Store
 from vault.surface import JOBS
-from vault.terminal import printable
+from vault.terminal import PROGRAM, printable
 
 GRACE_S = 5  # for requests that run when the signal comes
 
@@ -131,7 +131,7 @@ def _warn_if_reachable(listener: socket.socket) -> None:
 
 def _advise_if_sealed(store: Store) -> None:
     if store.sealed:
-        print("hint: the vault is sealed until: python -m vault unseal --dir DIR", file=sys.stderr, flush=True)
+        print(f"hint: the vault is sealed until: {PROGRAM} unseal --dir DIR", file=sys.stderr, flush=True)
 
 
 def _url(listener: socket.socket) -> str:

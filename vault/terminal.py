@@ -1,7 +1,10 @@
-"""What a name may look like on a terminal: names come from clients, and a terminal obeys what it is shown."""
+"""What may be shown on a terminal: names come from clients, and a terminal obeys what it is shown. And our own name."""
 
 from __future__ import annotations
 
+import os
+import shlex
+import sys
 import unicodedata
 from collections.abc import Sequence
 
@@ -14,6 +17,16 @@ UNSAFE_CATEGORIES = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
 # cell, variation selectors.
 INVISIBLE = {0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2800, 0x3164, 0xFFA0}
 INVISIBLE |= {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
+
+
+def program() -> str:
+    """What was started, for usage and advice: the module, or the archive by the path that was typed."""
+    if "sikkerkey_archive" not in sys.modules:
+        return "python -m vault"
+    return shlex.join([os.path.basename(sys.executable), sys.argv[0]])
+
+
+PROGRAM = program()
 
 
 def printable(text: str) -> str:

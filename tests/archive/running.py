@@ -84,18 +84,20 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
 def runtime_module(name: str) -> ModuleType:
     """A module of runtime/ outside an archive, for what it says about platforms."""
     described = ModuleType("sikkerkey_archive")
-    vars(described).update(PROGRAM="sikkerkey-mcp", MAIN="", BUILD="0" * 64, COMPILED={}, MODULES=(), MODULES_AT=(0, 0))
+    vars(described).update(MAIN="", COMPILED={}, MODULES=(), MODULES_AT=(0, 0))
     vars(described)["LIBRARIES"] = {"windows-amd64": (), "linux-x86_64": ()}
     made = {"sikkerkey_archive": described}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "sikkerkey_archive", described)
-        for part in ("sikkerkey_runtime", "sikkerkey_native"):
-            spec = importlib.util.spec_from_file_location(part, ROOT / "runtime" / f"{part}.py")
+        for part in ("__main__", "sikkerkey_native"):
+            # Under a name of its own, __main__ starts nothing.
+            spec = importlib.util.spec_from_file_location(f"runtime of {part}", ROOT / "runtime" / f"{part}.py")
             assert spec is not None
             assert spec.loader is not None
             made[part] = importlib.util.module_from_spec(spec)
             patch.setitem(sys.modules, part, made[part])
             spec.loader.exec_module(made[part])
+            vars(made["__main__"]).update(PROGRAM="sikkerkey-mcp", BUILD="0" * 64)
     return made[name]
 
 

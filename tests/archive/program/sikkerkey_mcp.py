@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ VERSION = "0.0.0"
 
 def main() -> int:
     result: dict[str, object] = {"argv0": sys.argv[0], "loaded at start": sorted(sys.modules)}
+    result["garbage is collected"] = gc.isenabled()
     for step in sys.argv[1:]:
         if step == "wait":
             # The library is read aside during the first milliseconds; what happens after that is what is tested.
@@ -25,7 +27,7 @@ def main() -> int:
             result["sign"] = sign()
         if step == "ca":
             result["ca"] = ca()
-    print(json.dumps({**result, **sys.modules["sikkerkey_runtime"].report()}))
+    print(json.dumps({**result, **sys.modules["sikkerkey_native"].report()}))
     return 0
 
 

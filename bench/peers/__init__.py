@@ -1,0 +1,42 @@
+"""One-tool servers on the official SDKs, where these can be installed."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+HERE = Path(__file__).resolve().parent
+NODE_FILES = ROOT / "build" / "bench"
+TYPESCRIPT_SDK = "@modelcontextprotocol/sdk@1.29.0"
+INSTALL_MAX_S = 300
+
+
+def python_sdk() -> list[str]:
+    """The command, empty where the SDK is not installed (it needs Python 3.10)."""
+    return [sys.executable, str(HERE / "python_sdk.py")] if find_spec("mcp") else []
+
+
+def typescript_sdk() -> list[str]:
+    """The command, empty without Node or where npm cannot install the SDK."""
+    node, npm = shutil.which("node"), shutil.which("npm")
+    if not node or not npm:
+        return []
+    NODE_FILES.mkdir(parents=True, exist_ok=True)
+    server = NODE_FILES / "typescript_sdk.mjs"
+    shutil.copyfile(HERE / server.name, server)
+    if not (NODE_FILES / "node_modules").exists():
+        quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(NODE_FILES)]
+        install = [npm, "install", *quiet, TYPESCRIPT_SDK]
+        if subprocess.run(install, capture_output=True, check=False, timeout=INSTALL_MAX_S).returncode != 0:
+            return []
+    return [node, str(server)]
+
+
+def found() -> dict[str, list[str]]:
+    """The peers that can be measured here, by name."""
+    peers = {"Python SDK, one tool": python_sdk(), "TypeScript SDK, one tool": typescript_sdk()}
+    return {name: command for name, command in peers.items() if command}

@@ -1,0 +1,130 @@
+"""Answers of the vault: bytes that are nearly HTTP, nearly JSON, or neither, from a real socket.
+
+Held: the call ends in time with a result that the schema allows; no nonce comes twice; a write is sent again only after
+an answer that says it was not processed; and the next call, with a sound answer, works.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from typing import Any
+from unittest import mock
+
+import sikkerkey_mcp as m
+from tests.faults import FaultyVault, Wire, answer
+from tests.fuzz.mutation import mutated, odd, pieces
+from tests.harness import AGENT_ID, VAULT_ID, Seen
+from tests.rows import ROWS, Row
+from tests.transcript import conforms
+
+CASE_MAX_S = 5.0  # the shortened limits below allow less than 2
+LIMITS: dict[str, Any] = {
+    "REQUEST_MAX_S": 0.1,
+    "CONNECT_MAX_S": 0.3,
+    "RETRY_MAX_S": 0.5,
+    "BACKOFF_S": 0.001,
+    "ANSWER_MAX_BYTES": 200_000,
+}
+
+BODIES: tuple[Any, ...] = (
+    {}, [], {"items": []}, {"id": "sk_abcdefghij", "name": "n", "version": 3}, "text", 5, None,
+    [{"id": "proj_abcdefghij", "value": "v", "n": 1.10}],
+    {"error": "no"}, {"error": "missing scope", "requiredScopes": ["projects.read", 5, None]}, {"error": {"deep": [1]}},
+)  # fmt: skip
+REFUSALS = (301, 304, 307, 400, 401, 403, 404, 409, 423, 429, 500, 502, 503, 504, 530, 599, 999)
+STATUSES = (200,) * 8 + (201, 204, 206, 100, 103, *REFUSALS)
+HEADERS = (
+    b"Content-Type: application/json", b"Content-Type: text/csv", b"Content-Type: a\x00b", b"Content-Encoding: gzip",
+    b"Retry-After: 0", b"Retry-After: -5", b"Retry-After: 99999999999", b"Retry-After: Fri, 31 Feb 2099 25:61:61 GMT",
+    b"Transfer-Encoding: chunked, identity", b"Connection: close", b"Connection: upgrade", b"Location: http://x.invalid/",
+    b"Content-Length: 3", b"Content-Length: -1", b"Content-Length: 18446744073709551616", b"Set-Cookie: a=b",
+    b": empty", b"no colon", b"Date: x", b"X: \xff\xfe",
+    b"Long: " + b"x" * 70_000, b"\r\n".join(b"H%d: x" % number for number in range(120)),
+)  # fmt: skip
+
+
+def _chunked(rng: Random, body: bytes) -> bytes:
+    sizes = (b"%x", b"%X", b"0%x", b"%x;ext=1", b"-%x", b" %x ")
+    spelt = sizes[: rng.choice((1, 6))]
+    chunks = [rng.choice(spelt) % len(part) + b"\r\n" + part + b"\r\n" for part in pieces(rng, body)]
+    return b"".join(chunks) + rng.choice((b"0\r\n\r\n", b"0\r\nTrailer: x\r\n\r\n", b"0\r\n", b"ffffffff\r\n", b""))
+
+
+def answer_bytes(rng: Random) -> tuple[int, bytes]:
+    """A status that was meant, and the bytes of an answer."""
+    status = rng.choice(STATUSES)
+    body = mutated(rng, m.to_json(odd(rng, rng.choice(BODIES))).encode("utf-8", "surrogatepass"))
+    first = b"HTTP/1.%d %d Said" % (rng.choice((1, 1, 1, 0, 2)), status)
+    head = [first, *rng.sample(HEADERS, rng.choice((0, 0, 1, 2, 4)))]
+    if rng.random() < 0.3:
+        head, body = [*head, b"Transfer-Encoding: chunked"], _chunked(rng, body)
+    elif rng.random() < 0.9:
+        head.append(b"Content-Length: %d" % (len(body) + rng.choice((0, 0, 0, 0, 1, -1, 10_000))))
+    return status, mutated(rng, b"\r\n".join([*head, b"", b""]) + body)
+
+
+class _Play:
+    """Gives the next answer of a case; remembers which statuses it stands for."""
+
+    def __init__(self) -> None:
+        self.rng = Random(0)  # noqa: S311 (replaced by each case's own)
+        self.statuses: list[int] = []
+
+    def __call__(self, wire: Wire, _request: Seen) -> bool:
+        status, data = answer_bytes(self.rng)
+        self.statuses.append(status)
+        for part in pieces(self.rng, data):
+            wire.send(part)
+        deed = self.rng.random()
+        if deed < 0.01:
+            wire.stopped.wait(2 * LIMITS["REQUEST_MAX_S"])
+        elif deed < 0.1:
+            wire.reset()
+        return deed > 0.9
+
+
+def _call(api: m.Api, row: Row) -> dict[str, Any]:
+    return m.VaultTools(lambda: api).call(row.tool.name, row.minimal, m.Context())
+
+
+def check_nonces(seen: list[Seen]) -> None:
+    """No nonce twice, over everything that was ever sent."""
+    nonces = [request.headers["x-nonce"] for request in seen]
+    assert len(set(nonces)) == len(nonces)
+
+
+def _api(url: str) -> m.Api:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+
+    pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return m.agent_api(m.Identity({"agentId": AGENT_ID, "vaultId": VAULT_ID, "apiUrl": url}, pem))
+
+
+@contextmanager
+def target() -> Iterator[Callable[[Random], None]]:
+    """A faulty vault on loopback, and limits short enough for many cases."""
+    play, sound = _Play(), answer(b'{"sound":true}', 200, "Content-Type: application/json")
+    with FaultyVault(play) as vault:
+        api = _api(vault.url)
+
+        def case(rng: Random) -> None:
+            play.rng, play.statuses = rng, []
+            row, vault.acts, began_s = rng.choice(ROWS), [play], time.monotonic()
+            with mock.patch.multiple(m, **LIMITS):
+                conforms(_call(api, row), "CallToolResult")
+            assert time.monotonic() - began_s < CASE_MAX_S
+            if row.action.effect != "read":
+                assert set(play.statuses[:-1]) <= {429}, "a write was sent again"
+            assert len(vault.seen) <= 1 + m.RETRIES
+            vault.acts = [sound]
+            assert _call(api, ROWS[0])["structuredContent"] == {"sound": True}
+            check_nonces(vault.seen)
+            del vault.seen[:], vault.wires[:]
+
+        yield case
+        for link in vars(vars(api)["_connections"])["_idle"]:
+            link.wire.finish()

@@ -1,0 +1,83 @@
+"""Argument objects for every row.
+
+Held: a result that the protocol's schema allows; what is refused is not sent and not repeated; what is sent has the
+row's method and a path without anything but its ids, and only arguments that the tool's published schema accepts;
+the unchanged examples are sent.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from random import Random
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+import sikkerkey_mcp as m
+from tests.fuzz.mutation import odd
+from tests.rows import MARK, ROWS, Row, StubApi, reply, strings_in
+from tests.transcript import conforms
+
+ID = "[A-Za-z0-9_-]{1,128}"
+
+
+@cache
+def _published(tool: str) -> Draft202012Validator:
+    return Draft202012Validator(m.tool_schema(next(row.tool for row in ROWS if row.tool.name == tool)))
+
+
+def _path(row: Row) -> str:
+    """What the row's path may look like."""
+    return re.sub(r"\\\{\w+\\\}", ID, re.escape(row.action.path))
+
+
+def _marked(rng: Random, value: Any) -> Any:
+    """`value` with MARK somewhere in it where a secret could be."""
+    if isinstance(value, dict):
+        return {key: _marked(rng, member) if key != "action" else member for key, member in value.items()}
+    return MARK + value if isinstance(value, str) and rng.random() < 0.3 else value
+
+
+def check_sent(row: Row, arguments: dict[str, Any], request: m.Request) -> None:
+    """Holds a request against its row."""
+    assert request.method == row.action.method
+    assert re.fullmatch(_path(row), request.path)
+    _published(row.tool.name).validate({key: arguments[key] for key in arguments if key != "wait_for_previous"})
+    if request.body is not None:
+        body = json.loads(request.body)
+        assert isinstance(body, dict)
+        assert all(not 0xD800 <= ord(c) <= 0xDFFF for text in strings_in(body) for c in text)
+
+
+def check_refused(result: dict[str, Any], api: StubApi) -> None:
+    """Holds a refusal: nothing was sent, nothing is repeated."""
+    assert result.get("isError") is True
+    assert api.sent == []
+    assert MARK not in json.dumps(result)
+
+
+@contextmanager
+def target() -> Iterator[Callable[[Random], None]]:
+    """Calls the tools without a process or a network."""
+
+    def case(rng: Random) -> None:
+        row = rng.choice(ROWS)
+        example = rng.choice(list(row.examples.values()))
+        given = m.parse_json(json.dumps(_marked(rng, odd(rng, example))).encode())
+        api = StubApi(reply())
+        if not isinstance(given, dict):
+            return
+        result = m.VaultTools(lambda: api).call(row.tool.name, given, m.Context())
+        conforms(result, "CallToolResult")
+        if not api.sent:
+            check_refused(result, api)
+            assert json.dumps(given) != json.dumps(example), "an example was refused"
+            return
+        [request] = api.sent
+        check_sent(Row(row.tool, m.find_action(row.tool, given)), given, request)
+
+    yield case

@@ -1,0 +1,185 @@
+"""What a start and a call cost, in counts that no machine's speed changes: modules, files, connections, bytes kept."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import tracemalloc
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_mcp as mcp
+from tests.archive.running import OTHER_PYTHONS, find_python
+from tests.fixture_tools import FixtureTools
+from tests.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
+
+OTHER_AGENT_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
+OPENING = (
+    '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}\n'
+    '{"jsonrpc": "2.0", "id": 2, "method": "tools/list"}\n'
+)
+
+# Serves until the input ends and says what was loaded and opened by then; preparing for calls is left out.
+WATCHED_START = f"""
+import os, sys  # as Python has, when it runs an archive
+before, opened = set(sys.modules), []
+sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
+sys.path.insert(0, {str(ROOT)!r})
+import sikkerkey_mcp as mcp
+
+def tell():
+    loaded = sorted(set(sys.modules) - before)
+    sys.stderr.write(repr((loaded, opened)))
+    sys.stderr.flush()
+    os._exit(0)
+
+mcp.VaultTools.prepare = lambda self: None
+mcp.end_process = tell
+mcp.main(["serve", "--agent", {AGENT_ID!r}])
+"""
+
+# Python itself loads `collections` and what it stands on to run an archive, until 3.11.
+COLLECTIONS = {"collections", "_collections", "itertools", "keyword", "operator", "_operator", "reprlib"}
+COLLECTIONS_OF_3_9 = {"heapq", "_heapq"}
+LOADED_AT_START = {"sikkerkey_mcp", "__future__", "_json"} | COLLECTIONS | COLLECTIONS_OF_3_9
+
+
+def watched_start(home: Path, python: str) -> tuple[set[str], list[str]]:
+    """The modules that a start loads until the tools are listed, and the files that it opens."""
+    for agent in (AGENT_ID, OTHER_AGENT_ID):
+        make_slot(home, "http://127.0.0.1:9", agent)
+    command = [python, "-I", "-S", "-c", WATCHED_START]
+    done = subprocess.run(command, input=OPENING, capture_output=True, text=True, check=True, timeout=60)
+    assert [json.loads(line)["id"] for line in done.stdout.splitlines()] == [1, 2], done.stderr
+    loaded, opened = eval(done.stderr, {"__builtins__": {}})  # noqa: S307 (our own child's repr)
+    return set(loaded), opened
+
+
+@pytest.mark.parametrize("name", ["this", *OTHER_PYTHONS])
+def test_listing_the_tools_loads_hardly_a_module(name: str, home: Path) -> None:
+    """Each of json, re, typing, enum, threading and signal takes a tenth of the start or more."""
+    loaded, _ = watched_start(home, sys.executable if name == "this" else find_python(name))
+    assert loaded - LOADED_AT_START == set()
+    assert {"sikkerkey_mcp", "_json"} <= loaded
+
+
+def test_start_opens_the_files_of_the_chosen_agent_once(home: Path) -> None:
+    _, opened = watched_start(home, sys.executable)
+    slot = home / ".sikkerkey" / "agents" / AGENT_ID
+    assert [path for path in opened if path.startswith(str(home))] == [
+        str(slot / "identity.json"),
+        str(slot / "private.pem"),
+    ]
+
+
+# getting ready for the first call
+
+
+@pytest.fixture
+def tools(home: Path, recorder: Recorder) -> Iterator[mcp.VaultTools]:
+    """The vault's tools for an agent of `recorder`, in this process."""
+    make_slot(home, recorder.url)
+    made: list[mcp.Api] = []
+
+    def connect() -> mcp.Api:
+        made.append(mcp.connect())
+        return made[-1]
+
+    yield mcp.VaultTools(connect)
+    for api in made:
+        for link in vars(vars(api)["_connections"])["_idle"]:
+            link.wire.finish()
+
+
+def serve_lines(registry: FixtureTools, lines: list[bytes], send: Callable[[Any], None]) -> None:
+    """Serves `lines` in this process."""
+    pieces = iter([*lines, b""])
+    output = mcp.Output(1)
+    vars(output)["send"] = send
+    mcp.StdioServer(registry, lambda: next(pieces), output).run()
+
+
+def test_getting_ready_begins_after_the_tools_have_been_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    registry = FixtureTools()
+    sent: list[Any] = []
+    seen_by: list[int] = []
+
+    def at_once(function: Callable[[], None], _arguments: tuple[()]) -> None:
+        seen_by.append(len(sent))
+        function()
+
+    monkeypatch.setattr(mcp, "start_new_thread", at_once)
+    listing = b'{"jsonrpc": "2.0", "id": 2, "method": "tools/list"}\n'
+    first, _ = OPENING.encode().splitlines(keepends=True)
+    serve_lines(registry, [first, listing, listing], sent.append)
+    assert (len(sent), seen_by, registry.preparations) == (3, [2], 1)
+
+
+def test_getting_ready_sends_nothing(tools: mcp.VaultTools, recorder: Recorder) -> None:
+    tools.prepare()
+    assert (recorder.connections, recorder.seen) == (0, [])
+    assert "isError" not in tools.call("whoami", {}, mcp.Context())
+    assert len(recorder.seen) == 1
+
+
+def test_what_fails_while_getting_ready_is_told_by_the_call(tools: mcp.VaultTools, home: Path) -> None:
+    key = home / ".sikkerkey" / "agents" / AGENT_ID / "private.pem"
+    sound = key.read_bytes()
+    key.write_bytes(b"no key")
+    tools.prepare()
+    assert "private.pem holds no" in tools.call("whoami", {}, mcp.Context())["content"][0]["text"]
+    key.write_bytes(sound)
+    assert "isError" not in tools.call("whoami", {}, mcp.Context())
+
+
+def test_getting_ready_without_an_agent_is_silent(home: Path) -> None:
+    tools = mcp.VaultTools(mcp.connect)
+    tools.prepare()
+    assert "no agent is installed" in tools.call("whoami", {}, mcp.Context())["content"][0]["text"]
+
+
+# calls
+
+
+def test_calls_one_after_the_other_share_one_connection(server: Server, recorder: Recorder) -> None:
+    for _ in range(50):
+        assert "isError" not in server.call("whoami")
+    assert (len(recorder.seen), recorder.connections) == (50, 1)
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted by Linux's /proc")
+def test_calls_leave_no_descriptors_behind(server: Server) -> None:
+    def open_now() -> int:
+        return len(os.listdir(f"/proc/{server.process.pid}/fd"))
+
+    server.call("whoami")
+    before = open_now()
+    for _ in range(50):
+        server.call("manage_projects", action="list")
+    assert open_now() == before
+
+
+def test_calls_leave_no_memory_behind(tools: mcp.VaultTools, recorder: Recorder) -> None:
+    def call(times: int) -> None:
+        for _ in range(times):
+            tools.call("manage_secrets", {"action": "list", "projectId": "proj_a1"}, mcp.Context())
+        recorder.seen.clear()
+        gc.collect()
+
+    ours = [tracemalloc.Filter(inclusive=True, filename_pattern=mcp.__file__)]
+    tracemalloc.start()
+    try:
+        call(50)
+        before = tracemalloc.take_snapshot().filter_traces(ours)
+        call(200)
+        after = tracemalloc.take_snapshot().filter_traces(ours)
+    finally:
+        tracemalloc.stop()
+    grown = sum(change.size_diff for change in after.compare_to(before, "filename"))
+    assert grown < 200 * 10, "ten bytes a call are within what the counters and caches of Python vary by"

@@ -1,0 +1,49 @@
+"""A minute of every fuzzer, and proof that each would notice a fault; `make fuzz` runs them longer."""
+
+from __future__ import annotations
+
+from random import Random
+from typing import Any
+from unittest import mock
+
+import pytest
+
+import sikkerkey_mcp as m
+from tests.fuzz.__main__ import TARGETS, Case, fuzz
+
+SECONDS = 60 / len(TARGETS)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_generated_input_breaks_no_promise(name: str) -> None:
+    assert fuzz(name, 0, SECONDS) > 1
+
+
+def _leak_the_key(key_pem: bytes) -> m.Sign:
+    raise m.ConfigError(key_pem.decode("utf-8", "replace"), "no remedy")
+
+
+def _any_id(message: Any) -> Any:
+    return message.get("id") if isinstance(message, dict) else None
+
+
+FAULTS: dict[str, tuple[str, Any]] = {
+    "stdin": ("readable_id", _any_id),
+    "arguments": ("is_id", lambda _value: True),
+    "answers": ("_pause", lambda _outcome, _attempt, **_safe: 0.001),
+    "identity": ("load_signer", _leak_the_key),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_planted_fault_is_found(name: str) -> None:
+    with mock.patch.object(m, *FAULTS[name]), TARGETS[name]() as case:
+        assert any(_is_noticed(case, number) for number in range(3_000))
+
+
+def _is_noticed(case: Case, number: int) -> bool:
+    try:
+        case(Random(number))  # noqa: S311 (repeatable, not secret)
+    except Exception:  # a property that does not hold, or an exception that escaped from the program
+        return True
+    return False

@@ -1,0 +1,327 @@
+"""Resources: the same answers as the tools', chosen by URI; completion of the ids in their templates."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_mcp as m
+from sikkerkey_resources import IDS_KEPT_S, RESOURCES, VaultLibrary
+from tests.harness import ARCHIVE_COMMAND, ROOT, Recorder, Seen, Server, Told, make_slot
+from tests.local_vault import LocalVault, install
+from tests.rows import BY_NAME, StubApi, reply
+from tests.test_protocol import VERSIONS, Talk, opening, refusal, request
+from tests.test_protocol import reply as answered
+from tests.transcript import CheckedServer, conforms
+
+TEMPLATE = "sikkerkey://projects/{id}/secrets"
+SECRETS = "sikkerkey://projects/proj_a1b2c3d4e5/secrets"
+URIS = {
+    "sikkerkey://whoami": ("whoami", {}),
+    "sikkerkey://projects": ("manage_projects", {"action": "list"}),
+    "sikkerkey://audit/recent": ("read_audit", {"action": "list"}),
+    SECRETS: ("manage_secrets", {"action": "list", "projectId": "proj_a1b2c3d4e5"}),
+}
+each_uri = pytest.mark.parametrize(("uri", "called"), URIS.items(), ids=list(URIS))
+
+
+def without(*names: str) -> list[m.Switch]:
+    return [m.Switch("--exclude", "exclude", names)]
+
+
+def talk_to(answer: m.Reply, switches: Any = ()) -> tuple[Talk, StubApi]:
+    """A session with the real registry, whose vault gives always the same answer."""
+    api = StubApi(answer)
+    return Talk(registry=m.VaultTools(lambda: api, switches)), api
+
+
+def not_found(uri: str, message: str) -> dict[str, Any]:
+    return {"jsonrpc": "2.0", "id": 1, "error": {"code": -32002, "message": message, "data": {"uri": uri}}}
+
+
+# lists
+
+
+def test_resources_are_listed_with_what_they_are() -> None:
+    talk, api = talk_to(reply())
+    result = talk.say(request("resources/list"))["result"]
+    conforms(result, "ListResourcesResult")
+    assert [(resource["uri"], resource["mimeType"]) for resource in result["resources"]] == [
+        ("sikkerkey://whoami", "application/json"),
+        ("sikkerkey://projects", "application/json"),
+        ("sikkerkey://audit/recent", "application/json"),
+    ]
+    assert all(resource["title"] and resource["description"] for resource in result["resources"])
+    assert api.sent == []
+
+
+def test_the_template_is_listed_apart() -> None:
+    talk, _ = talk_to(reply())
+    result = talk.say(request("resources/templates/list"))["result"]
+    conforms(result, "ListResourceTemplatesResult")
+    [template] = result["resourceTemplates"]
+    assert (template["uriTemplate"], template["mimeType"]) == (TEMPLATE, "application/json")
+
+
+def test_every_resource_is_a_read_of_the_table_that_makes_no_credential() -> None:
+    actions = [BY_NAME[f"{resource.tool}.{resource.action}"].action for resource in RESOURCES]
+    assert [action.name for action in actions if action.effect != "read" or action.mints] == []
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_vaults_registry_declares_resources_prompts_and_completion(version: str) -> None:
+    declared = Talk("", m.VaultTools(lambda: StubApi(reply()))).say(opening(version))["result"]["capabilities"]
+    kinds = ["logging", "tools", "resources", "prompts"] + (["completions"] if version != "2024-11-05" else [])
+    assert declared == {kind: {} for kind in kinds}
+
+
+def test_what_is_declared_without_a_look_is_what_the_library_offers() -> None:
+    tools = m.VaultTools(lambda: StubApi(reply()))
+    assert tools.offers == ("tools", *tools.library().offers)
+
+
+def test_declaring_them_loads_nothing() -> None:
+    code = (
+        "import sys, sikkerkey_mcp as m; s = m.Session(m.VaultTools(lambda: None), print);"
+        "s.receive(b'{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\"}');"
+        "s.receive(b'{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}');"
+        "sys.exit('sikkerkey_resources' in sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+# reading
+
+
+@each_uri
+def test_a_resource_is_what_its_tool_answers(uri: str, called: tuple[str, Any]) -> None:
+    body = '[{"name":"søger <1>","size":12345678901234567890,"note":"a\\u2028b"}]'.encode()
+    talk, api = talk_to(reply(body=body))
+    result = talk.say(request("resources/read", uri=uri))["result"]
+    conforms(result, "ReadResourceResult")
+    tool, arguments = called
+    same = talk.say(request("tools/call", name=tool, arguments=arguments))["result"]
+    assert result == {"contents": [{"uri": uri, "mimeType": "application/json", "text": same["content"][0]["text"]}]}
+    assert api.sent[0] == api.sent[1]
+
+
+def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:
+    talk, _ = talk_to(reply(body=b'[{"id":"sk_1","value":"canary-value"}]'))
+    text = talk.say(request("resources/read", uri=SECRETS))["result"]["contents"][0]["text"]
+    assert json.loads(text) == {"items": [{"id": "sk_1", "value": m.WITHHELD}]}
+
+
+@pytest.mark.parametrize(
+    "uri",
+    ["", "sikkerkey:", "sikkerkey://", "sikkerkey://secrets", "sikkerkey://projects/", "SIKKERKEY://projects"]
+    + ["sikkerkey://projects/a/b/secrets", "sikkerkey://whoami\n", "file:///etc/passwd", TEMPLATE[:-1]],
+)
+def test_an_unknown_uri_is_no_resource_and_nothing_is_sent(uri: str) -> None:
+    talk, api = talk_to(reply())
+    told = uri.replace("\n", "<U+000A>")
+    assert talk.say(request("resources/read", uri=uri)) == not_found(told, "there is no such resource")
+    assert api.sent == []
+
+
+@pytest.mark.parametrize("name", ["", "..", ".", "%2e%2e", "a b", "{id}", "a" * 129, "ø", "a\x1b[2J"])
+def test_an_id_that_is_none_is_no_resource_and_nothing_is_sent(name: str) -> None:
+    talk, api = talk_to(reply())
+    uri = f"sikkerkey://projects/{name}/secrets"
+    rule = "projectId must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
+    assert talk.say(request("resources/read", uri=uri)) == not_found(m.clean(uri), rule)
+    assert api.sent == []
+
+
+def test_a_long_unknown_uri_is_told_in_part() -> None:
+    talk, _ = talk_to(reply())
+    error = talk.say(request("resources/read", uri="x" * 10_000))["error"]
+    assert error["data"] == {"uri": "x" * 200 + "..."}
+
+
+def test_what_the_vault_does_not_find_is_no_resource() -> None:
+    talk, _ = talk_to(reply(404, b'{"error":"no such project"}'))
+    error = talk.say(request("resources/read", uri=SECRETS))["error"]
+    assert (error["code"], error["data"]) == (-32002, {"uri": SECRETS})
+    assert error["message"].startswith('the vault answered 404, saying "no such project"\nhint: ')
+
+
+@pytest.mark.parametrize("status", [401, 403, 423, 429, 500, 503])
+def test_what_the_vault_refuses_is_an_error_that_says_what_to_do(status: int) -> None:
+    talk, _ = talk_to(reply(status))
+    error = talk.say(request("resources/read", uri="sikkerkey://projects"))["error"]
+    told = talk.say(request("tools/call", name="manage_projects", arguments={"action": "list"}))["result"]
+    assert error == {"code": -32603, "message": told["content"][0]["text"]}
+
+
+def test_without_an_agent_a_read_says_what_to_do() -> None:
+    def connect() -> m.Api:
+        raise m.ConfigError("no agent is installed", "install one")
+
+    answer = Talk(registry=m.VaultTools(connect)).say(request("resources/read", uri="sikkerkey://whoami"))
+    assert answer == refusal(-32603, "no agent is installed\nhint: install one", id=1)
+
+
+# switches
+
+
+@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.uri)
+def test_a_resource_whose_action_is_withheld_is_neither_listed_nor_read(resource: Any) -> None:
+    talk, api = talk_to(reply(), without(f"{resource.tool}.{resource.action}"))
+    listed = talk.say(request("resources/list"))["result"]["resources"]
+    listed += talk.say(request("resources/templates/list"))["result"]["resourceTemplates"]
+    uri = resource.uri.replace("{id}", "proj_1")
+    assert resource.uri not in {row.get("uri") or row["uriTemplate"] for row in listed}
+    assert talk.say(request("resources/read", uri=uri)) == not_found(uri, "there is no such resource")
+    assert api.sent == []
+
+
+def test_read_only_leaves_every_resource() -> None:
+    talk, _ = talk_to(reply(), [m.Switch("--read-only", "read-only")])
+    assert len(talk.say(request("resources/list"))["result"]["resources"]) == 3
+
+
+def test_where_no_resource_and_no_prompt_is_left_neither_is_offered() -> None:
+    switches = [m.Switch("--tools", "tools", ("manage_trash",))]
+    talk = Talk("", m.VaultTools(lambda: StubApi(reply()), switches))
+    assert talk.say(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
+    methods = ["resources/list", "prompts/list", "completion/complete"]
+    assert {talk.say(request(method))["error"]["code"] for method in methods} == {-32601}
+
+
+# completion
+
+ROWS = b'[{"id":"proj_web","name":"Shop"},{"id":"proj_api","name":"web API"},{"id":"../x","name":"web"},{"name":"w"},7]'
+
+
+def complete(talk: Talk, begun: str, uri: str = TEMPLATE, name: str = "id") -> Any:
+    argument = {"name": name, "value": begun}
+    answer = talk.say(request("completion/complete", ref={"type": "ref/resource", "uri": uri}, argument=argument))
+    return answer["result"]["completion"]["values"] if "result" in answer else answer
+
+
+@pytest.mark.parametrize(
+    ("begun", "values"),
+    [
+        ("", ["proj_web", "proj_api"]),
+        ("proj_a", ["proj_api"]),
+        ("WEB", ["proj_api"]),
+        ("shop", ["proj_web"]),
+        ("x", []),
+        ("../", []),
+    ],
+)
+@pytest.mark.parametrize("body", [ROWS, b'{"projects":' + ROWS + b"}"], ids=["list", "object"])
+def test_ids_are_completed_by_their_beginning_and_by_name(begun: str, values: list[str], body: bytes) -> None:
+    talk, _ = talk_to(reply(body=body))
+    assert complete(talk, begun) == values
+
+
+def test_ids_that_begin_so_come_before_names_that_hold_it() -> None:
+    talk, _ = talk_to(reply(body=b'[{"id":"b","name":"a"},{"id":"a","name":"b"}]'))
+    assert complete(talk, "a") == ["a", "b"]
+
+
+@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"projects":7}', b'"x"'])
+def test_an_answer_without_ids_completes_nothing(body: bytes) -> None:
+    assert complete(talk_to(reply(body=body))[0], "") == []
+
+
+def test_a_thousand_ids_are_completed_by_the_first_hundred() -> None:
+    talk, _ = talk_to(reply(body=json.dumps([{"id": f"proj_{number}"} for number in range(1_000)]).encode()))
+    assert len(complete(talk, "proj")) == 100
+
+
+def test_the_vault_is_asked_once_for_a_while() -> None:
+    now_s, asked = [0.0], []
+
+    def answer(tool: str, arguments: m.JsonObject, _context: m.Context) -> m.JsonObject:
+        asked.append((tool, arguments))
+        return m.json_result([{"id": f"p{len(asked)}"}])
+
+    library = VaultLibrary(answer, {"manage_projects.list", "manage_secrets.list"}, ticks_s=lambda: now_s[0])
+    reference, found = {"type": "ref/resource", "uri": TEMPLATE}, []
+    for now_s[0] in (0.1, 1.0, IDS_KEPT_S, IDS_KEPT_S + 0.2):
+        found += library.suggestions(reference, "id", "", {}, m.Context())
+    assert found == ["p1", "p1", "p1", "p2"]
+    assert asked == [("manage_projects", {"action": "list"})] * 2
+
+
+def test_ids_are_not_completed_where_their_list_is_withheld() -> None:
+    talk, api = talk_to(reply(body=ROWS), without("manage_projects.list"))
+    assert complete(talk, "") == []
+    assert api.sent == []
+
+
+@pytest.mark.parametrize(
+    ("uri", "name"), [(TEMPLATE, "projectId"), (SECRETS, "id"), ("sikkerkey://projects", "id"), ("", "")]
+)
+def test_what_is_no_argument_of_a_template_is_refused(uri: str, name: str) -> None:
+    talk, api = talk_to(reply(body=ROWS))
+    rule = "no prompt or resource template of ours has that argument"
+    assert complete(talk, "", uri, name) == refusal(-32602, rule, id=1)
+    assert api.sent == []
+
+
+# the program
+
+
+def test_a_read_tells_its_progress_and_can_be_cancelled(home: Path, recorder: Recorder) -> None:
+    arrived, go_on = threading.Event(), threading.Event()
+
+    def answer(_seen: Seen) -> Told:
+        arrived.set()
+        go_on.wait(5)
+        return Told()
+
+    recorder.answer = answer
+    make_slot(home, recorder.url)
+    with CheckedServer() as server:
+        server.initialize()
+        asked = server.start("resources/read", uri="sikkerkey://projects", _meta={"progressToken": "t"})
+        told = server.read()["params"]
+        assert told == {"progressToken": "t", "progress": 1, "message": "asking the vault, attempt 1"}
+        arrived.wait(5)
+        assert server.request("ping") == answered({}, 3)
+        server.cancel(asked)
+        assert server.request("ping") == answered({}, 4)
+        go_on.set()
+        assert server.close() == 0
+        server.ended()
+        assert asked not in server.answered()
+
+
+@pytest.fixture
+def vault(tmp_path: Path) -> Any:
+    """A local vault with an approved agent."""
+    made = LocalVault(tmp_path / "vault")
+    made.owner("approve", install(made))
+    yield made
+    made.close()
+
+
+def test_the_archive_serves_the_local_vaults_resources(vault: LocalVault) -> None:
+    with Server(ARCHIVE_COMMAND) as server:
+        server.initialize()
+        project = server.call("manage_projects", action="create", name="shop")["structuredContent"]["id"]
+        server.call("manage_secrets", action="create", projectId=project, name="s", value="a marked value")
+        uris = ["sikkerkey://whoami", "sikkerkey://projects", f"sikkerkey://projects/{project}/secrets"]
+        read = [server.request("resources/read", uri=uri)["result"]["contents"][0] for uri in uris]
+        told = [
+            server.call("whoami"),
+            server.call("manage_projects", action="list"),
+            server.call("manage_secrets", action="list", projectId=project),
+        ]
+        argument = {"name": "id", "value": "sho"}
+        reference = {"type": "ref/resource", "uri": TEMPLATE}
+        completed = server.request("completion/complete", ref=reference, argument=argument)["result"]["completion"]
+    assert [part["uri"] for part in read] == uris
+    assert [json.loads(part["text"]) for part in read[1:]] == [result["structuredContent"] for result in told[1:]]
+    assert json.loads(read[0]["text"])["scopes"] == told[0]["structuredContent"]["scopes"]
+    assert completed == {"values": [project], "total": 1, "hasMore": False}
+    assert "a marked value" not in json.dumps(read)

