@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import subprocess
+import sys
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -13,12 +14,13 @@ from typing import Any
 import pytest
 
 from tests.harness import ARCHIVE, PATIENCE_S, Server
+from tests.transcript import eventually
 from tools.clients import __main__ as trials
 from tools.clients import dialects, judge, record, script, wire
 from tools.clients.dialects import Asked, Call, Say
 from tools.clients.model import Exchange, Model, dialect_of
 from tools.clients.script import CALLS, DONE, MARK, Script
-from tools.clients.trial import Failed
+from tools.clients.trial import Failed, servers_of
 from tools.clients.wire import Session
 
 # What clients send, cut down to what is read: one tool, one earlier call with its result, one text.
@@ -197,6 +199,17 @@ def test_recorded_server_still_ends_by_a_signal(environment: Path) -> None:
 def test_other_commands_are_not_recorded(environment: Path) -> None:
     subprocess.run([*command(environment)[:-1], "--version"], check=True, capture_output=True, timeout=PATIENCE_S)
     assert wire.take_sessions(environment.parent / "kept.jsonl", environment) == []
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="this system lists no processes")
+def test_server_that_outlives_its_client_is_counted() -> None:
+    agent = "11111111-2222-3333-4444-555555555555"
+    waiting = [sys.executable, "-c", "input()", "serve", "--agent", agent]
+    assert servers_of(agent) == 0
+    with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
+        eventually(lambda: servers_of(agent) == 1)
+        process.communicate(b"\n")
+    assert servers_of(agent) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -123,16 +123,18 @@ class Trial:
     def _count_servers_left(self) -> int:
         """How many processes of the server still run, once they had time to end."""
         deadline_s = time.monotonic() + LINGER_MAX_S
-        while (count := self._servers()) and time.monotonic() < deadline_s:
+        while (count := servers_of(self.agent)) and time.monotonic() < deadline_s:
             time.sleep(0.05)
         return count
 
-    def _servers(self) -> int:
-        found = 0
-        for path in Path("/proc").glob("[0-9]*/cmdline"):
-            with contextlib.suppress(OSError):  # it has ended meanwhile
-                found += b"serve\0--agent\0" + self.agent.encode("ascii") in path.read_bytes()
-        return found
+
+def servers_of(agent: str) -> int:
+    """How many processes serve for this agent, as far as the system tells."""
+    found = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found += b"serve\0--agent\0" + agent.encode("ascii") in path.read_bytes()
+    return found
 
 
 def _read(file: IO[bytes]) -> str:
