@@ -62,8 +62,8 @@ def _run(command: list[str], directory: Path, **settings: str) -> None:
     except subprocess.TimeoutExpired:
         raise Unavailable(f"installing took longer than {INSTALL_MAX_S:.0f} s") from None
     if done.returncode:
-        lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
-        raise Unavailable(f"installing failed: {lines[-1]}")
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        raise Unavailable(f"installing failed: {lines[0] if lines else 'no reason given'}")
 
 
 def node_directory() -> Path:
