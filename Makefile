@@ -92,6 +92,13 @@ verify: .venv/.ready ## build everything twice under different circumstances and
 test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
 	@$(RUN) tools/platforms.py
 
+# CLIENT="codex gemini" tries only these.
+CLIENT ?=
+
+.PHONY: test-clients
+test-clients: venv $(ARCHIVE) ## have real MCP clients, fetched below build/clients, manage a local vault (needs npm's registry)
+	@$(RUN) -m tools.clients $(CLIENT)
+
 .PHONY: conformance
 conformance: .venv/.ready ## run the official protocol suite against the protocol layer (needs a package index, npm)
 	@$(RUN) tools/conformance.py

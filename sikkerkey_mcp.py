@@ -1255,20 +1255,25 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
 
 
 def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
+    """The file, and a line about it: of content that is not text, several clients tell the model nothing."""
     import re
-    from base64 import b64encode
 
     mime = (reply.headers.get("Content-Type") or "").split(";")[0].strip().lower()
     mime = mime if re.fullmatch(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", mime) else "application/octet-stream"
     uri = "sikkerkey:/" + build_request(action, given).path
-    return {
-        "content": [
-            {
-                "type": "resource",
-                "resource": {"uri": uri, "mimeType": mime, "blob": b64encode(reply.body).decode("ascii")},
-            }
-        ]
-    }
+    resource = {"uri": uri, "mimeType": mime, **_file_body(mime, reply.body)}
+    line = {"type": "text", "text": f"a file of type {mime}, {len(reply.body):,} bytes\n"}
+    return {"content": [line, {"type": "resource", "resource": resource}]}
+
+
+def _file_body(mime: str, body: bytes) -> JsonObject:
+    """Text as such, so that a model can read it; anything else in base64."""
+    from base64 import b64encode
+
+    text = body.decode("utf-8", "replace")
+    if mime.startswith("text/") and text.encode("utf-8") == body:
+        return {"text": text}
+    return {"blob": b64encode(body).decode("ascii")}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ class Recording:
 def _content(result: Any) -> Any:
     if "structuredContent" in result:
         return result["structuredContent"]
-    [content] = result["content"]
+    *_, content = result["content"]  # before a file stands a line about it
     if content["type"] == "resource":
         return {"resource": {**content["resource"], "blob": content["resource"]["blob"][:16] + "..."}}
     return "\n".join(content["text"].splitlines()[: 1 + ITEMS_SHOWN])

@@ -39,13 +39,30 @@ async def session(command: list[str], calls: list[Any]) -> dict[str, Any]:
         for tool, arguments in calls:
             given = {name: resolved(value, results) for name, value in arguments.items()}
             result: Any = await client.call_tool(tool, given)
-            results.append(result.model_dump(by_alias=True, mode="json", exclude_none=True))
+            results.append(members(result))
         return {
             "sdk": importlib.metadata.version("mcp"),
-            "protocolVersion": opened.model_dump(by_alias=True, mode="json")["protocolVersion"],
-            "tools": [tool.model_dump(by_alias=True, mode="json", exclude_none=True) for tool in tools.tools],
+            "protocolVersion": members(opened)["protocolVersion"],
+            "tools": members(tools)["tools"],
             "results": results,
+            **await offered(client, members(opened)["capabilities"]),
         }
+
+
+def members(made: Any) -> Any:
+    """One of the client's objects as it travels."""
+    return made.model_dump(by_alias=True, mode="json", exclude_none=True)
+
+
+async def offered(client: Any, capabilities: Any) -> dict[str, Any]:
+    """Resources, what each of them holds, and prompts, where the server has some."""
+    told: dict[str, Any] = {}
+    if "resources" in capabilities:
+        told["resources"] = members(await client.list_resources())["resources"]
+        told["read"] = [members(await client.read_resource(row["uri"])) for row in told["resources"]]
+    if "prompts" in capabilities:
+        told["prompts"] = members(await client.list_prompts())["prompts"]
+    return told
 
 
 if __name__ == "__main__":

@@ -172,10 +172,12 @@ def test_export_that_the_vault_answers_in_json_is_shown_as_json() -> None:
 
 def attached(data: bytes, content_type: str) -> Any:
     result = call(ATTACHMENT, {"action": "attachment", "attachmentId": "att_1"}, reply(200, data, content_type))
-    [content] = result.pop("content")
+    line, content = result.pop("content")
     assert result == {}
     assert content["type"] == "resource"
-    return content["resource"]
+    resource = content["resource"]
+    assert line == {"type": "text", "text": f"a file of type {resource['mimeType']}, {len(data):,} bytes\n"}
+    return resource
 
 
 def test_attachment_keeps_every_byte() -> None:
@@ -183,6 +185,17 @@ def test_attachment_keeps_every_byte() -> None:
     resource = attached(data, "image/png")
     assert base64.b64decode(resource.pop("blob"), validate=True) == data
     assert resource == {"uri": "sikkerkey://v1/ai/tickets/attachments/att_1", "mimeType": "image/png"}
+
+
+def test_attached_text_can_be_read_and_keeps_every_byte() -> None:
+    text = "first line\r\nsøger <nøgle>\u2028\x00"
+    resource = attached(text.encode(), "text/x-log; charset=utf-8")
+    assert resource == {"uri": "sikkerkey://v1/ai/tickets/attachments/att_1", "mimeType": "text/x-log", "text": text}
+
+
+@pytest.mark.parametrize("data", [b"s\xf8ger", b"\xed\xa0\x80", b"\xef\xbf"], ids=["latin-1", "surrogate", "cut off"])
+def test_attached_text_that_is_not_utf_8_is_kept_as_bytes(data: bytes) -> None:
+    assert base64.b64decode(attached(data, "text/plain")["blob"]) == data
 
 
 @pytest.mark.parametrize(
@@ -205,7 +218,7 @@ def test_attachment_has_the_mime_type_that_the_vault_named(content_type: str, mi
 def test_attachment_survives_the_whole_program(server: Server, recorder: Recorder) -> None:
     data = bytes(range(256))
     always(recorder, Told(200, data, {"Content-Type": "application/x-thing"}))
-    [content] = server.call("support", action="attachment", attachmentId="att_1")["content"]
+    _, content = server.call("support", action="attachment", attachmentId="att_1")["content"]
     assert base64.b64decode(content["resource"]["blob"]) == data
 
 

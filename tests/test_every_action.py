@@ -449,7 +449,7 @@ def test_support(session: Session, tmp_path: Path) -> None:
     shown = session.ask("support", "get", ticketId=ticket)
     assert "See the file." in json.dumps(shown)
     attachment = next(row["id"] for message in shown["conversation"] for row in message.get("attachments", []))
-    blob = session.result("support", "attachment", attachmentId=attachment)["content"][0]["resource"]["blob"]
+    blob = session.result("support", "attachment", attachmentId=attachment)["content"][1]["resource"]["blob"]
     assert base64.b64decode(blob) == picture.read_bytes()
     session.ask("support", "reply", ticketId=ticket, body="Thanks!")
     listed = json.dumps(session.ask("support", "list", status="waiting_on_staff"))

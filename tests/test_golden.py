@@ -53,8 +53,19 @@ def test_writing_mends_what_is_missing_changed_and_left_over(directory: Path) ->
     assert {path.name: path.read_text(encoding="utf-8") for path in directory.iterdir()} == FILES
 
 
-BEGIN, END = (mark.format("tools") for mark in docs.MARKS)
-README = f"# Name\n\n{BEGIN}old\n{END}\n\nThe rest.\n"
+README = """\
+# Name
+
+<!-- tools:begin -->
+old tools
+<!-- tools:end -->
+
+<!-- clients:begin -->
+old clients
+<!-- clients:end -->
+
+The rest.
+"""
 
 
 def test_generated_pages_are_written_once_and_then_in_step(tmp_path: Path) -> None:
@@ -62,7 +73,8 @@ def test_generated_pages_are_written_once_and_then_in_step(tmp_path: Path) -> No
     assert docs.main(["--check"], tmp_path) == 1
     assert docs.main([], tmp_path) == 0
     assert docs.main(["--check"], tmp_path) == 0
-    assert (tmp_path / "README.md").read_text() == README.replace("old", docs.tool_list())
+    fresh = README.replace("old tools", docs.tool_list()).replace("old clients", docs.client_list())
+    assert (tmp_path / "README.md").read_text() == fresh
 
 
 def test_page_that_is_out_of_step_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,6 +16,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import sikkerkey_call as call
 import sikkerkey_mcp as m
 from tools import advisories, clients_page
+from tools.clients import record
 from tools.examples import ROOT
 from tools.faults_page import faults_page
 
@@ -104,6 +105,11 @@ def tool_list() -> str:
     return _table(("Tool", "Actions", "What it is for"), rows)
 
 
+def client_list() -> str:
+    """The lines between the README's markers: a client each, as docs/tested-clients.json keeps it."""
+    return _table(record.HEAD, record.rows(record.load()))
+
+
 def between(name: str, text: str, generated: str) -> str:
     """`text` with `generated` between the markers of that name, if it has them."""
     begin, end = (mark.format(name) for mark in MARKS)
@@ -112,18 +118,20 @@ def between(name: str, text: str, generated: str) -> str:
 
 def pages(root: Path) -> dict[Path, str]:
     """Each generated file below `root` and the text that it should have."""
-    parts = {
-        root / "README.md": ("tools", tool_list()),
-        root / "docs" / "platforms.md": ("advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
-    }
+    readme, platforms = root / "README.md", root / "docs" / "platforms.md"
+    parts = (
+        (readme, "tools", tool_list()),
+        (readme, "clients", client_list()),
+        (platforms, "advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
+    )
     wanted = {
         root / "docs" / "actions.md": actions_page(),
         root / "docs" / "clients.md": clients_page.page(),
         root / "docs" / "faults.md": faults_page(),
     }
-    for path, (name, generated) in parts.items():
+    for path, name, generated in parts:
         if path.exists():
-            wanted[path] = between(name, path.read_text(encoding="utf-8"), generated)
+            wanted[path] = between(name, wanted.get(path) or path.read_text(encoding="utf-8"), generated)
     return wanted
 
 

@@ -1,0 +1,191 @@
+"""The AI clients: how each is told to use the scripted model, how it lists its servers, how it runs without a person.
+
+Only the model's address is written here; the server's entry comes from `config CLIENT --write`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tools.clients import packages
+from tools.clients.packages import Package
+from tools.clients.script import PROMPT
+
+
+class Assistant(NamedTuple):
+    """A client, named as `config` names it.
+
+    `shown` is a tool's name as the model sees it, with {} in the place of ours; `listed` a pattern for what the
+    client's list shows of a server that works, with the word for it in a group.
+    """
+
+    name: str
+    title: str
+    package: Package
+    shown: str
+    settings: Callable[[Path, str], None]
+    variables: Callable[[str], dict[str, str]]
+    session: tuple[str, ...]
+    listing: str = ""
+    listed: str = ""
+
+
+def _no_settings(_home: Path, _model_url: str) -> None:
+    """This client is told by its environment."""
+
+
+def _write(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _write_json(path: Path, value: Any) -> None:
+    _write(path, json.dumps(value, indent=2) + "\n")
+
+
+def _claude_variables(model_url: str) -> dict[str, str]:
+    off = ("DISABLE_TELEMETRY", "DISABLE_AUTOUPDATER", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC")
+    # Tools are deferred as with the maker's own service; with another address they would all be sent at once.
+    address = {"ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": "trial", "ENABLE_TOOL_SEARCH": "true"}
+    return {**address, **dict.fromkeys(off, "1")}
+
+
+CODEX_SETTINGS = """\
+model = "scripted"
+model_provider = "trial"
+
+[model_providers.trial]
+name = "trial"
+base_url = "{url}/v1"
+wire_api = "responses"
+request_max_retries = 0
+stream_max_retries = 0
+
+[analytics]
+enabled = false
+"""
+
+
+def _codex_settings(home: Path, model_url: str) -> None:
+    _write(home / ".codex" / "config.toml", CODEX_SETTINGS.format(url=model_url))
+
+
+CONTINUE_SETTINGS = """\
+name: trial
+version: 1.0.0
+schema: v1
+models:
+  - name: scripted
+    provider: openai
+    model: scripted
+    apiBase: {url}/v1
+    apiKey: trial
+    roles: [chat]
+    capabilities: [tool_use]
+"""
+
+
+def _continue_settings(home: Path, model_url: str) -> None:
+    _write(home / ".continue" / "config.yaml", CONTINUE_SETTINGS.format(url=model_url))
+
+
+def _gemini_settings(home: Path, _model_url: str) -> None:
+    settings = {
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "privacy": {"usageStatisticsEnabled": False},
+        "telemetry": {"enabled": False},
+        "general": {"enableAutoUpdate": False},
+    }
+    _write_json(home / ".gemini" / "settings.json", settings)
+
+
+def _gemini_variables(model_url: str) -> dict[str, str]:
+    address = {"GOOGLE_GEMINI_BASE_URL": model_url, "GEMINI_API_KEY": "trial"}
+    return {**address, "GEMINI_CLI_TRUST_WORKSPACE": "true"}
+
+
+def _opencode_settings(home: Path, model_url: str) -> None:
+    options = {"baseURL": f"{model_url}/v1", "apiKey": "trial"}
+    models = {"scripted": {"name": "scripted"}}
+    provider = {"npm": "@ai-sdk/openai-compatible", "name": "trial", "options": options, "models": models}
+    quiet = {"autoupdate": False, "share": "disabled"}
+    settings = {"model": "trial/scripted", "provider": {"trial": provider}, **quiet}
+    _write_json(home / ".config" / "opencode" / "opencode.json", settings)
+
+
+def _copilot_variables(model_url: str) -> dict[str, str]:
+    address = {"COPILOT_PROVIDER_BASE_URL": f"{model_url}/v1", "COPILOT_MODEL": "scripted"}
+    return {**address, "COPILOT_OFFLINE": "true", "COPILOT_AUTO_UPDATE": "false"}
+
+
+ASSISTANTS = (
+    Assistant(
+        "claude-code",
+        "Claude Code",
+        packages.CLAUDE_CODE,
+        "mcp__sikkerkey__{}",
+        _no_settings,
+        _claude_variables,
+        ("-p", PROMPT, "--allowedTools", "mcp__sikkerkey"),
+        "mcp list",
+        r"sikkerkey: .*(Connected)",
+    ),
+    Assistant(
+        "codex",
+        "Codex",
+        packages.CODEX,
+        "mcp__sikkerkey/{}",
+        _codex_settings,
+        lambda _: {},
+        # Without a person to ask, Codex refuses every tool that is not read-only unless it is approved beforehand.
+        ("exec", "--skip-git-repo-check", "-c", 'mcp_servers.sikkerkey.default_tools_approval_mode="approve"', PROMPT),
+        "mcp list",
+        r"(?m)^sikkerkey .*(enabled)",
+    ),
+    Assistant(
+        "gemini",
+        "Gemini CLI",
+        packages.GEMINI,
+        "mcp_sikkerkey_{}",
+        _gemini_settings,
+        _gemini_variables,
+        # A named model, because otherwise another one is asked first which model shall answer.
+        ("--approval-mode", "yolo", "--model", "gemini-2.5-pro", "-p", PROMPT),
+        "mcp list",
+        r"sikkerkey: .*(Connected)",
+    ),
+    Assistant(
+        "opencode",
+        "opencode",
+        packages.OPENCODE,
+        "sikkerkey_{}",
+        _opencode_settings,
+        lambda _: {"OPENCODE_DISABLE_MODELS_FETCH": "1"},
+        ("run", "--auto", PROMPT),
+        "mcp list",
+        r"sikkerkey .*(connected)",
+    ),
+    Assistant(
+        "copilot",
+        "Copilot CLI",
+        packages.COPILOT,
+        "sikkerkey-{}",
+        _no_settings,
+        _copilot_variables,
+        ("--allow-all-tools", "--disable-builtin-mcps", "-p", PROMPT),
+        "mcp list",
+        r"sikkerkey \((local)\)",
+    ),
+    Assistant(
+        "continue",
+        "Continue CLI",
+        packages.CONTINUE,
+        "{}",
+        _continue_settings,
+        lambda _: {"CONTINUE_CLI_ENABLE_TELEMETRY": "0"},
+        ("--auto", "-p", PROMPT),
+    ),
+)

