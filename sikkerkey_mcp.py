@@ -1215,9 +1215,9 @@ def json_result(value: Any) -> JsonObject:
 
 def readable_result(result: JsonObject) -> JsonObject:
     """`result` with its texts readable, in both forms. The bytes of a file are left alone."""
-    text = result["content"][0].get("text", "")
+    text: str = result["content"][0]["text"]
     if "structuredContent" not in result:
-        return text_result(readable(text)) if text else result
+        return {"content": [{"type": "text", "text": readable(text)}, *result["content"][1:]]}
     if _may_hide_something(text):  # few do, and to take one apart takes long
         return json_result(cut_out(result["structuredContent"], readable, frozenset()))
     return result
@@ -1267,11 +1267,11 @@ def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
 
 
 def _file_body(mime: str, body: bytes) -> JsonObject:
-    """Text as such, so that a model can read it; anything else in base64."""
+    """Text as such, so that a model can read it; in base64 anything else, and text that hides something: it is exact."""
     from base64 import b64encode
 
     text = body.decode("utf-8", "replace")
-    if mime.startswith("text/") and text.encode("utf-8") == body:
+    if mime.startswith("text/") and text.encode("utf-8") == body and readable(text) == text:
         return {"text": text}
     return {"blob": b64encode(body).decode("ascii")}
 

@@ -188,13 +188,16 @@ def test_attachment_keeps_every_byte() -> None:
 
 
 def test_attached_text_can_be_read_and_keeps_every_byte() -> None:
-    text = "first line\r\nsøger <nøgle>\u2028\x00"
+    text = "first line\r\n\tsøger <nøgle>"
     resource = attached(text.encode(), "text/x-log; charset=utf-8")
     assert resource == {"uri": "sikkerkey://v1/ai/tickets/attachments/att_1", "mimeType": "text/x-log", "text": text}
 
 
-@pytest.mark.parametrize("data", [b"s\xf8ger", b"\xed\xa0\x80", b"\xef\xbf"], ids=["latin-1", "surrogate", "cut off"])
-def test_attached_text_that_is_not_utf_8_is_kept_as_bytes(data: bytes) -> None:
+OPAQUE = {"latin-1": b"s\xf8ger", "surrogate": b"\xed\xa0\x80", "cut off": b"\xef\xbf", "hidden": "a\u202eb".encode()}
+
+
+@pytest.mark.parametrize("data", OPAQUE.values(), ids=OPAQUE)
+def test_attached_text_that_is_not_utf_8_or_hides_something_is_kept_as_bytes(data: bytes) -> None:
     assert base64.b64decode(attached(data, "text/plain")["blob"]) == data
 
 
