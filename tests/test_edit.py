@@ -471,6 +471,8 @@ def test_layout_of_the_neighbours_is_taken_up(name: str, before: str, after: str
         ("json", '{\n  "mcpServers": {}\n}\n'),
         ("json", '{\n  "mcpServers": { // none\n  }\n}\n'),
         ("json", '{"mcpServers": {\n"a": 1,}}'),
+        ("json", '{"mcpServers": {\n"a": 1 /* 1 */ } /* 2 */ // 3\n}'),
+        ("json", '{"mcpServers": {\n"a": 1 /* * // */ // 3\n}}'),
         ("json", '{"mcpServers": {\n"a": 1}}'),
         ("yaml", "extensions: {}\n"),
         ("yaml", "extensions:\n  a:\n    t: 1"),
