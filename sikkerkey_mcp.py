@@ -1267,7 +1267,7 @@ def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
 
 
 def _file_body(mime: str, body: bytes) -> JsonObject:
-    """Text as such, so that a model can read it; in base64 anything else, and text that hides something: it is exact."""
+    """Text as such, so that a model can read it; anything else, and text that hides something, exactly, in base64."""
     from base64 import b64encode
 
     text = body.decode("utf-8", "replace")
