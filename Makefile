@@ -75,7 +75,7 @@ PLATFORM ?=
 
 .PHONY: zipapp
 zipapp: $(if $(PLATFORM),$(BUILDER),$(ARCHIVE)) ## build dist/sikkerkey-mcp.pyz; PLATFORM=linux-x86_64 makes a small one
-	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM))
+	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM),echo "$(ARCHIVE) is ready")
 
 .PHONY: vault-zipapp
 vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vault in one file
