@@ -107,6 +107,10 @@ conformance: .venv/.ready ## run the official protocol suite against the protoco
 demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
 	@$(RUN) tools/demo.py
 
+.PHONY: recording
+recording: $(ARCHIVE) ## draw docs/recording.svg anew: the program in a terminal, against a local vault (Linux, macOS)
+	@$(RUN) tools/recording.py
+
 .PHONY: test
 test: lint types docs-check unit ## everything: lint, types, documentation in step, tests
 
