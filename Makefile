@@ -79,6 +79,7 @@ zipapp: $(if $(PLATFORM),$(BUILDER),$(ARCHIVE)) ## build dist/sikkerkey-mcp.pyz;
 
 .PHONY: vault-zipapp
 vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vault in one file
+	@echo "$(VAULT_ARCHIVE) is ready"
 
 .PHONY: mcpb
 mcpb: $(ARCHIVE) ## build dist/sikkerkey-mcp.mcpb and server.json, and have them validated (needs npm)

@@ -463,8 +463,9 @@ def _clock_line(date: str | None) -> Line:
     vault_s = mcp._http_date_s(date or "")
     if vault_s is None:
         return Line("clock", "warn", "not checked: the answer bears no date", "compare this computer's clock by hand")
-    skew_s = round(time.time() - vault_s)
-    detail = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'} the vault's"
+    skew_s = int(time.time()) - vault_s  # both cut to the second, as the answer's date is
+    apart = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'}" if skew_s else "the same as"
+    detail = f"{apart} the vault's"
     if abs(skew_s) > mcp.CLOCK_SKEW_MAX_S:
         return Line("clock", "fail", f"{detail}: beyond {mcp.CLOCK_SKEW_MAX_S} s it refuses every call", _set_clock())
     return Line("clock", "warn", detail, _set_clock()) if abs(skew_s) > CLOCK_WARN_S else Line("clock", "ok", detail)

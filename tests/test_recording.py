@@ -38,7 +38,7 @@ def test_what_differs_between_runs_is_put_in_its_place() -> None:
     desk = recording.Desk.__new__(recording.Desk)
     desk._directory, desk.home, desk._numbers = ROOT, ROOT / "home", {}
     assert desk.settled(f"{ROOT}/home/x {line}") == (
-        "/home/me/x sk_0000000000000001 and sk_0000000000000002, http://127.0.0.1:8300 in 2 ms, 0 s behind the vault's"
+        "/home/me/x sk_0000000000000001 and sk_0000000000000002, http://127.0.0.1:8300 in 2 ms, the same as the vault's"
     )
 
 
