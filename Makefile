@@ -90,7 +90,7 @@ verify: .venv/.ready ## build everything twice under different circumstances and
 
 .PHONY: test-platforms
 test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
-	@$(RUN) tools/platforms.py
+	@$(RUN) -m tools.platforms
 
 # CLIENT="codex gemini" tries only these.
 CLIENT ?=

@@ -13,6 +13,7 @@ import json
 import os
 import re
 import sys
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp as mcp
@@ -21,6 +22,7 @@ from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 from sikkerkey_terminal import UsageError
 
 LISTED = "`sikkerkey-mcp tools` lists them"
+_TIMES = re.compile("(At|Start|End)$|^(timestamp|from|to)$")  # members that the contract has in milliseconds
 READ_MAX_BYTES = mcp.LINE_MAX_BYTES  # of one file or of stdin, as of one message of an MCP client
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -392,9 +394,10 @@ class OutputFile:
 
 
 def _as_bytes(result: JsonObject) -> bytes:
-    content = result["content"][0]
+    content = result["content"][-1]  # before a file stands a line about it
     if content["type"] == "resource":
-        return base64.b64decode(content["resource"]["blob"])
+        file = content["resource"]
+        return file["text"].encode("utf-8") if "text" in file else base64.b64decode(file["blob"])
     text: str = content["text"]
     return f"{text}\n".encode("utf-8", "replace")
 
@@ -432,7 +435,8 @@ def _as_table(result: JsonObject) -> str:
     if value is None:
         return _as_text(result)
     tables = {name: member for name, member in value.items() if _is_table(member)}
-    facts = [(terminal.cell(name), _shown(member)) for name, member in value.items() if name not in tables]
+    others = ((name, member) for name, member in value.items() if name not in tables)
+    facts = [(terminal.cell(name), _shown(_dated(name, member))) for name, member in others]
     parts = [terminal.aligned(facts)] if facts else []
     for name, rows in tables.items():
         title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
@@ -446,8 +450,15 @@ def _is_table(value: Any) -> bool:
 
 def _columns(rows: list[JsonObject]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[terminal.cell(_plain(row[name])) if name in row else "" for name in names] for row in rows]
+    cells = [[terminal.cell(_plain(_dated(name, row[name]))) if name in row else "" for name in names] for row in rows]
     return terminal.aligned([[terminal.cell(name) for name in names], *cells])
+
+
+def _dated(name: str, value: Any) -> Any:
+    """Milliseconds since 1970 as a date and time of UTC, to the second; whatever else it is, as it was."""
+    if not (_TIMES.search(name) and isinstance(value, int) and 10**11 < value < 10**14):
+        return value
+    return datetime.fromtimestamp(value // 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _plain(value: Any) -> str:

@@ -736,7 +736,7 @@ _FLOW_PLAIN = (
 )
 YAML_FLOW_PLAIN = re.compile(_FLOW_PLAIN)
 YAML_FLOW_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_FLOW_PLAIN}) *:(?=[ \r\n])""")
-YAML_WORDS = {word: value for value, words in (
+YAML_WORDS: dict[str, Any] = {word: value for value, words in (
     (None, "~ null Null NULL"), (True, "true True TRUE"), (False, "false False FALSE"),
 ) for word in words.split()}  # fmt: skip
 # The words and the sign mean something of their own in YAML 1.1 only.

@@ -29,7 +29,7 @@ FLAGS = ("-I", "-S")  # as the bare interpreter has them: what `site` costs is n
 
 def line(method: str, request_id: int | None = None, **params: Any) -> bytes:
     """One message."""
-    message = {"jsonrpc": "2.0", "method": method, "params": params}
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
     return json.dumps(message if request_id is None else {**message, "id": request_id}).encode() + b"\n"
 
 

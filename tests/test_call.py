@@ -405,6 +405,18 @@ def test_table_aligns_lists_of_objects_and_cleans_them(shell: Shell, vault: Reco
     ]
 
 
+def test_table_shows_times_as_dates_of_utc(shell: Shell, vault: Recorder) -> None:
+    row = {"id": 1795358147679, "createdAt": 1795358147679, "revokedAt": None, "purgeAt": 7, "enabledAt": True}
+    answering(vault, {"to": 1767225600000, "entries": [row]})
+    assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
+        "to  2026-01-01 00:00:00Z",
+        "",
+        "entries:",
+        "id             createdAt             revokedAt  purgeAt  enabledAt",
+        "1795358147679  2026-11-22 14:35:47Z             7        true",
+    ]
+
+
 def test_table_of_nothing_says_so(shell: Shell, vault: Recorder) -> None:
     answering(vault, [])
     assert shell("call", "manage_trash", "list", "--table").out == "items\n"
@@ -434,10 +446,11 @@ def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_
     there = shell(*attachment)
     assert there == (1, "", f"sikkerkey-mcp: error: {path} is there already\nhint: --overwrite replaces it\n")
     assert len(vault.seen) == 1
-    vault.answer = lambda _seen: Told(200, b"new")
+    vault.answer = lambda _seen: Told(200, b"n\xc3\xa9w\r\n", {"Content-Type": "text/plain"})
     path.chmod(0o644)
     assert shell(*attachment, "--overwrite").status == 0
-    assert (path.read_bytes(), mode(path), sorted(os.listdir(tmp_path))) == (b"new", 0o600, ["a.png", "home"])
+    assert (path.read_bytes(), mode(path)) == (b"n\xc3\xa9w\r\n", 0o600)
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "home"]
 
 
 def test_json_goes_into_a_file_whole(shell: Shell, vault: Recorder, tmp_path: Path) -> None:

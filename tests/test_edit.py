@@ -191,7 +191,7 @@ def jsonc(value: Any, chance: random.Random) -> str:
     else:
         parts = [jsonc(held, chance) for held in value]
     trailing = "," + gap() if parts and chance.random() < 0.3 else ""
-    first, last = "{}" if isinstance(value, dict) else "[]"
+    first, last = ("{", "}") if isinstance(value, dict) else ("[", "]")
     return f"{gap()}{first}{','.join(parts)}{trailing}{gap()}{last}{gap()}"
 
 

@@ -7,7 +7,6 @@ from mcp.server import MCPServer
 server = MCPServer("peer")
 
 
-@server.tool()
 async def whoami(delay_ms: int = 0) -> str:
     """Says something."""
     if delay_ms:
@@ -15,4 +14,6 @@ async def whoami(delay_ms: int = 0) -> str:
     return "somebody"
 
 
+# Called, not written as a decorator: where there is no SDK, on Python 3.9, mypy holds that against the function.
+server.tool()(whoami)
 server.run()
