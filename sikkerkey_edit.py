@@ -712,10 +712,11 @@ TOML = Format(toml_read, toml_put, toml_drop, toml_spans)
 # strings and comments.
 # ---------------------------------------------------------------------------------------------------------------------
 
+YAML_KEY_MAX_CHARACTERS = 1024  # so that other readers need not look further ahead for the colon
 # \x85 and the two separators end a line in YAML 1.1 only.
 YAML_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)")
 YAML_MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \r\n]|\Z)", re.MULTILINE)
-YAML_BEGINNING = re.compile(r"(?: *(?:#[^\n]*)?\r?\n)*(?:--- *(?:#[^\n]*)?(?:\r?\n|\Z))?")
+YAML_BEGINNING = re.compile(r"(?: *(?:#[^\n]*)?\r?\n)*(?:---(?: *| +#[^\n]*)(?:\r?\n|\Z))?")
 YAML_DASH = re.compile(r"-(?=[ \r\n]|\Z)")
 _FIRST = r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=\S))"""
 _PLAIN = rf"{_FIRST}(?:[^\s:#]|:(?=\S)|(?<=\S)#| +(?=[^\s#:]|:\S))*"
@@ -890,6 +891,8 @@ class YamlScanner:
         return _yaml_string(found[0]), found.end()
 
     def _key(self, written: str, at: int) -> str:
+        if len(written) > YAML_KEY_MAX_CHARACTERS:
+            self._refuse(at, f"a key has at most {YAML_KEY_MAX_CHARACTERS:,} characters")
         if written == "<<":
             self._refuse(at, "merge keys are not judged here")
         if written[0] not in "\"'":
