@@ -130,7 +130,7 @@ SECONDS ?= 60
 FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 
 .PHONY: fuzz
-fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity; TARGET=, CASE= repeat one
+fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity, client_files; TARGET=, CASE= repeat one
 	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
 .PHONY: golden
