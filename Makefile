@@ -75,7 +75,7 @@ PLATFORM ?=
 
 .PHONY: zipapp
 zipapp: $(if $(PLATFORM),$(BUILDER),$(ARCHIVE)) ## build dist/sikkerkey-mcp.pyz; PLATFORM=linux-x86_64 makes a small one
-	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM))
+	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM),echo "$(ARCHIVE) is ready")
 
 .PHONY: vault-zipapp
 vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vault in one file
@@ -106,6 +106,10 @@ conformance: .venv/.ready ## run the official protocol suite against the protoco
 .PHONY: demo
 demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
 	@$(RUN) tools/demo.py
+
+.PHONY: recording
+recording: $(ARCHIVE) ## draw docs/recording.svg anew: the program in a terminal, against a local vault (Linux, macOS)
+	@$(RUN) tools/recording.py
 
 .PHONY: test
 test: lint types docs-check unit ## everything: lint, types, documentation in step, tests

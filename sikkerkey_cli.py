@@ -142,7 +142,8 @@ def command_install(options: argparse.Namespace) -> int:
         raise
     slot.publish({**members, "apiUrl": base_url})
     print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
-    advise(f"next: approve it on the vault's dashboard, then: {shlex.join(mcp.program())} config CLIENT")
+    approve = "the vault's owner approves it (on the dashboard, page AI agents)"
+    advise(f"next: {approve}, then: {shlex.join(mcp.program())} config CLIENT --write")
     return 0
 
 
@@ -194,7 +195,7 @@ def command_whoami(options: argparse.Namespace) -> int:
         return _whoami_remote(mcp.connect(options.agent))
     chosen = [mcp.choose_slot(options.agent)] if options.agent else mcp.slots()
     if not chosen:
-        advise(f"no agent is installed in {clean(agents_dir())}")
+        advise(f"no agent is installed in {clean(agents_dir())}\nhint: {shlex.join(mcp.program())} install -")
     return max([_show_slot(agent) for agent in filter(None, chosen)], default=0)
 
 
@@ -315,8 +316,9 @@ class Parser(argparse.ArgumentParser):
         vars(self)["color"] = False
 
     def error(self, message: str) -> NoReturn:
-        """As argparse has it: usage, message, and an end with status 2."""
-        super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)))
+        """As argparse has it: usage, message with a hint, and an end with status 2."""
+        more = "" if re.search("--help|did you mean", message) else f"\nhint: {self.prog} --help has examples"
+        super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)) + more)
 
 
 def parser(arguments: list[str]) -> Parser:

@@ -174,7 +174,7 @@ def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault
         (slot / "private.pem").read_bytes(),
     )
     assert ran.out == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\n"
-    assert ran.err.startswith("next: approve it on the vault's dashboard, then: ")
+    assert ran.err.startswith("next: the vault's owner approves it (on the dashboard, page AI agents), then: ")
     assert mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
 
 
@@ -478,7 +478,11 @@ def test_whoami_lists_the_agents(shell: Shell, home: Path) -> None:
 
 
 def test_whoami_without_agents_says_so(shell: Shell, home: Path) -> None:
-    assert shell("whoami") == (0, "", f"no agent is installed in {home}/.sikkerkey/agents\n")
+    assert shell("whoami") == (
+        0,
+        "",
+        f"no agent is installed in {home}/.sikkerkey/agents\nhint: {shlex.join(mcp.program())} install -\n",
+    )
 
 
 HOSTILE_NAME = "a\x1b[2J\x1b]0;t\x07b\u202ec\u200bd\u2028e\U000e0041f\r\ng\x9b"
