@@ -91,7 +91,7 @@ verify: .venv/.ready ## build everything twice under different circumstances and
 
 .PHONY: test-platforms
 test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
-	@$(RUN) tools/platforms.py
+	@$(RUN) -m tools.platforms
 
 # CLIENT="codex gemini" tries only these.
 CLIENT ?=
@@ -135,7 +135,7 @@ SECONDS ?= 60
 FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 
 .PHONY: fuzz
-fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity; TARGET=, CASE= repeat one
+fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity, client_files; TARGET=, CASE= repeat one
 	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
 .PHONY: golden

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import getpass
 import io
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any, NoReturn
 
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
-from sikkerkey_terminal import Progress, UsageError, confirm
+from sikkerkey_terminal import Progress, UsageError, confirm, hidden
 
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
@@ -152,7 +151,7 @@ def _token_from_stdin() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        return getpass.getpass("token: ").strip()
+        return hidden("token").strip()
     return sys.stdin.readline(1024).strip()
 
 
@@ -533,6 +532,8 @@ def run(arguments: list[str]) -> int:
     mcp.leave_no_core()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # refused where it is looked at
     if arguments[:1] == ["__complete"]:
         import sikkerkey_completion
 

@@ -471,6 +471,8 @@ def replace_file(path: str, old: Content, new: str) -> str:
 
     Raises ConfigError, also if the file has changed since.
     """
+    if not old.mode & stat.S_IWUSR:  # a rename would pay no heed to it
+        raise ConfigError(f"{clean(path)} is read-only", f"chmod u+w {shlex.quote(path)}, or {HAND}")
     directory = os.path.dirname(path)
     temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
@@ -504,11 +506,15 @@ def make_directories(directory: str) -> None:
 
 def _write_new(path: str, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(path, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(path, mode)
+    except BaseException:  # half a copy would pass for a whole one
+        os.unlink(path)
+        raise
 
 
 def _sync_directory(directory: str) -> None:
@@ -552,8 +558,8 @@ def difference(client: Client, old: str, new: str, keys: set[str]) -> Iterator[s
 
     before, after = ([line.rstrip("\r") for line in text.split("\n")] for text in (old, new))
     ours = [own_lines(client, text, keys) for text in (old, new)]
-    head = _alike(before, after)
-    tail = _alike(before[head:][::-1], after[head:][::-1])
+    head = alike(before, after)
+    tail = alike(before[head:][::-1], after[head:][::-1])
     middle = [lines[head : len(lines) - tail] for lines in (before, after)]
     for tag, *bounds in difflib.SequenceMatcher(None, middle[0], middle[1], autojunk=False).get_opcodes():
         if tag == "equal":
@@ -584,8 +590,8 @@ def own_lines(client: Client, text: str, keys: set[str]) -> set[int]:
 def _without_neighbours(removed: list[str], added: list[str]) -> tuple[list[str], list[str]]:
     """Both without the text with which both begin and end, but for its white space."""
     texts = ["\n".join(lines) for lines in (removed, added)]
-    head = _alike(*texts)
-    tail = _alike(*(text[head:][::-1] for text in texts))
+    head = alike(*texts)
+    tail = alike(*(text[head:][::-1] for text in texts))
     indent = len(texts[0]) - len(texts[0].lstrip())
     begin, end = texts[0][: min(indent, head)] + "..." * (head > indent), "..." * (tail > 0)
     middles = [text[head : len(text) - tail] for text in texts]
@@ -593,7 +599,7 @@ def _without_neighbours(removed: list[str], added: list[str]) -> tuple[list[str]
     return cut[0].split("\n"), cut[1].split("\n")
 
 
-def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+def alike(one: Sequence[object], other: Sequence[object]) -> int:
     """How many of the first are the same."""
     return next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 

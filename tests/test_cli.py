@@ -25,7 +25,7 @@ import sikkerkey_mcp as mcp
 from tests import faults
 from tests.faults import FaultyVault
 from tests.harness import AGENT_ID, ROOT, VAULT_ID, Recorder, Seen, Server, Told, make_slot
-from tests.shell import Ran, Shell, at_terminal, run_process
+from tests.shell import COMMAND, Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
@@ -434,6 +434,17 @@ def test_token_and_key_are_nowhere_but_in_the_key_file(shell: Shell, vault: Reco
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc to look at")
+def test_token_that_is_not_text_is_refused_likewise(vault: Recorder) -> None:
+    ended = subprocess.run(
+        [*COMMAND, "install", "-"],
+        input=b"\xff\n",
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.decode(), vault.seen) == (1, TOKEN_REFUSED, [])
+
+
 def test_token_from_stdin_is_in_no_process_list(vault: Recorder) -> None:
     seen: list[bytes] = []
 
