@@ -30,9 +30,11 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
+import sikkerkey_answers
 import sikkerkey_cli as cli
 import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
+import sikkerkey_switches
 import sikkerkey_terminal as terminal
 from sikkerkey_mcp import Error, Identity, JsonObject, clean
 
@@ -205,12 +207,12 @@ def _mode(path: str) -> str:
 def check_switches() -> Line:
     """What the environment withholds from whoever is started here; a client's entry may withhold more."""
     try:
-        found = mcp.switches({})
+        found = sikkerkey_switches.switches({})
     except Error as error:
         return failed("switches", error)
     if not found:
         return Line("switches", "ok", "none: every action is offered")
-    left = sum(len(tool.actions) for tool in mcp.narrowed(mcp.TOOLS, found))
+    left = sum(len(tool.actions) for tool in sikkerkey_switches.narrowed(mcp.TOOLS, found))
     every = sum(len(tool.actions) for tool in mcp.TOOLS)
     set_by = "; ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in found)
     return Line("switches", "ok", f"{set_by}: {left} of {every} actions are offered")
@@ -321,7 +323,7 @@ def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
     except (OSError, ValueError) as error:
         return 0, mcp.ConfigError(f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}")
     for line in ended.stdout.splitlines():
-        reply = mcp.error_members(mcp.Reply(0, http.client.HTTPMessage(), line))
+        reply = sikkerkey_answers.error_members(mcp.Reply(0, http.client.HTTPMessage(), line))
         if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
             return len(reply["result"].get("tools", ())), None
     said = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
@@ -460,7 +462,7 @@ def _tls_line(connection: http.client.HTTPConnection) -> Line:
 
 
 def _clock_line(date: str | None) -> Line:
-    vault_s = mcp._http_date_s(date or "")
+    vault_s = mcp.http_date_s(date or "")
     if vault_s is None:
         return Line("clock", "warn", "not checked: the answer bears no date", "compare this computer's clock by hand")
     skew_s = round(time.time() - vault_s)
@@ -497,10 +499,10 @@ def check_agent(identity: Identity) -> list[Line]:
         context.cancellation = OneAttempt()
         reply = mcp.agent_api(identity).send(request, safe=True, context=context)
         if not 200 <= reply.status < 300:
-            raise mcp.service_error(action, reply, mcp.cutter([]))
+            raise sikkerkey_answers.service_error(action, reply, sikkerkey_answers.cutter([]))
     except Error as error:
         return [Line("vault", "fail", f"{who}: {error}", _state_remedy(error, who))]
-    members = mcp.error_members(reply)
+    members = sikkerkey_answers.error_members(reply)
     listed = members.get("scopes")
     if not isinstance(listed, list):
         return [Line("vault", "fail", f"{who}: the answer is no vault's", "check apiUrl: sikkerkey-mcp whoami")]
