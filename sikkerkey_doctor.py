@@ -36,6 +36,7 @@ import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
 import sikkerkey_switches
 import sikkerkey_terminal as terminal
+import sikkerkey_wire
 from sikkerkey_mcp import Error, Identity, JsonObject, clean
 
 State = Literal["ok", "warn", "fail"]
@@ -350,7 +351,7 @@ def proxy_for(base_url: str) -> Proxy | None:
     if parts.scheme != "https" or not url or urllib.request.proxy_bypass(parts.netloc):
         return None
     port = re.search(r":([0-9]+)/?$", url)
-    if not re.fullmatch(mcp._PROXY_URL, url) or (port and int(port[1]) > 65_535):
+    if not re.fullmatch(sikkerkey_wire.PROXY_URL, url) or (port and int(port[1]) > 65_535):
         remedy = "export HTTPS_PROXY=http://HOST:PORT"
         raise mcp.ConfigError("HTTPS_PROXY is neither http://HOST:PORT nor http://USER:PASSWORD@HOST:PORT", remedy)
     user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
@@ -409,7 +410,8 @@ def check_way(base_url: str) -> list[Line]:
         took_ms = (time.monotonic() - begun_s) * 1000
         return [tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(reply.headers["Date"])]
     except (OSError, http.client.HTTPException) as error:
-        return [tls, Line("api", "fail", f"{base_url}: {mcp._reason(error)}", _network_remedy()), _unchecked("clock")]
+        unanswered = Line("api", "fail", f"{base_url}: {sikkerkey_wire.reason(error)}", _network_remedy())
+        return [tls, unanswered, _unchecked("clock")]
     finally:
         connection.close()
 
@@ -418,7 +420,7 @@ def _connection(base_url: str) -> http.client.HTTPConnection:
     parts = urllib.parse.urlsplit(base_url)
     if parts.scheme == "http":
         return http.client.HTTPConnection(parts.netloc, timeout=STEP_MAX_S)
-    context, proxy = mcp.tls_context(), proxy_for(base_url)
+    context, proxy = sikkerkey_wire.tls_context(), proxy_for(base_url)
     made = http.client.HTTPSConnection(proxy.netloc if proxy else parts.netloc, timeout=STEP_MAX_S, context=context)
     if proxy:
         made.set_tunnel(parts.netloc, headers=proxy.headers)
@@ -427,7 +429,7 @@ def _connection(base_url: str) -> http.client.HTTPConnection:
 
 def _unreachable(base_url: str, error: Exception) -> list[Line]:
     """A failure of TLS is the tls line's, any other the api line's."""
-    reason = mcp._reason(error)
+    reason = sikkerkey_wire.reason(error)
     if isinstance(error, ssl.SSLError):
         remedy = "where a company's proxy opens TLS, export SIKKERKEY_CA_BUNDLE=FILE with its certificate in PEM"
         line = Line("tls", "fail", f"{base_url}: {reason}; trusted are {_trusted()}", remedy)

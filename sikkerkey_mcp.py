@@ -26,6 +26,7 @@ The sections, in reading order; each says what it is for and what it may not do:
     command line       serve; what people type is in sikkerkey_cli
 
 What the first answer does not need is loaded later: sikkerkey_answers (from the vault's answer to what the model sees)
+and sikkerkey_wire (sockets, TLS, proxies)
 for calls, sikkerkey_switches (the user's restrictions) where there are any, sikkerkey_resources (resources and prompts)
 when a client asks for one.
 """
@@ -36,7 +37,6 @@ from __future__ import annotations
 # then, but for `collections`. json, threading and signal stand on these small modules; re and typing would each take
 # longer than everything between here and that answer.
 import _signal  # type: ignore[import-not-found]  # typeshed lacks it
-import io
 import os
 import stat
 import sys
@@ -48,14 +48,13 @@ from collections import deque, namedtuple
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
     import http.client
-    import socket
-    import ssl
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
     from typing_extensions import TypeAlias
 
     from sikkerkey_switches import Switch
+    from sikkerkey_wire import Route, TimedSocket
 else:
 
     class _Fields(type):
@@ -83,9 +82,7 @@ JsonObject: TypeAlias = "dict[str, Any]"  # a decoded JSON object: its members a
 # limits: whatever comes from outside ends somewhere. A bound that a model can run into is also named in its message.
 # ---------------------------------------------------------------------------------------------------------------------
 
-LINE_MAX_BYTES = (
-    4 * 1024 * 1024
-)  # one message: the largest value (100 KB), six bytes a character when escaped, and room
+LINE_MAX_BYTES = 4 * 1024 * 1024  # one message: the largest value (100 KB), six bytes a character when escaped
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
 ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the model
 JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
@@ -264,11 +261,11 @@ def parse_json(data: bytes) -> Any:
 
 def to_json(value: Any) -> str:
     """Compact JSON; characters stand as themselves, lone surrogates (which UTF-8 cannot carry) stay escaped."""
-    text = _encode(value, ensure_ascii=False)
+    text = _encode(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return _encode(value, ensure_ascii=True)
+        return _encode(value, "escaped")
     return text
 
 
@@ -279,24 +276,20 @@ def _unknown(value: Any) -> None:
 # As json.dumps makes it: no cycles looked for, no indentation, separators, keys not sorted, none skipped, NaN taken.
 _encoders = {
     escaped: make_encoder(None, _unknown, encode_string, None, ":", ",", False, False, True)
-    for escaped, encode_string in ((True, encode_basestring_ascii), (False, encode_basestring))
+    for escaped, encode_string in (("escaped", encode_basestring_ascii), ("", encode_basestring))
 }
 
 
-def _encode(value: Any, *, ensure_ascii: bool) -> str:
+def _encode(value: Any, escaped: Literal["escaped", ""] = "") -> str:
     try:
-        return "".join(_encoders[ensure_ascii](value, 0))
+        return "".join(_encoders[escaped](value, 0))
     except TypeError:  # an ExactNumber somewhere inside: the C encoder cannot write it, so take the value apart
         pass
     if isinstance(value, ExactNumber):
         return value.text
     if isinstance(value, dict):
-        members = (
-            _encode(k, ensure_ascii=ensure_ascii) + ":" + _encode(v, ensure_ascii=ensure_ascii)
-            for k, v in value.items()
-        )
-        return "{" + ",".join(members) + "}"
-    return "[" + ",".join(_encode(item, ensure_ascii=ensure_ascii) for item in value) + "]"
+        return "{" + ",".join(f"{_encode(k, escaped)}:{_encode(v, escaped)}" for k, v in value.items()) + "}"
+    return "[" + ",".join(_encode(item, escaped) for item in value) + "]"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -708,20 +701,8 @@ NAME_MAX = 80  # a longer one is no misspelling
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # more than that and a description names only the required ones
 
-JSON_TYPES: dict[Kind, str] = {
-    "string": "string",
-    "id": "string",
-    "integer": "integer",
-    "boolean": "boolean",
-    "strings": "array",
-    "ids": "array",
-    "object": "object",
-}
-BOUND_KEYWORDS = {
-    "string": ("minLength", "maxLength"),
-    "array": ("minItems", "maxItems"),
-    "integer": ("minimum", "maximum"),
-}
+JSON_TYPES: dict[Kind, str] = {"id": "string", "strings": "array", "ids": "array"}  # the others are called the same
+BOUND_KEYWORDS = {"string": "minLength maxLength", "array": "minItems maxItems", "integer": "minimum maximum"}
 
 
 def is_id(value: Any) -> bool:
@@ -738,7 +719,7 @@ def holes(path: str) -> list[str]:
 
 def arg_schema(arg: Arg) -> JsonObject:
     """The JSON Schema of one argument: flat, since several clients cannot follow `$ref` or `anyOf`."""
-    json_type = JSON_TYPES[arg.kind]
+    json_type = JSON_TYPES.get(arg.kind, arg.kind)
     schema: JsonObject = {"type": json_type}
     content: JsonObject = {"type": "string"} if json_type == "array" else schema
     if arg.choices:
@@ -747,7 +728,7 @@ def arg_schema(arg: Arg) -> JsonObject:
         content["pattern"] = arg.pattern
     if content is not schema:
         schema["items"] = content
-    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
+    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, "").split(), (arg.least, arg.most)):
         if bound is not None:
             schema[keyword] = bound
     schema["description"] = arg.text
@@ -774,11 +755,8 @@ def tool_schema(tool: Tool) -> JsonObject:
     """The union of all actions' arguments; which of them an action needs stands in the description and is checked."""
     properties: JsonObject = {}
     if takes_action(tool):
-        properties["action"] = {
-            "type": "string",
-            "enum": [action.name for action in tool.actions],
-            "description": "Action",
-        }
+        names = [action.name for action in tool.actions]
+        properties["action"] = {"type": "string", "enum": names, "description": "Action"}
     for action in tool.actions:
         for arg in action.args:
             if arg.name not in properties:
@@ -930,11 +908,7 @@ def _check_string(arg: Arg, value: Any, where: str) -> str:
         raise ArgumentError(f"{where} must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it")
     if arg.pattern and not re.fullmatch(arg.pattern, value):
         raise ArgumentError(f"{where} must match {arg.pattern}")
-    if (
-        arg.most_bytes is not None
-        and len(value) * 4 > arg.most_bytes
-        and len(value.encode("utf-8", "replace")) > arg.most_bytes
-    ):
+    if arg.most_bytes is not None and len(value.encode("utf-8", "replace")) > arg.most_bytes:
         raise ArgumentError(f"{where} must be at most {arg.most_bytes:,} bytes in UTF-8")
     _refuse_lone_surrogates(where, value)
     return value
@@ -949,9 +923,8 @@ def _check_integer(arg: Arg, value: Any) -> int:
     number = _whole(value)
     if number is None:
         raise ArgumentError(f"{arg.name} must be an integer")
-    _check_bounds(
-        arg._replace(least=-INTEGER_MAX if arg.least is None else arg.least, most=arg.most or INTEGER_MAX), number, ""
-    )
+    least = -INTEGER_MAX if arg.least is None else arg.least
+    _check_bounds(arg._replace(least=least, most=arg.most or INTEGER_MAX), number, "")
     return number
 
 
@@ -970,7 +943,7 @@ def _check_object(arg: Arg, value: Any) -> JsonObject:
     if not isinstance(value, dict):
         raise ArgumentError(f"{arg.name} must be an object")
     try:
-        _refuse_lone_surrogates(arg.name, _encode(value, ensure_ascii=False))
+        _refuse_lone_surrogates(arg.name, _encode(value))
     except RecursionError:
         raise ArgumentError(f"{arg.name} is nested too deeply") from None
     return value
@@ -980,13 +953,10 @@ def _check_bounds(arg: Arg, size: int, unit: str) -> None:
     least, most = arg.least, arg.most
     if (least is None or size >= least) and (most is None or size <= most):
         return
-    span = (
-        f"between {least:,} and {most:,}"
-        if least is not None and most is not None
-        else f"at least {least:,}"
-        if most is None
-        else f"at most {most:,}"
-    )
+    if least is not None and most is not None:
+        span = f"between {least:,} and {most:,}"
+    else:
+        span = f"at least {least:,}" if most is None else f"at most {most:,}"
     raise ArgumentError(" ".join(f"{arg.name} must {'have ' if unit else 'be '}{span} {unit}".split()))
 
 
@@ -1040,10 +1010,8 @@ def home() -> str:
     """The directory of all SikkerKey programs, absolute. Raises ConfigError."""
     path = os.environ.get("SIKKERKEY_HOME") or os.path.expanduser("~/.sikkerkey")
     if not os.path.isabs(path):
-        raise ConfigError(
-            "SIKKERKEY_HOME is not an absolute path and no home directory is known",
-            "set SIKKERKEY_HOME to an absolute path",
-        )
+        message = "SIKKERKEY_HOME is not an absolute path and no home directory is known"
+        raise ConfigError(message, "set SIKKERKEY_HOME to an absolute path")
     return os.path.normpath(path)
 
 
@@ -1141,22 +1109,16 @@ def choose_slot(wanted: str = "") -> str | None:
     """
     wanted = wanted or os.environ.get("SIKKERKEY_AGENT_ID", "")
     if wanted and not is_id(wanted):
-        raise ConfigError(
-            "the agent id is malformed", "an agent id is letters, digits, - and _; `sikkerkey-mcp whoami` lists them"
-        )
+        hint = "an agent id is letters, digits, - and _; `sikkerkey-mcp whoami` lists them"
+        raise ConfigError("the agent id is malformed", hint)
     found = slots()
-    if wanted:
-        if wanted not in found:
-            raise ConfigError(
-                f"there is no agent {wanted} in {clean(agents_dir())}", "`sikkerkey-mcp whoami` lists those that are"
-            )
-        return wanted
-    if len(found) > 1:
-        raise ConfigError(
-            f"{len(found)} agents are installed here and none was chosen",
-            f"--agent ID (for revoke the bare ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}",
-        )
-    return found[0] if found else None
+    if wanted and wanted not in found:
+        hint = "`sikkerkey-mcp whoami` lists those that are"
+        raise ConfigError(f"there is no agent {wanted} in {clean(agents_dir())}", hint)
+    if len(found) > 1 and not wanted:
+        hint = f"--agent ID (for revoke the bare ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
+        raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
+    return wanted or next(iter(found), None)
 
 
 def load_identity(agent_id: str) -> Identity:
@@ -1177,15 +1139,13 @@ def _load_identity(agent_id: str) -> Identity:
         members = parse_json(_read_private(path))
     except ValueError:
         members = None
-    if not isinstance(members, dict) or not all(
-        isinstance(members.get(name), str) for name in ("agentId", "vaultId", "apiUrl")
-    ):
+    needed = ("agentId", "vaultId", "apiUrl")
+    if not isinstance(members, dict) or not all(isinstance(members.get(name), str) for name in needed):
         raise ConfigError(f"{clean(path)} is not an identity file")
     if members["agentId"] != agent_id:
         raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
     parse_base_url(members["apiUrl"])
-    key_path = _key_path(slot, members.get("privateKeyPath"))
-    return Identity(members, _read_private(key_path))
+    return Identity(members, _read_private(_key_path(slot, members.get("privateKeyPath"))))
 
 
 def _key_path(slot: str, stored: Any) -> str:
@@ -1235,9 +1195,8 @@ def load_signer(key_pem: bytes) -> Sign:
     except Exception:  # the library's reasons are many; any of them may quote the key
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(
-            "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM", "revoke this agent and install it anew"
-        )
+        message = "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM"
+        raise ConfigError(message, "revoke this agent and install it anew")
     return key.sign
 
 
@@ -1270,9 +1229,9 @@ def _load_any_key(key_pem: bytes) -> object:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# http: one signed exchange with the vault, repeated where that is safe. urllib names the proxy and http.client speaks
-# HTTP; what is ours is that connections stay open, that a whole exchange has one deadline, that nothing is followed and
-# nothing is unbounded. Nothing here knows tools, actions or MCP.
+# http: one signed exchange with the vault, repeated where that is safe. http.client speaks HTTP; what is ours is that
+# connections stay open, that nothing is followed and nothing is unbounded. sikkerkey_wire opens the connections and
+# gives a whole exchange one deadline. Nothing here knows tools, actions or MCP.
 # ---------------------------------------------------------------------------------------------------------------------
 
 DEFAULT_API_URL = "https://api.sikkerkey.com"
@@ -1290,15 +1249,11 @@ def parse_base_url(url: str) -> str:
     named = rest.rstrip(DIGITS)
     host, port = (named[:-1], rest[len(named) :]) if named.endswith(":") else (rest, "443")
     if scheme not in ("http", "https") or not _is_host(host) or not (len(port) <= 5 and 1 <= int(port or 0) <= 65_535):
-        raise ConfigError(
-            "the API URL must be https://HOST or https://HOST:PORT, without user, path or query",
-            "check SIKKERKEY_API_URL or apiUrl in identity.json",
-        )
+        message = "the API URL must be https://HOST or https://HOST:PORT, without user, path or query"
+        raise ConfigError(message, "check SIKKERKEY_API_URL or apiUrl in identity.json")
     if scheme == "http" and host.lower() not in LOOPBACK_HOSTS:
-        raise ConfigError(
-            "the API URL is http:// to another machine, which would carry secrets in the clear",
-            f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only",
-        )
+        message = "the API URL is http:// to another machine, which would carry secrets in the clear"
+        raise ConfigError(message, f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only")
     return url.removesuffix("/")
 
 
@@ -1343,99 +1298,6 @@ class Cancellation:
                 break_off()
 
 
-class TimedSocket:
-    """A connected socket on which a whole exchange ends at a deadline, however slowly the bytes trickle in."""
-
-    def __init__(self, plain: socket.socket) -> None:
-        self._plain = plain
-        self._deadline_s = 0.0
-        self._room = 0
-
-    def start(self) -> None:
-        """A new exchange begins: from here on its time and the bytes of its answer, framing included, are counted."""
-        self._deadline_s = time.monotonic() + REQUEST_MAX_S
-        self._room = 2 * ANSWER_MAX_BYTES
-
-    def _arm(self) -> None:
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the exchange took too long")
-        self._plain.settimeout(left_s)
-
-    def sendall(self, data: bytes) -> None:
-        """As socket.sendall, until the deadline."""
-        self._arm()
-        self._plain.sendall(data)
-
-    def recv_into(self, buffer: Any) -> int:
-        """As socket.recv_into, until the deadline."""
-        self._arm()
-        count = self._plain.recv_into(buffer)
-        self._room -= count
-        if self._room < 0:  # endless trailers, or a chunk that claims to be of size -1
-            raise _too_large()
-        return count
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """The reader that http.client asks for; the mode is always `rb`."""
-        return _WholeLines(_TimedReader(self))
-
-    def close(self) -> None:
-        """Nothing: http.client closes as soon as it has seen `Connection: close`, before the body has been read."""
-
-    def finish(self) -> None:
-        """Closes."""
-        self._plain.close()
-
-    def abort(self) -> None:
-        """Ends, from any thread, whatever waits on this socket."""
-        import socket
-
-        try:
-            # The base class's method: SSLSocket.shutdown would pull the TLS state from under the reading thread.
-            socket.socket.shutdown(self._plain, socket.SHUT_RDWR)
-        except OSError:
-            return  # already gone
-
-    def has_been_closed_by_peer(self) -> bool:
-        """True if there is something to read while nothing is asked: the end, or bytes that nobody wants."""
-        import select
-
-        try:
-            return bool(select.select([self._plain], [], [], 0)[0])
-        except (OSError, ValueError):
-            return True
-
-
-class _TimedReader(io.RawIOBase):
-    def __init__(self, source: TimedSocket) -> None:
-        self._source = source
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._source.recv_into(buffer)
-
-
-class _WholeLines(io.BufferedReader):
-    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off.
-
-    Nor does it end interim answers, chunks of one byte and trailers, each of which costs far more time than bytes.
-    """
-
-    _lines_left = ANSWER_MAX_LINES
-
-    def readline(self, size: int | None = -1) -> bytes:
-        self._lines_left -= 1
-        if self._lines_left < 0:
-            raise ServiceError(f"the vault's answer comes in more than {ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size:
-            raise ConnectionError("the stream ended within the headers")
-        return line
-
-
 class Reply(NamedTuple):
     """Whatever the vault answered, read whole."""
 
@@ -1449,15 +1311,6 @@ class Failure:
 
     def __init__(self, reason: str, *, sent: bool, passing: bool = True) -> None:
         self.reason, self.sent, self.passing = reason, sent, passing
-
-
-class Route(NamedTuple):
-    """Where to connect to, as HOST or HOST:PORT; behind a proxy `tunnel` is the vault, `headers` are for the proxy."""
-
-    host: str
-    tls: ssl.SSLContext | None = None
-    tunnel: str = ""
-    headers: Headers | None = None
 
 
 class Link:
@@ -1479,19 +1332,23 @@ class Connections:
 
     def route(self) -> Route:
         """The way to the vault, found once. Raises ConfigError."""
+        import sikkerkey_wire
+
         with self._lock:
             if self._route is None:
-                self._route = route_to(self._base_url)
+                self._route = sikkerkey_wire.route_to(self._base_url)
             return self._route
 
     def exchange(self, request: Request, headers: Headers, cancellation: Cancellation) -> Reply | Failure:
         """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
         import http.client
 
+        import sikkerkey_wire
+
         try:
-            link = self._take() or self._connect(cancellation)
+            link = self._take() or Link(*sikkerkey_wire.opened(self.route(), cancellation))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(_reason(error), sent=False, passing=not _is_lasting(error))
+            return Failure(sikkerkey_wire.reason(error), sent=False, passing=not sikkerkey_wire.is_lasting(error))
         link.wire.start()
         cancellation.on_set(link.wire.abort)
         keep = False
@@ -1499,7 +1356,7 @@ class Connections:
             reply, keep = _speak(link.http, request, headers)
             return reply
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(_reason(error), sent=True)
+            return Failure(sikkerkey_wire.reason(error), sent=True)
         finally:
             cancellation.on_set(None)
             if keep and not cancellation.is_set():
@@ -1526,75 +1383,6 @@ class Connections:
         for old in surplus:
             old.wire.finish()
 
-    def _connect(self, cancellation: Cancellation) -> Link:
-        import http.client
-
-        route = self.route()
-        if route.tls:
-            secure = http.client.HTTPSConnection(route.host, timeout=CONNECT_MAX_S, context=route.tls)
-            made: http.client.HTTPConnection = secure
-        else:
-            made = http.client.HTTPConnection(route.host, timeout=CONNECT_MAX_S)
-        if route.tunnel:
-            made.set_tunnel(route.tunnel, headers=route.headers)
-        _open(made, cancellation)
-        wire = TimedSocket(made.sock)
-        vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
-        return Link(made, wire)
-
-
-def _open(connection: http.client.HTTPConnection, cancellation: Cancellation) -> None:
-    """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
-    import threading
-
-    dialled: list[socket.socket] = []
-
-    def dial(address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
-        return _dial(address, timeout_s, lambda plain: dialled.append(plain.dup()), cancellation)
-
-    def break_off() -> None:
-        for plain in list(dialled):
-            TimedSocket(plain).abort()
-
-    vars(connection)["_create_connection"] = dial
-    guard = threading.Timer(REQUEST_MAX_S, break_off)
-    guard.daemon = True
-    guard.start()
-    cancellation.on_set(break_off)
-    try:
-        connection.connect()
-    except BaseException:
-        connection.close()
-        raise
-    finally:
-        cancellation.on_set(None)
-        guard.cancel()
-        for plain in dialled:
-            plain.close()
-
-
-def _dial(
-    address: tuple[str, int], timeout_s: float, made: Callable[[socket.socket], None], cancellation: Cancellation
-) -> socket.socket:
-    """As socket.create_connection, whose socket nobody else knows, and so cannot break off, until it is connected."""
-    import socket
-
-    failure = OSError("the name has no address")
-    for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
-        if cancellation.is_set():
-            break
-        plain = socket.socket(family, kind, protocol)
-        made(plain)
-        plain.settimeout(timeout_s)
-        try:
-            plain.connect(target)
-        except OSError as error:
-            failure = error
-            plain.close()
-        else:
-            return plain
-    raise failure
-
 
 def _speak(connection: http.client.HTTPConnection, request: Request, headers: Headers) -> tuple[Reply, bool]:
     """One request and its answer; the second value tells whether the connection can serve another."""
@@ -1605,10 +1393,7 @@ def _speak(connection: http.client.HTTPConnection, request: Request, headers: He
         response.begin()
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
-        raise ServiceError(
-            "the vault's answer is compressed, which was not asked for",
-            IN_BETWEEN,
-        )
+        raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
     return Reply(response.status, response.headers, _read_bounded(response)), not response.will_close
 
 
@@ -1628,78 +1413,12 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
         chunks.append(chunk)
         if room < 0:
             break
-    raise _too_large()
+    raise too_large()
 
 
-def _too_large() -> ServiceError:
-    return ServiceError(
-        f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes",
-        ASK_FOR_LESS,
-    )
-
-
-def tls_context() -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificates and host names checked, against SIKKERKEY_CA_BUNDLE or certifi's bundle."""
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
-    try:
-        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO, and read a device for ever
-            raise OSError
-        if bundle:
-            context.load_verify_locations(cafile=bundle)
-        else:
-            context.load_verify_locations(cadata=_certifi_bundle())
-    except (OSError, ValueError):
-        raise ConfigError(
-            "the CA bundle cannot be read as PEM certificates",
-            f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else "",
-        ) from None
-    return context
-
-
-def _certifi_bundle() -> str:
-    """certifi's certificates, by its loader: inside a zip, certifi itself would write them to a temporary file."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("certifi")
-    if spec is None or spec.origin is None:
-        raise ConfigError("certifi is not installed", "pip install certifi, or set SIKKERKEY_CA_BUNDLE")
-    read_data: Callable[[str], bytes] = getattr(spec.loader, "get_data")  # noqa: B009 (zipimporter and SourceLoader share no typed base)
-    return read_data(os.path.join(os.path.dirname(spec.origin), "cacert.pem")).decode("ascii", "replace")
-
-
-def _is_lasting(error: Exception) -> bool:
-    """A certificate or a proxy's refusal: no other try can help, and proxies lock out who insists."""
-    import ssl
-
-    return isinstance(error, ssl.SSLCertVerificationError) or _proxy_status(error).startswith("4")
-
-
-def _proxy_status(error: Exception) -> str:
-    status = str(error).partition("Tunnel connection failed: ")[2][:3]  # http.client tells it in no other way
-    return status if status.isdigit() else ""
-
-
-def _reason(error: Exception) -> str:
-    """Words for a failed exchange, from classes and error numbers: what the peer sent is not repeated."""
-    import socket
-    import ssl
-
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {clean(error.verify_message)}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {clean(error.reason or 'no reason given')}"
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return "it did not answer in time"
-    if isinstance(error, OSError):
-        status = _proxy_status(error)
-        return f"the proxy answered {status}" if status else error.strerror or "the connection broke"
-    return f"its answer was cut short or malformed ({type(error).__name__})"
+def too_large() -> ServiceError:
+    """What is raised for an answer beyond ANSWER_MAX_BYTES."""
+    return ServiceError(f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes", ASK_FOR_LESS)
 
 
 class Context:
@@ -1726,7 +1445,6 @@ class Api:
     def prepare(self) -> None:
         """Loads all that a request needs and signs one that is not sent. Raises ConfigError."""
         import encodings.idna  # noqa: F401 (the system's resolver asks for it)
-        import http.client  # noqa: F401
 
         self._authenticate(Request("GET", "", None))
         self._connections.route()
@@ -1765,28 +1483,6 @@ class Api:
         return self._connections.exchange(request, headers, cancellation)
 
 
-# Checked before urllib sees it, whose complaint would quote the password.
-_PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
-
-
-def route_to(base_url: str) -> Route:
-    """The way to the vault, through the proxy that the environment or the system names. Raises ConfigError."""
-    scheme, _, host = base_url.partition("://")
-    if scheme == "http":  # loopback, and no proxy's business
-        return Route(host)
-    import re
-    import urllib.request
-
-    request = urllib.request.Request(base_url)  # noqa: S310 (no file: URL: the base has been parsed)
-    proxy = urllib.request.getproxies().get("https")
-    if proxy:
-        if not re.fullmatch(_PROXY_URL, proxy):
-            raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
-        urllib.request.ProxyHandler({}).proxy_open(request, proxy, "https")
-    tunnel: str | None = getattr(request, "_tunnel_host", None)
-    return Route(request.host, tls_context(), tunnel or "", dict(request.header_items()))
-
-
 def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | None:
     """Seconds until the next attempt, None for none. What may have been processed is repeated only if `safe`."""
     backoff_s: float = BACKOFF_S * 2**attempt
@@ -1818,11 +1514,9 @@ def http_date_s(text: str) -> int | None:
 
 
 def _outcome_words(outcome: Reply | Failure) -> str:
-    return (
-        f"the vault answered {outcome.status}"
-        if isinstance(outcome, Reply)
-        else f"the vault was not reached: {outcome.reason}"
-    )
+    if isinstance(outcome, Reply):
+        return f"the vault answered {outcome.status}"
+    return f"the vault was not reached: {outcome.reason}"
 
 
 def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) -> ServiceError:
@@ -1952,9 +1646,8 @@ class VaultTools:
         cut = sikkerkey_answers.cutter(sikkerkey_answers.plaintexts(action, given))
         started_s = time.monotonic()
         reply = self._connected().send(build_request(action, given), safe=action.effect == "read", context=context)
-        context.log(
-            "debug", f"{tool.name}.{action.name}: {reply.status} in {(time.monotonic() - started_s) * 1000:.0f} ms"
-        )
+        took_ms = (time.monotonic() - started_s) * 1000
+        context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
         try:
             if not 200 <= reply.status < 300:
                 raise sikkerkey_answers.service_error(action, reply, cut)
@@ -2083,9 +1776,8 @@ class Call(Context):
         """A `notifications/progress`, if the client asked for them."""
         if self._token is not None and not self.cancellation.is_set():
             self._steps += 1
-            self._session.notify(
-                "notifications/progress", {"progressToken": self._token, "progress": self._steps, "message": message}
-            )
+            params = {"progressToken": self._token, "progress": self._steps, "message": message}
+            self._session.notify("notifications/progress", params)
 
     def log(self, level: str, message: str) -> None:
         """A `notifications/message`, if the client's level lets it through."""
@@ -2177,17 +1869,8 @@ class Session:
         if not isinstance(message, list):
             return Received([part for part in [self.handle(message)] if part is not None])
         if self.version not in WITH_BATCHES or not message:
-            return Received(
-                [
-                    error_reply(
-                        None,
-                        ProtocolError(
-                            INVALID_REQUEST,
-                            "batches are not part of this protocol version" if message else "the batch is empty",
-                        ),
-                    )
-                ]
-            )
+            wrong = "batches are not part of this protocol version" if message else "the batch is empty"
+            return Received([error_reply(None, ProtocolError(INVALID_REQUEST, wrong))])
         return Received([part for part in map(self.handle, message) if part is not None], batch=True)
 
     def handle(self, message: Any) -> Part | None:
@@ -2691,9 +2374,8 @@ def command_serve(options: Mapping[str, str]) -> int:
     restricted, agent = restrictions(options), options.get("--agent", "")
     chosen = choose_slot(agent)
     if chosen is None:
-        advise(
-            f"sikkerkey-mcp: no agent is installed in {clean(agents_dir())}; calls fail until `install TOKEN` has run"
-        )
+        nobody = f"no agent is installed in {clean(agents_dir())}"
+        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install TOKEN` has run")
     else:
         load_identity(chosen)
     if sys.stdin and sys.stdin.isatty():

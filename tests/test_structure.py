@@ -12,7 +12,7 @@ import sikkerkey_mcp as mcp
 from tests.harness import ROOT
 
 SOURCE = (ROOT / "sikkerkey_mcp.py").read_text(encoding="utf-8")
-ANSWERS = ast.parse((ROOT / "sikkerkey_answers.py").read_text(encoding="utf-8"))
+ANSWERS, WIRE = (ast.parse((ROOT / f"sikkerkey_{name}.py").read_text(encoding="utf-8")) for name in ("answers", "wire"))
 BANNER = re.compile(r"^# -{100,}\n# ([a-z ]+): ", re.MULTILINE)
 
 CLOCK, RANDOMNESS, THREADS = {"time"}, {"os.urandom", "random"}, {"threading"}
@@ -71,6 +71,10 @@ def test_section_keeps_its_promise(section: str) -> None:
 
 def test_what_makes_answers_knows_no_network_and_no_file() -> None:
     assert names_used(ANSWERS) & (RANDOMNESS | {"http", "socket", "urllib.request"} | FILES | THREADS) == set()
+
+
+def test_what_opens_connections_knows_no_tool_and_no_protocol() -> None:
+    assert names_used(WIRE) & {"mcp.TOOLS", "mcp.Action", "mcp.Session", "print", "Action", "Session"} == set()
 
 
 def test_the_check_of_promises_finds_a_broken_one() -> None:
