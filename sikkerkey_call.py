@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import argparse
 import base64
-import getpass
 import json
 import os
 import re
 import sys
+from contextlib import suppress
+from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp as mcp
@@ -22,6 +23,7 @@ from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 from sikkerkey_terminal import UsageError
 
 LISTED = "`sikkerkey-mcp tools` lists them"
+_TIMES = re.compile("(At|Start|End)$|^(timestamp|from|to)$")  # members that the contract has in milliseconds
 READ_MAX_BYTES = mcp.LINE_MAX_BYTES  # of one file or of stdin, as of one message of an MCP client
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -255,7 +257,7 @@ def _from_stdin(key: str) -> str:
     if sys.stdin is None:
         raise UsageError(f"there is no stdin to read {key} from")
     if terminal.is_terminal(sys.stdin):
-        return getpass.getpass(f"{key}: ")
+        return terminal.hidden(key)
     return _decoded(key, sys.stdin.buffer.read(READ_MAX_BYTES + 1))
 
 
@@ -361,6 +363,8 @@ class OutputFile:
 
     def __enter__(self) -> OutputFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        if self._aside != self.path and os.path.lexists(self.path) and not os.path.isfile(self.path):
+            raise ConfigError(f"{mcp.clean(self.path)} is not a regular file", "--output FILE names another place")
         try:
             if self.path:
                 self._descriptor = os.open(self._aside, flags, 0o600)
@@ -371,31 +375,35 @@ class OutputFile:
         return self
 
     def write(self, data: bytes) -> None:
-        """Puts the answer there. Raises ConfigError."""
+        """Puts the answer there. Raises ConfigError; what was written whole is kept, if under another name."""
+        hint = "look (list, get) before repeating it"
         try:
             descriptor, self._descriptor = self._descriptor, -1
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
+            self._done = True
             if self._aside != self.path:
+                hint = f"it is kept in {mcp.clean(self._aside)}"
                 os.replace(self._aside, self.path)
         except OSError as error:
             message = f"the call succeeded, but its answer cannot be written to {mcp.clean(self.path)}"
-            raise ConfigError(f"{message}: {error.strerror}", "look (list, get) before repeating it") from None
-        self._done = True
+            raise ConfigError(f"{message}: {error.strerror}", hint) from None
 
     def __exit__(self, *_exception: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         if self.path and not self._done:
-            os.unlink(self._aside)
+            with suppress(FileNotFoundError):
+                os.unlink(self._aside)
 
 
 def _as_bytes(result: JsonObject) -> bytes:
-    content = result["content"][0]
+    content = result["content"][-1]  # before a file stands a line about it
     if content["type"] == "resource":
-        return base64.b64decode(content["resource"]["blob"])
+        file = content["resource"]
+        return file["text"].encode("utf-8") if "text" in file else base64.b64decode(file["blob"])
     text: str = content["text"]
     return f"{text}\n".encode("utf-8", "replace")
 
@@ -433,7 +441,8 @@ def _as_table(result: JsonObject) -> str:
     if value is None:
         return _as_text(result)
     tables = {name: member for name, member in value.items() if _is_table(member)}
-    facts = [(terminal.cell(name), _shown(member)) for name, member in value.items() if name not in tables]
+    others = ((name, member) for name, member in value.items() if name not in tables)
+    facts = [(terminal.cell(name), _shown(_dated(name, member))) for name, member in others]
     parts = [terminal.aligned(facts)] if facts else []
     for name, rows in tables.items():
         title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
@@ -447,8 +456,15 @@ def _is_table(value: Any) -> bool:
 
 def _columns(rows: list[JsonObject]) -> str:
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[terminal.cell(_plain(row[name])) if name in row else "" for name in names] for row in rows]
+    cells = [[terminal.cell(_plain(_dated(name, row[name]))) if name in row else "" for name in names] for row in rows]
     return terminal.aligned([[terminal.cell(name) for name in names], *cells])
+
+
+def _dated(name: str, value: Any) -> Any:
+    """Milliseconds since 1970 as a date and time of UTC, to the second; whatever else it is, as it was."""
+    if not (_TIMES.search(name) and isinstance(value, int) and 10**11 < value < 10**14):
+        return value
+    return datetime.fromtimestamp(value // 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _plain(value: Any) -> str:

@@ -8,7 +8,9 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from bench import calls, growth, memory, report, start
 
@@ -44,9 +46,11 @@ def measure(rounds: int) -> report.Results:
     """Everything, in an order that puts the quietest first."""
     results: report.Results = {"date": datetime.date.today().isoformat(), "machine": machine()}
     results["start"] = _starts(rounds)
-    steps = {
+    steps: dict[str, Callable[[], Any]] = {
         "overhead": calls.overhead, "at once": calls.at_once, "ping": calls.ping_under_load,
+        "beside peers": calls.beside_peers,
         "handshakes": calls.handshakes, "session": memory.session, "session, TLS": memory.session_over_tls,
+        "session, first": memory.very_first_session,
         "large answers": memory.large_answers, "sizes": memory.sizes, "growth": growth.measure,
     }  # fmt: skip
     for name, step in steps.items():

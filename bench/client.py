@@ -29,7 +29,7 @@ FLAGS = ("-I", "-S")  # as the bare interpreter has them: what `site` costs is n
 
 def line(method: str, request_id: int | None = None, **params: Any) -> bytes:
     """One message."""
-    message = {"jsonrpc": "2.0", "method": method, "params": params}
+    message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
     return json.dumps(message if request_id is None else {**message, "id": request_id}).encode() + b"\n"
 
 
@@ -143,10 +143,12 @@ class Server:
 
 @contextmanager
 def running(api: Api, **environment: str) -> Iterator[Server]:
-    """What is under test after the handshake, with an agent of that API."""
-    with api, Home(api.url, **environment) as home, Server(archive_command(), home.env) as server:
-        server.open()
-        yield server
+    """What is under test after the handshake, with an agent of that API and a cache that an earlier run has filled."""
+    with api, Home(api.url, **environment) as home:
+        subprocess.run([*archive_command(), "--version", "--verbose"], env=home.env, capture_output=True, check=True)
+        with Server(archive_command(), home.env) as server:
+            server.open()
+            yield server
 
 
 def archive_command(python: str = sys.executable) -> list[str]:

@@ -1,8 +1,9 @@
-"""The sealed environment of every test: an empty home, no variables of ours, no proxies, a common umask."""
+"""The sealed environment of every test: an empty home, no variables of ours, no proxies, one umask, all signals."""
 
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,15 @@ import pytest
 import sikkerkey_mcp as mcp
 from tests.harness import Recorder, Server, make_slot
 from tests.shell import Shell
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _signals_count() -> None:
+    """What a shell starts in the background, or nohup, ignores signals, and so do the programs that it starts."""
+    for name, usual in (("HUP", signal.SIG_DFL), ("INT", signal.default_int_handler), ("QUIT", signal.SIG_DFL)):
+        number = getattr(signal, f"SIG{name}", None)  # Windows has one of them
+        if number is not None and signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, usual)
 
 
 @pytest.fixture(autouse=True)

@@ -322,12 +322,13 @@ def status(code: int, read: str, write: str = "", *, tried: int = 1) -> Fault:
 OF_NO_USE = "repeating the same call does not help"
 LATER = "the vault failed; try again later"
 MAY = MAY_HAVE_BEEN[6:]
+APPROVED = "the agent must be approved and enabled"
 
 STATUSES = [
     status(400, NEXT_STEP[400]),
     status(401, NEXT_STEP[401]),
     status(402, OF_NO_USE),
-    status(403, NEXT_STEP[403], "this action needs the scope projects.write, and the agent must be approved and enabled; " + NEXT_STEP[403]),
+    status(403, f"{APPROVED}; {NEXT_STEP[403]}", f"{APPROVED}, have the scope projects.write; {NEXT_STEP[403]}"),
     *(status(code, NEXT_STEP[code]) for code in (404, 405, 407, 408, 409, 410, 413)),
     *(status(code, OF_NO_USE) for code in (415, 418, 421)),
     *(status(code, NEXT_STEP[code]) for code in (422, 423, 425)),
@@ -396,7 +397,7 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
 ]] + [Fault("contents", name, plays(told(200, body)), *answered(text)) for name, body, text in [
     ("duplicate keys",           b'{"a":1,"a":2}',                                    '{"a":2}'),
     ("large numbers",            b'{"a":12345678901234567890,"b":1e999999,"c":1.10}', '{"a":12345678901234567890,"b":1e999999,"c":1.10}'),
-    ("half a surrogate pair",    b'{"a":"\\ud800"}',                                  '{"a":"\\ud800"}'),
+    ("half a surrogate pair",    b'{"a":"\\ud800"}',                                  '{"a":"<U+D800>"}'),
     ("a list",                   b"[1]",                                              '{"items":[1]}'),
     ("null",                     b"null",                                             '{"result":null}'),
     ("16 MB in one string",      b'{"a":"%b"}' % (b"x" * 16_777_000),                 '{"a":"xxx*xxx"}'),

@@ -405,6 +405,18 @@ def test_table_aligns_lists_of_objects_and_cleans_them(shell: Shell, vault: Reco
     ]
 
 
+def test_table_shows_times_as_dates_of_utc(shell: Shell, vault: Recorder) -> None:
+    row = {"id": 1795358147679, "createdAt": 1795358147679, "revokedAt": None, "purgeAt": 7, "enabledAt": True}
+    answering(vault, {"to": 1767225600000, "entries": [row]})
+    assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
+        "to  2026-01-01 00:00:00Z",
+        "",
+        "entries:",
+        "id             createdAt             revokedAt  purgeAt  enabledAt",
+        "1795358147679  2026-11-22 14:35:47Z             7        true",
+    ]
+
+
 def test_table_of_nothing_says_so(shell: Shell, vault: Recorder) -> None:
     answering(vault, [])
     assert shell("call", "manage_trash", "list", "--table").out == "items\n"
@@ -434,10 +446,11 @@ def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_
     there = shell(*attachment)
     assert there == (1, "", f"sikkerkey-mcp: error: {path} is there already\nhint: --overwrite replaces it\n")
     assert len(vault.seen) == 1
-    vault.answer = lambda _seen: Told(200, b"new")
+    vault.answer = lambda _seen: Told(200, b"n\xc3\xa9w\r\n", {"Content-Type": "text/plain"})
     path.chmod(0o644)
     assert shell(*attachment, "--overwrite").status == 0
-    assert (path.read_bytes(), mode(path), sorted(os.listdir(tmp_path))) == (b"new", 0o600, ["a.png", "home"])
+    assert (path.read_bytes(), mode(path)) == (b"n\xc3\xa9w\r\n", 0o600)
+    assert sorted(os.listdir(tmp_path)) == ["a.png", "home"]
 
 
 def test_json_goes_into_a_file_whole(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
@@ -487,7 +500,45 @@ def test_disk_that_is_full_is_told_with_what_has_happened(
     assert (os.listdir(place), len(vault.seen)) == ([], 1)
 
 
+def test_what_is_no_file_is_never_replaced(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path, Path(os.devnull)):
+        ran = shell("call", "whoami", "--output", str(place), "--overwrite")
+        assert (ran.status, vault.seen) == (1, [])
+        assert ran.err.startswith(f"sikkerkey-mcp: error: {place} is not a regular file\nhint: ")
+
+
+def test_answer_that_cannot_be_moved_into_place_is_kept(
+    shell: Shell, vault: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_source: str, _target: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    answering(vault, {"token": SECRET})
+    path = tmp_path / "x"
+    ran = shell("call", "whoami", "--output", str(path), "--overwrite")
+    (kept,) = tmp_path.glob("x.*.new")
+    assert (ran.status, kept.read_text(), mode(kept)) == (1, f'{{"token":"{SECRET}"}}\n', 0o600)
+    assert ran.err.endswith(f"{path}: Operation not permitted\nhint: it is kept in {kept}\n")
+
+
 # as a process
+
+
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        (b"\x04", b"no value was typed: nothing was sent"),
+        (b"\xffab\n", b"the value that was typed is not text in UTF-8"),
+    ],
+)
+def test_prompt_that_is_answered_with_no_text_ends_in_words(vault: Recorder, typed: bytes, reason: bytes) -> None:
+    words = ["call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"]
+    shown = at_terminal(words, typed, {"PYTHONUTF8": "1"}, (b"value: ",))
+    assert shown.split(b"value: ", 1)[1].strip() == b"sikkerkey-mcp: error: " + reason
+    assert vault.seen == []
 
 
 def test_value_is_in_no_process_list_and_no_output(vault: Recorder, home: Path) -> None:

@@ -200,7 +200,7 @@ def test_powershell_is_asked_with_the_words_before_the_cursor() -> None:
     python, program = sys.executable, str(ROOT / "sikkerkey_mcp.py")
     assert shown.startswith("Register-ArgumentCompleter -Native -CommandName 'sikkerkey-mcp', 'sikkerkey-mcp.pyz' -S")
     assert f"& '{python}' '-I' '{program}' '__complete' powershell $line 2>$null" in shown
-    for opening, closing in ("{}", "()", "[]"):
+    for opening, closing in (("{", "}"), ("(", ")"), ("[", "]")):
         assert shown.count(opening) == shown.count(closing)
 
 

@@ -177,6 +177,7 @@ Z9w7lshQhqowtrbLDFw4rXAxZuE=
         x25519.X25519PrivateKey.generate().private_bytes(PEM, PKCS8, PLAIN),
         ec.generate_private_key(ec.SECP256R1()).private_bytes(PEM, PKCS8, PLAIN),
     ],
+    ids=["empty", "attributes", "length", "cut", "encrypted", "note", "two", "x25519", "ec"],
 )
 def test_what_is_not_a_usual_key_is_left_to_the_library(pem: bytes) -> None:
     assert mcp.usual_seed(pem) is None

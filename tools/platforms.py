@@ -2,11 +2,13 @@
 
 Debian systems with other Pythons are unpacked below build/platforms and entered with chroot; arm64 runs under qemu. For
 musl there is no Python to be had from Debian, so musl's own loader is asked whether it finds everything but Python. It
-needs root, debootstrap and, for arm64, qemu-user-static; what cannot be tried is said.
+needs root, debootstrap and, for arm64, qemu-user-static; what cannot be tried is said. No program in there starts
+another one, because under qemu none could: everything is started from here.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -14,27 +16,20 @@ import shutil
 import subprocess
 import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from tests.harness import PATIENCE_S, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "platforms"
 DIST = ROOT / "dist"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-VAULT_SCRIPT = """
-set -eu
-P="python3 -I -S"
-$P /tmp/sikkerkey-vault.pyz serve --dir /tmp/vault --port 0 > /tmp/url & vault=$!
-trap 'kill $vault 2>/dev/null' EXIT
-for _ in $(seq 100); do test -s /tmp/url && break; sleep 0.1; done
-export SIKKERKEY_API_URL="$(cat /tmp/url)"
-agent=$($P /tmp/sikkerkey-vault.pyz agent-token --dir /tmp/vault --scopes all 2>/dev/null \
-    | $P /tmp/sikkerkey-mcp.pyz install - 2>/dev/null | cut -d' ' -f3)
-$P /tmp/sikkerkey-vault.pyz approve "$agent" --dir /tmp/vault >/dev/null
-$P /tmp/sikkerkey-mcp.pyz whoami --remote | grep agentId
-"""
+TMP = "/tmp"  # noqa: S108 (of the system that is entered, which nobody else uses)
+CLIENT_FILE = "root/.claude.json"
 
 
 class Unavailable(Exception):
@@ -52,10 +47,15 @@ class System(NamedTuple):
 SYSTEMS = (System("trixie", "amd64"), System("forky", "amd64"), System("trixie", "arm64", "qemu-aarch64-static"))
 
 
-def output(command: list[str], **settings: str) -> str:
+def surroundings(**settings: str) -> dict[str, str]:
+    """The environment of whatever is started."""
+    return {"PATH": PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **settings}
+
+
+def output(command: list[str], text_in: str = "", **settings: str) -> str:
     """What a command prints; its complaint if it fails."""
-    environment = {"PATH": PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **settings}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    environment = surroundings(**settings)
+    done = subprocess.run(command, input=text_in, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
         raise RuntimeError(f"{' '.join(command[:3])}: {lines[-1]}")
@@ -105,21 +105,116 @@ def debootstrap(system: System, root: Path) -> None:
     raise Unavailable(f"no mirror of apt's has {system.suite} for {system.architecture} ({failure})")
 
 
+def require(fine: object, what: str) -> None:
+    """An assertion that ends up in the report."""
+    if not fine:
+        raise RuntimeError(what)
+
+
+class Installation:
+    """Both archives in another system, as its root uses them."""
+
+    def __init__(self, system: System) -> None:
+        self.root = unpacked(system)
+        emulator = ["/emulator"] if system.emulator else []
+        self.python = [tool("chroot"), str(self.root), *emulator, "/usr/bin/python3", "-I", "-S"]
+        for left in ("root/.cache", "root/.sikkerkey", CLIENT_FILE, "tmp/vault"):
+            shutil.rmtree(self.root / left, ignore_errors=True)
+            (self.root / left).unlink(missing_ok=True)
+
+    def command(self, *words: str) -> list[str]:
+        return [*self.python, f"{TMP}/sikkerkey-mcp.pyz", *words]
+
+    def client(self, *words: str, text_in: str = "", **settings: str) -> str:
+        return output(self.command(*words), text_in, **settings)
+
+    def owner(self, *words: str) -> list[str]:
+        return [*self.python, f"{TMP}/sikkerkey-vault.pyz", *words, "--dir", f"{TMP}/vault"]
+
+    @contextmanager
+    def vault(self) -> Iterator[str]:
+        """The vault's archive serves; its URL."""
+        command = [*self.owner("serve"), "--port", "0"]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings())
+        assert process.stdout is not None
+        try:
+            yield process.stdout.readline().strip()
+        finally:
+            process.terminate()
+            process.wait(PATIENCE_S)
+            process.stdout.close()
+
+
 def try_system(system: System) -> str:
-    """The client signs and, where programs can start programs, registers with the vault."""
-    root = unpacked(system)
-    enter = [tool("chroot"), str(root), *(["/emulator"] if system.emulator else [])]
-    client = [*enter, "/usr/bin/python3", "-I", "-S", "/tmp/sikkerkey-mcp.pyz", "--version", "--verbose"]  # noqa: S108
-    for directory in ("root/.cache", "root/.sikkerkey", "tmp/vault"):
-        shutil.rmtree(root / directory, ignore_errors=True)
-    told = [output(client), output(client)][-1]
-    if not re.search(r"^library: /root/\.cache/", told, re.MULTILINE):
-        raise RuntimeError(f"the library did not come from the cache:\n{told}")
-    found = ", ".join(re.findall(r"^(?:platform: |python: )([^,\n]+)", told, re.MULTILINE))
-    if system.emulator:
-        return f"{found}: client loads, signs and verifies"
-    output([*enter, "/bin/sh", "-c", VAULT_SCRIPT])
-    return f"{found}: client loads, signs and verifies; registers with the vault's archive"
+    """What ran there, in one line."""
+    there = Installation(system)
+    found = try_loading(there)
+    with there.vault() as url:
+        token = output([*there.owner("agent-token"), "--scopes", "all"])
+        agent = there.client("install", "-", text_in=token, SIKKERKEY_API_URL=url).split()[2]
+        output([*there.owner("approve"), agent])
+        try_commands(there)
+        try_session(there)
+        try_tampered(there)
+    commands = "install, doctor, tools, call, config"
+    session = "a session with tools, resources and prompts"
+    return f"{found}: loads, signs and verifies; {commands}; {session}; a damaged cache; the vault's archive"
+
+
+def try_loading(there: Installation) -> str:
+    """Signs and verifies, with the library and the bytecode from the cache; platform and Python."""
+    there.client("--version", "--verbose")
+    told = there.client("--version", "--verbose")
+    for kept in ("library", "bytecode"):
+        require(re.search(rf"^{kept}: /root/\.cache/", told, re.MULTILINE), f"{kept} not from the cache:\n{told}")
+    return ", ".join(re.findall(r"^(?:platform: |python: )([^,\n]+)", told, re.MULTILINE))
+
+
+def try_commands(there: Installation) -> None:
+    """What people and scripts type."""
+    lines: Any = json.loads(there.client("doctor", "--json"))
+    require({"vault", "scopes"} <= {line["check"] for line in lines if line["state"] == "ok"}, f"doctor: {lines}")
+    tools: Any = json.loads(there.client("tools", "--json"))
+    require({"whoami", "manage_secrets"} <= {tool["tool"] for tool in tools}, f"tools: {tools}")
+    project: Any = json.loads(there.client("call", "manage_projects", "create", "name=søger"))
+    words = ("call", "manage_secrets", "create", f"projectId={project['id']}", "name=db", "value=-")
+    made = there.client(*words, text_in="hunter2")
+    require("hunter2" not in made and json.loads(made)["id"], f"call: {made}")
+    there.client("config", "claude-code", "--write")
+    written: Any = json.loads((there.root / CLIENT_FILE).read_text(encoding="utf-8"))
+    require(written["mcpServers"], f"config --write: {written}")
+    there.client("config", "claude-code", "--remove")
+    left: Any = json.loads((there.root / CLIENT_FILE).read_text(encoding="utf-8"))
+    require(not left.get("mcpServers"), f"config --remove: {left}")
+
+
+def try_session(there: Installation) -> None:
+    """What a client asks; the harness holds every line against the protocol's schema."""
+    with Server(there.command("serve"), env=surroundings()) as server:
+        server.initialize()
+        require(server.request("tools/list")["result"]["tools"], "no tools")
+        require(not server.call("whoami").get("isError"), "whoami is refused")
+        require(server.request("resources/list")["result"]["resources"], "no resources")
+        require(server.request("resources/templates/list")["result"]["resourceTemplates"], "no templates")
+        contents = server.request("resources/read", uri="sikkerkey://projects")["result"]["contents"]
+        require("søger" in contents[0]["text"], f"resources/read: {contents}")
+        prompts = [prompt["name"] for prompt in server.request("prompts/list")["result"]["prompts"]]
+        require("review_audit" in prompts, f"prompts/list: {prompts}")
+        prompt = server.request("prompts/get", name="review_audit", arguments={"hours": "2"})
+        require(prompt["result"]["messages"], f"prompts/get: {prompt}")
+        require(server.close() == 0 and not server.stderr, f"the end: {server.stderr!r}")
+
+
+def try_tampered(there: Installation) -> None:
+    """What was changed in the cache is not run, and is replaced."""
+    kept = sorted((there.root / "root/.cache/sikkerkey-mcp").glob("*-*"))
+    before = {path: path.read_bytes() for path in kept}
+    require(len(kept) == 2, f"in the cache: {kept}")
+    for path, data in before.items():
+        middle = len(data) // 2
+        path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
+    there.client("call", "whoami")
+    require({path: path.read_bytes() for path in kept} == before, "the cache stays damaged")
 
 
 def try_musl() -> str:
