@@ -152,7 +152,7 @@ class Finder:
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
-        code = marshal.loads(self.codes[name]) if name in self.codes else self.get_code(name)  # noqa: S302 (__main__ saw whose)
+        code = marshal.loads(self.codes.pop(name)) if name in self.codes else self.get_code(name)  # noqa: S302 (__main__ saw whose)
         exec(code, module.__dict__)  # noqa: S102 (how a module is imported)
         if name == "cryptography":
             self_test()
