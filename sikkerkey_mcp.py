@@ -19,16 +19,15 @@ The sections, in reading order; each says what it is for and what it may not do:
     what a row yields  schema, annotations, checking, request
     identity           slots on disk: keys, modes, owners
     signing            the signed text and the headers
-    http               connections, TLS, proxies, bounds, retries
+    http               requests, kept connections, bounds, retries
     vault tools        one tools/call from arguments to result
     protocol           MCP without I/O
     stdio              lines in, lines out, threads, shutdown
     command line       serve; what people type is in sikkerkey_cli
 
-What the first answer does not need is loaded later: sikkerkey_answers (from the vault's answer to what the model sees)
-and sikkerkey_wire (sockets, TLS, proxies)
-for calls, sikkerkey_switches (the user's restrictions) where there are any, sikkerkey_resources (resources and prompts)
-when a client asks for one.
+What the first answer does not need has modules of its own: sikkerkey_answers (from the vault's answer to what the model
+sees) and sikkerkey_wire (sockets, TLS, proxies) are loaded for calls, sikkerkey_switches where the user restricts the
+server, sikkerkey_resources (resources and prompts) when a client asks for one.
 """
 
 from __future__ import annotations
