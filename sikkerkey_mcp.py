@@ -1981,10 +1981,7 @@ class Session:
         if not isinstance(uri, str):
             raise ProtocolError(INVALID_PARAMS, "uri must be a string")
 
-        def work(context: Context) -> JsonObject:
-            return {"contents": self.registry.library().contents(uri, context)}
-
-        return self._start(request_id, params, work)
+        return self._start(request_id, params, lambda on: {"contents": self.registry.library().contents(uri, on)})
 
     def get_prompt(self, request_id: RequestId, params: JsonObject) -> Call:
         """`prompts/get`."""
