@@ -17,6 +17,7 @@ from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp as mcp
+import sikkerkey_switches
 import sikkerkey_terminal as terminal
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 from sikkerkey_terminal import UsageError
@@ -155,7 +156,7 @@ def command_tools(options: argparse.Namespace) -> int:
     """Lists the tools, or describes one of them or one action."""
     what, *names = options.words or ["list"]
     if what == "list" and not names:
-        offered = mcp.narrowed(mcp.TOOLS, mcp.switches({}))
+        offered = sikkerkey_switches.narrowed(mcp.TOOLS, sikkerkey_switches.switches({}))
         return _show(options, [_tool_members(tool) for tool in offered], _list_lines(offered))
     if what != "describe" or not 1 <= len(names) <= 2:
         raise UsageError("tools takes `list`, or `describe TOOL [ACTION]`")
@@ -298,7 +299,7 @@ class Prepared(NamedTuple):
 
 def command_call(options: argparse.Namespace) -> int:
     """Carries out one action. Raises UsageError and whatever a command may raise; a refusal is 1."""
-    switches = mcp.switches({})
+    switches = sikkerkey_switches.switches({})
     call = _prepare(options, switches)
     if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
         terminal.confirm(f"{_called(call.tool, call.action)}: {in_words(call.action)}")
@@ -316,7 +317,7 @@ def command_call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(options: argparse.Namespace, switches: list[mcp.Switch]) -> Prepared:
+def _prepare(options: argparse.Namespace, switches: list[sikkerkey_switches.Switch]) -> Prepared:
     """Everything that can be refused before somebody is asked or anything is sent."""
     if not options.words:
         raise UsageError("call needs a tool", LISTED)
@@ -326,7 +327,7 @@ def _prepare(options: argparse.Namespace, switches: list[mcp.Switch]) -> Prepare
     if action.answer == "file" and not options.output:
         raise UsageError(f"{action.name} answers with a file", "--output FILE says where to put it")
     named = {"action": action.name} if mcp.takes_action(tool) else {}
-    mcp.refuse_withheld(tool, named, switches)
+    sikkerkey_switches.refuse_withheld(tool, named, switches)
     arguments = words.arguments()
     return Prepared(tool, action, named, arguments, _check(tool, action, arguments))
 

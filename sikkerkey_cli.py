@@ -20,6 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import sikkerkey_answers
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
 from sikkerkey_terminal import Progress, UsageError, confirm, hidden
@@ -167,8 +168,8 @@ def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[st
         if error.hint == mcp.MAY_HAVE_BEEN_PROCESSED:
             error.hint = "the token may be spent: if the dashboard lists a new agent, remove it and make a new token"
         raise
-    members = mcp.error_members(reply)
-    cut = mcp.cutter([token])
+    members = sikkerkey_answers.error_members(reply)
+    cut = sikkerkey_answers.cutter([token])
     if reply.status not in (200, 201):
         said = cut(str(members.get("error", "nothing")))
         message = f"the vault answered {reply.status}, saying {mcp.to_json(clean(said))}"
@@ -215,8 +216,8 @@ def _whoami_remote(api: mcp.Api) -> int:
     with Progress("asking the vault"):
         reply = api.send(mcp.build_request(action, {}), safe=True, context=mcp.Context())
     if reply.status != 200:
-        raise mcp.service_error(action, reply, mcp.cutter([]))
-    members = mcp.error_members(reply)
+        raise sikkerkey_answers.service_error(action, reply, sikkerkey_answers.cutter([]))
+    members = sikkerkey_answers.error_members(reply)
     if not members:
         raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
     for key, value in members.items():
@@ -254,7 +255,7 @@ def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
     with Progress("asking the vault"):
         reply = mcp.agent_api(actor).send(request, safe=False, context=mcp.Context())
     if not 200 <= reply.status < 300:
-        error = mcp.service_error(action, reply, mcp.cutter([]))
+        error = sikkerkey_answers.service_error(action, reply, sikkerkey_answers.cutter([]))
         if reply.status == 404:
             error.hint = f"if the vault has revoked it before, `sikkerkey-mcp revoke {agent}` deletes its key"
         raise error

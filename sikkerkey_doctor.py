@@ -30,10 +30,13 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
+import sikkerkey_answers
 import sikkerkey_cli as cli
 import sikkerkey_clients as clients
 import sikkerkey_mcp as mcp
+import sikkerkey_switches
 import sikkerkey_terminal as terminal
+import sikkerkey_wire
 from sikkerkey_mcp import Error, Identity, JsonObject, clean
 
 State = Literal["ok", "warn", "fail"]
@@ -205,12 +208,12 @@ def _mode(path: str) -> str:
 def check_switches() -> Line:
     """What the environment withholds from whoever is started here; a client's entry may withhold more."""
     try:
-        found = mcp.switches({})
+        found = sikkerkey_switches.switches({})
     except Error as error:
         return failed("switches", error)
     if not found:
         return Line("switches", "ok", "none: every action is offered")
-    left = sum(len(tool.actions) for tool in mcp.narrowed(mcp.TOOLS, found))
+    left = sum(len(tool.actions) for tool in sikkerkey_switches.narrowed(mcp.TOOLS, found))
     every = sum(len(tool.actions) for tool in mcp.TOOLS)
     set_by = "; ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in found)
     return Line("switches", "ok", f"{set_by}: {left} of {every} actions are offered")
@@ -321,7 +324,7 @@ def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
     except (OSError, ValueError) as error:
         return 0, mcp.ConfigError(f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}")
     for line in ended.stdout.splitlines():
-        reply = mcp.error_members(mcp.Reply(0, http.client.HTTPMessage(), line))
+        reply = sikkerkey_answers.error_members(mcp.Reply(0, http.client.HTTPMessage(), line))
         if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
             return len(reply["result"].get("tools", ())), None
     said = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
@@ -348,7 +351,7 @@ def proxy_for(base_url: str) -> Proxy | None:
     if parts.scheme != "https" or not url or urllib.request.proxy_bypass(parts.netloc):
         return None
     port = re.search(r":([0-9]+)/?$", url)
-    if not re.fullmatch(mcp._PROXY_URL, url) or (port and int(port[1]) > 65_535):
+    if not re.fullmatch(sikkerkey_wire.PROXY_URL, url) or (port and int(port[1]) > 65_535):
         remedy = "export HTTPS_PROXY=http://HOST:PORT"
         raise mcp.ConfigError("HTTPS_PROXY is neither http://HOST:PORT nor http://USER:PASSWORD@HOST:PORT", remedy)
     user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
@@ -406,7 +409,8 @@ def check_way(base_url: str) -> list[Line]:
         took_ms = (time.monotonic() - begun_s) * 1000
         return [tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(reply.headers["Date"])]
     except (OSError, http.client.HTTPException) as error:
-        return [tls, Line("api", "fail", f"{base_url}: {mcp._reason(error)}", _network_remedy()), _unchecked("clock")]
+        unanswered = Line("api", "fail", f"{base_url}: {sikkerkey_wire.reason(error)}", _network_remedy())
+        return [tls, unanswered, _unchecked("clock")]
     finally:
         connection.close()
 
@@ -415,7 +419,7 @@ def _connection(base_url: str) -> http.client.HTTPConnection:
     parts = urllib.parse.urlsplit(base_url)
     if parts.scheme == "http":
         return http.client.HTTPConnection(parts.netloc, timeout=STEP_MAX_S)
-    context, proxy = mcp.tls_context(), proxy_for(base_url)
+    context, proxy = sikkerkey_wire.tls_context(), proxy_for(base_url)
     made = http.client.HTTPSConnection(proxy.netloc if proxy else parts.netloc, timeout=STEP_MAX_S, context=context)
     if proxy:
         made.set_tunnel(parts.netloc, headers=proxy.headers)
@@ -424,7 +428,7 @@ def _connection(base_url: str) -> http.client.HTTPConnection:
 
 def _unreachable(base_url: str, error: Exception) -> list[Line]:
     """A failure of TLS is the tls line's, any other the api line's."""
-    reason = mcp._reason(error)
+    reason = sikkerkey_wire.reason(error)
     if isinstance(error, ssl.SSLError):
         remedy = "where a company's proxy opens TLS, export SIKKERKEY_CA_BUNDLE=FILE with its certificate in PEM"
         line = Line("tls", "fail", f"{base_url}: {reason}; trusted are {_trusted()}", remedy)
@@ -460,7 +464,7 @@ def _tls_line(connection: http.client.HTTPConnection) -> Line:
 
 
 def _clock_line(date: str | None) -> Line:
-    vault_s = mcp._http_date_s(date or "")
+    vault_s = mcp.http_date_s(date or "")
     if vault_s is None:
         return Line("clock", "warn", "not checked: the answer bears no date", "compare this computer's clock by hand")
     skew_s = int(time.time()) - vault_s  # both cut to the second, as the answer's date is
@@ -498,10 +502,10 @@ def check_agent(identity: Identity) -> list[Line]:
         context.cancellation = OneAttempt()
         reply = mcp.agent_api(identity).send(request, safe=True, context=context)
         if not 200 <= reply.status < 300:
-            raise mcp.service_error(action, reply, mcp.cutter([]))
+            raise sikkerkey_answers.service_error(action, reply, sikkerkey_answers.cutter([]))
     except Error as error:
         return [Line("vault", "fail", f"{who}: {error}", _state_remedy(error, who))]
-    members = mcp.error_members(reply)
+    members = sikkerkey_answers.error_members(reply)
     listed = members.get("scopes")
     if not isinstance(listed, list):
         return [Line("vault", "fail", f"{who}: the answer is no vault's", "check apiUrl: sikkerkey-mcp whoami")]

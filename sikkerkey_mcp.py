@@ -17,16 +17,17 @@ The sections, in reading order; each says what it is for and what it may not do:
     json               lossless reading and compact writing
     actions            the dispatch table: 18 tools, 106 actions
     what a row yields  schema, annotations, checking, request
-    answers            from the vault's answer to what the model sees
     identity           slots on disk: keys, modes, owners
     signing            the signed text and the headers
-    http               connections, TLS, proxies, bounds, retries
+    http               requests, kept connections, bounds, retries
     vault tools        one tools/call from arguments to result
     protocol           MCP without I/O
     stdio              lines in, lines out, threads, shutdown
     command line       serve; what people type is in sikkerkey_cli
 
-Resources and prompts are in sikkerkey_resources, which is loaded when a client asks for one.
+What the first answer does not need has modules of its own: sikkerkey_answers (from the vault's answer to what the model
+sees) and sikkerkey_wire (sockets, TLS, proxies) are loaded for calls, sikkerkey_switches where the user restricts the
+server, sikkerkey_resources (resources and prompts) when a client asks for one.
 """
 
 from __future__ import annotations
@@ -35,7 +36,6 @@ from __future__ import annotations
 # then, but for `collections`. json, threading and signal stand on these small modules; re and typing would each take
 # longer than everything between here and that answer.
 import _signal  # type: ignore[import-not-found]  # typeshed lacks it
-import io
 import os
 import stat
 import sys
@@ -47,12 +47,13 @@ from collections import deque, namedtuple
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
     import http.client
-    import socket
-    import ssl
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
     from typing_extensions import TypeAlias
+
+    from sikkerkey_switches import Switch
+    from sikkerkey_wire import Route, TimedSocket
 else:
 
     class _Fields(type):
@@ -80,9 +81,7 @@ JsonObject: TypeAlias = "dict[str, Any]"  # a decoded JSON object: its members a
 # limits: whatever comes from outside ends somewhere. A bound that a model can run into is also named in its message.
 # ---------------------------------------------------------------------------------------------------------------------
 
-LINE_MAX_BYTES = (
-    4 * 1024 * 1024
-)  # one message: the largest value (100 KB), six bytes a character when escaped, and room
+LINE_MAX_BYTES = 4 * 1024 * 1024  # one message: the largest value (100 KB), six bytes a character when escaped
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
 ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the model
 JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
@@ -261,11 +260,11 @@ def parse_json(data: bytes) -> Any:
 
 def to_json(value: Any) -> str:
     """Compact JSON; characters stand as themselves, lone surrogates (which UTF-8 cannot carry) stay escaped."""
-    text = _encode(value, ensure_ascii=False)
+    text = _encode(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
-        return _encode(value, ensure_ascii=True)
+        return _encode(value, "escaped")
     return text
 
 
@@ -276,24 +275,20 @@ def _unknown(value: Any) -> None:
 # As json.dumps makes it: no cycles looked for, no indentation, separators, keys not sorted, none skipped, NaN taken.
 _encoders = {
     escaped: make_encoder(None, _unknown, encode_string, None, ":", ",", False, False, True)
-    for escaped, encode_string in ((True, encode_basestring_ascii), (False, encode_basestring))
+    for escaped, encode_string in (("escaped", encode_basestring_ascii), ("", encode_basestring))
 }
 
 
-def _encode(value: Any, *, ensure_ascii: bool) -> str:
+def _encode(value: Any, escaped: Literal["escaped", ""] = "") -> str:
     try:
-        return "".join(_encoders[ensure_ascii](value, 0))
+        return "".join(_encoders[escaped](value, 0))
     except TypeError:  # an ExactNumber somewhere inside: the C encoder cannot write it, so take the value apart
         pass
     if isinstance(value, ExactNumber):
         return value.text
     if isinstance(value, dict):
-        members = (
-            _encode(k, ensure_ascii=ensure_ascii) + ":" + _encode(v, ensure_ascii=ensure_ascii)
-            for k, v in value.items()
-        )
-        return "{" + ",".join(members) + "}"
-    return "[" + ",".join(_encode(item, ensure_ascii=ensure_ascii) for item in value) + "]"
+        return "{" + ",".join(f"{_encode(k, escaped)}:{_encode(v, escaped)}" for k, v in value.items()) + "}"
+    return "[" + ",".join(_encode(item, escaped) for item in value) + "]"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -705,20 +700,8 @@ NAME_MAX = 80  # a longer one is no misspelling
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # more than that and a description names only the required ones
 
-JSON_TYPES: dict[Kind, str] = {
-    "string": "string",
-    "id": "string",
-    "integer": "integer",
-    "boolean": "boolean",
-    "strings": "array",
-    "ids": "array",
-    "object": "object",
-}
-BOUND_KEYWORDS = {
-    "string": ("minLength", "maxLength"),
-    "array": ("minItems", "maxItems"),
-    "integer": ("minimum", "maximum"),
-}
+JSON_TYPES: dict[Kind, str] = {"id": "string", "strings": "array", "ids": "array"}  # the others are called the same
+BOUND_KEYWORDS = {"string": "minLength maxLength", "array": "minItems maxItems", "integer": "minimum maximum"}
 
 
 def is_id(value: Any) -> bool:
@@ -735,7 +718,7 @@ def holes(path: str) -> list[str]:
 
 def arg_schema(arg: Arg) -> JsonObject:
     """The JSON Schema of one argument: flat, since several clients cannot follow `$ref` or `anyOf`."""
-    json_type = JSON_TYPES[arg.kind]
+    json_type = JSON_TYPES.get(arg.kind, arg.kind)
     schema: JsonObject = {"type": json_type}
     content: JsonObject = {"type": "string"} if json_type == "array" else schema
     if arg.choices:
@@ -744,7 +727,7 @@ def arg_schema(arg: Arg) -> JsonObject:
         content["pattern"] = arg.pattern
     if content is not schema:
         schema["items"] = content
-    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
+    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, "").split(), (arg.least, arg.most)):
         if bound is not None:
             schema[keyword] = bound
     schema["description"] = arg.text
@@ -771,11 +754,8 @@ def tool_schema(tool: Tool) -> JsonObject:
     """The union of all actions' arguments; which of them an action needs stands in the description and is checked."""
     properties: JsonObject = {}
     if takes_action(tool):
-        properties["action"] = {
-            "type": "string",
-            "enum": [action.name for action in tool.actions],
-            "description": "Action",
-        }
+        names = [action.name for action in tool.actions]
+        properties["action"] = {"type": "string", "enum": names, "description": "Action"}
     for action in tool.actions:
         for arg in action.args:
             if arg.name not in properties:
@@ -813,41 +793,6 @@ def tool_description(tool: Tool) -> str:
 
 def _action_line(action: Action, told: Sequence[str] = ()) -> str:
     return f"{signature(action, told)}: {action.text}" if action.text else signature(action, told)
-
-
-class Switch:
-    """A restriction: `source` is how the user set it (`--tools`, `SIKKERKEY_TOOLS`), `names` are tools and actions."""
-
-    def __init__(
-        self, source: str, kind: Literal["read-only", "tools", "exclude"], names: tuple[str, ...] = ()
-    ) -> None:
-        self.source, self.kind, self.names = source, kind, names
-
-    def withholds(self, tool: Tool, action: Action) -> bool:
-        """True if the action is not to be had."""
-        if self.kind == "read-only":
-            return action.effect != "read" or action.mints
-        named = tool.name in self.names or f"{tool.name}.{action.name}" in self.names
-        return named is (self.kind == "exclude")
-
-
-def narrowed(tools: Sequence[Tool], switches: Sequence[Switch]) -> list[Tool]:
-    """What `switches` leave: tools without the actions that any of them withholds, and no tool without actions."""
-    left = []
-    for tool in tools:
-        actions = tuple(a for a in tool.actions if not any(switch.withholds(tool, a) for switch in switches))
-        left += [tool._replace(actions=actions)] if actions else []
-    return left
-
-
-def refuse_withheld(tool: Tool, arguments: JsonObject, switches: Sequence[Switch]) -> None:
-    """Raises ArgumentError, which names the switch, if the action that `arguments` name or else all are withheld."""
-    named = [action for action in tool.actions if action.name == arguments.get("action")] or tool.actions
-    sources = [next((switch.source for switch in switches if switch.withholds(tool, a)), "") for a in named]
-    if all(sources):
-        name = f"{tool.name}.{named[0].name}" if len(named) == 1 and takes_action(tool) else tool.name
-        hint = "the user restricted this server so; only they can change it, where they configured it"
-        raise ArgumentError(f"{name} is withheld by {sources[0]}", hint)
 
 
 def nearest(name: Any, known: Sequence[str]) -> str:
@@ -962,11 +907,7 @@ def _check_string(arg: Arg, value: Any, where: str) -> str:
         raise ArgumentError(f"{where} must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it")
     if arg.pattern and not re.fullmatch(arg.pattern, value):
         raise ArgumentError(f"{where} must match {arg.pattern}")
-    if (
-        arg.most_bytes is not None
-        and len(value) * 4 > arg.most_bytes
-        and len(value.encode("utf-8", "replace")) > arg.most_bytes
-    ):
+    if arg.most_bytes is not None and len(value.encode("utf-8", "replace")) > arg.most_bytes:
         raise ArgumentError(f"{where} must be at most {arg.most_bytes:,} bytes in UTF-8")
     _refuse_lone_surrogates(where, value)
     return value
@@ -981,9 +922,8 @@ def _check_integer(arg: Arg, value: Any) -> int:
     number = _whole(value)
     if number is None:
         raise ArgumentError(f"{arg.name} must be an integer")
-    _check_bounds(
-        arg._replace(least=-INTEGER_MAX if arg.least is None else arg.least, most=arg.most or INTEGER_MAX), number, ""
-    )
+    least = -INTEGER_MAX if arg.least is None else arg.least
+    _check_bounds(arg._replace(least=least, most=arg.most or INTEGER_MAX), number, "")
     return number
 
 
@@ -1002,7 +942,7 @@ def _check_object(arg: Arg, value: Any) -> JsonObject:
     if not isinstance(value, dict):
         raise ArgumentError(f"{arg.name} must be an object")
     try:
-        _refuse_lone_surrogates(arg.name, _encode(value, ensure_ascii=False))
+        _refuse_lone_surrogates(arg.name, _encode(value))
     except RecursionError:
         raise ArgumentError(f"{arg.name} is nested too deeply") from None
     return value
@@ -1012,13 +952,10 @@ def _check_bounds(arg: Arg, size: int, unit: str) -> None:
     least, most = arg.least, arg.most
     if (least is None or size >= least) and (most is None or size <= most):
         return
-    span = (
-        f"between {least:,} and {most:,}"
-        if least is not None and most is not None
-        else f"at least {least:,}"
-        if most is None
-        else f"at most {most:,}"
-    )
+    if least is not None and most is not None:
+        span = f"between {least:,} and {most:,}"
+    else:
+        span = f"at least {least:,}" if most is None else f"at most {most:,}"
     raise ArgumentError(" ".join(f"{arg.name} must {'have ' if unit else 'be '}{span} {unit}".split()))
 
 
@@ -1042,238 +979,6 @@ def _rest_of(action: Action, given: Given) -> JsonObject | None:
     if all(arg.name in in_path for arg in action.args):
         return None
     return {name: value for name, value in given.items() if name not in in_path}
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# answers: from what the vault answered to what the model sees. Text and structuredContent hold the same, complete
-# information, because some clients show one and some the other. Nothing here touches the network.
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-CUT_OUT = "[cut out: plaintext]"
-WITHHELD = "[withheld: a stored value]"
-ANYWHERE_CHARACTERS = 8  # a shorter value is cut out where it stands as a word: `1` is a part of many an id
-
-# Members that hold a stored value wherever secrets are listed. No vault should send them; if one does, it stops here.
-VALUE_MEMBERS = frozenset({"value", "plaintext"})
-VALUE_SCOPES = ("projects.secrets.", "projects.policies.", "trash.")
-
-
-def plaintexts(action: Action, given: Given) -> list[str]:
-    """Every string of the plaintext arguments: whole, and each string inside a structured value."""
-    found: list[str] = []
-    for arg in action.args:
-        if arg.plaintext and arg.name in given:
-            found += _strings(given[arg.name])
-    for text in list(found):
-        if text.lstrip()[:1] in ("{", "["):
-            try:
-                found += _strings(parse_json(text.encode("utf-8")))
-            except ValueError:
-                continue
-    # A peer may trim what it repeats, or repeat one line of it.
-    lines = [line.strip() for text in found for line in text.splitlines()]
-    found += [text.strip() for text in found] + [line for line in lines if len(line) >= ANYWHERE_CHARACTERS]
-    return sorted(set(found) - {""}, key=len, reverse=True)
-
-
-def _strings(value: Any) -> list[str]:
-    found, left = [], [value]
-    while left:  # no recursion: whatever could be sent can be looked through
-        item = left.pop()
-        if isinstance(item, (dict, list)):
-            left += item.values() if isinstance(item, dict) else item
-        elif item is not None and not isinstance(item, bool):
-            found.append(item.text if isinstance(item, ExactNumber) else str(item))
-    return found
-
-
-def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
-    """A function that cuts `secrets`, long ones first, out of a text: as they are, and as a peer may spell them."""
-    signs = [(secret, _signs(secret)) for secret in secrets]
-    spelt: dict[str, list[str]] = {}
-
-    def cut(text: str) -> str:
-        for secret, some in signs:
-            if any(sign in text for sign in some):
-                if secret not in spelt:
-                    spelt[secret] = sorted(_spellings(secret), key=len, reverse=True)
-                for form in spelt[secret]:
-                    text = _without(text, form)
-        return text
-
-    return cut
-
-
-def _without(text: str, form: str) -> str:
-    import re
-
-    if len(form) >= ANYWHERE_CHARACTERS:
-        return text.replace(form, CUT_OUT)
-    return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", CUT_OUT, text)
-
-
-def _signs(secret: str) -> set[str]:
-    """Texts without which none of the spellings can be there: to spell a long value in every way takes a second."""
-    import re
-
-    data = secret.encode("utf-8", "replace")[:12]
-    if len(data) < 12:
-        return {""}
-    word = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")  # what nobody escapes
-    return {word, data.hex(), data.hex().upper(), *(form[:10] for form in _base64_spellings(data))}
-
-
-def _spellings(secret: str) -> set[str]:
-    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python."""
-    import re
-    from html import escape
-    from urllib.parse import quote, quote_plus
-
-    data = secret.encode("utf-8", "replace")
-    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1]}
-    percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
-    forms |= percent | {re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent}
-    numbered = escape(secret).replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as Go has it
-    for text in (secret, escape(secret), numbered):
-        once = _json_spellings(text)
-        forms.update({text}, once, *map(_json_spellings, once))
-    return forms
-
-
-# What encoders escape that need not be: what HTML could mistake for markup (Go), some more (Gson, .NET), slashes (PHP).
-_GO, _GSON, _NET = (str.maketrans({c: f"\\u{ord(c):04x}" for c in some}) for some in ("<>&", "<>&='", "<>&'+`"))
-
-
-def _json_spellings(text: str) -> set[str]:
-    """The inside of a JSON string as different encoders write it."""
-    import re
-
-    forms = {to_json(text)[1:-1], encode_basestring_ascii(text)[1:-1]}
-    net = encode_basestring_ascii(text)[1:-1].replace('\\"', "\\u0022").translate(_NET)
-    net = re.sub(r"\\\\|\\u....", lambda code: code[0][:2] + code[0][2:].upper(), net)
-    others = {form.translate(escapes) for form in forms for escapes in (_GO, _GSON)}
-    return forms | others | {form.replace("/", "\\/") for form in forms} | {net}
-
-
-def _base64_spellings(data: bytes) -> set[str]:
-    """Base64 of `data`, and of its inside where it stands within something longer, at each of the three alignments."""
-    from base64 import b64encode, urlsafe_b64encode
-
-    forms = set()
-    for encode in (b64encode, urlsafe_b64encode):
-        forms.add(encode(data).decode("ascii").rstrip("="))
-        for before, start in enumerate((0, 2, 3)):
-            inside = encode(bytes(before) + data)[start : (before + len(data)) * 4 // 3]
-            forms.update({inside.decode("ascii")} if len(inside) >= ANYWHERE_CHARACTERS else ())
-    return forms
-
-
-def cut_out(value: Any, cut: Callable[[str], str], withheld: frozenset[str]) -> Any:
-    """`value` with every string passed through `cut`, and the members that `withheld` names without their content."""
-    if isinstance(value, str):
-        return cut(value)
-    if isinstance(value, list):
-        return [cut_out(item, cut, withheld) for item in value]
-    if isinstance(value, dict):
-        return {
-            cut(key): WITHHELD if _is_withheld(key, member, withheld) else cut_out(member, cut, withheld)
-            for key, member in value.items()
-        }
-    if isinstance(value, (int, float, ExactNumber)) and not isinstance(value, bool):
-        text = value.text if isinstance(value, ExactNumber) else repr(value)
-        return CUT_OUT if cut(text) != text else value
-    return value
-
-
-def _is_withheld(key: str, member: Any, withheld: frozenset[str]) -> bool:
-    """`value` whatever it is, and strings under names made of it, such as currentValue."""
-    name = key.casefold()
-    return (name in withheld and member is not None) or (
-        isinstance(member, str) and any(word in name for word in withheld)
-    )
-
-
-def text_result(text: str) -> JsonObject:
-    """A `tools/call` result of plain text."""
-    return {"content": [{"type": "text", "text": text}]}
-
-
-def error_result(error: Error) -> JsonObject:
-    """A result with `isError`, without structuredContent: one SDK checks that against a schema and fails the call."""
-    return {**text_result(error.in_words()), "isError": True}
-
-
-def json_result(value: Any) -> JsonObject:
-    """A JSON answer as text and as an object; what is not an object is put into one, in both."""
-    if isinstance(value, list):
-        value = {"items": value}
-    elif not isinstance(value, dict):
-        value = {"result": value}
-    return {**text_result(to_json(value)), "structuredContent": value}
-
-
-def readable_result(result: JsonObject) -> JsonObject:
-    """`result` with its texts readable, in both forms. The bytes of a file are left alone."""
-    text: str = result["content"][0]["text"]
-    if "structuredContent" not in result:
-        return {"content": [{"type": "text", "text": readable(text)}, *result["content"][1:]]}
-    if _may_hide_something(text):  # few do, and to take one apart takes long
-        return json_result(cut_out(result["structuredContent"], readable, frozenset()))
-    return result
-
-
-def _may_hide_something(json_text: str) -> bool:
-    """Whether JSON holds, or escapes, a hidden character."""
-    import re
-
-    escaped = re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", json_text)
-    return escaped is not None or readable(json_text) != json_text
-
-
-def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:
-    """The `tools/call` result for a 2xx answer. Raises ServiceError where the answer is not what the row promises."""
-    if not reply.body:
-        return json_result({"ok": True, "message": f"{action.name} succeeded; the vault sent no further data"})
-    if action.answer == "file":
-        return _file_result(action, given, reply)
-    if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
-        return text_result(cut(reply.body.decode("utf-8-sig", "replace")))
-    if reply.body.count(b",") > JSON_MAX_VALUES:
-        hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
-        raise ServiceError(f"the vault's answer has more than {JSON_MAX_VALUES:,} values", hint)
-    try:
-        value = parse_json(reply.body)
-    except ValueError:
-        portal = "check that the API URL is the vault's and no portal or proxy answers in its place"
-        hint = portal if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
-        raise ServiceError("the vault's answer is not JSON", hint) from None
-    secretive = (action.scope or "").startswith(VALUE_SCOPES) and not action.mints
-    if secretive or any(arg.plaintext for arg in action.args):
-        value = cut_out(value, cut, VALUE_MEMBERS if secretive else frozenset())
-    return json_result(value)
-
-
-def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
-    """The file, and a line about it: of content that is not text, several clients tell the model nothing."""
-    import re
-
-    mime = (reply.headers.get("Content-Type") or "").split(";")[0].strip().lower()
-    mime = mime if re.fullmatch(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", mime) else "application/octet-stream"
-    uri = "sikkerkey:/" + build_request(action, given).path
-    resource = {"uri": uri, "mimeType": mime, **_file_body(mime, reply.body)}
-    line = {"type": "text", "text": f"a file of type {mime}, {len(reply.body):,} bytes\n"}
-    return {"content": [line, {"type": "resource", "resource": resource}]}
-
-
-def _file_body(mime: str, body: bytes) -> JsonObject:
-    """Text as such, so that a model can read it; anything else, and text that hides something, exactly, in base64."""
-    from base64 import b64encode
-
-    text = body.decode("utf-8", "replace")
-    if mime.startswith("text/") and text.encode("utf-8") == body and readable(text) == text:
-        return {"text": text}
-    return {"blob": b64encode(body).decode("ascii")}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1304,10 +1009,8 @@ def home() -> str:
     """The directory of all SikkerKey programs, absolute. Raises ConfigError."""
     path = os.environ.get("SIKKERKEY_HOME") or os.path.expanduser("~/.sikkerkey")
     if not os.path.isabs(path):
-        raise ConfigError(
-            "SIKKERKEY_HOME is not an absolute path and no home directory is known",
-            "set SIKKERKEY_HOME to an absolute path",
-        )
+        message = "SIKKERKEY_HOME is not an absolute path and no home directory is known"
+        raise ConfigError(message, "set SIKKERKEY_HOME to an absolute path")
     return os.path.normpath(path)
 
 
@@ -1405,22 +1108,16 @@ def choose_slot(wanted: str = "") -> str | None:
     """
     wanted = wanted or os.environ.get("SIKKERKEY_AGENT_ID", "")
     if wanted and not is_id(wanted):
-        raise ConfigError(
-            "the agent id is malformed", "an agent id is letters, digits, - and _; `sikkerkey-mcp whoami` lists them"
-        )
+        hint = "an agent id is letters, digits, - and _; `sikkerkey-mcp whoami` lists them"
+        raise ConfigError("the agent id is malformed", hint)
     found = slots()
-    if wanted:
-        if wanted not in found:
-            raise ConfigError(
-                f"there is no agent {wanted} in {clean(agents_dir())}", "`sikkerkey-mcp whoami` lists those that are"
-            )
-        return wanted
-    if len(found) > 1:
-        raise ConfigError(
-            f"{len(found)} agents are installed here and none was chosen",
-            f"--agent ID (for revoke the bare ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}",
-        )
-    return found[0] if found else None
+    if wanted and wanted not in found:
+        hint = "`sikkerkey-mcp whoami` lists those that are"
+        raise ConfigError(f"there is no agent {wanted} in {clean(agents_dir())}", hint)
+    if len(found) > 1 and not wanted:
+        hint = f"--agent ID (for revoke the bare ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
+        raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
+    return wanted or next(iter(found), None)
 
 
 def load_identity(agent_id: str) -> Identity:
@@ -1441,15 +1138,13 @@ def _load_identity(agent_id: str) -> Identity:
         members = parse_json(_read_private(path))
     except ValueError:
         members = None
-    if not isinstance(members, dict) or not all(
-        isinstance(members.get(name), str) for name in ("agentId", "vaultId", "apiUrl")
-    ):
+    needed = ("agentId", "vaultId", "apiUrl")
+    if not isinstance(members, dict) or not all(isinstance(members.get(name), str) for name in needed):
         raise ConfigError(f"{clean(path)} is not an identity file")
     if members["agentId"] != agent_id:
         raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
     parse_base_url(members["apiUrl"])
-    key_path = _key_path(slot, members.get("privateKeyPath"))
-    return Identity(members, _read_private(key_path))
+    return Identity(members, _read_private(_key_path(slot, members.get("privateKeyPath"))))
 
 
 def _key_path(slot: str, stored: Any) -> str:
@@ -1499,9 +1194,8 @@ def load_signer(key_pem: bytes) -> Sign:
     except Exception:  # the library's reasons are many; any of them may quote the key
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(
-            "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM", "revoke this agent and install it anew"
-        )
+        message = "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM"
+        raise ConfigError(message, "revoke this agent and install it anew")
     return key.sign
 
 
@@ -1534,9 +1228,9 @@ def _load_any_key(key_pem: bytes) -> object:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# http: one signed exchange with the vault, repeated where that is safe. urllib names the proxy and http.client speaks
-# HTTP; what is ours is that connections stay open, that a whole exchange has one deadline, that nothing is followed and
-# nothing is unbounded. Nothing here knows tools, actions or MCP.
+# http: one signed exchange with the vault, repeated where that is safe. http.client speaks HTTP; what is ours is that
+# connections stay open, that nothing is followed and nothing is unbounded. sikkerkey_wire opens the connections and
+# gives a whole exchange one deadline. Nothing here knows tools, actions or MCP.
 # ---------------------------------------------------------------------------------------------------------------------
 
 DEFAULT_API_URL = "https://api.sikkerkey.com"
@@ -1554,15 +1248,11 @@ def parse_base_url(url: str) -> str:
     named = rest.rstrip(DIGITS)
     host, port = (named[:-1], rest[len(named) :]) if named.endswith(":") else (rest, "443")
     if scheme not in ("http", "https") or not _is_host(host) or not (len(port) <= 5 and 1 <= int(port or 0) <= 65_535):
-        raise ConfigError(
-            "the API URL must be https://HOST or https://HOST:PORT, without user, path or query",
-            "check SIKKERKEY_API_URL or apiUrl in identity.json",
-        )
+        message = "the API URL must be https://HOST or https://HOST:PORT, without user, path or query"
+        raise ConfigError(message, "check SIKKERKEY_API_URL or apiUrl in identity.json")
     if scheme == "http" and host.lower() not in LOOPBACK_HOSTS:
-        raise ConfigError(
-            "the API URL is http:// to another machine, which would carry secrets in the clear",
-            f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only",
-        )
+        message = "the API URL is http:// to another machine, which would carry secrets in the clear"
+        raise ConfigError(message, f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only")
     return url.removesuffix("/")
 
 
@@ -1607,99 +1297,6 @@ class Cancellation:
                 break_off()
 
 
-class TimedSocket:
-    """A connected socket on which a whole exchange ends at a deadline, however slowly the bytes trickle in."""
-
-    def __init__(self, plain: socket.socket) -> None:
-        self._plain = plain
-        self._deadline_s = 0.0
-        self._room = 0
-
-    def start(self) -> None:
-        """A new exchange begins: from here on its time and the bytes of its answer, framing included, are counted."""
-        self._deadline_s = time.monotonic() + REQUEST_MAX_S
-        self._room = 2 * ANSWER_MAX_BYTES
-
-    def _arm(self) -> None:
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the exchange took too long")
-        self._plain.settimeout(left_s)
-
-    def sendall(self, data: bytes) -> None:
-        """As socket.sendall, until the deadline."""
-        self._arm()
-        self._plain.sendall(data)
-
-    def recv_into(self, buffer: Any) -> int:
-        """As socket.recv_into, until the deadline."""
-        self._arm()
-        count = self._plain.recv_into(buffer)
-        self._room -= count
-        if self._room < 0:  # endless trailers, or a chunk that claims to be of size -1
-            raise _too_large()
-        return count
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """The reader that http.client asks for; the mode is always `rb`."""
-        return _WholeLines(_TimedReader(self))
-
-    def close(self) -> None:
-        """Nothing: http.client closes as soon as it has seen `Connection: close`, before the body has been read."""
-
-    def finish(self) -> None:
-        """Closes."""
-        self._plain.close()
-
-    def abort(self) -> None:
-        """Ends, from any thread, whatever waits on this socket."""
-        import socket
-
-        try:
-            # The base class's method: SSLSocket.shutdown would pull the TLS state from under the reading thread.
-            socket.socket.shutdown(self._plain, socket.SHUT_RDWR)
-        except OSError:
-            return  # already gone
-
-    def has_been_closed_by_peer(self) -> bool:
-        """True if there is something to read while nothing is asked: the end, or bytes that nobody wants."""
-        import select
-
-        try:
-            return bool(select.select([self._plain], [], [], 0)[0])
-        except (OSError, ValueError):
-            return True
-
-
-class _TimedReader(io.RawIOBase):
-    def __init__(self, source: TimedSocket) -> None:
-        self._source = source
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return self._source.recv_into(buffer)
-
-
-class _WholeLines(io.BufferedReader):
-    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off.
-
-    Nor does it end interim answers, chunks of one byte and trailers, each of which costs far more time than bytes.
-    """
-
-    _lines_left = ANSWER_MAX_LINES
-
-    def readline(self, size: int | None = -1) -> bytes:
-        self._lines_left -= 1
-        if self._lines_left < 0:
-            raise ServiceError(f"the vault's answer comes in more than {ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size:
-            raise ConnectionError("the stream ended within the headers")
-        return line
-
-
 class Reply(NamedTuple):
     """Whatever the vault answered, read whole."""
 
@@ -1713,15 +1310,6 @@ class Failure:
 
     def __init__(self, reason: str, *, sent: bool, passing: bool = True) -> None:
         self.reason, self.sent, self.passing = reason, sent, passing
-
-
-class Route(NamedTuple):
-    """Where to connect to, as HOST or HOST:PORT; behind a proxy `tunnel` is the vault, `headers` are for the proxy."""
-
-    host: str
-    tls: ssl.SSLContext | None = None
-    tunnel: str = ""
-    headers: Headers | None = None
 
 
 class Link:
@@ -1743,19 +1331,23 @@ class Connections:
 
     def route(self) -> Route:
         """The way to the vault, found once. Raises ConfigError."""
+        import sikkerkey_wire
+
         with self._lock:
             if self._route is None:
-                self._route = route_to(self._base_url)
+                self._route = sikkerkey_wire.route_to(self._base_url)
             return self._route
 
     def exchange(self, request: Request, headers: Headers, cancellation: Cancellation) -> Reply | Failure:
         """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
         import http.client
 
+        import sikkerkey_wire
+
         try:
-            link = self._take() or self._connect(cancellation)
+            link = self._take() or Link(*sikkerkey_wire.opened(self.route(), cancellation))
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(_reason(error), sent=False, passing=not _is_lasting(error))
+            return Failure(sikkerkey_wire.reason(error), sent=False, passing=not sikkerkey_wire.is_lasting(error))
         link.wire.start()
         cancellation.on_set(link.wire.abort)
         keep = False
@@ -1763,7 +1355,7 @@ class Connections:
             reply, keep = _speak(link.http, request, headers)
             return reply
         except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(_reason(error), sent=True)
+            return Failure(sikkerkey_wire.reason(error), sent=True)
         finally:
             cancellation.on_set(None)
             if keep and not cancellation.is_set():
@@ -1790,75 +1382,6 @@ class Connections:
         for old in surplus:
             old.wire.finish()
 
-    def _connect(self, cancellation: Cancellation) -> Link:
-        import http.client
-
-        route = self.route()
-        if route.tls:
-            secure = http.client.HTTPSConnection(route.host, timeout=CONNECT_MAX_S, context=route.tls)
-            made: http.client.HTTPConnection = secure
-        else:
-            made = http.client.HTTPConnection(route.host, timeout=CONNECT_MAX_S)
-        if route.tunnel:
-            made.set_tunnel(route.tunnel, headers=route.headers)
-        _open(made, cancellation)
-        wire = TimedSocket(made.sock)
-        vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
-        return Link(made, wire)
-
-
-def _open(connection: http.client.HTTPConnection, cancellation: Cancellation) -> None:
-    """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
-    import threading
-
-    dialled: list[socket.socket] = []
-
-    def dial(address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
-        return _dial(address, timeout_s, lambda plain: dialled.append(plain.dup()), cancellation)
-
-    def break_off() -> None:
-        for plain in list(dialled):
-            TimedSocket(plain).abort()
-
-    vars(connection)["_create_connection"] = dial
-    guard = threading.Timer(REQUEST_MAX_S, break_off)
-    guard.daemon = True
-    guard.start()
-    cancellation.on_set(break_off)
-    try:
-        connection.connect()
-    except BaseException:
-        connection.close()
-        raise
-    finally:
-        cancellation.on_set(None)
-        guard.cancel()
-        for plain in dialled:
-            plain.close()
-
-
-def _dial(
-    address: tuple[str, int], timeout_s: float, made: Callable[[socket.socket], None], cancellation: Cancellation
-) -> socket.socket:
-    """As socket.create_connection, whose socket nobody else knows, and so cannot break off, until it is connected."""
-    import socket
-
-    failure = OSError("the name has no address")
-    for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
-        if cancellation.is_set():
-            break
-        plain = socket.socket(family, kind, protocol)
-        made(plain)
-        plain.settimeout(timeout_s)
-        try:
-            plain.connect(target)
-        except OSError as error:
-            failure = error
-            plain.close()
-        else:
-            return plain
-    raise failure
-
 
 def _speak(connection: http.client.HTTPConnection, request: Request, headers: Headers) -> tuple[Reply, bool]:
     """One request and its answer; the second value tells whether the connection can serve another."""
@@ -1869,10 +1392,7 @@ def _speak(connection: http.client.HTTPConnection, request: Request, headers: He
         response.begin()
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
-        raise ServiceError(
-            "the vault's answer is compressed, which was not asked for",
-            IN_BETWEEN,
-        )
+        raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
     return Reply(response.status, response.headers, _read_bounded(response)), not response.will_close
 
 
@@ -1892,78 +1412,12 @@ def _read_bounded(response: http.client.HTTPResponse) -> bytes:
         chunks.append(chunk)
         if room < 0:
             break
-    raise _too_large()
+    raise too_large()
 
 
-def _too_large() -> ServiceError:
-    return ServiceError(
-        f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes",
-        ASK_FOR_LESS,
-    )
-
-
-def tls_context() -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificates and host names checked, against SIKKERKEY_CA_BUNDLE or certifi's bundle."""
-    import ssl
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
-    try:
-        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO, and read a device for ever
-            raise OSError
-        if bundle:
-            context.load_verify_locations(cafile=bundle)
-        else:
-            context.load_verify_locations(cadata=_certifi_bundle())
-    except (OSError, ValueError):
-        raise ConfigError(
-            "the CA bundle cannot be read as PEM certificates",
-            f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else "",
-        ) from None
-    return context
-
-
-def _certifi_bundle() -> str:
-    """certifi's certificates, by its loader: inside a zip, certifi itself would write them to a temporary file."""
-    import importlib.util
-
-    spec = importlib.util.find_spec("certifi")
-    if spec is None or spec.origin is None:
-        raise ConfigError("certifi is not installed", "pip install certifi, or set SIKKERKEY_CA_BUNDLE")
-    read_data: Callable[[str], bytes] = getattr(spec.loader, "get_data")  # noqa: B009 (zipimporter and SourceLoader share no typed base)
-    return read_data(os.path.join(os.path.dirname(spec.origin), "cacert.pem")).decode("ascii", "replace")
-
-
-def _is_lasting(error: Exception) -> bool:
-    """A certificate or a proxy's refusal: no other try can help, and proxies lock out who insists."""
-    import ssl
-
-    return isinstance(error, ssl.SSLCertVerificationError) or _proxy_status(error).startswith("4")
-
-
-def _proxy_status(error: Exception) -> str:
-    status = str(error).partition("Tunnel connection failed: ")[2][:3]  # http.client tells it in no other way
-    return status if status.isdigit() else ""
-
-
-def _reason(error: Exception) -> str:
-    """Words for a failed exchange, from classes and error numbers: what the peer sent is not repeated."""
-    import socket
-    import ssl
-
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"its certificate is not trusted: {clean(error.verify_message)}"
-    if isinstance(error, ssl.SSLError):
-        return f"TLS failed: {clean(error.reason or 'no reason given')}"
-    if isinstance(error, socket.gaierror):
-        return "its name cannot be resolved"
-    if isinstance(error, (TimeoutError, socket.timeout)):
-        return "it did not answer in time"
-    if isinstance(error, OSError):
-        status = _proxy_status(error)
-        return f"the proxy answered {status}" if status else error.strerror or "the connection broke"
-    return f"its answer was cut short or malformed ({type(error).__name__})"
+def too_large() -> ServiceError:
+    """What is raised for an answer beyond ANSWER_MAX_BYTES."""
+    return ServiceError(f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes", ASK_FOR_LESS)
 
 
 class Context:
@@ -1990,7 +1444,6 @@ class Api:
     def prepare(self) -> None:
         """Loads all that a request needs and signs one that is not sent. Raises ConfigError."""
         import encodings.idna  # noqa: F401 (the system's resolver asks for it)
-        import http.client  # noqa: F401
 
         self._authenticate(Request("GET", "", None))
         self._connections.route()
@@ -2029,28 +1482,6 @@ class Api:
         return self._connections.exchange(request, headers, cancellation)
 
 
-# Checked before urllib sees it, whose complaint would quote the password.
-_PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
-
-
-def route_to(base_url: str) -> Route:
-    """The way to the vault, through the proxy that the environment or the system names. Raises ConfigError."""
-    scheme, _, host = base_url.partition("://")
-    if scheme == "http":  # loopback, and no proxy's business
-        return Route(host)
-    import re
-    import urllib.request
-
-    request = urllib.request.Request(base_url)  # noqa: S310 (no file: URL: the base has been parsed)
-    proxy = urllib.request.getproxies().get("https")
-    if proxy:
-        if not re.fullmatch(_PROXY_URL, proxy):
-            raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
-        urllib.request.ProxyHandler({}).proxy_open(request, proxy, "https")
-    tunnel: str | None = getattr(request, "_tunnel_host", None)
-    return Route(request.host, tls_context(), tunnel or "", dict(request.header_items()))
-
-
 def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | None:
     """Seconds until the next attempt, None for none. What may have been processed is repeated only if `safe`."""
     backoff_s: float = BACKOFF_S * 2**attempt
@@ -2066,11 +1497,12 @@ def retry_after_s(reply: Reply) -> float | None:
     text = (reply.headers.get("Retry-After") or "").strip()
     if len(text) <= 9 and text.isascii() and text.isdigit():
         return float(text)
-    date_s = _http_date_s(text)
+    date_s = http_date_s(text)
     return None if date_s is None else max(0.0, date_s - time.time())
 
 
-def _http_date_s(text: str) -> int | None:
+def http_date_s(text: str) -> int | None:
+    """An HTTP date as Unix time, None for anything else."""
     from email.utils import mktime_tz, parsedate_tz
 
     fields = parsedate_tz(text)
@@ -2081,11 +1513,9 @@ def _http_date_s(text: str) -> int | None:
 
 
 def _outcome_words(outcome: Reply | Failure) -> str:
-    return (
-        f"the vault answered {outcome.status}"
-        if isinstance(outcome, Reply)
-        else f"the vault was not reached: {outcome.reason}"
-    )
+    if isinstance(outcome, Reply):
+        return f"the vault answered {outcome.status}"
+    return f"the vault was not reached: {outcome.reason}"
 
 
 def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) -> ServiceError:
@@ -2129,109 +1559,6 @@ give it to the user, use it for nothing else.
 - "may have been processed" in an error: look before repeating."""
 
 
-def instructions(tools: Sequence[Tool], switches: Sequence[Switch]) -> str:
-    """INSTRUCTIONS without the lines that only speak of withheld actions, and with the restriction on top."""
-    if not switches:
-        return INSTRUCTIONS
-    import re
-
-    offered = {f"{tool.name}.{action.name}" for tool in tools for action in tool.actions}
-    named = ((line, set(re.findall(r"\w+\.\w+", line))) for line in INSTRUCTIONS.split("\n"))
-    set_by = ", ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in switches)
-    top = f"The user restricted this server ({clean(set_by, 200)}): what is not listed is withheld on purpose."
-    return "\n".join([top, *(line for line, names in named if not names or names & offered)])
-
-
-SCOPE = r"[a-z]{1,32}(?:\.[a-z]{1,32}){1,3}"
-
-NEXT_STEP = {
-    400: "correct the arguments; the vault refused them as they are",
-    401: "the vault does not know this agent or its key: it may have been revoked; ask the user to install a new one",
-    403: "only the vault's owner can change what this agent may do; repeating the call does not help",
-    404: "check the ids with a list action; what lies outside this agent's project allowlist looks absent too",
-    405: "this vault does not offer this action",
-    407: "a proxy asks for other credentials: the user must set HTTPS_PROXY",
-    408: "the vault got less than the whole request in time: repeat it",
-    409: "the present state forbids this: get the object, change what stands in the way, then repeat",
-    410: "it is gone for good: list what there is",
-    413: "send less in one call",
-    422: "correct the arguments; the vault refused them as they are",
-    423: "a canary has frozen this project: tell the user, and end it only if the owner says so, with "
-    "manage_canaries.unfreeze_project",
-    425: "the vault wants the request again: repeat it",
-    429: "too many requests: wait, then repeat",
-    501: "this vault does not offer this action",
-    503: "the vault is sealed or being serviced: its owner must unseal it, then repeat",
-    507: "the vault's disk is full: tell its owner",
-}
-
-
-def service_error(action: Action, reply: Reply, cut: Callable[[str], str]) -> ServiceError:
-    """The error for an answer that is not 2xx. `cut` removes plaintext that the vault may be repeating."""
-    members = cut_out(error_members(reply), cut, frozenset())
-    said = members.get("error")
-    quoted = f", saying {to_json(clean(said))}" if isinstance(said, str) and said else ""
-    if 300 <= reply.status < 400:
-        # 307 and 308 say that nothing has been done; the others also follow upon what has.
-        perhaps = action.effect != "read" and reply.status not in (307, 308)
-        hint = "check the API URL" + (f"; {MAY_HAVE_BEEN_PROCESSED}" if perhaps else "")
-        return ServiceError(
-            f"the vault answered {reply.status}, a redirect, which is never followed", hint, reply.status
-        )
-    message = f"the vault answered {reply.status}{quoted}"
-    return ServiceError(message, _next_step(action, reply, members), reply.status)
-
-
-def error_members(reply: Reply) -> JsonObject:
-    try:
-        members = parse_json(reply.body)
-    except ValueError:
-        return {}
-    return members if isinstance(members, dict) else {}
-
-
-def _next_step(action: Action, reply: Reply, members: JsonObject) -> str:
-    unnamed = "the vault failed; try again later" if reply.status >= 500 else "repeating the same call does not help"
-    hint = NEXT_STEP.get(reply.status, unnamed)
-    if reply.status == 401:
-        return _clock_hint(reply) or hint
-    if reply.status == 403:
-        return _scope_hint(action, members) + hint
-    if reply.status == 404 and action.inferred:
-        known = f", or does not know the id; {NEXT_STEP[404]}" if holes(action.path) else ""
-        return f"this vault does not offer the action {action.name}{known}"
-    if reply.status == 429:
-        wait_s = retry_after_s(reply)
-        return hint if wait_s is None else f"too many requests: repeat after {wait_s:.0f} s"
-    # A 503 in other words than the vault's is a gateway's, which may have passed the request on before it failed.
-    by_the_vault = reply.status in (501, 507) or (reply.status == 503 and isinstance(members.get("error"), str))
-    if reply.status >= 500 and not by_the_vault and action.effect != "read":
-        return MAY_HAVE_BEEN_PROCESSED
-    return hint
-
-
-def _clock_hint(reply: Reply) -> str:
-    date_s = _http_date_s(reply.headers.get("Date") or "")
-    skew_s = 0 if date_s is None else int(time.time() - date_s)
-    if abs(skew_s) < CLOCK_SKEW_MAX_S:
-        return ""
-    direction = "ahead of" if skew_s > 0 else "behind"
-    return f"this computer's clock is {abs(skew_s)} s {direction} the vault's: the user must set it"
-
-
-def _scope_hint(action: Action, members: JsonObject) -> str:
-    import re
-
-    required = members.get("requiredScopes")
-    named = [scope for scope in required if isinstance(scope, str)] if isinstance(required, list) else []
-    scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]  # anything else would be read as our advice
-    if scopes:
-        return f"missing scope: {', '.join(scopes)}; "
-    needed = ["be approved and enabled", *([f"have the scope {action.scope}"] if action.scope else [])]
-    needed += ["have what this concerns on its project allowlist"] if holes(action.path) else []
-    return f"the agent must {', '.join(needed)}; "
-
-
 class VaultTools:
     """The registry of the dispatch table: what `switches` leave of it to list, and the calls of that.
 
@@ -2254,8 +1581,13 @@ class VaultTools:
         self._library: Library | None = None
         self._lock = allocate_lock()
         self._every = {tool.name: tool for tool in tools}
-        self._offered = {tool.name: tool for tool in narrowed(tools, switches)} if switches else self._every
-        self.instructions = instructions(list(self._offered.values()), switches)
+        self._offered, self.instructions = self._every, INSTRUCTIONS
+        if switches:
+            import sikkerkey_switches
+
+            offered = sikkerkey_switches.narrowed(tools, switches)
+            self._offered = {tool.name: tool for tool in offered}
+            self.instructions = sikkerkey_switches.instructions(offered, switches)
 
     @property
     def offers(self) -> Sequence[str]:
@@ -2284,7 +1616,8 @@ class VaultTools:
         """Gets ready for the first call. What is wrong is that call's to tell; by then it may have been mended."""
         leave_no_core()
         try:
-            cutter(["-"])("-")
+            import sikkerkey_answers  # noqa: F401 (the first call will)
+
             self._connected().prepare()
         except (Error, ImportError, OSError):
             return
@@ -2300,22 +1633,25 @@ class VaultTools:
 
     def answer(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call. Raises Error."""
+        import sikkerkey_answers
+
         if self._switches:
-            refuse_withheld(self._every[name], arguments, self._switches)
+            import sikkerkey_switches
+
+            sikkerkey_switches.refuse_withheld(self._every[name], arguments, self._switches)
         tool = self._offered[name]
         action = find_action(tool, arguments)
         given = check(tool, action, arguments)
-        cut = cutter(plaintexts(action, given))
+        cut = sikkerkey_answers.cutter(sikkerkey_answers.plaintexts(action, given))
         started_s = time.monotonic()
         reply = self._connected().send(build_request(action, given), safe=action.effect == "read", context=context)
-        context.log(
-            "debug", f"{tool.name}.{action.name}: {reply.status} in {(time.monotonic() - started_s) * 1000:.0f} ms"
-        )
+        took_ms = (time.monotonic() - started_s) * 1000
+        context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
         try:
             if not 200 <= reply.status < 300:
-                raise service_error(action, reply, cut)
-            result = render(action, given, reply, cut)
-            return result if self._exact else readable_result(result)
+                raise sikkerkey_answers.service_error(action, reply, cut)
+            result = sikkerkey_answers.render(action, given, reply, cut)
+            return result if self._exact else sikkerkey_answers.readable_result(result)
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
@@ -2439,9 +1775,8 @@ class Call(Context):
         """A `notifications/progress`, if the client asked for them."""
         if self._token is not None and not self.cancellation.is_set():
             self._steps += 1
-            self._session.notify(
-                "notifications/progress", {"progressToken": self._token, "progress": self._steps, "message": message}
-            )
+            params = {"progressToken": self._token, "progress": self._steps, "message": message}
+            self._session.notify("notifications/progress", params)
 
     def log(self, level: str, message: str) -> None:
         """A `notifications/message`, if the client's level lets it through."""
@@ -2465,6 +1800,25 @@ class Received:
 
     def __init__(self, parts: list[Part], *, batch: bool = False) -> None:
         self.parts, self.batch = parts, batch
+
+
+def text_result(text: str) -> JsonObject:
+    """A `tools/call` result of plain text."""
+    return {"content": [{"type": "text", "text": text}]}
+
+
+def error_result(error: Error) -> JsonObject:
+    """A result with `isError`, without structuredContent: one SDK checks that against a schema and fails the call."""
+    return {**text_result(error.in_words()), "isError": True}
+
+
+def json_result(value: Any) -> JsonObject:
+    """A JSON answer as text and as an object; what is not an object is put into one, in both."""
+    if isinstance(value, list):
+        value = {"items": value}
+    elif not isinstance(value, dict):
+        value = {"result": value}
+    return {**text_result(to_json(value)), "structuredContent": value}
 
 
 def reply_to(request_id: RequestId, result: JsonObject) -> Message:
@@ -2514,17 +1868,8 @@ class Session:
         if not isinstance(message, list):
             return Received([part for part in [self.handle(message)] if part is not None])
         if self.version not in WITH_BATCHES or not message:
-            return Received(
-                [
-                    error_reply(
-                        None,
-                        ProtocolError(
-                            INVALID_REQUEST,
-                            "batches are not part of this protocol version" if message else "the batch is empty",
-                        ),
-                    )
-                ]
-            )
+            wrong = "batches are not part of this protocol version" if message else "the batch is empty"
+            return Received([error_reply(None, ProtocolError(INVALID_REQUEST, wrong))])
         return Received([part for part in map(self.handle, message) if part is not None], batch=True)
 
     def handle(self, message: Any) -> Part | None:
@@ -2636,10 +1981,7 @@ class Session:
         if not isinstance(uri, str):
             raise ProtocolError(INVALID_PARAMS, "uri must be a string")
 
-        def work(context: Context) -> JsonObject:
-            return {"contents": self.registry.library().contents(uri, context)}
-
-        return self._start(request_id, params, work)
+        return self._start(request_id, params, lambda on: {"contents": self.registry.library().contents(uri, on)})
 
     def get_prompt(self, request_id: RequestId, params: JsonObject) -> Call:
         """`prompts/get`."""
@@ -3012,44 +2354,24 @@ def connect(agent: str = "") -> Api:
     return agent_api(load_identity(chosen))
 
 
+# Each restriction's option and variable; sikkerkey_switches says what they do.
 SWITCHES = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
-YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+def restrictions(options: Mapping[str, str]) -> list[Switch]:
+    """Those in force, from `options` and the environment. Raises ConfigError."""
+    if not any(option in options or os.environ.get(variable) for option, variable in SWITCHES.items()):
+        return []
+    import sikkerkey_switches
 
-
-def switches(options: Mapping[str, str]) -> list[Switch]:
-    """The restrictions in force, from `options` and the environment; all of them hold. Raises ConfigError."""
-    found = []
-    for option, variable in SWITCHES.items():
-        for source, text in ((option, options.get(option)), (variable, os.environ.get(variable) or None)):
-            if text is not None:
-                found += _switch(source, option, text)
-    if found and not narrowed(TOOLS, found):
-        raise ConfigError(f"{', '.join(switch.source for switch in found)} leave nothing to offer")
-    return found
-
-
-def _switch(source: str, option: str, text: str) -> list[Switch]:
-    if option == "--read-only":
-        if text.strip().lower() not in YES + NO:
-            raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}")
-        return [Switch(source, "read-only")] if text.strip().lower() in YES else []
-    names = tuple(name.strip() for name in text.split(","))
-    known = [name for tool in TOOLS for name in (tool.name, *(f"{tool.name}.{a.name}" for a in tool.actions))]
-    for name in names:
-        if name not in known:
-            message = f"{source} names {clean(name, NAME_MAX) or 'nothing'}, which is no tool or action"
-            raise ConfigError(message, nearest(name, known) or "write TOOL or TOOL.ACTION, with commas between them")
-    return [Switch(source, "tools" if option == "--tools" else "exclude", names)]
+    return sikkerkey_switches.switches(options)
 
 
 def command_serve(options: Mapping[str, str]) -> int:
     """Serves MCP on stdin and stdout. A faulty identity ends the start; where there is none yet, only calls fail."""
-    restricted, agent = switches(options), options.get("--agent", "")
+    restricted, agent = restrictions(options), options.get("--agent", "")
     chosen = choose_slot(agent)
     if chosen is None:
-        advise(
-            f"sikkerkey-mcp: no agent is installed in {clean(agents_dir())}; calls fail until `install TOKEN` has run"
-        )
+        nobody = f"no agent is installed in {clean(agents_dir())}"
+        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install TOKEN` has run")
     else:
         load_identity(chosen)
     if sys.stdin and sys.stdin.isatty():

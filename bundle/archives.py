@@ -42,7 +42,7 @@ PROGRAMS = {
         main="sikkerkey_mcp",
         sources=("sikkerkey_*.py",),
         projects=("certifi", "cryptography"),
-        kept=("sikkerkey_mcp",),
+        kept=("sikkerkey_answers", "sikkerkey_mcp", "sikkerkey_resources", "sikkerkey_switches", "sikkerkey_wire"),
         platforms=wheels.PLATFORMS,
     ),
     # The last releases for Python 3.9 serve the newer ones too. The vault itself is written for POSIX.

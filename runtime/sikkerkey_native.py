@@ -48,7 +48,7 @@ def report() -> dict[str, str]:
     return dict(_report)
 
 
-def start(codes: dict[str, CodeType], told: dict[str, str]) -> int:
+def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
     """Run the program, whose bytecode is in `codes` unless it has yet to be made; its exit status."""
     path, platform = os.path.abspath(runtime.ARCHIVE), platform_name()
     _report.update(told, archive=path, build=BUILD, platform=platform)
@@ -69,7 +69,7 @@ def start(codes: dict[str, CodeType], told: dict[str, str]) -> int:
     return status
 
 
-def keep_bytecode(codes: dict[str, CodeType]) -> None:
+def keep_bytecode(codes: dict[str, bytes]) -> None:
     """Takes 1 ms, and whatever PYTHONDONTWRITEBYTECODE says: that is about files beside a user's sources."""
     data = marshal.dumps(codes)
     try:
@@ -114,7 +114,7 @@ def refusal(platform: str) -> str:
 class Finder:
     """Finder and loader of the archive's modules; nothing is parsed before one of them is asked for."""
 
-    def __init__(self, path: str, library: Library, codes: dict[str, CodeType]) -> None:
+    def __init__(self, path: str, library: Library, codes: dict[str, bytes]) -> None:
         self.path, self.library, self.codes = path, library, codes
         # Intel macOS has an older cryptography than the others, and the two do not mix.
         self.places = {"cryptography": library.python + "/"}
@@ -130,6 +130,8 @@ class Finder:
             return None
         if name == RUST:
             return ModuleSpec(name, self.library, origin=self.library.files[0].name)  # type: ignore[arg-type]  # as Finder
+        if name in COMPILED:  # read only if it must be
+            return self.spec(name, COMPILED[name], COMPILED[name].endswith("/__init__.py"))
         base = self.places.get(top, "") + name.replace(".", "/")
         for member, package in ((f"{base}.py", False), (f"{base}/__init__.py", True)):
             if self.has(member):
@@ -150,7 +152,7 @@ class Finder:
 
     def exec_module(self, module: ModuleType) -> None:
         name = module.__name__
-        code = self.codes.get(name) or self.get_code(name)
+        code = marshal.loads(self.codes.pop(name)) if name in self.codes else self.get_code(name)  # noqa: S302 (__main__ saw whose)
         exec(code, module.__dict__)  # noqa: S102 (how a module is imported)
         if name == "cryptography":
             self_test()
@@ -171,10 +173,10 @@ class Finder:
 
         return Archive(BytesIO(self.modules))
 
-    def compile_all(self) -> dict[str, CodeType]:
+    def compile_all(self) -> dict[str, bytes]:
         """Under names without the archive's path, because the same bytecode serves wherever the file is moved."""
         return {
-            name: compile(self.member(member), f"{PROGRAM}.pyz/{member}", "exec", 0, True)
+            name: marshal.dumps(compile(self.member(member), f"{PROGRAM}.pyz/{member}", "exec", 0, True))
             for name, member in COMPILED.items()
             if name not in self.codes
         }

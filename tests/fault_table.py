@@ -13,7 +13,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import NamedTuple
 
-import sikkerkey_mcp as mcp
+from sikkerkey_answers import NEXT_STEP
 from tests import faults
 from tests.fault_stage import Kind, Stage
 from tests.faults import DAY, Act, Wire
@@ -325,29 +325,29 @@ MAY = MAY_HAVE_BEEN[6:]
 APPROVED = "the agent must be approved and enabled"
 
 STATUSES = [
-    status(400, mcp.NEXT_STEP[400]),
-    status(401, mcp.NEXT_STEP[401]),
+    status(400, NEXT_STEP[400]),
+    status(401, NEXT_STEP[401]),
     status(402, OF_NO_USE),
-    status(403, f"{APPROVED}; {mcp.NEXT_STEP[403]}", f"{APPROVED}, have the scope projects.write; {mcp.NEXT_STEP[403]}"),
-    *(status(code, mcp.NEXT_STEP[code]) for code in (404, 405, 407, 408, 409, 410, 413)),
+    status(403, f"{APPROVED}; {NEXT_STEP[403]}", f"{APPROVED}, have the scope projects.write; {NEXT_STEP[403]}"),
+    *(status(code, NEXT_STEP[code]) for code in (404, 405, 407, 408, 409, 410, 413)),
     *(status(code, OF_NO_USE) for code in (415, 418, 421)),
-    *(status(code, mcp.NEXT_STEP[code]) for code in (422, 423, 425)),
+    *(status(code, NEXT_STEP[code]) for code in (422, 423, 425)),
     *(status(code, OF_NO_USE) for code in (426, 431, 451)),
     status(500, LATER, MAY),
-    status(501, mcp.NEXT_STEP[501]),
+    status(501, NEXT_STEP[501]),
     status(502, LATER, MAY, tried=4),
-    status(503, mcp.NEXT_STEP[503], tried=4),
+    status(503, NEXT_STEP[503], tried=4),
     status(504, LATER, MAY, tried=4),
-    status(507, mcp.NEXT_STEP[507]),
+    status(507, NEXT_STEP[507]),
     *(status(code, LATER, MAY) for code in (505, 508, 511, *range(520, 531), 599, 999)),
     Fault("statuses", "503 without the vault's words", plays(told(503, b"<h1>magpie</h1>")),
-          Outcome(f"the vault answered 503\nhint: {mcp.NEXT_STEP[503]}", 4, 4), Outcome(f"the vault answered 503\n{MAY_HAVE_BEEN}")),
+          Outcome(f"the vault answered 503\nhint: {NEXT_STEP[503]}", 4, 4), Outcome(f"the vault answered 503\n{MAY_HAVE_BEEN}")),
     Fault("statuses", "413 before the body was read, then closed", plays(faults.then_close(faults.message(b"", 413)), body_too=False),
-          *both(Outcome(f"the vault answered 413\nhint: {mcp.NEXT_STEP[413]}"))),
+          *both(Outcome(f"the vault answered 413\nhint: {NEXT_STEP[413]}"))),
     Fault("statuses", "400 with hostile words", plays(told(400, b'{"error":"\\u001b[2Jno\\u202e \\udb40\\udc41"}')),
-          *both(Outcome(f'the vault answered 400, saying "<U+001B>[2Jno<U+202E> <U+E0041>"\nhint: {mcp.NEXT_STEP[400]}'))),
+          *both(Outcome(f'the vault answered 400, saying "<U+001B>[2Jno<U+202E> <U+E0041>"\nhint: {NEXT_STEP[400]}'))),
     Fault("statuses", "400 with 5 MB of words", plays(told(400, b'{"error":"%b"}' % (b"x" * 5_000_000))),
-          *both(Outcome(f'the vault answered 400, saying "{"x" * 500}..."\nhint: {mcp.NEXT_STEP[400]}'))),
+          *both(Outcome(f'the vault answered 400, saying "{"x" * 500}..."\nhint: {NEXT_STEP[400]}'))),
     Fault("statuses", "400 with 50 MB of words", plays(faults.flood(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % FIFTY_MB, PIECE, 800)), *TOO_LARGE),
     Fault("statuses", "500 with bad UTF-8", plays(told(500, b'{"error":"\xff\xfe"}')), Outcome(f"the vault answered 500\nhint: {LATER}"), Outcome(f"the vault answered 500\n{MAY_HAVE_BEEN}")),
     Fault("statuses", "206 with a part", plays(told(206, b'{"a":')), *NOT_JSON),
@@ -366,18 +366,18 @@ def after(value: str) -> Act:
 
 
 BUSY = [
-    busy("no Retry-After",          told(429),                              mcp.NEXT_STEP[429], 4),
+    busy("no Retry-After",          told(429),                              NEXT_STEP[429], 4),
     busy("after 2 seconds",         after("2"),                             "too many requests: repeat after 2 s", 4, 2.0),
     busy("after 9 seconds",         after("9"),                             "too many requests: repeat after 9 s", 3, 9.0),
     busy("after two minutes",       after("120"),                           "too many requests: repeat after 120 s", 1),
     busy("after 31 years",          after("999999999"),                     "too many requests: repeat after 999999999 s", 1),
-    busy("after a number of 30 digits", after("9" * 30),                    mcp.NEXT_STEP[429], 4),
-    busy("after a negative time",   after("-5"),                            mcp.NEXT_STEP[429], 4),
-    busy("after a fraction",        after("1.5"),                           mcp.NEXT_STEP[429], 4),
+    busy("after a number of 30 digits", after("9" * 30),                    NEXT_STEP[429], 4),
+    busy("after a negative time",   after("-5"),                            NEXT_STEP[429], 4),
+    busy("after a fraction",        after("1.5"),                           NEXT_STEP[429], 4),
     busy("at a date 5 seconds on",  in_five_seconds,                        "too many requests: repeat after * s", 4, 5.0),
     busy("at a date in the past",   after("Thu, 01 Jan 1970 00:00:00 GMT"), "too many requests: repeat after 0 s", 4),
     busy("at a date in 2199",       after("Fri, 31 Dec 2199 23:59:59 GMT"), "too many requests: repeat after * s", 1),
-    busy("at no date",              after(HOSTILE),                         mcp.NEXT_STEP[429], 4),
+    busy("at no date",              after(HOSTILE),                         NEXT_STEP[429], 4),
 ]
 
 CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name, body in [

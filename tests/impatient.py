@@ -17,6 +17,7 @@ if __name__ == "__main__":  # run by its path and isolated, so the repository is
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_mcp as mcp
+import sikkerkey_wire
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
 LIMITS = ("REQUEST_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
@@ -55,7 +56,7 @@ def hurry(speed: float) -> None:
         clock.ahead_s += seconds
         return self.is_set()
 
-    vars(mcp)["time"] = clock
+    vars(mcp)["time"] = vars(sikkerkey_wire)["time"] = clock
     setattr(mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy would have methods left alone)
     for name in LIMITS:
         vars(mcp)[name] /= speed

@@ -14,6 +14,7 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 import sikkerkey_mcp as m
+from sikkerkey_answers import CUT_OUT, NEXT_STEP, WITHHELD
 from tests.harness import Recorder, Server, Told
 from tests.rows import BY_NAME, MARK, ROWS, Row, call, each_row, reply, strings_in
 
@@ -286,7 +287,7 @@ def test_repeated_plaintext_is_cut_out_of_answers(row: Row, how: str) -> None:
     for body in bodies:
         result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
         assert_clean(result, SECRET)
-        assert m.CUT_OUT in shown(result)
+        assert CUT_OUT in shown(result)
         assert shown(result) == m.to_json(result["structuredContent"])
 
 
@@ -321,7 +322,7 @@ def test_each_string_and_number_inside_a_structured_value_is_cut_out() -> None:
         body = {"a": values["user"], "b": [MARK + "-two"], "n": 73619284650, "t": "pin 1.1", "user": "kept"}
         result = call(CREATE, giving(CREATE, value), reply(200, json.dumps(body).encode()))
         assert result["structuredContent"] == {
-            "a": m.CUT_OUT, "b": [m.CUT_OUT], "n": m.CUT_OUT, "t": f"pin {m.CUT_OUT}", "user": "kept"
+            "a": CUT_OUT, "b": [CUT_OUT], "n": CUT_OUT, "t": f"pin {CUT_OUT}", "user": "kept"
         }  # fmt: skip
 
 
@@ -329,13 +330,13 @@ def test_static_fields_that_hold_json_are_cut_out_inside_as_well() -> None:
     fields = {"a": json.dumps({"token": MARK}), "b": {"c": [MARK + "-deep"]}}
     given = {**SCHEDULE.minimal, "fieldNames": ["a"], "staticFields": fields}
     result = call(SCHEDULE, given, reply(200, json.dumps({"x": MARK, "y": MARK + "-deep"}).encode()))
-    assert result["structuredContent"] == {"x": m.CUT_OUT, "y": m.CUT_OUT}
+    assert result["structuredContent"] == {"x": CUT_OUT, "y": CUT_OUT}
 
 
 def test_short_plaintext_is_cut_out_as_a_word_and_ids_stay_whole() -> None:
     body = {"id": "sk_a1b2", "said": "value 'a1' is weak", "a1": "a1", "n": 1, "name": "a1b2"}
     result = call(CREATE, giving(CREATE, "a1"), reply(200, json.dumps(body).encode()))
-    cut = m.CUT_OUT
+    cut = CUT_OUT
     expected = {"id": "sk_a1b2", "said": f"value '{cut}' is weak", cut: cut, "n": 1, "name": "a1b2"}
     assert result["structuredContent"] == expected
 
@@ -381,7 +382,7 @@ LISTS_SECRETS = [
 def test_value_member_of_a_stored_secret_is_withheld(row: Row, stored: Any) -> None:
     body = {"id": "sk_1", "value": stored, "secrets": [{"name": "n", "value": stored, "plaintext": stored}]}
     result = call(row, row.minimal, reply(200, json.dumps(body).encode()))
-    held = m.WITHHELD
+    held = WITHHELD
     secrets = [{"name": "n", "value": held, "plaintext": held}]
     assert result["structuredContent"] == {"id": "sk_1", "value": held, "secrets": secrets}
 
@@ -473,8 +474,8 @@ NOW_S = 1_767_225_600
     [
         (301, "this computer's clock is 301 s ahead of the vault's: the user must set it"),
         (-86_400, "this computer's clock is 86400 s behind the vault's: the user must set it"),
-        (299, m.NEXT_STEP[401]),
-        (0, m.NEXT_STEP[401]),
+        (299, NEXT_STEP[401]),
+        (0, NEXT_STEP[401]),
     ],
 )
 def test_401_blames_the_clock_if_the_date_header_does(
@@ -486,7 +487,7 @@ def test_401_blames_the_clock_if_the_date_header_does(
 
 @pytest.mark.parametrize("date", ["yesterday", "", "Thu, 99 Jan 99999 00:00:00 GMT", "\u202e", "1767225600"])
 def test_401_with_an_unreadable_date_says_what_it_says_without_one(date: str) -> None:
-    assert failed(401, Date=date)[1] == m.NEXT_STEP[401]
+    assert failed(401, Date=date)[1] == NEXT_STEP[401]
 
 
 def test_403_names_the_scopes_that_the_vault_wants() -> None:
@@ -503,12 +504,12 @@ def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
 def test_403_on_a_route_with_an_id_names_the_allowlist() -> None:
     _message, hint = failed(403, {"error": "no"}, BY_NAME["manage_secrets.list"])
     needed = "have the scope projects.secrets.read, have what this concerns on its project allowlist"
-    assert hint == f"the agent must be approved and enabled, {needed}; {m.NEXT_STEP[403]}"
+    assert hint == f"the agent must be approved and enabled, {needed}; {NEXT_STEP[403]}"
 
 
 def test_403_on_whoami_can_only_mean_the_agents_state() -> None:
     _message, hint = failed(403, {"error": "Agent is pending approval"}, BY_NAME["whoami.whoami"])
-    assert hint == f"the agent must be approved and enabled; {m.NEXT_STEP[403]}"
+    assert hint == f"the agent must be approved and enabled; {NEXT_STEP[403]}"
 
 
 def test_403_does_not_repeat_scopes_without_end_or_with_hidden_characters() -> None:

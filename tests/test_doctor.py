@@ -715,7 +715,7 @@ def test_server_imports_nothing_of_what_people_type(vault: Recorder) -> None:
     )
     ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     loaded = {name for name in sys.modules if name.startswith("sikkerkey_")} & set(ended.stdout.split("'"))
-    assert loaded == {"sikkerkey_mcp"}
+    assert loaded == {"sikkerkey_mcp", "sikkerkey_switches"}
 
 
 def test_interrupted_examination_is_quiet(home: Path, recorder: Recorder) -> None:

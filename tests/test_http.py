@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 import sikkerkey_mcp as mcp
+import sikkerkey_wire
 from tests import faults
 from tests.faults import Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
 from tests.harness import AGENT_ID, PATIENCE_S, Recorder, Seen, Told, make_slot
@@ -117,7 +118,8 @@ def clock() -> Clock:
 @pytest.fixture
 def stopped_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """No time passes but that of pauses between attempts."""
-    monkeypatch.setattr(mcp, "time", clock)
+    for module in (mcp, sikkerkey_wire):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -551,7 +553,7 @@ def wait_until_readable(client: Client) -> None:
 
 
 def test_context_checks_certificates_and_names() -> None:
-    context = mcp.tls_context()
+    context = sikkerkey_wire.tls_context()
     assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
@@ -559,12 +561,12 @@ def test_context_checks_certificates_and_names() -> None:
 def test_bundle_of_certifi_is_loaded_by_default() -> None:
     expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     expected.load_verify_locations(cafile=certifi.where())
-    assert mcp.tls_context().cert_store_stats() == expected.cert_store_stats()
-    assert mcp.tls_context().cert_store_stats()["x509_ca"] > 50
+    assert sikkerkey_wire.tls_context().cert_store_stats() == expected.cert_store_stats()
+    assert sikkerkey_wire.tls_context().cert_store_stats()["x509_ca"] > 50
 
 
 def test_bundle_replaces_the_default_one(trust: Authority) -> None:
-    assert mcp.tls_context().cert_store_stats() == {"x509": 1, "crl": 0, "x509_ca": 1}
+    assert sikkerkey_wire.tls_context().cert_store_stats() == {"x509": 1, "crl": 0, "x509_ca": 1}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp as mcp
+import sikkerkey_wire
 from tests.harness import AGENT_ID, ARCHIVE, PATIENCE_S, ROOT, VAULT_ID, Recorder, Server, Told, make_slot
 from tests.hunt import assert_unmarked, talkative, tell
 
@@ -351,7 +352,7 @@ def test_ca_bundle_that_is_none_is_refused_at_once(tmp_path: Path, monkeypatch: 
         bundle.write_text("no certificate")
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", kind if kind.startswith("/") else str(bundle))
     with pytest.raises(mcp.ConfigError, match="the CA bundle cannot be read as PEM certificates"):
-        mcp.tls_context()
+        sikkerkey_wire.tls_context()
 
 
 def test_calls_of_a_server_whose_slot_was_spoilt_are_served_by_the_key_it_has(slot: Path, recorder: Recorder) -> None:

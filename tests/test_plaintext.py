@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp as mcp
+from sikkerkey_answers import CUT_OUT
 from tests import faults
 from tests.faults import Act, Authority, FaultyVault, Wire
 from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Recorder, Seen, Server, Told, make_slot
@@ -136,7 +137,7 @@ def test_value_in_the_base64_of_a_whole_body_is_cut_out(server: Server, recorder
         recorder.answer = lambda seen, n=before: Told(400, b'{"error": "%s"}' % base64.b64encode(b"x" * n + seen.body))  # type: ignore[misc]
         result = server.call("manage_secrets", action="create", **PROJECT, name="n", value="correct horse battery")
         assert found(json.dumps(result).encode(), ["correct horse battery"]) == []
-        assert mcp.CUT_OUT in json.dumps(result)
+        assert CUT_OUT in json.dumps(result)
 
 
 def test_no_trace_of_a_value_outside_the_request(home: Path, trail: Trail, recorder: Recorder) -> None:

@@ -9,24 +9,25 @@ import pytest
 
 import sikkerkey_mcp as m
 from sikkerkey_resources import PROMPTS, Prompt, VaultLibrary, actions_in
+from sikkerkey_switches import Switch
 from tests.rows import BY_NAME, StubApi, reply
 from tests.test_protocol import Talk, refusal, request
 from tests.transcript import conforms
 
 NOW_MS = 1_767_225_600_000
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
-READ_ONLY = m.Switch("--read-only", "read-only")
+READ_ONLY = Switch("--read-only", "read-only")
 LEAST = {"onboard_ci_runner": {"projectId": "proj_1"}, "retire_machine": {"machineId": "machine_1"}}
 NAMES = ["review_audit", "find_stale_secrets", "check_coverage", "onboard_ci_runner", "retire_machine"]
 
 
-def talk(*switches: m.Switch) -> Talk:
+def talk(*switches: Switch) -> Talk:
     """A session with the real registry, whose vault knows two projects and machines."""
     api = StubApi(reply(body=b'[{"id":"thing_1","name":"one"},{"id":"thing_2","name":"two"}]'))
     return Talk(registry=m.VaultTools(lambda: api, switches))
 
 
-def text_of(name: str, *switches: m.Switch, **arguments: str) -> str:
+def text_of(name: str, *switches: Switch, **arguments: str) -> str:
     """The text of a prompt."""
     asked = request("prompts/get", name=name, arguments={**LEAST.get(name, {}), **arguments})
     result = talk(*switches).say(asked)["result"]
@@ -37,7 +38,7 @@ def text_of(name: str, *switches: m.Switch, **arguments: str) -> str:
     return text
 
 
-def listed(*switches: m.Switch) -> list[str]:
+def listed(*switches: Switch) -> list[str]:
     return [prompt["name"] for prompt in talk(*switches).say(request("prompts/list"))["result"]["prompts"]]
 
 
@@ -187,7 +188,7 @@ def test_under_read_only_no_text_names_what_is_withheld(name: str) -> None:
 @each_prompt
 def test_a_prompt_is_gone_with_any_action_that_it_needs(prompt: Prompt) -> None:
     for name in actions_in(prompt.text):
-        assert prompt.name not in listed(m.Switch("--exclude", "exclude", (name,)))
+        assert prompt.name not in listed(Switch("--exclude", "exclude", (name,)))
 
 
 def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
@@ -198,7 +199,7 @@ def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
 # completion
 
 
-def complete(name: str, argument: str, begun: str, *switches: m.Switch) -> Any:
+def complete(name: str, argument: str, begun: str, *switches: Switch) -> Any:
     params = {"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": argument, "value": begun}}
     answer = talk(*switches).say(request("completion/complete", **params))
     return answer["result"]["completion"]["values"] if "result" in answer else answer

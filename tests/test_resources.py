@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp as m
+from sikkerkey_answers import WITHHELD
 from sikkerkey_resources import IDS_KEPT_S, RESOURCES, VaultLibrary
+from sikkerkey_switches import Switch
 from tests.harness import ARCHIVE_COMMAND, ROOT, Recorder, Seen, Server, Told, make_slot
 from tests.local_vault import LocalVault, install
 from tests.rows import BY_NAME, StubApi, reply
@@ -31,8 +33,8 @@ URIS = {
 each_uri = pytest.mark.parametrize(("uri", "called"), URIS.items(), ids=list(URIS))
 
 
-def without(*names: str) -> list[m.Switch]:
-    return [m.Switch("--exclude", "exclude", names)]
+def without(*names: str) -> list[Switch]:
+    return [Switch("--exclude", "exclude", names)]
 
 
 def talk_to(answer: m.Reply, switches: Any = ()) -> tuple[Talk, StubApi]:
@@ -114,7 +116,7 @@ def test_a_resource_is_what_its_tool_answers(uri: str, called: tuple[str, Any]) 
 def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:
     talk, _ = talk_to(reply(body=b'[{"id":"sk_1","value":"canary-value"}]'))
     text = talk.say(request("resources/read", uri=SECRETS))["result"]["contents"][0]["text"]
-    assert json.loads(text) == {"items": [{"id": "sk_1", "value": m.WITHHELD}]}
+    assert json.loads(text) == {"items": [{"id": "sk_1", "value": WITHHELD}]}
 
 
 @pytest.mark.parametrize(
@@ -182,12 +184,12 @@ def test_a_resource_whose_action_is_withheld_is_neither_listed_nor_read(resource
 
 
 def test_read_only_leaves_every_resource() -> None:
-    talk, _ = talk_to(reply(), [m.Switch("--read-only", "read-only")])
+    talk, _ = talk_to(reply(), [Switch("--read-only", "read-only")])
     assert len(talk.say(request("resources/list"))["result"]["resources"]) == 3
 
 
 def test_where_no_resource_and_no_prompt_is_left_neither_is_offered() -> None:
-    switches = [m.Switch("--tools", "tools", ("manage_trash",))]
+    switches = [Switch("--tools", "tools", ("manage_trash",))]
     talk = Talk("", m.VaultTools(lambda: StubApi(reply()), switches))
     assert talk.say(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
     methods = ["resources/list", "prompts/list", "completion/complete"]

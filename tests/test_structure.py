@@ -12,6 +12,7 @@ import sikkerkey_mcp as mcp
 from tests.harness import ROOT
 
 SOURCE = (ROOT / "sikkerkey_mcp.py").read_text(encoding="utf-8")
+ANSWERS, WIRE = (ast.parse((ROOT / f"sikkerkey_{name}.py").read_text(encoding="utf-8")) for name in ("answers", "wire"))
 BANNER = re.compile(r"^# -{100,}\n# ([a-z ]+): ", re.MULTILINE)
 
 CLOCK, RANDOMNESS, THREADS = {"time"}, {"os.urandom", "random"}, {"threading"}
@@ -21,7 +22,6 @@ MAY_NOT_KNOW = {
     "json": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
     "actions": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
     "what a row yields": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
-    "answers": CLOCK | RANDOMNESS | {"http", "socket", "urllib.request"} | FILES | THREADS,
     "identity": CLOCK | RANDOMNESS | NETWORK | THREADS,
     "signing": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
     "http": {"TOOLS", "Action", "Session", "print"},
@@ -67,6 +67,14 @@ def test_sections_stand_in_the_order_that_the_docstring_gives() -> None:
 @pytest.mark.parametrize("section", MAY_NOT_KNOW)
 def test_section_keeps_its_promise(section: str) -> None:
     assert names_used(sections()[section]) & MAY_NOT_KNOW[section] == set()
+
+
+def test_what_makes_answers_knows_no_network_and_no_file() -> None:
+    assert names_used(ANSWERS) & (RANDOMNESS | {"http", "socket", "urllib.request"} | FILES | THREADS) == set()
+
+
+def test_what_opens_connections_knows_no_tool_and_no_protocol() -> None:
+    assert names_used(WIRE) & {"mcp.TOOLS", "mcp.Action", "mcp.Session", "print", "Action", "Session"} == set()
 
 
 def test_the_check_of_promises_finds_a_broken_one() -> None:
