@@ -255,8 +255,9 @@ class VaultLibrary:
 
     def _argument(self, reference: JsonObject, name: str) -> Arg:
         kind = reference.get("type")
-        if kind == "ref/prompt" and reference.get("name") in self._prompts:
-            found = [arg for arg in self._prompts[reference["name"]].args if arg.name == name]
+        if kind == "ref/prompt":
+            prompts = [prompt for prompt in self._prompts.values() if prompt.name == reference.get("name")]
+            found = [arg for prompt in prompts for arg in prompt.args if arg.name == name]
         elif kind == "ref/resource":
             found = [r.fills for r in self._resources if r.fills and (r.uri, r.hole) == (reference.get("uri"), name)]
         else:

@@ -375,7 +375,10 @@ class Library:
             # file is opened first: whoever replaces it by another then changes nothing.
             file = open(archive, "rb")  # noqa: SIM115 (closed by the thread)
             self.reading.acquire()
-            start_new_thread(self.read_aside, (file,))
+            try:
+                start_new_thread(self.read_aside, (file,))
+            except RuntimeError:  # where the user's or the container's threads are used up, it takes its time
+                self.read_aside(file)
 
     def read_aside(self, file: BufferedReader) -> None:
         try:

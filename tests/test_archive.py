@@ -181,6 +181,14 @@ def test_twenty_first_starts_at_once_all_work(archive: Archive) -> None:
     assert sorted(os.listdir(archive.cache)) == sorted([archive.library().name, archive.bytecode().name])
 
 
+def test_start_needs_no_thread_of_its_own(archive: Archive) -> None:
+    """A container's limit of processes counts threads."""
+    refuse = "import _thread, runpy, sys\ndef refuse(*_): raise RuntimeError\n_thread.start_new_thread = refuse"
+    run = f"sys.argv = [{str(archive.path)!r}, 'sign']\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    archive.flags += ["-c", f"{refuse}\n{run}"]
+    assert archive.run()["sign"] == SIGNATURE
+
+
 @pytest.mark.parametrize("in_place", [True, False])
 def test_archive_replaced_under_a_running_program(in_place: bool, archive: Archive, tmp_path: Path) -> None:
     process = archive.start("wait", "sign", "ca")

@@ -199,7 +199,7 @@ def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
 # completion
 
 
-def complete(name: str, argument: str, begun: str, *switches: Switch) -> Any:
+def complete(name: Any, argument: str, begun: str, *switches: Switch) -> Any:
     params = {"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": argument, "value": begun}}
     answer = talk(*switches).say(request("completion/complete", **params))
     return answer["result"]["completion"]["values"] if "result" in answer else answer
@@ -220,9 +220,10 @@ def test_arguments_are_completed(name: str, argument: str, begun: str, values: l
 
 
 @pytest.mark.parametrize(
-    ("name", "argument"), [("no_such", "projectId"), ("review_audit", "projectId"), ("retire_machine", "")]
+    ("name", "argument"),
+    [("no_such", "projectId"), ("review_audit", "projectId"), ("retire_machine", ""), ([], "hours"), ({}, "hours")],
 )
-def test_what_is_no_argument_of_a_prompt_is_refused(name: str, argument: str) -> None:
+def test_what_is_no_argument_of_a_prompt_is_refused(name: Any, argument: str) -> None:
     rule = "no prompt or resource template of ours has that argument"
     assert complete(name, argument, "") == refusal(-32602, rule, id=1)
 

@@ -38,14 +38,22 @@ class Place(NamedTuple):
 
 def serve(directory: Path, place: Place, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
     """Serve until SIGINT or SIGTERM; prints the URL, and nothing else, on standard output."""
-    # Keys are in memory from here on: a crash must not leave that memory in a file.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    leave_no_core()  # keys are in memory from here on
     with sole(directory), Store(directory, passphrase, sole=True) as store, _listen(place) as listener:
         _warn_if_reachable(listener)
         _advise_if_sealed(store)
         app = create_app(store, clock=clock, public_url=place.public_url)
         with Control(store, clock, _url(listener)), Clockwork(store, clock, JOBS):
             _run(configured(app), listener)
+
+
+def leave_no_core() -> None:
+    """A crash must not leave the memory in a file.
+
+    On Linux a limit of 1 byte, unlike one of 0, also keeps the kernel from piping it to a crash reporter.
+    """
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0) if most == 0 else (1, 1))
 
 
 @contextlib.contextmanager

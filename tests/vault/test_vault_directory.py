@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -246,3 +247,15 @@ def registered(port: int, token: str) -> Agent:
     headers = [("Content-Type", "application/json")]
     reply = exchange(port, "POST", "/v1/ai-bootstrap/register", body, headers)
     return Agent(port, wall_clock, reply.json["agentId"], key)
+
+
+@pytest.mark.parametrize(("allowed", "left"), [(resource.RLIM_INFINITY, (1, 1)), (4_096, (1, 1)), (0, (0, 0))])
+def test_memory_is_left_to_neither_a_file_nor_a_crash_reporter(
+    allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Linux hands the memory to a reporter at a limit of 0, and to none at 1."""
+    told: list[tuple[int, tuple[int, int]]] = []
+    monkeypatch.setattr(resource, "getrlimit", lambda _kind: (0, allowed))
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: told.append(limit))
+    server.leave_no_core()
+    assert told == [(resource.RLIMIT_CORE, left)]
