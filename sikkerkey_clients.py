@@ -446,7 +446,7 @@ def refuse_more_than_ours(client: Client, old: str, new: str, keys: set[str]) ->
 
 def _others(client: Client, text: str, keys: set[str]) -> tuple[JsonObject, list[Any]]:
     """What a document says beside the entries of those keys; an empty file is what we begin one with."""
-    document = parsed(client, text if text.strip() else client.new_file)
+    document = {**parsed(client, text if text.strip() else client.new_file)}
     held = document.pop(client.shape.container, None) or {}
     if isinstance(held, dict):
         return document, [(key, value) for key, value in held.items() if key not in keys]

@@ -510,6 +510,14 @@ def test_change_that_would_touch_more_is_not_written(
     assert path.read_text() == '{"a": 1}'
 
 
+def test_text_that_the_end_of_the_file_cuts_short_is_not_lengthened(config: Config, slot: str) -> None:
+    path = write(file_of("continue"), "rules: |\n  the last line end is missing")
+    assert "more than our entry would change" in config("continue", "--write").err
+    write(path, "rules: |\n  the last line end is there\n")
+    assert config("continue", "--write").status == 0
+    assert config("continue", "--remove").err.startswith("what was there is kept in")
+
+
 # Entries that were there
 
 
