@@ -3,6 +3,9 @@
 For each format there are `read` (the whole as plain values), `put` and `drop` (one member, by its path). What stands
 outside the span stays byte for byte. A text that is malformed, or more than this module can judge, is refused with the
 line and the column: TextError. Nothing here knows files, clients or the vault.
+
+It reads by itself, because the standard library has no reader of YAML or of JSON with comments, one of TOML from Python
+3.11 on only, and none that tells where in the text a value stands.
 """
 
 from __future__ import annotations
