@@ -341,9 +341,14 @@ def _found_in(name: str, environ: Mapping[str, str]) -> Iterator[Found]:
             yield Found(name, path, server.key, server.command, server.environment, "")
 
 
+def is_blank(text: str) -> bool:
+    """Whether there is nothing in a file; str.strip would pass over characters that are something to its reader."""
+    return not text.strip(" \t\r\n")
+
+
 def parsed(client: Client, text: str) -> JsonObject:
     """The document; an empty file is an empty one. Raises ConfigError."""
-    return edit.FORMATS[client.format].read(text) if text.strip() else {}
+    return {} if is_blank(text) else edit.FORMATS[client.format].read(text)
 
 
 class Content(NamedTuple):
@@ -402,7 +407,7 @@ def _decoded(data: bytes) -> tuple[bytes, str]:
 
 def with_entry(client: Client, text: str, key: str, block: JsonObject) -> str:
     """The text with the entry: a new one whole; of one that is there, only members of ours that differ."""
-    text = text if text.strip() else client.new_file or EMPTY[client.format]
+    text = (client.new_file or EMPTY[client.format]) if is_blank(text) else text
     form, shape, path = edit.FORMATS[client.format], client.shape, location(client.shape, key)
     there = servers(shape, form.read(text)).get(key)
     wanted = members(shape, key, block)
@@ -448,7 +453,7 @@ def refuse_more_than_ours(client: Client, old: str, new: str, keys: set[str]) ->
 
 def _others(client: Client, text: str, keys: set[str]) -> tuple[JsonObject, list[Any]]:
     """What a document says beside the entries of those keys; an empty file is what we begin one with."""
-    document = {**parsed(client, text if text.strip() else client.new_file)}
+    document = {**parsed(client, client.new_file if is_blank(text) else text)}
     held = document.pop(client.shape.container, None) or {}
     if isinstance(held, dict):
         return document, [(key, value) for key, value in held.items() if key not in keys]
@@ -591,7 +596,7 @@ def _escaped(value: str) -> str:
 
 def own_lines(client: Client, text: str, keys: set[str]) -> set[int]:
     """The numbers, from 0, of the lines that hold nothing but those entries."""
-    if not text.strip():
+    if is_blank(text):
         return set()
     found: set[int] = set()
     for key in keys:

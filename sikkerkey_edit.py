@@ -366,7 +366,7 @@ def _json_fill(text: str, node: Node, pair: tuple[str, Any], unit: str) -> list[
     outer, line_end = indent_at(text, node.start), line_end_of(text)
     member = f"{line_end}{outer}{unit}{json.dumps(pair[0])}: {_json_text(text, pair[1], outer + unit, unit)}"
     inside = text[node.start + 1 : node.end - 1]
-    kept = len(inside.rstrip()) if inside.strip() else 0  # comments
+    kept = len(inside.rstrip(" \t\r\n"))  # comments
     at = node.start + 1 + kept
     if kept and "\n" in text[at : node.end]:
         return [Change(at, at, member)]

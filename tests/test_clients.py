@@ -438,6 +438,7 @@ def test_no_copy_is_overwritten_and_none_is_made_twice(config: Config, slot: str
     [
         (b'{\n  "a": 1 "b"}', "line 2, column 10: a comma or } must stand here"),
         (b'{"a": "\xff"}', "line 1, byte 8: this is not UTF-8"),
+        (b"\x1e", "line 1, column 1: an object must begin here"),
         (b'{"a": \x00}', "line 1, column 7: a value must begin here"),
         ('{"a": 1}'.encode("utf-16"), "line 1, byte 1: this is not UTF-8"),
         (b'{"mcpServers": []}', "mcpServers is not an object"),

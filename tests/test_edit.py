@@ -450,6 +450,7 @@ def test_layout_of_the_neighbours_is_taken_up(name: str, before: str, after: str
         ("json", '{"mcpServers": {}}'),
         ("json", '{\n  "mcpServers": {}\n}\n'),
         ("json", '{\n  "mcpServers": { // none\n  }\n}\n'),
+        ("json", '{\n  "mcpServers": { // none\u00a0\n  }\n}\n'),
         ("json", '{"mcpServers": {\n"a": 1,}}'),
         ("json", '{"mcpServers": {\n"a": 1 /* 1 */ } /* 2 */ // 3\n}'),
         ("json", '{"mcpServers": {\n"a": 1 /* * // */ // 3\n}}'),
