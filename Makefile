@@ -135,7 +135,7 @@ SECONDS ?= 60
 FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 
 .PHONY: fuzz
-fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity, client_files; TARGET=, CASE= repeat one
+fuzz: .venv/.ready ## fuzz for SECONDS=60 each; TARGET=, CASE= repeat one: stdin, process, arguments, answers, identity, client_files, command_line
 	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
 .PHONY: golden

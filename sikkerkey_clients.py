@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import ntpath
 import os
 import posixpath
@@ -26,6 +27,7 @@ from sikkerkey_mcp import ConfigError, JsonObject, advise, clean
 
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools whose name and server's name exceed 60 characters together
 FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code's file also holds its history and grows to tens of megabytes
+SECRET_MIN_CHARACTERS = 6  # shorter ones are switches such as 1 or true
 PASSED_ON = (
     "SIKKERKEY_HOME",
     "SIKKERKEY_CA_BUNDLE",
@@ -339,9 +341,14 @@ def _found_in(name: str, environ: Mapping[str, str]) -> Iterator[Found]:
             yield Found(name, path, server.key, server.command, server.environment, "")
 
 
+def is_blank(text: str) -> bool:
+    """Whether there is nothing in a file; str.strip would pass over characters that are something to its reader."""
+    return not text.strip(" \t\r\n")
+
+
 def parsed(client: Client, text: str) -> JsonObject:
     """The document; an empty file is an empty one. Raises ConfigError."""
-    return edit.FORMATS[client.format].read(text) if text.strip() else {}
+    return {} if is_blank(text) else edit.FORMATS[client.format].read(text)
 
 
 class Content(NamedTuple):
@@ -400,7 +407,7 @@ def _decoded(data: bytes) -> tuple[bytes, str]:
 
 def with_entry(client: Client, text: str, key: str, block: JsonObject) -> str:
     """The text with the entry: a new one whole; of one that is there, only members of ours that differ."""
-    text = text if text.strip() else client.new_file or EMPTY[client.format]
+    text = (client.new_file or EMPTY[client.format]) if is_blank(text) else text
     form, shape, path = edit.FORMATS[client.format], client.shape, location(client.shape, key)
     there = servers(shape, form.read(text)).get(key)
     wanted = members(shape, key, block)
@@ -446,7 +453,7 @@ def refuse_more_than_ours(client: Client, old: str, new: str, keys: set[str]) ->
 
 def _others(client: Client, text: str, keys: set[str]) -> tuple[JsonObject, list[Any]]:
     """What a document says beside the entries of those keys; an empty file is what we begin one with."""
-    document = parsed(client, text if text.strip() else client.new_file)
+    document = {**parsed(client, client.new_file if is_blank(text) else text)}
     held = document.pop(client.shape.container, None) or {}
     if isinstance(held, dict):
         return document, [(key, value) for key, value in held.items() if key not in keys]
@@ -558,6 +565,7 @@ def difference(client: Client, old: str, new: str, keys: set[str]) -> Iterator[s
 
     before, after = ([line.rstrip("\r") for line in text.split("\n")] for text in (old, new))
     ours = [own_lines(client, text, keys) for text in (old, new)]
+    hidden = _settings_of_users(client, old, keys)
     head = alike(before, after)
     tail = alike(before[head:][::-1], after[head:][::-1])
     middle = [lines[head : len(lines) - tail] for lines in (before, after)]
@@ -569,13 +577,26 @@ def difference(client: Client, old: str, new: str, keys: set[str]) -> Iterator[s
         if removed and added and not all(set(span) <= own for span, own in zip(spans, ours)):
             removed, added = _without_neighbours(removed, added)
         yield f"@@ -{_bounds(spans[0])} +{_bounds(spans[1])} @@"
-        yield from (f"-{clean(line, 4_000)}" for line in removed)
-        yield from (f"+{clean(line, 4_000)}" for line in added)
+        for sign, lines in (("-", removed), ("+", added)):
+            yield from (f"{sign}{clean(hidden.sub('...', line), 4_000)}" for line in lines)
+
+
+def _settings_of_users(client: Client, text: str, keys: set[str]) -> re.Pattern[str]:
+    """What finds the values that users set in our entries' environments: a proxy's address holds a password."""
+    there = servers(client.shape, parsed(client, text))
+    each = [there[key].environment for key in keys if key in there]
+    values = [str(value) for held in each for name, value in held.items() if name not in PASSED_ON]
+    written = [form for value in values if len(value) >= SECRET_MIN_CHARACTERS for form in (value, _escaped(value))]
+    return re.compile("|".join(map(re.escape, written)) or r"\Z.")
+
+
+def _escaped(value: str) -> str:
+    return json.dumps(value)[1:-1]
 
 
 def own_lines(client: Client, text: str, keys: set[str]) -> set[int]:
     """The numbers, from 0, of the lines that hold nothing but those entries."""
-    if not text.strip():
+    if is_blank(text):
         return set()
     found: set[int] = set()
     for key in keys:
@@ -734,6 +755,8 @@ def _change(options: argparse.Namespace, client: Client, change: Change) -> int:
     """Changes the client's file, or shows how. Raises ConfigError, and then the file is as it was."""
     shown = _file(options, client)
     path = os.path.realpath(shown)  # a link, as managers of dot files make them, stays
+    if options.project and not path.startswith(os.path.join(os.path.realpath(os.getcwd()), "")):
+        raise ConfigError(f"{clean(shown)} leads out of the project, to {clean(path)}", HAND)
     try:
         old = read_file(path)
         new, done = change(client, old.text)

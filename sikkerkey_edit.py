@@ -3,6 +3,9 @@
 For each format there are `read` (the whole as plain values), `put` and `drop` (one member, by its path). What stands
 outside the span stays byte for byte. A text that is malformed, or more than this module can judge, is refused with the
 line and the column: TextError. Nothing here knows files, clients or the vault.
+
+It reads by itself, because the standard library has no reader of YAML or of JSON with comments, one of TOML from Python
+3.11 on only, and none that tells where in the text a value stands.
 """
 
 from __future__ import annotations
@@ -11,11 +14,13 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
+from functools import lru_cache
 from typing import Any, Callable, NamedTuple, NoReturn
 
 from sikkerkey_mcp import ConfigError
 
 DEPTH_MAX = 100  # nobody's settings nest so deep, and Python's own stack ends at about ten times that
+TEXTS_KEPT = 2  # as they were read: what was there and what it becomes are looked at again and again
 
 Path = tuple[str, ...]
 
@@ -50,7 +55,10 @@ class Change(NamedTuple):
 
 
 class Format(NamedTuple):
-    """How one kind of file is read and changed; `spans` says where a member stands. Each function raises TextError."""
+    """How one kind of file is read and changed; `spans` says where a member stands. Each function raises TextError.
+
+    What `read` returns is for looking at only: it may be returned again.
+    """
 
     read: Callable[[str], dict[str, Any]]
     put: Callable[[str, Path, Any], str]
@@ -319,6 +327,7 @@ class JsonScanner(Scanner):
         return value
 
 
+@lru_cache(TEXTS_KEPT)
 def _json_root(text: str) -> Node:
     return JsonScanner(text).document()
 
@@ -357,7 +366,7 @@ def _json_fill(text: str, node: Node, pair: tuple[str, Any], unit: str) -> list[
     outer, line_end = indent_at(text, node.start), line_end_of(text)
     member = f"{line_end}{outer}{unit}{json.dumps(pair[0])}: {_json_text(text, pair[1], outer + unit, unit)}"
     inside = text[node.start + 1 : node.end - 1]
-    kept = len(inside.rstrip()) if inside.strip() else 0  # comments
+    kept = len(inside.rstrip(" \t\r\n"))  # comments
     at = node.start + 1 + kept
     if kept and "\n" in text[at : node.end]:
         return [Change(at, at, member)]
@@ -603,6 +612,11 @@ class TomlScanner(Scanner):
         return TOML_WORDS.get(word, Bare(word))
 
 
+@lru_cache(TEXTS_KEPT)
+def _toml(text: str) -> TomlScanner:
+    return TomlScanner(text)
+
+
 def _toml_text(value: Any) -> str:
     """A value on one line."""
     if isinstance(value, Bare):
@@ -623,7 +637,7 @@ def _toml_key(key: str) -> str:
 
 def toml_put(text: str, path: Path, value: Any) -> str:
     """Sets the value at `path`. An entry (a path of two) gets a table of its own at the end."""
-    tables = TomlScanner(text).tables
+    tables = _toml(text).tables
     for pair in _pairs_on_the_way(tables, path):
         if len(pair.path) < len(path):
             _refuse_foreign_table(text, pair)
@@ -665,7 +679,7 @@ def _toml_insert(text: str, table: Table, line: str) -> str:
 
 def toml_drop(text: str, path: Path) -> str:
     """Removes the value or the tables at `path`."""
-    tables = TomlScanner(text).tables
+    tables = _toml(text).tables
     for pair in _pairs_on_the_way(tables, path):
         if len(pair.path) < len(path):
             _refuse_foreign_table(text, pair)
@@ -684,13 +698,13 @@ def toml_drop(text: str, path: Path) -> str:
 
 def toml_spans(text: str, path: Path) -> list[tuple[int, int]]:
     """Where the tables and the pairs at `path` stand."""
-    tables = TomlScanner(text).tables
+    tables = _toml(text).tables
     pairs = [pair for table in tables for pair in table.pairs if pair.path[: len(path)] == path]
     headers = [table for table in tables if table.path[: len(path)] == path]
     return [*((table.start, table.end) for table in headers), *((pair.start, pair.end) for pair in pairs)]
 
 
-TOML = Format(lambda text: TomlScanner(text).document, toml_put, toml_drop, toml_spans)
+TOML = Format(lambda text: _toml(text).document, toml_put, toml_drop, toml_spans)
 
 # ---------------------------------------------------------------------------------------------------------------------
 # yaml: blocks of mappings and sequences with scalars of every kind, and flow collections as values. Refused, since what
@@ -881,10 +895,9 @@ class YamlScanner(Scanner):
             if line.strip(" ") or "+" in header or len(line) > column > 0:
                 end = self.at + len(line)
             self._to_next_line()
-        if self.at == len(self.text) and not self.text.endswith("\n") and "-" not in header:
-            self.refuse("a line end must stand here: what comes behind it would add one to the block of text")
         self._to_content()
-        return Node(start, end, Bare(self.text[start:end]))
+        stop = self.text.find("\n", end) + 1 or end  # whether there is a last line end tells apart what it says
+        return Node(start, end, Bare(self.text[start:stop]))
 
     def _flow(self) -> Any:
         """A value inside brackets or braces, or those themselves."""
@@ -924,6 +937,7 @@ def _yaml_string(written: str) -> Any:
         return Bare(written)
 
 
+@lru_cache(TEXTS_KEPT)
 def _yaml_root(text: str) -> Node:
     return YamlScanner(text).document()
 

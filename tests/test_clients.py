@@ -377,6 +377,19 @@ def test_dry_run_shows_the_change_and_makes_none(config: Config, slot: str, home
     assert sum(AGENT_ID in line for line in removal.splitlines() if line.startswith("-")) == 1
 
 
+@each_file
+def test_dry_run_shows_no_setting_that_the_user_added(
+    config: Config, slot: str, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SIKKERKEY_HOME", str(Path.home() / ".sikkerkey"))
+    config(name, "--write")
+    path = file_of(name)
+    path.write_text(path.read_text().replace("SIKKERKEY_HOME", "HTTPS_PROXY"))
+    removal = config(name, "--remove", "--dry-run").out
+    assert "HTTPS_PROXY" in removal
+    assert str(Path.home() / ".sikkerkey") not in removal
+
+
 def test_dry_run_of_a_file_in_one_line_cuts_the_neighbours_out(config: Config, slot: str) -> None:
     write(file_of("cursor"), '{"mcpServers":{"a":{"env":{"TOKEN":"canary"}}},"z":"canary"}')
     shown = config("cursor", "--dry-run").out
@@ -425,6 +438,7 @@ def test_no_copy_is_overwritten_and_none_is_made_twice(config: Config, slot: str
     [
         (b'{\n  "a": 1 "b"}', "line 2, column 10: a comma or } must stand here"),
         (b'{"a": "\xff"}', "line 1, byte 8: this is not UTF-8"),
+        (b"\x1e", "line 1, column 1: an object must begin here"),
         (b'{"a": \x00}', "line 1, column 7: a value must begin here"),
         ('{"a": 1}'.encode("utf-16"), "line 1, byte 1: this is not UTF-8"),
         (b'{"mcpServers": []}', "mcpServers is not an object"),
@@ -508,6 +522,14 @@ def test_change_that_would_touch_more_is_not_written(
     monkeypatch.setitem(edit.FORMATS, "json", edit.JSON._replace(put=lambda *_: '{"a": 2}'))
     assert "more than our entry would change" in config("cursor", "--write").err
     assert path.read_text() == '{"a": 1}'
+
+
+def test_text_that_the_end_of_the_file_cuts_short_is_not_lengthened(config: Config, slot: str) -> None:
+    path = write(file_of("continue"), "rules: |\n  the last line end is missing")
+    assert "more than our entry would change" in config("continue", "--write").err
+    write(path, "rules: |\n  the last line end is there\n")
+    assert config("continue", "--write").status == 0
+    assert config("continue", "--remove").err.startswith("what was there is kept in")
 
 
 # Entries that were there
@@ -622,6 +644,23 @@ def test_file_of_a_project_is_written_and_the_user_s_is_not(
     assert servers(name, path.read_text()) == {"sikkerkey": started()}
     assert listing(home) == before
     assert config(name, "--project", "--remove").status == 0
+
+
+def test_link_that_leads_out_of_a_project_is_not_followed(
+    config: Config, slot: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "cloned"
+    project.mkdir()
+    monkeypatch.chdir(project)
+    before = listing(home)
+    (project / ".mcp.json").symlink_to(home / "new.json")
+    ran = config("claude-code", "--project", "--write")
+    assert f"{project}/.mcp.json leads out of the project, to {home}/new.json\nhint: " in ran.err
+    assert listing(home) == before
+    (project / ".mcp.json").unlink()
+    (project / ".mcp.json").symlink_to("shared.json")
+    assert config("claude-code", "--project", "--write").status == 0
+    assert (project / "shared.json").is_file()
 
 
 @pytest.mark.parametrize("arguments", [("warp", "--project", "--write"), ("generic", "--write")])

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+import sikkerkey_call as call
 import sikkerkey_edit as edit
 import sikkerkey_mcp as m
 from tests.fuzz.__main__ import TARGETS, Case, fuzz
@@ -33,12 +34,17 @@ def _tidily(text: str, changes: Any, changed: Any = edit.changed) -> str:
     return tidied
 
 
+def _repeated(_key: str, value: str) -> str:
+    raise m.ConfigError(f"{value} is no value", "no remedy")
+
+
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "stdin": (m, "readable_id", _any_id),
     "arguments": (m, "is_id", lambda _value: True),
     "answers": (m, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
     "identity": (m, "load_signer", _leak_the_key),
     "client_files": (edit, "changed", _tidily),
+    "command_line": (call, "_text", _repeated),
 }
 
 

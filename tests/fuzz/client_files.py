@@ -20,7 +20,7 @@ from typing import Any
 from unittest import mock
 
 import sikkerkey_mcp as m
-from sikkerkey_clients import BOM, CLIENTS, Client, alike, members, user_file
+from sikkerkey_clients import BOM, CLIENTS, Client, alike, is_blank, members, user_file
 from tests.fuzz.mutation import mutated
 from tests.harness import AGENT_ID, make_slot
 from tests.readers import jsonc_loads, toml, yaml_loads
@@ -92,7 +92,8 @@ class Ran:
 def read(client: Client, data: bytes) -> Any:
     """What the client's own kind of reader finds; nothing where it cannot read."""
     text = data[len(BOM) :].decode("utf-8") if data.startswith(BOM) else data.decode("utf-8")
-    return READ[client.format](text if text.strip() else client.new_file or {"json": "{}"}.get(client.format, "")) or {}
+    empty = client.new_file or {"json": "{}"}.get(client.format, "")
+    return READ[client.format](empty if is_blank(text) else text) or {}
 
 
 def apart(client: Client, document: Any, key: str) -> tuple[Any, list[Any], list[Any]]:
@@ -132,7 +133,7 @@ def check_written(client: Client, old: bytes, new: bytes, ran: Ran) -> None:
     assert words == [m.program()[0], "-I", m.program()[1], "serve", "--agent", AGENT_ID]
     fixed = members(shape, key, {"command": words[0], "args": words[1:]})
     assert {name: entry[name] for name in fixed} == fixed
-    if ran.done[2] == "added to" and old.strip():
+    if ran.done[2] == "added to" and not is_blank(old.decode("utf-8").lstrip("\ufeff")):
         check_added(client, old, new, key)
 
 

@@ -1,0 +1,91 @@
+"""Command lines that are nearly right.
+
+Held: a command ends with 0, 1 or 2 and says why; what stands behind `key=` or might be a token is never repeated; and
+what a shell asks when somebody presses tab is answered in lines that begin with what was typed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from random import Random
+from unittest import mock
+
+import sikkerkey_cli as cli
+import sikkerkey_mcp as m
+from tests.rows import MARK, ROWS
+
+TOKEN = "5eC7" * 16
+SHELLS = ("bash", "zsh", "fish", "powershell")
+OPTIONS = ("--json", "--table", "--yes", "--help", "--agent", "--output", "--overwrite", "--bogus", "--", "-", "-x", "")
+STRANGE = ("", "=", "@", "@@", "-", "@/", "[", "[1,", "{", '"', "\x1b[2J", "\u202e", "\udcff", "9" * 5_000, "[" * 2_000)
+COMMANDS = [name for name in cli.EXAMPLES if name not in ("serve", "doctor")]  # these two go on for long
+
+
+def words(rng: Random) -> list[str]:
+    """What somebody may have typed behind the program's name."""
+    if rng.random() < 0.5:
+        row = rng.choice(ROWS)
+        typed = ["call", row.tool.name, row.action.name, *(_pair(rng, arg.name) for arg in row.action.args)]
+    else:
+        typed = rng.choice((["install", TOKEN], [rng.choice(COMMANDS), rng.choice(("list", "cursor", "zsh", "x"))]))
+    for _ in range(rng.choice((0, 0, 1, 2))):
+        typed.insert(rng.randrange(1, len(typed) + 1), rng.choice((*OPTIONS, *STRANGE)))
+    return typed[: rng.choice((len(typed), len(typed), rng.randrange(len(typed)) + 1))]
+
+
+def _pair(rng: Random, name: str) -> str:
+    return f"{name}={rng.choice((MARK, MARK, f'[{MARK}', '@' + MARK, *STRANGE))}"
+
+
+def check_command(typed: list[str]) -> None:
+    """Runs it where no agent is installed, so that nothing is sent."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            status = m.main(typed)
+        except SystemExit as ended:  # argparse ends by itself
+            status = int(ended.code or 0)
+    assert status in (0, 1, 2), status
+    assert status == 0 or "error: " in err.getvalue(), err.getvalue()
+    shown = out.getvalue() + err.getvalue()
+    assert not re.search(f"{MARK}|{TOKEN}", shown), typed
+
+
+def check_completion(rng: Random, typed: list[str]) -> None:
+    """Asks as a shell does."""
+    out, shell, line = io.StringIO(), rng.choice(SHELLS), " ".join(["sikkerkey-mcp", *typed])
+    with contextlib.redirect_stdout(out):
+        assert m.main(["__complete", shell, line]) == 0
+    last = "" if line[-1:].isspace() else line.split()[-1]
+    begun = last[last.rfind("=") + 1 :] if shell == "bash" else last
+    if len(line.split()) > 1:
+        assert all(found.startswith(begun) and "\t" in found for found in out.getvalue().splitlines()), line
+
+
+@contextmanager
+def target() -> Iterator[Callable[[Random], None]]:
+    """An empty home."""
+    with tempfile.TemporaryDirectory() as directory:
+        environment = {"HOME": directory, "PATH": os.environ["PATH"], "SIKKERKEY_API_URL": "http://127.0.0.1:1"}
+
+        def case(rng: Random) -> None:
+            typed = words(rng)
+            with mock.patch.object(sys, "stdin", io.TextIOWrapper(io.BytesIO(MARK.encode()), "utf-8")):
+                check_command(typed)
+            check_completion(rng, typed)
+
+        patience = mock.patch.object(m, "BACKOFF_S", 0.0)
+        with mock.patch.dict(os.environ, environment, clear=True), patience:
+            before = os.getcwd()
+            os.chdir(directory)
+            try:
+                yield case
+            finally:
+                os.chdir(before)
