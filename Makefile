@@ -75,7 +75,7 @@ PLATFORM ?=
 
 .PHONY: zipapp
 zipapp: $(if $(PLATFORM),$(BUILDER),$(ARCHIVE)) ## build dist/sikkerkey-mcp.pyz; PLATFORM=linux-x86_64 makes a small one
-	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM))
+	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM),echo "$(ARCHIVE) is ready")
 
 .PHONY: vault-zipapp
 vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vault in one file
@@ -107,6 +107,10 @@ conformance: .venv/.ready ## run the official protocol suite against the protoco
 demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
 	@$(RUN) tools/demo.py
 
+.PHONY: recording
+recording: $(ARCHIVE) ## draw docs/recording.svg anew: the program in a terminal, against a local vault (Linux, macOS)
+	@$(RUN) tools/recording.py
+
 .PHONY: test
 test: lint types docs-check unit ## everything: lint, types, documentation in step, tests
 
@@ -130,7 +134,7 @@ SECONDS ?= 60
 FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 
 .PHONY: fuzz
-fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity; TARGET=, CASE= repeat one
+fuzz: .venv/.ready ## fuzz for SECONDS=60 each: stdin, process, arguments, answers, identity, client_files; TARGET=, CASE= repeat one
 	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
 .PHONY: golden

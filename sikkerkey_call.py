@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import argparse
 import base64
-import getpass
 import json
 import os
 import re
 import sys
+from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
@@ -256,7 +256,7 @@ def _from_stdin(key: str) -> str:
     if sys.stdin is None:
         raise UsageError(f"there is no stdin to read {key} from")
     if terminal.is_terminal(sys.stdin):
-        return getpass.getpass(f"{key}: ")
+        return terminal.hidden(key)
     return _decoded(key, sys.stdin.buffer.read(READ_MAX_BYTES + 1))
 
 
@@ -362,6 +362,8 @@ class OutputFile:
 
     def __enter__(self) -> OutputFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+        if self._aside != self.path and os.path.lexists(self.path) and not os.path.isfile(self.path):
+            raise ConfigError(f"{mcp.clean(self.path)} is not a regular file", "--output FILE names another place")
         try:
             if self.path:
                 self._descriptor = os.open(self._aside, flags, 0o600)
@@ -372,25 +374,28 @@ class OutputFile:
         return self
 
     def write(self, data: bytes) -> None:
-        """Puts the answer there. Raises ConfigError."""
+        """Puts the answer there. Raises ConfigError; what was written whole is kept, if under another name."""
+        hint = "look (list, get) before repeating it"
         try:
             descriptor, self._descriptor = self._descriptor, -1
             with os.fdopen(descriptor, "wb") as file:
                 file.write(data)
                 file.flush()
                 os.fsync(descriptor)
+            self._done = True
             if self._aside != self.path:
+                hint = f"it is kept in {mcp.clean(self._aside)}"
                 os.replace(self._aside, self.path)
         except OSError as error:
             message = f"the call succeeded, but its answer cannot be written to {mcp.clean(self.path)}"
-            raise ConfigError(f"{message}: {error.strerror}", "look (list, get) before repeating it") from None
-        self._done = True
+            raise ConfigError(f"{message}: {error.strerror}", hint) from None
 
     def __exit__(self, *_exception: object) -> None:
         if self._descriptor >= 0:
             os.close(self._descriptor)
         if self.path and not self._done:
-            os.unlink(self._aside)
+            with suppress(FileNotFoundError):
+                os.unlink(self._aside)
 
 
 def _as_bytes(result: JsonObject) -> bytes:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import base64
-import getpass
 import io
 import json
 import os
@@ -23,7 +22,7 @@ from typing import Any, NoReturn
 
 import sikkerkey_mcp as mcp
 from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, advise, agents_dir, check_private, clean, home
-from sikkerkey_terminal import Progress, UsageError, confirm
+from sikkerkey_terminal import Progress, UsageError, confirm, hidden
 
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
@@ -143,7 +142,8 @@ def command_install(options: argparse.Namespace) -> int:
         raise
     slot.publish({**members, "apiUrl": base_url})
     print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
-    advise(f"next: approve it on the vault's dashboard, then: {shlex.join(mcp.program())} config CLIENT")
+    approve = "the vault's owner approves it (on the dashboard, page AI agents)"
+    advise(f"next: {approve}, then: {shlex.join(mcp.program())} config CLIENT --write")
     return 0
 
 
@@ -151,7 +151,7 @@ def _token_from_stdin() -> str:
     if sys.stdin is None:
         return ""
     if sys.stdin.isatty():
-        return getpass.getpass("token: ").strip()
+        return hidden("token").strip()
     return sys.stdin.readline(1024).strip()
 
 
@@ -195,7 +195,7 @@ def command_whoami(options: argparse.Namespace) -> int:
         return _whoami_remote(mcp.connect(options.agent))
     chosen = [mcp.choose_slot(options.agent)] if options.agent else mcp.slots()
     if not chosen:
-        advise(f"no agent is installed in {clean(agents_dir())}")
+        advise(f"no agent is installed in {clean(agents_dir())}\nhint: {shlex.join(mcp.program())} install -")
     return max([_show_slot(agent) for agent in filter(None, chosen)], default=0)
 
 
@@ -316,8 +316,9 @@ class Parser(argparse.ArgumentParser):
         vars(self)["color"] = False
 
     def error(self, message: str) -> NoReturn:
-        """As argparse has it: usage, message, and an end with status 2."""
-        super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)))
+        """As argparse has it: usage, message with a hint, and an end with status 2."""
+        more = "" if re.search("--help|did you mean", message) else f"\nhint: {self.prog} --help has examples"
+        super().error(clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)) + more)
 
 
 def parser(arguments: list[str]) -> Parser:
@@ -531,6 +532,8 @@ def run(arguments: list[str]) -> int:
     mcp.leave_no_core()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a name that the terminal cannot show ends no command
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # refused where it is looked at
     if arguments[:1] == ["__complete"]:
         import sikkerkey_completion
 

@@ -111,7 +111,7 @@ CLIENTS: dict[str, Client] = {
         ".vscode/mcp.json", "the command \"MCP: List Servers\" shows it as running"),
     "codex": Client(
         "Codex", "toml", Shape("mcp_servers"), _everywhere("${CODEX_HOME:-~/.codex}/config.toml"),
-        ".codex/config.toml", "`codex mcp list` shows it as enabled, and `/mcp` in a session lists its tools"),
+        ".codex/config.toml", "`/mcp` in a session lists its tools"),
     "continue": Client(
         "Continue", "yaml", Shape("mcpServers", listed=True),
         _everywhere("${CONTINUE_GLOBAL_DIR:-~/.continue}/config.yaml"), ".continue/mcpServers/sikkerkey.yaml",
@@ -128,7 +128,7 @@ CLIENTS: dict[str, Client] = {
     "copilot": Client(
         "Copilot CLI", "json", Shape("mcpServers", always={"type": "local"}, at_first={"tools": ["*"]}),
         _everywhere("${COPILOT_HOME:-~/.copilot}/mcp-config.json"), ".github/mcp.json",
-        "`copilot mcp list` lists it, and `/mcp show` in a session says that it runs"),
+        "`/mcp show` in a session says that it runs"),
     "windsurf": Client(
         "Windsurf", "json", MCP_SERVERS, _everywhere("~/.codeium/windsurf/mcp_config.json"), "",
         "refresh in Cascade's list of MCP servers shows a green dot"),
@@ -471,6 +471,8 @@ def replace_file(path: str, old: Content, new: str) -> str:
 
     Raises ConfigError, also if the file has changed since.
     """
+    if not old.mode & stat.S_IWUSR:  # a rename would pay no heed to it
+        raise ConfigError(f"{clean(path)} is read-only", f"chmod u+w {shlex.quote(path)}, or {HAND}")
     directory = os.path.dirname(path)
     temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
@@ -504,11 +506,15 @@ def make_directories(directory: str) -> None:
 
 def _write_new(path: str, data: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    os.chmod(path, mode)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(path, mode)
+    except BaseException:  # half a copy would pass for a whole one
+        os.unlink(path)
+        raise
 
 
 def _sync_directory(directory: str) -> None:
@@ -552,8 +558,8 @@ def difference(client: Client, old: str, new: str, keys: set[str]) -> Iterator[s
 
     before, after = ([line.rstrip("\r") for line in text.split("\n")] for text in (old, new))
     ours = [own_lines(client, text, keys) for text in (old, new)]
-    head = _alike(before, after)
-    tail = _alike(before[head:][::-1], after[head:][::-1])
+    head = alike(before, after)
+    tail = alike(before[head:][::-1], after[head:][::-1])
     middle = [lines[head : len(lines) - tail] for lines in (before, after)]
     for tag, *bounds in difflib.SequenceMatcher(None, middle[0], middle[1], autojunk=False).get_opcodes():
         if tag == "equal":
@@ -584,17 +590,16 @@ def own_lines(client: Client, text: str, keys: set[str]) -> set[int]:
 def _without_neighbours(removed: list[str], added: list[str]) -> tuple[list[str], list[str]]:
     """Both without the text with which both begin and end, but for its white space."""
     texts = ["\n".join(lines) for lines in (removed, added)]
-    head = _alike(*texts)
-    tail = _alike(*(text[head:][::-1] for text in texts))
+    head = alike(*texts)
+    tail = alike(*(text[head:][::-1] for text in texts))
     indent = len(texts[0]) - len(texts[0].lstrip())
-    cut = [
-        text[: min(indent, head)] + "..." * (head > indent) + text[head : len(text) - tail] + "..." * (tail > 0)
-        for text in texts
-    ]
+    begin, end = texts[0][: min(indent, head)] + "..." * (head > indent), "..." * (tail > 0)
+    middles = [text[head : len(text) - tail] for text in texts]
+    cut = [begin + middle + end * (middle != "" or not begin.endswith("...")) for middle in middles]
     return cut[0].split("\n"), cut[1].split("\n")
 
 
-def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+def alike(one: Sequence[object], other: Sequence[object]) -> int:
     """How many of the first are the same."""
     return next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
 
@@ -617,7 +622,8 @@ def add_options(config: argparse.ArgumentParser) -> None:
     way.add_argument("--remove", action="store_true", help="take it out of the client's own file")
     config.add_argument("--dry-run", action="store_true", help="show what would change, and change nothing")
     config.add_argument("--project", action="store_true", help="in the file of the project in this directory")
-    config.add_argument("--read-only", action="store_true", help="the server shall offer no action that writes")
+    harmless = "what changes nothing and makes no credential"
+    config.add_argument("--read-only", action="store_true", help=f"the server shall offer {harmless}")
     for name, text in (("--tools", "shall offer these only"), ("--exclude", "shall not offer these")):
         config.add_argument(name, default="", metavar="A,B", help=f"the server {text}: TOOL or TOOL.ACTION")
 
@@ -632,7 +638,7 @@ def command_config(options: argparse.Namespace) -> int:
     chosen: list[str | None] = [mcp.choose_slot(wanted)] if wanted else [*installed] or [None]
     blocks = {agent: entry(agent, _switches(options)) for agent in chosen}
     if chosen == [None]:
-        advise(f"no agent is installed yet: {shlex.join(mcp.program())} install TOKEN")
+        advise(f"no agent is installed yet: {shlex.join(mcp.program())} install -")
     if sys.prefix != sys.base_prefix:
         advise(f"note: {clean(sys.executable)} lies in a virtual environment, and the server is gone when that is")
     if options.write or options.dry_run:

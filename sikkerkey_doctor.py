@@ -382,8 +382,7 @@ def check_dns(base_url: str) -> list[Line]:
     try:
         found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
-        remedy = "check the network, and the vault's name: sikkerkey-mcp whoami"
-        return [Line("dns", "fail", f"{host} cannot be resolved", remedy)]
+        return [Line("dns", "fail", f"{host} cannot be resolved", _network_remedy())]
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     return [Line("dns", "ok", f"{host} is {', '.join(addresses[:3])}{', ...' if len(addresses) > 3 else ''}")]
 
@@ -434,7 +433,8 @@ def _unreachable(base_url: str, error: Exception) -> list[Line]:
 
 
 def _network_remedy() -> str:
-    return "check the network, HTTPS_PROXY, and the vault's address: sikkerkey-mcp whoami"
+    address = "sikkerkey-mcp whoami; before there is an agent, SIKKERKEY_API_URL"
+    return f"check the network, HTTPS_PROXY, and the vault's address: {address}"
 
 
 def _unchecked(check: str) -> Line:

@@ -93,6 +93,20 @@ class Progress:
                 self._shown = True
 
 
+def hidden(name: str) -> str:
+    """A line that is typed and not shown. Raises Error where the typing ends without one, or it is not UTF-8."""
+    import getpass
+
+    try:
+        typed = getpass.getpass(f"{name}: ")
+        typed.encode("utf-8")
+        return typed
+    except EOFError:
+        raise mcp.Error(f"no {name} was typed: nothing was sent") from None
+    except UnicodeError:  # its own words would hold a byte
+        raise mcp.Error(f"the {name} that was typed is not text in UTF-8") from None
+
+
 def confirm(question: str) -> None:
     """Asks before something that cannot be undone. Raises UsageError where nobody can answer, Error for a no."""
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import sikkerkey_mcp as m
+from bench import peers
 from bench.api import Api
 from bench.client import Home, Server, Tls, archive_command, call_line, line, running
 
@@ -97,6 +98,38 @@ def ping_under_load() -> dict[str, Any]:
         _at_once_s(server, 32)
         times = [_ping_s(server) for _ in range(20)]
     return {"median_ms": statistics.median(times) * 1e3, "worst_ms": max(times) * 1e3}
+
+
+def _answers(server: Server, lines: bytes, count: int) -> float:
+    """Seconds until so many replies have come; a peer's notifications are passed over."""
+    begin_s = time.perf_counter()
+    server.write(lines)
+    while count:
+        count -= b'"result"' in server.read()
+    return time.perf_counter() - begin_s
+
+
+def _pace(server: Server, **slow: Any) -> dict[str, float]:
+    """Calls a second, 32 at a time, and milliseconds for 32 of 100 ms, by which `slow` makes a peer's tool wait."""
+    _answers(server, b"".join(call_line(number + 10) for number in range(32)), 32)
+    quick = [_answers(server, b"".join(call_line(n + 10) for n in range(32)), 32) for _ in range(10)]
+    waited = [_answers(server, b"".join(call_line(n + 10, **slow) for n in range(32)), 32) for _ in range(3)]
+    memory_mb = server.status_mb("VmRSS")
+    return {"calls/s": 32 / statistics.median(quick), "32 x 100 ms": statistics.median(waited) * 1e3, "mb": memory_mb}
+
+
+def beside_peers() -> list[dict[str, Any]]:
+    """The pace of a server, and of one-tool servers whose tool asks no vault."""
+    with running(Api()) as server:
+        own = _pace(server)
+    with running(Api("--delay-ms", "100")) as server:
+        own["32 x 100 ms"] = statistics.median(_at_once_s(server, 32) for _ in range(3)) * 1e3
+    rows = [{"server": "sikkerkey-mcp, each call a signed HTTP request", **own}]
+    for name, command in peers.found().items():
+        with Server(command, {}) as server:
+            server.open()
+            rows.append({"server": name, **_pace(server, delay_ms=100)})
+    return rows
 
 
 def handshakes() -> dict[str, Any]:

@@ -143,10 +143,12 @@ class Server:
 
 @contextmanager
 def running(api: Api, **environment: str) -> Iterator[Server]:
-    """What is under test after the handshake, with an agent of that API."""
-    with api, Home(api.url, **environment) as home, Server(archive_command(), home.env) as server:
-        server.open()
-        yield server
+    """What is under test after the handshake, with an agent of that API and a cache that an earlier run has filled."""
+    with api, Home(api.url, **environment) as home:
+        subprocess.run([*archive_command(), "--version", "--verbose"], env=home.env, capture_output=True, check=True)
+        with Server(archive_command(), home.env) as server:
+            server.open()
+            yield server
 
 
 def archive_command(python: str = sys.executable) -> list[str]:

@@ -43,6 +43,13 @@ def session(lengths: tuple[int, ...] = (1_000, 10_000)) -> list[dict[str, Any]]:
         return _grow(server, lengths)
 
 
+def very_first_session() -> list[dict[str, Any]]:
+    """The same with an empty cache, which costs memory that a process does not give back."""
+    with Api() as api, Home(api.url) as home, Server(archive_command(), home.env) as server:
+        server.open()
+        return _grow(server, (1_000, 10_000))
+
+
 def session_over_tls() -> list[dict[str, Any]]:
     """The same over HTTPS, with the 140 certificates that a public vault needs."""
     with Tls() as tls, running(Api(certificate=tls.chain), **tls.env) as server:

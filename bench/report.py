@@ -104,6 +104,8 @@ def markdown(results: Results) -> str:
         *_starts(results),
         "Peers, spawn to `tools/list`, in the loop of the interpreter that runs the benchmark:",
         *_peers(results),
+        "Their pace: calls a second with 32 under way, 32 calls that each wait for 100 ms, and memory after them.",
+        _rows(results["beside peers"]),
         "## A call",
         table(["what", "µs"], [[name, calls[f"{name}_us"]] for name in ("call", "call_p99", "bare", "sign")]),
         f"A call takes {calls['call_us'] / calls['bare_us']:.2f} times a bare kept-alive HTTP exchange. A ping "
@@ -115,6 +117,8 @@ def markdown(results: Results) -> str:
         _rows(results["session"]),
         "Over HTTPS:",
         _rows(results["session, TLS"]),
+        "On the very first run, which compiles and unpacks what later ones find:",
+        _rows(results["session, first"]),
         "## Large answers",
         _rows(large),
         "## Bytes",
@@ -131,12 +135,19 @@ def svg(results: Results) -> str:
     own = max(results["start"], key=lambda each: len(each["ms"]))
     names = ["bare", "tools/list", *(name for name in own["ms"] if "SDK" in name)]
     starts = [("sikkerkey-mcp" if name == "tools/list" else name, own["ms"][name]) for name in names]
-    waits = [row for row in results["at once"] if row["delay_ms"] == 100]
-    calls = [(f"{row['calls']} at once", row["ms"]) for row in waits]
-    calls += [(f"{row['calls']} in turn", row["calls"] * waits[0]["ms"]) for row in waits[1:]]
-    height = 60 + 26 * (len(starts) + len(calls)) + 60
-    second = 90 + 26 * len(starts)
-    drawn = [*_chart("spawn to tools/list, ms", starts, 30), *_chart("until all are answered, ms", calls, second)]
+    paces = [(row["server"].partition(",")[0], row) for row in results["beside peers"]]
+    quick = [(name, row["calls/s"]) for name, row in paces]
+    waits = [("one after the other", 3_200.0), *((name, row["32 x 100 ms"]) for name, row in paces)]
+    charts = {
+        "spawn to tools/list, ms": starts,
+        "calls a second, 32 under way (ours signs and asks over HTTP, theirs answer by themselves)": quick,
+        "32 calls of 100 ms until all are answered, ms": waits,
+    }
+    drawn: list[str] = []
+    height = 30
+    for title, values in charts.items():
+        drawn += _chart(title, values, height)
+        height += 60 + 26 * len(values)
     size = f'width="760" height="{height}" font-family="sans-serif" font-size="13"'
     head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
     return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *drawn, "</svg>"]) + "\n"

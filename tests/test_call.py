@@ -500,7 +500,45 @@ def test_disk_that_is_full_is_told_with_what_has_happened(
     assert (os.listdir(place), len(vault.seen)) == ([], 1)
 
 
+def test_what_is_no_file_is_never_replaced(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    for place in (pipe, tmp_path, Path(os.devnull)):
+        ran = shell("call", "whoami", "--output", str(place), "--overwrite")
+        assert (ran.status, vault.seen) == (1, [])
+        assert ran.err.startswith(f"sikkerkey-mcp: error: {place} is not a regular file\nhint: ")
+
+
+def test_answer_that_cannot_be_moved_into_place_is_kept(
+    shell: Shell, vault: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_source: str, _target: str) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "replace", refuse)
+    answering(vault, {"token": SECRET})
+    path = tmp_path / "x"
+    ran = shell("call", "whoami", "--output", str(path), "--overwrite")
+    (kept,) = tmp_path.glob("x.*.new")
+    assert (ran.status, kept.read_text(), mode(kept)) == (1, f'{{"token":"{SECRET}"}}\n', 0o600)
+    assert ran.err.endswith(f"{path}: Operation not permitted\nhint: it is kept in {kept}\n")
+
+
 # as a process
+
+
+@pytest.mark.parametrize(
+    ("typed", "reason"),
+    [
+        (b"\x04", b"no value was typed: nothing was sent"),
+        (b"\xffab\n", b"the value that was typed is not text in UTF-8"),
+    ],
+)
+def test_prompt_that_is_answered_with_no_text_ends_in_words(vault: Recorder, typed: bytes, reason: bytes) -> None:
+    words = ["call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"]
+    shown = at_terminal(words, typed, {"PYTHONUTF8": "1"}, (b"value: ",))
+    assert shown.split(b"value: ", 1)[1].strip() == b"sikkerkey-mcp: error: " + reason
+    assert vault.seen == []
 
 
 def test_value_is_in_no_process_list_and_no_output(vault: Recorder, home: Path) -> None:

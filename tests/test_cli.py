@@ -25,7 +25,7 @@ import sikkerkey_mcp as mcp
 from tests import faults
 from tests.faults import FaultyVault
 from tests.harness import AGENT_ID, ROOT, VAULT_ID, Recorder, Seen, Server, Told, make_slot
-from tests.shell import Ran, Shell, at_terminal, run_process
+from tests.shell import COMMAND, Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
@@ -174,7 +174,7 @@ def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault
         (slot / "private.pem").read_bytes(),
     )
     assert ran.out == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\n"
-    assert ran.err.startswith("next: approve it on the vault's dashboard, then: ")
+    assert ran.err.startswith("next: the vault's owner approves it (on the dashboard, page AI agents), then: ")
     assert mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
 
 
@@ -434,6 +434,17 @@ def test_token_and_key_are_nowhere_but_in_the_key_file(shell: Shell, vault: Reco
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc to look at")
+def test_token_that_is_not_text_is_refused_likewise(vault: Recorder) -> None:
+    ended = subprocess.run(
+        [*COMMAND, "install", "-"],
+        input=b"\xff\n",
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "utf-8:strict"},
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr.decode(), vault.seen) == (1, TOKEN_REFUSED, [])
+
+
 def test_token_from_stdin_is_in_no_process_list(vault: Recorder) -> None:
     seen: list[bytes] = []
 
@@ -467,7 +478,11 @@ def test_whoami_lists_the_agents(shell: Shell, home: Path) -> None:
 
 
 def test_whoami_without_agents_says_so(shell: Shell, home: Path) -> None:
-    assert shell("whoami") == (0, "", f"no agent is installed in {home}/.sikkerkey/agents\n")
+    assert shell("whoami") == (
+        0,
+        "",
+        f"no agent is installed in {home}/.sikkerkey/agents\nhint: {shlex.join(mcp.program())} install -\n",
+    )
 
 
 HOSTILE_NAME = "a\x1b[2J\x1b]0;t\x07b\u202ec\u200bd\u2028e\U000e0041f\r\ng\x9b"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import os
 import re
@@ -22,8 +21,7 @@ import sikkerkey_edit as edit
 import sikkerkey_mcp as mcp
 from sikkerkey_clients import CLIENTS, Found
 from tests.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
-
-toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+from tests.readers import toml
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey-mcp.pyz'
@@ -493,7 +491,14 @@ def test_full_disk_leaves_the_file_as_it_was(config: Config, slot: str, monkeypa
     monkeypatch.setattr(os, "fsync", full)
     ran = config("cursor", "--write")
     assert f"{path} cannot be written: No space left on device" in ran.err
-    assert path.read_text() == "{}"
+    assert listing(path.parent) == {"mcp.json": b"{}"}
+
+
+def test_file_that_is_read_only_is_left_alone(config: Config, slot: str) -> None:
+    path = write(file_of("cursor"), "{}", 0o444)
+    ran = config("cursor", "--write")
+    assert f"{path} is read-only\nhint: chmod u+w {path}, or put the block in by hand" in ran.err
+    assert (listing(path.parent), mode(path)) == ({"mcp.json": b"{}"}, 0o444)
 
 
 def test_change_that_would_touch_more_is_not_written(

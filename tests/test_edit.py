@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import random
 import re
-import sys
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,8 +15,7 @@ from hypothesis import strategies as st
 
 import sikkerkey_edit as edit
 from sikkerkey_edit import Bare, Item, TextError
-
-toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+from tests.readers import jsonc_loads, toml, yaml_loads
 
 ENTRY: dict[str, Any] = {
     "command": "/opt/søger 'q' \"d\"/py\\thon \U0001f511",
@@ -36,28 +33,9 @@ class Kind(NamedTuple):
     path: edit.Path
 
 
-def jsonc_loads(text: str) -> Any:
-    """JSON without its comments and trailing commas, read by the standard library."""
-    kept = re.compile(r'("(?:\\.|[^"\\])*")|//[^\r\n]*|/\*.*?\*/', re.DOTALL).sub(lambda found: found[1] or " ", text)
-    kept = re.sub(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', lambda found: found[1] or "", kept)
-    return json.loads(kept)
-
-
 def yaml_number(text: str) -> Any:
     """What YAML says of a scalar that is kept as it is written."""
     return yaml_loads(f"x: {text}\n")["x"]
-
-
-class Yaml(yaml.SafeLoader):
-    """Without the type that YAML 1.1 gives a lone equals sign, which PyYAML knows and cannot make."""
-
-
-Yaml.add_constructor("tag:yaml.org,2002:value", lambda _loader, node: str(node.value))
-
-
-def yaml_loads(text: str) -> Any:
-    """By PyYAML."""
-    return yaml.load(text, Yaml)  # noqa: S506 (it is a safe one)
 
 
 KINDS = {
@@ -380,8 +358,11 @@ def test_no_text_does_more_than_be_refused(name: str, text: str) -> None:
         ("yaml", "a: 1\na: 2\n", "line 2, column 1"),
         ("yaml", "a: b: c\n", "line 1, column 5"),
         ("yaml", "- a\n", "line 1, column 1"),
+        ("yaml", "---#\n", "line 1, column 1"),
+        ("yaml", "a: |\n  b", "line 2, column 4"),
         ("yaml", 'a: "\\@"\n', "line 1, column 4"),
         ("yaml", "a:\n    b: 1\n  c: 2\n", "line 3, column 3"),
+        ("yaml", f"a: 1\n{'b' * 1025}: 2\n", "line 2, column 1"),
         ("yaml", "a: [1, 2\n", "line 2, column 1"),
         ("yaml", "a: # x\u2028b: 1\n", "line 1, column 7"),
         ("yaml", "extensions: {a: {}}\n", "line 1, column 13"),

@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+import sikkerkey_edit as edit
 import sikkerkey_mcp as m
 from tests.fuzz.__main__ import TARGETS, Case, fuzz
 
@@ -27,17 +28,23 @@ def _any_id(message: Any) -> Any:
     return message.get("id") if isinstance(message, dict) else None
 
 
-FAULTS: dict[str, tuple[str, Any]] = {
-    "stdin": ("readable_id", _any_id),
-    "arguments": ("is_id", lambda _value: True),
-    "answers": ("_pause", lambda _outcome, _attempt, **_safe: 0.001),
-    "identity": ("load_signer", _leak_the_key),
+def _tidily(text: str, changes: Any, changed: Any = edit.changed) -> str:
+    tidied: str = changed(text, changes).replace("\t", "  ")
+    return tidied
+
+
+FAULTS: dict[str, tuple[Any, str, Any]] = {
+    "stdin": (m, "readable_id", _any_id),
+    "arguments": (m, "is_id", lambda _value: True),
+    "answers": (m, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
+    "identity": (m, "load_signer", _leak_the_key),
+    "client_files": (edit, "changed", _tidily),
 }
 
 
 @pytest.mark.parametrize("name", FAULTS)
 def test_planted_fault_is_found(name: str) -> None:
-    with mock.patch.object(m, *FAULTS[name]), TARGETS[name]() as case:
+    with mock.patch.object(*FAULTS[name]), TARGETS[name]() as case:
         assert any(_is_noticed(case, number) for number in range(3_000))
 
 

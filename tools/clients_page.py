@@ -67,6 +67,9 @@ NOTES = {
         "It passes a short list of variables on, and those in `env`.",
         "It keeps about 12,000 characters of a result.",
         "A project's file counts only where the project is trusted.",
+        "`codex mcp list` does not start the server and says nothing about it; `doctor` does.",
+        "A session without a person (`codex exec`) refuses every tool that is not read-only, unless the server's entry"
+        " allows it: `codex exec -c 'mcp_servers.sikkerkey.default_tools_approval_mode=\"approve\"'`.",
     ),
     "continue": (
         "Servers are a list of items with names. The model sees the text of results, and no instructions.",
@@ -84,6 +87,7 @@ NOTES = {
     ),
     "copilot": (
         "`tools` says which tools are offered; `[\"*\"]` is all of them, and yours to change.",
+        "`copilot mcp list` does not start the server and says nothing about it; `doctor` does.",
         "A project's file counts only in a trusted folder. It reads `.mcp.json` too, which is left to Claude Code,"
         " whose entries differ.",
     ),

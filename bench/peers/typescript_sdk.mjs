@@ -1,7 +1,12 @@
 // A one-tool server on the official TypeScript SDK, to be measured beside ours.
 import { McpServer } from "@modelcontextprotocol/sdk/server/mcp.js";
 import { StdioServerTransport } from "@modelcontextprotocol/sdk/server/stdio.js";
+import { setTimeout } from "node:timers/promises";
+import { z } from "zod";
 
 const server = new McpServer({ name: "peer", version: "1.0.0" });
-server.tool("whoami", "Says something.", {}, async () => ({ content: [{ type: "text", text: "somebody" }] }));
+server.tool("whoami", "Says something.", { delay_ms: z.number().optional() }, async ({ delay_ms = 0 }) => {
+  if (delay_ms) await setTimeout(delay_ms);
+  return { content: [{ type: "text", text: "somebody" }] };
+});
 await server.connect(new StdioServerTransport());

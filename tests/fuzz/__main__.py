@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from random import Random
 
-from tests.fuzz import answers, arguments, identity, process, stdin
+from tests.fuzz import answers, arguments, client_files, identity, process, stdin
 
 Case = Callable[[Random], None]
 Target = Callable[[], "AbstractContextManager[Case]"]
@@ -21,6 +21,7 @@ TARGETS: dict[str, Target] = {
     "arguments": arguments.target,
     "answers": answers.target,
     "identity": identity.target,
+    "client_files": client_files.target,
 }
 MEMORY_GROWTH_MAX_MB = 150  # of one target: the largest answer and line are a few MB, held a few times over
 
