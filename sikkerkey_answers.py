@@ -99,7 +99,7 @@ def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
 
 
 def _without(text: str, form: str) -> str:
-    if len(form) >= ANYWHERE_CHARACTERS:
+    if len(form) >= ANYWHERE_CHARACTERS or form not in text:  # to compile an expression takes far longer than to look
         return text.replace(form, CUT_OUT)
     return re.sub(rf"(?<!\w){re.escape(form)}(?!\w)", CUT_OUT, text)
 

@@ -1120,16 +1120,16 @@ def choose_slot(wanted: str = "") -> str | None:
     return wanted or next(iter(found), None)
 
 
-def load_identity(agent_id: str) -> Identity:
-    """Reads and checks a slot. Raises ConfigError."""
+def load_identity(agent_id: str, *, with_key: bool = True) -> Identity:
+    """Reads and checks a slot; without `with_key`, the key's file is looked at only. Raises ConfigError."""
     try:
-        return _load_identity(agent_id)
+        return _load_identity(agent_id, with_key=with_key)
     except ConfigError as error:
         error.hint = error.hint or f"`sikkerkey-mcp revoke {agent_id}`, then install it anew"
         raise
 
 
-def _load_identity(agent_id: str) -> Identity:
+def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
     slot = os.path.join(agents_dir(), agent_id)
     check_parents(agents_dir())
     check_private(slot, directory=True, forbidden=0o077)
@@ -1144,7 +1144,9 @@ def _load_identity(agent_id: str) -> Identity:
     if members["agentId"] != agent_id:
         raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
     parse_base_url(members["apiUrl"])
-    return Identity(members, _read_private(_key_path(slot, members.get("privateKeyPath"))))
+    key_path = _key_path(slot, members.get("privateKeyPath"))
+    check_private(key_path, directory=False, forbidden=0o077)
+    return Identity(members, _read_private(key_path) if with_key else b"")
 
 
 def _key_path(slot: str, stored: Any) -> str:
@@ -1186,11 +1188,15 @@ def signed_headers(agent_id: str, sign: Sign, request: Request, timestamp: int, 
 
 def load_signer(key_pem: bytes) -> Sign:
     """The signing function of an Ed25519 key in PKCS8 PEM. Raises ConfigError."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
-    seed = usual_seed(key_pem)
     try:
-        key = Ed25519PrivateKey.from_private_bytes(seed) if seed else _load_any_key(key_pem)
+        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    except ImportError as error:  # the archive's loader says what it has tried
+        hint = "`sikkerkey-mcp doctor` says more; a damaged file must be fetched anew"
+        raise ConfigError(f"the signing library cannot be loaded: {clean(str(error))}", hint) from None
+    if seed := usual_seed(key_pem):
+        return Ed25519PrivateKey.from_private_bytes(seed).sign  # what fails here is not the key's fault
+    try:
+        key = _load_any_key(key_pem)
     except Exception:  # the library's reasons are many; any of them may quote the key
         key = None
     if not isinstance(key, Ed25519PrivateKey):
@@ -1393,7 +1399,12 @@ def _speak(connection: http.client.HTTPConnection, request: Request, headers: He
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.strip().lower() != "identity":
         raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
-    return Reply(response.status, response.headers, _read_bounded(response)), not response.will_close
+    return Reply(response.status, response.headers, _read_bounded(response)), _is_left_open(connection, response)
+
+
+def _is_left_open(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> bool:
+    """Not if an interim answer said `Connection: close`: http.client would dial anew by itself, without a deadline."""
+    return connection.sock is not None and not response.will_close
 
 
 def _read_bounded(response: http.client.HTTPResponse) -> bytes:
@@ -2122,7 +2133,7 @@ class Output:
 
     def send(self, message: Any) -> None:
         """One message, one line. A client that no longer listens ends the process: there is nobody left to serve."""
-        data = memoryview(to_json(message).encode("utf-8") + b"\n")
+        data = memoryview(_line_of(message))
         with self._lock:
             try:
                 while data:
@@ -2135,6 +2146,16 @@ class Output:
     def stands_at(self) -> int | None:
         """How many bytes had been taken when the client let this wait; None if nothing waits."""
         return self._written_bytes if self._lock.locked() else None
+
+
+def _line_of(message: Any) -> bytes:
+    """The line that carries a message; in place of one that nests too deeply for this Python, an error."""
+    try:
+        text = to_json(message)
+    except RecursionError:
+        too_deep = ProtocolError(INTERNAL_ERROR, f"the answer is nested too deeply; {MAY_HAVE_BEEN_PROCESSED}")
+        text = to_json(error_reply(readable_id(message), too_deep))
+    return text.encode("utf-8") + b"\n"
 
 
 class Batch:
@@ -2184,7 +2205,18 @@ class Workers:
         if full:
             deliver(call.refuse("too many calls are waiting already; nothing was sent: wait for some to be answered"))
         else:
+            self._start()
+
+    def _start(self) -> None:
+        try:
             start_new_thread(self._work, ())
+        except RuntimeError:  # a limit of the user's or the container's: the threads that there are come to the job
+            with self._ready:
+                self._threads -= 1
+                left = [] if self._threads else [self._jobs.pop()]
+                self._waiting_bytes -= sum(size_bytes for _, size_bytes, _ in left)
+            for call, _, deliver in left:
+                deliver(call.refuse("the system starts no further thread; nothing was sent"))
 
     def _work(self) -> None:
         while True:
@@ -2226,14 +2258,17 @@ class StdioServer:
         for part in received.parts:
             if isinstance(part, Call):
                 self._workers = self._workers or Workers()
-                self._workers.submit(part, size_bytes, deliver)
+                self._workers.submit(part, size_bytes // len(received.parts), deliver)
             else:
                 deliver(part)
 
     def _prepare_once_listed(self) -> None:
         if self._session.has_listed and not self._prepared:
             self._prepared = True
-            start_new_thread(self._session.registry.prepare, ())
+            try:
+                start_new_thread(self._session.registry.prepare, ())
+            except RuntimeError:  # then the first call takes longer
+                return
 
     def _send_if_any(self, reply: Message | None) -> None:
         if reply is not None:
@@ -2373,7 +2408,7 @@ def command_serve(options: Mapping[str, str]) -> int:
         nobody = f"no agent is installed in {clean(agents_dir())}"
         advise(f"sikkerkey-mcp: {nobody}; calls fail until `install TOKEN` has run")
     else:
-        load_identity(chosen)
+        load_identity(chosen, with_key=False)  # a crash until the first call would leave it in a core
     if sys.stdin and sys.stdin.isatty():
         advise("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C ends this")
     serve(VaultTools(lambda: connect(agent), restricted))

@@ -77,7 +77,8 @@ class TimedSocket:
     def has_been_closed_by_peer(self) -> bool:
         """True if there is something to read while nothing is asked: the end, or bytes that nobody wants."""
         try:
-            return bool(select.select([self._plain], [], [], 0)[0])
+            decrypted = getattr(self._plain, "pending", int)()  # of a TLS record, of which select knows nothing
+            return bool(decrypted or select.select([self._plain], [], [], 0)[0])
         except (OSError, ValueError):
             return True
 
@@ -129,18 +130,18 @@ def opened(route: Route, cancellation: Cancellation) -> tuple[http.client.HTTPCo
         made = http.client.HTTPConnection(route.host, timeout=mcp.CONNECT_MAX_S)
     if route.tunnel:
         made.set_tunnel(route.tunnel, headers=route.headers)
-    _open(made, cancellation)
+    _open(made, cancellation, here=not route.tls)
     wire = TimedSocket(made.sock)
     vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
     return made, wire
 
 
-def _open(connection: http.client.HTTPConnection, cancellation: Cancellation) -> None:
+def _open(connection: http.client.HTTPConnection, cancellation: Cancellation, *, here: bool) -> None:
     """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
     dialled: list[socket.socket] = []
 
     def dial(address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
-        return _dial(address, timeout_s, lambda plain: dialled.append(plain.dup()), cancellation)
+        return _dial(address, timeout_s, lambda plain: dialled.append(plain.dup()), cancellation, here=here)
 
     def break_off() -> None:
         for plain in list(dialled):
@@ -149,7 +150,10 @@ def _open(connection: http.client.HTTPConnection, cancellation: Cancellation) ->
     vars(connection)["_create_connection"] = dial
     guard = threading.Timer(mcp.REQUEST_MAX_S, break_off)
     guard.daemon = True
-    guard.start()
+    try:
+        guard.start()
+    except RuntimeError:  # no further thread is to be had: then only each step is bounded
+        guard.cancel()
     cancellation.on_set(break_off)
     try:
         connection.connect()
@@ -164,13 +168,21 @@ def _open(connection: http.client.HTTPConnection, cancellation: Cancellation) ->
 
 
 def _dial(
-    address: tuple[str, int], timeout_s: float, made: Callable[[socket.socket], None], cancellation: Cancellation
+    address: tuple[str, int],
+    timeout_s: float,
+    made: Callable[[socket.socket], None],
+    cancellation: Cancellation,
+    *,
+    here: bool,
 ) -> socket.socket:
     """As socket.create_connection, whose socket nobody else knows, and so cannot break off, until it is connected."""
     failure = OSError("the name has no address")
     for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
         if cancellation.is_set():
             break
+        if here and not (str(target[0]).startswith("127.") or target[0] == "::1"):  # a faulty hosts file, or DNS
+            rule = "the vault's name leads to another computer, and http:// is for this one only"
+            raise ConfigError(rule, "mend this computer's hosts file, or use https://")
         plain = socket.socket(family, kind, protocol)
         made(plain)
         plain.settimeout(timeout_s)
@@ -188,6 +200,7 @@ def tls_context() -> ssl.SSLContext:
     """TLS 1.2 or newer, certificates and host names checked, against SIKKERKEY_CA_BUNDLE or certifi's bundle."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.hostname_checks_common_name = False  # which name constraints do not bind
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
     try:
         if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO, and read a device for ever

@@ -1,0 +1,149 @@
+"""What a hostile review found: surplus bytes, missing threads, names that lead elsewhere, answers too deep to write."""
+
+from __future__ import annotations
+
+import builtins
+import json
+import os
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_mcp as m
+import sikkerkey_wire as wire
+from tests.harness import make_slot
+
+
+class Tls:
+    """A socket under TLS that has decrypted more than was read."""
+
+    def __init__(self, plain: socket.socket, pending: int) -> None:
+        self.plain, self.left = plain, pending
+
+    def fileno(self) -> int:
+        return self.plain.fileno()
+
+    def pending(self) -> int:
+        return self.left
+
+
+@pytest.mark.parametrize("pending", [0, 1])
+def test_connection_with_decrypted_bytes_that_nobody_asked_for_is_not_used_again(pending: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        assert wire.TimedSocket(Tls(ours, pending)).has_been_closed_by_peer() is bool(pending)  # type: ignore[arg-type]
+
+
+def env_of(home: Path, url: str) -> dict[str, str]:
+    make_slot(home, url)
+    return {"HOME": str(home)}
+
+
+def raw_vault(answers: list[bytes]) -> tuple[str, list[int]]:
+    listener, connections = socket.create_server(("127.0.0.1", 0)), []
+
+    def serve() -> None:
+        left = list(answers)
+        while left:
+            peer, _ = listener.accept()
+            connections.append(1)
+            with peer:
+                while left and peer.recv(65_536):
+                    peer.sendall(left.pop(0))
+
+    threading.Thread(target=serve, daemon=True).start()
+    return f"http://127.0.0.1:{listener.getsockname()[1]}", connections
+
+
+def test_interim_answer_that_announces_the_end_ends_the_connection(tmp_path: Path) -> None:
+    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+    url, _ = raw_vault([b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\n" + whole, whole])
+    api = m.Api(url, lambda _request: {})
+    api.send(m.Request("GET", "/", None), safe=True, context=m.Context())
+    assert api._connections._idle == []
+
+
+def test_call_is_refused_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(m, "start_new_thread", refuse)
+    session, told = m.Session(m.VaultTools(lambda: pytest.fail("called")), lambda _m: None), []  # type: ignore[var-annotated]
+    session.receive(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}')
+    (call,) = session.receive(b'{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"whoami"}}').parts
+    assert isinstance(call, m.Call)
+    m.Workers().submit(call, 1, told.append)
+    assert told[0]["id"] == 2
+    assert told[0]["result"]["isError"] is True
+
+
+def test_plain_http_goes_to_no_other_computer_whatever_localhost_means(monkeypatch: pytest.MonkeyPatch) -> None:
+    there = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.2", 1))]
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: there)
+    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("connected"))
+    api = m.Api("http://localhost:1", lambda _request: {})
+    with pytest.raises(m.ConfigError):
+        api.send(m.Request("GET", "/", None), safe=False, context=m.Context())
+
+
+def test_name_of_the_vault_must_stand_where_constraints_bind_it() -> None:
+    assert wire.tls_context().hostname_checks_common_name is False
+
+
+def test_batch_counts_its_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    monkeypatch.setattr(m.Workers, "submit", lambda _self, _call, size_bytes, _deliver: sizes.append(size_bytes))
+    call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "whoami"}}
+    first = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-03-26"}}
+    lines = [json.dumps(first).encode(), json.dumps([{**call, "id": n} for n in range(1, 11)]).encode()]
+    pieces = iter([b"\n".join(lines) + b"\n", b""])
+    read_end, write_end = os.pipe()
+    m.StdioServer(m.VaultTools(lambda: pytest.fail("called")), lambda: next(pieces), m.Output(write_end)).run()
+    os.close(read_end)
+    os.close(write_end)
+    assert len(sizes) == 10
+    assert sum(sizes) <= len(lines[1])
+
+
+def test_answer_that_cannot_be_written_is_an_error_and_not_silence() -> None:
+    deep: Any = m.ExactNumber("1.10")
+    for _ in range(2_000):
+        deep = [deep]
+    read_end, write_end = os.pipe()
+    m.Output(write_end).send(m.reply_to(7, {"structuredContent": deep}))
+    answer = json.loads(os.read(read_end, 65_536))
+    os.close(read_end)
+    os.close(write_end)
+    assert answer["id"] == 7
+    assert answer["error"]["code"] == m.INTERNAL_ERROR
+
+
+def test_library_that_cannot_be_loaded_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.__import__
+
+    def fail(name: str, *rest: Any) -> Any:
+        if name.startswith("cryptography"):
+            raise ImportError("cryptography cannot be loaded: musl 1.2.3 is too old")
+        return real(name, *rest)
+
+    monkeypatch.setattr(builtins, "__import__", fail)
+    with pytest.raises(m.ConfigError, match=r"musl 1\.2\.3 is too old"):
+        m.load_signer(b"")
+
+
+def test_library_that_fails_does_not_make_a_sound_key_unsound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cryptography.hazmat.primitives.asymmetric import ed25519
+
+    class Broken:
+        @staticmethod
+        def from_private_bytes(_seed: bytes) -> None:
+            raise MemoryError
+
+    make_slot(tmp_path, "https://vault.example")
+    pem = next(tmp_path.rglob("private.pem")).read_bytes()
+    monkeypatch.setattr(ed25519, "Ed25519PrivateKey", Broken)
+    with pytest.raises(MemoryError):
+        m.load_signer(pem)
