@@ -101,6 +101,7 @@ RETRIES = 3
 RETRY_MAX_S = 20.0  # all attempts of one call and the pauses between them
 BACKOFF_S = 0.25  # doubled for each retry
 
+TOKEN_CHARACTERS = 64  # of a registration token, hexadecimal
 CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # so that an orphan ends within a second
 INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
@@ -1113,7 +1114,8 @@ def choose_slot(wanted: str = "") -> str | None:
     found = slots()
     if wanted and wanted not in found:
         hint = "`sikkerkey-mcp whoami` lists those that are"
-        raise ConfigError(f"there is no agent {wanted} in {clean(agents_dir())}", hint)
+        named = wanted if len(wanted) != TOKEN_CHARACTERS else "of that id"  # a token in the wrong place, more likely
+        raise ConfigError(f"there is no agent {named} in {clean(agents_dir())}", hint)
     if len(found) > 1 and not wanted:
         hint = f"--agent ID (for revoke the bare ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
         raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
@@ -1145,8 +1147,10 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
         raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
     parse_base_url(members["apiUrl"])
     key_path = _key_path(slot, members.get("privateKeyPath"))
+    if with_key:
+        return Identity(members, _read_private(key_path))
     check_private(key_path, directory=False, forbidden=0o077)
-    return Identity(members, _read_private(key_path) if with_key else b"")
+    return Identity(members, b"")
 
 
 def _key_path(slot: str, stored: Any) -> str:

@@ -302,7 +302,8 @@ def test_what_is_typed_wrongly_is_shown_cleaned(text: str, capsys: pytest.Captur
 
 def test_token_in_the_wrong_place_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     token = "0123456789abcdef" * 4
-    for words in (["install", "laptop", token], [token], ["whoami", token], ["--token=" + token], ["config", token]):
+    misplaced = [["install", "laptop", token], [token], ["whoami", token], ["--token=" + token], ["config", token]]
+    for words in [*misplaced, ["revoke", token], ["whoami", "--agent", token], ["serve", "--agent", token]]:
         assert token not in ends(capsys, *words)
 
 

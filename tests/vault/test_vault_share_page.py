@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -68,7 +69,8 @@ class Page:
         """Type, press Enter, and wait for the next page."""
         before = self.one("html")
         self.one("input").send_keys(passphrase, Keys.ENTER)
-        WebDriverWait(self.browser, 20).until(staleness_of(before))
+        # Asked just while one page takes the other's place, Chromium has words of its own for an element that is gone.
+        WebDriverWait(self.browser, 20, ignored_exceptions=[WebDriverException]).until(staleness_of(before))
 
     def complaints(self) -> list[str]:
         """What the browser has complained of since the last call: blocked styles, scripts and forms, for example."""
