@@ -7,6 +7,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import urllib.parse
@@ -163,10 +164,14 @@ def test_no_trace_of_a_value_outside_the_request(home: Path, trail: Trail, recor
 
 
 def repeating(make: Callable[[bytes], bytes]) -> Act:
-    """Answers with bytes made of the request's body, and ends the stream."""
+    """Answers with bytes made of the request's body and, in the same segment, with the end of the stream.
+
+    An end that comes later may meet the next request on its way, which is then lost.
+    """
 
     def act(wire: Wire, seen: Seen) -> bool:
-        wire.send(make(seen.body))
+        wire.plain.sendall(make(seen.body), getattr(socket, "MSG_MORE", 0))
+        wire.plain.shutdown(socket.SHUT_WR)
         return False
 
     return act
