@@ -245,7 +245,11 @@ def test_loudest_python_over_tls_shows_neither_value_nor_session_key(
     tls = authority.server("localhost", **TLS_FAILURES[failure])  # type: ignore[arg-type]
     keys = tmp_path / "session keys"
     env = source_env(**LOUD, SSLKEYLOGFILE=str(keys), SIKKERKEY_CA_BUNDLE=str(authority.bundle))
-    repeat = repeating(lambda body: faults.message(json.dumps({"error": body.decode()}).encode(), 409))
+
+    def repeat(wire: Wire, seen: Seen) -> bool:
+        wire.send(faults.message(json.dumps({"error": seen.body.decode()}).encode(), 409))
+        return True
+
     with FaultyVault(repeat, tls=tls, host="localhost") as vault:
         make_slot(home, vault.url)
         with talkative(quick_command("-v", "-X", "dev", "-b"), env) as server:
