@@ -207,7 +207,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
         return json_result({"ok": True, "message": f"{action.name} succeeded; the vault sent no further data"})
     if action.answer == "file":
         return _file_result(action, given, reply)
-    if action.answer == "csv" and not (reply.headers.get("Content-Type") or "").startswith("application/json"):
+    if action.answer == "csv" and not reply.headers.get("content-type", "").startswith("application/json"):
         return text_result(cut(reply.body.decode("utf-8-sig", "replace")))
     if reply.body.count(b",") > JSON_MAX_VALUES:
         hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
@@ -226,7 +226,7 @@ def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]
 
 def _file_result(action: Action, given: Given, reply: Reply) -> JsonObject:
     """The file, and a line about it: of content that is not text, several clients tell the model nothing."""
-    mime = (reply.headers.get("Content-Type") or "").split(";")[0].strip().lower()
+    mime = reply.headers.get("content-type", "").split(";")[0].strip().lower()
     mime = mime if re.fullmatch(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", mime) else "application/octet-stream"
     uri = "sikkerkey:/" + build_request(action, given).path
     resource = {"uri": uri, "mimeType": mime, **_file_body(mime, reply.body)}
@@ -315,7 +315,7 @@ def _next_step(action: Action, reply: Reply, members: JsonObject) -> str:
 
 
 def _clock_hint(reply: Reply) -> str:
-    date_s = http_date_s(reply.headers.get("Date") or "")
+    date_s = http_date_s(reply.headers.get("date", ""))
     skew_s = 0 if date_s is None else int(time.time() - date_s)
     if abs(skew_s) < CLOCK_SKEW_MAX_S:
         return ""

@@ -7,10 +7,8 @@ shown, and what others wrote is cleaned. Checks that need a network have short l
 from __future__ import annotations
 
 import argparse
-import base64
 import filecmp
 import hashlib
-import http.client
 import json
 import os
 import re
@@ -42,7 +40,6 @@ from sikkerkey_mcp import Error, Identity, JsonObject, clean
 State = Literal["ok", "warn", "fail"]
 
 PYTHONS = ((3, 9, 2), (3, 14))  # the first that works, the last that was tried
-STEP_MAX_S = 5.0  # one step of a connection
 NETWORK_MAX_S = 10.0  # all that is asked of one host, and all that is asked of the vault for one agent
 CLIENT_MAX_S = 8.0  # from starting a client's entry to the list of its tools; clients themselves give it 10 s or more
 CLOCK_WARN_S = 60  # a clock that far off drifts on; mcp.CLOCK_SKEW_MAX_S is where the vault refuses
@@ -324,7 +321,7 @@ def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
     except (OSError, ValueError) as error:
         return 0, mcp.ConfigError(f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}")
     for line in ended.stdout.splitlines():
-        reply = sikkerkey_answers.error_members(mcp.Reply(0, http.client.HTTPMessage(), line))
+        reply = sikkerkey_answers.error_members(mcp.Reply(0, {}, line))
         if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
             return len(reply["result"].get("tools", ())), None
     said = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
@@ -337,37 +334,16 @@ def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Proxy(NamedTuple):
-    """The proxy for a host: where it listens, and the header that it wants, which is never shown."""
-
-    netloc: str
-    headers: dict[str, str]
-
-
-def proxy_for(base_url: str) -> Proxy | None:
-    """The proxy that a request to the vault takes, None for none. Raises ConfigError."""
-    parts = urllib.parse.urlsplit(base_url)
-    url = urllib.request.getproxies().get("https", "")
-    if parts.scheme != "https" or not url or urllib.request.proxy_bypass(parts.netloc):
-        return None
-    port = re.search(r":([0-9]+)/?$", url)
-    if not re.fullmatch(sikkerkey_wire.PROXY_URL, url) or (port and int(port[1]) > 65_535):
-        remedy = "export HTTPS_PROXY=http://HOST:PORT"
-        raise mcp.ConfigError("HTTPS_PROXY is neither http://HOST:PORT nor http://USER:PASSWORD@HOST:PORT", remedy)
-    user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
-    credentials = base64.b64encode(urllib.parse.unquote(user).encode("utf-8")).decode("ascii")
-    return Proxy(netloc, {"Proxy-Authorization": f"Basic {credentials}"} if user else {})
-
-
 def check_proxy(base_url: str) -> Line:
     """Which proxy there is for the vault, without its credentials."""
     parts = urllib.parse.urlsplit(base_url)
     try:
-        proxy = proxy_for(base_url)
+        proxy = sikkerkey_wire.proxy_for(base_url)
     except Error as error:
         return failed("proxy", error)
     if proxy:
-        return Line("proxy", "ok", f"{proxy.netloc}{' with a password' if proxy.headers else ''} (HTTPS_PROXY)")
+        password = " with a password" if proxy.headers else ""
+        return Line("proxy", "ok", f"{proxy.host}:{proxy.port}{password} (HTTPS_PROXY)")
     if parts.scheme == "http":
         return Line("proxy", "ok", "none: http:// to this computer never takes one")
     excepted = "https" in urllib.request.getproxies()
@@ -377,13 +353,13 @@ def check_proxy(base_url: str) -> Line:
 def check_dns(base_url: str) -> list[Line]:
     """Whether the vault's name, or its proxy's, is known."""
     try:
-        proxy = proxy_for(base_url)
+        proxy = sikkerkey_wire.proxy_for(base_url)
     except Error:  # check_proxy says so
         proxy = None
-    parts = urllib.parse.urlsplit(f"//{proxy.netloc}" if proxy else base_url)
-    host = parts.hostname or ""
+    parts = urllib.parse.urlsplit(base_url)
+    host, port = (proxy.host, proxy.port) if proxy else (parts.hostname or "", parts.port or 443)
     try:
-        found = socket.getaddrinfo(host, parts.port or 443, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return [Line("dns", "fail", f"{host} cannot be resolved", _network_remedy())]
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
@@ -393,37 +369,24 @@ def check_dns(base_url: str) -> list[Line]:
 def check_way(base_url: str) -> list[Line]:
     """One unsigned request: TLS, whether the vault answers, and its clock. Burns no nonce and needs no agent."""
     try:
-        connection = _connection(base_url)
+        connection = sikkerkey_wire.opened(sikkerkey_wire.route_to(base_url), mcp.Cancellation())
     except Error as error:
         return [failed("tls", error), _unchecked("api"), _unchecked("clock")]
-    try:
-        connection.connect()
-    except (OSError, http.client.HTTPException, ValueError) as error:
-        connection.close()
+    except sikkerkey_wire.BROKEN as error:
         return _unreachable(base_url, error)
     try:
-        tls = _tls_line(connection)
+        tls = _tls_line(connection.wire)
         begun_s = time.monotonic()
-        connection.request("GET", "/", headers={"User-Agent": mcp.USER_AGENT})
-        reply = connection.getresponse()
+        reply, _ = connection.exchange(mcp.Request("GET", "/", None), {"User-Agent": mcp.USER_AGENT})
         took_ms = (time.monotonic() - begun_s) * 1000
-        return [tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(reply.headers["Date"])]
-    except (OSError, http.client.HTTPException) as error:
+        return [tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(reply.headers)]
+    except Error as error:
+        return [tls, failed("api", error), _unchecked("clock")]
+    except sikkerkey_wire.BROKEN as error:
         unanswered = Line("api", "fail", f"{base_url}: {sikkerkey_wire.reason(error)}", _network_remedy())
         return [tls, unanswered, _unchecked("clock")]
     finally:
         connection.close()
-
-
-def _connection(base_url: str) -> http.client.HTTPConnection:
-    parts = urllib.parse.urlsplit(base_url)
-    if parts.scheme == "http":
-        return http.client.HTTPConnection(parts.netloc, timeout=STEP_MAX_S)
-    context, proxy = sikkerkey_wire.tls_context(), proxy_for(base_url)
-    made = http.client.HTTPSConnection(proxy.netloc if proxy else parts.netloc, timeout=STEP_MAX_S, context=context)
-    if proxy:
-        made.set_tunnel(parts.netloc, headers=proxy.headers)
-    return made
 
 
 def _unreachable(base_url: str, error: Exception) -> list[Line]:
@@ -450,8 +413,7 @@ def _trusted() -> str:
     return f"the certificates in {clean(bundle)} (SIKKERKEY_CA_BUNDLE)" if bundle else "certifi's certificates"
 
 
-def _tls_line(connection: http.client.HTTPConnection) -> Line:
-    wire = connection.sock
+def _tls_line(wire: socket.socket) -> Line:
     if not isinstance(wire, ssl.SSLSocket):
         return Line("tls", "ok", "none: http:// to this computer")
     until_s = ssl.cert_time_to_seconds(str((wire.getpeercert() or {}).get("notAfter")))
@@ -463,8 +425,8 @@ def _tls_line(connection: http.client.HTTPConnection) -> Line:
     return Line("tls", "ok", detail)
 
 
-def _clock_line(date: str | None) -> Line:
-    vault_s = mcp.http_date_s(date or "")
+def _clock_line(headers: mcp.Headers) -> Line:
+    vault_s = mcp.http_date_s(headers.get("date", ""))
     if vault_s is None:
         return Line("clock", "warn", "not checked: the answer bears no date", "compare this computer's clock by hand")
     skew_s = int(time.time()) - vault_s  # both cut to the second, as the answer's date is

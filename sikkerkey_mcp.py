@@ -46,14 +46,12 @@ from collections import deque, namedtuple
 
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
-    import http.client
     from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Any, Literal, NamedTuple, NoReturn, Protocol
 
     from typing_extensions import TypeAlias
 
     from sikkerkey_switches import Switch
-    from sikkerkey_wire import Route, TimedSocket
 else:
 
     class _Fields(type):
@@ -95,8 +93,8 @@ WAITING_MAX_BYTES = 16 * LINE_MAX_BYTES  # of the lines that the waiting calls c
 IDLE_CONNECTIONS = CALLS_AT_ONCE
 IDLE_MAX_S = 50.0  # servers commonly drop an idle connection after 60 s
 
-REQUEST_MAX_S = 30.0  # one exchange on an open connection; opening one through a slow proxy, as well
-CONNECT_MAX_S = 10.0  # to one address, and for TLS
+REQUEST_MAX_S = 30.0  # one exchange on an open connection; trying every address of a name, as well
+CONNECT_MAX_S = 10.0  # to one address, for the proxy's answer, and for TLS
 RETRIES = 3
 RETRY_MAX_S = 20.0  # all attempts of one call and the pauses between them
 BACKOFF_S = 0.25  # doubled for each retry
@@ -1238,9 +1236,8 @@ def _load_any_key(key_pem: bytes) -> object:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# http: one signed exchange with the vault, repeated where that is safe. http.client speaks HTTP; what is ours is that
-# connections stay open, that nothing is followed and nothing is unbounded. sikkerkey_wire opens the connections and
-# gives a whole exchange one deadline. Nothing here knows tools, actions or MCP.
+# http: one signed request to the vault, repeated where that is safe; nothing is followed and nothing is unbounded. A
+# single exchange, on a connection that stays open, is sikkerkey_wire's. Nothing here knows tools, actions or MCP.
 # ---------------------------------------------------------------------------------------------------------------------
 
 DEFAULT_API_URL = "https://api.sikkerkey.com"
@@ -1278,32 +1275,35 @@ class Cancellation:
     """Set once, by another thread. Whoever waits on a socket meanwhile leaves word how to break that off."""
 
     def __init__(self) -> None:
-        import threading
-
-        self._event = threading.Event()
-        self._lock = allocate_lock()
+        self._lock, self._gate = allocate_lock(), allocate_lock()
+        self._gate.acquire()  # opened by `set`; threading.Event takes ten times as long to make, for each call
+        self._is_set = False
         self._break_off: Callable[[], None] | None = None
 
     def set(self) -> None:
         """Cancels, and breaks off what is under way."""
         with self._lock:
-            self._event.set()
+            if not self._is_set:
+                self._is_set = True
+                self._gate.release()
             if self._break_off:
                 self._break_off()
 
     def is_set(self) -> bool:
         """True once cancelled."""
-        return self._event.is_set()
+        return self._is_set
 
     def wait(self, seconds: float) -> bool:
         """Sleeps, at most until cancelled; True if so."""
-        return self._event.wait(seconds)
+        if self._gate.acquire(timeout=seconds):
+            self._gate.release()
+        return self._is_set
 
     def on_set(self, break_off: Callable[[], None] | None) -> None:
         """What `set` shall call from now on; at once if it has happened already."""
         with self._lock:
             self._break_off = break_off
-            if break_off and self._event.is_set():
+            if break_off and self._is_set:
                 break_off()
 
 
@@ -1311,7 +1311,7 @@ class Reply(NamedTuple):
     """Whatever the vault answered, read whole."""
 
     status: int
-    headers: http.client.HTTPMessage
+    headers: Headers  # their names in lower case
     body: bytes
 
 
@@ -1320,114 +1320,6 @@ class Failure:
 
     def __init__(self, reason: str, *, sent: bool, passing: bool = True) -> None:
         self.reason, self.sent, self.passing = reason, sent, passing
-
-
-class Link:
-    """One open connection; `idle_since_s` is when it was last used."""
-
-    def __init__(self, http: http.client.HTTPConnection, wire: TimedSocket) -> None:
-        self.http, self.wire = http, wire
-        self.idle_since_s = time.monotonic()
-
-
-class Connections:
-    """Kept-alive connections to one vault. One exchange uses one; at most IDLE_CONNECTIONS wait for the next."""
-
-    def __init__(self, base_url: str) -> None:
-        self._base_url = base_url
-        self._lock = allocate_lock()
-        self._idle: list[Link] = []
-        self._route: Route | None = None
-
-    def route(self) -> Route:
-        """The way to the vault, found once. Raises ConfigError."""
-        import sikkerkey_wire
-
-        with self._lock:
-            if self._route is None:
-                self._route = sikkerkey_wire.route_to(self._base_url)
-            return self._route
-
-    def exchange(self, request: Request, headers: Headers, cancellation: Cancellation) -> Reply | Failure:
-        """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
-        import http.client
-
-        import sikkerkey_wire
-
-        try:
-            link = self._take() or Link(*sikkerkey_wire.opened(self.route(), cancellation))
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(sikkerkey_wire.reason(error), sent=False, passing=not sikkerkey_wire.is_lasting(error))
-        link.wire.start()
-        cancellation.on_set(link.wire.abort)
-        keep = False
-        try:
-            reply, keep = _speak(link.http, request, headers)
-            return reply
-        except (OSError, http.client.HTTPException, ValueError) as error:
-            return Failure(sikkerkey_wire.reason(error), sent=True)
-        finally:
-            cancellation.on_set(None)
-            if keep and not cancellation.is_set():
-                self._give_back(link)
-            else:
-                link.wire.finish()
-
-    def _take(self) -> Link | None:
-        while True:
-            with self._lock:
-                if not self._idle:
-                    return None
-                link = self._idle.pop()
-            if time.monotonic() - link.idle_since_s < IDLE_MAX_S and not link.wire.has_been_closed_by_peer():
-                return link
-            link.wire.finish()
-
-    def _give_back(self, link: Link) -> None:
-        link.idle_since_s = time.monotonic()
-        with self._lock:
-            self._idle.append(link)
-            surplus = self._idle[:-IDLE_CONNECTIONS]
-            del self._idle[:-IDLE_CONNECTIONS]
-        for old in surplus:
-            old.wire.finish()
-
-
-def _speak(connection: http.client.HTTPConnection, request: Request, headers: Headers) -> tuple[Reply, bool]:
-    """One request and its answer; the second value tells whether the connection can serve another."""
-    connection.request(request.method, request.path, request.body, headers)
-    response = connection.getresponse()
-    while response.status < 200:  # of the interim answers, http.client passes over 100 alone
-        vars(response)["headers"] = None
-        response.begin()
-    encoding = response.headers.get("Content-Encoding", "identity")
-    if encoding.strip().lower() != "identity":
-        raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
-    return Reply(response.status, response.headers, _read_bounded(response)), _is_left_open(connection, response)
-
-
-def _is_left_open(connection: http.client.HTTPConnection, response: http.client.HTTPResponse) -> bool:
-    """Not if an interim answer said `Connection: close`: http.client would dial anew by itself, without a deadline."""
-    return connection.sock is not None and not response.will_close
-
-
-def _read_bounded(response: http.client.HTTPResponse) -> bytes:
-    import http.client
-
-    chunks: list[bytes] = []
-    room = ANSWER_MAX_BYTES
-    while (response.length or 0) <= room:
-        chunk = response.read(min(65_536, room + 1))
-        room -= len(chunk)
-        if not chunk:
-            # Without a length, the end of the connection ends the body; right after the headers it has broken off.
-            if response.length or (response.length is None and not response.chunked and not chunks):
-                raise http.client.IncompleteRead(b"", response.length)
-            return b"".join(chunks)
-        chunks.append(chunk)
-        if room < 0:
-            break
-    raise too_large()
 
 
 def too_large() -> ServiceError:
@@ -1452,14 +1344,14 @@ class Api:
     """The vault, seen from one agent. `authenticate` makes the headers of one attempt, anew each time."""
 
     def __init__(self, base_url: str, authenticate: Callable[[Request], Headers]) -> None:
+        import sikkerkey_wire
+
         self.base_url = parse_base_url(base_url)
         self._authenticate = authenticate
-        self._connections = Connections(self.base_url)
+        self._connections = sikkerkey_wire.Connections(self.base_url)
 
     def prepare(self) -> None:
         """Loads all that a request needs and signs one that is not sent. Raises ConfigError."""
-        import encodings.idna  # noqa: F401 (the system's resolver asks for it)
-
         self._authenticate(Request("GET", "", None))
         self._connections.route()
 
@@ -1509,7 +1401,7 @@ def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | Non
 
 def retry_after_s(reply: Reply) -> float | None:
     """What `Retry-After` asks for, in seconds; None where it is absent or is neither seconds nor a date."""
-    text = (reply.headers.get("Retry-After") or "").strip()
+    text = reply.headers.get("retry-after", "").strip()
     if len(text) <= 9 and text.isascii() and text.isdigit():
         return float(text)
     date_s = http_date_s(text)

@@ -1,199 +1,409 @@
-"""How a connection to the vault is opened (TLS, proxies), and how a whole exchange on it ends at a deadline.
+"""One exchange with the vault: a kept connection or a new one (TLS, proxies), and HTTP/1.1 with one deadline on it.
 
-urllib names the proxy. Nothing here knows requests, signatures or MCP; sikkerkey_mcp loads it for calls, not before the
-tools have been listed.
+Nothing here knows signatures, retries or MCP; sikkerkey_mcp loads it for calls, not before the tools have been listed.
+
+HTTP is read here and not by http.client, whose parser is one for mail: that took a quarter of a call and 2 MB, passes
+over folded and broken headers, takes `-1` and `0x5` for sizes, and the end of the stream for the end of the headers.
+Here whatever RFC 9112 does not frame exactly breaks the connection off.
 """
 
 from __future__ import annotations
 
-import http.client
 import importlib.util
-import io
 import os
 import select
 import socket
 import ssl
-import threading
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from _thread import allocate_lock
+from base64 import b64encode
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import sikkerkey_mcp as mcp
-from sikkerkey_mcp import IN_BETWEEN, Cancellation, ConfigError, Headers, ServiceError, clean
+from sikkerkey_mcp import IN_BETWEEN, Cancellation, ConfigError, Failure, Headers, Reply, Request, ServiceError, clean
+
+LINE_MAX_BYTES = 65_536  # of the framing: a status line, a header, the size of a chunk
+HEADERS_MAX = 100
+PIECE_BYTES = 65_536  # what is received at once
 
 
-class TimedSocket:
+class MalformedAnswer(Exception):
+    """An answer that HTTP does not allow, or that ended early. The words are ours, nothing in them is the peer's."""
+
+
+class ProxyRefused(OSError):
+    """The proxy answered CONNECT with `status`."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(f"the proxy answered {status}")
+        self.status = status
+
+
+BROKEN = (OSError, MalformedAnswer, ValueError)  # what a failing connection raises; ssl and names raise ValueError too
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# connections to one vault
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Connections:
+    """Kept-alive connections to one vault. One exchange uses one; at most IDLE_CONNECTIONS wait for the next."""
+
+    def __init__(self, base_url: str) -> None:
+        self._base_url = base_url
+        self._lock = allocate_lock()
+        self._idle: list[Connection] = []
+        self._route: Route | None = None
+
+    def route(self) -> Route:
+        """The way to the vault, found once. Raises ConfigError."""
+        with self._lock:
+            if self._route is None:
+                self._route = route_to(self._base_url)
+            return self._route
+
+    def exchange(self, request: Request, headers: Headers, cancellation: Cancellation) -> Reply | Failure:
+        """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
+        try:
+            connection = self._take() or opened(self.route(), cancellation)
+        except BROKEN as error:
+            return Failure(reason(error), sent=False, passing=not is_lasting(error))
+        cancellation.on_set(connection.abort)
+        keep = False
+        try:
+            reply, keep = connection.exchange(request, headers)
+            return reply
+        except BROKEN as error:
+            return Failure(reason(error), sent=True)
+        finally:
+            cancellation.on_set(None)
+            if keep and not cancellation.is_set():
+                self._give_back(connection)
+            else:
+                connection.close()
+
+    def _take(self) -> Connection | None:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.close()
+
+    def _give_back(self, connection: Connection) -> None:
+        connection.idle_since_s = time.monotonic()
+        with self._lock:
+            self._idle.append(connection)
+            surplus = self._idle[: -mcp.IDLE_CONNECTIONS]
+            del self._idle[: -mcp.IDLE_CONNECTIONS]
+        for old in surplus:
+            old.close()
+
+
+class Route(NamedTuple):
+    """The way to a vault: `authority` is HOST or HOST:PORT as the URL has it, `host` and `port` what that means."""
+
+    authority: str
+    host: str
+    port: int
+    tls: ssl.SSLContext | None = None
+    proxy: Proxy | None = None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# HTTP/1.1
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Connection:
     """A connected socket on which a whole exchange ends at a deadline, however slowly the bytes trickle in."""
 
-    def __init__(self, plain: socket.socket) -> None:
-        self._plain = plain
+    def __init__(self, wire: socket.socket, authority: str) -> None:
+        self.wire = wire
+        self.idle_since_s = 0.0
+        self._authority = authority
+        self._received = bytearray()  # and not yet used
         self._deadline_s = 0.0
-        self._room = 0
+        self._room = self._lines_left = 0
 
-    def start(self) -> None:
-        """A new exchange begins: from here on its time and the bytes of its answer, framing included, are counted."""
-        self._deadline_s = time.monotonic() + mcp.REQUEST_MAX_S
-        self._room = 2 * mcp.ANSWER_MAX_BYTES
+    def exchange(self, request: Request, headers: Headers) -> tuple[Reply, bool]:
+        """The answer to one request, and whether another may follow on this connection. Raises BROKEN, ServiceError."""
+        if request.body is not None or request.method != "GET":
+            headers = {**headers, "Content-Length": str(len(request.body or b""))}
+        head = request_head(request.method, request.path, self._authority, headers)
+        self._ask(head + (request.body or b""), mcp.REQUEST_MAX_S)
+        status, headers, is_last = self._final_head()
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
+        is_last = is_last or not {"transfer-encoding", "content-length"}.intersection(headers)
+        body = b"" if status in (204, 304) else self._body(headers)
+        return Reply(status, headers, body), not is_last and not self._received
 
-    def _arm(self) -> None:
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the exchange took too long")
-        self._plain.settimeout(left_s)
+    def tunnel(self, target: str, headers: Headers) -> None:
+        """Has a proxy connect to `target`, which is HOST:PORT. Raises BROKEN."""
+        self._ask(request_head("CONNECT", target, target, headers), mcp.CONNECT_MAX_S)
+        try:
+            status = self._final_head()[0]
+        except ServiceError:
+            raise MalformedAnswer("a proxy's answer without end") from None
+        if not 200 <= status < 300:
+            raise ProxyRefused(status)
+        if self._received:
+            raise MalformedAnswer("a proxy that speaks for the vault")
 
-    def sendall(self, data: bytes) -> None:
-        """As socket.sendall, until the deadline."""
-        self._arm()
-        self._plain.sendall(data)
+    def secure(self, tls: ssl.SSLContext, host: str, cancellation: Cancellation) -> None:
+        """Begins TLS, which takes CONNECT_MAX_S in all. Raises BROKEN."""
+        self.wire.settimeout(mcp.CONNECT_MAX_S)
+        name = host.encode("ascii")  # as text, Python would load a megabyte of Unicode for it
+        self.wire = secured = tls.wrap_socket(self.wire, server_hostname=name, do_handshake_on_connect=False)
+        cancellation.on_set(self.abort)  # anew: while the sockets changed places, `abort` met neither
+        secured.do_handshake()
 
-    def recv_into(self, buffer: Any) -> int:
-        """As socket.recv_into, until the deadline."""
-        self._arm()
-        count = self._plain.recv_into(buffer)
-        self._room -= count
-        if self._room < 0:  # endless trailers, or a chunk that claims to be of size -1
-            raise mcp.too_large()
-        return count
-
-    def makefile(self, _mode: str) -> io.BufferedReader:
-        """The reader that http.client asks for; the mode is always `rb`."""
-        return _WholeLines(_TimedReader(self))
-
-    def close(self) -> None:
-        """Nothing: http.client closes as soon as it has seen `Connection: close`, before the body has been read."""
-
-    def finish(self) -> None:
-        """Closes."""
-        self._plain.close()
+    def is_usable(self) -> bool:
+        """False if it was idle for too long, or something comes while nothing is asked: the end, or unwanted bytes."""
+        if time.monotonic() - self.idle_since_s >= mcp.IDLE_MAX_S:
+            return False
+        try:
+            decrypted = getattr(self.wire, "pending", int)()  # of a TLS record, of which select knows nothing
+            return not decrypted and not select.select([self.wire], [], [], 0)[0]
+        except (OSError, ValueError):
+            return False
 
     def abort(self) -> None:
         """Ends, from any thread, whatever waits on this socket."""
         try:
             # The base class's method: SSLSocket.shutdown would pull the TLS state from under the reading thread.
-            socket.socket.shutdown(self._plain, socket.SHUT_RDWR)
+            socket.socket.shutdown(self.wire, socket.SHUT_RDWR)
         except OSError:
             return  # already gone
 
-    def has_been_closed_by_peer(self) -> bool:
-        """True if there is something to read while nothing is asked: the end, or bytes that nobody wants."""
-        try:
-            decrypted = getattr(self._plain, "pending", int)()  # of a TLS record, of which select knows nothing
-            return bool(decrypted or select.select([self._plain], [], [], 0)[0])
-        except (OSError, ValueError):
-            return True
+    def close(self) -> None:
+        """Closes."""
+        self.wire.close()
 
+    def _ask(self, data: bytes, within_s: float) -> None:
+        """A new exchange begins: from here on its time and the bytes of its answer, framing included, are counted."""
+        self._deadline_s = time.monotonic() + within_s
+        self._room, self._lines_left = 2 * mcp.ANSWER_MAX_BYTES, mcp.ANSWER_MAX_LINES
+        self.wire.settimeout(within_s)
+        self.wire.sendall(data)
 
-class _TimedReader(io.RawIOBase):
-    def __init__(self, source: TimedSocket) -> None:
-        self._source = source
+    def _final_head(self) -> tuple[int, Headers, bool]:
+        """Status and headers of the answer, past interim ones, and whether any of them ends the connection."""
+        is_last = False
+        while True:
+            status, headers = self._head()
+            is_last = is_last or "close" in headers.get("connection", "").lower()
+            if status >= 200:
+                return status, headers, is_last
+            if status == 101:
+                raise MalformedAnswer("another protocol, which was not asked for")
 
-    def readable(self) -> bool:
-        return True
+    def _head(self) -> tuple[int, Headers]:
+        """A status line and headers, by their names in lower case; repeated ones are joined (RFC 9110, 5.3)."""
+        version, _, said = self._line().decode("latin-1").partition(" ")
+        code = said.partition(" ")[0]
+        if not version.startswith("HTTP/1.") or len(code) != 3 or not code.isdecimal() or code < "100":
+            raise MalformedAnswer("the status line")
+        headers: Headers = {} if version != "HTTP/1.0" else {"connection": "close"}
+        for _ in range(HEADERS_MAX):
+            line = self._line().decode("latin-1")
+            if not line:
+                return int(code), headers
+            name, colon, value = line.partition(":")
+            if not colon or not name or name != name.strip():
+                raise MalformedAnswer("a header")
+            name, value = name.lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        raise MalformedAnswer("too many headers")
 
-    def readinto(self, buffer: Any) -> int:
-        return self._source.recv_into(buffer)
+    def _body(self, headers: Headers) -> bytes:
+        coding = headers.get("transfer-encoding")
+        if coding is not None:
+            if coding.lower() != "chunked":
+                raise MalformedAnswer("the transfer coding")
+            return b"".join(self._chunks())
+        if "content-length" in headers:
+            return self._exactly(_size(headers["content-length"], 10), mcp.ANSWER_MAX_BYTES)
+        return self._rest()
 
+    def _chunks(self) -> Iterator[bytes]:
+        room = mcp.ANSWER_MAX_BYTES
+        while size := _size(self._line().decode("latin-1").partition(";")[0].strip(), 16):
+            yield self._exactly(size, room)
+            room -= size
+            if self._line():
+                raise MalformedAnswer("a chunk")
+        while self._line():
+            pass  # a trailer
 
-class _WholeLines(io.BufferedReader):
-    """http.client takes the end of the stream for the end of the headers; here it breaks the answer off.
+    def _rest(self) -> bytes:
+        """What comes until the stream ends; if that is nothing, it has broken off."""
+        while self._receive():
+            if len(self._received) > mcp.ANSWER_MAX_BYTES:
+                raise mcp.too_large()
+        if not self._received:
+            raise MalformedAnswer("its end")
+        return self._used(len(self._received))
 
-    Nor does it end interim answers, chunks of one byte and trailers, each of which costs far more time than bytes.
-    """
+    def _exactly(self, count: int, most: int) -> bytes:
+        if count > most:
+            raise mcp.too_large()
+        while len(self._received) < count:
+            if not self._receive():
+                raise MalformedAnswer("its end")
+        return self._used(count)
 
-    _lines_left = mcp.ANSWER_MAX_LINES
-
-    def readline(self, size: int | None = -1) -> bytes:
+    def _line(self) -> bytes:
         self._lines_left -= 1
         if self._lines_left < 0:
             raise ServiceError(f"the vault's answer comes in more than {mcp.ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
-        line = super().readline(size)
-        if not line.endswith(b"\n") and len(line) != size:
-            raise ConnectionError("the stream ended within the headers")
-        return line
+        while (end := self._received.find(b"\n")) < 0 and len(self._received) <= LINE_MAX_BYTES:
+            if not self._receive():
+                raise ConnectionError("the stream ended within the framing")
+        if not 0 <= end <= LINE_MAX_BYTES:
+            raise MalformedAnswer("a long line")
+        return self._used(end + 1).rstrip(b"\r\n")
+
+    def _receive(self) -> int:
+        """Waits for more, until the deadline; how many bytes have come, 0 at the end of the stream."""
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the exchange took too long")
+        self.wire.settimeout(left_s)
+        piece = self.wire.recv(PIECE_BYTES)
+        self._room -= len(piece)
+        if self._room < 0:
+            raise mcp.too_large()
+        self._received += piece
+        return len(piece)
+
+    def _used(self, count: int) -> bytes:
+        with memoryview(self._received) as all_of_it, all_of_it[:count] as part:
+            used = bytes(part)
+        del self._received[:count]
+        return used
 
 
-class Route(NamedTuple):
-    """Where to connect to, as HOST or HOST:PORT; behind a proxy `tunnel` is the vault, `headers` are for the proxy."""
-
-    host: str
-    tls: ssl.SSLContext | None = None
-    tunnel: str = ""
-    headers: Headers | None = None
-
-
-def opened(route: Route, cancellation: Cancellation) -> tuple[http.client.HTTPConnection, TimedSocket]:
-    """A new connection. Raises OSError, http.client.HTTPException or ValueError."""
-    if route.tls:
-        secure = http.client.HTTPSConnection(route.host, timeout=mcp.CONNECT_MAX_S, context=route.tls)
-        made: http.client.HTTPConnection = secure
-    else:
-        made = http.client.HTTPConnection(route.host, timeout=mcp.CONNECT_MAX_S)
-    if route.tunnel:
-        made.set_tunnel(route.tunnel, headers=route.headers)
-    _open(made, cancellation, here=not route.tls)
-    wire = TimedSocket(made.sock)
-    vars(made)["sock"] = wire  # http.client needs no more of a socket than this has
-    return made, wire
+def request_head(method: str, target: str, authority: str, headers: Headers) -> bytes:
+    """Request line and headers. Raises ValueError for anything but printable ASCII, such as a line in a value."""
+    fields = {"Host": authority, "Accept-Encoding": "identity", **headers}
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
+    if lines[0].count(" ") != 2 or not all(line.isascii() and line.isprintable() for line in lines):
+        raise ValueError("a header is not printable ASCII")
+    return "\r\n".join([*lines, "", ""]).encode("ascii")
 
 
-def _open(connection: http.client.HTTPConnection, cancellation: Cancellation, *, here: bool) -> None:
-    """Connects. CONNECT_MAX_S bounds each step of it; a proxy whose answer trickles in makes many."""
-    dialled: list[socket.socket] = []
+DIGITS = {10: "0123456789", 16: "0123456789abcdefABCDEF"}
 
-    def dial(address: tuple[str, int], timeout_s: float, _source: object) -> socket.socket:
-        return _dial(address, timeout_s, lambda plain: dialled.append(plain.dup()), cancellation, here=here)
 
-    def break_off() -> None:
-        for plain in list(dialled):
-            TimedSocket(plain).abort()
+def _size(text: str, base: int) -> int:
+    """A size as HTTP spells it: digits only, where int() takes signs, prefixes and underscores as well."""
+    if not 0 < len(text) <= 16 or text.strip(DIGITS[base]):
+        raise MalformedAnswer("a length")
+    return int(text, base)
 
-    vars(connection)["_create_connection"] = dial
-    guard = threading.Timer(mcp.REQUEST_MAX_S, break_off)
-    guard.daemon = True
+
+# ---------------------------------------------------------------------------------------------------------------------
+# opening: DNS, TCP, the proxy, TLS
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def opened(route: Route, cancellation: Cancellation) -> Connection:
+    """A new connection. Raises BROKEN, ConfigError."""
     try:
-        guard.start()
-    except RuntimeError:  # no further thread is to be had: then only each step is bounded
-        guard.cancel()
-    cancellation.on_set(break_off)
-    try:
-        connection.connect()
-    except BaseException:
-        connection.close()
-        raise
+        connection = _dialled(route, cancellation)
+        try:
+            if route.proxy:
+                host = f"[{route.host}]" if ":" in route.host else route.host
+                connection.tunnel(f"{host}:{route.port}", route.proxy.headers)
+            if route.tls:
+                connection.secure(route.tls, route.host, cancellation)
+        except BaseException:
+            connection.close()
+            raise
     finally:
         cancellation.on_set(None)
-        guard.cancel()
-        for plain in dialled:
-            plain.close()
+    return connection
 
 
-def _dial(
-    address: tuple[str, int],
-    timeout_s: float,
-    made: Callable[[socket.socket], None],
-    cancellation: Cancellation,
-    *,
-    here: bool,
-) -> socket.socket:
+def _dialled(route: Route, cancellation: Cancellation) -> Connection:
     """As socket.create_connection, whose socket nobody else knows, and so cannot break off, until it is connected."""
+    host, port = (route.proxy.host, route.proxy.port) if route.proxy else (route.host, route.port)
+    give_up_at_s = time.monotonic() + mcp.REQUEST_MAX_S
     failure = OSError("the name has no address")
-    for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
-        if cancellation.is_set():
+    for family, kind, protocol, _, target in socket.getaddrinfo(host.encode("ascii"), port, 0, socket.SOCK_STREAM):
+        left_s = give_up_at_s - time.monotonic()
+        if cancellation.is_set() or left_s <= 0:
             break
-        if here and not (str(target[0]).startswith("127.") or target[0] == "::1"):  # a faulty hosts file, or DNS
-            rule = "the vault's name leads to another computer, and http:// is for this one only"
-            raise ConfigError(rule, "mend this computer's hosts file, or use https://")
-        plain = socket.socket(family, kind, protocol)
-        made(plain)
-        plain.settimeout(timeout_s)
+        if not route.tls:
+            _require_loopback(str(target[0]))
+        connection = Connection(socket.socket(family, kind, protocol), route.authority)
+        cancellation.on_set(connection.abort)
+        connection.wire.settimeout(min(mcp.CONNECT_MAX_S, left_s))
         try:
-            plain.connect(target)
+            connection.wire.connect(target)
+            connection.wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         except OSError as error:
             failure = error
-            plain.close()
+            connection.close()
         else:
-            return plain
+            return connection
     raise failure
+
+
+def _require_loopback(address: str) -> None:
+    if not (address.startswith("127.") or address == "::1"):  # a faulty hosts file, or DNS
+        rule = "the vault's name leads to another computer, and http:// is for this one only"
+        raise ConfigError(rule, "mend this computer's hosts file, or use https://")
+
+
+class Proxy(NamedTuple):
+    """Where it listens, and the header that it wants, which is never shown."""
+
+    host: str
+    port: int
+    headers: Headers
+
+
+# Checked here, because the complaints of urllib would quote the password.
+PROXY_URL = r"(?:http://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
+
+
+def proxy_for(base_url: str) -> Proxy | None:
+    """The proxy that the environment or the system names for a vault, None for none. Raises ConfigError."""
+    import re
+    import urllib.request
+    from urllib.parse import unquote_to_bytes, urlsplit
+
+    host = base_url.partition("://")[2]
+    url = urllib.request.getproxies().get("https", "")
+    if not url or base_url.startswith("http:") or urllib.request.proxy_bypass(host):
+        return None
+    port = re.search(r":([0-9]+)/?$", url)
+    if not re.fullmatch(PROXY_URL, url) or (port and not 0 < int(port[1]) < 65_536):
+        remedy = "export HTTPS_PROXY=http://HOST:PORT"
+        raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT", remedy)
+    user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
+    parts = urlsplit(f"//{netloc}")
+    credentials = b64encode(unquote_to_bytes(user)).decode("ascii")
+    headers = {"Proxy-Authorization": f"Basic {credentials}"} if user else {}
+    return Proxy(parts.hostname or "", parts.port or 80, headers)
+
+
+def route_to(base_url: str) -> Route:
+    """The way to the vault, through the proxy that the environment or the system names. Raises ConfigError."""
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(base_url)
+    host = parts.hostname or ""
+    if parts.scheme == "http":  # loopback, and no proxy's business
+        return Route(parts.netloc, host, parts.port or 80)
+    return Route(parts.netloc, host, parts.port or 443, tls_context(), proxy_for(base_url))
 
 
 def tls_context() -> ssl.SSLContext:
@@ -228,12 +438,8 @@ def _certifi_bundle() -> str:
 
 def is_lasting(error: Exception) -> bool:
     """A certificate or a proxy's refusal: no other try can help, and proxies lock out who insists."""
-    return isinstance(error, ssl.SSLCertVerificationError) or _proxy_status(error).startswith("4")
-
-
-def _proxy_status(error: Exception) -> str:
-    status = str(error).partition("Tunnel connection failed: ")[2][:3]  # http.client tells it in no other way
-    return status if status.isdigit() else ""
+    refused = isinstance(error, ProxyRefused) and 400 <= error.status < 500
+    return refused or isinstance(error, ssl.SSLCertVerificationError)
 
 
 def reason(error: Exception) -> str:
@@ -246,29 +452,9 @@ def reason(error: Exception) -> str:
         return "its name cannot be resolved"
     if isinstance(error, (TimeoutError, socket.timeout)):
         return "it did not answer in time"
+    if isinstance(error, ProxyRefused):
+        return str(error)
     if isinstance(error, OSError):
-        status = _proxy_status(error)
-        return f"the proxy answered {status}" if status else error.strerror or "the connection broke"
-    return f"its answer was cut short or malformed ({type(error).__name__})"
-
-
-# Checked before urllib sees it, whose complaint would quote the password.
-PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
-
-
-def route_to(base_url: str) -> Route:
-    """The way to the vault, through the proxy that the environment or the system names. Raises ConfigError."""
-    scheme, _, host = base_url.partition("://")
-    if scheme == "http":  # loopback, and no proxy's business
-        return Route(host)
-    import re
-    import urllib.request
-
-    request = urllib.request.Request(base_url)  # noqa: S310 (no file: URL: the base has been parsed)
-    proxy = urllib.request.getproxies().get("https")
-    if proxy:
-        if not re.fullmatch(PROXY_URL, proxy):
-            raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
-        urllib.request.ProxyHandler({}).proxy_open(request, proxy, "https")
-    tunnel: str | None = getattr(request, "_tunnel_host", None)
-    return Route(request.host, tls_context(), tunnel or "", dict(request.header_items()))
+        return error.strerror or "the connection broke"
+    where = error if isinstance(error, MalformedAnswer) else type(error).__name__
+    return f"its answer was cut short or malformed ({where})"

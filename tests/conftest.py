@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import sikkerkey_mcp as mcp
+import sikkerkey_wire
 from tests.harness import Recorder, Server, make_slot
 from tests.shell import Shell
 
@@ -56,6 +57,6 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Commands typed in this process, whose connections are closed at once."""
-    monkeypatch.setattr(mcp.Connections, "_give_back", lambda _self, link: link.wire.finish())
+    monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
     monkeypatch.setattr(mcp, "BACKOFF_S", 0.0)
     return Shell(capsys)

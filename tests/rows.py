@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -55,11 +54,8 @@ def each_argument(*kinds: m.Kind, where: Callable[[m.Arg], bool] = lambda _arg: 
 
 def reply(status: int = 200, body: bytes = b"{}", content_type: str = "application/json", **headers: str) -> m.Reply:
     """An answer of the vault; underscores in header names stand for hyphens."""
-    message = http.client.HTTPMessage()
-    message["Content-Type"] = content_type
-    for name, value in headers.items():
-        message[name.replace("_", "-")] = value
-    return m.Reply(status, message, body)
+    named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
+    return m.Reply(status, {"content-type": content_type, **named}, body)
 
 
 class Logged(m.Context):

@@ -91,8 +91,8 @@ def tools(home: Path, recorder: Recorder) -> Iterator[mcp.VaultTools]:
 
     yield mcp.VaultTools(connect)
     for api in made:
-        for link in vars(vars(api)["_connections"])["_idle"]:
-            link.wire.finish()
+        for connection in vars(vars(api)["_connections"])["_idle"]:
+            connection.close()
 
 
 def serve_lines(registry: FixtureTools, lines: list[bytes], send: Callable[[Any], None]) -> None:

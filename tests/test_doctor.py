@@ -363,7 +363,7 @@ def test_bundle_that_is_no_bundle_fails_at_tls(tmp_path: Path, monkeypatch: pyte
     [
         (faults.then_close(), "the connection broke"),
         (faults.then_reset(), "Connection reset by peer"),
-        (faults.then_close(b"SSH-2.0-OpenSSH\r\n\r\n"), "its answer was cut short or malformed (BadStatusLine)"),
+        (faults.then_close(b"SSH-2.0-OpenSSH\r\n\r\n"), "its answer was cut short or malformed (the status line)"),
     ],
 )
 def test_vault_that_answers_with_something_else_fails_at_api(act: faults.Act, reason: str) -> None:

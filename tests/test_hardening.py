@@ -7,6 +7,7 @@ import json
 import os
 import socket
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,9 @@ class Tls:
 def test_connection_with_decrypted_bytes_that_nobody_asked_for_is_not_used_again(pending: int) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
-        assert wire.TimedSocket(Tls(ours, pending)).has_been_closed_by_peer() is bool(pending)  # type: ignore[arg-type]
+        connection = wire.Connection(Tls(ours, pending), "vault.test")  # type: ignore[arg-type]
+        connection.idle_since_s = time.monotonic()
+        assert connection.is_usable() is not bool(pending)
 
 
 def env_of(home: Path, url: str) -> dict[str, str]:

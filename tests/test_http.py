@@ -135,8 +135,8 @@ def connect(home: Path, clock: Clock) -> Iterator[Connect]:
 
     yield to
     for client in made:
-        for link in vars(vars(client.api)["_connections"])["_idle"]:
-            link.wire.finish()
+        for connection in vars(vars(client.api)["_connections"])["_idle"]:
+            connection.close()
 
 
 # what goes out
@@ -232,8 +232,8 @@ def test_write_survives_a_connection_that_died_between_requests(
 
 def wait_until_closed(vault: FaultyVault, client: Client) -> None:
     """Until the end of the vault's side has arrived at the client's idle connection."""
-    (link,) = vars(vars(client.api)["_connections"])["_idle"]
-    socket_: socket.socket = vars(link.wire)["_plain"]
+    (connection,) = vars(vars(client.api)["_connections"])["_idle"]
+    socket_: socket.socket = connection.wire
     socket_.settimeout(PATIENCE_S)
     with contextlib.suppress(OSError):
         socket_.recv(1, socket.MSG_PEEK)
@@ -548,8 +548,8 @@ def wait_until_readable(client: Client) -> None:
     """Until something, which can only be the end, has arrived at the client's idle connection."""
     import select
 
-    (link,) = vars(vars(client.api)["_connections"])["_idle"]
-    assert select.select([vars(link.wire)["_plain"]], [], [], PATIENCE_S)[0]
+    (connection,) = vars(vars(client.api)["_connections"])["_idle"]
+    assert select.select([connection.wire], [], [], PATIENCE_S)[0]
 
 
 def test_context_checks_certificates_and_names() -> None:

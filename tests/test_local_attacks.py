@@ -197,7 +197,7 @@ def test_id_that_is_odd_but_harmless_is_a_directory_of_that_name(
 ) -> None:
     make_slot(home, recorder.url)
     monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
-    monkeypatch.setattr(mcp.Connections, "_give_back", lambda _self, link: link.wire.finish())
+    monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
     answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
     recorder.answer = lambda _seen: Told(201, answer)
     assert mcp.main(["install", "0" * 64]) == 0

@@ -110,12 +110,7 @@ def api_answering(told: Told) -> mcp.Api:
 
     class Fixed(mcp.Api):
         def send(self, request: mcp.Request, *, safe: bool, context: mcp.Context) -> mcp.Reply:
-            import email.message
-
-            headers: Any = email.message.Message()
-            for name, value in told.headers.items():
-                headers[name] = value
-            return mcp.Reply(told.status, headers, told.body)
+            return mcp.Reply(told.status, {name.lower(): value for name, value in told.headers.items()}, told.body)
 
     return Fixed("http://127.0.0.1:1", lambda _request: {})
 

@@ -126,5 +126,5 @@ def target() -> Iterator[Callable[[Random], None]]:
             del vault.seen[:], vault.wires[:]
 
         yield case
-        for link in vars(vars(api)["_connections"])["_idle"]:
-            link.wire.finish()
+        for connection in vars(vars(api)["_connections"])["_idle"]:
+            connection.close()
