@@ -58,6 +58,8 @@ def plaintexts(action: Action, given: Given) -> list[str]:
     for arg in action.args:
         if arg.plaintext and arg.name in given:
             found += _strings(given[arg.name])
+    if not found:
+        return found
     for text in list(found):
         if text.lstrip()[:1] in ("{", "["):
             try:
@@ -185,6 +187,9 @@ def _is_withheld(key: str, member: Any, withheld: frozenset[str]) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+ESCAPED_CONTROL = re.compile(r"\\(?:[bfr]|u00[01]|ud[89a-f])")
+
+
 def readable_result(result: JsonObject) -> JsonObject:
     """`result` with its texts readable, in both forms. The bytes of a file are left alone."""
     text: str = result["content"][0]["text"]
@@ -197,8 +202,7 @@ def readable_result(result: JsonObject) -> JsonObject:
 
 def _may_hide_something(json_text: str) -> bool:
     """Whether JSON holds, or escapes, a hidden character."""
-    escaped = re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", json_text)
-    return escaped is not None or readable(json_text) != json_text
+    return ESCAPED_CONTROL.search(json_text) is not None or readable(json_text) != json_text
 
 
 def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:

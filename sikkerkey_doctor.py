@@ -377,7 +377,7 @@ def check_way(base_url: str) -> list[Line]:
     try:
         tls = _tls_line(connection.wire)
         begun_s = time.monotonic()
-        reply, _ = connection.exchange(mcp.Request("GET", "/", None), {"User-Agent": mcp.USER_AGENT})
+        reply, _ = connection.exchange(mcp.Request("GET", "/", None), {"User-Agent": mcp.USER_AGENT}, mcp.Context())
         took_ms = (time.monotonic() - begun_s) * 1000
         return [tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(reply.headers)]
     except Error as error:

@@ -24,12 +24,14 @@ TOOLS = ("echo", "fail", "break", "report")  # those that end by themselves and 
 SENTINEL = "the ping at the end"
 
 
-class _AtOnce:
-    """Workers without threads: a call is run when it is submitted."""
+class _AtOnce(m.Workers):
+    """Workers without threads: a call is run as soon as it is read."""
 
-    def submit(self, call: m.Call, _size_bytes: int, deliver: Callable[[Any], None]) -> None:
-        """Runs it."""
-        deliver(call.run())
+    def run(self) -> None:
+        """Returns at the end of input."""
+        while (jobs := self._read()) is not None:
+            for job in jobs:
+                job.deliver(job.call.run())
 
 
 class _Lines(m.Output):
