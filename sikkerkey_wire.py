@@ -252,8 +252,9 @@ def reason(error: Exception) -> str:
     return f"its answer was cut short or malformed ({type(error).__name__})"
 
 
-# Checked before urllib sees it, whose complaint would quote the password.
-PROXY_URL = r"(?:https?://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
+# Checked before urllib sees it, whose complaint would quote the password. Any other scheme it overlooks: the password
+# for an https:// proxy would be sent in the clear.
+PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
 
 
 def route_to(base_url: str) -> Route:
@@ -268,7 +269,8 @@ def route_to(base_url: str) -> Route:
     proxy = urllib.request.getproxies().get("https")
     if proxy:
         if not re.fullmatch(PROXY_URL, proxy):
-            raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT")
+            rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+            raise ConfigError(rule, "proxies that are themselves spoken to over TLS, or SOCKS, are not supported")
         urllib.request.ProxyHandler({}).proxy_open(request, proxy, "https")
     tunnel: str | None = getattr(request, "_tunnel_host", None)
     return Route(request.host, tls_context(), tunnel or "", dict(request.header_items()))
