@@ -2352,8 +2352,11 @@ def _end_with_the_client(output: Output) -> None:
         # SIGCONT) or that comes just before a blocking read. So they go to a thread that does nothing but wait for
         # them; the handlers stay, for a shell may have had them ignored.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
-        start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
-        start_new_thread(_watch_client, (os.getppid(), output))
+        try:
+            start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
+            start_new_thread(_watch_client, (os.getppid(), output))
+        except RuntimeError:  # a limit of the user's or the container's: what listings need works without
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, signals)
 
 
 def serve(registry: Registry) -> None:
