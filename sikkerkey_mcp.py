@@ -2148,7 +2148,7 @@ class Output:
                 end_process()
 
     def stands_at(self) -> int | None:
-        """How many bytes had been taken when the client let this wait; None if nothing waits."""
+        """How many bytes the client has taken so far, where a message waits for it; None where none does."""
         return self._written_bytes if self._lock.locked() else None
 
 
@@ -2322,17 +2322,19 @@ def _watch_client(parent: int, output: Output) -> None:
     ends = select.poll()
     ends.register(output.descriptor, 0)  # asks for nothing, so all that is told is that the other end has gone
     ends.register(0, getattr(select, "POLLRDHUP", 0))
-    stood_at: int | None = None
-    hung_up = False
+    stands_at: int | None = None
+    input_ended = False
     while os.getppid() == parent:
-        told = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
-        stands_at = output.stands_at()
-        if output.descriptor in told or (hung_up and None is not stands_at == stood_at):
+        gone = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
+        if output.descriptor in gone:
             break
-        if 0 in told:
-            hung_up = True
+        stood_at, stands_at = stands_at, output.stands_at()
+        nobody_reads = stands_at is not None and stands_at == stood_at
+        if input_ended and nobody_reads:
+            break
+        if 0 in gone:  # which is told at once, so that only from the next round on there is time to read
+            input_ended = True
             ends.unregister(0)
-        stood_at = stands_at
     end_process()
 
 
