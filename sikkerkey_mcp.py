@@ -1658,11 +1658,12 @@ class VaultTools:
         action = find_action(tool, arguments)
         given = check(tool, action, arguments)
         cut = sikkerkey_answers.cutter(sikkerkey_answers.plaintexts(action, given))
+        request = build_request(action, given)
         started_s = time.monotonic()
-        reply = self._connected().send(build_request(action, given), safe=action.effect == "read", context=context)
-        took_ms = (time.monotonic() - started_s) * 1000
-        context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
         try:
+            reply = self._connected().send(request, safe=action.effect == "read", context=context)
+            took_ms = (time.monotonic() - started_s) * 1000
+            context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
             if not 200 <= reply.status < 300:
                 raise sikkerkey_answers.service_error(action, reply, cut)
             result = sikkerkey_answers.render(action, given, reply, cut)
@@ -1670,6 +1671,9 @@ class VaultTools:
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
+        except MemoryError:
+            hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+            raise ServiceError("this computer has too little memory for this call", hint) from None
 
     def _connected(self) -> Api:
         with self._lock:
