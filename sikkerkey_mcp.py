@@ -1880,6 +1880,8 @@ class Session:
 
     def receive(self, line: bytes) -> Received:
         """What one line of input asks for."""
+        if not self.version:  # a byte order mark opens what PowerShell pipes; RFC 8259 lets a reader pass over it
+            line = line.removeprefix(b"\xef\xbb\xbf")
         try:
             message = parse_json(line)
         except ValueError:
