@@ -957,7 +957,7 @@ def _check_bounds(arg: Arg, size: int, unit: str) -> None:
         span = f"between {least:,} and {most:,}"
     else:
         span = f"at least {least:,}" if most is None else f"at most {most:,}"
-    raise ArgumentError(" ".join(f"{arg.name} must {'have ' if unit else 'be '}{span} {unit}".split()))
+    raise ArgumentError(f"{arg.name} must have {span} {unit}" if unit else f"{arg.name} must be {span}")
 
 
 class Request(NamedTuple):
