@@ -358,6 +358,7 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
     scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]  # anything else would be read as our advice
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
-    needed = ["be approved and enabled", *([f"have the scope {action.scope}"] if action.scope else [])]
-    needed += ["have what this concerns on its project allowlist"] if holes(action.path) else []
-    return f"the agent must {', '.join(needed)}; "
+    needed = ["be approved and enabled", *([f"hold the scope {action.scope}"] if action.scope else [])]
+    needed += ["have the project concerned on its allowlist"] if holes(action.path) else []
+    *first, last = needed
+    return f"the agent must {', '.join(first)}, and {last}; " if first else f"the agent must {last}; "

@@ -511,12 +511,12 @@ def test_403_names_the_scopes_that_the_vault_wants() -> None:
 @pytest.mark.parametrize("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
 def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
     _message, hint = failed(403, {"error": "no", "requiredScopes": scopes})
-    assert hint.startswith("the agent must be approved and enabled, have the scope projects.read; only the vault's ")
+    assert hint.startswith("the agent must be approved and enabled, and hold the scope projects.read; only the ")
 
 
 def test_403_on_a_route_with_an_id_names_the_allowlist() -> None:
     _message, hint = failed(403, {"error": "no"}, BY_NAME["manage_secrets.list"])
-    needed = "have the scope projects.secrets.read, have what this concerns on its project allowlist"
+    needed = "hold the scope projects.secrets.read, and have the project concerned on its allowlist"
     assert hint == f"the agent must be approved and enabled, {needed}; {NEXT_STEP[403]}"
 
 
