@@ -2399,7 +2399,7 @@ def connect(agent: str = "") -> Api:
     if chosen is None:
         import shlex
 
-        hint = f"make an agent token on the vault's dashboard, then: {shlex.join(program())} install TOKEN"
+        hint = f"make an agent token on the vault's dashboard, then: {shlex.join(program())} install -"
         raise ConfigError("no agent is installed on this computer", hint)
     return agent_api(load_identity(chosen))
 
@@ -2421,7 +2421,7 @@ def command_serve(options: Mapping[str, str]) -> int:
     chosen = choose_slot(agent)
     if chosen is None:
         nobody = f"no agent is installed in {clean(agents_dir())}"
-        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install TOKEN` has run")
+        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install -` has run")
     else:
         load_identity(chosen, with_key=False)  # a crash until the first call would leave it in a core
     if sys.stdin and sys.stdin.isatty():
