@@ -955,7 +955,7 @@ def _check_bounds(arg: Arg, size: int, unit: str) -> None:
         span = f"between {least:,} and {most:,}"
     else:
         span = f"at least {least:,}" if most is None else f"at most {most:,}"
-    raise ArgumentError(" ".join(f"{arg.name} must {'have ' if unit else 'be '}{span} {unit}".split()))
+    raise ArgumentError(f"{arg.name} must have {span} {unit}" if unit else f"{arg.name} must be {span}")
 
 
 class Request(NamedTuple):
@@ -1555,11 +1555,12 @@ class VaultTools:
         cut = sikkerkey_answers.cutter(sikkerkey_answers.plaintexts(action, given))
         if self._api is None:  # all that a first call loads takes longer than the vault's answer
             context.about_to_wait()
+        request = build_request(action, given)
         started_s = time.monotonic()
-        reply = self._connected().send(build_request(action, given), safe=action.effect == "read", context=context)
-        took_ms = (time.monotonic() - started_s) * 1000
-        context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
         try:
+            reply = self._connected().send(request, safe=action.effect == "read", context=context)
+            took_ms = (time.monotonic() - started_s) * 1000
+            context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
             if not 200 <= reply.status < 300:
                 raise sikkerkey_answers.service_error(action, reply, cut)
             result = sikkerkey_answers.render(action, given, reply, cut)
@@ -1567,6 +1568,9 @@ class VaultTools:
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
+        except MemoryError:
+            hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+            raise ServiceError("this computer has too little memory for this call", hint) from None
 
     def _connected(self) -> Api:
         with self._lock:
@@ -1785,6 +1789,8 @@ class Session:
 
     def receive(self, line: bytes) -> Received:
         """What one line of input asks for."""
+        if not self.version:  # a byte order mark opens what PowerShell pipes; RFC 8259 lets a reader pass over it
+            line = line.removeprefix(b"\xef\xbb\xbf")
         try:
             message = parse_json(line)
         except ValueError:
@@ -2057,7 +2063,7 @@ class Output:
                 end_process()
 
     def stands_at(self) -> int | None:
-        """How many bytes had been taken when the client let this wait; None if nothing waits."""
+        """How many bytes the client has taken so far, where a message waits for it; None where none does."""
         return self._written_bytes if self._lock.locked() else None
 
 
@@ -2298,17 +2304,19 @@ def _watch_client(parent: int, output: Output) -> None:
     ends = select.poll()
     ends.register(output.descriptor, 0)  # asks for nothing, so all that is told is that the other end has gone
     ends.register(0, getattr(select, "POLLRDHUP", 0))
-    stood_at: int | None = None
-    hung_up = False
+    stands_at: int | None = None
+    input_ended = False
     while os.getppid() == parent:
-        told = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
-        stands_at = output.stands_at()
-        if output.descriptor in told or (hung_up and None is not stands_at == stood_at):
+        gone = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
+        if output.descriptor in gone:
             break
-        if 0 in told:
-            hung_up = True
+        stood_at, stands_at = stands_at, output.stands_at()
+        nobody_reads = stands_at is not None and stands_at == stood_at
+        if input_ended and nobody_reads:
+            break
+        if 0 in gone:  # which is told at once, so that only from the next round on there is time to read
+            input_ended = True
             ends.unregister(0)
-        stood_at = stands_at
     end_process()
 
 
@@ -2328,8 +2336,11 @@ def _end_with_the_client(output: Output) -> None:
         # SIGCONT) or that comes just before a blocking read. So they go to a thread that does nothing but wait for
         # them; the handlers stay, for a shell may have had them ignored.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
-        start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
-        start_new_thread(_watch_client, (os.getppid(), output))
+        try:
+            start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
+            start_new_thread(_watch_client, (os.getppid(), output))
+        except RuntimeError:  # a limit of the user's or the container's: what listings need works without
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, signals)
 
 
 def serve(registry: Registry) -> None:
@@ -2364,7 +2375,7 @@ def connect(agent: str = "") -> Api:
     if chosen is None:
         import shlex
 
-        hint = f"make an agent token on the vault's dashboard, then: {shlex.join(program())} install TOKEN"
+        hint = f"make an agent token on the vault's dashboard, then: {shlex.join(program())} install -"
         raise ConfigError("no agent is installed on this computer", hint)
     return agent_api(load_identity(chosen))
 
@@ -2386,7 +2397,7 @@ def command_serve(options: Mapping[str, str]) -> int:
     chosen = choose_slot(agent)
     if chosen is None:
         nobody = f"no agent is installed in {clean(agents_dir())}"
-        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install TOKEN` has run")
+        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install -` has run")
     else:
         load_identity(chosen, with_key=False)  # a crash until the first call would leave it in a core
     if sys.stdin and sys.stdin.isatty():

@@ -411,8 +411,9 @@ class Proxy(NamedTuple):
     headers: Headers
 
 
-# Checked here, because the complaints of urllib would quote the password.
-PROXY_URL = r"(?:http://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
+# Checked here, because the complaints of urllib would quote the password. Another scheme is refused: to a proxy that is
+# meant to be spoken to over TLS, the password would go in the clear.
+PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
 
 
 def proxy_for(base_url: str) -> Proxy | None:
@@ -427,8 +428,8 @@ def proxy_for(base_url: str) -> Proxy | None:
         return None
     port = re.search(r":([0-9]+)/?$", url)
     if not re.fullmatch(PROXY_URL, url) or (port and not 0 < int(port[1]) < 65_536):
-        remedy = "export HTTPS_PROXY=http://HOST:PORT"
-        raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT", remedy)
+        rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+        raise ConfigError(rule, "proxies that are themselves spoken to over TLS, or SOCKS, are not supported")
     user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
     parts = urlsplit(f"//{netloc}")
     credentials = b64encode(unquote_to_bytes(user)).decode("ascii")

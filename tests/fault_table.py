@@ -333,7 +333,7 @@ STATUSES = [
     status(400, NEXT_STEP[400]),
     status(401, NEXT_STEP[401]),
     status(402, OF_NO_USE),
-    status(403, f"{APPROVED}; {NEXT_STEP[403]}", f"{APPROVED}, have the scope projects.write; {NEXT_STEP[403]}"),
+    status(403, f"{APPROVED}; {NEXT_STEP[403]}", f"{APPROVED}, and hold the scope projects.write; {NEXT_STEP[403]}"),
     *(status(code, NEXT_STEP[code]) for code in (404, 405, 407, 408, 409, 410, 413)),
     *(status(code, OF_NO_USE) for code in (415, 418, 421)),
     *(status(code, NEXT_STEP[code]) for code in (422, 423, 425)),
