@@ -1376,6 +1376,7 @@ class Api:
             if pause_s is None or attempt == RETRIES or time.monotonic() + pause_s > give_up_at_s:
                 break
             context.log("warning", f"{_outcome_words(outcome)}; trying again in {pause_s:.1f} s")
+            context.about_to_wait()
             if context.cancellation.wait(pause_s):
                 break
             attempt += 1
@@ -1543,6 +1544,8 @@ class VaultTools:
 
     def answer(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call. Raises Error."""
+        if self._api is None:  # all that a first call loads takes longer than the vault's answer
+            context.about_to_wait()
         import sikkerkey_answers
 
         if self._switches:
@@ -1553,8 +1556,6 @@ class VaultTools:
         action = find_action(tool, arguments)
         given = check(tool, action, arguments)
         cut = sikkerkey_answers.cutter(sikkerkey_answers.plaintexts(action, given))
-        if self._api is None:  # all that a first call loads takes longer than the vault's answer
-            context.about_to_wait()
         request = build_request(action, given)
         started_s = time.monotonic()
         try:
@@ -1887,7 +1888,7 @@ class Session:
     def list_library(self, request_id: RequestId, params: JsonObject, kind: str) -> Call:
         """`resources/list`, `resources/templates/list` and `prompts/list`, as `tools/list`."""
         _refuse_cursor(params)
-        return self._start(request_id, params, lambda _context: {kind: self.registry.library().listing(kind)})
+        return self._start(request_id, params, lambda on: {kind: self._library(on).listing(kind)})
 
     def call_tool(self, request_id: RequestId, params: JsonObject) -> Call:
         """`tools/call`."""
@@ -1911,14 +1912,14 @@ class Session:
         if not isinstance(uri, str):
             raise ProtocolError(INVALID_PARAMS, "uri must be a string")
 
-        return self._start(request_id, params, lambda on: {"contents": self.registry.library().contents(uri, on)})
+        return self._start(request_id, params, lambda on: {"contents": self._library(on).contents(uri, on)})
 
     def get_prompt(self, request_id: RequestId, params: JsonObject) -> Call:
         """`prompts/get`."""
         name, given = _name_in(params), _texts_in(params, "arguments")
 
         def work(context: Context) -> JsonObject:
-            library = self.registry.library()
+            library = self._library(context)
             _check_prompt(library.listing("prompts"), name, given)
             return library.prompt(name, given, context)
 
@@ -1934,11 +1935,15 @@ class Session:
             raise ProtocolError(INVALID_PARAMS, "value must be a string")
 
         def work(context: Context) -> JsonObject:
-            values = self.registry.library().suggestions(reference, name, begun, given, context)
+            values = self._library(context).suggestions(reference, name, begun, given, context)
             shown = values[:COMPLETIONS_MAX]
             return {"completion": {"values": shown, "total": len(values), "hasMore": len(values) > len(shown)}}
 
         return self._start(request_id, params, work)
+
+    def _library(self, context: Context) -> Library:
+        context.about_to_wait()  # it may have to be loaded, or wait for a call that is
+        return self.registry.library()
 
     def _start(self, request_id: RequestId, params: JsonObject, work: Work, kind: type[Call] = Call) -> Call:
         call = kind(self, request_id, params, work)

@@ -37,7 +37,8 @@ from sikkerkey_mcp import (
 HEAD_MAX_BYTES = 65_536  # status line and headers
 HEAD_MAX_LINES = 100
 LINE_MAX_BYTES = 4_096  # the size of a chunk and its extensions; a trailer
-PIECE_BYTES = 65_536  # what is sent or received at once
+PIECE_BYTES = 65_536  # what is received at once
+SENT_AT_ONCE_BYTES = 16_384  # what systems take without waiting for the peer, which may be slow or read nothing
 SOON_S = 0.0005  # a vault on this computer answers before another thread could have been woken to serve others
 
 
@@ -81,7 +82,7 @@ class Connections:
         """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
         cancellation = context.cancellation
         try:
-            connection = self._take()
+            connection = self._take() if self._idle else None  # the lock may be held until the way has been found
             if connection is None:
                 context.about_to_wait()
                 connection = opened(self.route(), cancellation)
@@ -146,21 +147,26 @@ class Connection:
         self._received = bytearray()  # and not yet used
         self._deadline_s = 0.0
         self._room = self._lines_left = 0
+        self._soon_s = 0.0
+        self._make_way: Callable[[], None] | None = None  # to be called before waiting beyond `_soon_s`
 
     def exchange(self, request: Request, headers: Headers, context: Context) -> tuple[Reply, bool]:
         """The answer to one request, and whether another may follow on this connection. Raises BROKEN, ServiceError."""
         if request.body is not None or request.method != "GET":
             headers = {**headers, "Content-Length": str(len(request.body or b""))}
         data = request_head(request.method, request.path, self._authority, headers) + (request.body or b"")
-        if len(data) > PIECE_BYTES:  # which may be more than the system takes at once
+        if len(data) > SENT_AT_ONCE_BYTES:
             context.about_to_wait()
+        self._make_way = context.about_to_wait
         self._ask(data, mcp.REQUEST_MAX_S)
-        self._await_answer(context)
         status, headers, is_last = self._final_head()
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
         is_last = is_last or not {"transfer-encoding", "content-length"}.intersection(headers)
         body = b"" if status in (204, 304) else self._body(headers)
+        self._make_way = None  # which holds the call and its arguments
+        if len(body) > PIECE_BYTES:  # to take it apart is work for a while
+            context.about_to_wait()
         return Reply(status, headers, body), not is_last and not self._received
 
     def tunnel(self, target: str, headers: Headers) -> None:
@@ -207,16 +213,11 @@ class Connection:
 
     def _ask(self, data: bytes, within_s: float) -> None:
         """A new exchange begins: from here on its time and the bytes of its answer, framing included, are counted."""
-        self._deadline_s = time.monotonic() + within_s
+        begun_s = time.monotonic()
+        self._deadline_s, self._soon_s = begun_s + within_s, begun_s + SOON_S
         self._room, self._lines_left = 2 * mcp.ANSWER_MAX_BYTES, mcp.ANSWER_MAX_LINES
         self.wire.settimeout(within_s)
         self.wire.sendall(data)
-
-    def _await_answer(self, context: Context) -> None:
-        try:
-            self._receive(SOON_S)
-        except (TimeoutError, socket.timeout):  # two classes until Python 3.10
-            context.about_to_wait()
 
     def _final_head(self) -> tuple[int, Headers, bool]:
         """Status and headers of the answer, past interim ones, and whether any of them ends the connection."""
@@ -309,9 +310,18 @@ class Connection:
         if self._lines_left < 0:
             raise ServiceError(f"the vault's answer comes in more than {mcp.ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
 
-    def _receive(self, most_s: float = float("inf")) -> int:
+    def _receive(self) -> int:
         """Waits for more, until the deadline; how many bytes have come, 0 at the end of the stream."""
-        left_s = min(self._deadline_s - time.monotonic(), most_s)
+        if self._make_way:
+            try:
+                return self._receive_until(self._soon_s)
+            except (TimeoutError, socket.timeout):  # two classes until Python 3.10
+                self._make_way()
+                self._make_way = None
+        return self._receive_until(self._deadline_s)
+
+    def _receive_until(self, when_s: float) -> int:
+        left_s = when_s - time.monotonic()
         if left_s <= 0:
             raise TimeoutError("the exchange took too long")
         self.wire.settimeout(left_s)

@@ -96,20 +96,53 @@ def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, url: str, exp
     assert wire.proxy_for("https://vault.test:8443") is None
 
 
-def test_quick_answer_is_taken_without_making_way_and_a_slow_one_makes_way_first() -> None:
-    class Waiting(m.Context):
-        made_way = False
+WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
-        def about_to_wait(self) -> None:
-            self.made_way = True
-            theirs.sendall(whole)
 
-    whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
+class Waiting(m.Context):
+    """A call that gets `then` from the vault only once it has made way for others."""
+
+    def __init__(self, theirs: socket.socket, then: bytes = b"") -> None:
+        super().__init__()
+        self.has_made_way = False
+        self._theirs, self._then = theirs, then
+
+    def about_to_wait(self) -> None:
+        self.has_made_way = True
+        self._theirs.sendall(self._then)
+        self._then = b""
+
+
+@pytest.mark.parametrize("at_once", range(len(WHOLE)))
+def test_call_makes_way_before_it_waits_wherever_the_answer_pauses(
+    monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    monkeypatch.setattr(m, "REQUEST_MAX_S", 1.0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
+        theirs.sendall(WHOLE[:at_once])
+        waiting = Waiting(theirs, WHOLE[at_once:])
+        reply, _ = wire.Connection(ours, "vault.test").exchange(REQUEST, {}, waiting)
+        assert (reply.body, waiting.has_made_way) == (b"{}", True)
+
+
+def test_quick_answer_is_taken_without_making_way() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.sendall(WHOLE)
+        quick = Waiting(theirs)
         connection = wire.Connection(ours, "vault.test")
-        quick, slow = Waiting(), Waiting()
-        theirs.sendall(whole)
-        connection.exchange(REQUEST, {}, quick)
-        connection.exchange(REQUEST, {}, slow)
-        assert (quick.made_way, slow.made_way) == (False, True)
+        assert connection.exchange(REQUEST, {}, quick)[0].body == b"{}"
+        assert quick.has_made_way is False
+        assert quick.about_to_wait not in vars(connection).values()
+
+
+@pytest.mark.parametrize(("sent", "received"), [(16_384, 2), (2, wire.PIECE_BYTES + 1)])
+def test_what_is_large_makes_way_though_it_is_quick(sent: int, received: int) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        large = Waiting(theirs)
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (received, b"x" * received))
+        request = m.Request("POST", "/", b"x" * sent)
+        assert len(wire.Connection(ours, "vault.test").exchange(request, {}, large)[0].body) == received
+        assert large.has_made_way is True

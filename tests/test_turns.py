@@ -1,0 +1,307 @@
+"""Who reads while calls run: whatever waits lets another thread read on first, in every order of events.
+
+The orders are played by a scheduler: of the threads of `Workers` one runs at a time, and at each lock, each message and
+each step of a call a seeded choice says which. Nothing sleeps, and a deadlock is seen as nobody's being able to go on.
+"""
+
+from __future__ import annotations
+
+import builtins
+import random
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sikkerkey_mcp as m
+from tests import faults
+from tests.faults import FaultyVault, Wire
+from tests.fixture_tools import FixtureTools
+from tests.harness import PATIENCE_S, Seen, make_slot
+from tests.transcript import CheckedServer
+
+AT_ONCE = 3
+
+
+class Stopped(BaseException):
+    """Ends a thread that is no longer needed."""
+
+
+class Scheduler:
+    """Runs one thread at a time; `pause` lets another go on."""
+
+    def __init__(self, seed: int) -> None:
+        self.chance = random.Random(seed)  # noqa: S311 (the same choices each time)
+        self.is_over = False
+        self.refusals = 0.0  # how often the system refuses a thread
+        self.threads: list[threading.Thread] = []
+        self._waiting: dict[int, tuple[threading.Semaphore, Callable[[], bool]]] = {}
+        self._names = iter(range(1_000_000))
+        self._me = threading.local()
+
+    def pause(self, can_go_on: Callable[[], bool] = lambda: True) -> None:
+        """Until it is this thread's turn again, which is not before `can_go_on`."""
+        gate = threading.Semaphore(0)
+        me = next(self._names)
+        self._waiting[me] = gate, can_go_on
+        self.pass_on()
+        assert gate.acquire(timeout=PATIENCE_S)
+        if self.is_over:
+            raise Stopped
+
+    def pass_on(self) -> None:
+        """Wakes one of those that can go on; if there is none, all of them, to end."""
+        ready = [name for name, (_, can_go_on) in self._waiting.items() if can_go_on()]
+        if ready and not self.is_over:
+            self._waiting.pop(self.chance.choice(ready))[0].release()
+            return
+        self.is_over = True
+        for gate, _ in self._waiting.values():
+            gate.release()
+        self._waiting.clear()
+
+    def start(self, work: Callable[[], None], _arguments: tuple[()]) -> None:
+        """In the place of `start_new_thread`."""
+        if self.chance.random() < self.refusals:
+            raise RuntimeError("can't start new thread")
+        gate = threading.Semaphore(0)
+
+        def run() -> None:
+            assert gate.acquire(timeout=PATIENCE_S)
+            try:
+                if not self.is_over:
+                    work()
+            except Stopped:
+                return
+            finally:
+                self.pass_on()
+
+        self._waiting[next(self._names)] = gate, lambda: True
+        self.threads.append(threading.Thread(target=run, daemon=True))
+        self.threads[-1].start()
+
+
+class Lock:
+    """In the place of a lock of `_thread`."""
+
+    def __init__(self, scheduler: Scheduler) -> None:
+        self._scheduler, self._is_held = scheduler, False
+
+    def acquire(self) -> None:
+        """Waits for it."""
+        self._scheduler.pause(lambda: not self._is_held)
+        assert not self._is_held
+        self._is_held = True
+
+    def release(self) -> None:
+        """Gives it back."""
+        assert self._is_held
+        self._is_held = False
+        self._scheduler.pause()
+
+    def locked(self) -> bool:
+        """True if somebody has it."""
+        return self._is_held
+
+    def __enter__(self) -> None:
+        self.acquire()
+
+    def __exit__(self, *_exception: object) -> None:
+        self.release()
+
+
+class Play:
+    """A client's messages, each with calls that are quick, cancelled, wait, or wait for a later message to be read."""
+
+    def __init__(self, scheduler: Scheduler, messages: int, *, ends_early: bool) -> None:
+        self._scheduler, self._chance = scheduler, scheduler.chance
+        self._messages, self._ends_early = messages, ends_early
+        self.position = self.running = self.most_running = self.readers = 0
+        self.asked: list[int] = []
+        self.answered: list[tuple[int, Any]] = []
+
+    def read(self) -> list[m.Job] | None:
+        """The next message. After the last one the input ends: at once, or when everything has been answered."""
+        self.readers += 1
+        assert self.readers == 1
+        last = self.position >= self._messages
+        wanted = (lambda: len(self.answered) == len(self.asked)) if last and not self._ends_early else (lambda: True)
+        self._scheduler.pause(wanted)
+        self.readers -= 1
+        self.position += 1
+        return None if last else [self._job() for _ in range(self._chance.choice((0, 1, 1, 1, 3)))]
+
+    def _job(self) -> m.Job:
+        number = len(self.asked)
+        self.asked.append(number)
+        call: Any = PlayedCall(self, number, self._chance.randint(0, 4), self._chance.randint(0, 3))
+        return m.Job(call, 1, lambda told: self.answered.append((number, told)))
+
+    def step(self) -> None:
+        """Something else may happen here."""
+        self._scheduler.pause()
+
+    def until_read(self, position: int) -> None:
+        """Until so many messages have been read, or the last one."""
+        self._scheduler.pause(lambda: self.position >= min(position, self._messages))
+
+
+class PlayedCall:
+    """Stands in for a Call."""
+
+    def __init__(self, play: Play, number: int, kind: int, steps: int) -> None:
+        self._play, self._number, self._kind, self._steps = play, number, kind, steps
+        self.has_waited = False
+
+    def run(self, make_way: Callable[[], None] | None = None) -> Any:
+        """Does what it does, and says so."""
+        play = self._play
+        play.running += 1
+        play.most_running = max(play.most_running, play.running)
+        position = play.position
+        if self._kind > 1:
+            self.has_waited = True
+            if make_way:
+                make_way()
+            for _ in range(self._steps):
+                play.step()
+            if self._kind > 2:
+                play.until_read(position + self._steps)
+        play.running -= 1
+        return "ran"
+
+    def refuse(self, _reason: str) -> Any:
+        """Says that it was, which nothing justifies while there is a thread that could have run it."""
+        assert self._play.running == 0
+        return "refused"
+
+
+def played(monkeypatch: pytest.MonkeyPatch, seed: int, refusals: float, *, ends_early: bool = False) -> Play:
+    """A session of 20 messages, to its end."""
+    scheduler = Scheduler(seed)
+    monkeypatch.setattr(m, "allocate_lock", lambda: Lock(scheduler))
+    monkeypatch.setattr(m, "start_new_thread", scheduler.start)
+    monkeypatch.setattr(m, "CALLS_AT_ONCE", AT_ONCE)
+    play, ended = Play(scheduler, 20, ends_early=ends_early), []
+
+    def run() -> None:
+        m.Workers(play.read).run()
+        ended.append(True)
+        scheduler.is_over = True
+
+    scheduler.start(run, ())
+    scheduler.refusals = refusals
+    scheduler.pass_on()
+    for thread in scheduler.threads:
+        thread.join(PATIENCE_S)
+    assert ended == [True], f"seed {seed}: nobody can go on"
+    return play
+
+
+@pytest.mark.parametrize("refusals", [0.0, 0.3, 0.9, 1.0])
+def test_every_call_is_answered_once_and_none_keeps_others_from_being_read(
+    monkeypatch: pytest.MonkeyPatch, refusals: float
+) -> None:
+    for seed in range(50):
+        play = played(monkeypatch, seed, refusals)
+        assert sorted(number for number, _ in play.answered) == play.asked
+        assert play.most_running <= AT_ONCE
+        refused = [number for number, told in play.answered if told == "refused"]
+        assert not refused or refusals
+        assert refused == play.asked or refusals < 1
+
+
+@pytest.mark.parametrize("refusals", [0.0, 0.3])
+def test_end_of_input_ends_it_whatever_runs(monkeypatch: pytest.MonkeyPatch, refusals: float) -> None:
+    for seed in range(50):
+        play = played(monkeypatch, seed, refusals, ends_early=True)
+        answered = [number for number, _ in play.answered]
+        assert len(set(answered)) == len(answered)
+
+
+class Noting(m.Context):
+    """Notes that it has been told of a wait, and of pauses, which take no time."""
+
+    def __init__(self, events: list[str]) -> None:
+        super().__init__()
+        self._events = events
+        self.cancellation.wait = self._pause  # type: ignore[method-assign]
+
+    def about_to_wait(self) -> None:
+        self._events.append("makes way")
+
+    def _pause(self, seconds: float) -> bool:
+        self._events.append("pauses")
+        return False
+
+
+def test_pause_between_two_attempts_keeps_nobody_waiting() -> None:
+    events: list[str] = []
+    with FaultyVault(faults.answer(), faults.answer(status=429), faults.answer()) as vault:
+        api = m.Api(vault.url, lambda _request: {})
+        for context in (m.Context(), Noting(events)):
+            assert api.send(m.Request("GET", "/", None), safe=True, context=context).status == 200
+        for connection in api._connections._idle:
+            connection.close()
+    assert events[:2] == ["makes way", "pauses"]
+
+
+def test_first_call_makes_way_before_it_loads_anything(monkeypatch: pytest.MonkeyPatch) -> None:
+    events: list[str] = []
+    real = builtins.__import__
+
+    def note(name: str, *rest: Any) -> Any:
+        events.append(name)
+        return real(name, *rest)
+
+    def connect() -> m.Api:
+        raise m.ConfigError("no agent")
+
+    tools = m.VaultTools(connect)
+    context = Noting(events)
+    monkeypatch.setattr(builtins, "__import__", note)
+    tools.call("whoami", {}, context)
+    assert events[:2] == ["makes way", "sikkerkey_answers"]
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("resources/list", {}),
+        ("resources/read", {"uri": "test://text"}),
+        ("prompts/get", {"name": "greet"}),
+        ("completion/complete", {"ref": {"type": "ref/prompt"}, "argument": {"name": "what", "value": ""}}),
+    ],
+)
+def test_library_is_loaded_once_others_can_be_served(method: str, params: m.JsonObject) -> None:
+    events: list[str] = []
+    registry = FixtureTools(("resources", "prompts", "completions"))
+    library = registry.library()
+    registry.library = lambda: events.append("loads") or library  # type: ignore[method-assign, func-returns-value]
+    session = m.Session(registry, lambda _message: None)
+    session.handle({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})
+    call = session.handle({"jsonrpc": "2.0", "id": 2, "method": method, "params": params})
+    assert isinstance(call, m.Call)
+    assert "result" in (call.run(lambda: events.append("makes way")) or {})
+    assert events == ["makes way", "loads"]
+
+
+def test_ping_is_answered_while_an_answer_that_began_quickly_goes_on(home: Path) -> None:
+    go_on = threading.Event()
+
+    def pausing(wire: Wire, _request: Seen) -> bool:
+        wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
+        go_on.wait(PATIENCE_S)
+        wire.send(b"{}")
+        return True
+
+    with FaultyVault(faults.answer(), pausing) as vault, CheckedServer() as server:
+        make_slot(home, vault.url)
+        server.initialize()
+        server.call("whoami")
+        asked = server.start_call("whoami")
+        assert server.request("ping")["result"] == {}
+        go_on.set()
+        assert server.reply(asked)["result"]["structuredContent"] == {}
