@@ -1266,9 +1266,18 @@ def parse_base_url(url: str) -> str:
 def _is_host(text: str) -> bool:
     """A name, an IPv4 address, or an IPv6 address in brackets."""
     if text.startswith("[") and text.endswith("]"):
-        return text != "[]" and not text[1:-1].strip(DIGITS + "abcdefABCDEF:.")
+        return not text[1:-1].strip(DIGITS + "abcdefABCDEF:.") and _is_ipv6(text[1:-1])
     between = text.replace("-", "").replace(".", "")
     return text.isascii() and between.isalnum() and text[0].isalnum() and text[-1].isalnum()
+
+
+def _is_ipv6(text: str) -> bool:
+    import socket
+
+    try:
+        return bool(socket.inet_pton(socket.AF_INET6, text))
+    except OSError:
+        return False
 
 
 class Cancellation:

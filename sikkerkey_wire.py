@@ -160,10 +160,10 @@ class Connection:
         self._make_way = context.about_to_wait
         self._ask(data, mcp.REQUEST_MAX_S)
         status, headers, is_last = self._final_head()
-        if headers.get("content-encoding", "identity").lower() != "identity":
+        if headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
-        is_last = is_last or not {"transfer-encoding", "content-length"}.intersection(headers)
-        body = b"" if status in (204, 304) else self._body(headers)
+        is_last = is_last or not _ends_beyond_doubt(status, headers)
+        body = b"" if status in BODILESS else self._body(headers)
         self._make_way = None  # which holds the call and its arguments
         if len(body) > PIECE_BYTES:  # to take it apart is work for a while
             context.about_to_wait()
@@ -185,7 +185,10 @@ class Connection:
         """Begins TLS, which takes CONNECT_MAX_S in all. Raises BROKEN."""
         self.wire.settimeout(mcp.CONNECT_MAX_S)
         name = host.encode("ascii")  # as text, Python would load a megabyte of Unicode for it
-        self.wire = secured = tls.wrap_socket(self.wire, server_hostname=name, do_handshake_on_connect=False)
+        # What ends without TLS's own end may have been cut off by anybody; without a length, only that tells.
+        self.wire = secured = tls.wrap_socket(
+            self.wire, server_hostname=name, do_handshake_on_connect=False, suppress_ragged_eofs=False
+        )
         cancellation.on_set(self.abort)  # anew: while the sockets changed places, `abort` met neither
         secured.do_handshake()
 
@@ -235,26 +238,31 @@ class Connection:
         first, *lines = self._head_lines()
         version, _, said = first.partition(" ")
         code = said.partition(" ")[0]
-        if not version.startswith("HTTP/1.") or len(code) != 3 or not code.isdecimal() or code < "100":
+        known = version.startswith("HTTP/1.") and len(version) == 8 and version[7].isdecimal()
+        if not known or len(code) != 3 or not code.isdecimal() or code < "100":
             raise MalformedAnswer("the status line")
         headers: Headers = {} if version != "HTTP/1.0" else {"connection": "close"}
         for line in lines:
             name, colon, value = line.partition(":")
             if not colon or not name or name != name.strip():
                 raise MalformedAnswer("a header")
-            name, value = name.lower(), value.strip()
+            name, value = name.lower(), value.strip(" \t")
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return int(code), headers
 
     def _head_lines(self) -> list[str]:
         while (end := self._received.find(b"\r\n\r\n")) < 0 and len(self._received) <= HEAD_MAX_BYTES:
-            if not self._received.startswith(b"HTTP/1."[: len(self._received)]):
+            if not self._received.startswith(b"HTTP/1."[: len(self._received)]) or b"\n\n" in self._received:
                 raise MalformedAnswer("the status line")
             if not self._receive():
                 raise ConnectionError("the stream ended within the headers")
-        lines = self._used(end + 4)[:end].decode("latin-1").split("\r\n")
+        # A header that goes on in the next line is one line to every client (RFC 9112, 5.2).
+        head = self._used(end + 4)[:end].replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
+        lines = head.decode("latin-1").split("\r\n")
         if not 0 <= end <= HEAD_MAX_BYTES or len(lines) > HEAD_MAX_LINES:
             raise MalformedAnswer("too many headers")
+        if not head.count(b"\n") == head.count(b"\r") == len(lines) - 1 or b"\0" in head:
+            raise MalformedAnswer("a line's end")  # which others may take for one
         self._count_lines(len(lines))
         return lines
 
@@ -265,12 +273,12 @@ class Connection:
                 raise MalformedAnswer("the transfer coding")
             return b"".join(self._chunks())
         if "content-length" in headers:
-            return self._exactly(_size(headers["content-length"], 10), mcp.ANSWER_MAX_BYTES)
+            return self._exactly(_length(headers["content-length"]), mcp.ANSWER_MAX_BYTES)
         return self._rest()
 
     def _chunks(self) -> Iterator[bytes]:
         room = mcp.ANSWER_MAX_BYTES
-        while size := _size(self._line().partition(";")[0].strip(), 16):
+        while size := _size(self._line().partition(";")[0].rstrip(" \t"), 16):
             yield self._exactly(size, room)
             room -= size
             if self._line():
@@ -303,7 +311,10 @@ class Connection:
         if not 0 <= end <= LINE_MAX_BYTES:
             raise MalformedAnswer("a long line")
         self._count_lines(1)
-        return self._used(end + 2)[:end].decode("latin-1")
+        line = self._used(end + 2)[:end].decode("latin-1")
+        if "\r" in line or "\n" in line:
+            raise MalformedAnswer("a line's end")
+        return line
 
     def _count_lines(self, count: int) -> None:
         self._lines_left -= count
@@ -349,7 +360,25 @@ def request_head(method: str, target: str, authority: str, headers: Headers) -> 
     return "\r\n".join(lines).encode("ascii")
 
 
+BODILESS = (204, 304)  # whatever the headers say (RFC 9112, 6.3)
+
+
+def _ends_beyond_doubt(status: int, headers: Headers) -> bool:
+    """False if the peer may take something else for the answer's end, as with both ways of telling it, or none."""
+    if status in BODILESS:
+        return "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
+    return ("transfer-encoding" in headers) != ("content-length" in headers)
+
+
 DIGITS = {10: "0123456789", 16: "0123456789abcdefABCDEF"}
+
+
+def _length(text: str) -> int:
+    """A Content-Length; what comes in between may have repeated it (RFC 9110, 8.6)."""
+    first, *others = text.split(", ")
+    if set(others) - {first}:
+        raise MalformedAnswer("two lengths")
+    return _size(first, 10)
 
 
 def _size(text: str, base: int) -> int:
@@ -393,7 +422,11 @@ def _dialled(route: Route, cancellation: Cancellation) -> Connection:
             break
         if not route.tls:
             _require_loopback(str(target[0]))
-        connection = Connection(socket.socket(family, kind, protocol), route.authority)
+        try:
+            connection = Connection(socket.socket(family, kind, protocol), route.authority)
+        except OSError as error:  # a system without IPv6 may still name such addresses
+            failure = error
+            continue
         cancellation.on_set(connection.abort)
         connection.wire.settimeout(min(mcp.CONNECT_MAX_S, left_s))
         try:
@@ -463,6 +496,7 @@ def tls_context() -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # which name constraints do not bind
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # set by some builds, absent before OpenSSL 3
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
     try:
         if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO, and read a device for ever
@@ -498,6 +532,8 @@ def reason(error: Exception) -> str:
     """Words for a failed exchange, from classes and error numbers: what the peer sent is not repeated."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {clean(error.verify_message)}"
+    if isinstance(error, ssl.SSLEOFError) or getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING":
+        return "the connection broke"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {clean(error.reason or 'no reason given')}"
     if isinstance(error, socket.gaierror):

@@ -224,6 +224,20 @@ def then_close(data: bytes = b"") -> Act:
     return act
 
 
+def then_close_tls(data: bytes) -> Act:
+    """Sends `data` and ends the stream in TLS's own way, so that nobody else can have."""
+
+    def act(wire: Wire, _request: Seen) -> bool:
+        wire.send(data)
+        if isinstance(wire.plain, ssl.SSLSocket):
+            wire.plain.settimeout(PATIENCE_S)
+            with contextlib.suppress(OSError):  # the client closes without a word
+                wire.plain.unwrap()
+        return False
+
+    return act
+
+
 def then_reset(data: bytes = b"") -> Act:
     """Sends `data` and resets the connection."""
 

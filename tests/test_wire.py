@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import socket
 
 import pytest
@@ -146,3 +147,89 @@ def test_what_is_large_makes_way_though_it_is_quick(sent: int, received: int) ->
         request = m.Request("POST", "/", b"x" * sent)
         assert len(wire.Connection(ours, "vault.test").exchange(request, {}, large)[0].body) == received
         assert large.has_made_way is True
+
+
+def chunked(rest: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + rest
+
+
+@pytest.mark.parametrize(
+    ("data", "keep"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\nX: a\r\n\t b\r\nContent-Length:\r\n 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\nX:\r\nContent-Encoding:\r\nContent-Length: 2\t \r\n\r\n{}", True),
+        (b"HTTP/1.7 200\r\nCONTENT-LENGTH:2\r\n\r\n{}", True),
+        (chunked(b"2 ;a=\"b\"\r\n{}\r\n000;c\r\nT: t\r\n\r\n"), True),
+        (chunked(b"00000002\t\r\n{}\r\n0\r\n\r\n"), True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", False),
+    ],
+)
+def test_answer_that_http_allows_is_taken_and_its_connection_kept_if_its_end_is_sure(data: bytes, keep: bool) -> None:
+    _, reply, kept = answered(data)
+    assert (reply.status, reply.body, kept) == (200, b"{}", keep)
+
+
+@pytest.mark.parametrize("status", [204, 304])
+@pytest.mark.parametrize(
+    ("headers", "keep"), [(b"", True), (b"Content-Length: 0\r\n", True), (b"Content-Length: 2\r\n", False)]
+)
+def test_answer_without_a_body_keeps_its_connection_unless_it_announces_one(
+    status: int, headers: bytes, keep: bool
+) -> None:
+    _, reply, kept = answered(b"HTTP/1.1 %d Said\r\n%b\r\n" % (status, headers))
+    assert (reply.status, reply.body, kept) == (status, b"", keep)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"HTTP/1.1 200 OK\r\nX: a\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX: a\rContent-Length: 1\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nX: a\x00b\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: \x0b2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length : 2\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2, 02\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: \x0bchunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+        chunked(b" 2\r\n{}\r\n0\r\n\r\n"),
+        chunked(b"2;\n{}\r\n2\r\n{}\r\n0\r\n\r\n"),
+        chunked(b"2;\r{}\r\n{}\r\n0\r\n\r\n"),
+        chunked(b"2\r\n{}\r\n0\r\nT: t\n\r\n\r\n"),
+        b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}",
+        b"HTTP/1.10 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"HTTP/1. 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+        b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
+    ],
+)
+def test_answer_that_others_could_read_differently_is_refused(data: bytes) -> None:
+    with pytest.raises(wire.MalformedAnswer):
+        answered(data)
+
+
+def test_address_of_a_kind_that_the_system_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def without_ipv6(family: int = socket.AF_INET, *rest: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "not supported")
+        return real(family, *rest)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        found = [(family, socket.SOCK_STREAM, 0, "", (host, port)) for family, host in ADDRESSES]
+        monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
+        monkeypatch.setattr(socket, "socket", without_ipv6)
+        connection = wire.opened(wire.Route("localhost", "localhost", port), m.Cancellation())
+        assert connection.wire.getpeername() == ("127.0.0.1", port)
+        connection.close()
+
+
+ADDRESSES = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
+
+
+@pytest.mark.parametrize("address", ["1:2", "abc", "::1%lo", "1.2.3.4", "::1]", "", "::\u0661"])
+def test_address_that_is_none_is_refused_in_words(address: str) -> None:
+    with pytest.raises(m.ConfigError):
+        m.parse_base_url(f"https://[{address}]")
