@@ -238,8 +238,7 @@ class Connection:
         first, *lines = self._head_lines()
         version, _, said = first.partition(" ")
         code = said.partition(" ")[0]
-        known = version.startswith("HTTP/1.") and len(version) == 8 and version[7].isdecimal()
-        if not known or len(code) != 3 or not code.isdecimal() or code < "100":
+        if version not in VERSIONS or len(code) != 3 or not code.isdecimal() or code < "100":
             raise MalformedAnswer("the status line")
         headers: Headers = {} if version != "HTTP/1.0" else {"connection": "close"}
         for line in lines:
@@ -370,13 +369,14 @@ def _ends_beyond_doubt(status: int, headers: Headers) -> bool:
     return ("transfer-encoding" in headers) != ("content-length" in headers)
 
 
+VERSIONS = frozenset(f"HTTP/1.{minor}" for minor in range(10))
 DIGITS = {10: "0123456789", 16: "0123456789abcdefABCDEF"}
 
 
 def _length(text: str) -> int:
     """A Content-Length; what comes in between may have repeated it (RFC 9110, 8.6)."""
-    first, *others = text.split(", ")
-    if set(others) - {first}:
+    first, comma, others = text.partition(", ")
+    if comma and set(others.split(", ")) != {first}:
         raise MalformedAnswer("two lengths")
     return _size(first, 10)
 
