@@ -1538,7 +1538,7 @@ class VaultTools:
         try:
             import sikkerkey_answers  # noqa: F401 (the first call will)
 
-            self._connected().prepare()
+            self._connected()
         except (Error, ImportError, OSError):
             return
 
@@ -1585,7 +1585,9 @@ class VaultTools:
     def _connected(self) -> Api:
         with self._lock:
             if self._api is None:
-                self._api = self._connect()
+                api = self._connect()
+                api.prepare()  # until which calls make way: what is loaded may be slow, and proxies are looked up
+                self._api = api
             return self._api
 
 

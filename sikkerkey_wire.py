@@ -456,28 +456,29 @@ class Proxy(NamedTuple):
 
 # Checked here, because the complaints of urllib would quote the password. Another scheme is refused: to a proxy that is
 # meant to be spoken to over TLS, the password would go in the clear.
-PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
+PROXY_URL = (
+    r"(?:http://|(?![^@/]*:/))(?:(?P<user>.*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?"
+)
 
 
 def proxy_for(base_url: str) -> Proxy | None:
     """The proxy that the environment or the system names for a vault, None for none. Raises ConfigError."""
     import re
     import urllib.request
-    from urllib.parse import unquote_to_bytes, urlsplit
+    from urllib.parse import unquote_to_bytes
 
     host = base_url.partition("://")[2]
     url = urllib.request.getproxies().get("https", "")
     if not url or base_url.startswith("http:") or urllib.request.proxy_bypass(host):
         return None
-    port = re.search(r":([0-9]+)/?$", url)
-    if not re.fullmatch(PROXY_URL, url) or (port and not 0 < int(port[1]) < 65_536):
+    found = re.fullmatch(PROXY_URL, url)
+    port = int(found["port"] or 80) if found else 0
+    if not found or not 0 < port < 65_536:
         rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
         raise ConfigError(rule, "proxies that are themselves spoken to over TLS, or SOCKS, are not supported")
-    user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
-    parts = urlsplit(f"//{netloc}")
-    credentials = b64encode(unquote_to_bytes(user)).decode("ascii")
-    headers = {"Proxy-Authorization": f"Basic {credentials}"} if user else {}
-    return Proxy(parts.hostname or "", parts.port or 80, headers)
+    credentials = b64encode(unquote_to_bytes(found["user"] or "")).decode("ascii")
+    headers = {"Proxy-Authorization": f"Basic {credentials}"} if credentials else {}
+    return Proxy(found["host"].strip("[]").lower(), port, headers)
 
 
 def route_to(base_url: str) -> Route:

@@ -266,6 +266,28 @@ def test_first_call_makes_way_before_it_loads_anything(monkeypatch: pytest.Monke
     assert events[:2] == ["makes way", "sikkerkey_answers"]
 
 
+def test_call_makes_way_as_long_as_another_thread_gets_ready() -> None:
+    made_way = threading.Event()
+
+    class Impatient(m.Context):
+        def about_to_wait(self) -> None:
+            made_way.set()
+
+    class Unready(m.Api):
+        def prepare(self) -> None:
+            caller.start()
+            assert made_way.wait(2.0)
+
+    def refuse(_request: m.Request) -> m.Headers:
+        raise m.ConfigError("no agent")
+
+    tools = m.VaultTools(lambda: Unready("https://vault.test", refuse))
+    caller = threading.Thread(target=tools.call, args=("whoami", {}, Impatient()))
+    tools.prepare()
+    caller.join(PATIENCE_S)
+    assert made_way.is_set()
+
+
 @pytest.mark.parametrize(
     ("method", "params"),
     [

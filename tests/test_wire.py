@@ -86,6 +86,8 @@ def test_way_to_a_vault(monkeypatch: pytest.MonkeyPatch, url: str, host: str, po
         ("http://proxy.test:3128", wire.Proxy("proxy.test", 3128, {})),
         ("proxy.test", wire.Proxy("proxy.test", 80, {})),
         ("http://[::1]:3128/", wire.Proxy("::1", 3128, {})),
+        ("http://[1:2]:3128", wire.Proxy("1:2", 3128, {})),
+        ("http://@Proxy.test:3128", wire.Proxy("proxy.test", 3128, {})),
         ("http://u%40x:p%3A@proxy.test:1", wire.Proxy("proxy.test", 1, {"Proxy-Authorization": "Basic dUB4OnA6"})),
     ],
 )
