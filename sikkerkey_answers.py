@@ -14,7 +14,6 @@ from _json import encode_basestring_ascii
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 from sikkerkey_mcp import (
     ASK_FOR_LESS,
@@ -119,6 +118,8 @@ _HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'
 
 def _spellings(secret: str) -> set[str]:
     """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python."""
+    from urllib.parse import quote, quote_plus
+
     data = secret.encode("utf-8", "replace")
     forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1]}
     percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}

@@ -1252,8 +1252,7 @@ DIGITS = "0123456789"
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
     scheme, _, rest = url.removesuffix("/").partition("://")
-    named = rest.rstrip(DIGITS)
-    host, port = (named[:-1], rest[len(named) :]) if named.endswith(":") else (rest, "443")
+    host, port = host_and_port(rest, "443")
     if scheme not in ("http", "https") or not _is_host(host) or not (len(port) <= 5 and 1 <= int(port or 0) <= 65_535):
         message = "the API URL must be https://HOST or https://HOST:PORT, without user, path or query"
         raise ConfigError(message, "check SIKKERKEY_API_URL or apiUrl in identity.json")
@@ -1261,6 +1260,12 @@ def parse_base_url(url: str) -> str:
         message = "the API URL is http:// to another machine, which would carry secrets in the clear"
         raise ConfigError(message, f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only")
     return url.removesuffix("/")
+
+
+def host_and_port(authority: str, usual_port: str) -> tuple[str, str]:
+    """HOST or HOST:PORT taken apart; an IPv6 address stays in its brackets."""
+    named = authority.rstrip(DIGITS)
+    return (named[:-1], authority[len(named) :]) if named.endswith(":") else (authority, usual_port)
 
 
 def _is_host(text: str) -> bool:

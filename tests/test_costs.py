@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cryptography
 import pytest
 
 import sikkerkey_mcp as mcp
@@ -117,6 +118,28 @@ def test_getting_ready_begins_after_the_tools_have_been_listed(monkeypatch: pyte
     first, _ = OPENING.encode().splitlines(keepends=True)
     serve_lines(registry, [first, listing, listing], sent.append)
     assert (len(sent), seen_by, registry.preparations) == (3, [2], 1)
+
+
+# Serves nobody: gets ready for calls and says what was loaded for that.
+WATCHED_READINESS = f"""
+import sys
+sys.path[:0] = {[str(ROOT), str(Path(cryptography.__file__).parent.parent)]!r}
+before = set(sys.modules)
+import sikkerkey_mcp as mcp
+mcp.VaultTools(lambda: mcp.connect({AGENT_ID!r})).prepare()
+print(*sorted(set(sys.modules) - before))
+"""
+# urllib.request, which knows proxies, takes 4 MB; each of the others 0.3 to 2.
+NOT_FOR_CALLS = {"ctypes", "email", "encodings.idna", "html", "http.client", "inspect", "urllib.parse", "urllib.request"}
+
+
+def test_getting_ready_loads_only_what_calls_use(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    command = [sys.executable, "-I", "-S", "-c", WATCHED_READINESS]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert {"sikkerkey_wire", "ssl", "cryptography.hazmat.primitives.asymmetric.ed25519"} <= set(loaded)
+    assert NOT_FOR_CALLS.intersection(loaded) == set()
+    assert len(loaded) <= 80, "about 75 on every Python"
 
 
 def test_getting_ready_sends_nothing(tools: mcp.VaultTools, recorder: Recorder) -> None:

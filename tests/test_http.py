@@ -601,11 +601,12 @@ def distant_vault(trust: Authority) -> Iterator[FaultyVault]:
         yield vault
 
 
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "Https_Proxy"])
 def test_proxy_of_the_environment_leads_to_the_vault(
-    connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
+    variable: str, connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectProxy(distant_vault.port) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
         client = connect(distant_vault.url)
         assert [client.write().status for _ in range(3)] == [200] * 3
         assert proxy.connections == 1
