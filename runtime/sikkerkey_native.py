@@ -8,7 +8,7 @@ Nearly everything lies in one member, an archive in the archive. Python reads th
 start, and 300 rows would take as long as the interpreter itself; the inner one is read when a module is asked for that
 has no bytecode in the cache.
 
-This module is run at every start, so what only the library needs (hashlib, zlib, ctypes) is imported where it is used.
+This module is run at every start, so what only the library needs (array, hashlib, zlib) is imported where it is used.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import time
 from _thread import allocate_lock, start_new_thread
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from importlib.util import module_from_spec, source_hash
-from io import BufferedReader, BytesIO
+from io import BufferedReader, BufferedWriter, BytesIO
 from types import CodeType, ModuleType, SimpleNamespace
 
 import __main__ as runtime
@@ -31,12 +31,14 @@ from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from typing import NoReturn
 
 RUST = "cryptography.hazmat.bindings._rust"
 # Several archives and several Pythons may take turns on one machine; more than this many of each kind are old.
 KEPT = 4
-# Bytes that are read or unpacked at a time.
-PIECE = 1 << 18
+# Bytes that are read or unpacked at a time; three times as many come of unpacking. Once a process has freed a piece of
+# more than 128 KB, glibc keeps pieces of that size for later: with 256 KB here, 1.4 MB stayed.
+PIECE = 1 << 15
 # Seconds: a temporary file this old belongs to a process that died while it wrote.
 ABANDONED = 3600.0
 
@@ -55,13 +57,16 @@ def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
     if platform not in LIBRARIES:
         sys.stderr.write(refusal(platform))
         return 1
-    finder = Finder(path, Library(path, platform, _report), codes)
+    library = Library(path, platform, _report)
+    finder = Finder(path, library, codes)
     # Before any other place, and from now on without the archive's file.
     sys.meta_path.insert(0, finder)
     sys.path[:] = [place for place in sys.path if place != runtime.ARCHIVE]
     if len(codes) < len(COMPILED):
+        codes.update(finder.compile_aside())
         codes.update(finder.compile_all())
         keep_bytecode(codes)
+    library.read_ahead()
     __import__(MAIN)
     gc.freeze()  # what is here by now stays; only what comes later is looked through
     gc.enable()
@@ -172,6 +177,33 @@ class Finder:
                 return path
 
         return Archive(BytesIO(self.modules))
+
+    def compile_aside(self) -> dict[str, bytes]:
+        """As compile_all, by a child: a compiler leaves 1 to 6 MB with its process. Empty where there can be none."""
+        if not hasattr(os, "fork"):
+            return {}
+        try:
+            source, target = os.pipe()
+            with open(source, "rb") as answer, open(target, "wb") as pipe:
+                child = os.fork()
+                if child == 0:
+                    self.compile_into(pipe)
+                pipe.close()
+                data = answer.read()
+            _, status = os.waitpid(child, 0)
+        except OSError:  # no further process is to be had, or the system does not tell how children end
+            return {}
+        codes: dict[str, bytes] = marshal.loads(data) if status == 0 else {}  # noqa: S302 (our own child's)
+        return codes
+
+    def compile_into(self, pipe: BufferedWriter) -> NoReturn:
+        """The child's part."""
+        try:
+            pipe.write(marshal.dumps(self.compile_all()))
+            pipe.flush()
+            os._exit(0)
+        finally:
+            os._exit(1)
 
     def compile_all(self) -> dict[str, bytes]:
         """Under names without the archive's path, because the same bytecode serves wherever the file is moved."""
@@ -370,15 +402,19 @@ class Library:
         report["library"] = "not needed yet"
         self.packed: list[bytes] = []
         self.reading = allocate_lock()
-        if not self.seems_cached():
-            # Aside, because these 5 MB take a tenth of the start; without threading, whose import takes as much. The
-            # file is opened first: whoever replaces it by another then changes nothing.
-            file = open(archive, "rb")  # noqa: SIM115 (closed by the thread)
-            self.reading.acquire()
-            try:
-                start_new_thread(self.read_aside, (file,))
-            except RuntimeError:  # where the user's or the container's threads are used up, it takes its time
-                self.read_aside(file)
+
+    def read_ahead(self) -> None:
+        """Reads what is not in the cache, before somebody replaces the archive."""
+        if self.seems_cached():
+            return
+        # Aside, because these 5 MB take a tenth of the start; without threading, whose import takes as much. The file
+        # is opened first: whoever replaces it by another then changes nothing.
+        file = open(self.archive, "rb")  # noqa: SIM115 (closed by the thread)
+        self.reading.acquire()
+        try:
+            start_new_thread(self.read_aside, (file,))
+        except RuntimeError:  # where the user's or the container's threads are used up, it takes its time
+            self.read_aside(file)
 
     def read_aside(self, file: BufferedReader) -> None:
         try:
@@ -540,17 +576,13 @@ def cffi_stand_in() -> ModuleType:
     cffi itself would be a native library for each minor version of Python. The rest of it serves OpenSSL bindings that
     signatures do not use; asking for one of those is an AttributeError.
     """
+    from array import array  # which knows its address as ctypes does, and which socket needs anyway
 
-    def from_buffer(data: bytes, require_writable: bool = False) -> object:
-        import ctypes
+    def from_buffer(data: bytes) -> array[int]:
+        return array("B", data)
 
-        kind = ctypes.c_char * memoryview(data).nbytes
-        return kind.from_buffer(data) if require_writable else kind.from_buffer_copy(data)
-
-    def cast(_kind: str, buffer: object) -> int:
-        import ctypes
-
-        return ctypes.addressof(buffer)  # type: ignore[arg-type]  # one of from_buffer's
+    def cast(_kind: str, buffer: array[int]) -> int:
+        return buffer.buffer_info()[0]
 
     def initialise(_exports: int) -> ModuleType:
         bindings = ModuleType("_openssl")

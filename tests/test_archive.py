@@ -181,12 +181,48 @@ def test_twenty_first_starts_at_once_all_work(archive: Archive) -> None:
     assert sorted(os.listdir(archive.cache)) == sorted([archive.library().name, archive.bytecode().name])
 
 
+def after(archive: Archive, prelude: str) -> dict[str, Any]:
+    """What a run says in an interpreter that has been made ready so."""
+    run = f"sys.argv = [{str(archive.path)!r}, 'sign']\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    archive.flags += ["-c", f"{prelude}\nimport runpy, sys\n{run}"]
+    return archive.run()
+
+
 def test_start_needs_no_thread_of_its_own(archive: Archive) -> None:
     """A container's limit of processes counts threads."""
-    refuse = "import _thread, runpy, sys\ndef refuse(*_): raise RuntimeError\n_thread.start_new_thread = refuse"
-    run = f"sys.argv = [{str(archive.path)!r}, 'sign']\nrunpy.run_path(sys.argv[0], run_name='__main__')"
-    archive.flags += ["-c", f"{refuse}\n{run}"]
-    assert archive.run()["sign"] == SIGNATURE
+    refuse = "import _thread\ndef refuse(*_): raise RuntimeError\n_thread.start_new_thread = refuse"
+    assert after(archive, refuse)["sign"] == SIGNATURE
+
+
+@posix_only
+def test_program_is_compiled_in_a_process_of_its_own(archive: Archive, tmp_path: Path) -> None:
+    """A compiler leaves memory behind, which would stay with a server of the very first run."""
+    log = tmp_path / "compiled"
+    watch = (
+        f"import os, sys\nlog, own = open({str(log)!r}, 'w', 1), os.getpid()\n"
+        "def note(event, given):\n"
+        "    if event == 'compile': print(os.getpid() == own, given[1], file=log)\n"
+        "sys.addaudithook(note)"
+    )
+    assert after(archive, watch)["sign"] == SIGNATURE
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if "sikkerkey_mcp.py" in line] == ["False sikkerkey-mcp.pyz/sikkerkey_mcp.py"]
+
+
+@posix_only
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "import os\ndel os.fork",
+        "import os\ndef refuse(): raise BlockingIOError\nos.fork = refuse",
+        "import os\nfork = os.fork\nos.fork = lambda: fork() or os.kill(os.getpid(), 9)",
+        "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    ],
+)
+def test_start_needs_no_process_of_its_own(fault: str, archive: Archive) -> None:
+    result = after(archive, fault)
+    assert (result["sign"], result["bytecode"]) == (SIGNATURE, "compiled now, kept for the next start")
+    assert archive.bytecode().exists()
 
 
 @pytest.mark.parametrize("in_place", [True, False])
