@@ -143,6 +143,7 @@ class Connection:
         self.wire = wire
         self.idle_since_s = 0.0
         self._authority = authority
+        self._context = Context()  # of the exchange under way
         self._received = bytearray()  # and not yet used
         self._deadline_s = 0.0
         self._room = self._lines_left = 0
@@ -154,8 +155,8 @@ class Connection:
         data = request_head(request.method, request.path, self._authority, headers) + (request.body or b"")
         if len(data) > PIECE_BYTES:  # which may be more than the system takes at once
             context.about_to_wait()
+        self._context = context
         self._ask(data, mcp.REQUEST_MAX_S)
-        self._await_answer(context)
         status, headers, is_last = self._final_head()
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
@@ -211,12 +212,6 @@ class Connection:
         self._room, self._lines_left = 2 * mcp.ANSWER_MAX_BYTES, mcp.ANSWER_MAX_LINES
         self.wire.settimeout(within_s)
         self.wire.sendall(data)
-
-    def _await_answer(self, context: Context) -> None:
-        try:
-            self._receive(SOON_S)
-        except (TimeoutError, socket.timeout):  # two classes until Python 3.10
-            context.about_to_wait()
 
     def _final_head(self) -> tuple[int, Headers, bool]:
         """Status and headers of the answer, past interim ones, and whether any of them ends the connection."""
@@ -309,18 +304,25 @@ class Connection:
         if self._lines_left < 0:
             raise ServiceError(f"the vault's answer comes in more than {mcp.ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
 
-    def _receive(self, most_s: float = float("inf")) -> int:
+    def _receive(self) -> int:
         """Waits for more, until the deadline; how many bytes have come, 0 at the end of the stream."""
-        left_s = min(self._deadline_s - time.monotonic(), most_s)
-        if left_s <= 0:
-            raise TimeoutError("the exchange took too long")
-        self.wire.settimeout(left_s)
-        piece = self.wire.recv(PIECE_BYTES)
+        try:
+            piece = self._piece(SOON_S)
+        except (TimeoutError, socket.timeout):  # two classes until Python 3.10
+            self._context.about_to_wait()
+            piece = self._piece(mcp.REQUEST_MAX_S)
         self._room -= len(piece)
         if self._room < 0:
             raise mcp.too_large()
         self._received += piece
         return len(piece)
+
+    def _piece(self, most_s: float) -> bytes:
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the exchange took too long")
+        self.wire.settimeout(min(left_s, most_s))
+        return self.wire.recv(PIECE_BYTES)
 
     def _used(self, count: int) -> bytes:
         with memoryview(self._received) as all_of_it, all_of_it[:count] as part:
