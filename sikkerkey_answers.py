@@ -57,6 +57,8 @@ def plaintexts(action: Action, given: Given) -> list[str]:
     for arg in action.args:
         if arg.plaintext and arg.name in given:
             found += _strings(given[arg.name])
+    if not found:
+        return found
     for text in list(found):
         if text.lstrip()[:1] in ("{", "["):
             try:
@@ -82,16 +84,27 @@ def _strings(value: Any) -> list[str]:
 
 def cutter(secrets: Sequence[str]) -> Callable[[str], str]:
     """A function that cuts `secrets`, long ones first, out of a text: as they are, and as a peer may spell them."""
-    signs = [(secret, _signs(secret)) for secret in secrets]
-    spelt: dict[str, list[str]] = {}
+    cutters = [_cutter_of(secret) for secret in secrets]
 
     def cut(text: str) -> str:
-        for secret, some in signs:
-            if any(sign in text for sign in some):
-                if secret not in spelt:
-                    spelt[secret] = sorted(_spellings(secret), key=len, reverse=True)
-                for form in spelt[secret]:
-                    text = _without(text, form)
+        for cut_one in cutters:
+            text = cut_one(text)
+        return text
+
+    return cut
+
+
+def _cutter_of(secret: str) -> Callable[[str], str]:
+    signs = _signs(secret)
+    forms: list[str] = []
+
+    def cut(text: str) -> str:
+        if not any(sign in text for sign in signs):
+            return text
+        if not forms:
+            forms.extend(sorted(_spellings(secret), key=len, reverse=True))
+        for form in forms:
+            text = _without(text, form)
         return text
 
     return cut
@@ -112,24 +125,42 @@ def _signs(secret: str) -> set[str]:
     return {word, data.hex(), data.hex().upper(), *(form[:10] for form in _base64_spellings(data))}
 
 
-# As html.escape, which comes with half a megabyte of names of characters.
-_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;", '"': "&quot;", "'": "&#x27;"})
-
-
 def _spellings(secret: str) -> set[str]:
-    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python."""
-    from urllib.parse import quote, quote_plus
+    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python.
 
+    What peers mark up or percent-encode may be the request's whole body, where it stands in JSON already.
+    """
     data = secret.encode("utf-8", "replace")
-    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1]}
-    percent = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
-    forms |= percent | {re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in percent}
-    html = secret.translate(_HTML)
-    numbered = html.replace("&quot;", "&#34;").replace("&#x27;", "&#39;")  # as Go has it
-    for text in (secret, html, numbered):
-        once = _json_spellings(text)
-        forms.update({text}, once, *map(_json_spellings, once))
-    return forms
+    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1], repr(data)[2:-1]}
+    for text in {secret, to_json(secret)[1:-1]}:
+        forms |= _html_spellings(text) | _percent_spellings(text)
+    for text in (secret, *_html_spellings(secret)):
+        forms.update({text}, _json_spellings(text))
+    return forms.union(*map(_json_spellings, _json_spellings(secret)))
+
+
+# As html.escape, which comes with half a megabyte of names of characters; the quotes as Python, Go, Ruby, PHP, XML.
+_HTML = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+_QUOTES = ("&quot;", "&#x27;"), ("&#34;", "&#39;"), ("&quot;", "&#39;"), ("&quot;", "&#039;"), ("&quot;", "&apos;")
+_NUMBERS = "&#%d;", "&#x%x;", "&#x%X;"
+
+
+def _html_spellings(text: str) -> set[str]:
+    """Signs by their names; what is not ASCII, or every sign, by its number."""
+    named = text.translate(_HTML)
+    forms = {named.replace('"', double).replace("'", single) for double, single in _QUOTES}
+    forms |= {form.encode("ascii", "xmlcharrefreplace").decode("ascii") for form in forms}
+    signs = set(re.findall("[^0-9A-Za-z]", text))
+    return forms | {text.translate({ord(sign): number % ord(sign) for sign in signs}) for number in _NUMBERS}
+
+
+def _percent_spellings(text: str) -> set[str]:
+    """As paths, queries, forms and browsers have it, in small letters too."""
+    from urllib.parse import quote, quote_plus  # 0.4 MB, which calls without plaintext do without
+
+    data = text.encode("utf-8", "replace")
+    forms = {quote_plus(data), *(quote(data, safe=left) for left in ("", "/", "!'()*"))}
+    return forms | {re.sub("%..", lambda escaped: escaped[0].lower(), form) for form in forms}
 
 
 # What encoders escape that need not be: what HTML could mistake for markup (Go), some more (Gson, .NET), slashes (PHP).
@@ -186,6 +217,9 @@ def _is_withheld(key: str, member: Any, withheld: frozenset[str]) -> bool:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+ESCAPED_CONTROL = re.compile(r"\\(?:[bfr]|u00[01]|ud[89a-f])")
+
+
 def readable_result(result: JsonObject) -> JsonObject:
     """`result` with its texts readable, in both forms. The bytes of a file are left alone."""
     text: str = result["content"][0]["text"]
@@ -198,8 +232,7 @@ def readable_result(result: JsonObject) -> JsonObject:
 
 def _may_hide_something(json_text: str) -> bool:
     """Whether JSON holds, or escapes, a hidden character."""
-    escaped = re.search(r"\\(?:[bfr]|u00[01]|ud[89a-f])", json_text)
-    return escaped is not None or readable(json_text) != json_text
+    return ESCAPED_CONTROL.search(json_text) is not None or readable(json_text) != json_text
 
 
 def render(action: Action, given: Given, reply: Reply, cut: Callable[[str], str]) -> JsonObject:
@@ -330,6 +363,7 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
     scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]  # anything else would be read as our advice
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
-    needed = ["be approved and enabled", *([f"have the scope {action.scope}"] if action.scope else [])]
-    needed += ["have what this concerns on its project allowlist"] if holes(action.path) else []
-    return f"the agent must {', '.join(needed)}; "
+    needed = ["be approved and enabled", *([f"hold the scope {action.scope}"] if action.scope else [])]
+    needed += ["have the project concerned on its allowlist"] if holes(action.path) else []
+    *first, last = needed
+    return f"the agent must {', '.join(first)}, and {last}; " if first else f"the agent must {last}; "

@@ -440,21 +440,23 @@ def _as_table(result: JsonObject) -> str:
     value = result.get("structuredContent")
     if value is None:
         return _as_text(result)
-    tables = {name: member for name, member in value.items() if _is_table(member)}
+    tables = {name: member for name, member in value.items() if is_table(member)}
     others = ((name, member) for name, member in value.items() if name not in tables)
     facts = [(terminal.cell(name), _shown(_dated(name, member))) for name, member in others]
     parts = [terminal.aligned(facts)] if facts else []
     for name, rows in tables.items():
         title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
-        parts.append(title + _columns(rows))
+        parts.append(title + columns(rows))
     return "\n\n".join(parts)
 
 
-def _is_table(value: Any) -> bool:
+def is_table(value: Any) -> bool:
+    """Whether these are rows: objects, and at least one."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
-def _columns(rows: list[JsonObject]) -> str:
+def columns(rows: list[JsonObject]) -> str:
+    """Rows as lines, under the names of their members; of others' text nothing is left that could deceive."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[terminal.cell(_plain(_dated(name, row[name]))) if name in row else "" for name in names] for row in rows]
     return terminal.aligned([[terminal.cell(name) for name in names], *cells])

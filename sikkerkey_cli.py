@@ -16,6 +16,7 @@ import os
 import re
 import shlex
 import sys
+import textwrap
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
@@ -27,6 +28,7 @@ from sikkerkey_terminal import Progress, UsageError, confirm, hidden
 
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
+ENTRY_MEMBERS = ("timestamp", "severity", "action", "sourceIp", "detail")  # of an audit entry, what tells most
 SLOT_FILES = ("private.pem", "identity.json")  # the key first: whatever interrupts a removal, it is gone
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -220,8 +222,14 @@ def _whoami_remote(api: mcp.Api) -> int:
     members = sikkerkey_answers.error_members(reply)
     if not members:
         raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
+    import sikkerkey_call
+
     for key, value in members.items():
-        print(f"{clean(key, 40)}: {clean(value if isinstance(value, str) else mcp.to_json(value), 2_000)}")
+        if sikkerkey_call.is_table(value):
+            rows = [{name: row[name] for name in ENTRY_MEMBERS if name in row} or row for row in value]
+            print(f"{clean(key, 40)}:\n{textwrap.indent(sikkerkey_call.columns(rows), '  ')}")
+        else:
+            print(f"{clean(key, 40)}: {clean(value if isinstance(value, str) else mcp.to_json(value), 2_000)}")
     return 0
 
 

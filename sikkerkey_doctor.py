@@ -102,8 +102,9 @@ def check_library() -> Line:
     """How cryptography's native library was loaded; a detour is slow at each start."""
     loaded = cli.loaded()
     if loaded["cryptography"].startswith("unusable"):
-        remedy = "use the archive for this platform, or: python3 -m pip install cryptography"
-        return Line("library", "fail", f"cryptography is {clean(loaded['cryptography'])}", remedy)
+        other = "use the archive for this platform, or: python3 -m pip install cryptography"
+        reason = loaded["cryptography"]
+        return Line("library", "fail", f"cryptography is {clean(reason)}", _remedy_of_damage(reason) or other)
     try:
         mcp.load_signer(cli.new_key()[0])(b"")
     except Error as error:
@@ -113,7 +114,13 @@ def check_library() -> Line:
     kept_out = [text for text in (library if ";" in library else "", bytecode if ": " in bytecode else "") if text]
     if not kept_out:
         return Line("library", "ok", detail)
-    return Line("library", "warn", f"{detail}\nslow at each start: {clean('; '.join(kept_out))}", _cache_remedy())
+    remedy = _remedy_of_damage(library) or _cache_remedy()
+    return Line("library", "warn", f"{detail}\nslow at each start: {clean('; '.join(kept_out))}", remedy)
+
+
+def _remedy_of_damage(told: str) -> str:
+    damaged = "the archive was replaced or is damaged" in told
+    return "fetch the archive anew, and compare its sha256 with SHA256SUMS" if damaged else ""
 
 
 def _cache_remedy() -> str:
@@ -377,7 +384,7 @@ def check_way(base_url: str) -> list[Line]:
     try:
         tls = _tls_line(connection.wire)
         begun_s = time.monotonic()
-        reply, _ = connection.exchange(mcp.Request("GET", "/", None), {"User-Agent": mcp.USER_AGENT})
+        reply, _ = connection.exchange(mcp.Request("GET", "/", None), {"User-Agent": mcp.USER_AGENT}, mcp.Context())
         took_ms = (time.monotonic() - begun_s) * 1000
         return [tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(reply.headers)]
     except Error as error:

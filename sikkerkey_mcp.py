@@ -955,7 +955,7 @@ def _check_bounds(arg: Arg, size: int, unit: str) -> None:
         span = f"between {least:,} and {most:,}"
     else:
         span = f"at least {least:,}" if most is None else f"at most {most:,}"
-    raise ArgumentError(" ".join(f"{arg.name} must {'have ' if unit else 'be '}{span} {unit}".split()))
+    raise ArgumentError(f"{arg.name} must have {span} {unit}" if unit else f"{arg.name} must be {span}")
 
 
 class Request(NamedTuple):
@@ -1338,6 +1338,9 @@ class Context:
     def __init__(self) -> None:
         self.cancellation = Cancellation()
 
+    def about_to_wait(self) -> None:
+        """To be called before the call waits for anything: until then its thread serves nobody else."""
+
     def progress(self, message: str) -> None:
         """Tells the client that something goes on."""
 
@@ -1370,7 +1373,7 @@ class Api:
         while True:
             context.progress(f"asking the vault, attempt {attempt + 1}")
             try:
-                outcome = self._attempt(request, context.cancellation)
+                outcome = self._attempt(request, context)
             except ServiceError as error:  # there is an answer, but not one to be read
                 error.hint = error.hint if safe else MAY_HAVE_BEEN_PROCESSED
                 raise
@@ -1385,13 +1388,13 @@ class Api:
             return outcome
         raise _unreachable(self.base_url, outcome, safe=safe, attempts=attempt + 1)
 
-    def _attempt(self, request: Request, cancellation: Cancellation) -> Reply | Failure:
-        if cancellation.is_set():
+    def _attempt(self, request: Request, context: Context) -> Reply | Failure:
+        if context.cancellation.is_set():
             return Failure("the call was cancelled", sent=False, passing=False)
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        return self._connections.exchange(request, headers, cancellation)
+        return self._connections.exchange(request, headers, context)
 
 
 def _pause(outcome: Reply | Failure, attempt: int, *, safe: bool) -> float | None:
@@ -1555,11 +1558,14 @@ class VaultTools:
         action = find_action(tool, arguments)
         given = check(tool, action, arguments)
         cut = sikkerkey_answers.cutter(sikkerkey_answers.plaintexts(action, given))
+        if self._api is None:  # all that a first call loads takes longer than the vault's answer
+            context.about_to_wait()
+        request = build_request(action, given)
         started_s = time.monotonic()
-        reply = self._connected().send(build_request(action, given), safe=action.effect == "read", context=context)
-        took_ms = (time.monotonic() - started_s) * 1000
-        context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
         try:
+            reply = self._connected().send(request, safe=action.effect == "read", context=context)
+            took_ms = (time.monotonic() - started_s) * 1000
+            context.log("debug", f"{tool.name}.{action.name}: {reply.status} in {took_ms:.0f} ms")
             if not 200 <= reply.status < 300:
                 raise sikkerkey_answers.service_error(action, reply, cut)
             result = sikkerkey_answers.render(action, given, reply, cut)
@@ -1567,6 +1573,9 @@ class VaultTools:
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
+        except MemoryError:
+            hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+            raise ServiceError("this computer has too little memory for this call", hint) from None
 
     def _connected(self) -> Api:
         with self._lock:
@@ -1644,7 +1653,7 @@ class Registry(Protocol):
         """Called once the tools have been listed, on a thread of its own: loads what the first call will need."""
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
-        """The result of one call; called from any thread, raises nothing."""
+        """The result of one call; called from any thread, raises nothing. Tells `context` before it waits."""
 
 
 class Call(Context):
@@ -1660,9 +1669,21 @@ class Call(Context):
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         self._token = token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
         self._steps = 0
+        self._make_way: Callable[[], None] | None = None
+        self.has_waited = False
 
-    def run(self) -> Message | None:
-        """Carries the request out. The reply, or None if it has been cancelled meanwhile."""
+    def about_to_wait(self) -> None:
+        """Has `make_way` called, the first time."""
+        if not self.has_waited and self._make_way:
+            self._make_way()
+        self.has_waited = True
+
+    def run(self, make_way: Callable[[], None] | None = None) -> Message | None:
+        """Carries the request out. The reply, or None if it has been cancelled meanwhile.
+
+        `make_way` is called once, if the request waits for anything; until then nobody else is served.
+        """
+        self._make_way = make_way
         if self.cancellation.is_set():
             return None
         try:
@@ -1773,6 +1794,8 @@ class Session:
 
     def receive(self, line: bytes) -> Received:
         """What one line of input asks for."""
+        if not self.version:  # a byte order mark opens what PowerShell pipes; RFC 8259 lets a reader pass over it
+            line = line.removeprefix(b"\xef\xbb\xbf")
         try:
             message = parse_json(line)
         except ValueError:
@@ -1998,8 +2021,8 @@ METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# stdio: lines in, lines out. The main thread reads and answers at once what needs no waiting; calls run in worker
-# threads. stdout belongs to messages alone: whatever else prints lands on stderr. Nothing here knows the vault.
+# stdio: lines in, lines out. One thread reads and answers at once what needs no waiting; calls run on others. stdout
+# belongs to messages alone: whatever else prints lands on stderr. Nothing here knows the vault.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -2045,7 +2068,7 @@ class Output:
                 end_process()
 
     def stands_at(self) -> int | None:
-        """How many bytes had been taken when the client let this wait; None if nothing waits."""
+        """How many bytes the client has taken so far, where a message waits for it; None where none does."""
         return self._written_bytes if self._lock.locked() else None
 
 
@@ -2078,90 +2101,157 @@ class Batch:
                 self._send(self._replies)
 
 
-Job: TypeAlias = "tuple[Call, int, Callable[[Message | None], None]]"
+class Job(NamedTuple):
+    """A call that is to be run, the length of the line that it came in, and where its reply goes, from any thread."""
+
+    call: Call
+    size_bytes: int
+    deliver: Callable[[Message | None], None]
 
 
 class Workers:
-    """At most CALLS_AT_ONCE threads, started when there is something for them to do; CALLS_WAITING jobs may wait."""
+    """Threads that take turns at reading.
 
-    def __init__(self) -> None:
-        import threading
+    The one that reads a call runs it, and leaves the reading to another as soon as the call has to wait: to wake a
+    thread takes as long as all else that is done here for a call. While CALLS_AT_ONCE are running, what is read waits.
+    `read` gives the jobs of the next message, None at the end of input; it is called by one thread at a time.
+    """
 
+    def __init__(self, read: Callable[[], list[Job] | None]) -> None:
+        self._read = read
+        self._turn, self._open = allocate_lock(), allocate_lock()  # held by who reads, and until the input ends
+        self._open.acquire()
+        self._lock = allocate_lock()  # over all below
+        self._waiting: deque[Job] = deque()
+        self._waiting_bytes = 0
+        self._threads = self._readers = 1  # readers are those that read or wait for their turn
+
+    def run(self) -> None:
+        """Returns at the end of input; calls that are still running then are abandoned.
+
+        The main thread reads until there is a call, and from then on only waits for the end.
+        """
+        while (jobs := self._read()) is not None:
+            self._keep(jobs)
+            if jobs and self._leave_to_others():
+                self._open.acquire()
+                return
+
+    def _leave_to_others(self) -> bool:
         leave_no_core()  # before any call's arguments are at work
-        self._jobs: deque[Job] = deque()
-        self._ready = threading.Condition()
-        self._idle = self._threads = self._waiting_bytes = 0
+        with self._lock:
+            relieved = self._is_relieved()
+            self._threads -= relieved
+            self._readers -= relieved
+            return relieved
 
-    def submit(self, call: Call, size_bytes: int, deliver: Callable[[Message | None], None]) -> None:
-        """Runs `call` and hands its reply to `deliver`; both happen on a worker's thread."""
-        with self._ready:
-            full = len(self._jobs) >= CALLS_WAITING or self._waiting_bytes + size_bytes > WAITING_MAX_BYTES
-            if not full:
-                self._jobs.append((call, size_bytes, deliver))
-                self._waiting_bytes += size_bytes
-                if self._idle >= len(self._jobs) or self._threads >= CALLS_AT_ONCE:
-                    self._ready.notify()
-                    return
+    def _keep(self, jobs: list[Job]) -> None:
+        for job in jobs:
+            with self._lock:
+                size_bytes = self._waiting_bytes + job.size_bytes
+                full = len(self._waiting) == CALLS_WAITING or size_bytes > WAITING_MAX_BYTES
+                if not full:
+                    self._waiting.append(job)
+                    self._waiting_bytes = size_bytes
+            if full:
+                _refuse(job, "too many calls are waiting already; nothing was sent: wait for some to be answered")
+
+    def _is_relieved(self) -> bool:
+        """Whether another thread is there to read on; if not, one more is started, if there may be one more."""
+        if self._readers == 1 and self._threads <= CALLS_AT_ONCE:
+            try:
+                start_new_thread(self._work, ())
+            except RuntimeError:  # a limit of the user's or the container's
+                self._refuse_unless_somebody_comes()
+            else:
                 self._threads += 1
-        if full:
-            deliver(call.refuse("too many calls are waiting already; nothing was sent: wait for some to be answered"))
-        else:
-            self._start()
+                self._readers += 1
+        return self._readers > 1
 
-    def _start(self) -> None:
-        try:
-            start_new_thread(self._work, ())
-        except RuntimeError:  # a limit of the user's or the container's: the threads that there are come to the job
-            with self._ready:
-                self._threads -= 1
-                left = [] if self._threads else [self._jobs.pop()]
-                self._waiting_bytes -= sum(size_bytes for _, size_bytes, _ in left)
-            for call, _, deliver in left:
-                deliver(call.refuse("the system starts no further thread; nothing was sent"))
+    def _refuse_unless_somebody_comes(self) -> None:
+        while self._waiting and self._threads == self._readers:  # or else one that is busy takes what waits
+            _refuse(self._take(), "the system starts no further thread; nothing was sent")
 
     def _work(self) -> None:
-        while True:
-            call, deliver = self._next()
-            deliver(call.run())
+        try:
+            self._turn.acquire()
+            while job := self._read_on():
+                job.deliver(job.call.run(self._turn.release))
+                if job.call.has_waited:
+                    self._run_what_waits()
+                    self._turn.acquire()
+                else:
+                    with self._lock:
+                        self._readers += 1
+            self._turn.release()
+        finally:  # the end of input, or what must end the process rather than leave a client without an answer
+            with self._lock:
+                if self._open.locked():
+                    self._open.release()
 
-    def _next(self) -> tuple[Call, Callable[[Message | None], None]]:
-        with self._ready:
-            self._idle += 1
-            while not self._jobs:
-                self._ready.wait()
-            self._idle -= 1
-            call, size_bytes, deliver = self._jobs.popleft()
-            self._waiting_bytes -= size_bytes
-            return call, deliver
+    def _read_on(self) -> Job | None:
+        """Reads until there is a job for this thread, with another to relieve it; None at the end of input."""
+        while True:
+            with self._lock:
+                if self._waiting and self._is_relieved():
+                    self._readers -= 1
+                    return self._take()
+            if (jobs := self._read()) is None:
+                return None
+            self._keep(jobs)
+
+    def _run_what_waits(self) -> None:
+        """Runs what all threads were too busy for when it was read, until this one is to read."""
+        while True:
+            with self._lock:
+                if not self._waiting:
+                    self._readers += 1
+                    return
+                job = self._take()
+            job.deliver(job.call.run())
+
+    def _take(self) -> Job:
+        job = self._waiting.popleft()
+        self._waiting_bytes -= job.size_bytes
+        return job
+
+
+def _refuse(job: Job, reason: str) -> None:
+    job.deliver(job.call.refuse(reason))
 
 
 class StdioServer:
     """Serves one client on two file descriptors until the input ends."""
 
     def __init__(self, registry: Registry, read: Callable[[], bytes], output: Output) -> None:
-        self._read, self._output = read, output
+        self._lines, self._output = split_lines(read), output
         self._session = Session(registry, output.send)
-        self._workers: Workers | None = None
         self._prepared = False
 
     def run(self) -> None:
         """Returns at the end of input; calls that are still running then are abandoned."""
-        for line in split_lines(self._read):
+        Workers(self._read).run()
+
+    def _read(self) -> list[Job] | None:
+        """Answers one line of input as far as that needs no waiting, and returns the rest; None at the end."""
+        for line in self._lines:
             if line is None:
                 too_long = ProtocolError(INVALID_REQUEST, f"the message is longer than {LINE_MAX_BYTES:,} bytes")
                 self._output.send(error_reply(None, too_long))
-            elif line.strip():
-                self._serve(self._session.receive(line), len(line))
-                self._prepare_once_listed()
+            return self._serve(line) if line and line.strip() else []
+        return None
 
-    def _serve(self, received: Received, size_bytes: int) -> None:
+    def _serve(self, line: bytes) -> list[Job]:
+        received = self._session.receive(line)
         deliver = Batch(len(received.parts), self._output.send).add if received.batch else self._send_if_any
+        jobs = []
         for part in received.parts:
             if isinstance(part, Call):
-                self._workers = self._workers or Workers()
-                self._workers.submit(part, size_bytes // len(received.parts), deliver)
+                jobs.append(Job(part, len(line) // len(received.parts), deliver))
             else:
                 deliver(part)
+        self._prepare_once_listed()
+        return jobs
 
     def _prepare_once_listed(self) -> None:
         if self._session.has_listed and not self._prepared:
@@ -2219,17 +2309,19 @@ def _watch_client(parent: int, output: Output) -> None:
     ends = select.poll()
     ends.register(output.descriptor, 0)  # asks for nothing, so all that is told is that the other end has gone
     ends.register(0, getattr(select, "POLLRDHUP", 0))
-    stood_at: int | None = None
-    hung_up = False
+    stands_at: int | None = None
+    input_ended = False
     while os.getppid() == parent:
-        told = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
-        stands_at = output.stands_at()
-        if output.descriptor in told or (hung_up and None is not stands_at == stood_at):
+        gone = [descriptor for descriptor, _ in ends.poll(PARENT_POLL_S * 1000)]
+        if output.descriptor in gone:
             break
-        if 0 in told:
-            hung_up = True
+        stood_at, stands_at = stands_at, output.stands_at()
+        nobody_reads = stands_at is not None and stands_at == stood_at
+        if input_ended and nobody_reads:
+            break
+        if 0 in gone:  # which is told at once, so that only from the next round on there is time to read
+            input_ended = True
             ends.unregister(0)
-        stood_at = stands_at
     end_process()
 
 
@@ -2249,8 +2341,11 @@ def _end_with_the_client(output: Output) -> None:
         # SIGCONT) or that comes just before a blocking read. So they go to a thread that does nothing but wait for
         # them; the handlers stay, for a shell may have had them ignored.
         _signal.pthread_sigmask(_signal.SIG_BLOCK, signals)
-        start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
-        start_new_thread(_watch_client, (os.getppid(), output))
+        try:
+            start_new_thread(lambda: end_process(_signal.sigwait(signals)), ())
+            start_new_thread(_watch_client, (os.getppid(), output))
+        except RuntimeError:  # a limit of the user's or the container's: what listings need works without
+            _signal.pthread_sigmask(_signal.SIG_UNBLOCK, signals)
 
 
 def serve(registry: Registry) -> None:
@@ -2285,7 +2380,7 @@ def connect(agent: str = "") -> Api:
     if chosen is None:
         import shlex
 
-        hint = f"make an agent token on the vault's dashboard, then: {shlex.join(program())} install TOKEN"
+        hint = f"make an agent token on the vault's dashboard, then: {shlex.join(program())} install -"
         raise ConfigError("no agent is installed on this computer", hint)
     return agent_api(load_identity(chosen))
 
@@ -2307,7 +2402,7 @@ def command_serve(options: Mapping[str, str]) -> int:
     chosen = choose_slot(agent)
     if chosen is None:
         nobody = f"no agent is installed in {clean(agents_dir())}"
-        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install TOKEN` has run")
+        advise(f"sikkerkey-mcp: {nobody}; calls fail until `install -` has run")
     else:
         load_identity(chosen, with_key=False)  # a crash until the first call would leave it in a core
     if sys.stdin and sys.stdin.isatty():

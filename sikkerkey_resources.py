@@ -278,8 +278,10 @@ class VaultLibrary:
         kept_until_s, rows = self._ids.get(tool, (0.0, []))
         if kept_until_s <= self._ticks_s():
             members = self._answer(tool, {"action": "list"}, context).get("structuredContent", {})
-            some = next((member for member in members.values() if isinstance(member, list)), [])
-            rows = [row for row in some if isinstance(row, dict) and mcp.is_id(row.get("id"))]
+            # json_result puts a mere list into `items`; a vault that answers an object names it as the path does.
+            some = members.get("items", members.get(tool.removeprefix("manage_")))
+            listed = some if isinstance(some, list) else []
+            rows = [row for row in listed if isinstance(row, dict) and mcp.is_id(row.get("id"))]
             self._ids[tool] = (self._ticks_s() + IDS_KEPT_S, rows)
         return rows
 

@@ -23,11 +23,24 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import sikkerkey_mcp as mcp
-from sikkerkey_mcp import IN_BETWEEN, Cancellation, ConfigError, Failure, Headers, Reply, Request, ServiceError, clean
+from sikkerkey_mcp import (
+    IN_BETWEEN,
+    Cancellation,
+    ConfigError,
+    Context,
+    Failure,
+    Headers,
+    Reply,
+    Request,
+    ServiceError,
+    clean,
+)
 
-LINE_MAX_BYTES = 65_536  # of the framing: a status line, a header, the size of a chunk
-HEADERS_MAX = 100
-PIECE_BYTES = 65_536  # what is received at once
+HEAD_MAX_BYTES = 65_536  # status line and headers
+HEAD_MAX_LINES = 100
+LINE_MAX_BYTES = 4_096  # the size of a chunk and its extensions; a trailer
+PIECE_BYTES = 65_536  # what is sent or received at once
+SOON_S = 0.0005  # a vault on this computer answers before another thread could have been woken to serve others
 
 
 class MalformedAnswer(Exception):
@@ -66,16 +79,20 @@ class Connections:
                 self._route = route_to(self._base_url)
             return self._route
 
-    def exchange(self, request: Request, headers: Headers, cancellation: Cancellation) -> Reply | Failure:
+    def exchange(self, request: Request, headers: Headers, context: Context) -> Reply | Failure:
         """Sends `request` once and reads the answer. Raises ServiceError for an answer that must not be read."""
+        cancellation = context.cancellation
         try:
-            connection = self._take() or opened(self.route(), cancellation)
+            connection = self._take()
+            if connection is None:
+                context.about_to_wait()
+                connection = opened(self.route(), cancellation)
         except BROKEN as error:
             return Failure(reason(error), sent=False, passing=not is_lasting(error))
         cancellation.on_set(connection.abort)
         keep = False
         try:
-            reply, keep = connection.exchange(request, headers)
+            reply, keep = connection.exchange(request, headers, context)
             return reply
         except BROKEN as error:
             return Failure(reason(error), sent=True)
@@ -128,16 +145,20 @@ class Connection:
         self.wire = wire
         self.idle_since_s = 0.0
         self._authority = authority
+        self._context = Context()  # of the exchange under way
         self._received = bytearray()  # and not yet used
         self._deadline_s = 0.0
         self._room = self._lines_left = 0
 
-    def exchange(self, request: Request, headers: Headers) -> tuple[Reply, bool]:
+    def exchange(self, request: Request, headers: Headers, context: Context) -> tuple[Reply, bool]:
         """The answer to one request, and whether another may follow on this connection. Raises BROKEN, ServiceError."""
         if request.body is not None or request.method != "GET":
             headers = {**headers, "Content-Length": str(len(request.body or b""))}
-        head = request_head(request.method, request.path, self._authority, headers)
-        self._ask(head + (request.body or b""), mcp.REQUEST_MAX_S)
+        data = request_head(request.method, request.path, self._authority, headers) + (request.body or b"")
+        if len(data) > PIECE_BYTES:  # which may be more than the system takes at once
+            context.about_to_wait()
+        self._context = context
+        self._ask(data, mcp.REQUEST_MAX_S)
         status, headers, is_last = self._final_head()
         if headers.get("content-encoding", "identity").lower() != "identity":
             raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
@@ -207,21 +228,31 @@ class Connection:
 
     def _head(self) -> tuple[int, Headers]:
         """A status line and headers, by their names in lower case; repeated ones are joined (RFC 9110, 5.3)."""
-        version, _, said = self._line().decode("latin-1").partition(" ")
+        first, *lines = self._head_lines()
+        version, _, said = first.partition(" ")
         code = said.partition(" ")[0]
         if not version.startswith("HTTP/1.") or len(code) != 3 or not code.isdecimal() or code < "100":
             raise MalformedAnswer("the status line")
         headers: Headers = {} if version != "HTTP/1.0" else {"connection": "close"}
-        for _ in range(HEADERS_MAX):
-            line = self._line().decode("latin-1")
-            if not line:
-                return int(code), headers
+        for line in lines:
             name, colon, value = line.partition(":")
             if not colon or not name or name != name.strip():
                 raise MalformedAnswer("a header")
             name, value = name.lower(), value.strip()
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-        raise MalformedAnswer("too many headers")
+        return int(code), headers
+
+    def _head_lines(self) -> list[str]:
+        while (end := self._received.find(b"\r\n\r\n")) < 0 and len(self._received) <= HEAD_MAX_BYTES:
+            if not self._received.startswith(b"HTTP/1."[: len(self._received)]):
+                raise MalformedAnswer("the status line")
+            if not self._receive():
+                raise ConnectionError("the stream ended within the headers")
+        lines = self._used(end + 4)[:end].decode("latin-1").split("\r\n")
+        if not 0 <= end <= HEAD_MAX_BYTES or len(lines) > HEAD_MAX_LINES:
+            raise MalformedAnswer("too many headers")
+        self._count_lines(len(lines))
+        return lines
 
     def _body(self, headers: Headers) -> bytes:
         coding = headers.get("transfer-encoding")
@@ -235,7 +266,7 @@ class Connection:
 
     def _chunks(self) -> Iterator[bytes]:
         room = mcp.ANSWER_MAX_BYTES
-        while size := _size(self._line().decode("latin-1").partition(";")[0].strip(), 16):
+        while size := _size(self._line().partition(";")[0].strip(), 16):
             yield self._exactly(size, room)
             room -= size
             if self._line():
@@ -260,29 +291,40 @@ class Connection:
                 raise MalformedAnswer("its end")
         return self._used(count)
 
-    def _line(self) -> bytes:
-        self._lines_left -= 1
-        if self._lines_left < 0:
-            raise ServiceError(f"the vault's answer comes in more than {mcp.ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
-        while (end := self._received.find(b"\n")) < 0 and len(self._received) <= LINE_MAX_BYTES:
+    def _line(self) -> str:
+        """The next line of a chunked body's framing."""
+        while (end := self._received.find(b"\r\n")) < 0 and len(self._received) <= LINE_MAX_BYTES:
             if not self._receive():
-                raise ConnectionError("the stream ended within the framing")
+                raise ConnectionError("the stream ended between two chunks")
         if not 0 <= end <= LINE_MAX_BYTES:
             raise MalformedAnswer("a long line")
-        return self._used(end + 1).rstrip(b"\r\n")
+        self._count_lines(1)
+        return self._used(end + 2)[:end].decode("latin-1")
+
+    def _count_lines(self, count: int) -> None:
+        self._lines_left -= count
+        if self._lines_left < 0:
+            raise ServiceError(f"the vault's answer comes in more than {mcp.ANSWER_MAX_LINES:,} lines", IN_BETWEEN)
 
     def _receive(self) -> int:
         """Waits for more, until the deadline; how many bytes have come, 0 at the end of the stream."""
-        left_s = self._deadline_s - time.monotonic()
-        if left_s <= 0:
-            raise TimeoutError("the exchange took too long")
-        self.wire.settimeout(left_s)
-        piece = self.wire.recv(PIECE_BYTES)
+        try:
+            piece = self._piece(SOON_S)
+        except (TimeoutError, socket.timeout):  # two classes until Python 3.10
+            self._context.about_to_wait()
+            piece = self._piece(mcp.REQUEST_MAX_S)
         self._room -= len(piece)
         if self._room < 0:
             raise mcp.too_large()
         self._received += piece
         return len(piece)
+
+    def _piece(self, most_s: float) -> bytes:
+        left_s = self._deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError("the exchange took too long")
+        self.wire.settimeout(min(left_s, most_s))
+        return self.wire.recv(PIECE_BYTES)
 
     def _used(self, count: int) -> bytes:
         with memoryview(self._received) as all_of_it, all_of_it[:count] as part:
@@ -294,10 +336,11 @@ class Connection:
 def request_head(method: str, target: str, authority: str, headers: Headers) -> bytes:
     """Request line and headers. Raises ValueError for anything but printable ASCII, such as a line in a value."""
     fields = {"Host": authority, "Accept-Encoding": "identity", **headers}
-    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in fields.items())]
-    if lines[0].count(" ") != 2 or not all(line.isascii() and line.isprintable() for line in lines):
+    lines = [f"{method} {target} HTTP/1.1", *[f"{name}: {value}" for name, value in fields.items()], "", ""]
+    text = "".join(lines)
+    if lines[0].count(" ") != 2 or not (text.isascii() and text.isprintable()):
         raise ValueError("a header is not printable ASCII")
-    return "\r\n".join([*lines, "", ""]).encode("ascii")
+    return "\r\n".join(lines).encode("ascii")
 
 
 DIGITS = {10: "0123456789", 16: "0123456789abcdefABCDEF"}
@@ -372,12 +415,13 @@ class Proxy(NamedTuple):
     headers: Headers
 
 
-# Checked here, because the complaints of urllib would quote the password.
-PROXY_URL = r"(?:http://)?(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
+# Checked here, because the complaints of urllib would quote the password. Another scheme is refused: to a proxy that is
+# meant to be spoken to over TLS, the password would go in the clear.
+PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::[0-9]{1,5})?/?"
 
 
 def _may_have_proxy() -> bool:
-    """urllib, which knows, takes 4 MB and 20 ms. But on macOS and Windows, this variable is all that it looks at."""
+    """urllib, which knows, takes 4 MB and 20 ms. Except on macOS and Windows, this variable is all that it looks at."""
     return sys.platform in ("darwin", "win32") or "https_proxy" in map(str.lower, os.environ)
 
 
@@ -394,8 +438,8 @@ def proxy_for(base_url: str) -> Proxy | None:
         return None
     port = re.search(r":([0-9]+)/?$", url)
     if not re.fullmatch(PROXY_URL, url) or (port and not 0 < int(port[1]) < 65_536):
-        remedy = "export HTTPS_PROXY=http://HOST:PORT"
-        raise ConfigError("HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT", remedy)
+        rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
+        raise ConfigError(rule, "proxies that are themselves spoken to over TLS, or SOCKS, are not supported")
     user, _, netloc = url.rpartition("://")[2].rstrip("/").rpartition("@")
     parts = urlsplit(f"//{netloc}")
     credentials = b64encode(unquote_to_bytes(user)).decode("ascii")

@@ -30,7 +30,7 @@ from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from typing import NoReturn
 
 RUST = "cryptography.hazmat.bindings._rust"
@@ -390,6 +390,36 @@ class File:
         self.size, self.digest = size, digest
 
 
+class Aside:
+    """What is read of a file by a thread of its own, while the program starts; an empty list where that fails.
+
+    These 5 MB take a tenth of the start. So would the import of threading, hence the bare lock.
+    """
+
+    def __init__(self, read: Callable[[BufferedReader], list[bytes]], path: str) -> None:
+        # Opened here: whoever replaces the file by another from now on changes nothing.
+        file = open(path, "rb")  # noqa: SIM115 (`read` closes it)
+        self.contents: list[bytes] = []
+        self.under_way = allocate_lock()
+        self.under_way.acquire()  # until there is a result
+        try:
+            start_new_thread(self.run, (read, file))
+        except RuntimeError:  # where the user's or the container's threads are used up, it takes its time
+            self.run(read, file)
+
+    def run(self, read: Callable[[BufferedReader], list[bytes]], file: BufferedReader) -> None:
+        try:
+            self.contents = read(file)
+        except OSError:  # whoever needs it tries again, and says what is wrong
+            return
+        finally:
+            self.under_way.release()
+
+    def result(self) -> list[bytes]:
+        with self.under_way:
+            return self.contents
+
+
 class Library:
     """cryptography's native module: found once, by the first of several ways that works, and then its own loader."""
 
@@ -400,29 +430,20 @@ class Library:
         self.module: ModuleType | None = None
         self.failures: list[str] = []
         report["library"] = "not needed yet"
-        self.packed: list[bytes] = []
-        self.reading = allocate_lock()
+        self.aside: Aside | None = None
+        self.contents: list[bytes] = []
 
     def read_ahead(self) -> None:
         """Reads what is not in the cache, before somebody replaces the archive."""
-        if self.seems_cached():
-            return
-        # Aside, because these 5 MB take a tenth of the start; without threading, whose import takes as much. The file
-        # is opened first: whoever replaces it by another then changes nothing.
-        file = open(self.archive, "rb")  # noqa: SIM115 (closed by the thread)
-        self.reading.acquire()
-        try:
-            start_new_thread(self.read_aside, (file,))
-        except RuntimeError:  # where the user's or the container's threads are used up, it takes its time
-            self.read_aside(file)
+        if not self.seems_cached():
+            self.aside = Aside(self.read, self.archive)
 
-    def read_aside(self, file: BufferedReader) -> None:
-        try:
-            self.packed = self.read(file)
-        except OSError:  # unpack tries again, and says what is wrong
-            self.packed = []
-        finally:
-            self.reading.release()
+    def packed(self) -> list[bytes]:
+        """The archive's copy, which stays in memory while a way of loading it is being looked for."""
+        if not self.contents and self.aside:
+            self.contents = self.aside.result()
+        self.contents = self.contents or self.read(open(self.archive, "rb"))  # noqa: SIM115 (as above)
+        return self.contents
 
     def read(self, file: BufferedReader) -> list[bytes]:
         contents = []
@@ -449,10 +470,10 @@ class Library:
         """False leaves the import to an installed cryptography; without one, the error says what was tried."""
         if self.module is None and not self.failures:
             self.module = self.first_that_works()
-            with self.reading:
-                self.packed = []
+            self.aside, self.contents = None, []
         if self.module is None and PathFinder.find_spec("cryptography") is None:
-            raise ImportError("cryptography cannot be loaded: " + "; ".join([*self.failures, "none is installed"]))
+            tried, self.failures = self.failures, []  # so that the next call finds the disk as it is by then
+            raise ImportError("cryptography cannot be loaded: " + "; ".join([*tried, "none is installed"]))
         return self.module is not None
 
     def first_that_works(self) -> ModuleType | None:
@@ -510,9 +531,7 @@ class Library:
         import zlib
         from hashlib import sha256
 
-        with self.reading:
-            self.packed = self.packed or self.read(open(self.archive, "rb"))  # noqa: SIM115 (as above)
-        packed = memoryview(self.packed[self.files.index(file)])
+        packed = memoryview(self.packed()[self.files.index(file)])
         stream, digest = zlib.decompressobj(-zlib.MAX_WBITS), sha256()
         for start in range(0, len(packed), PIECE):
             try:

@@ -116,6 +116,7 @@ class FixtureTools:
         raise LookupError("canary in an exception")
 
     def _wait(self, _arguments: JsonObject, context: Context) -> JsonObject:
+        context.about_to_wait()
         context.cancellation.on_set(self.gate.set)
         self.gate.wait()
         return text_result("waited")

@@ -25,7 +25,7 @@ from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Seen, Server, Told
 from tests.rows import ROWS, Row
 
 ALONE = f"w7q{os.getpid()}zk"  # of MARK, as every spelling but base64 and hex has it; no other test run's
-MARK = f'mark <{ALONE}> "søg" \\ 9c/+=&'  # with what JSON, URLs and HTML write otherwise
+MARK = f'mark <{ALONE}> "søg" \\ it\'s 9c/+=&'  # with what JSON, URLs and HTML write otherwise
 on_linux = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to look at")
 
 
@@ -41,6 +41,11 @@ def in_json(text: str) -> Iterator[str]:
     yield net.replace(r"\u005C", r"\\")
 
 
+def sent(text: str) -> str:
+    """As the body of the request holds it."""
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
 def in_base64(text: str) -> Iterator[str]:
     """Base64 of what surrounds `text` as well, at each alignment: the part that no neighbour can change."""
     data = text.encode("utf-8", "surrogatepass")
@@ -50,17 +55,33 @@ def in_base64(text: str) -> Iterator[str]:
             yield whole[(0, 2, 3)[before] : (before + len(data)) // 3 * 4]
 
 
+def in_html(text: str) -> Iterator[str]:
+    """As Python, Go, Ruby, PHP and XML write it, and with every sign as its number."""
+    named = html.escape(text, quote=False)
+    for double, single in (("quot", "#x27"), ("#34", "#39"), ("quot", "#39"), ("quot", "#039"), ("quot", "apos")):
+        yield named.replace('"', f"&{double};").replace("'", f"&{single};")
+    yield html.escape(text).encode("ascii", "xmlcharrefreplace").decode()
+    for number in ("&#{:d};", "&#x{:x};", "&#x{:X};"):
+        yield "".join(c if c.isalnum() and c.isascii() else number.format(ord(c)) for c in text)
+
+
+def in_urls(text: str) -> Iterator[str]:
+    """Percent-encoded, as paths, queries, forms and browsers have it."""
+    quoted = [urllib.parse.quote(text, safe=left) for left in ("", "/", "!'()*")]
+    for percent in (*quoted, urllib.parse.quote_plus(text)):
+        yield percent
+        yield re.sub("%..", lambda code: code[0].lower(), percent)
+
+
 def spellings(text: str) -> list[str]:
     """Every way in which `text` may turn up."""
-    percent = [urllib.parse.quote(text, safe=left) for left in ("", "/", "!'()*")]
-    lower = [re.sub("%..", lambda code: code[0].lower(), form) for form in percent]
-    numbered = html.escape(text, quote=False).replace('"', "&#34;").replace("'", "&#39;")
-    markup = [html.escape(text), numbered, repr(text)[1:-1]]
+    octets = text.encode("utf-8", "surrogatepass")
     twice = [again for once in in_json(text) for again in in_json(once)]
-    octets = text.encode("utf-8", "surrogatepass").hex()
-    forms = [text, *in_json(text), *twice, *percent, *lower, urllib.parse.quote_plus(text), *markup]
-    whole = base64.b64encode(text.encode("utf-8", "surrogatepass")).decode()
-    return list(dict.fromkeys([*forms, octets, octets.upper(), whole, whole.translate({43: 45, 47: 95}).rstrip("=")]))
+    marked_up = [form for written in (text, sent(text)) for form in (*in_html(written), *in_urls(written))]
+    forms = [text, *in_json(text), *twice, *marked_up, repr(text)[1:-1], repr(octets)[2:-1]]
+    whole = base64.b64encode(octets).decode()
+    forms += [octets.hex(), octets.hex().upper(), whole, whole.translate({43: 45, 47: 95}).rstrip("=")]
+    return list(dict.fromkeys(forms))
 
 
 def found(data: bytes, secrets: Iterable[str]) -> list[str]:

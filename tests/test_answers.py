@@ -13,10 +13,11 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+import sikkerkey_answers
 import sikkerkey_mcp as m
 from sikkerkey_answers import CUT_OUT, NEXT_STEP, WITHHELD
 from tests.harness import Recorder, Server, Told
-from tests.rows import BY_NAME, MARK, ROWS, Row, call, each_row, reply, strings_in
+from tests.rows import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, reply, strings_in
 
 LIST = BY_NAME["manage_projects.list"]
 CREATE = BY_NAME["manage_secrets.create"]
@@ -224,6 +225,18 @@ def test_attachment_survives_the_whole_program(server: Server, recorder: Recorde
     always(recorder, Told(200, data, {"Content-Type": "application/x-thing"}))
     _, content = server.call("support", action="attachment", attachmentId="att_1")["content"]
     assert base64.b64decode(content["resource"]["blob"]) == data
+
+
+@pytest.mark.parametrize("where", ["send", "answer"])
+def test_lack_of_memory_is_told_and_what_it_means_for_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    def fail(*_: Any, **__: Any) -> m.Reply:
+        raise MemoryError
+
+    owner, name = {"send": (StubApi, "send"), "answer": (sikkerkey_answers, "render")}[where]
+    monkeypatch.setattr(owner, name, fail)
+    lack = "this computer has too little memory for this call"
+    assert shown(call(LIST, LIST.minimal)) == f"{lack}\nhint: {m.ASK_FOR_LESS}"
+    assert shown(call(CREATE, CREATE.minimal)) == f"{lack}\nhint: {m.MAY_HAVE_BEEN_PROCESSED}"
 
 
 def test_empty_attachment_says_so() -> None:
@@ -498,12 +511,12 @@ def test_403_names_the_scopes_that_the_vault_wants() -> None:
 @pytest.mark.parametrize("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
 def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
     _message, hint = failed(403, {"error": "no", "requiredScopes": scopes})
-    assert hint.startswith("the agent must be approved and enabled, have the scope projects.read; only the vault's ")
+    assert hint.startswith("the agent must be approved and enabled, and hold the scope projects.read; only the ")
 
 
 def test_403_on_a_route_with_an_id_names_the_allowlist() -> None:
     _message, hint = failed(403, {"error": "no"}, BY_NAME["manage_secrets.list"])
-    needed = "have the scope projects.secrets.read, have what this concerns on its project allowlist"
+    needed = "hold the scope projects.secrets.read, and have the project concerned on its allowlist"
     assert hint == f"the agent must be approved and enabled, {needed}; {NEXT_STEP[403]}"
 
 

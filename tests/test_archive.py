@@ -340,6 +340,16 @@ def test_error_says_everything_that_was_tried(damaged: Archive) -> None:
     assert last.endswith("; none is installed")
 
 
+def test_library_that_could_not_be_loaded_is_tried_anew(damaged: Archive, built: Path) -> None:
+    process = damaged.start("fail", "wait", "sign")
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    shutil.copyfile(built, damaged.path)
+    result = finish(process)
+    assert "the archive was replaced or is damaged; none is installed" in result["fail"]
+    assert (result["sign"], result["library"]) == (SIGNATURE, str(damaged.library()))
+
+
 def test_stale_versions_are_swept(archive: Archive) -> None:
     archive.cache.mkdir(parents=True, mode=0o700)
     mark = "0123456789abcde"

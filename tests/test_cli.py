@@ -507,6 +507,21 @@ def test_whoami_remote_shows_the_answer_cleaned(shell: Shell, recorder: Recorder
     assert [seen.path for seen in recorder.seen] == ["/v1/ai/whoami"]
 
 
+def test_whoami_remote_shows_recent_entries_as_rows(shell: Shell, recorder: Recorder, home: Path) -> None:
+    make_slot(home, recorder.url)
+    one = {"id": 9, "action": "secret_create", "severity": "low", "userId": None, "sourceIp": "127.0.0.1"}
+    two = {**one, "action": HOSTILE_NAME, "severity": "critical", "detail": "as s\nx", "timestamp": 1767225600000}
+    recorder.answer = lambda _seen: Told(body=json.dumps({"approved": True, "recentAudit": [two, one]}).encode())
+    wide = len(CLEANED_NAME)
+    assert shell("whoami", "--remote").out.splitlines() == [
+        "approved: true",
+        "recentAudit:",
+        f"  timestamp             severity  {'action':{wide}}  sourceIp   detail",
+        f"  2026-01-01 00:00:00Z  critical  {CLEANED_NAME}  127.0.0.1  as s<U+000A>x",
+        f"                        low       {'secret_create':{wide}}  127.0.0.1",
+    ]
+
+
 def test_whoami_remote_reports_a_refusal(shell: Shell, recorder: Recorder, home: Path) -> None:
     make_slot(home, recorder.url)
     recorder.answer = lambda _seen: Told(403, b'{"error":"pending\\u001b[2J"}')
@@ -787,7 +802,7 @@ def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, 
         vault.answer = lambda _seen: Told(body=b'{"id":"me"}')
         assert process.call("whoami")["structuredContent"] == {"id": "me"}
         assert process.close() == 0
-    assert b"no agent is installed in " in process.stderr
+    assert process.stderr.endswith(b"/agents; calls fail until `install -` has run\n")
     assert vault.seen[-1].headers["x-agent-id"] == AGENT_ID
 
 

@@ -178,6 +178,14 @@ def test_library_fails_if_unusable_and_warns_of_detours(
     assert remedies.get(state, "use the archive for this platform") == line.remedy.partition(",")[0]
 
 
+@pytest.mark.parametrize("cryptography", ["50", "unusable: cryptography cannot be loaded: {}; none is installed"])
+def test_damaged_archive_is_to_be_fetched_anew(monkeypatch: pytest.MonkeyPatch, cryptography: str) -> None:
+    damage = "memory: the archive was replaced or is damaged"  # as runtime/ has it, to which test_archive holds it
+    loaded = {"cryptography": cryptography.format(damage), "library": f"installed; {damage}"}
+    monkeypatch.setattr(cli, "loaded", lambda: loaded)
+    assert doctor.check_library().remedy == "fetch the archive anew, and compare its sha256 with SHA256SUMS"
+
+
 def test_home_without_agents_is_a_warning_and_the_default_vault_is_asked_after(
     examine: Examine, home: Path, nowhere: str
 ) -> None:

@@ -78,7 +78,8 @@ def test_call_is_refused_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPa
     session.receive(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}')
     (call,) = session.receive(b'{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"whoami"}}').parts
     assert isinstance(call, m.Call)
-    m.Workers().submit(call, 1, told.append)
+    jobs = iter([[m.Job(call, 1, told.append)], None])
+    m.Workers(lambda: next(jobs)).run()
     assert told[0]["id"] == 2
     assert told[0]["result"]["isError"] is True
 
@@ -96,19 +97,18 @@ def test_name_of_the_vault_must_stand_where_constraints_bind_it() -> None:
     assert wire.tls_context().hostname_checks_common_name is False
 
 
-def test_batch_counts_its_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes: list[int] = []
-    monkeypatch.setattr(m.Workers, "submit", lambda _self, _call, size_bytes, _deliver: sizes.append(size_bytes))
+def test_batch_counts_its_line_once() -> None:
     call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "whoami"}}
     first = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-03-26"}}
     lines = [json.dumps(first).encode(), json.dumps([{**call, "id": n} for n in range(1, 11)]).encode()]
     pieces = iter([b"\n".join(lines) + b"\n", b""])
-    read_end, write_end = os.pipe()
-    m.StdioServer(m.VaultTools(lambda: pytest.fail("called")), lambda: next(pieces), m.Output(write_end)).run()
-    os.close(read_end)
-    os.close(write_end)
-    assert len(sizes) == 10
-    assert sum(sizes) <= len(lines[1])
+    output = m.Output(os.open(os.devnull, os.O_WRONLY))
+    server = m.StdioServer(m.VaultTools(lambda: pytest.fail("called")), lambda: next(pieces), output)
+    _, jobs = server._read(), server._read()
+    os.close(output.descriptor)
+    assert jobs is not None
+    assert len(jobs) == 10
+    assert sum(job.size_bytes for job in jobs) <= len(lines[1])
 
 
 def test_answer_that_cannot_be_written_is_an_error_and_not_silence() -> None:

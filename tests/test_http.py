@@ -662,7 +662,13 @@ def test_proxy_whose_headers_do_not_end_is_given_up(
         assert "cannot be reached" in str(client.refused(client.write))
 
 
-@pytest.mark.parametrize("proxy", ["http:/127.0.0.1:1", "http://127.0.0.1:port", "http://user:canary@", "socks5://h:1"])
+@pytest.mark.parametrize(
+    "proxy",
+    [
+        *("http:/127.0.0.1:1", "http://127.0.0.1:port", "http://user:canary@", "socks5://h:1", "https://h:1"),
+        *(f"{begun}user:canary@h:1" for begun in ("https://", "HTTPS://", "https:/", "socks5://", "://")),
+    ],
+)
 def test_malformed_proxy_is_the_workstations_fault(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
@@ -671,4 +677,4 @@ def test_malformed_proxy_is_the_workstations_fault(
     with pytest.raises(mcp.ConfigError) as refused:
         client.write()
     assert str(refused.value) == "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
-    assert "canary" not in refused.value.hint
+    assert refused.value.hint == "proxies that are themselves spoken to over TLS, or SOCKS, are not supported"

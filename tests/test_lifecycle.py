@@ -112,6 +112,28 @@ def test_signals_wait_for_a_thread_of_their_own(started: CheckedServer) -> None:
     assert [name for name in ENDINGS if name.startswith("SIG") and not blocked >> getattr(signal, name) - 1 & 1] == []
 
 
+THREADLESS = """
+import sikkerkey_mcp
+def refuse(*_):
+    raise RuntimeError("can't start new thread")
+sikkerkey_mcp.start_new_thread = refuse
+sikkerkey_mcp.main(["serve"])
+"""
+
+
+@pytest.mark.parametrize("name", ENDINGS)
+def test_a_system_that_gives_no_thread_is_served_and_ended_all_the_same(
+    home: Path, recorder: Recorder, name: str
+) -> None:
+    make_slot(home, recorder.url)
+    with CheckedServer([sys.executable, "-c", THREADLESS]) as server:
+        server.initialize()
+        assert len(server.request("tools/list")["result"]["tools"]) == 18
+        refused = server.call("whoami")
+        assert refused["content"][0]["text"] == "the system starts no further thread; nothing was sent"
+        assert_exit(server, ENDINGS[name])
+
+
 def test_an_input_that_is_empty_from_the_start_ends_the_process(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     empty = subprocess.DEVNULL
@@ -473,7 +495,7 @@ def test_10000_calls_leave_memory_threads_and_connections_as_1000_do(home: Path)
             assert resident_kib(server.process.pid) - after_1000_kib < 4 * 1024
             assert len(vault.seen) == 10_000
             assert vault.connections <= 32
-            assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) <= 35
+            assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) <= 36
         assert len({seen.headers["x-nonce"] for seen in vault.seen}) == 10_000
 
 

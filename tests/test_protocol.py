@@ -116,6 +116,11 @@ def test_a_supported_version_is_echoed(version: str) -> None:
     conforms(result, "InitializeResult")
 
 
+def test_a_byte_order_mark_may_precede_the_first_message() -> None:
+    line = b"\xef\xbb\xbf" + json.dumps(opening("2025-11-25")).encode()
+    assert Talk("").say_bytes(line) == Talk("").say(opening("2025-11-25"))
+
+
 @pytest.mark.parametrize("version", ["2026-07-28", "1999-01-01", "", "x" * 10_000, 7, None, ["2025-06-18"], {}])
 def test_an_unknown_version_is_offered_the_latest(version: Any) -> None:
     assert Talk("", lenient=True).say(opening(version))["result"]["protocolVersion"] == "2025-11-25"

@@ -218,7 +218,9 @@ def complete(talk: Talk, begun: str, uri: str = TEMPLATE, name: str = "id") -> A
         ("../", []),
     ],
 )
-@pytest.mark.parametrize("body", [ROWS, b'{"projects":' + ROWS + b"}"], ids=["list", "object"])
+@pytest.mark.parametrize(
+    "body", [ROWS, b'{"notices":[{"id":"web_1"}],"projects":' + ROWS + b"}"], ids=["list", "object"]
+)
 def test_ids_are_completed_by_their_beginning_and_by_name(begun: str, values: list[str], body: bytes) -> None:
     talk, _ = talk_to(reply(body=body))
     assert complete(talk, begun) == values

@@ -1,7 +1,8 @@
-"""What the serving process does without being asked: one thread that runs every job about once a second.
+"""What the serving process does without being asked: every job about once a second, each on a thread of its own.
 
-A job that fails is logged without its words, which may quote a value, and tried again at the next tick; the others go
-on. Jobs find out from the database what is due, so a restart loses nothing.
+So a name that takes long to be looked up for a webhook delays no rotation. A job that fails is logged without its
+words, which may quote a value, and tried again at the next tick. Jobs find out from the database what is due, so a
+restart loses nothing.
 """
 
 from __future__ import annotations
@@ -27,29 +28,35 @@ class Clockwork:
     def __init__(self, store: Store, clock: Clock, jobs: Iterable[Job]) -> None:
         self._store, self._clock, self._jobs = store, clock, tuple(jobs)
         self._stopped = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clockwork", daemon=True)
+        self._threads = [threading.Thread(target=self._run, args=(job,), daemon=True) for job in self._jobs]
 
     def __enter__(self) -> Clockwork:
-        self._thread.start()
+        for thread in self._threads:
+            thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stopped.set()
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def tick(self) -> None:
-        """Every job once; a sealed vault does nothing, and catches up when it is open again."""
+        """Every job once."""
+        for job in self._jobs:
+            self._carry_out(job)
+
+    def _carry_out(self, job: Job) -> None:
+        """A sealed vault does nothing, and catches up when it is open again."""
         if self._store.sealed:
             return
-        for job in self._jobs:
-            try:
-                job(self._store, self._clock())
-            except Exception as error:  # a mistake in one job must not stop the others, or the next rotation
-                _log(job, error)
+        try:
+            job(self._store, self._clock())
+        except Exception as error:  # a mistake in a job must not stop its next run, or another job's
+            _log(job, error)
 
-    def _run(self) -> None:
+    def _run(self, job: Job) -> None:
         while not self._stopped.wait(TICK_S):
-            self.tick()
+            self._carry_out(job)
 
 
 def _log(job: Job, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ipaddress
 import resource
@@ -14,6 +15,7 @@ from typing import NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vault.app import create_app
 from vault.calls import Clock, wall_clock
@@ -26,6 +28,7 @@ from vault.surface import JOBS
 from vault.terminal import PROGRAM, printable
 
 GRACE_S = 5  # for requests that run when the signal comes
+MAX_CONNECTIONS = 200  # macOS gives a process 256 descriptors, and the database and deliveries want some
 
 
 class Place(NamedTuple):
@@ -66,6 +69,26 @@ def sole(directory: Path) -> Iterator[None]:
         yield
 
 
+class _Protocol(H11Protocol):
+    """Where there are too many connections, the one that has been silent longest makes room.
+
+    uvicorn bounds only the time between an answer and the next request, not how long a client may take for its first.
+    """
+
+    heard_s = 0.0
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+        super().connection_made(transport)
+        self.heard_s = self.loop.time()
+        if len(self.connections) > MAX_CONNECTIONS:
+            ours = [other for other in self.connections if isinstance(other, _Protocol)]
+            min(ours, key=lambda other: other.heard_s).transport.abort()
+
+    def data_received(self, data: bytes) -> None:
+        self.heard_s = self.loop.time()
+        super().data_received(data)
+
+
 class _Server(uvicorn.Server):
     """Says where it listens once it accepts."""
 
@@ -79,7 +102,7 @@ def configured(app: ASGIApp) -> uvicorn.Config:
     """uvicorn's settings: no access log, since paths hold ids; no proxy headers, since anybody here could set them."""
     return uvicorn.Config(
         app,
-        http="h11",
+        http=_Protocol,
         ws="none",
         loop="asyncio",
         lifespan="off",

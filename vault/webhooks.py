@@ -66,7 +66,7 @@ CREATE INDEX IF NOT EXISTS webhook_deliveries_by_webhook ON webhook_deliveries (
 
 MAX_WEBHOOKS = 16  # each has a thread of its own while it is served
 MAX_QUEUED = 1_000  # a webhook's; what comes on top is counted as dropped
-MAX_BATCH, BATCH_S = 20, 5.0  # what one webhook gets of a tick, since other jobs wait for it
+MAX_BATCH, BATCH_S = 20, 5.0  # what one webhook gets of a tick, since the others wait for it
 BACKOFF_S = (10, 60, 300, 1_800, 7_200)
 MAX_ATTEMPTS = 6  # of one delivery; about two and a half hours
 MAX_FAILURES = 20  # in a row, of whichever deliveries; about 33 hours

@@ -22,14 +22,17 @@ from tests.transcript import check_line
 
 TOOLS = ("echo", "fail", "break", "report")  # those that end by themselves and print nothing
 SENTINEL = "the ping at the end"
+BOM = b"\xef\xbb\xbf"
 
 
-class _AtOnce:
-    """Workers without threads: a call is run when it is submitted."""
+class _AtOnce(m.Workers):
+    """Workers without threads: a call is run as soon as it is read."""
 
-    def submit(self, call: m.Call, _size_bytes: int, deliver: Callable[[Any], None]) -> None:
-        """Runs it."""
-        deliver(call.run())
+    def run(self) -> None:
+        """Returns at the end of input."""
+        while (jobs := self._read()) is not None:
+            for job in jobs:
+                job.deliver(job.call.run())
 
 
 class _Lines(m.Output):
@@ -86,9 +89,15 @@ def _decoded(line: bytes) -> Any:
     if not re.search(rb"\S", line):
         return None
     try:
-        return json.loads(line.decode("utf-8"))
+        return json.loads(line.decode("utf-8"), parse_int=_integer)
     except (ValueError, RecursionError):
         return None
+
+
+def _integer(text: str) -> int:
+    if len(text) > m.INTEGER_MAX_DIGITS:
+        raise ValueError("too many digits, by the program's own rule")
+    return int(text)
 
 
 def _ids(messages: list[Any]) -> Counter[Any]:
@@ -108,15 +117,17 @@ def run(data: bytes, parts: list[bytes]) -> None:
     """One session, and what is held of it."""
     registry, output, rest = FixtureTools(), _Lines(), iter([*parts, b""])
     m.StdioServer(registry, lambda: next(rest), output).run()
-    asked = [_decoded(line) for line in data.split(b"\n")]
+    lines = data.split(b"\n")
+    asked = [_decoded(line) for line in lines]
+    allowed = _flat([_decoded(line.removeprefix(BOM)) for line in lines])  # it is passed over until `initialize`
     for line in output.lines:
         check_line(line, {})
     replies = [reply for reply in _flat([json.loads(line) for line in output.lines]) if "method" not in reply]
-    answered, given = _ids(replies), _ids(_flat(asked))
+    answered, given = _ids(replies), _ids(allowed)
     assert not answered - given, "an id that nobody gave was answered, or one too often"
     requests = _ids([message for message in asked if _is_request(message)])
     assert not requests - answered, "a request was not answered"
-    calls = [message["params"]["name"] for message in _flat(asked) if _is_call(message)]
+    calls = [message["params"]["name"] for message in allowed if _is_call(message)]
     assert not Counter(name for name, _ in registry.calls) - Counter(calls), "something else was carried out"
     assert replies[-1] == {"jsonrpc": "2.0", "id": SENTINEL, "result": {}}
 

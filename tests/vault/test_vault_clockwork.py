@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sqlite3
+import threading
 
 import pytest
 
+from tests.harness import PATIENCE_S
 from tests.vault.harness import START_MS, FakeClock, Vault
-from vault import stored_secrets
+from vault import clockwork, stored_secrets
 from vault.clockwork import Clockwork
 from vault.schedules import rotate_due
 from vault.store import Store
@@ -46,6 +48,24 @@ def test_a_vault_that_was_off_for_a_week_rotates_once(vault: Vault) -> None:
     assert value_of(vault.store, secret_id)[0] == 2
     rotate_due(vault.store, later_ms + 300_000)
     assert value_of(vault.store, secret_id)[0] == 3
+
+
+def test_a_job_that_waits_holds_up_no_other(vault: Vault, clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(clockwork, "TICK_S", 0.01)
+    waits, goes_on, let_go = threading.Event(), threading.Event(), threading.Event()
+
+    def look_up(_store: Store, _now_ms: int) -> None:
+        waits.set()
+        let_go.wait(PATIENCE_S)
+
+    def rotate(_store: Store, _now_ms: int) -> None:
+        if waits.is_set():
+            goes_on.set()
+
+    with Clockwork(vault.store, clock, [look_up, rotate]):
+        went_on = goes_on.wait(PATIENCE_S)
+        let_go.set()
+    assert went_on
 
 
 def test_a_failing_job_is_logged_without_its_words_and_stops_no_other(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -13,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness import PATIENCE_S
 from tests.vault.dying import every_value
 from tests.vault.harness import ALL, ROOT, Agent, FakeClock, Front, Spawned, Vault
 from tests.vault.test_vault_directory import registered
-from vault import agents
+from vault import agents, server
 from vault.calls import wall_clock
 from vault.store import Store
 
@@ -176,3 +179,20 @@ def served_files(directory: Path) -> list[Path]:
     """What is in the directory of a killed server beyond its own files."""
     known = {"vault.db", "vault.db-wal", "vault.db-shm", "root.key", "init.lock", "server.lock", "control.sock"}
     return [path for path in directory.iterdir() if path.name not in known]
+
+
+# connections
+
+
+def test_connections_that_say_nothing_make_room_for_those_that_do(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 4)
+    with contextlib.ExitStack() as opened:
+        silent = []
+        for _ in range(6):
+            silent.append(opened.enter_context(socket.create_connection(("127.0.0.1", agent.port), PATIENCE_S)))
+            assert agent.send("GET", "/v1/ai/whoami").status == 200
+        assert silent[0].recv(1) == b""
+        silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: vault\r\n\r\n")
+        assert silent[-1].recv(12) == b"HTTP/1.1 404"

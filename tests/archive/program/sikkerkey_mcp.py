@@ -17,12 +17,14 @@ def main() -> int:
     for step in sys.argv[1:]:
         if step == "wait":
             # The library is read aside during the first milliseconds; what happens after that is what is tested.
-            with vars(sys.meta_path[0])["library"].reading:
-                pass
+            if aside := vars(sys.meta_path[0])["library"].aside:
+                aside.result()
             print("ready", flush=True)
             sys.stdin.readline()
         if step == "no-memfd":
             vars(os).pop("memfd_create", None)
+        if step == "fail":
+            result["fail"] = fail()
         if step == "sign":
             result["sign"] = sign()
         if step == "ca":
@@ -41,6 +43,13 @@ def sign() -> str:
     except InvalidSignature:
         return key.sign(b"").hex()
     raise AssertionError("a bad signature was accepted")
+
+
+def fail() -> str:
+    try:
+        return sign()
+    except ImportError as error:
+        return str(error)
 
 
 def ca() -> int:
