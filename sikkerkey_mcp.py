@@ -26,7 +26,7 @@ The sections, in reading order; each says what it is for and what it may not do:
     command line       serve; what people type is in sikkerkey_cli
 
 What the first answer does not need has modules of its own: sikkerkey_answers (from the vault's answer to what the model
-sees) and sikkerkey_wire (sockets, TLS, proxies) are loaded for calls, sikkerkey_switches where the user restricts the
+sees) and sikkerkey_wire (one HTTP exchange) are loaded for calls, sikkerkey_switches where the user restricts the
 server, sikkerkey_resources (resources and prompts) when a client asks for one.
 """
 
@@ -1652,7 +1652,7 @@ class Registry(Protocol):
 
 
 class Call(Context):
-    """One request on its way that may have to wait. `run` is for a worker thread, the rest is the session's.
+    """One request on its way that may have to wait. `run` is for any thread, the rest is the session's.
 
     `work` makes the result; its Errors become the protocol's.
     """
