@@ -26,7 +26,7 @@ The sections, in reading order; each says what it is for and what it may not do:
     command line       serve; what people type is in sikkerkey_cli
 
 What the first answer does not need has modules of its own: sikkerkey_answers (from the vault's answer to what the model
-sees) and sikkerkey_wire (sockets, TLS, proxies) are loaded for calls, sikkerkey_switches where the user restricts the
+sees) and sikkerkey_wire (one HTTP exchange) are loaded for calls, sikkerkey_switches where the user restricts the
 server, sikkerkey_resources (resources and prompts) when a client asks for one.
 """
 
@@ -1657,7 +1657,7 @@ class Registry(Protocol):
 
 
 class Call(Context):
-    """One request on its way that may have to wait. `run` is for a worker thread, the rest is the session's.
+    """One request on its way that may have to wait. `run` is for any thread, the rest is the session's.
 
     `work` makes the result; its Errors become the protocol's.
     """
@@ -1669,21 +1669,17 @@ class Call(Context):
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         self._token = token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
         self._steps = 0
-        self._make_way: Callable[[], None] | None = None
+        self.make_way: Callable[[], None] | None = None
         self.has_waited = False
 
     def about_to_wait(self) -> None:
-        """Has `make_way` called, the first time."""
-        if not self.has_waited and self._make_way:
-            self._make_way()
+        """Calls `make_way`, once."""
+        if self.make_way and not self.has_waited:
+            self.make_way()
         self.has_waited = True
 
-    def run(self, make_way: Callable[[], None] | None = None) -> Message | None:
-        """Carries the request out. The reply, or None if it has been cancelled meanwhile.
-
-        `make_way` is called once, if the request waits for anything; until then nobody else is served.
-        """
-        self._make_way = make_way
+    def run(self) -> Message | None:
+        """Carries the request out. The reply, or None if it has been cancelled meanwhile."""
         if self.cancellation.is_set():
             return None
         try:
@@ -2026,25 +2022,24 @@ METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]]
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def split_lines(read: Callable[[], bytes], limit: int = LINE_MAX_BYTES) -> Iterator[bytes | None]:
-    """The lines of a stream that `read` delivers in pieces, b"" at its end; None for each line longer than `limit`."""
+def split_lines(read: Callable[[], bytes], limit: int = LINE_MAX_BYTES) -> Iterator[list[bytes | None]]:
+    """The lines of a stream, by the pieces that `read` delivers, b"" at its end; None for each longer than `limit`."""
     pending, overlong = bytearray(), False
-    while True:
-        piece = read()
-        start = 0
-        while (end := piece.find(b"\n", start)) >= 0:
-            pending += piece[start:end]
-            yield None if overlong or len(pending) > limit else bytes(pending)
+    while piece := read():
+        *ended, begun = piece.split(b"\n")
+        lines: list[bytes | None] = []
+        for end in ended:
+            pending += end
+            lines.append(None if overlong or len(pending) > limit else bytes(pending))
             pending.clear()
-            start, overlong = end + 1, False
-        pending += piece[start:]
+            overlong = False
+        pending += begun
         if len(pending) > limit:
             pending.clear()
             overlong = True
-        if not piece:
-            if pending or overlong:
-                yield None if overlong else bytes(pending)
-            return
+        yield lines
+    if pending or overlong:
+        yield [None if overlong else bytes(pending)]
 
 
 class Output:
@@ -2114,7 +2109,7 @@ class Workers:
 
     The one that reads a call runs it, and leaves the reading to another as soon as the call has to wait: to wake a
     thread takes as long as all else that is done here for a call. While CALLS_AT_ONCE are running, what is read waits.
-    `read` gives the jobs of the next message, None at the end of input; it is called by one thread at a time.
+    `read` gives the jobs of what has come, None at the end of input; it is called by one thread at a time.
     """
 
     def __init__(self, read: Callable[[], list[Job] | None]) -> None:
@@ -2140,10 +2135,11 @@ class Workers:
     def _leave_to_others(self) -> bool:
         leave_no_core()  # before any call's arguments are at work
         with self._lock:
-            relieved = self._is_relieved()
-            self._threads -= relieved
-            self._readers -= relieved
-            return relieved
+            if not self._is_relieved():
+                return False
+            self._threads -= 1
+            self._readers -= 1
+            return True
 
     def _keep(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -2176,7 +2172,10 @@ class Workers:
         try:
             self._turn.acquire()
             while job := self._read_on():
-                job.deliver(job.call.run(self._turn.release))
+                job.call.make_way = self._turn.release
+                if self._waiting:
+                    job.call.about_to_wait()
+                job.deliver(job.call.run())
                 if job.call.has_waited:
                     self._run_what_waits()
                     self._turn.acquire()
@@ -2233,15 +2232,16 @@ class StdioServer:
         Workers(self._read).run()
 
     def _read(self) -> list[Job] | None:
-        """Answers one line of input as far as that needs no waiting, and returns the rest; None at the end."""
-        for line in self._lines:
-            if line is None:
-                too_long = ProtocolError(INVALID_REQUEST, f"the message is longer than {LINE_MAX_BYTES:,} bytes")
-                self._output.send(error_reply(None, too_long))
-            return self._serve(line) if line and line.strip() else []
-        return None
+        """Answers what has come as far as that needs no waiting, and returns the rest; None at the end of input."""
+        lines = next(self._lines, None)
+        return None if lines is None else [job for line in lines for job in self._serve(line)]
 
-    def _serve(self, line: bytes) -> list[Job]:
+    def _serve(self, line: bytes | None) -> list[Job]:
+        if line is None:
+            too_long = ProtocolError(INVALID_REQUEST, f"the message is longer than {LINE_MAX_BYTES:,} bytes")
+            self._output.send(error_reply(None, too_long))
+        if not line or not line.strip():
+            return []
         received = self._session.receive(line)
         deliver = Batch(len(received.parts), self._output.send).add if received.batch else self._send_if_any
         jobs = []
