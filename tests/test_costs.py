@@ -295,7 +295,8 @@ def test_lines_grow_with_their_length_however_they_come() -> None:
     def read_in_pieces(count: int) -> Callable[[], object]:
         def act() -> None:
             pieces = iter([b"x" * 1_000] * count + [b"\n", b""])
-            assert [len(line or b"") for line in mcp.split_lines(lambda: next(pieces))] == [1_000 * count]
+            lines = [line or b"" for lines in mcp.split_lines(lambda: next(pieces)) for line in lines]
+            assert [len(line) for line in lines] == [1_000 * count]
 
         return act
 
