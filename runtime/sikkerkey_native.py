@@ -24,7 +24,8 @@ from importlib.util import module_from_spec, source_hash
 from io import BufferedReader, BytesIO
 from types import CodeType, ModuleType, SimpleNamespace
 
-import __main__ as runtime
+import __main__
+import sikkerkey_start as runtime
 from __main__ import BUILD, PROGRAM
 from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 
@@ -48,18 +49,19 @@ def report() -> dict[str, str]:
     return dict(_report)
 
 
-def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
-    """Run the program, whose bytecode is in `codes` unless it has yet to be made; its exit status."""
-    path, platform = os.path.abspath(runtime.ARCHIVE), platform_name()
-    _report.update(told, archive=path, build=BUILD, platform=platform)
+def start(codes: dict[str, bytes], missed: OSError | None) -> int:
+    """Run the program, whose bytecode is in `codes` unless that was missed for a reason; its exit status."""
+    place = os.path.dirname(__main__.__file__)
+    path, platform = os.path.abspath(place), platform_name()
+    _report.update(bytecode=whence(missed), archive=path, build=BUILD, platform=platform)
     if platform not in LIBRARIES:
         sys.stderr.write(refusal(platform))
         return 1
     finder = Finder(path, Library(path, platform, _report), codes)
     # Before any other place, and from now on without the archive's file.
     sys.meta_path.insert(0, finder)
-    sys.path[:] = [place for place in sys.path if place != runtime.ARCHIVE]
-    if len(codes) < len(COMPILED):
+    sys.path[:] = [each for each in sys.path if each != place]
+    if missed:
         codes.update(finder.compile_all())
         keep_bytecode(codes)
     __import__(MAIN)
@@ -67,6 +69,12 @@ def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
     gc.enable()
     status: int = sys.modules[MAIN].main()
     return status
+
+
+def whence(missed: OSError | None) -> str:
+    if missed is None:
+        return cached(runtime.bytecode_name())
+    return "compiled now" + (", kept for the next start" if isinstance(missed, FileNotFoundError) else f": {missed}")
 
 
 def keep_bytecode(codes: dict[str, bytes]) -> None:

@@ -436,7 +436,7 @@ def test_refusal_says_what_to_do_instead() -> None:
 def test_cache_lies_where_the_platform_has_caches(
     platform: str, environment: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = runtime_module("__main__")
+    runtime = runtime_module("sikkerkey_start")
     monkeypatch.setattr(sys, "platform", platform)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
