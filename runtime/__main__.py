@@ -27,20 +27,19 @@ if wrong:
     )
 
 
-def compiled(name):
-    # type: (str) -> types.CodeType
-    """A member's code, without the archive's path: the same bytecode serves wherever the file is moved."""
-    source = __spec__.loader.get_data(name + ".py")  # type: ignore[union-attr]  # a zipimporter
-    return compile(source, "%s.pyz/%s.py" % (PROGRAM, name), "exec", 0, True)
+def outer_member(name):
+    # type: (str) -> bytes
+    return __spec__.loader.get_data(name)  # type: ignore[union-attr, no-any-return]  # a zipimporter
 
 
-def imported(name, code):
-    # type: (str, types.CodeType) -> types.ModuleType
-    """A new module, made by its code."""
+def imported(name, code=None):
+    # type: (str, types.CodeType | None) -> types.ModuleType
+    """A new module, made by its code, else by its source."""
     module = sys.modules[name] = types.ModuleType(name)
+    code = code or compile(outer_member(name + ".py"), "%s.pyz/%s.py" % (PROGRAM, name), "exec")
     exec(code, module.__dict__)  # noqa: S102 (how a module is imported)
     return module
 
 
 if __name__ == "__main__":
-    sys.exit(imported("sikkerkey_start", compiled("sikkerkey_start")).start())
+    sys.exit(imported("sikkerkey_start").start())

@@ -26,7 +26,7 @@ from types import CodeType, ModuleType, SimpleNamespace
 
 import __main__
 import sikkerkey_start as runtime
-from __main__ import BUILD, PROGRAM
+from __main__ import BUILD, PROGRAM, outer_member
 from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
@@ -182,12 +182,15 @@ class Finder:
         return Archive(BytesIO(self.modules))
 
     def compile_all(self) -> dict[str, bytes]:
-        """Under names without the archive's path, because the same bytecode serves wherever the file is moved."""
-        return {
-            name: marshal.dumps(compile(self.member(member), f"{PROGRAM}.pyz/{member}", "exec", 0, True))
-            for name, member in COMPILED.items()
-            if name not in self.codes
-        }
+        """The bytecode to keep, by module."""
+        return {name: self.compiled(member) for name, member in COMPILED.items()}
+
+    def compiled(self, member: str) -> bytes:
+        """Without the archive's path, because the same bytecode serves wherever the file is moved."""
+        source = self.member(member) if self.has(member) else outer_member(member)
+        # To import __future__ is to read a file, a thirtieth of the start. compile() takes this module's own future.
+        rest = source.replace(b"\nfrom __future__ import annotations\n", b"\n\n", 1)
+        return marshal.dumps(compile(rest, f"{PROGRAM}.pyz/{member}", "exec", dont_inherit=rest == source))
 
     def get_code(self, name: str) -> CodeType:
         code: CodeType = compile(self.get_source(name), self.get_filename(name), "exec", dont_inherit=True)
