@@ -303,7 +303,8 @@ class Record:
     """Named values, like typing.NamedTuple, which compiles a constructor for each class of them."""
 
     def __init__(self, *values: Any, **named: Any) -> None:
-        self.__dict__.update(zip(self.__annotations__, values), **named)  # defaults stay in the class
+        named.update(zip(self.__annotations__, values))
+        self.__dict__ = named  # defaults stay in the class
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and self.__dict__ == other.__dict__
@@ -710,7 +711,11 @@ IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # more than that and a description names only the required ones
 
 JSON_TYPES: dict[Kind, str] = {"id": "string", "strings": "array", "ids": "array"}  # the others are called the same
-BOUND_KEYWORDS = {"string": "minLength maxLength", "array": "minItems maxItems", "integer": "minimum maximum"}
+BOUND_KEYWORDS = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "integer": ("minimum", "maximum"),
+}
 
 
 def is_id(value: Any) -> bool:
@@ -736,7 +741,7 @@ def arg_schema(arg: Arg) -> JsonObject:
         content["pattern"] = arg.pattern
     if content is not schema:
         schema["items"] = content
-    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, "").split(), (arg.least, arg.most)):
+    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
         if bound is not None:
             schema[keyword] = bound
     schema["description"] = arg.text
@@ -748,10 +753,13 @@ UNLISTED_KEYWORDS = ("pattern", "minLength", "maxLength", "minItems")
 
 
 def _listed_schema(arg: Arg) -> JsonObject:
-    schema = {keyword: rule for keyword, rule in arg_schema(arg).items() if keyword not in UNLISTED_KEYWORDS}
+    schema = arg_schema(arg)
+    for keyword in UNLISTED_KEYWORDS:
+        schema.pop(keyword, None)
     if schema.get("minimum") == 1:  # as anybody would guess
         del schema["minimum"]
-    return {**schema, "description": arg.text.rstrip(".")}
+    schema["description"] = arg.text.rstrip(".")
+    return schema
 
 
 def takes_action(tool: Tool) -> bool:
