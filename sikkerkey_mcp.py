@@ -33,8 +33,8 @@ server, sikkerkey_resources (resources and prompts) when a client asks for one.
 from __future__ import annotations
 
 # What clients start shall be quick: before the first answer nothing is imported that Python itself has not loaded by
-# then, but for `collections`. json, threading and signal stand on these small modules; re and typing would each take
-# longer than everything between here and that answer.
+# then. json, threading and signal stand on these small modules; re and typing would each take longer than everything
+# between here and that answer, and collections, from 3.12 on, a fifth of it.
 import _signal  # type: ignore[import-not-found]  # typeshed lacks it
 import os
 import stat
@@ -42,32 +42,23 @@ import sys
 import time
 from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 from _thread import allocate_lock, start_new_thread
-from collections import deque, namedtuple
 
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+    from typing import Any, Literal, NoReturn, Protocol
 
-    from typing_extensions import TypeAlias
+    from typing_extensions import Self, TypeAlias, dataclass_transform
 
     from sikkerkey_switches import Switch
 else:
-
-    class _Fields(type):
-        def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
-            if not bases:
-                return super().__new__(cls, name, bases, members)
-            fields = members["__annotations__"]
-            defaults = [members[field] for field in fields if field in members]
-            made = namedtuple(name, fields, defaults=defaults, module=__name__)
-            made.__doc__ = members.get("__doc__")  # -OO leaves none
-            return made
-
-    class NamedTuple(metaclass=_Fields):
-        """typing.NamedTuple without typing."""
+    from _collections import deque
 
     Protocol = object
+
+    def dataclass_transform(**_: bool) -> Callable[[type], type]:
+        return lambda made: made
 
 
 VERSION = "0.1.0"
@@ -305,7 +296,25 @@ AnswerKind: TypeAlias = 'Literal["json", "csv", "file"]'
 API_ROOT = "/v1/ai"
 
 
-class Arg(NamedTuple):
+@dataclass_transform(frozen_default=True)
+class Record:
+    """Named values, like typing.NamedTuple, which compiles a constructor for each class of them."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        named.update(zip(self.__annotations__, values))
+        self.__dict__ = named  # defaults stay in the class
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # as for all that is compared by what it holds
+
+    def _replace(self, **changed: Any) -> Self:
+        """A copy with other values."""
+        return type(self)(**{**self.__dict__, **changed})
+
+
+class Arg(Record):
     """One argument. `least` and `most` bound an integer's value, a string's characters, a list's items."""
 
     name: str
@@ -324,7 +333,7 @@ class Arg(NamedTuple):
 Given: TypeAlias = "dict[str, Any]"  # checked arguments, by name
 
 
-class Action(NamedTuple):
+class Action(Record):
     """One row: what an action does and the request that does it."""
 
     name: str
@@ -342,7 +351,7 @@ class Action(NamedTuple):
     long: str = ""  # as above
 
 
-class Tool(NamedTuple):
+class Tool(Record):
     """A group of actions under one name. `whoami` alone has a single action and takes none by name."""
 
     name: str
@@ -700,7 +709,11 @@ IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # more than that and a description names only the required ones
 
 JSON_TYPES: dict[Kind, str] = {"id": "string", "strings": "array", "ids": "array"}  # the others are called the same
-BOUND_KEYWORDS = {"string": "minLength maxLength", "array": "minItems maxItems", "integer": "minimum maximum"}
+BOUND_KEYWORDS = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "integer": ("minimum", "maximum"),
+}
 
 
 def is_id(value: Any) -> bool:
@@ -726,7 +739,7 @@ def arg_schema(arg: Arg) -> JsonObject:
         content["pattern"] = arg.pattern
     if content is not schema:
         schema["items"] = content
-    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, "").split(), (arg.least, arg.most)):
+    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
         if bound is not None:
             schema[keyword] = bound
     schema["description"] = arg.text
@@ -738,10 +751,13 @@ UNLISTED_KEYWORDS = ("pattern", "minLength", "maxLength", "minItems")
 
 
 def _listed_schema(arg: Arg) -> JsonObject:
-    schema = {keyword: rule for keyword, rule in arg_schema(arg).items() if keyword not in UNLISTED_KEYWORDS}
+    schema = arg_schema(arg)
+    for keyword in UNLISTED_KEYWORDS:
+        schema.pop(keyword, None)
     if schema.get("minimum") == 1:  # as anybody would guess
         del schema["minimum"]
-    return {**schema, "description": arg.text.rstrip(".")}
+    schema["description"] = arg.text.rstrip(".")
+    return schema
 
 
 def takes_action(tool: Tool) -> bool:
@@ -958,7 +974,7 @@ def _check_bounds(arg: Arg, size: int, unit: str) -> None:
     raise ArgumentError(f"{arg.name} must have {span} {unit}" if unit else f"{arg.name} must be {span}")
 
 
-class Request(NamedTuple):
+class Request(Record):
     """What goes to the vault: `path` is exactly what is signed and sent."""
 
     method: str
@@ -1312,7 +1328,7 @@ class Cancellation:
                 break_off()
 
 
-class Reply(NamedTuple):
+class Reply(Record):
     """Whatever the vault answered, read whole."""
 
     status: int
@@ -2096,7 +2112,7 @@ class Batch:
                 self._send(self._replies)
 
 
-class Job(NamedTuple):
+class Job(Record):
     """A call that is to be run, the length of the line that it came in, and where its reply goes, from any thread."""
 
     call: Call

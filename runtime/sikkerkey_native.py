@@ -24,8 +24,9 @@ from importlib.util import module_from_spec, source_hash
 from io import BufferedReader, BufferedWriter, BytesIO
 from types import CodeType, ModuleType, SimpleNamespace
 
-import __main__ as runtime
-from __main__ import BUILD, PROGRAM
+import __main__
+import sikkerkey_start as runtime
+from __main__ import BUILD, PROGRAM, outer_member
 from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
@@ -51,10 +52,11 @@ def report() -> dict[str, str]:
     return dict(_report)
 
 
-def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
-    """Run the program, whose bytecode is in `codes` unless it has yet to be made; its exit status."""
-    path, platform = os.path.abspath(runtime.ARCHIVE), platform_name()
-    _report.update(told, archive=path, build=BUILD, platform=platform)
+def start(codes: dict[str, bytes], missed: OSError | None) -> int:
+    """Run the program, whose bytecode is in `codes` unless that was missed for a reason; its exit status."""
+    place = os.path.dirname(__main__.__file__)
+    path, platform = os.path.abspath(place), platform_name()
+    _report.update(bytecode=whence(missed), archive=path, build=BUILD, platform=platform)
     if platform not in LIBRARIES:
         sys.stderr.write(refusal(platform))
         return 1
@@ -62,10 +64,9 @@ def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
     finder = Finder(path, library, codes)
     # Before any other place, and from now on without the archive's file.
     sys.meta_path.insert(0, finder)
-    sys.path[:] = [place for place in sys.path if place != runtime.ARCHIVE]
-    if len(codes) < len(COMPILED):
-        codes.update(finder.compile_aside())
-        codes.update(finder.compile_all())
+    sys.path[:] = [each for each in sys.path if each != place]
+    if missed:
+        codes.update(finder.compile_aside() or finder.compile_all())
         keep_bytecode(codes)
     library.read_ahead()
     __import__(MAIN)
@@ -73,6 +74,12 @@ def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
     gc.enable()
     status: int = sys.modules[MAIN].main()
     return status
+
+
+def whence(missed: OSError | None) -> str:
+    if missed is None:
+        return cached(runtime.bytecode_name())
+    return "compiled now" + (", kept for the next start" if isinstance(missed, FileNotFoundError) else f": {missed}")
 
 
 def keep_bytecode(codes: dict[str, bytes]) -> None:
@@ -207,12 +214,15 @@ class Finder:
             os._exit(1)
 
     def compile_all(self) -> dict[str, bytes]:
-        """Under names without the archive's path, because the same bytecode serves wherever the file is moved."""
-        return {
-            name: marshal.dumps(compile(self.member(member), f"{PROGRAM}.pyz/{member}", "exec", 0, True))
-            for name, member in COMPILED.items()
-            if name not in self.codes
-        }
+        """The bytecode to keep, by module."""
+        return {name: self.compiled(member) for name, member in COMPILED.items()}
+
+    def compiled(self, member: str) -> bytes:
+        """Without the archive's path, because the same bytecode serves wherever the file is moved."""
+        source = self.member(member) if self.has(member) else outer_member(member)
+        # To import __future__ is to read a file, a thirtieth of the start. compile() takes this module's own future.
+        rest = source.replace(b"\nfrom __future__ import annotations\n", b"\n\n", 1)
+        return marshal.dumps(compile(rest, f"{PROGRAM}.pyz/{member}", "exec", dont_inherit=rest == source))
 
     def get_code(self, name: str) -> CodeType:
         code: CodeType = compile(self.get_source(name), self.get_filename(name), "exec", dont_inherit=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import shutil
 import subprocess
@@ -112,6 +113,21 @@ def test_bytecode_of_another_build_is_not_taken(archive: Archive, built: Path, t
     assert "argv9" in archive.run()
 
 
+@pytest.mark.parametrize(
+    ("first_line", "annotation"), [(b"", int), (b"from __future__ import annotations\n", "int")]
+)
+def test_kept_bytecode_has_the_future_that_its_source_asks_for(
+    first_line: bytes, annotation: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' modules, such as those of the vault's archive, may look at their annotations."""
+    native = runtime_module("sikkerkey_native")
+    monkeypatch.setattr(native, "outer_member", lambda _name: b'"""Text."""\n' + first_line + b"def f(x: int): ...\n")
+    monkeypatch.setattr(native.Finder, "has", lambda _finder, _name: False)
+    made: dict[str, Any] = {}
+    exec(marshal.loads(native.Finder.compiled(native.Finder.__new__(native.Finder), "a.py")), made)  # noqa: S102, S302 (our own)
+    assert made["f"].__annotations__ == {"x": annotation}
+
+
 @posix_only
 def test_cache_is_private(archive: Archive) -> None:
     archive.run("sign")
@@ -124,7 +140,7 @@ def test_nothing_is_unpacked_before_it_is_needed(archive: Archive) -> None:
     result = archive.run()
     assert result["library"] == "not needed yet"
     assert not list(archive.cache.glob("rust-*"))
-    slow = {"zipfile", "tempfile", "hashlib", "pathlib", "importlib.resources", "ctypes"}
+    slow = {"__future__", "zipfile", "tempfile", "hashlib", "pathlib", "importlib.resources", "ctypes"}
     assert slow.isdisjoint(result["loaded at start"])
 
 
@@ -482,7 +498,7 @@ def test_refusal_says_what_to_do_instead() -> None:
 def test_cache_lies_where_the_platform_has_caches(
     platform: str, environment: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = runtime_module("__main__")
+    runtime = runtime_module("sikkerkey_start")
     monkeypatch.setattr(sys, "platform", platform)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -45,10 +45,7 @@ mcp.end_process = tell
 mcp.main(["serve", "--agent", {AGENT_ID!r}])
 """
 
-# Python itself loads `collections` and what it stands on to run an archive, until 3.11.
-COLLECTIONS = {"collections", "_collections", "itertools", "keyword", "operator", "_operator", "reprlib"}
-COLLECTIONS_OF_3_9 = {"heapq", "_heapq"}
-LOADED_AT_START = {"sikkerkey_mcp", "__future__", "_json"} | COLLECTIONS | COLLECTIONS_OF_3_9
+LOADED_AT_START = {"sikkerkey_mcp", "__future__", "_json", "_collections"}
 
 
 def watched_start(home: Path, python: str) -> tuple[set[str], list[str]]:
