@@ -26,15 +26,15 @@ The sections, in reading order; each says what it is for and what it may not do:
     command line       serve; what people type is in sikkerkey_cli
 
 What the first answer does not need has modules of its own: sikkerkey_answers (from the vault's answer to what the model
-sees) and sikkerkey_wire (sockets, TLS, proxies) are loaded for calls, sikkerkey_switches where the user restricts the
+sees) and sikkerkey_wire (one HTTP exchange) are loaded for calls, sikkerkey_switches where the user restricts the
 server, sikkerkey_resources (resources and prompts) when a client asks for one.
 """
 
 from __future__ import annotations
 
 # What clients start shall be quick: before the first answer nothing is imported that Python itself has not loaded by
-# then, but for `collections`. json, threading and signal stand on these small modules; re and typing would each take
-# longer than everything between here and that answer.
+# then. json, threading and signal stand on these small modules; re and typing would each take longer than everything
+# between here and that answer, and collections, from 3.12 on, a fifth of it.
 import _signal  # type: ignore[import-not-found]  # typeshed lacks it
 import os
 import stat
@@ -42,32 +42,23 @@ import sys
 import time
 from _json import encode_basestring, encode_basestring_ascii, make_encoder, make_scanner
 from _thread import allocate_lock, start_new_thread
-from collections import deque, namedtuple
 
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
+    from collections import deque
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any, Literal, NamedTuple, NoReturn, Protocol
+    from typing import Any, Literal, NoReturn, Protocol
 
-    from typing_extensions import TypeAlias
+    from typing_extensions import Self, TypeAlias, dataclass_transform
 
     from sikkerkey_switches import Switch
 else:
-
-    class _Fields(type):
-        def __new__(cls, name: str, bases: tuple[type, ...], members: dict[str, Any]) -> type:
-            if not bases:
-                return super().__new__(cls, name, bases, members)
-            fields = members["__annotations__"]
-            defaults = [members[field] for field in fields if field in members]
-            made = namedtuple(name, fields, defaults=defaults, module=__name__)
-            made.__doc__ = members.get("__doc__")  # -OO leaves none
-            return made
-
-    class NamedTuple(metaclass=_Fields):
-        """typing.NamedTuple without typing."""
+    from _collections import deque
 
     Protocol = object
+
+    def dataclass_transform(**_: bool) -> Callable[[type], type]:
+        return lambda made: made
 
 
 VERSION = "0.1.0"
@@ -305,7 +296,25 @@ AnswerKind: TypeAlias = 'Literal["json", "csv", "file"]'
 API_ROOT = "/v1/ai"
 
 
-class Arg(NamedTuple):
+@dataclass_transform(frozen_default=True)
+class Record:
+    """Named values, like typing.NamedTuple, which compiles a constructor for each class of them."""
+
+    def __init__(self, *values: Any, **named: Any) -> None:
+        named.update(zip(self.__annotations__, values))
+        self.__dict__ = named  # defaults stay in the class
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and self.__dict__ == other.__dict__
+
+    __hash__ = None  # type: ignore[assignment]  # as for all that is compared by what it holds
+
+    def _replace(self, **changed: Any) -> Self:
+        """A copy with other values."""
+        return type(self)(**{**self.__dict__, **changed})
+
+
+class Arg(Record):
     """One argument. `least` and `most` bound an integer's value, a string's characters, a list's items."""
 
     name: str
@@ -324,7 +333,7 @@ class Arg(NamedTuple):
 Given: TypeAlias = "dict[str, Any]"  # checked arguments, by name
 
 
-class Action(NamedTuple):
+class Action(Record):
     """One row: what an action does and the request that does it."""
 
     name: str
@@ -342,7 +351,7 @@ class Action(NamedTuple):
     long: str = ""  # as above
 
 
-class Tool(NamedTuple):
+class Tool(Record):
     """A group of actions under one name. `whoami` alone has a single action and takes none by name."""
 
     name: str
@@ -700,7 +709,11 @@ IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # more than that and a description names only the required ones
 
 JSON_TYPES: dict[Kind, str] = {"id": "string", "strings": "array", "ids": "array"}  # the others are called the same
-BOUND_KEYWORDS = {"string": "minLength maxLength", "array": "minItems maxItems", "integer": "minimum maximum"}
+BOUND_KEYWORDS = {
+    "string": ("minLength", "maxLength"),
+    "array": ("minItems", "maxItems"),
+    "integer": ("minimum", "maximum"),
+}
 
 
 def is_id(value: Any) -> bool:
@@ -726,7 +739,7 @@ def arg_schema(arg: Arg) -> JsonObject:
         content["pattern"] = arg.pattern
     if content is not schema:
         schema["items"] = content
-    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, "").split(), (arg.least, arg.most)):
+    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
         if bound is not None:
             schema[keyword] = bound
     schema["description"] = arg.text
@@ -738,10 +751,13 @@ UNLISTED_KEYWORDS = ("pattern", "minLength", "maxLength", "minItems")
 
 
 def _listed_schema(arg: Arg) -> JsonObject:
-    schema = {keyword: rule for keyword, rule in arg_schema(arg).items() if keyword not in UNLISTED_KEYWORDS}
+    schema = arg_schema(arg)
+    for keyword in UNLISTED_KEYWORDS:
+        schema.pop(keyword, None)
     if schema.get("minimum") == 1:  # as anybody would guess
         del schema["minimum"]
-    return {**schema, "description": arg.text.rstrip(".")}
+    schema["description"] = arg.text.rstrip(".")
+    return schema
 
 
 def takes_action(tool: Tool) -> bool:
@@ -958,7 +974,7 @@ def _check_bounds(arg: Arg, size: int, unit: str) -> None:
     raise ArgumentError(f"{arg.name} must have {span} {unit}" if unit else f"{arg.name} must be {span}")
 
 
-class Request(NamedTuple):
+class Request(Record):
     """What goes to the vault: `path` is exactly what is signed and sent."""
 
     method: str
@@ -1252,8 +1268,7 @@ DIGITS = "0123456789"
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
     scheme, _, rest = url.removesuffix("/").partition("://")
-    named = rest.rstrip(DIGITS)
-    host, port = (named[:-1], rest[len(named) :]) if named.endswith(":") else (rest, "443")
+    host, port = host_and_port(rest, "443")
     if scheme not in ("http", "https") or not _is_host(host) or not (len(port) <= 5 and 1 <= int(port or 0) <= 65_535):
         message = "the API URL must be https://HOST or https://HOST:PORT, without user, path or query"
         raise ConfigError(message, "check SIKKERKEY_API_URL or apiUrl in identity.json")
@@ -1261,6 +1276,12 @@ def parse_base_url(url: str) -> str:
         message = "the API URL is http:// to another machine, which would carry secrets in the clear"
         raise ConfigError(message, f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only")
     return url.removesuffix("/")
+
+
+def host_and_port(authority: str, usual_port: str) -> tuple[str, str]:
+    """HOST or HOST:PORT taken apart; an IPv6 address stays in its brackets."""
+    named = authority.rstrip(DIGITS)
+    return (named[:-1], authority[len(named) :]) if named.endswith(":") else (authority, usual_port)
 
 
 def _is_host(text: str) -> bool:
@@ -1316,7 +1337,7 @@ class Cancellation:
                 break_off()
 
 
-class Reply(NamedTuple):
+class Reply(Record):
     """Whatever the vault answered, read whole."""
 
     status: int
@@ -1664,7 +1685,7 @@ class Registry(Protocol):
 
 
 class Call(Context):
-    """One request on its way that may have to wait. `run` is for a worker thread, the rest is the session's.
+    """One request on its way that may have to wait. `run` is for any thread, the rest is the session's.
 
     `work` makes the result; its Errors become the protocol's.
     """
@@ -1676,21 +1697,17 @@ class Call(Context):
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         self._token = token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
         self._steps = 0
-        self._make_way: Callable[[], None] | None = None
+        self.make_way: Callable[[], None] | None = None
         self.has_waited = False
 
     def about_to_wait(self) -> None:
-        """Has `make_way` called, the first time."""
-        if not self.has_waited and self._make_way:
-            self._make_way()
+        """Calls `make_way`, once."""
+        if self.make_way and not self.has_waited:
+            self.make_way()
         self.has_waited = True
 
-    def run(self, make_way: Callable[[], None] | None = None) -> Message | None:
-        """Carries the request out. The reply, or None if it has been cancelled meanwhile.
-
-        `make_way` is called once, if the request waits for anything; until then nobody else is served.
-        """
-        self._make_way = make_way
+    def run(self) -> Message | None:
+        """Carries the request out. The reply, or None if it has been cancelled meanwhile."""
         if self.cancellation.is_set():
             return None
         try:
@@ -2037,25 +2054,24 @@ METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]]
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def split_lines(read: Callable[[], bytes], limit: int = LINE_MAX_BYTES) -> Iterator[bytes | None]:
-    """The lines of a stream that `read` delivers in pieces, b"" at its end; None for each line longer than `limit`."""
+def split_lines(read: Callable[[], bytes], limit: int = LINE_MAX_BYTES) -> Iterator[list[bytes | None]]:
+    """The lines of a stream, by the pieces that `read` delivers, b"" at its end; None for each longer than `limit`."""
     pending, overlong = bytearray(), False
-    while True:
-        piece = read()
-        start = 0
-        while (end := piece.find(b"\n", start)) >= 0:
-            pending += piece[start:end]
-            yield None if overlong or len(pending) > limit else bytes(pending)
+    while piece := read():
+        *ended, begun = piece.split(b"\n")
+        lines: list[bytes | None] = []
+        for end in ended:
+            pending += end
+            lines.append(None if overlong or len(pending) > limit else bytes(pending))
             pending.clear()
-            start, overlong = end + 1, False
-        pending += piece[start:]
+            overlong = False
+        pending += begun
         if len(pending) > limit:
             pending.clear()
             overlong = True
-        if not piece:
-            if pending or overlong:
-                yield None if overlong else bytes(pending)
-            return
+        yield lines
+    if pending or overlong:
+        yield [None if overlong else bytes(pending)]
 
 
 class Output:
@@ -2112,7 +2128,7 @@ class Batch:
                 self._send(self._replies)
 
 
-class Job(NamedTuple):
+class Job(Record):
     """A call that is to be run, the length of the line that it came in, and where its reply goes, from any thread."""
 
     call: Call
@@ -2125,7 +2141,7 @@ class Workers:
 
     The one that reads a call runs it, and leaves the reading to another as soon as the call has to wait: to wake a
     thread takes as long as all else that is done here for a call. While CALLS_AT_ONCE are running, what is read waits.
-    `read` gives the jobs of the next message, None at the end of input; it is called by one thread at a time.
+    `read` gives the jobs of what has come, None at the end of input; it is called by one thread at a time.
     """
 
     def __init__(self, read: Callable[[], list[Job] | None]) -> None:
@@ -2151,10 +2167,11 @@ class Workers:
     def _leave_to_others(self) -> bool:
         leave_no_core()  # before any call's arguments are at work
         with self._lock:
-            relieved = self._is_relieved()
-            self._threads -= relieved
-            self._readers -= relieved
-            return relieved
+            if not self._is_relieved():
+                return False
+            self._threads -= 1
+            self._readers -= 1
+            return True
 
     def _keep(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -2187,7 +2204,10 @@ class Workers:
         try:
             self._turn.acquire()
             while job := self._read_on():
-                job.deliver(job.call.run(self._turn.release))
+                job.call.make_way = self._turn.release
+                if self._waiting:
+                    job.call.about_to_wait()
+                job.deliver(job.call.run())
                 if job.call.has_waited:
                     self._run_what_waits()
                     self._turn.acquire()
@@ -2244,15 +2264,16 @@ class StdioServer:
         Workers(self._read).run()
 
     def _read(self) -> list[Job] | None:
-        """Answers one line of input as far as that needs no waiting, and returns the rest; None at the end."""
-        for line in self._lines:
-            if line is None:
-                too_long = ProtocolError(INVALID_REQUEST, f"the message is longer than {LINE_MAX_BYTES:,} bytes")
-                self._output.send(error_reply(None, too_long))
-            return self._serve(line) if line and line.strip() else []
-        return None
+        """Answers what has come as far as that needs no waiting, and returns the rest; None at the end of input."""
+        lines = next(self._lines, None)
+        return None if lines is None else [job for line in lines for job in self._serve(line)]
 
-    def _serve(self, line: bytes) -> list[Job]:
+    def _serve(self, line: bytes | None) -> list[Job]:
+        if line is None:
+            too_long = ProtocolError(INVALID_REQUEST, f"the message is longer than {LINE_MAX_BYTES:,} bytes")
+            self._output.send(error_reply(None, too_long))
+        if not line or not line.strip():
+            return []
         received = self._session.receive(line)
         deliver = Batch(len(received.parts), self._output.send).add if received.batch else self._send_if_any
         jobs = []

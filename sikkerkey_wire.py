@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import select
 import socket
 import ssl
+import sys
 import time
 from _thread import allocate_lock
 from base64 import b64encode
@@ -461,15 +463,21 @@ PROXY_URL = (
 )
 
 
+def _may_have_proxy() -> bool:
+    """urllib, which knows, takes 4 MB and 20 ms. Except on macOS and Windows, this variable is all that it looks at."""
+    return sys.platform in ("darwin", "win32") or "https_proxy" in map(str.lower, os.environ)
+
+
 def proxy_for(base_url: str) -> Proxy | None:
     """The proxy that the environment or the system names for a vault, None for none. Raises ConfigError."""
-    import re
+    if base_url.startswith("http:") or not _may_have_proxy():
+        return None
     import urllib.request
     from urllib.parse import unquote_to_bytes
 
     host = base_url.partition("://")[2]
     url = urllib.request.getproxies().get("https", "")
-    if not url or base_url.startswith("http:") or urllib.request.proxy_bypass(host):
+    if not url or urllib.request.proxy_bypass(host):
         return None
     found = re.fullmatch(PROXY_URL, url)
     port = int(found["port"] or 80) if found else 0
@@ -483,13 +491,11 @@ def proxy_for(base_url: str) -> Proxy | None:
 
 def route_to(base_url: str) -> Route:
     """The way to the vault, through the proxy that the environment or the system names. Raises ConfigError."""
-    from urllib.parse import urlsplit
-
-    parts = urlsplit(base_url)
-    host = parts.hostname or ""
-    if parts.scheme == "http":  # loopback, and no proxy's business
-        return Route(parts.netloc, host, parts.port or 80)
-    return Route(parts.netloc, host, parts.port or 443, tls_context(), proxy_for(base_url))
+    scheme, _, authority = base_url.partition("://")
+    host, port = mcp.host_and_port(authority, "80" if scheme == "http" else "443")
+    if scheme == "http":  # loopback, and no proxy's business
+        return Route(authority, host.strip("[]"), int(port))
+    return Route(authority, host.strip("[]"), int(port), tls_context(), proxy_for(base_url))
 
 
 def tls_context() -> ssl.SSLContext:
@@ -505,7 +511,8 @@ def tls_context() -> ssl.SSLContext:
         if bundle:
             context.load_verify_locations(cafile=bundle)
         else:
-            context.load_verify_locations(cadata=_certifi_bundle())
+            for certificate in _certificates():
+                context.load_verify_locations(cadata=certificate)
     except (OSError, ValueError):
         raise ConfigError(
             "the CA bundle cannot be read as PEM certificates",
@@ -514,13 +521,18 @@ def tls_context() -> ssl.SSLContext:
     return context
 
 
-def _certifi_bundle() -> str:
-    """certifi's certificates, by its loader: inside a zip, certifi itself would write them to a temporary file."""
+def _certificates() -> Iterator[str]:
+    """certifi's, by its loader: inside a zip, certifi itself would write them to a temporary file.
+
+    One by one, because copies of them all at once would leave 0.3 MB with the process.
+    """
     spec = importlib.util.find_spec("certifi")
     if spec is None or spec.origin is None:
         raise ConfigError("certifi is not installed", "pip install certifi, or set SIKKERKEY_CA_BUNDLE")
     read_data: Callable[[str], bytes] = getattr(spec.loader, "get_data")  # noqa: B009 (zipimporter and SourceLoader share no typed base)
-    return read_data(os.path.join(os.path.dirname(spec.origin), "cacert.pem")).decode("ascii", "replace")
+    bundle = read_data(os.path.join(os.path.dirname(spec.origin), "cacert.pem"))
+    for certificate in re.finditer(rb"-----BEGIN [^-]+-----[^-]+-----END [^-]+-----", bundle):
+        yield certificate[0].decode("ascii")
 
 
 def is_lasting(error: Exception) -> bool:

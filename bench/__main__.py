@@ -48,9 +48,9 @@ def measure(rounds: int) -> report.Results:
     results["start"] = _starts(rounds)
     steps: dict[str, Callable[[], Any]] = {
         "overhead": calls.overhead, "at once": calls.at_once, "ping": calls.ping_under_load,
-        "beside peers": calls.beside_peers,
-        "handshakes": calls.handshakes, "session": memory.session, "session, TLS": memory.session_over_tls,
-        "session, first": memory.very_first_session,
+        "beside peers": calls.beside_peers, "handshakes": calls.handshakes,
+        "session": memory.session, "session, TLS": memory.session_over_tls,
+        "session, first": memory.very_first_session, "memory": memory.by_python,
         "large answers": memory.large_answers, "sizes": memory.sizes, "growth": growth.measure,
     }  # fmt: skip
     for name, step in steps.items():

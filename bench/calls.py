@@ -3,119 +3,119 @@
 from __future__ import annotations
 
 import http.client
+import os
+import socket
 import ssl
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import sikkerkey_mcp as m
 from bench import peers
 from bench.api import Api
 from bench.client import Home, Server, Tls, archive_command, call_line, line, running
+from bench.spread import in_turns, seconds, spread
 
 BLOCKS, BLOCK = 20, 50
+ROUNDS = 9
 
 
-def _times_s(act: Callable[[int], object], count: int) -> list[float]:
-    times = []
-    for number in range(count):
-        begin_s = time.perf_counter()
-        act(number)
-        times.append(time.perf_counter() - begin_s)
-    return times
-
-
-def _bare(port: int) -> Callable[[int], object]:
+def _bare(port: int) -> Callable[[], object]:
     """One kept-alive exchange with the headers that the program sends."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
     request = m.Request("GET", "/v1/ai/whoami", None)
     headers = m.signed_headers("a" * 36, lambda _text: b"s" * 64, request, 0, "n" * 32)
 
-    def exchange(_number: int) -> object:
+    def exchange() -> object:
         connection.request("GET", request.path, headers=headers)
         return connection.getresponse().read()
 
     return exchange
 
 
-def _sign(home: Home) -> Callable[[int], object]:
+def _sign(home: Home) -> Callable[[], object]:
     """The signed headers of one request."""
     key = next(home.path.rglob("private.pem")).read_bytes()
     sign, request = m.load_signer(key), m.Request("GET", "/v1/ai/whoami", None)
-    return lambda number: m.signed_headers("a" * 36, sign, request, number, f"{number:032x}")
+    return lambda: m.signed_headers("a" * 36, sign, request, 1_767_225_600, os.urandom(16).hex())
 
 
 def overhead() -> dict[str, Any]:
-    """Median and 99th percentile in microseconds of a `whoami`, of a bare exchange, and of signing; in turns."""
+    """Microseconds of a `whoami`, of a bare exchange and of signing alone; the 99th percentile of the first."""
     with Api() as api, Home(api.url) as home, Server(archive_command(), home.env) as server:
         server.open()
-        acts = {"call": lambda number: server.ask(call_line(number + 10)), "bare": _bare(api.port), "sign": _sign(home)}
-        for act in acts.values():
-            _times_s(act, BLOCK)
-        times: dict[str, list[float]] = {name: [] for name in acts}
-        for _ in range(BLOCKS):
-            for name, act in acts.items():
-                times[name] += _times_s(act, BLOCK)
-    found = {f"{name}_us": statistics.median(each) * 1e6 for name, each in times.items()}
-    return {**found, "call_p99_us": statistics.quantiles(times["call"], n=100)[98] * 1e6}
+        acts = {"call": lambda: server.ask(call_line(10)), "bare": _bare(api.port), "sign": _sign(home)}
+        in_turns(acts, 1, BLOCK)
+        times = in_turns(acts, BLOCKS, BLOCK)
+    found = {name: spread(each, 1e6) for name, each in times.items()}
+    return {**found, "call p99": statistics.quantiles(times["call"], n=100)[98] * 1e6}
 
 
-def _at_once_s(server: Server, count: int) -> float:
-    begin_s = time.perf_counter()
+def _at_once(server: Server, count: int) -> None:
     server.write(b"".join(call_line(number + 10) for number in range(count)))
     for _ in range(count):
         server.read()
-    return time.perf_counter() - begin_s
+
+
+def _bare_at_once(links: Sequence[socket.socket]) -> None:
+    """The limit: as many requests, each on a connection of its own, written and read by nothing but the system."""
+    for link in links:
+        link.sendall(b"GET /v1/ai/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for link in links:
+        link.recv(65_536)
 
 
 def at_once() -> list[dict[str, Any]]:
-    """Seconds for 1, 8 and 32 calls at once at an API that takes 0, 10 and 100 ms; medians of 5."""
+    """Milliseconds for 1, 8 and 32 calls, and bare exchanges, at once at an API that takes 0, 10 and 100 ms."""
     rows = []
     for delay_ms in (0, 10, 100):
-        with running(Api("--delay-ms", str(delay_ms))) as server:
-            _at_once_s(server, 32)
+        api = Api("--delay-ms", str(delay_ms))
+        with running(api) as server, ExitStack() as stack:
+            links = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(32)]
+            _at_once(server, 32)
             for count in (1, 8, 32):
-                taken_s = statistics.median(_at_once_s(server, count) for _ in range(5))
-                rows.append({"delay_ms": delay_ms, "calls": count, "ms": taken_s * 1e3})
+                acts = {"calls": partial(_at_once, server, count), "bare": partial(_bare_at_once, links[:count])}
+                times = {name: spread(each, 1e3) for name, each in in_turns(acts, ROUNDS).items()}
+                rows.append({"delay_ms": delay_ms, "count": count, **times})
     return rows
 
 
-def _ping_s(server: Server) -> float:
-    server.write(b"".join(call_line(number + 10) for number in range(32)))
+def _ping_s(server: Server, calls: int) -> float:
+    server.write(b"".join(call_line(number + 10) for number in range(calls)))
     begin_s = time.perf_counter()
     server.write(line("ping", 9))
     taken_s = 0.0
-    for _ in range(33):
+    for _ in range(calls + 1):
         if server.read().startswith(b'{"jsonrpc":"2.0","id":9,'):
             taken_s = time.perf_counter() - begin_s
     return taken_s
 
 
 def ping_under_load() -> dict[str, Any]:
-    """Milliseconds until a ping is answered while 32 calls wait for an API that takes 100 ms."""
+    """Milliseconds until a ping is answered while 32 calls wait for an API that takes 100 ms, and while none does."""
     with running(Api("--delay-ms", "100")) as server:
-        _at_once_s(server, 32)
-        times = [_ping_s(server) for _ in range(20)]
-    return {"median_ms": statistics.median(times) * 1e3, "worst_ms": max(times) * 1e3}
+        _at_once(server, 32)
+        idle, loaded = zip(*((_ping_s(server, 0), _ping_s(server, 32)) for _ in range(20)))
+    return {"idle": spread(idle, 1e3), "loaded": spread(loaded, 1e3), "worst_ms": max(loaded) * 1e3}
 
 
-def _answers(server: Server, lines: bytes, count: int) -> float:
-    """Seconds until so many replies have come; a peer's notifications are passed over."""
-    begin_s = time.perf_counter()
-    server.write(lines)
+def _answers(server: Server, count: int, **arguments: Any) -> None:
+    """Calls at once until all are answered; a peer's notifications are passed over."""
+    server.write(b"".join(call_line(number + 10, **arguments) for number in range(count)))
     while count:
         count -= b'"result"' in server.read()
-    return time.perf_counter() - begin_s
 
 
-def _pace(server: Server, **slow: Any) -> dict[str, float]:
+def _pace(server: Server, **slow: Any) -> dict[str, Any]:
     """Calls a second, 32 at a time, and milliseconds for 32 of 100 ms, by which `slow` makes a peer's tool wait."""
-    _answers(server, b"".join(call_line(number + 10) for number in range(32)), 32)
-    quick = [_answers(server, b"".join(call_line(n + 10) for n in range(32)), 32) for _ in range(10)]
-    waited = [_answers(server, b"".join(call_line(n + 10, **slow) for n in range(32)), 32) for _ in range(3)]
-    memory_mb = server.status_mb("VmRSS")
-    return {"calls/s": 32 / statistics.median(quick), "32 x 100 ms": statistics.median(waited) * 1e3, "mb": memory_mb}
+    _answers(server, 32)
+    quick = [seconds(partial(_answers, server, 32)) for _ in range(10)]
+    waited = [seconds(partial(_answers, server, 32, **slow)) for _ in range(5)]
+    rates = spread([32 / each for each in quick])
+    return {"rate": rates, "slow_ms": spread(waited, 1e3), "memory_mb": server.status_mb("VmRSS")}
 
 
 def beside_peers() -> list[dict[str, Any]]:
@@ -123,7 +123,7 @@ def beside_peers() -> list[dict[str, Any]]:
     with running(Api()) as server:
         own = _pace(server)
     with running(Api("--delay-ms", "100")) as server:
-        own["32 x 100 ms"] = statistics.median(_at_once_s(server, 32) for _ in range(3)) * 1e3
+        own["slow_ms"] = _pace(server)["slow_ms"]
     rows = [{"server": "sikkerkey-mcp, each call a signed HTTP request", **own}]
     for name, command in peers.found().items():
         with Server(command, {}) as server:
@@ -136,9 +136,9 @@ def handshakes() -> dict[str, Any]:
     """TLS connections that a hundred calls in a row take."""
     with Tls() as tls:
         api = Api(certificate=tls.chain)
-        with running(api, **tls.env) as server:
-            times = _times_s(lambda number: server.ask(call_line(number + 10)), 100)
-            return {"connections": _connections(api, tls.own), "call_us": statistics.median(times) * 1e6}
+        with running(api, filled=True, **tls.env) as server:
+            times = [seconds(lambda: server.ask(call_line(10))) for _ in range(100)]
+            return {"connections": _connections(api, tls.own), "call": spread(times, 1e6)}
 
 
 def _connections(api: Api, bundle: str) -> int:

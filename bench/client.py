@@ -142,11 +142,15 @@ class Server:
 
 
 @contextmanager
-def running(api: Api, **environment: str) -> Iterator[Server]:
+def running(
+    api: Api, python: str = sys.executable, *, filled: bool = True, **environment: str
+) -> Iterator[Server]:
     """What is under test after the handshake, with an agent of that API and a cache that an earlier run has filled."""
+    command = archive_command(python)
     with api, Home(api.url, **environment) as home:
-        subprocess.run([*archive_command(), "--version", "--verbose"], env=home.env, capture_output=True, check=True)
-        with Server(archive_command(), home.env) as server:
+        if filled:
+            subprocess.run([*command, "--version", "--verbose"], env=home.env, capture_output=True, check=True)
+        with Server(command, home.env) as server:
             server.open()
             yield server
 

@@ -1,57 +1,76 @@
-"""Cost against size: number of tools, size of an answer, calls in flight, length of a session; three sizes each."""
+"""Cost against size: number of tools, size of an answer, calls in flight, length of a session; three sizes each.
+
+The sizes take turns and the least of each is told: what the machine does besides only ever adds. tests/test_costs.py
+holds the same in functions called and bytes allocated, which do not depend on it.
+"""
 
 from __future__ import annotations
 
-import statistics
-import time
-from typing import Any
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
 
 import sikkerkey_mcp as m
 from bench.api import Api
 from bench.client import Server, call_line, running
-from bench.memory import answer_growth, session
+from bench.memory import many
+from bench.spread import in_turns, seconds, spread
+
+ROUNDS = 9
+BLOCK = 100  # calls of a session
 
 
-def _listing_ms(count: int) -> float:
-    """The listing of that many tools, as bytes on the wire; every one has the actions of manage_secrets."""
+def _least_ms(acts: Mapping[int, Callable[[], object]]) -> dict[int, float]:
+    times = in_turns({str(size): act for size, act in acts.items()}, ROUNDS)
+    return {size: min(times[str(size)]) * 1e3 for size in acts}
+
+
+def _listing(tools: tuple[m.Tool, ...]) -> str:
+    return m.to_json([m.tool_listing(tool) for tool in tools])
+
+
+def tools() -> dict[int, float]:
+    """Lists as many tools as there are, 4 and 16 times as many; every one has the actions of manage_secrets."""
     row = next(tool for tool in m.TOOLS if tool.name == "manage_secrets")
-    tools = tuple(row._replace(name=f"tool_{number}") for number in range(count))
-    begin_s = time.perf_counter()
-    m.to_json([m.tool_listing(tool) for tool in tools])
-    return (time.perf_counter() - begin_s) * 1e3
+    counts = [len(m.TOOLS) * times for times in (1, 4, 16)]
+    return _least_ms({n: partial(_listing, tuple(row._replace(name=f"tool_{k}") for k in range(n))) for n in counts})
 
 
-def tools() -> list[dict[str, Any]]:
-    """Milliseconds to list 10, 100 and 1,000 tools; medians of 5."""
-    counts = (10, 100, 1_000)
-    return [{"tools": count, "ms": statistics.median(_listing_ms(count) for _ in range(5))} for count in counts]
+def answers() -> dict[int, float]:
+    """Calls with JSON answers of three sizes, each from a server and an API of its own."""
+    query = call_line(6, "read_audit", action="query")
+    with ExitStack() as stack:
+        acts: dict[int, Callable[[], object]] = {}
+        for size in (50_000, 500_000, 5_000_000):
+            server = stack.enter_context(running(Api("--answer-bytes", str(size))))
+            server.ask(query)
+            acts[size] = partial(server.ask, query)
+        return _least_ms(acts)
 
 
-def _burst_ms(server: Server, count: int) -> float:
-    begin_s = time.perf_counter()
+def _burst(server: Server, count: int) -> None:
     server.write(b"".join(call_line(number + 10) for number in range(count)))
     for _ in range(count):
         server.read()
-    return (time.perf_counter() - begin_s) * 1e3
 
 
-def in_flight() -> list[dict[str, Any]]:
-    """Milliseconds for bursts of calls at an API that takes 10 ms; medians of 5."""
+def in_flight() -> dict[int, float]:
+    """Bursts of calls at an API that takes 10 ms."""
     with running(Api("--delay-ms", "10")) as server:
-        _burst_ms(server, 32)
-        return [{"calls": n, "ms": statistics.median(_burst_ms(server, n) for _ in range(5))} for n in (32, 128, 512)]
+        _burst(server, 32)
+        return _least_ms({count: partial(_burst, server, count) for count in (32, 128, 512)})
 
 
-def longer() -> list[dict[str, Any]]:
-    """Milliseconds for the calls of three parts of one session, each four times as long as the one before."""
-    lengths, ended, rows = (1_000, 5_000, 21_000), 0, []
-    for row in session(lengths)[1:]:
-        count = row["calls"] - ended
-        rows.append({"calls": count, "ms": row["us_per_call"] * count / 1e3})
-        ended = row["calls"]
-    return rows
+def session() -> dict[int, float]:
+    """Three parts of one session, each four times as long as the one before; by the lower quartile of its blocks."""
+    found = {}
+    with running(Api()) as server:
+        for count in (1_000, 4_000, 16_000):
+            blocks = [seconds(partial(many, server, BLOCK)) for _ in range(count // BLOCK)]
+            found[count] = spread(blocks, 1e3).low * len(blocks)
+    return found
 
 
-def measure() -> dict[str, list[dict[str, Any]]]:
-    """All four."""
-    return {"tools": tools(), "answer": answer_growth(), "in flight": in_flight(), "session": longer()}
+def measure() -> dict[str, dict[int, float]]:
+    """Milliseconds by size, under what is counted."""
+    return {"tools listed": tools(), "bytes of an answer": answers(), "calls at once": in_flight(), "calls": session()}

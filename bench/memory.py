@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import http.client
 import json
+import sys
 import time
+from functools import partial
 from typing import Any
 
 from bench.api import Api
-from bench.client import INITIALIZE, INITIALIZED, LIST, Home, Server, Tls, archive_command, call_line, running
+from bench.client import FLAGS, INITIALIZE, INITIALIZED, LIST, Home, Server, Tls, archive_command, call_line, running
+from bench.spread import in_turns, spread
+from bench.start import interpreters, version
 
+LENGTHS = (1_000, 10_000)
 IN_FLIGHT = 8  # enough to keep the program busy, as few as a client has
 
 
@@ -37,47 +43,72 @@ def _grow(server: Server, lengths: tuple[int, ...]) -> list[dict[str, Any]]:
     return rows
 
 
-def session(lengths: tuple[int, ...] = (1_000, 10_000)) -> list[dict[str, Any]]:
+def session() -> list[dict[str, Any]]:
     """Resident memory in MB, processor seconds and microseconds a call, after so many calls."""
     with running(Api()) as server:
+        return _grow(server, LENGTHS)
+
+
+def session_over_tls(
+    lengths: tuple[int, ...] = LENGTHS, python: str = sys.executable, *, filled: bool = True
+) -> list[dict[str, Any]]:
+    """The same over HTTPS, with the 140 certificates that a public vault needs."""
+    with Tls() as tls, running(Api(certificate=tls.chain), python, filled=filled, **tls.env) as server:
         return _grow(server, lengths)
 
 
 def very_first_session() -> list[dict[str, Any]]:
     """The same with an empty cache, which costs memory that a process does not give back."""
-    with Api() as api, Home(api.url) as home, Server(archive_command(), home.env) as server:
-        server.open()
-        return _grow(server, (1_000, 10_000))
+    return session_over_tls(filled=False)
 
 
-def session_over_tls() -> list[dict[str, Any]]:
-    """The same over HTTPS, with the 140 certificates that a public vault needs."""
-    with Tls() as tls, running(Api(certificate=tls.chain), **tls.env) as server:
-        return _grow(server, (1_000, 10_000))
+def _bare_mb(python: str) -> float:
+    with Server([python, *FLAGS, "-c", "print(flush=True); input()"], {}) as server:
+        server.read()
+        return server.status_mb("VmRSS")
 
 
-def _large(request: bytes, *options: str) -> dict[str, Any]:
-    with running(Api(*options)) as server:
+def by_python() -> list[dict[str, Any]]:
+    """What each interpreter takes by itself, and after 1,000 calls over HTTPS, with a filled cache and an empty one."""
+    rows = []
+    for python in interpreters():
+        warm, first = (session_over_tls((1_000,), python, filled=filled)[-1]["rss_mb"] for filled in (True, False))
+        rows.append({"python": version(python), "bare_mb": _bare_mb(python), "warm_mb": warm, "first_mb": first})
+    return rows
+
+
+def _fetched(api: Api, path: str) -> bytes:
+    connection = http.client.HTTPConnection("127.0.0.1", api.port)
+    connection.request("GET", path)
+    body = connection.getresponse().read()
+    connection.close()
+    return body
+
+
+def _limit(api: Api, path: str, *, is_json: bool) -> bytes:
+    """The least that any program does with an answer: fetch it, read it if it is JSON, and write it as JSON."""
+    body = _fetched(api, path)
+    return json.dumps(json.loads(body) if is_json else body.decode()).encode()
+
+
+def _large(action: str, *, is_json: bool, rounds: int = 5) -> dict[str, Any]:
+    api = Api()
+    with running(api) as server:
         server.ask(call_line(5))
-        before_mb, begin_s = server.status_mb("VmRSS"), time.perf_counter()
+        before_mb, request = server.status_mb("VmRSS"), call_line(6, "read_audit", action=action)
         size_bytes = len(server.ask(request))
-        taken_s = time.perf_counter() - begin_s
-        return {"ms": taken_s * 1e3, "bytes": size_bytes, "before_mb": before_mb, "peak_mb": server.status_mb("VmHWM")}
+        peak_mb = server.status_mb("VmHWM")
+        limit = partial(_limit, api, f"/{action}", is_json=is_json)
+        times = in_turns({"call": lambda: server.ask(request), "limit": limit}, rounds)
+        found = {name: spread(each, 1e3) for name, each in times.items()}
+        came_bytes, after_mb = len(_fetched(api, f"/{action}")), server.status_mb("VmRSS")
+    memory = {"before_mb": before_mb, "peak_mb": peak_mb, "after_mb": after_mb}
+    return {**found, "came_bytes": came_bytes, "bytes": size_bytes, **memory}
 
 
 def large_answers() -> dict[str, Any]:
-    """Time and peak memory of an export of 10,000 rows and of 5 MB of JSON."""
-    return {
-        "CSV, 10,000 rows": _large(call_line(6, "read_audit", action="export")),
-        "JSON, 5 MB": _large(call_line(6, "read_audit", action="query")),
-    }
-
-
-def answer_growth() -> list[dict[str, Any]]:
-    """Milliseconds for JSON answers of three sizes."""
-    sizes = (50_000, 500_000, 5_000_000)
-    query = call_line(6, "read_audit", action="query")
-    return [{"bytes": size, "ms": _large(query, "--answer-bytes", str(size))["ms"]} for size in sizes]
+    """Time and peak memory of an export of 10,000 rows and of 5 MB of JSON, and the time that a bare program takes."""
+    return {"CSV, 10,000 rows": _large("export", is_json=False), "JSON, 5 MB": _large("query", is_json=True)}
 
 
 def sizes() -> dict[str, int]:

@@ -22,6 +22,7 @@ from typing import Any
 from bench import peers
 from bench.api import Api
 from bench.client import FLAGS, INITIALIZE, INITIALIZED, LIST, Home, Server, archive_command, call_line
+from bench.spread import spread
 
 ROUNDS = 15
 ECHO = "import sys,json\nfor line in sys.stdin: print(json.dumps({'id': json.loads(line)['id']}), flush=True)"
@@ -33,17 +34,17 @@ Measured = dict[str, list[float]]
 def interpreters() -> list[str]:
     """One CPython for each minor version from 3.9 on that is found, and the system's own."""
     candidates = [Path("/usr/bin/python3"), *sorted(Path.home().glob(".pyenv/versions/3.*/bin/python3"))]
-    candidates += [Path(found) for minor in range(9, 15) if (found := shutil.which(f"python3.{minor}"))]
+    candidates += [Path(place) for minor in range(9, 15) if (place := shutil.which(f"python3.{minor}"))]
     chosen: dict[str, str] = {}
-    for python in candidates:
-        version = _version(python)
-        if version and version not in chosen:
-            chosen[version] = str(python)
-    return [chosen[version] for version in sorted(chosen, key=lambda text: [int(part) for part in text.split(".")])]
+    for python in map(str, candidates):
+        if found := version(python):
+            chosen.setdefault(found, python)
+    return [chosen[found] for found in sorted(chosen, key=lambda text: [int(part) for part in text.split(".")])]
 
 
-def _version(python: Path) -> str:
-    if not python.exists():
+def version(python: str) -> str:
+    """Of a CPython that the program runs on; empty for anything else."""
+    if not Path(python).exists():
         return ""
     said = subprocess.run([python, "-I", "-S", "--version"], capture_output=True, text=True, check=False).stdout
     match = re.fullmatch(r"Python (3\.(?:9|1[0-4])\.\d+)\n", said)
@@ -110,14 +111,12 @@ def measure(python: str, *, with_peers: bool = False, rounds: int = ROUNDS) -> M
 
 
 def summary(python: str, times: Measured) -> dict[str, Any]:
-    """Medians in milliseconds, ratios to the bare interpreter, and the spread of `tools/list`."""
-    medians = {name: statistics.median(each) for name, each in times.items()}
-    ratios = sorted(each / medians["bare"] for each in times["tools/list"])
+    """Milliseconds, and ratios to the median of the bare interpreter."""
+    bare = statistics.median(times["bare"])
     return {
-        "python": _version(Path(python)),
-        "ms": {name: value * 1e3 for name, value in medians.items()},
-        "ratio": {name: value / medians["bare"] for name, value in medians.items()},
-        "tools/list ratio, quartiles": [ratios[len(ratios) // 4], ratios[len(ratios) * 3 // 4]],
+        "python": version(python),
+        "ms": {name: spread(each, 1e3) for name, each in times.items()},
+        "ratio": {name: spread(each, 1 / bare) for name, each in times.items()},
     }
 
 
@@ -131,8 +130,8 @@ def main() -> None:
     for python in options.python:
         found = summary(python, measure(python, rounds=options.rounds))
         ratio, ms = found["ratio"], found["ms"]
-        warm, cold = ratio["tools/list"], ratio["cold, tools/list"]
-        print(f"{found['python']:<8} {ms['bare']:8.1f} {warm:6.2f} {cold:10.2f} {ms['first call']:14.1f}")
+        figures = (ms["bare"], ratio["tools/list"], ratio["cold, tools/list"], ms["first call"])
+        print("{:<8} {:8.1f} {:6.2f} {:10.2f} {:14.1f}".format(found["python"], *(each.median for each in figures)))
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ Nearly everything lies in one member, an archive in the archive. Python reads th
 start, and 300 rows would take as long as the interpreter itself; the inner one is read when a module is asked for that
 has no bytecode in the cache.
 
-This module is run at every start, so what only the library needs (hashlib, zlib, ctypes) is imported where it is used.
+This module is run at every start, so what only the library needs (array, hashlib, zlib) is imported where it is used.
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ import time
 from _thread import allocate_lock, start_new_thread
 from importlib.machinery import ExtensionFileLoader, ModuleSpec, PathFinder
 from importlib.util import module_from_spec, source_hash
-from io import BufferedReader, BytesIO
+from io import BufferedReader, BufferedWriter, BytesIO
 from types import CodeType, ModuleType, SimpleNamespace
 
-import __main__ as runtime
-from __main__ import BUILD, PROGRAM
+import __main__
+import sikkerkey_start as runtime
+from __main__ import BUILD, PROGRAM, outer_member
 from sikkerkey_archive import COMPILED, LIBRARIES, MAIN, MODULES, MODULES_AT
 
 TYPE_CHECKING = False  # as type checkers take it, `typing.TYPE_CHECKING`
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
+    from typing import NoReturn
 
 RUST = "cryptography.hazmat.bindings._rust"
 # Several archives and several Pythons may take turns on one machine; more than this many of each kind are old.
 KEPT = 4
-# Bytes that are read or unpacked at a time.
-PIECE = 1 << 18
+# Bytes that are read or unpacked at a time; three times as many come of unpacking. With 256 KB here, the very first run
+# kept 1.7 MB of them (once glibc has freed a piece of more than 128 KB, it holds on to the next ones), and Linux mapped
+# 1.5 MB more of the library, in the large parts that it had been written in.
+PIECE = 1 << 15
 # Seconds: a temporary file this old belongs to a process that died while it wrote.
 ABANDONED = 3600.0
 
@@ -48,25 +52,34 @@ def report() -> dict[str, str]:
     return dict(_report)
 
 
-def start(codes: dict[str, bytes], told: dict[str, str]) -> int:
-    """Run the program, whose bytecode is in `codes` unless it has yet to be made; its exit status."""
-    path, platform = os.path.abspath(runtime.ARCHIVE), platform_name()
-    _report.update(told, archive=path, build=BUILD, platform=platform)
+def start(codes: dict[str, bytes], missed: OSError | None) -> int:
+    """Run the program, whose bytecode is in `codes` unless that was missed for a reason; its exit status."""
+    place = os.path.dirname(__main__.__file__)
+    path, platform = os.path.abspath(place), platform_name()
+    _report.update(bytecode=whence(missed), archive=path, build=BUILD, platform=platform)
     if platform not in LIBRARIES:
         sys.stderr.write(refusal(platform))
         return 1
-    finder = Finder(path, Library(path, platform, _report), codes)
+    library = Library(path, platform, _report)
+    finder = Finder(path, library, codes)
     # Before any other place, and from now on without the archive's file.
     sys.meta_path.insert(0, finder)
-    sys.path[:] = [place for place in sys.path if place != runtime.ARCHIVE]
-    if len(codes) < len(COMPILED):
-        codes.update(finder.compile_all())
+    sys.path[:] = [each for each in sys.path if each != place]
+    if missed:
+        codes.update(finder.compile_aside() or finder.compile_all())
         keep_bytecode(codes)
+    library.read_ahead()
     __import__(MAIN)
     gc.freeze()  # what is here by now stays; only what comes later is looked through
     gc.enable()
     status: int = sys.modules[MAIN].main()
     return status
+
+
+def whence(missed: OSError | None) -> str:
+    if missed is None:
+        return cached(runtime.bytecode_name())
+    return "compiled now" + (", kept for the next start" if isinstance(missed, FileNotFoundError) else f": {missed}")
 
 
 def keep_bytecode(codes: dict[str, bytes]) -> None:
@@ -173,13 +186,43 @@ class Finder:
 
         return Archive(BytesIO(self.modules))
 
+    def compile_aside(self) -> dict[str, bytes]:
+        """As compile_all, by a child: a compiler leaves 1 to 6 MB with its process. Empty where there can be none."""
+        if not hasattr(os, "fork"):
+            return {}
+        try:
+            source, target = os.pipe()
+            with open(source, "rb") as answer, open(target, "wb") as pipe:
+                child = os.fork()
+                if child == 0:
+                    self.compile_into(pipe)
+                pipe.close()
+                data = answer.read()
+            _, status = os.waitpid(child, 0)
+        except OSError:  # no further process is to be had, or the system does not tell how children end
+            return {}
+        codes: dict[str, bytes] = marshal.loads(data) if status == 0 else {}  # noqa: S302 (our own child's)
+        return codes
+
+    def compile_into(self, pipe: BufferedWriter) -> NoReturn:
+        """The child's part."""
+        try:
+            pipe.write(marshal.dumps(self.compile_all()))
+            pipe.flush()
+            os._exit(0)
+        finally:
+            os._exit(1)
+
     def compile_all(self) -> dict[str, bytes]:
-        """Under names without the archive's path, because the same bytecode serves wherever the file is moved."""
-        return {
-            name: marshal.dumps(compile(self.member(member), f"{PROGRAM}.pyz/{member}", "exec", 0, True))
-            for name, member in COMPILED.items()
-            if name not in self.codes
-        }
+        """The bytecode to keep, by module."""
+        return {name: self.compiled(member) for name, member in COMPILED.items()}
+
+    def compiled(self, member: str) -> bytes:
+        """Without the archive's path, because the same bytecode serves wherever the file is moved."""
+        source = self.member(member) if self.has(member) else outer_member(member)
+        # To import __future__ is to read a file, a thirtieth of the start. compile() takes this module's own future.
+        rest = source.replace(b"\nfrom __future__ import annotations\n", b"\n\n", 1)
+        return marshal.dumps(compile(rest, f"{PROGRAM}.pyz/{member}", "exec", dont_inherit=rest == source))
 
     def get_code(self, name: str) -> CodeType:
         code: CodeType = compile(self.get_source(name), self.get_filename(name), "exec", dont_inherit=True)
@@ -398,8 +441,13 @@ class Library:
         self.module: ModuleType | None = None
         self.failures: list[str] = []
         report["library"] = "not needed yet"
-        self.aside = None if self.seems_cached() else Aside(self.read, archive)
+        self.aside: Aside | None = None
         self.contents: list[bytes] = []
+
+    def read_ahead(self) -> None:
+        """Reads what is not in the cache, before somebody replaces the archive."""
+        if not self.seems_cached():
+            self.aside = Aside(self.read, self.archive)
 
     def packed(self) -> list[bytes]:
         """The archive's copy, which stays in memory while a way of loading it is being looked for."""
@@ -558,17 +606,13 @@ def cffi_stand_in() -> ModuleType:
     cffi itself would be a native library for each minor version of Python. The rest of it serves OpenSSL bindings that
     signatures do not use; asking for one of those is an AttributeError.
     """
+    from array import array  # which knows its address as ctypes does, and which socket needs anyway
 
-    def from_buffer(data: bytes, require_writable: bool = False) -> object:
-        import ctypes
+    def from_buffer(data: bytes) -> array[int]:
+        return array("B", data)
 
-        kind = ctypes.c_char * memoryview(data).nbytes
-        return kind.from_buffer(data) if require_writable else kind.from_buffer_copy(data)
-
-    def cast(_kind: str, buffer: object) -> int:
-        import ctypes
-
-        return ctypes.addressof(buffer)  # type: ignore[arg-type]  # one of from_buffer's
+    def cast(_kind: str, buffer: array[int]) -> int:
+        return buffer.buffer_info()[0]
 
     def initialise(_exports: int) -> ModuleType:
         bindings = ModuleType("_openssl")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import marshal
 import os
 import shutil
 import subprocess
@@ -112,6 +113,21 @@ def test_bytecode_of_another_build_is_not_taken(archive: Archive, built: Path, t
     assert "argv9" in archive.run()
 
 
+@pytest.mark.parametrize(
+    ("first_line", "annotation"), [(b"", int), (b"from __future__ import annotations\n", "int")]
+)
+def test_kept_bytecode_has_the_future_that_its_source_asks_for(
+    first_line: bytes, annotation: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Others' modules, such as those of the vault's archive, may look at their annotations."""
+    native = runtime_module("sikkerkey_native")
+    monkeypatch.setattr(native, "outer_member", lambda _name: b'"""Text."""\n' + first_line + b"def f(x: int): ...\n")
+    monkeypatch.setattr(native.Finder, "has", lambda _finder, _name: False)
+    made: dict[str, Any] = {}
+    exec(marshal.loads(native.Finder.compiled(native.Finder.__new__(native.Finder), "a.py")), made)  # noqa: S102, S302 (our own)
+    assert made["f"].__annotations__ == {"x": annotation}
+
+
 @posix_only
 def test_cache_is_private(archive: Archive) -> None:
     archive.run("sign")
@@ -124,7 +140,7 @@ def test_nothing_is_unpacked_before_it_is_needed(archive: Archive) -> None:
     result = archive.run()
     assert result["library"] == "not needed yet"
     assert not list(archive.cache.glob("rust-*"))
-    slow = {"zipfile", "tempfile", "hashlib", "pathlib", "importlib.resources", "ctypes"}
+    slow = {"__future__", "zipfile", "tempfile", "hashlib", "pathlib", "importlib.resources", "ctypes"}
     assert slow.isdisjoint(result["loaded at start"])
 
 
@@ -181,12 +197,48 @@ def test_twenty_first_starts_at_once_all_work(archive: Archive) -> None:
     assert sorted(os.listdir(archive.cache)) == sorted([archive.library().name, archive.bytecode().name])
 
 
+def after(archive: Archive, prelude: str) -> dict[str, Any]:
+    """What a run says in an interpreter that has been made ready so."""
+    run = f"sys.argv = [{str(archive.path)!r}, 'sign']\nrunpy.run_path(sys.argv[0], run_name='__main__')"
+    archive.flags += ["-c", f"{prelude}\nimport runpy, sys\n{run}"]
+    return archive.run()
+
+
 def test_start_needs_no_thread_of_its_own(archive: Archive) -> None:
     """A container's limit of processes counts threads."""
-    refuse = "import _thread, runpy, sys\ndef refuse(*_): raise RuntimeError\n_thread.start_new_thread = refuse"
-    run = f"sys.argv = [{str(archive.path)!r}, 'sign']\nrunpy.run_path(sys.argv[0], run_name='__main__')"
-    archive.flags += ["-c", f"{refuse}\n{run}"]
-    assert archive.run()["sign"] == SIGNATURE
+    refuse = "import _thread\ndef refuse(*_): raise RuntimeError\n_thread.start_new_thread = refuse"
+    assert after(archive, refuse)["sign"] == SIGNATURE
+
+
+@posix_only
+def test_program_is_compiled_in_a_process_of_its_own(archive: Archive, tmp_path: Path) -> None:
+    """A compiler leaves memory behind, which would stay with a server of the very first run."""
+    log = tmp_path / "compiled"
+    watch = (
+        f"import os, sys\nlog, own = open({str(log)!r}, 'w', 1), os.getpid()\n"
+        "def note(event, given):\n"
+        "    if event == 'compile': print(os.getpid() == own, given[1], file=log)\n"
+        "sys.addaudithook(note)"
+    )
+    assert after(archive, watch)["sign"] == SIGNATURE
+    lines = log.read_text().splitlines()
+    assert [line for line in lines if "sikkerkey_mcp.py" in line] == ["False sikkerkey-mcp.pyz/sikkerkey_mcp.py"]
+
+
+@posix_only
+@pytest.mark.parametrize(
+    "fault",
+    [
+        "import os\ndel os.fork",
+        "import os\ndef refuse(): raise BlockingIOError\nos.fork = refuse",
+        "import os\nfork = os.fork\nos.fork = lambda: fork() or os.kill(os.getpid(), 9)",
+        "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)",
+    ],
+)
+def test_start_needs_no_process_of_its_own(fault: str, archive: Archive) -> None:
+    result = after(archive, fault)
+    assert (result["sign"], result["bytecode"]) == (SIGNATURE, "compiled now, kept for the next start")
+    assert archive.bytecode().exists()
 
 
 @pytest.mark.parametrize("in_place", [True, False])
@@ -446,7 +498,7 @@ def test_refusal_says_what_to_do_instead() -> None:
 def test_cache_lies_where_the_platform_has_caches(
     platform: str, environment: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = runtime_module("__main__")
+    runtime = runtime_module("sikkerkey_start")
     monkeypatch.setattr(sys, "platform", platform)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import cryptography
 import pytest
 
 import sikkerkey_mcp as mcp
@@ -44,10 +45,7 @@ mcp.end_process = tell
 mcp.main(["serve", "--agent", {AGENT_ID!r}])
 """
 
-# Python itself loads `collections` and what it stands on to run an archive, until 3.11.
-COLLECTIONS = {"collections", "_collections", "itertools", "keyword", "operator", "_operator", "reprlib"}
-COLLECTIONS_OF_3_9 = {"heapq", "_heapq"}
-LOADED_AT_START = {"sikkerkey_mcp", "__future__", "_json"} | COLLECTIONS | COLLECTIONS_OF_3_9
+LOADED_AT_START = {"sikkerkey_mcp", "__future__", "_json", "_collections"}
 
 
 def watched_start(home: Path, python: str) -> tuple[set[str], list[str]]:
@@ -119,6 +117,28 @@ def test_getting_ready_begins_after_the_tools_have_been_listed(monkeypatch: pyte
     assert (len(sent), seen_by, registry.preparations) == (3, [2], 1)
 
 
+# Serves nobody: gets ready for calls and says what was loaded for that.
+WATCHED_READINESS = f"""
+import sys
+sys.path[:0] = {[str(ROOT), str(Path(cryptography.__file__).parent.parent)]!r}
+before = set(sys.modules)
+import sikkerkey_mcp as mcp
+mcp.VaultTools(lambda: mcp.connect({AGENT_ID!r})).prepare()
+print(*sorted(set(sys.modules) - before))
+"""
+# urllib.request, which knows proxies, takes 4 MB; each of the others 0.3 to 2.
+NOT_FOR_CALLS = {"ctypes", "email", "encodings.idna", "http.client", "inspect", "urllib.parse", "urllib.request"}
+
+
+def test_getting_ready_loads_only_what_calls_use(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    command = [sys.executable, "-I", "-S", "-c", WATCHED_READINESS]
+    loaded = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout.split()
+    assert {"sikkerkey_wire", "ssl", "cryptography.hazmat.primitives.asymmetric.ed25519"} <= set(loaded)
+    assert NOT_FOR_CALLS.intersection(loaded) == set()
+    assert len(loaded) <= 80, "about 75 on every Python"
+
+
 def test_getting_ready_sends_nothing(tools: mcp.VaultTools, recorder: Recorder) -> None:
     tools.prepare()
     assert (recorder.connections, recorder.seen) == (0, [])
@@ -181,3 +201,100 @@ def test_calls_leave_no_memory_behind(tools: mcp.VaultTools, recorder: Recorder)
         tracemalloc.stop()
     grown = sum(change.size_diff for change in after.compare_to(before, "filename"))
     assert grown < 200 * 10, "ten bytes a call are within what the counters and caches of Python vary by"
+
+
+# growth: what is four times as large costs four times as much, or less. bench/growth.py shows the same in milliseconds
+
+
+def functions_called(act: Callable[[], object]) -> int:
+    """By this thread, Python's own included."""
+    called = 0
+
+    def count(_frame: object, event: str, _argument: object) -> None:
+        nonlocal called
+        called += event.endswith("call")
+
+    sys.setprofile(count)
+    try:
+        act()
+    finally:
+        sys.setprofile(None)
+    return called
+
+
+def peak_bytes(act: Callable[[], object]) -> int:
+    """The most that is allocated at a time, beyond what was before."""
+    gc.collect()
+    tracemalloc.start()
+    try:
+        act()
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+
+
+def assert_linear(acts: list[Callable[[], object]]) -> None:
+    """Of three acts, each four times as large as the one before."""
+    for act in acts:
+        act()  # what is loaded and kept is not counted
+    for cost, most in ((functions_called, 4.0), (peak_bytes, 4.5)):  # bytes: lists and arrays grow in leaps
+        small, medium, large = (cost(act) for act in acts)
+        assert medium <= most * small, f"{cost.__name__}: {small, medium, large}"
+        assert large <= most * medium, f"{cost.__name__}: {small, medium, large}"
+
+
+class CannedApi(mcp.Api):
+    """A vault whose every answer is `body`."""
+
+    def __init__(self, body: bytes) -> None:
+        super().__init__("http://127.0.0.1:9", lambda _request: {})
+        self.body = body
+
+    def send(self, request: mcp.Request, *, safe: bool, context: mcp.Context) -> mcp.Reply:
+        return mcp.Reply(200, {"content-type": "application/json"}, self.body)
+
+
+def audit_page(entries: int) -> bytes:
+    entry = {"action": "secret_read", "severity": "low", "timestamp": 1767225600000, "detail": "x" * 80}
+    return json.dumps({"entries": [{**entry, "id": number} for number in range(entries)]}).encode()
+
+
+def answered(body: bytes, times: int = 1) -> Callable[[], object]:
+    """Calls whose answers are `body`, from the arguments to the line that carries the result."""
+    tools = mcp.VaultTools(lambda: CannedApi(body))
+
+    def act() -> None:
+        for number in range(times):
+            mcp.to_json(mcp.reply_to(number, tools.call("read_audit", {"action": "query"}, mcp.Context())))
+
+    return act
+
+
+def test_listing_grows_with_the_tools() -> None:
+    row = next(tool for tool in mcp.TOOLS if tool.name == "manage_secrets")
+
+    def listed(count: int) -> Callable[[], object]:
+        tools = [row._replace(name=f"tool_{number:03}") for number in range(count)]
+        return lambda: mcp.to_json([mcp.tool_listing(tool) for tool in tools])
+
+    assert_linear([listed(count) for count in (18, 72, 288)])
+
+
+def test_call_grows_with_its_answer() -> None:
+    assert_linear([answered(audit_page(entries)) for entries in (100, 400, 1_600)])
+
+
+def test_session_grows_with_its_calls() -> None:
+    assert_linear([answered(audit_page(10), times) for times in (20, 80, 320)])
+
+
+def test_lines_grow_with_their_length_however_they_come() -> None:
+    def read_in_pieces(count: int) -> Callable[[], object]:
+        def act() -> None:
+            pieces = iter([b"x" * 1_000] * count + [b"\n", b""])
+            lines = [line or b"" for lines in mcp.split_lines(lambda: next(pieces)) for line in lines]
+            assert [len(line) for line in lines] == [1_000 * count]
+
+        return act
+
+    assert_linear([read_in_pieces(count) for count in (64, 256, 1_024)])

@@ -104,7 +104,7 @@ def test_batch_counts_its_line_once() -> None:
     pieces = iter([b"\n".join(lines) + b"\n", b""])
     output = m.Output(os.open(os.devnull, os.O_WRONLY))
     server = m.StdioServer(m.VaultTools(lambda: pytest.fail("called")), lambda: next(pieces), output)
-    _, jobs = server._read(), server._read()
+    jobs = server._read()
     os.close(output.descriptor)
     assert jobs is not None
     assert len(jobs) == 10

@@ -281,7 +281,8 @@ def test_bytes_that_nobody_asked_for_are_never_taken_for_an_answer(connect: Conn
 def test_unusual_but_complete_answer_is_read_and_the_connection_kept(connect: Connect, said: bytes) -> None:
     with FaultyVault(faults.then_go_on(said)) as vault:
         client = connect(vault.url)
-        assert [tuple(client.write())[::2] for _ in range(2)] == [(200, b'{"a":1}')] * 2
+        replies = [client.write() for _ in range(2)]
+        assert [(reply.status, reply.body) for reply in replies] == [(200, b'{"a":1}')] * 2
         assert (len(vault.seen), vault.connections) == (2, 1)
 
 
@@ -601,11 +602,12 @@ def distant_vault(trust: Authority) -> Iterator[FaultyVault]:
         yield vault
 
 
+@pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "Https_Proxy"])
 def test_proxy_of_the_environment_leads_to_the_vault(
-    connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
+    variable: str, connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectProxy(distant_vault.port) as proxy:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        monkeypatch.setenv(variable, f"http://127.0.0.1:{proxy.port}")
         client = connect(distant_vault.url)
         assert [client.write().status for _ in range(3)] == [200] * 3
         assert proxy.connections == 1

@@ -109,7 +109,8 @@ UNPICKLING = {"pickle", "shelve", "dill", "marshal"}
 SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput"}
 # How the archive imports its modules from bytecode that only this user could have written, and writes that bytecode.
 LOADERS = {
-    "runtime/__main__.py": {"exec", "compile", "marshal"},
+    "runtime/__main__.py": {"exec", "compile"},
+    "runtime/sikkerkey_start.py": {"marshal"},
     "runtime/sikkerkey_native.py": {"__import__", "exec", "compile", "marshal"},
 }
 

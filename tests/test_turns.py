@@ -153,18 +153,23 @@ class PlayedCall:
 
     def __init__(self, play: Play, number: int, kind: int, steps: int) -> None:
         self._play, self._number, self._kind, self._steps = play, number, kind, steps
+        self.make_way: Callable[[], None] | None = None
         self.has_waited = False
 
-    def run(self, make_way: Callable[[], None] | None = None) -> Any:
+    def about_to_wait(self) -> None:
+        """Lets others go on, once."""
+        if self.make_way and not self.has_waited:
+            self.make_way()
+        self.has_waited = True
+
+    def run(self) -> Any:
         """Does what it does, and says so."""
         play = self._play
         play.running += 1
         play.most_running = max(play.most_running, play.running)
         position = play.position
         if self._kind > 1:
-            self.has_waited = True
-            if make_way:
-                make_way()
+            self.about_to_wait()
             for _ in range(self._steps):
                 play.step()
             if self._kind > 2:
@@ -306,7 +311,8 @@ def test_library_is_loaded_once_others_can_be_served(method: str, params: m.Json
     session.handle({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})
     call = session.handle({"jsonrpc": "2.0", "id": 2, "method": method, "params": params})
     assert isinstance(call, m.Call)
-    assert "result" in (call.run(lambda: events.append("makes way")) or {})
+    call.make_way = lambda: events.append("makes way")
+    assert "result" in (call.run() or {})
     assert events == ["makes way", "loads"]
 
 

@@ -235,3 +235,35 @@ ADDRESSES = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
 def test_address_that_is_none_is_refused_in_words(address: str) -> None:
     with pytest.raises(m.ConfigError):
         m.parse_base_url(f"https://[{address}]")
+
+
+def test_answer_that_trickles_in_quickly_makes_way_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Trickle:
+        """Always has another byte, at once."""
+
+        left = list(WHOLE)
+
+        def recv(self, _most: int) -> bytes:
+            return bytes([self.left.pop(0)])
+
+        def settimeout(self, _seconds: float) -> None:
+            """Is never needed."""
+
+        sendall = settimeout
+
+    class Clock:
+        """Moves on whenever it is looked at."""
+
+        now_s = 0.0
+
+        def monotonic(self) -> float:
+            self.now_s += wire.SOON_S / 10
+            return self.now_s
+
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        trickled = Waiting(theirs)
+        monkeypatch.setattr(wire, "time", Clock())
+        connection = wire.Connection(Trickle(), "vault.test")  # type: ignore[arg-type]
+        assert connection.exchange(REQUEST, {}, trickled)[0].body == b"{}"
+        assert trickled.has_made_way is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.util
 import json
 import os
@@ -89,7 +90,7 @@ def runtime_module(name: str) -> ModuleType:
     made = {"sikkerkey_archive": described}
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(sys.modules, "sikkerkey_archive", described)
-        for part in ("__main__", "sikkerkey_native"):
+        for part in ("__main__", "sikkerkey_start", "sikkerkey_native"):
             # Under a name of its own, __main__ starts nothing.
             spec = importlib.util.spec_from_file_location(f"runtime of {part}", ROOT / "runtime" / f"{part}.py")
             assert spec is not None
@@ -98,6 +99,7 @@ def runtime_module(name: str) -> ModuleType:
             patch.setitem(sys.modules, part, made[part])
             spec.loader.exec_module(made[part])
             vars(made["__main__"]).update(PROGRAM="sikkerkey-mcp", BUILD="0" * 64)
+            gc.enable()  # which the start puts off
     return made[name]
 
 
