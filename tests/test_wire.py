@@ -241,7 +241,8 @@ def test_answer_that_trickles_in_quickly_makes_way_as_well(monkeypatch: pytest.M
     class Trickle:
         """Always has another byte, at once."""
 
-        left = list(WHOLE)
+        def __init__(self) -> None:
+            self.left = list(WHOLE)
 
         def recv(self, _most: int) -> bytes:
             return bytes([self.left.pop(0)])
