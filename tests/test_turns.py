@@ -11,7 +11,7 @@ import random
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -23,6 +23,7 @@ from tests.harness import PATIENCE_S, Seen, make_slot
 from tests.transcript import CheckedServer
 
 AT_ONCE = 3
+End = Literal["whole", "early", "broken"]
 
 
 class Stopped(BaseException):
@@ -73,7 +74,7 @@ class Scheduler:
             try:
                 if not self.is_over:
                     work()
-            except Stopped:
+            except (Stopped, MemoryError):
                 return
             finally:
                 self.pass_on()
@@ -115,22 +116,24 @@ class Lock:
 class Play:
     """A client's messages, each with calls that are quick, cancelled, wait, or wait for a later message to be read."""
 
-    def __init__(self, scheduler: Scheduler, messages: int, *, ends_early: bool) -> None:
+    def __init__(self, scheduler: Scheduler, messages: int, end: End) -> None:
         self._scheduler, self._chance = scheduler, scheduler.chance
-        self._messages, self._ends_early = messages, ends_early
+        self._messages, self._end = messages, end
         self.position = self.running = self.most_running = self.readers = 0
         self.asked: list[int] = []
         self.answered: list[tuple[int, Any]] = []
 
     def read(self) -> list[m.Job] | None:
-        """The next message. After the last one the input ends: at once, or when everything has been answered."""
+        """The next message. After the last one it ends: when all has been answered, at once, or by failing."""
         self.readers += 1
         assert self.readers == 1
         last = self.position >= self._messages
-        wanted = (lambda: len(self.answered) == len(self.asked)) if last and not self._ends_early else (lambda: True)
+        wanted = (lambda: len(self.answered) == len(self.asked)) if last and self._end == "whole" else (lambda: True)
         self._scheduler.pause(wanted)
         self.readers -= 1
         self.position += 1
+        if last and self._end == "broken":
+            raise MemoryError
         return None if last else [self._job() for _ in range(self._chance.choice((0, 1, 1, 1, 3)))]
 
     def _job(self) -> m.Job:
@@ -183,18 +186,20 @@ class PlayedCall:
         return "refused"
 
 
-def played(monkeypatch: pytest.MonkeyPatch, seed: int, refusals: float, *, ends_early: bool = False) -> Play:
+def played(monkeypatch: pytest.MonkeyPatch, seed: int, refusals: float, end: End = "whole") -> Play:
     """A session of 20 messages, to its end."""
     scheduler = Scheduler(seed)
     monkeypatch.setattr(m, "allocate_lock", lambda: Lock(scheduler))
     monkeypatch.setattr(m, "start_new_thread", scheduler.start)
     monkeypatch.setattr(m, "CALLS_AT_ONCE", AT_ONCE)
-    play, ended = Play(scheduler, 20, ends_early=ends_early), []
+    play, ended = Play(scheduler, 20, end), []
 
     def run() -> None:
-        m.Workers(play.read).run()
-        ended.append(True)
-        scheduler.is_over = True
+        try:
+            m.Workers(play.read).run()
+        finally:
+            ended.append(not scheduler.is_over)
+            scheduler.is_over = True
 
     scheduler.start(run, ())
     scheduler.refusals = refusals
@@ -218,10 +223,11 @@ def test_every_call_is_answered_once_and_none_keeps_others_from_being_read(
         assert refused == play.asked or refusals < 1
 
 
-@pytest.mark.parametrize("refusals", [0.0, 0.3])
-def test_end_of_input_ends_it_whatever_runs(monkeypatch: pytest.MonkeyPatch, refusals: float) -> None:
-    for seed in range(50):
-        play = played(monkeypatch, seed, refusals, ends_early=True)
+@pytest.mark.parametrize("end", ["early", "broken"])
+@pytest.mark.parametrize("refusals", [0.0, 0.3, 1.0])
+def test_end_of_reading_ends_it_whatever_runs(monkeypatch: pytest.MonkeyPatch, refusals: float, end: End) -> None:
+    for seed in range(25):
+        play = played(monkeypatch, seed, refusals, end)
         answered = [number for number, _ in play.answered]
         assert len(set(answered)) == len(answered)
 
