@@ -377,10 +377,12 @@ DIGITS = {10: "0123456789", 16: "0123456789abcdefABCDEF"}
 
 def _length(text: str) -> int:
     """A Content-Length; what comes in between may have repeated it (RFC 9110, 8.6)."""
-    first, comma, others = text.partition(", ")
-    if comma and set(others.split(", ")) != {first}:
-        raise MalformedAnswer("two lengths")
-    return _size(first, 10)
+    if "," in text:
+        sizes = {size.strip(" \t") for size in text.split(",")}
+        text = sizes.pop()
+        if sizes:
+            raise MalformedAnswer("two lengths")
+    return _size(text, 10)
 
 
 def _size(text: str, base: int) -> int:

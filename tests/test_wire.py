@@ -159,7 +159,7 @@ def chunked(rest: bytes) -> bytes:
     ("data", "keep"),
     [
         (b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", True),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 2, 2\r\n\r\n{}", True),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 2 ,2,\t2\r\n\r\n{}", True),
         (b"HTTP/1.1 200 OK\r\nX: a\r\n\t b\r\nContent-Length:\r\n 2\r\n\r\n{}", True),
         (b"HTTP/1.1 200 OK\r\nX:\r\nContent-Encoding:\r\nContent-Length: 2\t \r\n\r\n{}", True),
         (b"HTTP/1.7 200\r\nCONTENT-LENGTH:2\r\n\r\n{}", True),
