@@ -3,7 +3,7 @@
 Nothing here knows signatures, retries or MCP; sikkerkey_mcp loads it for calls, not before the tools have been listed.
 
 HTTP is read here and not by http.client, whose parser is one for mail: that took a quarter of a call and 2 MB, passes
-over folded and broken headers, takes `-1` and `0x5` for sizes, and the end of the stream for the end of the headers.
+over broken headers, takes `-1` and `0x5` for sizes, and the end of the stream for the end of the headers.
 Here whatever RFC 9112 does not frame exactly breaks the connection off.
 """
 
