@@ -327,8 +327,7 @@ class Connection:
         return self.wire.recv(PIECE_BYTES)
 
     def _used(self, count: int) -> bytes:
-        with memoryview(self._received) as all_of_it, all_of_it[:count] as part:
-            used = bytes(part)
+        used = bytes(self._received if count == len(self._received) else self._received[:count])
         del self._received[:count]
         return used
 
