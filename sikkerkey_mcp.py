@@ -762,7 +762,7 @@ def _listed_schema(arg: Arg) -> JsonObject:
 
 def takes_action(tool: Tool) -> bool:
     """False for the one tool that is a single action of the same name."""
-    return [action.name for action in tool.actions] != [tool.name]
+    return tool.actions[0].name != tool.name
 
 
 def tool_schema(tool: Tool) -> JsonObject:

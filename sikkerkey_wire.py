@@ -345,8 +345,7 @@ class Connection:
         return len(piece)
 
     def _used(self, count: int) -> bytes:
-        with memoryview(self._received) as all_of_it, all_of_it[:count] as part:
-            used = bytes(part)
+        used = bytes(self._received if count == len(self._received) else self._received[:count])
         del self._received[:count]
         return used
 
