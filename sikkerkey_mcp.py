@@ -76,7 +76,7 @@ ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the
 JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
 ANSWER_MAX_LINES = 50_000  # of one answer's framing: headers, sizes of chunks, trailers
 FILE_MAX_BYTES = 64 * 1024  # an identity file or a key: a few hundred bytes in truth
-PIECE_BYTES = 16 * 1024  # what is written at once: a reader that takes so much in PARENT_POLL_S is still there
+WRITTEN_AT_ONCE_BYTES = 16 * 1024  # a reader that takes so much in PARENT_POLL_S is still there
 
 CALLS_AT_ONCE = 32  # threads, and so connections
 CALLS_WAITING = 1_000  # more than any client has in flight; what comes on top is refused at once
@@ -1346,7 +1346,7 @@ class Reply(Record):
 
 
 class Failure:
-    """No answer. `sent` is False only if the vault cannot have seen the request, `passing` if no other try can help."""
+    """No answer. `sent` is False only if the vault cannot have seen the request, `passing` if another try may help."""
 
     def __init__(self, reason: str, *, sent: bool, passing: bool = True) -> None:
         self.reason, self.sent, self.passing = reason, sent, passing
@@ -1698,13 +1698,13 @@ class Call(Context):
         self._token = token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
         self._steps = 0
         self.make_way: Callable[[], None] | None = None
-        self.has_waited = False
+        self.has_made_way = False
 
     def about_to_wait(self) -> None:
         """Calls `make_way`, once."""
-        if self.make_way and not self.has_waited:
+        if self.make_way and not self.has_made_way:
             self.make_way()
-        self.has_waited = True
+        self.has_made_way = True
 
     def run(self) -> Message | None:
         """Carries the request out. The reply, or None if it has been cancelled meanwhile."""
@@ -1799,7 +1799,7 @@ def readable_id(message: Any) -> RequestId | None:
 
 
 class Session:
-    """One client's conversation, from `initialize` on. `receive` is called by one thread, `finish` by any."""
+    """One client's conversation, from `initialize` on. `receive` is called by one thread at a time, `finish` by any."""
 
     def __init__(self, registry: Registry, emit: Notify) -> None:
         self.registry = registry
@@ -2049,8 +2049,8 @@ METHODS: dict[str, tuple[str, Callable[[Session, RequestId, JsonObject], Part]]]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# stdio: lines in, lines out. One thread reads and answers at once what needs no waiting; calls run on others. stdout
-# belongs to messages alone: whatever else prints lands on stderr. Nothing here knows the vault.
+# stdio: lines in, lines out. Threads take turns at reading; who reads a call runs it, and hands the reading on before
+# the call waits. stdout belongs to messages alone: whatever else prints lands on stderr. Nothing here knows the vault.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -2088,7 +2088,7 @@ class Output:
         with self._lock:
             try:
                 while data:
-                    count = os.write(self.descriptor, data[:PIECE_BYTES])
+                    count = os.write(self.descriptor, data[:WRITTEN_AT_ONCE_BYTES])
                     self._written_bytes += count
                     data = data[count:]
             except OSError:
@@ -2151,7 +2151,8 @@ class Workers:
         self._lock = allocate_lock()  # over all below
         self._waiting: deque[Job] = deque()
         self._waiting_bytes = 0
-        self._threads = self._readers = 1  # readers are those that read or wait for their turn
+        self._threads = 1  # at first the main one; all that are not busy read, or wait for their turn to
+        self._busy = 0
 
     def run(self) -> None:
         """Returns at the end of input; calls that are still running then are abandoned.
@@ -2160,18 +2161,14 @@ class Workers:
         """
         while (jobs := self._read()) is not None:
             self._keep(jobs)
-            if jobs and self._leave_to_others():
-                self._open.acquire()
-                return
-
-    def _leave_to_others(self) -> bool:
-        leave_no_core()  # before any call's arguments are at work
-        with self._lock:
-            if not self._is_relieved():
-                return False
-            self._threads -= 1
-            self._readers -= 1
-            return True
+            if jobs:
+                leave_no_core()  # before any call's arguments are at work
+                with self._lock:
+                    relieved = self._finds_relief()
+                    self._threads -= relieved
+                if relieved:
+                    self._open.acquire()
+                    return
 
     def _keep(self, jobs: list[Job]) -> None:
         for job in jobs:
@@ -2184,36 +2181,22 @@ class Workers:
             if full:
                 _refuse(job, "too many calls are waiting already; nothing was sent: wait for some to be answered")
 
-    def _is_relieved(self) -> bool:
-        """Whether another thread is there to read on; if not, one more is started, if there may be one more."""
-        if self._readers == 1 and self._threads <= CALLS_AT_ONCE:
+    def _finds_relief(self) -> bool:
+        """True if another thread is there to read on, which is started if need be, and if there may be one more."""
+        if self._threads - self._busy == 1 and self._threads <= CALLS_AT_ONCE:
             try:
                 start_new_thread(self._work, ())
-            except RuntimeError:  # a limit of the user's or the container's
-                self._refuse_unless_somebody_comes()
-            else:
                 self._threads += 1
-                self._readers += 1
-        return self._readers > 1
-
-    def _refuse_unless_somebody_comes(self) -> None:
-        while self._waiting and self._threads == self._readers:  # or else one that is busy takes what waits
-            _refuse(self._take(), "the system starts no further thread; nothing was sent")
+            except RuntimeError:  # a limit of the user's or the container's
+                while self._waiting and not self._busy:  # or else one that is busy takes what waits
+                    _refuse(self._take(), "the system starts no further thread; nothing was sent")
+        return self._threads - self._busy > 1
 
     def _work(self) -> None:
         try:
             self._turn.acquire()
             while job := self._read_on():
-                job.call.make_way = self._turn.release
-                if self._waiting:
-                    job.call.about_to_wait()
-                job.deliver(job.call.run())
-                if job.call.has_waited:
-                    self._run_what_waits()
-                    self._turn.acquire()
-                else:
-                    with self._lock:
-                        self._readers += 1
+                self._run(job)
             self._turn.release()
         finally:  # the end of input, or what must end the process rather than leave a client without an answer
             with self._lock:
@@ -2224,22 +2207,34 @@ class Workers:
         """Reads until there is a job for this thread, with another to relieve it; None at the end of input."""
         while True:
             with self._lock:
-                if self._waiting and self._is_relieved():
-                    self._readers -= 1
+                if self._waiting and self._finds_relief():
+                    self._busy += 1
                     return self._take()
             if (jobs := self._read()) is None:
                 return None
             self._keep(jobs)
 
-    def _run_what_waits(self) -> None:
-        """Runs what all threads were too busy for when it was read, until this one is to read."""
-        while True:
+    def _run(self, job: Job) -> None:
+        """Runs a job, and what all threads were too busy for when it was read; then it is this thread's turn again."""
+        call = job.call
+        call.make_way = self._turn.release
+        if self._waiting:
+            call.about_to_wait()
+        job.deliver(call.run())
+        if not call.has_made_way:
             with self._lock:
-                if not self._waiting:
-                    self._readers += 1
-                    return
-                job = self._take()
-            job.deliver(job.call.run())
+                self._busy -= 1
+            return
+        while left := self._left_over():
+            left.deliver(left.call.run())
+        self._turn.acquire()
+
+    def _left_over(self) -> Job | None:
+        """What waits; if nothing does, this thread is no longer busy, which none may find out in between."""
+        with self._lock:
+            if not self._waiting:
+                self._busy -= 1
+            return self._take() if self._waiting else None
 
     def _take(self) -> Job:
         job = self._waiting.popleft()

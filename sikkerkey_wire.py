@@ -39,9 +39,9 @@ from sikkerkey_mcp import (
 HEAD_MAX_BYTES = 65_536  # status line and headers
 HEAD_MAX_LINES = 100
 LINE_MAX_BYTES = 4_096  # the size of a chunk and its extensions; a trailer
-PIECE_BYTES = 65_536  # what is received at once
+RECEIVED_AT_ONCE_BYTES = 65_536
 SENT_AT_ONCE_BYTES = 16_384  # what systems take without waiting for the peer, which may be slow or read nothing
-SOON_S = 0.0005  # a vault on this computer answers before another thread could have been woken to serve others
+SOON_S = 0.001  # a vault on this computer answers before another thread could have been woken to serve others
 
 
 class MalformedAnswer(Exception):
@@ -148,7 +148,7 @@ class Connection:
         self._authority = authority
         self._received = bytearray()  # and not yet used
         self._deadline_s = 0.0
-        self._room = self._lines_left = 0
+        self._bytes_left = self._lines_left = 0
         self._soon_s = 0.0
         self._make_way: Callable[[], None] | None = None  # to be called before waiting beyond `_soon_s`
 
@@ -160,20 +160,20 @@ class Connection:
         if len(data) > SENT_AT_ONCE_BYTES:
             context.about_to_wait()
         self._make_way = context.about_to_wait
-        self._ask(data, mcp.REQUEST_MAX_S)
+        self._begin(data, mcp.REQUEST_MAX_S)
         status, headers, is_last = self._final_head()
         if headers.get("content-encoding", "").lower() not in ("", "identity"):
             raise ServiceError("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
         is_last = is_last or not _ends_beyond_doubt(status, headers)
         body = b"" if status in BODILESS else self._body(headers)
         self._make_way = None  # which holds the call and its arguments
-        if len(body) > PIECE_BYTES:  # to take it apart is work for a while
+        if len(body) > RECEIVED_AT_ONCE_BYTES:  # to take it apart is work for a while
             context.about_to_wait()
         return Reply(status, headers, body), not is_last and not self._received
 
     def tunnel(self, target: str, headers: Headers) -> None:
         """Has a proxy connect to `target`, which is HOST:PORT. Raises BROKEN."""
-        self._ask(request_head("CONNECT", target, target, headers), mcp.CONNECT_MAX_S)
+        self._begin(request_head("CONNECT", target, target, headers), mcp.CONNECT_MAX_S)
         try:
             status = self._final_head()[0]
         except ServiceError:
@@ -216,11 +216,11 @@ class Connection:
         """Closes."""
         self.wire.close()
 
-    def _ask(self, data: bytes, within_s: float) -> None:
+    def _begin(self, data: bytes, within_s: float) -> None:
         """A new exchange begins: from here on its time and the bytes of its answer, framing included, are counted."""
         begun_s = time.monotonic()
         self._deadline_s, self._soon_s = begun_s + within_s, begun_s + SOON_S
-        self._room, self._lines_left = 2 * mcp.ANSWER_MAX_BYTES, mcp.ANSWER_MAX_LINES
+        self._bytes_left, self._lines_left = 2 * mcp.ANSWER_MAX_BYTES, mcp.ANSWER_MAX_LINES
         self.wire.settimeout(within_s)
         self.wire.sendall(data)
 
@@ -237,7 +237,8 @@ class Connection:
 
     def _head(self) -> tuple[int, Headers]:
         """A status line and headers, by their names in lower case; repeated ones are joined (RFC 9110, 5.3)."""
-        first, *lines = self._head_lines()
+        first, *lines = _lines_of(self._raw_head())
+        self._count_lines(1 + len(lines))
         version, _, said = first.partition(" ")
         code = said.partition(" ")[0]
         if version not in VERSIONS or len(code) != 3 or not code.isdecimal() or code < "100":
@@ -251,21 +252,16 @@ class Connection:
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
         return int(code), headers
 
-    def _head_lines(self) -> list[str]:
+    def _raw_head(self) -> bytes:
+        """All up to the first empty line."""
         while (end := self._received.find(b"\r\n\r\n")) < 0 and len(self._received) <= HEAD_MAX_BYTES:
             if not self._received.startswith(b"HTTP/1."[: len(self._received)]) or b"\n\n" in self._received:
                 raise MalformedAnswer("the status line")
             if not self._receive():
                 raise ConnectionError("the stream ended within the headers")
-        # A header that goes on in the next line is one line to every client (RFC 9112, 5.2).
-        head = self._used(end + 4)[:end].replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
-        lines = head.decode("latin-1").split("\r\n")
-        if not 0 <= end <= HEAD_MAX_BYTES or len(lines) > HEAD_MAX_LINES:
+        if not 0 <= end <= HEAD_MAX_BYTES:
             raise MalformedAnswer("too many headers")
-        if not head.count(b"\n") == head.count(b"\r") == len(lines) - 1 or b"\0" in head:
-            raise MalformedAnswer("a line's end")  # which others may take for one
-        self._count_lines(len(lines))
-        return lines
+        return self._take(end + 4)[:end]
 
     def _body(self, headers: Headers) -> bytes:
         coding = headers.get("transfer-encoding")
@@ -294,7 +290,7 @@ class Connection:
                 raise mcp.too_large()
         if not self._received:
             raise MalformedAnswer("its end")
-        return self._used(len(self._received))
+        return self._take(len(self._received))
 
     def _exactly(self, count: int, most: int) -> bytes:
         if count > most:
@@ -302,7 +298,7 @@ class Connection:
         while len(self._received) < count:
             if not self._receive():
                 raise MalformedAnswer("its end")
-        return self._used(count)
+        return self._take(count)
 
     def _line(self) -> str:
         """The next line of a chunked body's framing."""
@@ -312,7 +308,7 @@ class Connection:
         if not 0 <= end <= LINE_MAX_BYTES:
             raise MalformedAnswer("a long line")
         self._count_lines(1)
-        line = self._used(end + 2)[:end].decode("latin-1")
+        line = self._take(end + 2)[:end].decode("latin-1")
         if "\r" in line or "\n" in line:
             raise MalformedAnswer("a line's end")
         return line
@@ -337,17 +333,17 @@ class Connection:
         if left_s <= 0:
             raise TimeoutError("the exchange took too long")
         self.wire.settimeout(left_s)
-        piece = self.wire.recv(PIECE_BYTES)
-        self._room -= len(piece)
-        if self._room < 0:
+        piece = self.wire.recv(RECEIVED_AT_ONCE_BYTES)
+        self._bytes_left -= len(piece)
+        if self._bytes_left < 0:
             raise mcp.too_large()
         self._received += piece
         return len(piece)
 
-    def _used(self, count: int) -> bytes:
-        used = bytes(self._received if count == len(self._received) else self._received[:count])
+    def _take(self, count: int) -> bytes:
+        taken = bytes(self._received if count == len(self._received) else self._received[:count])
         del self._received[:count]
-        return used
+        return taken
 
 
 def request_head(method: str, target: str, authority: str, headers: Headers) -> bytes:
@@ -368,6 +364,17 @@ def _ends_beyond_doubt(status: int, headers: Headers) -> bool:
     if status in BODILESS:
         return "transfer-encoding" not in headers and headers.get("content-length", "0") == "0"
     return ("transfer-encoding" in headers) != ("content-length" in headers)
+
+
+def _lines_of(head: bytes) -> list[str]:
+    """The lines of a head; a header that goes on in the next line is one line (RFC 9112, 5.2)."""
+    head = head.replace(b"\r\n ", b" ").replace(b"\r\n\t", b" ")
+    lines = head.decode("latin-1").split("\r\n")
+    if len(lines) > HEAD_MAX_LINES:
+        raise MalformedAnswer("too many headers")
+    if not head.count(b"\n") == head.count(b"\r") == len(lines) - 1 or b"\0" in head:
+        raise MalformedAnswer("a line's end")  # which others may take for one
+    return lines
 
 
 VERSIONS = frozenset(f"HTTP/1.{minor}" for minor in range(10))

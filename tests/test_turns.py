@@ -120,6 +120,7 @@ class Play:
         self._scheduler, self._chance = scheduler, scheduler.chance
         self._messages, self._end = messages, end
         self.position = self.running = self.most_running = self.readers = 0
+        self._awaited: list[int] = []  # for each call that ends only then, how many messages must have been read
         self.asked: list[int] = []
         self.answered: list[tuple[int, Any]] = []
 
@@ -128,8 +129,9 @@ class Play:
         self.readers += 1
         assert self.readers == 1
         last = self.position >= self._messages
-        wanted = (lambda: len(self.answered) == len(self.asked)) if last and self._end == "whole" else (lambda: True)
-        self._scheduler.pause(wanted)
+        at_times = self._chance.random() < 0.5 and not self._scheduler.refusals  # or calls wait for others to end
+        waits_for_answers = at_times or (last and self._end == "whole")
+        self._scheduler.pause(self._has_its_answers if waits_for_answers else lambda: True)
         self.readers -= 1
         self.position += 1
         if last and self._end == "broken":
@@ -142,13 +144,20 @@ class Play:
         call: Any = PlayedCall(self, number, self._chance.randint(0, 4), self._chance.randint(0, 3))
         return m.Job(call, 1, lambda told: self.answered.append((number, told)))
 
+    def _has_its_answers(self) -> bool:
+        stuck = sum(position > self.position for position in self._awaited)
+        return len(self.answered) + stuck == len(self.asked) or stuck == AT_ONCE
+
     def step(self) -> None:
         """Something else may happen here."""
         self._scheduler.pause()
 
     def until_read(self, position: int) -> None:
         """Until so many messages have been read, or the last one."""
-        self._scheduler.pause(lambda: self.position >= min(position, self._messages))
+        wanted = min(position, self._messages)
+        self._awaited.append(wanted)
+        self._scheduler.pause(lambda: self.position >= wanted)
+        self._awaited.remove(wanted)
 
 
 class PlayedCall:
@@ -157,13 +166,13 @@ class PlayedCall:
     def __init__(self, play: Play, number: int, kind: int, steps: int) -> None:
         self._play, self._number, self._kind, self._steps = play, number, kind, steps
         self.make_way: Callable[[], None] | None = None
-        self.has_waited = False
+        self.has_made_way = False
 
     def about_to_wait(self) -> None:
         """Lets others go on, once."""
-        if self.make_way and not self.has_waited:
+        if self.make_way and not self.has_made_way:
             self.make_way()
-        self.has_waited = True
+        self.has_made_way = True
 
     def run(self) -> Any:
         """Does what it does, and says so."""

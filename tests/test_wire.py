@@ -140,7 +140,7 @@ def test_quick_answer_is_taken_without_making_way() -> None:
         assert quick.about_to_wait not in vars(connection).values()
 
 
-@pytest.mark.parametrize(("sent", "received"), [(16_384, 2), (2, wire.PIECE_BYTES + 1)])
+@pytest.mark.parametrize(("sent", "received"), [(16_384, 2), (2, wire.RECEIVED_AT_ONCE_BYTES + 1)])
 def test_what_is_large_makes_way_though_it_is_quick(sent: int, received: int) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
