@@ -47,7 +47,8 @@ def measure(rounds: int) -> report.Results:
     results: report.Results = {"date": datetime.date.today().isoformat(), "machine": machine()}
     results["start"] = _starts(rounds)
     steps: dict[str, Callable[[], Any]] = {
-        "overhead": calls.overhead, "at once": calls.at_once, "ping": calls.ping_under_load,
+        "overhead": calls.overhead, "in a row": calls.in_a_row, "at once": calls.at_once,
+        "ping": calls.ping_under_load,
         "beside peers": calls.beside_peers, "handshakes": calls.handshakes,
         "session": memory.session, "session, TLS": memory.session_over_tls,
         "session, first": memory.very_first_session, "memory": memory.by_python,

@@ -19,7 +19,6 @@ from bench.api import Api
 from bench.client import Home, Server, Tls, archive_command, call_line, line, running
 from bench.spread import in_turns, seconds, spread
 
-BLOCKS, BLOCK = 20, 50
 ROUNDS = 9
 
 
@@ -43,15 +42,23 @@ def _sign(home: Home) -> Callable[[], object]:
     return lambda: m.signed_headers("a" * 36, sign, request, 1_767_225_600, os.urandom(16).hex())
 
 
-def overhead() -> dict[str, Any]:
-    """Microseconds of a `whoami`, of a bare exchange and of signing alone; the 99th percentile of the first."""
+def overhead(rounds: int = 1_000, block: int = 1) -> dict[str, Any]:
+    """Microseconds of a `whoami`, of a bare exchange and of signing alone; the 99th percentile of the first.
+
+    One by one, as calls come: each finds the processor and its caches as other processes have left them.
+    """
     with Api() as api, Home(api.url) as home, Server(archive_command(), home.env) as server:
         server.open()
         acts = {"call": lambda: server.ask(call_line(10)), "bare": _bare(api.port), "sign": _sign(home)}
-        in_turns(acts, 1, BLOCK)
-        times = in_turns(acts, BLOCKS, BLOCK)
+        in_turns(acts, 1, 50)
+        times = in_turns(acts, rounds, block)
     found = {name: spread(each, 1e6) for name, each in times.items()}
     return {**found, "call p99": statistics.quantiles(times["call"], n=100)[98] * 1e6}
+
+
+def in_a_row() -> dict[str, Any]:
+    """The same for fifty of a kind in a row, which profits those most that are small and alone."""
+    return overhead(20, 50)
 
 
 def _at_once(server: Server, count: int) -> None:

@@ -12,6 +12,11 @@ from bench.start import IDLE_S
 Results = dict[str, Any]
 
 SESSIONS = {"session": "HTTP", "session, TLS": "HTTPS", "session, first": "HTTPS, the very first run"}
+CALLS = {
+    "call": "a call of `whoami`",
+    "bare": "a bare kept-alive HTTP exchange, the limit",
+    "sign": "the signed headers alone",
+}
 MOMENTS = ("before", "peak", "after")  # of a large answer
 WARM = ("JSON echo", "initialize", "tools/list", "signed answer")
 COLD = ("cold, tools/list", "cold, signed answer")
@@ -97,18 +102,17 @@ def _peers(results: Results) -> Iterator[str]:
 
 
 def _call(results: Results) -> Iterator[str]:
-    calls, ping, tls = results["overhead"], results["ping"], results["handshakes"]
-    rows = [
-        ["one call of `whoami`", calls["call"], calls["call"].median / calls["bare"].median],
-        ["a bare kept-alive HTTP exchange, the limit", calls["bare"], 1.0],
-        ["the signed headers alone", calls["sign"], calls["sign"].median / calls["bare"].median],
-        ["one call over TLS", tls["call"], tls["call"].median / calls["bare"].median],
-    ]
-    yield table(["what", "µs", "x bare"], rows)
+    calls, row, ping, tls = (results[name] for name in ("overhead", "in a row", "ping", "handshakes"))
+    yield "One of each in turns, as calls come; and, for what caches do, fifty of a kind in a row."
+    rows = []
+    for name, title in CALLS.items():
+        found = [part for each in (calls, row) for part in (each[name], each[name].median / each["bare"].median)]
+        rows.append([title, *found])
+    yield table(["what", "µs", "x bare", "in a row, µs", "x bare"], rows)
     yield (
         f"One call in a hundred takes longer than {calls['call p99']:,.0f} µs. A hundred calls over TLS take "
-        f"{tls['connections']} connection. A ping is answered after {ping['loaded'].median:.2f} ms (worst "
-        f"{ping['worst_ms']:.2f} ms) while 32 calls wait, and after {ping['idle'].median:.2f} ms while none does."
+        f"{tls['connections']} connection and {tls['call'].median:,.0f} µs each. A ping is answered after "
+        f"{ping['loaded'].median:.2f} ms (worst {ping['worst_ms']:.2f} ms) while 32 calls wait, and after {ping['idle'].median:.2f} ms while none does."
     )
     yield (
         "Calls at once. The limit is as many bare exchanges at once, each on a socket of its own, with nobody to read "
