@@ -112,7 +112,8 @@ def _call(results: Results) -> Iterator[str]:
     yield (
         f"One call in a hundred takes longer than {calls['call p99']:,.0f} µs. A hundred calls over TLS take "
         f"{tls['connections']} connection and {tls['call'].median:,.0f} µs each. A ping is answered after "
-        f"{ping['loaded'].median:.2f} ms (worst {ping['worst_ms']:.2f} ms) while 32 calls wait, and after {ping['idle'].median:.2f} ms while none does."
+        f"{ping['loaded'].median:.2f} ms (worst {ping['worst_ms']:.2f} ms) while 32 calls wait, and after "
+        f"{ping['idle'].median:.2f} ms while none does."
     )
     yield (
         "Calls at once. The limit is as many bare exchanges at once, each on a socket of its own, with nobody to read "
