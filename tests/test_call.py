@@ -262,7 +262,7 @@ def test_wrong_usage_is_status_2_and_sends_nothing(
 PLAINTEXTS = [(row, arg) for row in ROWS for arg in row.action.args if arg.plaintext]
 
 
-@pytest.mark.parametrize(("row", "arg"), PLAINTEXTS, ids=str)
+@pytest.mark.parametrize(("row", "arg"), PLAINTEXTS, ids=[f"{row}.{arg.name}" for row, arg in PLAINTEXTS])
 @pytest.mark.parametrize("value", [SECRET, "", f"@@{SECRET}", f'{{"a":"{SECRET}"}}'])
 def test_plaintext_is_not_taken_from_the_command_line(
     shell: Shell, vault: Recorder, row: Row, arg: mcp.Arg, value: str
