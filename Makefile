@@ -125,7 +125,7 @@ types: .venv/.ready ## mypy --strict
 
 .PHONY: unit
 unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, two at once, warnings as errors
-	@$(RUN) -m pytest --quiet --numprocesses 2 --dist worksteal
+	@$(RUN) -m pytest --quiet --numprocesses 2 --dist loadfile
 
 .PHONY: bench
 bench: $(ARCHIVE) ## measure everything beside its limits and peers; writes bench/RESULTS.md (3 minutes)
