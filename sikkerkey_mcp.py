@@ -1301,39 +1301,54 @@ def _is_ipv6(text: str) -> bool:
         return False
 
 
+class Gate:
+    """Closed until it is opened, by one thread at a time. threading.Event takes ten times as long to make."""
+
+    def __init__(self) -> None:
+        self.is_open = False
+        self._lock = allocate_lock()
+        self._lock.acquire()
+
+    def open(self) -> None:
+        """Lets everybody through, now and later."""
+        if not self.is_open:
+            self.is_open = True
+            self._lock.release()
+
+    def wait(self, timeout_s: float = -1) -> None:
+        """Until it is open, or the time is over."""
+        if self._lock.acquire(timeout=timeout_s):
+            self._lock.release()
+
+
 class Cancellation:
     """Set once, by another thread. Whoever waits on a socket meanwhile leaves word how to break that off."""
 
     def __init__(self) -> None:
-        self._lock, self._gate = allocate_lock(), allocate_lock()
-        self._gate.acquire()  # opened by `set`; threading.Event takes ten times as long to make, for each call
-        self._is_set = False
+        self._lock, self._gate = allocate_lock(), Gate()
         self._break_off: Callable[[], None] | None = None
 
     def set(self) -> None:
         """Cancels, and breaks off what is under way."""
         with self._lock:
-            if not self._is_set:
-                self._is_set = True
-                self._gate.release()
+            self._gate.open()
             if self._break_off:
                 self._break_off()
 
     def is_set(self) -> bool:
         """True once cancelled."""
-        return self._is_set
+        return self._gate.is_open
 
     def wait(self, seconds: float) -> bool:
         """Sleeps, at most until cancelled; True if so."""
-        if self._gate.acquire(timeout=seconds):
-            self._gate.release()
-        return self._is_set
+        self._gate.wait(seconds)
+        return self._gate.is_open
 
     def on_set(self, break_off: Callable[[], None] | None) -> None:
         """What `set` shall call from now on; at once if it has happened already."""
         with self._lock:
             self._break_off = break_off
-            if break_off and self._is_set:
+            if break_off and self._gate.is_open:
                 break_off()
 
 
@@ -2146,8 +2161,7 @@ class Workers:
 
     def __init__(self, read: Callable[[], list[Job] | None]) -> None:
         self._read = read
-        self._turn, self._open = allocate_lock(), allocate_lock()  # held by who reads, and until the input ends
-        self._open.acquire()
+        self._turn, self._end = allocate_lock(), Gate()  # held by who reads; opened at the end of input
         self._lock = allocate_lock()  # over all below
         self._waiting: deque[Job] = deque()
         self._waiting_bytes = 0
@@ -2165,9 +2179,10 @@ class Workers:
                 leave_no_core()  # before any call's arguments are at work
                 with self._lock:
                     relieved = self._finds_relief()
-                    self._threads -= relieved
+                    if relieved:
+                        self._threads -= 1
                 if relieved:
-                    self._open.acquire()
+                    self._end.wait()
                     return
 
     def _keep(self, jobs: list[Job]) -> None:
@@ -2200,8 +2215,7 @@ class Workers:
             self._turn.release()
         finally:  # the end of input, or what must end the process rather than leave a client without an answer
             with self._lock:
-                if self._open.locked():
-                    self._open.release()
+                self._end.open()
 
     def _read_on(self) -> Job | None:
         """Reads until there is a job for this thread, with another to relieve it; None at the end of input."""

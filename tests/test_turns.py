@@ -90,11 +90,13 @@ class Lock:
     def __init__(self, scheduler: Scheduler) -> None:
         self._scheduler, self._is_held = scheduler, False
 
-    def acquire(self) -> None:
-        """Waits for it."""
+    def acquire(self, timeout: float = -1) -> bool:
+        """Waits for it, without end."""
+        assert timeout == -1
         self._scheduler.pause(lambda: not self._is_held)
         assert not self._is_held
         self._is_held = True
+        return True
 
     def release(self) -> None:
         """Gives it back."""
