@@ -32,17 +32,20 @@ def outer_member(name):
     return __spec__.loader.get_data(name)  # type: ignore[union-attr, no-any-return]  # a zipimporter
 
 
-def imported(name, code=None):
-    # type: (str, types.CodeType | None) -> types.ModuleType
-    """A new module, made by its code, else by its source."""
+def compiled(name):
+    # type: (str) -> types.CodeType
+    return compile(outer_member(name + ".py"), "%s.pyz/%s.py" % (PROGRAM, name), "exec")
+
+
+def imported(name, code):
+    # type: (str, types.CodeType) -> types.ModuleType
     module = sys.modules[name] = types.ModuleType(name)
-    code = code or compile(outer_member(name + ".py"), "%s.pyz/%s.py" % (PROGRAM, name), "exec")
     exec(code, module.__dict__)  # noqa: S102 (how a module is imported)
     return module
 
 
 if __name__ == "__main__":
     try:
-        sys.exit(imported("sikkerkey_start").start())
+        sys.exit(imported("sikkerkey_start", compiled("sikkerkey_start")).start())
     except KeyboardInterrupt:  # before the program could take care of it
         sys.exit(130)

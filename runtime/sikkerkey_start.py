@@ -12,7 +12,7 @@ import stat
 import sys
 from importlib.util import MAGIC_NUMBER, source_hash  # loaded already: Python itself uses it to run an archive
 
-from __main__ import BUILD, PROGRAM, imported
+from __main__ import BUILD, PROGRAM, compiled, imported
 
 # All that a start makes stays, and to look through it for garbage over and over takes a fifth of the start.
 gc.disable()
@@ -97,5 +97,5 @@ def start() -> int:
     except OSError as error:
         codes, missed = {}, error
     for name in ("sikkerkey_archive", "sikkerkey_native"):
-        imported(name, marshal.loads(codes[name]) if codes else None)  # noqa: S302 (open_private saw whose it is)
+        imported(name, marshal.loads(codes[name]) if codes else compiled(name))  # noqa: S302 (open_private saw whose it is)
     return sys.modules["sikkerkey_native"].start(codes, missed)  # type: ignore[no-any-return]  # it says so
