@@ -13,6 +13,7 @@ This module is run at every start, so what only the library needs (array, hashli
 
 from __future__ import annotations
 
+import _signal  # type: ignore[import-not-found]  # typeshed lacks it
 import gc
 import marshal
 import os
@@ -401,6 +402,18 @@ class File:
         self.size, self.digest = size, digest
 
 
+def start_deaf(work: Callable[..., None], *arguments: object) -> None:
+    """Starts a thread that gets no signal: the handler would wait for the main thread, which that does not wake."""
+    if not hasattr(_signal, "pthread_sigmask"):
+        start_new_thread(work, arguments)
+        return
+    before = _signal.pthread_sigmask(_signal.SIG_BLOCK, _signal.valid_signals())
+    try:
+        start_new_thread(work, arguments)
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, before)
+
+
 class Aside:
     """What is read of a file by a thread of its own, while the program starts; an empty list where that fails.
 
@@ -414,7 +427,7 @@ class Aside:
         self.under_way = allocate_lock()
         self.under_way.acquire()  # until there is a result
         try:
-            start_new_thread(self.run, (read, file))
+            start_deaf(self.run, read, file)
         except RuntimeError:  # where the user's or the container's threads are used up, it takes its time
             self.run(read, file)
 

@@ -6,8 +6,10 @@ import hashlib
 import marshal
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import threading
 import zlib
 from pathlib import Path
 from types import SimpleNamespace
@@ -28,6 +30,7 @@ from tests.archive.running import (
     posix_only,
     runtime_module,
 )
+from tests.harness import PATIENCE_S
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +129,22 @@ def test_kept_bytecode_has_the_future_that_its_source_asks_for(
     made: dict[str, Any] = {}
     exec(marshal.loads(native.Finder.compiled(native.Finder.__new__(native.Finder), "a.py")), made)  # noqa: S102, S302 (our own)
     assert made["f"].__annotations__ == {"x": annotation}
+
+
+@posix_only
+def test_thread_that_reads_ahead_gets_no_signal() -> None:
+    """A SIGTERM that comes while it runs would otherwise wait until the client says something."""
+    own, told = signal.pthread_sigmask(signal.SIG_BLOCK, ()), threading.Event()
+    seen: list[Any] = []
+
+    def look() -> None:
+        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        told.set()
+
+    runtime_module("sikkerkey_native").start_deaf(look)
+    assert told.wait(PATIENCE_S)
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= seen[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == own
 
 
 @posix_only
