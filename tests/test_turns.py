@@ -23,6 +23,7 @@ from tests.harness import PATIENCE_S, Seen, make_slot
 from tests.transcript import CheckedServer
 
 AT_ONCE = 3
+SESSION = m.Session(FixtureTools(), lambda _message: None)
 End = Literal["whole", "early", "broken"]
 
 
@@ -143,7 +144,7 @@ class Play:
     def _job(self) -> m.Job:
         number = len(self.asked)
         self.asked.append(number)
-        call: Any = PlayedCall(self, number, self._chance.randint(0, 4), self._chance.randint(0, 3))
+        call = PlayedCall(self, number, self._chance.randint(0, 4), self._chance.randint(0, 3))
         return m.Job(call, 1, lambda told: self.answered.append((number, told)))
 
     def _has_its_answers(self) -> bool:
@@ -162,19 +163,12 @@ class Play:
         self._awaited.remove(wanted)
 
 
-class PlayedCall:
-    """Stands in for a Call."""
+class PlayedCall(m.Call):
+    """A call of no session, which makes way as others do."""
 
     def __init__(self, play: Play, number: int, kind: int, steps: int) -> None:
-        self._play, self._number, self._kind, self._steps = play, number, kind, steps
-        self.make_way: Callable[[], None] | None = None
-        self.has_made_way = False
-
-    def about_to_wait(self) -> None:
-        """Lets others go on, once."""
-        if self.make_way and not self.has_made_way:
-            self.make_way()
-        self.has_made_way = True
+        super().__init__(SESSION, number, {}, lambda _context: {})
+        self._play, self._kind, self._many = play, kind, steps
 
     def run(self) -> Any:
         """Does what it does, and says so."""
@@ -184,10 +178,10 @@ class PlayedCall:
         position = play.position
         if self._kind > 1:
             self.about_to_wait()
-            for _ in range(self._steps):
+            for _ in range(self._many):
                 play.step()
             if self._kind > 2:
-                play.until_read(position + self._steps)
+                play.until_read(position + self._many)
         play.running -= 1
         return "ran"
 
