@@ -30,7 +30,7 @@ export CHECK_PYTHON
 # the path and refuse to start. Whatever interrupts this leaves no .ready, so the next run begins anew.
 define make-venv
 	@python='$(PYTHON)'; \
-	for name in python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do \
+	for name in python3.15 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do \
 		test -z "$$python" && $$name -c "$$CHECK_PYTHON" >/dev/null 2>&1 && python=$$name; done; \
 	python="$${python:-python3}"; \
 	command -v "$$python" >/dev/null || { \

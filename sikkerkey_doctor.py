@@ -39,7 +39,7 @@ from sikkerkey_mcp import Error, Identity, JsonObject, clean
 
 State = Literal["ok", "warn", "fail"]
 
-PYTHONS = ((3, 9, 2), (3, 14))  # the first that works, the last that was tried
+PYTHONS = ((3, 9, 2), (3, 15))  # the first that works, the last that was tried
 NETWORK_MAX_S = 10.0  # all that is asked of one host, and all that is asked of the vault for one agent
 CLIENT_MAX_S = 8.0  # from starting a client's entry to the list of its tools; clients themselves give it 10 s or more
 CLOCK_WARN_S = 60  # a clock that far off drifts on; mcp.CLOCK_SKEW_MAX_S is where the vault refuses

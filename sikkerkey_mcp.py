@@ -223,7 +223,7 @@ class _Rules:
     """What json.JSONDecoder hands to its scanner, which is all that is needed of it."""
 
     strict = True
-    object_hook = object_pairs_hook = None
+    object_hook = object_pairs_hook = array_hook = None
     parse_int = staticmethod(_parse_int)
     parse_float = staticmethod(_parse_float)
     parse_constant = staticmethod(_parse_constant)

@@ -37,14 +37,20 @@ class Unavailable(Exception):
 
 
 class System(NamedTuple):
-    """A Debian to enter."""
+    """A Debian to enter, with one of its Pythons: a package and a program of the same name."""
 
     suite: str
     architecture: str
     emulator: str = ""
+    python: str = "python3"
 
 
-SYSTEMS = (System("trixie", "amd64"), System("forky", "amd64"), System("trixie", "arm64", "qemu-aarch64-static"))
+SYSTEMS = (
+    System("trixie", "amd64"),
+    System("forky", "amd64"),
+    System("sid", "amd64", python="python3.15"),
+    System("trixie", "arm64", "qemu-aarch64-static"),
+)
 
 
 def surroundings(**settings: str) -> dict[str, str]:
@@ -75,7 +81,7 @@ def unpacked(system: System) -> Path:
     if os.geteuid() != 0:
         raise Unavailable("only root can enter another system")
     emulator = tool(system.emulator) if system.emulator else ""
-    root = PLACE / f"{system.suite}-{system.architecture}"
+    root = PLACE / f"{system.suite}-{system.architecture}-{system.python}"
     if not (root / ".ready").exists():
         debootstrap(system, root)
         for package in sorted(root.glob("var/cache/apt/archives/*.deb")):
@@ -95,7 +101,7 @@ def debootstrap(system: System, root: Path) -> None:
     shutil.rmtree(root, ignore_errors=True)
     known = Path("/usr/share/debootstrap/scripts", system.suite).exists()
     script = [] if known else ["/usr/share/debootstrap/scripts/sid"]
-    command = [program, "--foreign", f"--arch={system.architecture}", "--variant=minbase", "--include=python3"]
+    command = [program, "--foreign", f"--arch={system.architecture}", "--variant=minbase", f"--include={system.python}"]
     for mirror in dict.fromkeys(mirrors):
         try:
             output([*command, system.suite, str(root), mirror, *script])
@@ -117,7 +123,7 @@ class Installation:
     def __init__(self, system: System) -> None:
         self.root = unpacked(system)
         emulator = ["/emulator"] if system.emulator else []
-        self.python = [tool("chroot"), str(self.root), *emulator, "/usr/bin/python3", "-I", "-S"]
+        self.python = [tool("chroot"), str(self.root), *emulator, f"/usr/bin/{system.python}", "-I", "-S"]
         for left in ("root/.cache", "root/.sikkerkey", CLIENT_FILE, "tmp/vault"):
             shutil.rmtree(self.root / left, ignore_errors=True)
             (self.root / left).unlink(missing_ok=True)

@@ -23,7 +23,7 @@ SIGNATURE = (
     "8f895b3cafe2c9506039d0e2a66382568004674fe8d237785092e40d6aaf483e"
     "4fc60168705f31f101596138ce21aa357c0d32a064f423dc3ee4aa3abf53f803"
 )
-OTHER_PYTHONS = [f"python3.{minor}" for minor in range(9, 15)]
+OTHER_PYTHONS = [f"python3.{minor}" for minor in range(9, 16)]
 linux_only = pytest.mark.skipif(sys.platform != "linux", reason="memfd and /proc are Linux's")
 posix_only = pytest.mark.skipif(os.name != "posix", reason="owners and modes are POSIX's")
 
