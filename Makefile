@@ -116,8 +116,13 @@ recording: $(ARCHIVE) ## draw docs/recording.svg anew: the program in a terminal
 test: lint types docs-check unit ## everything: lint, types, documentation in step, tests
 
 .PHONY: lint
-lint: .venv/.ready ## ruff check (no ruff format: tables are laid out by hand)
+lint: .venv/.ready ## ruff check, ruff format --check
 	@$(RUN) -m ruff check --quiet .
+	@$(RUN) -m ruff format --quiet --check .
+
+.PHONY: format
+format: .venv/.ready ## format the code with ruff; tables stand under `# fmt: off`
+	@$(RUN) -m ruff format --quiet .
 
 .PHONY: types
 types: .venv/.ready ## mypy --strict

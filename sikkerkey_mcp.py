@@ -2428,6 +2428,8 @@ def connect(agent: str = "") -> Api:
 
 # Each restriction's option and variable; sikkerkey_switches says what they do.
 SWITCHES = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
+
+
 def restrictions(options: Mapping[str, str]) -> list[Switch]:
     """Those in force, from `options` and the environment. Raises ConfigError."""
     if not any(option in options or os.environ.get(variable) for option, variable in SWITCHES.items()):

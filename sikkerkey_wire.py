@@ -466,9 +466,7 @@ class Proxy(NamedTuple):
 
 # Checked here, because the complaints of urllib would quote the password. Another scheme is refused: to a proxy that is
 # meant to be spoken to over TLS, the password would go in the clear.
-PROXY_URL = (
-    r"(?:http://|(?![^@/]*:/))(?:(?P<user>.*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?"
-)
+PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:(?P<user>.*)@)?(?P<host>\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?"
 
 
 def _may_have_proxy() -> bool:

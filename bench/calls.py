@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from bench import peers
 from bench.api import Api
 from bench.client import Home, Server, Tls, archive_command, call_line, line, running
@@ -25,8 +25,8 @@ ROUNDS = 9
 def _bare(port: int) -> Callable[[], object]:
     """One kept-alive exchange with the headers that the program sends."""
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    request = m.Request("GET", "/v1/ai/whoami", None)
-    headers = m.signed_headers("a" * 36, lambda _text: b"s" * 64, request, 0, "n" * 32)
+    request = sikkerkey_mcp.Request("GET", "/v1/ai/whoami", None)
+    headers = sikkerkey_mcp.signed_headers("a" * 36, lambda _text: b"s" * 64, request, 0, "n" * 32)
 
     def exchange() -> object:
         connection.request("GET", request.path, headers=headers)
@@ -38,8 +38,8 @@ def _bare(port: int) -> Callable[[], object]:
 def _sign(home: Home) -> Callable[[], object]:
     """The signed headers of one request."""
     key = next(home.path.rglob("private.pem")).read_bytes()
-    sign, request = m.load_signer(key), m.Request("GET", "/v1/ai/whoami", None)
-    return lambda: m.signed_headers("a" * 36, sign, request, 1_767_225_600, os.urandom(16).hex())
+    sign, request = sikkerkey_mcp.load_signer(key), sikkerkey_mcp.Request("GET", "/v1/ai/whoami", None)
+    return lambda: sikkerkey_mcp.signed_headers("a" * 36, sign, request, 1_767_225_600, os.urandom(16).hex())
 
 
 def overhead(rounds: int = 1_000, block: int = 1) -> dict[str, Any]:

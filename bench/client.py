@@ -20,8 +20,8 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from bench.api import Api  # noqa: E402  # after the path
-from tests.faults import Authority  # noqa: E402
-from tests.harness import make_slot  # noqa: E402
+from tests.support.faulty_vault import Authority  # noqa: E402
+from tests.support.harness import make_slot  # noqa: E402
 
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
 FLAGS = ("-I", "-S")  # as the bare interpreter has them: what `site` costs is not ours
@@ -142,9 +142,7 @@ class Server:
 
 
 @contextmanager
-def running(
-    api: Api, python: str = sys.executable, *, filled: bool = True, **environment: str
-) -> Iterator[Server]:
+def running(api: Api, python: str = sys.executable, *, filled: bool = True, **environment: str) -> Iterator[Server]:
     """What is under test after the handshake, with an agent of that API and a cache that an earlier run has filled."""
     command = archive_command(python)
     with api, Home(api.url, **environment) as home:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from bench.api import Api
 from bench.client import Server, call_line, running
 from bench.memory import many
@@ -25,14 +25,14 @@ def _least_ms(acts: Mapping[int, Callable[[], object]]) -> dict[int, float]:
     return {size: min(times[str(size)]) * 1e3 for size in acts}
 
 
-def _listing(tools: tuple[m.Tool, ...]) -> str:
-    return m.to_json([m.tool_listing(tool) for tool in tools])
+def _listing(tools: tuple[sikkerkey_mcp.Tool, ...]) -> str:
+    return sikkerkey_mcp.to_json([sikkerkey_mcp.tool_listing(tool) for tool in tools])
 
 
 def tools() -> dict[int, float]:
     """Lists as many tools as there are, 4 and 16 times as many; every one has the actions of manage_secrets."""
-    row = next(tool for tool in m.TOOLS if tool.name == "manage_secrets")
-    counts = [len(m.TOOLS) * times for times in (1, 4, 16)]
+    row = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_secrets")
+    counts = [len(sikkerkey_mcp.TOOLS) * times for times in (1, 4, 16)]
     return _least_ms({n: partial(_listing, tuple(row._replace(name=f"tool_{k}") for k in range(n))) for n in counts})
 
 

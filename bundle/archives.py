@@ -1,9 +1,9 @@
 """What goes into an archive: our modules, the wheels' Python files, each platform's native library, the papers.
 
-    native/PLATFORM/...    one native library for each platform, deflated as in its wheel
-    NAME.cdx.json, ...     the papers
-    modules.zip            what can be imported: an archive in the archive, so that the outer directory stays short
-    *.py                   runtime/ and sikkerkey_archive.py, which start it
+native/PLATFORM/...    one native library for each platform, deflated as in its wheel
+NAME.cdx.json, ...     the papers
+modules.zip            what can be imported: an archive in the archive, so that the outer directory stays short
+*.py                   runtime/ and sikkerkey_archive.py, which start it
 """
 
 from __future__ import annotations

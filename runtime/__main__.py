@@ -4,6 +4,7 @@ Python 2.7 and 3.6 must be able to parse this file, so that they say what is wro
 every Python compiles it twice at each start, as it asks a zip archive for a module's file name first and then for its
 code, and nothing in one has a bytecode cache. What can wait is in sikkerkey_start, which is compiled once.
 """
+
 import sys
 import types
 
@@ -13,10 +14,14 @@ PROGRAM, BUILD = "", ""
 # What runs this, if it is not suitable; %s is its version.
 # Windows has no sys.abiflags, and sysconfig costs as much as the whole start; the version text is there everywhere.
 wrong = (
-    "Python %s" if sys.version_info < (3, 9, 2)
-    else sys.implementation.name + " (Python %s)" if sys.implementation.name != "cpython"
-    else "a free-threaded build of Python %s" if "free-threading" in sys.version
-    else "a 32-bit build of Python %s" if sys.maxsize < 2**32
+    "Python %s"
+    if sys.version_info < (3, 9, 2)
+    else sys.implementation.name + " (Python %s)"
+    if sys.implementation.name != "cpython"
+    else "a free-threaded build of Python %s"
+    if "free-threading" in sys.version
+    else "a 32-bit build of Python %s"
+    if sys.maxsize < 2**32
     else ""
 )
 if wrong:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 import sikkerkey_wire
-from tests.harness import Recorder, Server, make_slot
-from tests.shell import Shell
+from tests.support.harness import Recorder, Server, make_slot
+from tests.support.shell import Shell
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -58,5 +58,5 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Commands typed in this process, whose connections are closed at once."""
     monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
-    monkeypatch.setattr(mcp, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(sikkerkey_mcp, "BACKOFF_S", 0.0)
     return Shell(capsys)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 from vault.agents import SCOPES
 from vault.surface import ROUTES
 
-ACTIONS = [(tool, action) for tool in mcp.TOOLS for action in tool.actions]
+ACTIONS = [(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
 
 
 def test_every_action_has_its_route_with_the_same_scope() -> None:
@@ -26,7 +26,7 @@ def test_routes_take_what_actions_send() -> None:
     fields = {(route.method, route.path): set(route.fields) for route in ROUTES}
     for tool, action in ACTIONS:
         if (action.method, action.path) in fields and not action.body:
-            sent = {arg.name for arg in action.args} - set(mcp.holes(action.path))
+            sent = {arg.name for arg in action.args} - set(sikkerkey_mcp.holes(action.path))
             assert sent <= fields[action.method, action.path], f"{tool.name}.{action.name}"
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from bundle.wheels import PLATFORMS
-from tests.harness import Recorder, Seen, Told
+from tests.support.harness import CannedResponse, ReceivedRequest, Recorder
 from tools import advisories as a
 
 TODAY = datetime.date(2026, 11, 22)
@@ -102,8 +102,8 @@ def test_refreshing_adds_what_the_database_knows_and_keeps_the_rest(recorder: Re
         {"vulns": [entry(id="GHSA-3", aliases=[], withdrawn="2026-01-01T00:00:00Z")]},
     ]
 
-    def answer(seen: Seen) -> Told:
-        return Told(body=json.dumps(pages["page_token" in seen.json()]).encode())
+    def answer(seen: ReceivedRequest) -> CannedResponse:
+        return CannedResponse(body=json.dumps(pages["page_token" in seen.json()]).encode())
 
     recorder.answer = answer
     found = a.refresh(listed, ["generic/o", "pypi/p"], TODAY, recorder.url)
@@ -126,7 +126,7 @@ def test_versions_without_a_range_are_named_one_by_one() -> None:
 def test_a_database_out_of_reach_leaves_the_list_alone(
     recorder: Recorder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    recorder.answer = lambda _seen: Told(status=503)
+    recorder.answer = lambda _seen: CannedResponse(status=503)
     monkeypatch.setattr(a, "DATABASE", recorder.url)
     before = a.ADVISORIES.read_bytes()
     assert a.main(["--refresh"]) == 1

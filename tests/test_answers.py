@@ -14,10 +14,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 import sikkerkey_answers
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from sikkerkey_answers import CUT_OUT, NEXT_STEP, WITHHELD
-from tests.harness import Recorder, Server, Told
-from tests.rows import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, reply, strings_in
+from tests.support.harness import CannedResponse, Recorder, Server
+from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, reply, strings_in
 
 LIST = BY_NAME["manage_projects.list"]
 CREATE = BY_NAME["manage_secrets.create"]
@@ -36,7 +36,7 @@ def shown(result: Any) -> str:
     return text
 
 
-def always(recorder: Recorder, told: Told) -> None:
+def always(recorder: Recorder, told: CannedResponse) -> None:
     """From now on `recorder` answers every request with `told`."""
     recorder.answer = lambda _seen: told
 
@@ -45,7 +45,7 @@ def answered(body: bytes, row: Row = LIST) -> Any:
     """The result of a call that the vault answers with 200 and `body`, which must succeed."""
     result = call(row, row.minimal, reply(200, body))
     assert set(result) == {"content", "structuredContent"}, result
-    assert shown(result) == m.to_json(result["structuredContent"])
+    assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
     return result
 
 
@@ -95,11 +95,11 @@ def test_answer_that_is_no_object_is_put_into_one_in_both_forms(body: str, text:
 @pytest.mark.peer(7)
 def test_digits_and_characters_survive_the_whole_program(server: Server, recorder: Recorder) -> None:
     body = '{"n":[12345678901234567890,1.10,1e400,-0.0],"t":"<ø>&😀","z":{"b":1,"a":2}}'
-    always(recorder, Told(200, body.encode()))
+    always(recorder, CannedResponse(200, body.encode()))
     assert server.call("manage_projects", action="list")["content"][0]["text"] == body
     line = server.lines[-1].decode()
     assert f'"structuredContent":{body}' in line
-    always(recorder, Told(200, b'["\\ud800"]'))
+    always(recorder, CannedResponse(200, b'["\\ud800"]'))
     assert server.call("manage_projects", action="list")["structuredContent"] == {"items": ["<U+D800>"]}
 
 
@@ -110,7 +110,7 @@ def test_empty_answer_says_that_the_action_succeeded(row: Row, status: int) -> N
     result = call(row, row.minimal, reply(status, b""))
     message = f"{row.action.name} succeeded; the vault sent no further data"
     assert result["structuredContent"] == {"ok": True, "message": message}
-    assert shown(result) == m.to_json(result["structuredContent"])
+    assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
 
 
 @pytest.mark.parametrize("row", JSON_ROWS, ids=str)
@@ -222,21 +222,21 @@ def test_attachment_has_the_mime_type_that_the_vault_named(content_type: str, mi
 @pytest.mark.peer(9)
 def test_attachment_survives_the_whole_program(server: Server, recorder: Recorder) -> None:
     data = bytes(range(256))
-    always(recorder, Told(200, data, {"Content-Type": "application/x-thing"}))
+    always(recorder, CannedResponse(200, data, {"Content-Type": "application/x-thing"}))
     _, content = server.call("support", action="attachment", attachmentId="att_1")["content"]
     assert base64.b64decode(content["resource"]["blob"]) == data
 
 
 @pytest.mark.parametrize("where", ["send", "answer"])
 def test_lack_of_memory_is_told_and_what_it_means_for_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def fail(*_: Any, **__: Any) -> m.Reply:
+    def fail(*_: Any, **__: Any) -> sikkerkey_mcp.Reply:
         raise MemoryError
 
     owner, name = {"send": (StubApi, "send"), "answer": (sikkerkey_answers, "render")}[where]
     monkeypatch.setattr(owner, name, fail)
     lack = "this computer has too little memory for this call"
-    assert shown(call(LIST, LIST.minimal)) == f"{lack}\nhint: {m.ASK_FOR_LESS}"
-    assert shown(call(CREATE, CREATE.minimal)) == f"{lack}\nhint: {m.MAY_HAVE_BEEN_PROCESSED}"
+    assert shown(call(LIST, LIST.minimal)) == f"{lack}\nhint: {sikkerkey_mcp.ASK_FOR_LESS}"
+    assert shown(call(CREATE, CREATE.minimal)) == f"{lack}\nhint: {sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED}"
 
 
 def test_empty_attachment_says_so() -> None:
@@ -301,7 +301,7 @@ def test_repeated_plaintext_is_cut_out_of_answers(row: Row, how: str) -> None:
         result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
         assert_clean(result, SECRET)
         assert CUT_OUT in shown(result)
-        assert shown(result) == m.to_json(result["structuredContent"])
+        assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
 
 
 @pytest.mark.parametrize("how", spellings(""))
@@ -323,7 +323,7 @@ def test_plaintext_longer_than_what_is_shown_of_an_error_leaves_no_beginning() -
 
 @pytest.mark.parametrize("number", ["73619284650", "7361.9284650", "73619284650.10", "-73619284650", "7.3619284e+40"])
 def test_plaintext_that_comes_back_as_a_number_is_cut_out(number: str) -> None:
-    for body in (f'{{"a":{number}}}', f'[{number}]', f'{{"{number}":[{{"b":{number}}}]}}'):
+    for body in (f'{{"a":{number}}}', f"[{number}]", f'{{"{number}":[{{"b":{number}}}]}}'):
         result = call(CREATE, giving(CREATE, number), reply(200, body.encode()))
         assert "7361" not in json.dumps(result)
         assert "7.3619" not in json.dumps(result)
@@ -370,7 +370,7 @@ def test_plaintext_is_in_no_stream_whatever_the_vault_answers(server: Server, re
     echo = json.dumps({"error": SECRET, "value": SECRET, "requiredScopes": [SECRET], SECRET: SECRET}).encode()
     headers = {"Content-Type": "application/json", "X-Echo": quote(SECRET), "Retry-After": "999"}
     for status in (200, 201, 400, 401, 403, 404, 409, 418, 423, 429, 500, 502, 503, 507):
-        always(recorder, Told(status, echo, headers))
+        always(recorder, CannedResponse(status, echo, headers))
         for row in PLAIN_ROWS:
             server.call(row.tool.name, **giving(row, SECRET))
     assert any(MARK.encode() in seen.body for seen in recorder.seen)
@@ -577,7 +577,7 @@ def test_redirect_is_an_error(status: int) -> None:
 def test_redirect_is_not_followed_to_another_host(server: Server, recorder: Recorder) -> None:
     with Recorder() as elsewhere:
         for status in (301, 302, 303, 307, 308):
-            always(recorder, Told(status, b"", {"Location": f"{elsewhere.url}/v1/ai/projects"}))
+            always(recorder, CannedResponse(status, b"", {"Location": f"{elsewhere.url}/v1/ai/projects"}))
             for row in (LIST, CREATE):
                 assert server.call(row.tool.name, **giving(row, SECRET) if row is CREATE else row.minimal)["isError"]
         assert elsewhere.seen == []

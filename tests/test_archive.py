@@ -30,7 +30,7 @@ from tests.archive.running import (
     posix_only,
     runtime_module,
 )
-from tests.harness import PATIENCE_S
+from tests.support.harness import TIMEOUT_S
 
 
 @pytest.fixture(scope="module")
@@ -116,9 +116,7 @@ def test_bytecode_of_another_build_is_not_taken(archive: Archive, built: Path, t
     assert "argv9" in archive.run()
 
 
-@pytest.mark.parametrize(
-    ("first_line", "annotation"), [(b"", int), (b"from __future__ import annotations\n", "int")]
-)
+@pytest.mark.parametrize(("first_line", "annotation"), [(b"", int), (b"from __future__ import annotations\n", "int")])
 def test_kept_bytecode_has_the_future_that_its_source_asks_for(
     first_line: bytes, annotation: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -142,7 +140,7 @@ def test_thread_that_reads_ahead_gets_no_signal() -> None:
         told.set()
 
     runtime_module("sikkerkey_native").start_deaf(look)
-    assert told.wait(PATIENCE_S)
+    assert told.wait(TIMEOUT_S)
     assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= seen[0]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == own
 

@@ -23,7 +23,7 @@ from bundle import mcpb, papers, wheels
 from bundle.archives import PROGRAMS
 from bundle.members import BuildError, stored
 from tests.archive.running import DATA, OTHER_PYTHONS, PROGRAM, ROOT, THIS_PLATFORM, build, find_python, posix_only
-from tests.harness import ARCHIVE
+from tests.support.harness import ARCHIVE
 
 DIST = ARCHIVE.parent
 VAULT_ARCHIVE = DIST / "sikkerkey-vault.pyz"

@@ -12,7 +12,7 @@ import pytest
 from bundle import wheels
 from tests.archive import binaries
 from tests.archive.binaries import Binary
-from tests.harness import ARCHIVE
+from tests.support.harness import ARCHIVE
 
 SYSTEM = {
     "linux": {"libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1"},

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from tests.archive.running import OTHER_PYTHONS, find_python
-from tests.harness import ARCHIVE, Server
+from tests.support.harness import ARCHIVE, Server
 
 VAULT_ARCHIVE = ARCHIVE.with_name("sikkerkey-vault.pyz")
 FLAGS = ("-I", "-S")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as m
-from tests.harness import Recorder, Server
-from tests.rows import BY_NAME, MARK, ROWS, Row, each_argument, each_row, refusal, sent, sent_body
+import sikkerkey_mcp
+from tests.support.harness import Recorder, Server
+from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, each_argument, each_row, refusal, sent, sent_body
 
 ID_RULE = "must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
 LONE = "\ud800" + MARK
@@ -20,15 +20,15 @@ LONE = "\ud800" + MARK
 
 def decoded(json_text: str) -> Any:
     """As a message's arguments are decoded."""
-    return m.parse_json(json_text.encode("utf-8"))
+    return sikkerkey_mcp.parse_json(json_text.encode("utf-8"))
 
 
-def items_of(arg: m.Arg) -> str:
+def items_of(arg: sikkerkey_mcp.Arg) -> str:
     """How a refusal names the strings of `arg`."""
     return f"each item of {arg.name}" if arg.kind in ("strings", "ids") else arg.name
 
 
-def put(arg: m.Arg, text: str) -> Any:
+def put(arg: sikkerkey_mcp.Arg, text: str) -> Any:
     """`text` as the argument's value, or as one of its items."""
     return [text] if arg.kind in ("strings", "ids") else text
 
@@ -50,7 +50,7 @@ def takes(row: Row) -> str:
 
 
 @each_argument()
-def test_misspelt_argument_is_told_the_right_spelling(row: Row, arg: m.Arg) -> None:
+def test_misspelt_argument_is_told_the_right_spelling(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     given = {name: value for name, value in row.base_for(arg.name).items() if name != arg.name}
     message = refusal(row, {**given, f"{arg.name}s": MARK})
     assert message.split("\nhint: ")[0] == f"unknown argument {arg.name}s for {row.action.name}; {takes(row)}"
@@ -72,8 +72,8 @@ def test_wait_for_previous_is_accepted_and_not_sent(row: Row) -> None:
         assert sent(row, {**row.minimal, "wait_for_previous": ignored}) == sent(row, row.minimal)
 
 
-@pytest.mark.parametrize("tool", m.TOOLS[1:], ids=[tool.name for tool in m.TOOLS[1:]])
-def test_action_must_be_one_of_the_tools(tool: m.Tool) -> None:
+@pytest.mark.parametrize("tool", sikkerkey_mcp.TOOLS[1:], ids=[tool.name for tool in sikkerkey_mcp.TOOLS[1:]])
+def test_action_must_be_one_of_the_tools(tool: sikkerkey_mcp.Tool) -> None:
     row = Row(tool, tool.actions[0])
     listed = ", ".join(action.name for action in tool.actions)
     values: list[Any] = [MARK, "", None, 7, True, [tool.actions[0].name], {}, tool.actions[0].name + "\n", "LIST"]
@@ -109,7 +109,7 @@ def test_whoami_takes_no_action() -> None:
 
 @each_argument(where=lambda arg: arg.required)
 @pytest.mark.peer(6)
-def test_missing_required_argument_is_refused_by_name(row: Row, arg: m.Arg) -> None:
+def test_missing_required_argument_is_refused_by_name(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     given = {name: value for name, value in row.minimal.items() if name != arg.name}
     assert refusal(row, given) == f"{arg.name} is required for {row.action.name}; {takes(row)}"
 
@@ -135,7 +135,7 @@ WRONG: dict[str, tuple[str, list[Any]]] = {
 
 @each_argument()
 @pytest.mark.peer(6)
-def test_wrong_type_is_refused(row: Row, arg: m.Arg) -> None:
+def test_wrong_type_is_refused(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     rule, wrong = WRONG[arg.kind]
     for value in wrong:
         assert refusal(row, {**row.base_for(arg.name), arg.name: value}) == f"{arg.name} {rule}"
@@ -143,7 +143,7 @@ def test_wrong_type_is_refused(row: Row, arg: m.Arg) -> None:
 
 @each_argument("strings", "ids")
 @pytest.mark.peer(6)
-def test_item_that_is_no_string_is_refused(row: Row, arg: m.Arg) -> None:
+def test_item_that_is_no_string_is_refused(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     good = row.base_for(arg.name)
     for item in (None, 7, 1.5, True, [MARK], {MARK: MARK}):
         for items in ([item], [*good[arg.name], item]):
@@ -151,7 +151,7 @@ def test_item_that_is_no_string_is_refused(row: Row, arg: m.Arg) -> None:
 
 
 @each_argument("boolean", where=lambda arg: arg.name not in ("preview", "generateRandom"))
-def test_both_truth_values_are_sent_as_they_are(row: Row, arg: m.Arg) -> None:
+def test_both_truth_values_are_sent_as_they_are(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for value in (True, False):
         assert sent_body(row, {**row.base_for(arg.name), arg.name: value})[arg.name] is value
 
@@ -159,12 +159,14 @@ def test_both_truth_values_are_sent_as_they_are(row: Row, arg: m.Arg) -> None:
 # Integers, through real JSON
 
 
-def bounds(arg: m.Arg) -> tuple[int, int]:
-    return (-m.INTEGER_MAX if arg.least is None else arg.least), (m.INTEGER_MAX if arg.most is None else arg.most)
+def bounds(arg: sikkerkey_mcp.Arg) -> tuple[int, int]:
+    return (-sikkerkey_mcp.INTEGER_MAX if arg.least is None else arg.least), (
+        sikkerkey_mcp.INTEGER_MAX if arg.most is None else arg.most
+    )
 
 
 @each_argument("integer")
-def test_integer_out_of_range_is_refused_at_both_ends_with_the_range(row: Row, arg: m.Arg) -> None:
+def test_integer_out_of_range_is_refused_at_both_ends_with_the_range(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     low, high = bounds(arg)
     for wrong in (low - 1, high + 1, -(10**19), 10**19, 2**64):
         message = refusal(row, {**row.base_for(arg.name), arg.name: decoded(str(wrong))})
@@ -172,14 +174,14 @@ def test_integer_out_of_range_is_refused_at_both_ends_with_the_range(row: Row, a
 
 
 @each_argument("integer")
-def test_integer_at_either_end_of_its_range_is_sent_exactly(row: Row, arg: m.Arg) -> None:
+def test_integer_at_either_end_of_its_range_is_sent_exactly(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for right in bounds(arg):
         body = sent_body(row, {**row.base_for(arg.name), arg.name: decoded(str(right))})
         assert (body[arg.name], type(body[arg.name])) == (right, int)
 
 
 @each_argument("integer")
-def test_whole_number_with_a_fraction_of_zero_is_that_integer(row: Row, arg: m.Arg) -> None:
+def test_whole_number_with_a_fraction_of_zero_is_that_integer(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     low, _high = bounds(arg)
     whole = max(low, 0) + 1 if low != 1 else 5
     for written in (f"{whole}.0", f"{whole}.00"):
@@ -189,7 +191,7 @@ def test_whole_number_with_a_fraction_of_zero_is_that_integer(row: Row, arg: m.A
 
 @each_argument("integer")
 @pytest.mark.peer(7)
-def test_number_that_is_not_whole_or_not_plain_is_refused(row: Row, arg: m.Arg) -> None:
+def test_number_that_is_not_whole_or_not_plain_is_refused(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for written in ("5.7", "5.000000000000000000000001", "1e19", "1E2", "1e400", "-1e-400", "0.1", "1.10"):
         message = refusal(row, {**row.base_for(arg.name), arg.name: decoded(written)})
         assert message == f"{arg.name} must be an integer"
@@ -197,7 +199,7 @@ def test_number_that_is_not_whole_or_not_plain_is_refused(row: Row, arg: m.Arg) 
 
 @each_argument("integer", where=lambda arg: arg.most is None)
 @pytest.mark.peer(7)
-def test_integer_beyond_a_floats_precision_keeps_every_digit(row: Row, arg: m.Arg) -> None:
+def test_integer_beyond_a_floats_precision_keeps_every_digit(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for whole in (2**53 - 1, 2**53, 2**53 + 1, 2**53 + 2, 2**63 - 1):
         for written in (f"{whole}", f"{whole}.0", f"{whole}.00"):
             request = sent(row, {**row.base_for(arg.name), arg.name: decoded(written)})
@@ -207,14 +209,14 @@ def test_integer_beyond_a_floats_precision_keeps_every_digit(row: Row, arg: m.Ar
 # Sizes and choices
 
 
-def grown(arg: m.Arg, size: int) -> Any:
+def grown(arg: sikkerkey_mcp.Arg, size: int) -> Any:
     if arg.kind in ("strings", "ids"):
         return [arg.choices[0] if arg.choices else "a"] * size
     return "https://" + "a" * (size - 8) if arg.pattern and size > 8 else "ø" * size
 
 
 @each_argument("string", "strings", "ids", where=lambda arg: arg.least is not None or arg.most is not None)
-def test_size_is_bounded_at_both_ends_in_characters_or_items(row: Row, arg: m.Arg) -> None:
+def test_size_is_bounded_at_both_ends_in_characters_or_items(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     base = row.base_for(arg.name)
     unit = "characters" if arg.kind == "string" else "items"
     for size in outside(arg):
@@ -224,19 +226,19 @@ def test_size_is_bounded_at_both_ends_in_characters_or_items(row: Row, arg: m.Ar
         assert sent_body(row, {**base, arg.name: grown(arg, size)})[arg.name] == grown(arg, size)
 
 
-def outside(arg: m.Arg) -> list[int]:
+def outside(arg: sikkerkey_mcp.Arg) -> list[int]:
     below = [arg.least - 1] if arg.least else []
     return below + ([arg.most + 1] if arg.most else [])
 
 
-def span(arg: m.Arg) -> str:
+def span(arg: sikkerkey_mcp.Arg) -> str:
     if arg.least is None:
         return f"at most {arg.most:,}"
     return f"at least {arg.least:,}" if arg.most is None else f"between {arg.least:,} and {arg.most:,}"
 
 
 @each_argument(where=lambda arg: arg.most_bytes is not None)
-def test_byte_limit_counts_utf8(row: Row, arg: m.Arg) -> None:
+def test_byte_limit_counts_utf8(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     base, most = row.minimal, arg.most_bytes or 0
     for filling in ("a", "ø", "€", "😀"):
         width = len(filling.encode())
@@ -247,7 +249,7 @@ def test_byte_limit_counts_utf8(row: Row, arg: m.Arg) -> None:
 
 
 @each_argument(where=lambda arg: bool(arg.choices))
-def test_value_outside_the_choices_is_refused_with_the_choices(row: Row, arg: m.Arg) -> None:
+def test_value_outside_the_choices_is_refused_with_the_choices(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     base, choice = row.base_for(arg.name), arg.choices[0]
     for wrong in (MARK, "", choice.upper(), choice + "\n", " " + choice, choice + "\0"):
         message = refusal(row, {**base, arg.name: put(arg, wrong)})
@@ -255,7 +257,7 @@ def test_value_outside_the_choices_is_refused_with_the_choices(row: Row, arg: m.
 
 
 @each_argument(where=lambda arg: bool(arg.choices))
-def test_each_choice_is_sent(row: Row, arg: m.Arg) -> None:
+def test_each_choice_is_sent(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for choice in arg.choices:
         request = sent(row, {**row.base_for(arg.name), arg.name: put(arg, choice)})
         assert choice in request.path + (request.body or b"").decode()
@@ -272,35 +274,35 @@ NO_IDS = [
 
 @each_argument("id", "ids")
 @pytest.mark.peer(8)
-def test_id_that_could_lead_elsewhere_is_refused(row: Row, arg: m.Arg) -> None:
+def test_id_that_could_lead_elsewhere_is_refused(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     base = row.base_for(arg.name)
     for wrong in NO_IDS:
         assert refusal(row, {**base, arg.name: put(arg, wrong)}) == f"{items_of(arg)} {ID_RULE}"
 
 
 @each_argument("id", "ids")
-def test_id_of_1_to_128_letters_digits_hyphens_and_underscores_is_sent(row: Row, arg: m.Arg) -> None:
+def test_id_of_1_to_128_letters_digits_hyphens_and_underscores_is_sent(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for right in ("a", "0", "a" * 128, "proj_a1-B2_", "a--__"):
         request = sent(row, {**row.base_for(arg.name), arg.name: put(arg, right)})
-        in_path = arg.name in m.holes(row.action.path)
+        in_path = arg.name in sikkerkey_mcp.holes(row.action.path)
         assert right in (request.path.split("/") if in_path else (request.body or b"").decode())
 
 
 @each_argument("string", "id", "strings", "ids")
-def test_lone_surrogate_is_refused(row: Row, arg: m.Arg) -> None:
+def test_lone_surrogate_is_refused(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     message = refusal(row, {**row.base_for(arg.name), arg.name: put(arg, LONE)})
     assert message.startswith(f"{items_of(arg)} must ")
 
 
 @each_argument("object")
-def test_lone_surrogate_inside_an_object_is_refused(row: Row, arg: m.Arg) -> None:
+def test_lone_surrogate_inside_an_object_is_refused(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for value in ({"a": LONE}, {LONE: "a"}, {"a": {"b": [LONE]}}):
         message = refusal(row, {**row.base_for(arg.name), arg.name: value})
         assert message == f"{arg.name} must be valid Unicode, without lone surrogates"
 
 
 @each_argument("object")
-def test_bottomless_object_is_refused(row: Row, arg: m.Arg) -> None:
+def test_bottomless_object_is_refused(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     value: Any = MARK
     for _level in range(100_000):
         value = {"a": value}
@@ -308,21 +310,43 @@ def test_bottomless_object_is_refused(row: Row, arg: m.Arg) -> None:
 
 
 AGAINST = {
-    m.HH_MM: ["", MARK, "24:00", "9:00", "09:60", "09:00\n", "\n09:00", "09:00:00", "0９:00", "1٢:30", "09.00"],
-    m.EMAIL: ["", MARK, "a@", "@b", "a@b@c", "a b@c", "a@b\n", "a@b c", f"{MARK}@{MARK}\n", "a@b\u00a0"],
-    m.HTTP_URL: ["", MARK, "https://", "ftp://a", "https://a\n", "https://a b", "https://ø", "//a", "HTTPS://a"],
+    sikkerkey_mcp.HH_MM: [
+        "",
+        MARK,
+        "24:00",
+        "9:00",
+        "09:60",
+        "09:00\n",
+        "\n09:00",
+        "09:00:00",
+        "0９:00",
+        "1٢:30",
+        "09.00",
+    ],
+    sikkerkey_mcp.EMAIL: ["", MARK, "a@", "@b", "a@b@c", "a b@c", "a@b\n", "a@b c", f"{MARK}@{MARK}\n", "a@b\u00a0"],
+    sikkerkey_mcp.HTTP_URL: [
+        "",
+        MARK,
+        "https://",
+        "ftp://a",
+        "https://a\n",
+        "https://a b",
+        "https://ø",
+        "//a",
+        "HTTPS://a",
+    ],
 }
 
 
 @each_argument(where=lambda arg: bool(arg.pattern))
-def test_string_against_its_pattern_is_refused_with_the_pattern(row: Row, arg: m.Arg) -> None:
+def test_string_against_its_pattern_is_refused_with_the_pattern(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for wrong in AGAINST[arg.pattern]:
         message = refusal(row, {**row.base_for(arg.name), arg.name: wrong})
         assert message == f"{arg.name} must match {arg.pattern}"
 
 
-@each_argument(where=lambda arg: arg.pattern == m.HH_MM)
-def test_every_hour_and_minute_is_a_time(row: Row, arg: m.Arg) -> None:
+@each_argument(where=lambda arg: arg.pattern == sikkerkey_mcp.HH_MM)
+def test_every_hour_and_minute_is_a_time(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for time in ("00:00", "09:59", "19:05", "20:00", "23:59"):
         assert sent_body(row, {**row.minimal, arg.name: time})[arg.name] == time
 
@@ -330,25 +354,25 @@ def test_every_hour_and_minute_is_a_time(row: Row, arg: m.Arg) -> None:
 # What is sent
 
 
-def free(arg: m.Arg) -> bool:
+def free(arg: sikkerkey_mcp.Arg) -> bool:
     return not (arg.least or arg.pattern or arg.choices)
 
 
 @each_argument("string", where=free)
 @pytest.mark.peer(10)
-def test_empty_string_is_sent(row: Row, arg: m.Arg) -> None:
+def test_empty_string_is_sent(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     base = row.minimal if arg.name == "value" else row.base_for(arg.name)
     assert sent_body(row, {**base, arg.name: ""})[arg.name] == ""
 
 
 @each_argument("strings", "ids", where=lambda arg: not arg.least)
 @pytest.mark.peer(10)
-def test_empty_list_is_sent(row: Row, arg: m.Arg) -> None:
+def test_empty_list_is_sent(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     assert sent_body(row, {**row.base_for(arg.name), arg.name: []})[arg.name] == []
 
 
 @each_argument("string", where=lambda arg: free(arg) or arg.name == "name")
-def test_characters_are_sent_as_they_are(row: Row, arg: m.Arg) -> None:
+def test_characters_are_sent_as_they_are(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     text = "<a href='x'>&\"\\\n\t\u2028 søger 😀 \u202e\0"
     base = row.minimal if arg.name == "value" else row.base_for(arg.name)
     body = sent(row, {**base, arg.name: text}).body or b""
@@ -362,7 +386,7 @@ def test_what_is_given_is_sent_in_the_path_or_in_the_body_and_nothing_else_is(ro
     for given in row.examples.values():
         if row.action.body is None:
             request = sent(row, given)
-            in_path = m.holes(row.action.path)
+            in_path = sikkerkey_mcp.holes(row.action.path)
             names = [arg.name for arg in row.action.args if arg.name in given and arg.name not in in_path]
             takes_body = any(arg.name not in in_path for arg in row.action.args)
             body = json.loads(request.body) if request.body is not None else None

@@ -17,12 +17,12 @@ from typing import Any
 import pytest
 
 import sikkerkey_call
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 import sikkerkey_terminal as terminal
-from tests.harness import PATIENCE_S, Recorder, Told, make_slot
-from tests.rows import ROWS, Row
-from tests.shell import COMMAND, Shell, at_terminal, run_process
-from tests.transcript import eventually
+from tests.support.harness import TIMEOUT_S, CannedResponse, Recorder, make_slot
+from tests.support.schema_check import wait_until
+from tests.support.shell import COMMAND, Shell, at_terminal, run_process
+from tests.support.table_calls import ROWS, Row
 
 SECRET = "canary-5d41402a"
 USAGE = 2
@@ -37,7 +37,7 @@ def vault(home: Path, recorder: Recorder) -> Recorder:
 
 
 def answering(vault: Recorder, value: Any) -> None:
-    vault.answer = lambda _seen: Told(body=json.dumps(value).encode())
+    vault.answer = lambda _seen: CannedResponse(body=json.dumps(value).encode())
 
 
 def sent(vault: Recorder) -> list[tuple[str, str, Any]]:
@@ -55,7 +55,7 @@ def typed_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
 def test_tools_are_listed_with_their_numbers_of_actions(shell: Shell) -> None:
     ran = shell("tools")
     rows = [line.split("  ")[0] for line in ran.out.splitlines()]
-    assert (ran.status, rows, ran.err) == (0, ["TOOL", *(tool.name for tool in mcp.TOOLS)], "")
+    assert (ran.status, rows, ran.err) == (0, ["TOOL", *(tool.name for tool in sikkerkey_mcp.TOOLS)], "")
     assert shell("tools", "list") == ran
 
 
@@ -121,7 +121,9 @@ def test_example_of_every_action_can_be_called_once_its_capitals_are_filled_in(r
 
 
 def test_answer_is_one_line_of_json(shell: Shell, vault: Recorder) -> None:
-    vault.answer = lambda _seen: Told(body=b'[{"id": 12345678901234567890, "n": 1.10, "name": "s\xc3\xb8ger"}]')
+    vault.answer = lambda _seen: CannedResponse(
+        body=b'[{"id": 12345678901234567890, "n": 1.10, "name": "s\xc3\xb8ger"}]'
+    )
     out = '{"items":[{"id":12345678901234567890,"n":1.10,"name":"søger"}]}\n'
     assert shell("call", "manage_projects", "list") == (0, out, "")
     assert sent(vault) == [("GET", "/v1/ai/projects", None)]
@@ -265,7 +267,7 @@ PLAINTEXTS = [(row, arg) for row in ROWS for arg in row.action.args if arg.plain
 @pytest.mark.parametrize(("row", "arg"), PLAINTEXTS, ids=[f"{row}.{arg.name}" for row, arg in PLAINTEXTS])
 @pytest.mark.parametrize("value", [SECRET, "", f"@@{SECRET}", f'{{"a":"{SECRET}"}}'])
 def test_plaintext_is_not_taken_from_the_command_line(
-    shell: Shell, vault: Recorder, row: Row, arg: mcp.Arg, value: str
+    shell: Shell, vault: Recorder, row: Row, arg: sikkerkey_mcp.Arg, value: str
 ) -> None:
     ran = shell("call", row.tool.name, row.action.name, f"{arg.name}={value}")
     assert (ran.status, ran.out, vault.seen) == (USAGE, "", [])
@@ -287,9 +289,7 @@ def test_plaintext_is_not_taken_from_the_command_line(
         (["read_audit", "query", "severities=high"], "severities must be an array of strings"),
     ],
 )
-def test_arguments_are_refused_as_a_models_are(
-    shell: Shell, vault: Recorder, words: list[str], error: str
-) -> None:
+def test_arguments_are_refused_as_a_models_are(shell: Shell, vault: Recorder, words: list[str], error: str) -> None:
     ran = shell("call", *words)
     assert (ran.status, ran.out, vault.seen) == (1, "", [])
     assert ran.err.startswith(f"sikkerkey-mcp: error: {error}")
@@ -320,7 +320,7 @@ def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: 
 
 
 def test_refusal_of_the_vault_is_status_1_with_its_hint(shell: Shell, vault: Recorder) -> None:
-    vault.answer = lambda _seen: Told(404, b'{"error":"no \\u001b[31msuch"}')
+    vault.answer = lambda _seen: CannedResponse(404, b'{"error":"no \\u001b[31msuch"}')
     assert shell("call", "manage_trash", "restore", "secretId=sk_1") == (
         1,
         "",
@@ -423,7 +423,7 @@ def test_table_of_nothing_says_so(shell: Shell, vault: Recorder) -> None:
 
 
 def test_csv_stays_csv(shell: Shell, vault: Recorder) -> None:
-    vault.answer = lambda _seen: Told(200, b"a,b\n1,\x1b\n", {"Content-Type": "text/csv"})
+    vault.answer = lambda _seen: CannedResponse(200, b"a,b\n1,\x1b\n", {"Content-Type": "text/csv"})
     assert shell("call", "read_audit", "export").out == "a,b\n1,\x1b\n\n"
     shown = at_terminal(["call", "read_audit", "export"], b"", {})
     assert shown == b"a,b\r\n1,<U+001B>\r\n\r\n"
@@ -438,7 +438,7 @@ def mode(path: Path) -> int:
 
 def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     data = bytes(range(256))
-    vault.answer = lambda _seen: Told(200, data, {"Content-Type": "image/png"})
+    vault.answer = lambda _seen: CannedResponse(200, data, {"Content-Type": "image/png"})
     path = tmp_path / "a.png"
     attachment = ("call", "support", "attachment", "attachmentId=a", "--output", str(path))
     assert shell(*attachment) == (0, "", "")
@@ -446,7 +446,7 @@ def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_
     there = shell(*attachment)
     assert there == (1, "", f"sikkerkey-mcp: error: {path} is there already\nhint: --overwrite replaces it\n")
     assert len(vault.seen) == 1
-    vault.answer = lambda _seen: Told(200, b"n\xc3\xa9w\r\n", {"Content-Type": "text/plain"})
+    vault.answer = lambda _seen: CannedResponse(200, b"n\xc3\xa9w\r\n", {"Content-Type": "text/plain"})
     path.chmod(0o644)
     assert shell(*attachment, "--overwrite").status == 0
     assert (path.read_bytes(), mode(path)) == (b"n\xc3\xa9w\r\n", 0o600)
@@ -471,7 +471,7 @@ def test_place_that_cannot_be_written_is_found_before_anything_is_sent(
 
 
 def test_refused_call_leaves_no_file_and_keeps_the_old_one(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
-    vault.answer = lambda _seen: Told(404)
+    vault.answer = lambda _seen: CannedResponse(404)
     place = tmp_path / "place"
     place.mkdir()
     assert shell("call", "whoami", "--output", str(place / "new")).status == 1
@@ -546,19 +546,17 @@ def test_value_is_in_no_process_list_and_no_output(vault: Recorder, home: Path) 
         pytest.skip("there is no /proc to look at")
     seen: list[bytes] = []
 
-    def look(_seen: object) -> Told:
+    def look(_seen: object) -> CannedResponse:
         for process in Path("/proc").glob("[0-9]*"):
             for name in ("cmdline", "environ"):
                 try:
                     seen.append((process / name).read_bytes())
                 except OSError:
                     continue
-        return Told(body=f'{{"id":"sk_1","value":"{SECRET}"}}'.encode())
+        return CannedResponse(body=f'{{"id":"sk_1","value":"{SECRET}"}}'.encode())
 
     vault.answer = look
-    ended = run_process(
-        *("call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"), stdin=f"{SECRET}\n"
-    )
+    ended = run_process(*("call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"), stdin=f"{SECRET}\n")
     assert (ended.returncode, json.loads(ended.stdout)["id"]) == (0, "sk_1")
     assert any(b"value=-" in text for text in seen)
     assert not any(SECRET.encode() in text for text in seen)
@@ -567,15 +565,15 @@ def test_value_is_in_no_process_list_and_no_output(vault: Recorder, home: Path) 
 
 
 def test_interrupted_call_is_quiet(vault: Recorder) -> None:
-    def interrupt(_seen: object) -> Told:
+    def interrupt(_seen: object) -> CannedResponse:
         process.send_signal(signal.SIGINT)
-        process.wait(PATIENCE_S)
-        return Told()
+        process.wait(TIMEOUT_S)
+        return CannedResponse()
 
     vault.answer = interrupt
     pipe = subprocess.PIPE
     with subprocess.Popen([*COMMAND, "call", "whoami"], stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (130, b"", b"")
 
 
@@ -603,7 +601,7 @@ def test_long_wait_is_told_at_a_terminal_and_then_wiped_away(
     monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 0.0)
     monkeypatch.setattr(sys, "stderr", told := Terminal())
     with terminal.Progress("asking"):
-        eventually(lambda: told.getvalue() == "asking ...")
+        wait_until(lambda: told.getvalue() == "asking ...")
     assert told.getvalue() == f"asking ...{gone}"
 
 

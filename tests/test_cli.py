@@ -21,11 +21,11 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import sikkerkey_cli as cli
-import sikkerkey_mcp as mcp
-from tests import faults
-from tests.faults import FaultyVault
-from tests.harness import AGENT_ID, ROOT, VAULT_ID, Recorder, Seen, Server, Told, make_slot
-from tests.shell import COMMAND, Ran, Shell, at_terminal, run_process
+import sikkerkey_mcp
+from tests.support import faulty_vault
+from tests.support.faulty_vault import FaultyVault
+from tests.support.harness import AGENT_ID, ROOT, VAULT_ID, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
+from tests.support.shell import COMMAND, Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
@@ -40,9 +40,11 @@ def vault(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Recorder:
     return recorder
 
 
-def registered(agent: Any = AGENT_ID, name: Any = "agent 7", vault: Any = VAULT_ID, status: int = 201) -> Told:
+def registered(
+    agent: Any = AGENT_ID, name: Any = "agent 7", vault: Any = VAULT_ID, status: int = 201
+) -> CannedResponse:
     """The vault's answer to a registration."""
-    return Told(status, json.dumps({"agentId": agent, "name": name, "vaultId": vault}).encode())
+    return CannedResponse(status, json.dumps({"agentId": agent, "name": name, "vaultId": vault}).encode())
 
 
 def tree(directory: Path) -> list[str]:
@@ -175,7 +177,7 @@ def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault
     )
     assert ran.out == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\n"
     assert ran.err.startswith("next: the vault's owner approves it (on the dashboard, page AI agents), then: ")
-    assert mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
+    assert sikkerkey_mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
 
 
 def test_trailing_slash_of_the_url_is_not_stored(
@@ -183,7 +185,7 @@ def test_trailing_slash_of_the_url_is_not_stored(
 ) -> None:
     monkeypatch.setenv("SIKKERKEY_API_URL", vault.url + "/")
     shell("install", TOKEN)
-    assert mcp.load_identity(AGENT_ID).api_url == vault.url
+    assert sikkerkey_mcp.load_identity(AGENT_ID).api_url == vault.url
 
 
 def test_slot_is_made_in_sikkerkey_home(
@@ -193,7 +195,7 @@ def test_slot_is_made_in_sikkerkey_home(
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
     assert shell("install", TOKEN).status == 0
     key_pem = (elsewhere / "agents" / AGENT_ID / "private.pem").read_bytes()
-    assert mcp.load_identity(AGENT_ID).key_pem == key_pem
+    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == key_pem
     assert tree(home) == []
 
 
@@ -202,7 +204,7 @@ def test_each_installation_makes_a_new_key(shell: Shell, vault: Recorder) -> Non
     vault.answer = lambda _seen: answers.pop(0)
     shell("install", TOKEN)
     shell("install", TOKEN)
-    assert mcp.slots() == [AGENT_ID, OTHER_ID]
+    assert sikkerkey_mcp.slots() == [AGENT_ID, OTHER_ID]
     assert len({seen.json()["publicKey"] for seen in vault.seen}) == 2
 
 
@@ -285,7 +287,9 @@ def agents_of(home: Path) -> list[str]:
 
 @pytest.mark.parametrize("status", [204, 400, 401, 403, 404, 409, 500, 503])
 def test_refusing_vault_leaves_no_slot_and_no_key(shell: Shell, vault: Recorder, home: Path, status: int) -> None:
-    vault.answer = lambda _seen: Told(status, b"" if status == 204 else b'{"error":"no \x1b[31m%s"}' % TOKEN.encode())
+    vault.answer = lambda _seen: CannedResponse(
+        status, b"" if status == 204 else b'{"error":"no \x1b[31m%s"}' % TOKEN.encode()
+    )
     ran = shell("install", TOKEN)
     assert (ran.status, ran.out, len(vault.seen)) == (1, "", 1)
     assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}, saying ")
@@ -299,7 +303,7 @@ def test_refusing_vault_leaves_no_slot_and_no_key(shell: Shell, vault: Recorder,
 def test_redirect_does_not_carry_the_token_away(shell: Shell, vault: Recorder, home: Path, status: int) -> None:
     with Recorder() as other:
         location = {"Location": f"{other.url}/v1/ai-bootstrap/register"}
-        vault.answer = lambda _seen: Told(status, b"", location)
+        vault.answer = lambda _seen: CannedResponse(status, b"", location)
         ran = shell("install", TOKEN)
         assert (ran.status, len(vault.seen), other.connections) == (1, 1, 0)
     assert agents_of(home) == []
@@ -308,7 +312,7 @@ def test_redirect_does_not_carry_the_token_away(shell: Shell, vault: Recorder, h
 def test_lost_answer_leaves_no_key_and_says_that_the_token_may_be_spent(
     shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with FaultyVault(faults.then_reset()) as broken:
+    with FaultyVault(faulty_vault.then_reset()) as broken:
         monkeypatch.setenv("SIKKERKEY_API_URL", broken.url)
         ran = shell("install", TOKEN)
         assert (ran.status, len(broken.seen)) == (1, 1)
@@ -317,7 +321,7 @@ def test_lost_answer_leaves_no_key_and_says_that_the_token_may_be_spent(
 
 
 def test_unreachable_vault_leaves_no_key(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with faults.refused_port() as port:
+    with faulty_vault.refused_port() as port:
         monkeypatch.setenv("SIKKERKEY_API_URL", f"http://127.0.0.1:{port}")
         ran = shell("install", TOKEN)
     assert ran.status == 1
@@ -334,7 +338,7 @@ def test_interrupted_registration_leaves_no_key(
     def interrupt(*_arguments: object, **_named: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(mcp.Api, "send", interrupt)
+    monkeypatch.setattr(sikkerkey_mcp.Api, "send", interrupt)
     assert shell("install", TOKEN).status == 130
     assert agents_of(home) == []
 
@@ -364,7 +368,7 @@ def test_hostile_id_from_the_vault_writes_nothing(
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff", b"{}"])
 def test_answer_that_is_no_registration_writes_nothing(shell: Shell, vault: Recorder, home: Path, body: bytes) -> None:
-    vault.answer = lambda _seen: Told(200, body)
+    vault.answer = lambda _seen: CannedResponse(200, body)
     assert shell("install", TOKEN).status == 1
     assert agents_of(home) == []
 
@@ -372,14 +376,14 @@ def test_answer_that_is_no_registration_writes_nothing(shell: Shell, vault: Reco
 def test_endless_name_from_the_vault_is_cut_so_that_the_slot_stays_readable(shell: Shell, vault: Recorder) -> None:
     vault.answer = lambda _seen: registered(name="\U0001f511" * 100_000)
     assert shell("install", TOKEN).status == 0
-    assert mcp.load_identity(AGENT_ID).name == "\U0001f511" * 255
+    assert sikkerkey_mcp.load_identity(AGENT_ID).name == "\U0001f511" * 255
 
 
 @pytest.mark.parametrize("name", [7, None, ["x"]])
 def test_name_that_is_none_is_replaced_by_the_one_asked_for(shell: Shell, vault: Recorder, name: Any) -> None:
     vault.answer = lambda _seen: registered(name=name)
     shell("install", TOKEN, "--name", "mine")
-    assert mcp.load_identity(AGENT_ID).name == "mine"
+    assert sikkerkey_mcp.load_identity(AGENT_ID).name == "mine"
 
 
 @pytest.mark.peer(14)
@@ -393,11 +397,11 @@ def test_existing_slot_is_kept_and_so_is_the_new_key(shell: Shell, vault: Record
     assert (slot / "private.pem").read_bytes() == before
     (hint,) = re.findall("^hint: its key is kept: (.*)$", ran.err, re.MULTILINE)
     subprocess.run(["sh", "-ec", hint], check=True)
-    new_key = serialization.load_pem_private_key(mcp.load_identity(AGENT_ID).key_pem, None)
+    new_key = serialization.load_pem_private_key(sikkerkey_mcp.load_identity(AGENT_ID).key_pem, None)
     assert isinstance(new_key, Ed25519PrivateKey)
     assert new_key.public_key() != old_key
     assert (slot.parent / f"{AGENT_ID}.old" / "private.pem").read_bytes() == before
-    assert mcp.slots() == [AGENT_ID]
+    assert sikkerkey_mcp.slots() == [AGENT_ID]
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -423,7 +427,7 @@ def test_whatever_stands_in_the_slots_place_is_not_touched(
 def test_token_and_key_are_nowhere_but_in_the_key_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     vault.answer = lambda _seen: registered(name=f"echo {TOKEN}")
     ran = shell("install", TOKEN)
-    pem = mcp.load_identity(AGENT_ID).key_pem
+    pem = sikkerkey_mcp.load_identity(AGENT_ID).key_pem
     secret = pem.splitlines()[1]
     for path in tmp_path.rglob("*"):
         if path.is_file():
@@ -448,7 +452,7 @@ def test_token_that_is_not_text_is_refused_likewise(vault: Recorder) -> None:
 def test_token_from_stdin_is_in_no_process_list(vault: Recorder) -> None:
     seen: list[bytes] = []
 
-    def look(request: Seen) -> Told:
+    def look(request: ReceivedRequest) -> CannedResponse:
         for process in Path("/proc").glob("[0-9]*"):
             for name in ("cmdline", "environ"):
                 with contextlib.suppress(OSError):
@@ -481,7 +485,7 @@ def test_whoami_without_agents_says_so(shell: Shell, home: Path) -> None:
     assert shell("whoami") == (
         0,
         "",
-        f"no agent is installed in {home}/.sikkerkey/agents\nhint: {shlex.join(mcp.program())} install -\n",
+        f"no agent is installed in {home}/.sikkerkey/agents\nhint: {shlex.join(sikkerkey_mcp.program())} install -\n",
     )
 
 
@@ -498,7 +502,7 @@ def test_hostile_names_cannot_move_the_cursor(shell: Shell, vault: Recorder, hom
 def test_whoami_remote_shows_the_answer_cleaned(shell: Shell, recorder: Recorder, home: Path) -> None:
     make_slot(home, recorder.url)
     answer = {"name": HOSTILE_NAME, HOSTILE_NAME: 1, "scopes": ["a", "b\u202e"], "approved": True, "n": None}
-    recorder.answer = lambda _seen: Told(body=json.dumps(answer).encode())
+    recorder.answer = lambda _seen: CannedResponse(body=json.dumps(answer).encode())
     assert shell("whoami", "--remote") == (
         0,
         f'name: {CLEANED_NAME}\n{CLEANED_NAME}: 1\nscopes: ["a","b<U+202E>"]\napproved: true\nn: null\n',
@@ -511,7 +515,9 @@ def test_whoami_remote_shows_recent_entries_as_rows(shell: Shell, recorder: Reco
     make_slot(home, recorder.url)
     one = {"id": 9, "action": "secret_create", "severity": "low", "userId": None, "sourceIp": "127.0.0.1"}
     two = {**one, "action": HOSTILE_NAME, "severity": "critical", "detail": "as s\nx", "timestamp": 1767225600000}
-    recorder.answer = lambda _seen: Told(body=json.dumps({"approved": True, "recentAudit": [two, one]}).encode())
+    recorder.answer = lambda _seen: CannedResponse(
+        body=json.dumps({"approved": True, "recentAudit": [two, one]}).encode()
+    )
     wide = len(CLEANED_NAME)
     assert shell("whoami", "--remote").out.splitlines() == [
         "approved: true",
@@ -524,7 +530,7 @@ def test_whoami_remote_shows_recent_entries_as_rows(shell: Shell, recorder: Reco
 
 def test_whoami_remote_reports_a_refusal(shell: Shell, recorder: Recorder, home: Path) -> None:
     make_slot(home, recorder.url)
-    recorder.answer = lambda _seen: Told(403, b'{"error":"pending\\u001b[2J"}')
+    recorder.answer = lambda _seen: CannedResponse(403, b'{"error":"pending\\u001b[2J"}')
     ran = shell("whoami", "--remote")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith('sikkerkey-mcp: error: the vault answered 403, saying "pending<U+001B>[2J"\nhint: ')
@@ -535,7 +541,7 @@ def test_whoami_remote_does_not_take_a_portal_for_the_vault(
     shell: Shell, recorder: Recorder, home: Path, body: bytes
 ) -> None:
     make_slot(home, recorder.url)
-    recorder.answer = lambda _seen: Told(200, body)
+    recorder.answer = lambda _seen: CannedResponse(200, body)
     ran = shell("whoami", "--remote")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.startswith("sikkerkey-mcp: error: the vault's answer is not a JSON object\n")
@@ -564,7 +570,7 @@ def test_revoke_deletes_the_named_agent_only(shell: Shell, home: Path) -> None:
     make_slot(home, "https://vault.test")
     make_slot(home, "https://vault.test", OTHER_ID)
     assert shell("revoke", OTHER_ID).status == 0
-    assert mcp.slots() == [AGENT_ID]
+    assert sikkerkey_mcp.slots() == [AGENT_ID]
 
 
 def test_revoke_without_a_choice_among_several_deletes_nothing(shell: Shell, home: Path) -> None:
@@ -639,35 +645,35 @@ def requests_of(vault: Recorder) -> list[tuple[str, str, str, bytes]]:
 def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, two: Recorder, by: list[str]) -> None:
     before: list[list[str]] = []
 
-    def look(_seen: Seen) -> Told:
-        before.append(mcp.slots())
-        return Told()
+    def look(_seen: ReceivedRequest) -> CannedResponse:
+        before.append(sikkerkey_mcp.slots())
+        return CannedResponse()
 
     two.answer = look
     ran = shell("revoke", AGENT_ID, "--server", "--yes", *by)
     assert (ran.status, ran.out.splitlines()[0]) == (0, f"the vault has revoked agent {AGENT_ID}")
     assert ran.err == "a server that runs keeps the key until it ends\n"
     assert requests_of(two) == [(OTHER_ID, "POST", f"/v1/ai/ai-agents/{AGENT_ID}/revoke", b"")]
-    assert (before, mcp.slots()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
+    assert (before, sikkerkey_mcp.slots()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
 def test_key_stays_where_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
-    two.answer = lambda _seen: Told(status, headers={"Retry-After": "60"})
+    two.answer = lambda _seen: CannedResponse(status, headers={"Retry-After": "60"})
     ran = shell("revoke", AGENT_ID, "--server", "--yes")
-    assert (ran.status, ran.out, mcp.slots()) == (1, "", [AGENT_ID, OTHER_ID])
+    assert (ran.status, ran.out, sikkerkey_mcp.slots()) == (1, "", [AGENT_ID, OTHER_ID])
     assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}")
     again = f"if the vault has revoked it before, `sikkerkey-mcp revoke {AGENT_ID}` deletes its key"
     assert (again in ran.err) is (status == 404)
 
 
 def test_key_stays_where_the_answer_is_lost(shell: Shell, home: Path) -> None:
-    with FaultyVault(faults.then_reset()) as broken:
+    with FaultyVault(faulty_vault.then_reset()) as broken:
         make_slot(home, broken.url)
         make_slot(home, broken.url, OTHER_ID)
         ran = shell("revoke", AGENT_ID, "--server", "--yes")
-        assert (ran.status, len(broken.seen), mcp.slots()) == (1, 1, [AGENT_ID, OTHER_ID])
-    assert mcp.MAY_HAVE_BEEN_PROCESSED in ran.err
+        assert (ran.status, len(broken.seen), sikkerkey_mcp.slots()) == (1, 1, [AGENT_ID, OTHER_ID])
+    assert sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED in ran.err
 
 
 NOBODY = "no agent can revoke itself, and no other agent of this vault is installed here"
@@ -681,7 +687,7 @@ def test_agent_cannot_revoke_itself_and_is_told_so(shell: Shell, home: Path, rec
         ran = shell("revoke", AGENT_ID, "--server", "--yes", *options)
         hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {AGENT_ID}` deletes its key here"
         assert ran == (1, "", f"sikkerkey-mcp: error: {words}\nhint: {hint}\n")
-    assert (recorder.seen, mcp.slots()) == ([], [AGENT_ID, OTHER_ID])
+    assert (recorder.seen, sikkerkey_mcp.slots()) == ([], [AGENT_ID, OTHER_ID])
 
 
 def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: Path) -> None:
@@ -698,7 +704,7 @@ def test_revocation_that_is_not_sure_or_not_clear_sends_nothing(
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     ran = shell("revoke", AGENT_ID, *arguments)
     status = 1 if "--yes" in arguments else USAGE
-    assert (ran.status, ran.out, two.seen, mcp.slots()) == (status, "", [], [AGENT_ID, OTHER_ID])
+    assert (ran.status, ran.out, two.seen, sikkerkey_mcp.slots()) == (status, "", [], [AGENT_ID, OTHER_ID])
 
 
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
@@ -706,14 +712,14 @@ def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, type
     shown = at_terminal(["revoke", AGENT_ID, "--server"], typed, {}, (b"[y/N]",))
     question = f"{OTHER_ID} will cut agent {AGENT_ID} off from {VAULT_ID} for good, and its key is deleted here"
     assert shown.decode().startswith(f"{question}\r\nGo on? [y/N] ")
-    assert (mcp.slots(), len(two.seen)) == (left, 2 - len(left))
+    assert (sikkerkey_mcp.slots(), len(two.seen)) == (left, 2 - len(left))
 
 
 # the command line as such
 
 
 def test_version_and_help_are_shown(shell: Shell) -> None:
-    assert shell("--version") == (0, f"sikkerkey-mcp {mcp.VERSION}\n", "")
+    assert shell("--version") == (0, f"sikkerkey-mcp {sikkerkey_mcp.VERSION}\n", "")
     for arguments in (["--help"], ["-h"], *([name, "--help"] for name in cli.EXAMPLES)):
         ran = shell(*arguments)
         assert (ran.status, ran.err) == (0, "")
@@ -794,12 +800,12 @@ def test_serve_with_a_bad_slot_does_not_start(home: Path) -> None:
 def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, vault: Recorder) -> None:
     with Server() as process:
         process.initialize()
-        assert len(process.request("tools/list")["result"]["tools"]) == len(mcp.TOOLS)
+        assert len(process.request("tools/list")["result"]["tools"]) == len(sikkerkey_mcp.TOOLS)
         result = process.call("whoami")
         assert result["isError"] is True
         assert result["content"][0]["text"].startswith("no agent is installed on this computer\nhint: make an agent ")
         assert run_process("install", TOKEN).returncode == 0
-        vault.answer = lambda _seen: Told(body=b'{"id":"me"}')
+        vault.answer = lambda _seen: CannedResponse(body=b'{"id":"me"}')
         assert process.call("whoami")["structuredContent"] == {"id": "me"}
         assert process.close() == 0
     assert process.stderr.endswith(b"/agents; calls fail until `install -` has run\n")
@@ -824,7 +830,7 @@ def test_two_installations_at_once_make_two_slots(vault: Recorder, home: Path) -
 
 def test_token_that_is_typed_is_not_shown(recorder: Recorder) -> None:
     accepted = {"agentId": AGENT_ID, "name": "n", "vaultId": VAULT_ID}
-    recorder.answer = lambda _seen: Told(201, json.dumps(accepted).encode())
+    recorder.answer = lambda _seen: CannedResponse(201, json.dumps(accepted).encode())
     shown = at_terminal(["install", "-"], TOKEN.encode() + b"\n", {"SIKKERKEY_API_URL": recorder.url})
     assert b"installed agent" in shown
     assert TOKEN.encode() not in shown

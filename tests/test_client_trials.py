@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from tests.harness import ARCHIVE, PATIENCE_S, Server
-from tests.transcript import eventually
+from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
+from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
 from tools.clients import dialects, judge, record, script, wire
 from tools.clients.dialects import Asked, Call, Say
@@ -90,7 +90,7 @@ def test_model_understands_what_it_is_asked(dialect: str) -> None:
 
 @pytest.mark.parametrize("dialect", ASKED)
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("answer", [Call("id-1", "whoami", {"name": "a \"b\""}), Say("words")], ids=["call", "text"])
+@pytest.mark.parametrize("answer", [Call("id-1", "whoami", {"name": 'a "b"'}), Say("words")], ids=["call", "text"])
 def test_model_answers_over_http_with_all_that_it_says(dialect: str, streamed: bool, answer: Any) -> None:
     path, body = ASKED[dialect]
     if streamed and dialect == "Gemini":
@@ -192,12 +192,12 @@ def test_recorded_server_still_ends_by_a_signal(environment: Path) -> None:
     with Server(command(environment)) as server:
         server.initialize()
         server.process.send_signal(signal.SIGTERM)
-        assert server.process.wait(PATIENCE_S) == 0
+        assert server.process.wait(TIMEOUT_S) == 0
         assert server.read() is None
 
 
 def test_other_commands_are_not_recorded(environment: Path) -> None:
-    subprocess.run([*command(environment)[:-1], "--version"], check=True, capture_output=True, timeout=PATIENCE_S)
+    subprocess.run([*command(environment)[:-1], "--version"], check=True, capture_output=True, timeout=TIMEOUT_S)
     assert wire.take_sessions(environment.parent / "kept.jsonl", environment) == []
 
 
@@ -207,7 +207,7 @@ def test_server_that_outlives_its_client_is_counted() -> None:
     waiting = [sys.executable, "-c", "input()", "serve", "--agent", agent]
     assert servers_of(agent) == 0
     with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
-        eventually(lambda: servers_of(agent) == 1)
+        wait_until(lambda: servers_of(agent) == 1)
         process.communicate(b"\n")
     assert servers_of(agent) == 0
 

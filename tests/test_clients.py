@@ -18,10 +18,10 @@ import yaml
 
 import sikkerkey_clients as clients
 import sikkerkey_edit as edit
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 from sikkerkey_clients import CLIENTS, Found
-from tests.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
-from tests.readers import toml
+from tests.support.config_parsers import toml
+from tests.support.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey-mcp.pyz'
@@ -53,7 +53,7 @@ def config(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     def run(*arguments: str) -> Ran:
         capsys.readouterr()
         try:
-            status = mcp.main(["config", *arguments])
+            status = sikkerkey_mcp.main(["config", *arguments])
         except SystemExit as ended:  # argparse ends by itself
             status = int(ended.code or 0)
         return Ran(status, *capsys.readouterr())
@@ -294,7 +294,7 @@ def test_variable_that_the_client_honours_moves_its_file(name: str, variable: st
     environ = {"HOME": "/home/me"}
     assert clients.user_file(CLIENTS[name], {**environ, variable: "/x y"}, "linux") == path
     assert clients.user_file(CLIENTS[name], {**environ, variable: ""}, "linux").startswith("/home/me/")
-    with pytest.raises(mcp.ConfigError, match=f"^{variable} is not an absolute path$"):
+    with pytest.raises(sikkerkey_mcp.ConfigError, match=f"^{variable} is not an absolute path$"):
         clients.user_file(CLIENTS[name], {**environ, variable: "x"}, "linux")
 
 

@@ -16,11 +16,11 @@ import pytest
 
 import sikkerkey_cli as cli
 import sikkerkey_clients as clients
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 from sikkerkey_completion import candidates
-from tests.harness import AGENT_ID, PATIENCE_S, ROOT, make_slot
-from tests.rows import ROWS, Row
-from tests.shell import COMMAND, Shell
+from tests.support.harness import AGENT_ID, ROOT, TIMEOUT_S, make_slot
+from tests.support.shell import COMMAND, Shell
+from tests.support.table_calls import ROWS, Row
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 
@@ -65,7 +65,7 @@ def test_clients_and_shells_are_those_of_the_parser() -> None:
 
 
 def test_tools_and_actions_are_those_of_the_table() -> None:
-    assert words("call ") == words("tools describe ") == [tool.name for tool in mcp.TOOLS]
+    assert words("call ") == words("tools describe ") == [tool.name for tool in sikkerkey_mcp.TOOLS]
     assert words("call manage_trash ") == words("tools describe manage_trash ") == ["list", "restore", "purge"]
     assert words("call --table manage_trash p") == ["purge"]
     assert words("call nope ") == words("call nope nope ") == words("tools list ") == []
@@ -74,7 +74,7 @@ def test_tools_and_actions_are_those_of_the_table() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_arguments_are_those_of_the_action(row: Row) -> None:
     tool, action = row.tool, row.action
-    named = f"{tool.name} {action.name}" if mcp.takes_action(tool) else tool.name
+    named = f"{tool.name} {action.name}" if sikkerkey_mcp.takes_action(tool) else tool.name
     assert words(f"call {named} ") == [f"{arg.name}=" for arg in action.args]
 
 
@@ -144,7 +144,7 @@ def typed(command: Sequence[str], env: dict[str, str], start: str, lines: Sequen
 
 def _wait(keyboard: int, text: str, wanted: str) -> str:
     os.write(keyboard, text.encode())
-    shown, until_s = "", time.monotonic() + PATIENCE_S
+    shown, until_s = "", time.monotonic() + TIMEOUT_S
     while time.monotonic() < until_s:
         if select.select([keyboard], [], [], 0.1)[0]:
             shown += os.read(keyboard, 4096).decode("utf-8", "replace")

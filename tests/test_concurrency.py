@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from tests import fixture_tools, impatient
-from tests.faults import silent_port
-from tests.harness import PATIENCE_S, Recorder, Seen, Told, make_slot
-from tests.transcript import CheckedServer, eventually
+from tests.support import fast_server, sample_tools
+from tests.support.faulty_vault import silent_port
+from tests.support.harness import TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
+from tests.support.schema_check import CheckedServer, wait_until
 
 AT_ONCE = 32
 WAITING = 1_000
@@ -34,9 +34,9 @@ class Gate:
         self._recorder = recorder
         recorder.answer = self._answer
 
-    def _answer(self, _seen: Seen) -> Told:
-        self._allowed.acquire(timeout=PATIENCE_S)
-        return Told()
+    def _answer(self, _seen: ReceivedRequest) -> CannedResponse:
+        self._allowed.acquire(timeout=TIMEOUT_S)
+        return CannedResponse()
 
     def allow(self, count: int) -> None:
         """Lets that many more requests be answered."""
@@ -45,7 +45,7 @@ class Gate:
 
     def wait_for(self, count: int) -> None:
         """Until that many requests have arrived, and no more than that."""
-        eventually(lambda: len(self._recorder.seen) >= count)
+        wait_until(lambda: len(self._recorder.seen) >= count)
         assert len(self._recorder.seen) == count
 
 
@@ -66,7 +66,7 @@ def gate(recorder: Recorder, mcp: CheckedServer) -> Iterator[Gate]:
 
 @pytest.fixture
 def fixtures(home: Path) -> Iterator[CheckedServer]:
-    with CheckedServer(fixture_tools.COMMAND) as server:
+    with CheckedServer(sample_tools.COMMAND) as server:
         server.initialize()
         yield server
 
@@ -86,13 +86,13 @@ def cancel(server: CheckedServer, request_id: Any) -> None:
 def loopback() -> Iterator[tuple[socket.socket, str]]:
     """A listening socket and the URL that leads to it."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(PATIENCE_S)
+        listener.settimeout(TIMEOUT_S)
         yield listener, f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def read_request(connection: socket.socket) -> None:
     """Reads a request that has no body."""
-    connection.settimeout(PATIENCE_S)
+    connection.settimeout(TIMEOUT_S)
     received = b""
     while b"\r\n\r\n" not in received:
         received += connection.recv(65_536)
@@ -105,9 +105,9 @@ def read_request(connection: socket.socket) -> None:
 def test_32_calls_take_about_one_calls_time_and_32_connections(mcp: CheckedServer, recorder: Recorder) -> None:
     slow_s = 0.5
 
-    def answer(_seen: Seen) -> Told:
+    def answer(_seen: ReceivedRequest) -> CannedResponse:
         time.sleep(slow_s)  # this is the slow API, not a wait for an outcome
-        return Told()
+        return CannedResponse()
 
     mcp.call("whoami")
     recorder.answer = answer
@@ -311,12 +311,12 @@ def test_cancelled_calls_that_still_connect_make_room_at_once(home: Path, record
     names = home / "names"
     env = {**os.environ, "TEST_NAMES": str(names), "TEST_SPEED": "1"}
     make_slot(home, recorder.url.replace("127.0.0.1", "localhost"))
-    with silent_port() as port, CheckedServer(impatient.COMMAND, env=env) as server:
+    with silent_port() as port, CheckedServer(fast_server.COMMAND, env=env) as server:
         names.write_text(f"localhost 127.0.0.1 {port}\n")
         server.initialize()
         others = connecting_to(port)  # those that keep it silent
         stuck = whoami(server, AT_ONCE)
-        eventually(lambda: connecting_to(port) >= others + AT_ONCE)
+        wait_until(lambda: connecting_to(port) >= others + AT_ONCE)
         names.write_text(f"localhost 127.0.0.1 {recorder.url.rpartition(':')[2]}\n")
         begun_s = time.monotonic()
         for call in stuck:
@@ -369,8 +369,8 @@ def test_1000_cancellations_in_flight_leave_a_server_that_serves(
 
 def failing_once(recorder: Recorder) -> None:
     """The vault is busy at the first request."""
-    told = iter([Told(503, b"{}")])
-    recorder.answer = lambda _seen: next(told, Told())
+    told = iter([CannedResponse(503, b"{}")])
+    recorder.answer = lambda _seen: next(told, CannedResponse())
 
 
 def told_before(server: CheckedServer, request_id: int) -> list[Any]:
@@ -445,7 +445,7 @@ def test_tools_list_is_small_and_the_same_bytes_each_time(mcp: CheckedServer) ->
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500])
 def test_the_vaults_failure_is_a_result(mcp: CheckedServer, recorder: Recorder, status: int) -> None:
-    recorder.answer = lambda _seen: Told(status, b'{"error":"because"}')
+    recorder.answer = lambda _seen: CannedResponse(status, b'{"error":"because"}')
     result = mcp.call("whoami")
     assert result.keys() == {"content", "isError"}
     assert result["content"][0]["text"].startswith(f'the vault answered {status}, saying "because"\nhint: ')

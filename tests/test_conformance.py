@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from tests.harness import Server
+from tests.support.harness import Server
 
 PLACE = Path(__file__).parent / "conformance"
 

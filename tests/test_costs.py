@@ -15,10 +15,10 @@ from typing import Any
 import cryptography
 import pytest
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 from tests.archive.running import OTHER_PYTHONS, find_python
-from tests.fixture_tools import FixtureTools
-from tests.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
+from tests.support.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
+from tests.support.sample_tools import FixtureTools
 
 OTHER_AGENT_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 OPENING = (
@@ -32,7 +32,7 @@ import os, sys  # as Python has, when it runs an archive
 before, opened = set(sys.modules), []
 sys.addaudithook(lambda event, given: opened.append(str(given[0])) if event == "open" else None)
 sys.path.insert(0, {str(ROOT)!r})
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 
 def tell():
     loaded = sorted(set(sys.modules) - before)
@@ -40,9 +40,9 @@ def tell():
     sys.stderr.flush()
     os._exit(0)
 
-mcp.VaultTools.prepare = lambda self: None
-mcp.end_process = tell
-mcp.main(["serve", "--agent", {AGENT_ID!r}])
+sikkerkey_mcp.VaultTools.prepare = lambda self: None
+sikkerkey_mcp.end_process = tell
+sikkerkey_mcp.main(["serve", "--agent", {AGENT_ID!r}])
 """
 
 LOADED_AT_START = {"sikkerkey_mcp", "__future__", "_json", "_collections"}
@@ -78,16 +78,16 @@ def test_start_opens_the_chosen_agents_identity_and_not_yet_its_key(home: Path) 
 
 
 @pytest.fixture
-def tools(home: Path, recorder: Recorder) -> Iterator[mcp.VaultTools]:
+def tools(home: Path, recorder: Recorder) -> Iterator[sikkerkey_mcp.VaultTools]:
     """The vault's tools for an agent of `recorder`, in this process."""
     make_slot(home, recorder.url)
-    made: list[mcp.Api] = []
+    made: list[sikkerkey_mcp.Api] = []
 
-    def connect() -> mcp.Api:
-        made.append(mcp.connect())
+    def connect() -> sikkerkey_mcp.Api:
+        made.append(sikkerkey_mcp.connect())
         return made[-1]
 
-    yield mcp.VaultTools(connect)
+    yield sikkerkey_mcp.VaultTools(connect)
     for api in made:
         for connection in vars(vars(api)["_connections"])["_idle"]:
             connection.close()
@@ -96,9 +96,9 @@ def tools(home: Path, recorder: Recorder) -> Iterator[mcp.VaultTools]:
 def serve_lines(registry: FixtureTools, lines: list[bytes], send: Callable[[Any], None]) -> None:
     """Serves `lines` in this process."""
     pieces = iter([*lines, b""])
-    output = mcp.Output(1)
+    output = sikkerkey_mcp.Output(1)
     vars(output)["send"] = send
-    mcp.StdioServer(registry, lambda: next(pieces), output).run()
+    sikkerkey_mcp.StdioServer(registry, lambda: next(pieces), output).run()
 
 
 def test_getting_ready_begins_after_the_tools_have_been_listed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -110,7 +110,7 @@ def test_getting_ready_begins_after_the_tools_have_been_listed(monkeypatch: pyte
         seen_by.append(len(sent))
         function()
 
-    monkeypatch.setattr(mcp, "start_new_thread", at_once)
+    monkeypatch.setattr(sikkerkey_mcp, "start_new_thread", at_once)
     listing = b'{"jsonrpc": "2.0", "id": 2, "method": "tools/list"}\n'
     first, _ = OPENING.encode().splitlines(keepends=True)
     serve_lines(registry, [first, listing, listing], sent.append)
@@ -122,8 +122,8 @@ WATCHED_READINESS = f"""
 import sys
 sys.path[:0] = {[str(ROOT), str(Path(cryptography.__file__).parent.parent)]!r}
 before = set(sys.modules)
-import sikkerkey_mcp as mcp
-mcp.VaultTools(lambda: mcp.connect({AGENT_ID!r})).prepare()
+import sikkerkey_mcp
+sikkerkey_mcp.VaultTools(lambda: sikkerkey_mcp.connect({AGENT_ID!r})).prepare()
 print(*sorted(set(sys.modules) - before))
 """
 # urllib.request, which knows proxies, takes 4 MB; each of the others 0.3 to 2.
@@ -139,27 +139,27 @@ def test_getting_ready_loads_only_what_calls_use(home: Path) -> None:
     assert len(loaded) <= 80, "about 75 on every Python"
 
 
-def test_getting_ready_sends_nothing(tools: mcp.VaultTools, recorder: Recorder) -> None:
+def test_getting_ready_sends_nothing(tools: sikkerkey_mcp.VaultTools, recorder: Recorder) -> None:
     tools.prepare()
     assert (recorder.connections, recorder.seen) == (0, [])
-    assert "isError" not in tools.call("whoami", {}, mcp.Context())
+    assert "isError" not in tools.call("whoami", {}, sikkerkey_mcp.Context())
     assert len(recorder.seen) == 1
 
 
-def test_what_fails_while_getting_ready_is_told_by_the_call(tools: mcp.VaultTools, home: Path) -> None:
+def test_what_fails_while_getting_ready_is_told_by_the_call(tools: sikkerkey_mcp.VaultTools, home: Path) -> None:
     key = home / ".sikkerkey" / "agents" / AGENT_ID / "private.pem"
     sound = key.read_bytes()
     key.write_bytes(b"no key")
     tools.prepare()
-    assert "private.pem holds no" in tools.call("whoami", {}, mcp.Context())["content"][0]["text"]
+    assert "private.pem holds no" in tools.call("whoami", {}, sikkerkey_mcp.Context())["content"][0]["text"]
     key.write_bytes(sound)
-    assert "isError" not in tools.call("whoami", {}, mcp.Context())
+    assert "isError" not in tools.call("whoami", {}, sikkerkey_mcp.Context())
 
 
 def test_getting_ready_without_an_agent_is_silent(home: Path) -> None:
-    tools = mcp.VaultTools(mcp.connect)
+    tools = sikkerkey_mcp.VaultTools(sikkerkey_mcp.connect)
     tools.prepare()
-    assert "no agent is installed" in tools.call("whoami", {}, mcp.Context())["content"][0]["text"]
+    assert "no agent is installed" in tools.call("whoami", {}, sikkerkey_mcp.Context())["content"][0]["text"]
 
 
 # calls
@@ -183,10 +183,10 @@ def test_calls_leave_no_descriptors_behind(server: Server) -> None:
     assert open_now() == before
 
 
-def test_calls_leave_no_memory_behind(tools: mcp.VaultTools, recorder: Recorder) -> None:
+def test_calls_leave_no_memory_behind(tools: sikkerkey_mcp.VaultTools, recorder: Recorder) -> None:
     def call(times: int) -> None:
         for _ in range(times):
-            tools.call("manage_secrets", {"action": "list", "projectId": "proj_a1"}, mcp.Context())
+            tools.call("manage_secrets", {"action": "list", "projectId": "proj_a1"}, sikkerkey_mcp.Context())
         recorder.seen.clear()
         gc.collect()
 
@@ -243,15 +243,17 @@ def assert_linear(acts: list[Callable[[], object]]) -> None:
         assert large <= most * medium, f"{cost.__name__}: {small, medium, large}"
 
 
-class CannedApi(mcp.Api):
+class CannedApi(sikkerkey_mcp.Api):
     """A vault whose every answer is `body`."""
 
     def __init__(self, body: bytes) -> None:
         super().__init__("http://127.0.0.1:9", lambda _request: {})
         self.body = body
 
-    def send(self, request: mcp.Request, *, safe: bool, context: mcp.Context) -> mcp.Reply:
-        return mcp.Reply(200, {"content-type": "application/json"}, self.body)
+    def send(
+        self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
+    ) -> sikkerkey_mcp.Reply:
+        return sikkerkey_mcp.Reply(200, {"content-type": "application/json"}, self.body)
 
 
 def audit_page(entries: int) -> bytes:
@@ -261,21 +263,23 @@ def audit_page(entries: int) -> bytes:
 
 def answered(body: bytes, times: int = 1) -> Callable[[], object]:
     """Calls whose answers are `body`, from the arguments to the line that carries the result."""
-    tools = mcp.VaultTools(lambda: CannedApi(body))
+    tools = sikkerkey_mcp.VaultTools(lambda: CannedApi(body))
 
     def act() -> None:
         for number in range(times):
-            mcp.to_json(mcp.reply_to(number, tools.call("read_audit", {"action": "query"}, mcp.Context())))
+            sikkerkey_mcp.to_json(
+                sikkerkey_mcp.reply_to(number, tools.call("read_audit", {"action": "query"}, sikkerkey_mcp.Context()))
+            )
 
     return act
 
 
 def test_listing_grows_with_the_tools() -> None:
-    row = next(tool for tool in mcp.TOOLS if tool.name == "manage_secrets")
+    row = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_secrets")
 
     def listed(count: int) -> Callable[[], object]:
         tools = [row._replace(name=f"tool_{number:03}") for number in range(count)]
-        return lambda: mcp.to_json([mcp.tool_listing(tool) for tool in tools])
+        return lambda: sikkerkey_mcp.to_json([sikkerkey_mcp.tool_listing(tool) for tool in tools])
 
     assert_linear([listed(count) for count in (18, 72, 288)])
 
@@ -292,7 +296,7 @@ def test_lines_grow_with_their_length_however_they_come() -> None:
     def read_in_pieces(count: int) -> Callable[[], object]:
         def act() -> None:
             pieces = iter([b"x" * 1_000] * count + [b"\n", b""])
-            lines = [line or b"" for lines in mcp.split_lines(lambda: next(pieces)) for line in lines]
+            lines = [line or b"" for lines in sikkerkey_mcp.split_lines(lambda: next(pieces)) for line in lines]
             assert [len(line) for line in lines] == [1_000 * count]
 
         return act

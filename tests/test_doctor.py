@@ -22,25 +22,25 @@ import pytest
 
 import sikkerkey_cli as cli
 import sikkerkey_doctor as doctor
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 from sikkerkey_doctor import Line
-from tests import faults
-from tests.faults import DAY, Authority, ConnectProxy, FaultyVault
-from tests.harness import (
+from tests.support import faulty_vault
+from tests.support.faulty_vault import DAY, Authority, ConnectProxy, FaultyVault
+from tests.support.harness import (
     AGENT_ID,
     ARCHIVE,
     ARCHIVE_COMMAND,
-    PATIENCE_S,
     ROOT,
+    TIMEOUT_S,
     VAULT_ID,
+    CannedResponse,
+    ReceivedRequest,
     Recorder,
-    Seen,
-    Told,
     make_slot,
 )
-from tests.local_vault import LocalVault, install
-from tests.rows import ROWS
-from tests.shell import Shell, at_terminal, run_process
+from tests.support.local_vault import LocalVault, install
+from tests.support.shell import Shell, at_terminal, run_process
+from tests.support.table_calls import ROWS
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 PROGRAM = str(ROOT / "sikkerkey_mcp.py")
@@ -68,24 +68,24 @@ def examine(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Examine:
     return examine
 
 
-def whoami(**members: Any) -> Told:
+def whoami(**members: Any) -> CannedResponse:
     """The vault's answer about an agent that may do everything, but for `members`."""
     told = {"approved": True, "enabled": True, "scopes": SCOPES, "projectAllowlist": None, **members}
-    return Told(body=json.dumps(told).encode())
+    return CannedResponse(body=json.dumps(told).encode())
 
 
 @pytest.fixture
 def vault(home: Path, recorder: Recorder) -> Recorder:
     """A vault where this computer's only agent may do everything."""
     make_slot(home, recorder.url)
-    recorder.answer = lambda seen: whoami() if seen.path == "/v1/ai/whoami" else Told(404)
+    recorder.answer = lambda seen: whoami() if seen.path == "/v1/ai/whoami" else CannedResponse(404)
     return recorder
 
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The URL of a vault that is not there, and that `install` would take."""
-    with faults.refused_port() as port:
+    with faulty_vault.refused_port() as port:
         monkeypatch.setenv("SIKKERKEY_API_URL", f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
 
@@ -135,10 +135,10 @@ def test_colour_is_for_terminals_that_want_it(vault: Recorder, env: dict[str, st
 
 def test_archive_is_named_with_its_hash_and_its_library(vault: Recorder, home: Path) -> None:
     command = [*ARCHIVE_COMMAND, "doctor", "--json"]
-    ended = subprocess.run(command, capture_output=True, check=True, timeout=PATIENCE_S)
+    ended = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
     lines = {line["check"]: line for line in json.loads(ended.stdout)}
     digest = hashlib.sha256(ARCHIVE.read_bytes()).hexdigest()
-    assert lines["program"]["detail"] == f"{mcp.VERSION}, {ARCHIVE}\nsha256 {digest}"
+    assert lines["program"]["detail"] == f"{sikkerkey_mcp.VERSION}, {ARCHIVE}\nsha256 {digest}"
     assert f", {home}/.cache/sikkerkey-mcp/rust-" in lines["library"]["detail"]
 
 
@@ -146,7 +146,7 @@ def test_archive_is_named_with_its_hash_and_its_library(vault: Recorder, home: P
 
 
 def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    for version, state in (((3, 9, 1), "fail"), ((3, 9, 2), "ok"), ((3, 14, 9), "ok"), ((3, 15, 0), "warn")):
+    for version, state in (((3, 9, 1), "fail"), ((3, 9, 2), "ok"), ((3, 15, 9), "ok"), ((3, 16, 0), "warn")):
         with monkeypatch.context() as patch:
             patch.setattr(sys, "version_info", version)
             assert doctor.check_python().state == state
@@ -320,9 +320,9 @@ def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
     return made
 
 
-def dated(body: bytes = b"{}", ahead_s: float = 0) -> faults.Act:
+def dated(body: bytes = b"{}", ahead_s: float = 0) -> faulty_vault.Act:
     """An answer of a vault whose clock is `ahead_s` seconds ahead."""
-    return faults.answer(body, 200, f"Date: {email.utils.formatdate(time.time() + ahead_s, usegmt=True)}")
+    return faulty_vault.answer(body, 200, f"Date: {email.utils.formatdate(time.time() + ahead_s, usegmt=True)}")
 
 
 @pytest.mark.parametrize(
@@ -334,7 +334,7 @@ def test_certificate_is_told_with_its_end_and_what_it_was_checked_against(
     tls = authority.server("127.0.0.1", ends_in=ends_in + datetime.timedelta(hours=-1))
     with FaultyVault(dated(), tls=tls) as vault:
         line, api, clock = doctor.check_way(vault.url)
-        date = (faults.NOW + ends_in + datetime.timedelta(hours=-1)).strftime("%Y-%m-%d")
+        date = (faulty_vault.NOW + ends_in + datetime.timedelta(hours=-1)).strftime("%Y-%m-%d")
         trusted = f"checked against the certificates in {authority.bundle} (SIKKERKEY_CA_BUNDLE)"
         assert line.detail == f"TLSv1.3, certificate valid until {date} ({days} days), {trusted}"
         assert (line.state, api.state, clock.state, len(vault.seen)) == (state, "ok", "ok", 1)
@@ -369,12 +369,15 @@ def test_bundle_that_is_no_bundle_fails_at_tls(tmp_path: Path, monkeypatch: pyte
 @pytest.mark.parametrize(
     ("act", "reason"),
     [
-        (faults.then_close(), "the connection broke"),
-        (faults.then_reset(), "Connection reset by peer"),
-        (faults.then_close(b"SSH-2.0-OpenSSH\r\n\r\n"), "its answer was cut short or malformed (the status line)"),
+        (faulty_vault.then_close(), "the connection broke"),
+        (faulty_vault.then_reset(), "Connection reset by peer"),
+        (
+            faulty_vault.then_close(b"SSH-2.0-OpenSSH\r\n\r\n"),
+            "its answer was cut short or malformed (the status line)",
+        ),
     ],
 )
-def test_vault_that_answers_with_something_else_fails_at_api(act: faults.Act, reason: str) -> None:
+def test_vault_that_answers_with_something_else_fails_at_api(act: faulty_vault.Act, reason: str) -> None:
     with FaultyVault(act) as vault:
         tls, api, clock = doctor.check_way(vault.url)
         assert (api.state, api.detail) == ("fail", f"{vault.url}: {reason}")
@@ -435,7 +438,7 @@ def test_name_that_is_known_is_told_with_its_addresses(monkeypatch: pytest.Monke
 def test_check_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     monkeypatch.setattr(doctor, "NETWORK_MAX_S", 0.0)
-    job = doctor.Job("dns", lambda: [Line("dns", "ok", str(gate.wait(PATIENCE_S)))])
+    job = doctor.Job("dns", lambda: [Line("dns", "ok", str(gate.wait(TIMEOUT_S)))])
     (line,) = job.lines()
     gate.set()
     assert (line.check, line.state, line.detail) == ("dns", "fail", "no answer within 0 s")
@@ -470,7 +473,7 @@ def test_way_leads_through_the_proxy_whose_password_is_not_shown(
 
 
 def test_proxy_that_refuses_is_told(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    with ConnectProxy(1, faults.refusal(407)) as proxy:
+    with ConnectProxy(1, faulty_vault.refusal(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
         api = doctor.check_way("https://vault.test")[1]
     assert (api.state, api.detail) == ("fail", "https://vault.test: the proxy answered 407")
@@ -509,35 +512,51 @@ def test_host_may_be_excepted_from_the_proxy(
 @pytest.mark.parametrize(
     ("told", "detail", "remedy"),
     [
-        (Told(403, b'{"error":"Agent is pending approval"}'), "the vault answered 403, saying ", doctor.APPROVE),
-        (Told(403, b'{"error":"Agent is disabled"}'), "the vault answered 403, saying ", doctor.ENABLE),
-        (Told(403), "the vault answered 403", "the agent must be approved and enabled; "),
+        (
+            CannedResponse(403, b'{"error":"Agent is pending approval"}'),
+            "the vault answered 403, saying ",
+            doctor.APPROVE,
+        ),
+        (CannedResponse(403, b'{"error":"Agent is disabled"}'), "the vault answered 403, saying ", doctor.ENABLE),
+        (CannedResponse(403), "the vault answered 403", "the agent must be approved and enabled; "),
         (whoami(approved=False), "is pending", doctor.APPROVE),
         (whoami(enabled=False), "is disabled", doctor.ENABLE),
-        (Told(401), "the vault answered 401", f"if it was revoked: sikkerkey-mcp revoke {AGENT_ID}, then install"),
-        (Told(503, b'{"error":"sealed"}'), 'the vault answered 503, saying "sealed"', "the vault is sealed or being "),
-        (Told(503, headers={"Retry-After": "5"}), "the vault answered 503", "the vault is sealed or being serviced"),
-        (Told(500), "the vault answered 500", "the vault failed; try again later"),
-        (Told(200, b"<html>"), "the answer is no vault's", "check apiUrl: "),
-        (Told(200, b"[]"), "the answer is no vault's", "check apiUrl: "),
+        (
+            CannedResponse(401),
+            "the vault answered 401",
+            f"if it was revoked: sikkerkey-mcp revoke {AGENT_ID}, then install",
+        ),
+        (
+            CannedResponse(503, b'{"error":"sealed"}'),
+            'the vault answered 503, saying "sealed"',
+            "the vault is sealed or being ",
+        ),
+        (
+            CannedResponse(503, headers={"Retry-After": "5"}),
+            "the vault answered 503",
+            "the vault is sealed or being serviced",
+        ),
+        (CannedResponse(500), "the vault answered 500", "the vault failed; try again later"),
+        (CannedResponse(200, b"<html>"), "the answer is no vault's", "check apiUrl: "),
+        (CannedResponse(200, b"[]"), "the answer is no vault's", "check apiUrl: "),
         (whoami(scopes="all"), "the answer is no vault's", "check apiUrl: "),
     ],
 )
 def test_agent_that_cannot_work_fails_with_what_helps(
-    home: Path, recorder: Recorder, shell: Shell, *, told: Told, detail: str, remedy: str
+    home: Path, recorder: Recorder, shell: Shell, *, told: CannedResponse, detail: str, remedy: str
 ) -> None:
     make_slot(home, recorder.url)
     recorder.answer = lambda _seen: told
-    line = doctor.check_agent(mcp.load_identity(AGENT_ID))[0]
+    line = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))[0]
     assert (line.check, line.state, detail in line.detail) == ("vault", "fail", True)
     assert line.remedy.startswith(remedy)
     assert len(recorder.seen) == 1
 
 
 def test_agent_refused_over_the_clock_is_not_told_to_install_anew(home: Path, shell: Shell) -> None:
-    with FaultyVault(faults.answer(b"{}", 401, "Date: Thu, 01 Jan 2015 00:00:00 GMT")) as vault:
+    with FaultyVault(faulty_vault.answer(b"{}", 401, "Date: Thu, 01 Jan 2015 00:00:00 GMT")) as vault:
         make_slot(home, vault.url)
-        (line,) = doctor.check_agent(mcp.load_identity(AGENT_ID))
+        (line,) = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))
     assert (line.state, line.remedy[:25]) == ("fail", "this computer's clock is ")
 
 
@@ -578,7 +597,7 @@ HOSTILE = "a\x1b[2J\u202e\nok    vault       all is well\r"
 def test_names_of_others_add_no_line_and_move_no_cursor(shell: Shell, vault: Recorder, home: Path) -> None:
     make_slot(home, vault.url, name=HOSTILE)
     hostile = {"scopes": [HOSTILE], "error": HOSTILE}
-    for answer in (whoami(**hostile), Told(403, json.dumps(hostile).encode())):
+    for answer in (whoami(**hostile), CannedResponse(403, json.dumps(hostile).encode())):
         vault.answer = lambda _seen, answer=answer: answer  # type: ignore[misc]
         ran = shell("doctor")
         assert not any(line.startswith("ok    vault       all is well") for line in ran.out.splitlines())
@@ -587,7 +606,7 @@ def test_names_of_others_add_no_line_and_move_no_cursor(shell: Shell, vault: Rec
 
 
 def test_nothing_secret_is_shown(shell: Shell, vault: Recorder) -> None:
-    pem = mcp.load_identity(AGENT_ID).key_pem.decode().splitlines()[1]
+    pem = sikkerkey_mcp.load_identity(AGENT_ID).key_pem.decode().splitlines()[1]
     for options in ((), ("--json",)):
         ran = shell("doctor", *options)
         assert pem not in ran.out + ran.err
@@ -613,7 +632,7 @@ def test_entry_of_ours_is_started(examine: Examine, vault: Recorder, home: Path)
     (line,) = examine()["client"]
     assert line.state == "ok"
     assert line.detail.startswith(f"cursor, {home}/.cursor/mcp.json, sikkerkey: starts in ")
-    assert line.detail.endswith(f" s with {len(mcp.TOOLS)} tools")
+    assert line.detail.endswith(f" s with {len(sikkerkey_mcp.TOOLS)} tools")
 
 
 def test_entry_with_switches_lists_fewer_tools(examine: Examine, vault: Recorder, home: Path) -> None:
@@ -647,9 +666,7 @@ def test_entry_that_does_not_start_fails(examine: Examine, vault: Recorder, home
     )
 
 
-def test_entry_that_hangs_fails(
-    examine: Examine, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_entry_that_hangs_fails(examine: Examine, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "CLIENT_MAX_S", 0.0)
     entered(home, STARTED)
     (line,) = examine()["client"]
@@ -729,16 +746,16 @@ def test_server_imports_nothing_of_what_people_type(vault: Recorder) -> None:
 def test_interrupted_examination_is_quiet(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
 
-    def interrupt(_seen: Seen) -> Told:
+    def interrupt(_seen: ReceivedRequest) -> CannedResponse:
         process.send_signal(2)
-        process.wait(PATIENCE_S)
-        return Told()
+        process.wait(TIMEOUT_S)
+        return CannedResponse()
 
     recorder.answer = interrupt
     pipe = subprocess.PIPE
     command = [sys.executable, PROGRAM, "doctor", "--json"]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
-        out, err = process.communicate(timeout=PATIENCE_S)
+        out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (130, b"", b"")
 
 

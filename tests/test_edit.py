@@ -15,12 +15,12 @@ from hypothesis import strategies as st
 
 import sikkerkey_edit as edit
 from sikkerkey_edit import Bare, Item, TextError
-from tests.readers import jsonc_loads, toml, yaml_loads
+from tests.support.config_parsers import jsonc_loads, toml, yaml_loads
 
 ENTRY: dict[str, Any] = {
     "command": "/opt/søger 'q' \"d\"/py\\thon \U0001f511",
     "args": ["-I", "C:\\a b\\{x}: #$(y)%.pyz", "serve", "\x7f\t\n"],
-    "env": {"SIKKERKEY_HOME": "/home/it's \"mine\" [1] , \\"},
+    "env": {"SIKKERKEY_HOME": '/home/it\'s "mine" [1] , \\'},
 }
 
 
@@ -88,7 +88,7 @@ def check(kind: Kind, text: str) -> None:
 
 def letters(text: str) -> str:
     """Without white space and the marks that separate values."""
-    return "".join(text.split()).translate(str.maketrans("", "", ",{}[]-:\""))
+    return "".join(text.split()).translate(str.maketrans("", "", ',{}[]-:"'))
 
 
 def check_changes(kind: Kind, text: str) -> None:
@@ -152,7 +152,7 @@ VALUES: st.SearchStrategy[Any] = st.recursive(
 SERVERS = st.dictionaries(
     st.sampled_from(["other", "søger", "a.b", "sikkerkey-2"]), st.dictionaries(KEYS, VALUES, max_size=3), max_size=2
 )
-GAPS = ("", " ", "\n", "\n  ", "\t", " // , } \"\n", "/* { \" */", "\r\n    ")
+GAPS = ("", " ", "\n", "\n  ", "\t", ' // , } "\n', '/* { " */', "\r\n    ")
 AT_RANDOM = settings(deadline=None, max_examples=60, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 

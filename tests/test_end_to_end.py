@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, ROOT, Server
-from tests.local_vault import LocalVault, install
-from tests.transcript import check_session
+from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
+from tests.support.local_vault import LocalVault, install
+from tests.support.schema_check import check_session
 
 VALUE = "marked-value-6f1d3c"
 SDKS = {"mcp 2": ROOT / ".venv", "mcp 1": ROOT / ".venv-mcp1"}
@@ -45,7 +45,7 @@ def sdk_session(sdk: str, calls: list[Any], place: Path) -> Any:
     """What the official client got for `calls`. The session, kept in `place`, is held against the schema."""
     sent, said = place / "sent", place / "said"
     overheard = ["sh", "-c", OVERHEAR, "sh", str(sent), str(said), *ARCHIVE_COMMAND]
-    command = [sdk_python(sdk), str(ROOT / "tests" / "sdk_session.py"), *overheard]
+    command = [sdk_python(sdk), str(ROOT / "tests" / "support" / "sdk_session.py"), *overheard]
     done = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, check=True, timeout=60)
     lines = said.read_bytes().splitlines(keepends=True)
     assert len(lines) >= len(calls) + 2  # and initialize, tools/list
@@ -69,9 +69,7 @@ CALLS: list[Any] = [
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_official_client_manages_the_vault_and_sees_no_value(
-    sdk: str, local_vault: LocalVault, tmp_path: Path
-) -> None:
+def test_official_client_manages_the_vault_and_sees_no_value(sdk: str, local_vault: LocalVault, tmp_path: Path) -> None:
     local_vault.owner("approve", install(local_vault))
     told = sdk_session(sdk, CALLS, tmp_path)
     results = told["results"]
@@ -160,7 +158,7 @@ def test_server_survives_a_restart_of_the_vault(tmp_path: Path) -> None:
         assert again.stdout.readline().strip() == first.url
         back = server.call("manage_projects", action="create", name="p")
         again.terminate()
-        again.wait(PATIENCE_S)
+        again.wait(TIMEOUT_S)
         again.stdout.close()
     assert "nothing was changed" in away["content"][0]["text"]
     assert back["structuredContent"]["name"] == "p"

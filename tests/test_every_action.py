@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as mcp
-from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, ROOT, Server
-from tests.hunt import found
-from tests.local_vault import LocalVault, install
-from tests.recording import Recording, shape
+import sikkerkey_mcp
+from tests.support.example_recording import Recording, shape
+from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
+from tests.support.leak_search import found
+from tests.support.local_vault import LocalVault, install
 
 pytest.importorskip("sikkerkey", reason="the vendor's client needs Python 3.10 or newer")
 from sikkerkey import SikkerKey
@@ -370,9 +370,9 @@ def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
         server.shutdown()
 
 
-def eventually(happened: Any) -> None:
+def wait_until(happened: Any) -> None:
     """Waits for something that another process does by itself."""
-    until = time.monotonic() + PATIENCE_S
+    until = time.monotonic() + TIMEOUT_S
     while not happened():
         assert time.monotonic() < until, "it never happened"
         time.sleep(0.05)
@@ -383,9 +383,9 @@ def test_webhooks(session: Session) -> None:
         made = session.ask("manage_webhooks", "create", url=url, actions=["project_create"])
         hook = {"webhookId": made["id"]}
         session.ask("manage_webhooks", "test", **hook)
-        eventually(lambda: len(got) == 1)
+        wait_until(lambda: len(got) == 1)
         session.project("announced")
-        eventually(lambda: len(got) == 2)
+        wait_until(lambda: len(got) == 2)
         assert got[1][0]["x-sikkerkey-event"] == "project_create"
         assert json.loads(got[1][1])["event"] == "project_create"
         session.ask("manage_webhooks", "update", **hook, actions=["project_delete"], enabled=False)
@@ -468,7 +468,9 @@ def test_sdks(session: Session) -> None:
 
 def test_no_action_was_left_out(session: Session) -> None:
     assert session.server.process.poll() is None
-    assert {f"{tool.name}.{action.name}" for tool in mcp.TOOLS for action in tool.actions} == set(RECORDING.calls)
+    assert {f"{tool.name}.{action.name}" for tool in sikkerkey_mcp.TOOLS for action in tool.actions} == set(
+        RECORDING.calls
+    )
 
 
 def test_documented_examples_are_what_is_answered() -> None:

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests import faults
-from tests.fault_stage import Effect, Kind, Measured, Stage
-from tests.fault_table import FAULTS, Fault, Outcome
-from tests.faults import assert_signed
+from tests.support import faulty_vault
+from tests.support.fault_stage import Effect, Kind, Measured, Stage
+from tests.support.fault_table import FAULTS, Fault, Outcome
+from tests.support.faulty_vault import assert_signed
 
 LINUX = sys.platform == "linux"
 WITHIN_S = 30.0  # of a loaded machine: nothing takes 2 s on an idle one, slow rows have limits below a second
@@ -109,7 +109,7 @@ def test_write_arrives_twice_only_where_it_was_refused_for_now() -> None:
 def test_write_that_arrived_and_was_not_refused_is_told_so() -> None:
     """Where no answer of the vault's own says what became of a write, the model is told to look first."""
     told = [fault.write for fault in FAULTS if fault.write.error and fault.write.sent]
-    unsure = [outcome for outcome in told if not outcome.text.startswith('the vault answered')]
+    unsure = [outcome for outcome in told if not outcome.text.startswith("the vault answered")]
     assert all("may have been processed" in outcome.text for outcome in unsure)
     assert len(unsure) > 50
 
@@ -123,7 +123,7 @@ def test_fault_that_passes_costs_a_read_one_more_attempt(stages: Stages, fault: 
     stage = stages.of(fault)
     fault.arrange(stage)
     [act] = stage.vault.acts
-    stage.vault.acts[:] = [faults.once(act, faults.answer(b'{"whole":1}'))]
+    stage.vault.acts[:] = [faulty_vault.once(act, faulty_vault.answer(b'{"whole":1}'))]
     met = stage.call("read")
     stage.mend()
     assert (met.text, len(met.requests), len(met.warnings)) == ('{"whole":1}', 2, 1)

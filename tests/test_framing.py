@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sikkerkey_mcp import LINE_MAX_BYTES, split_lines
-from tests.harness import Server
-from tests.transcript import CheckedServer
+from tests.support.harness import Server
+from tests.support.schema_check import CheckedServer
 
 LIMIT = 8
 

@@ -13,9 +13,9 @@ import pytest
 
 import sikkerkey_call as call
 import sikkerkey_edit as edit
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from tests.fuzz.__main__ import TARGETS, Case
-from tests.harness import PATIENCE_S, ROOT
+from tests.support.harness import ROOT, TIMEOUT_S
 
 SECONDS = 60 / len(TARGETS)
 
@@ -24,13 +24,13 @@ SECONDS = 60 / len(TARGETS)
 def test_generated_input_breaks_no_promise(name: str) -> None:
     """In a process of its own, whose memory is nobody else's."""
     command = [sys.executable, "-m", "tests.fuzz", "--target", name, "--seconds", str(SECONDS), "--first", "0"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS + PATIENCE_S)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=SECONDS + TIMEOUT_S)
     assert done.returncode == 0, done.stderr[-4_000:]
     assert re.match(rf"{name}: [0-9,]+ cases from 0, nothing found", done.stdout)
 
 
-def _leak_the_key(key_pem: bytes) -> m.Sign:
-    raise m.ConfigError(key_pem.decode("utf-8", "replace"), "no remedy")
+def _leak_the_key(key_pem: bytes) -> sikkerkey_mcp.Sign:
+    raise sikkerkey_mcp.ConfigError(key_pem.decode("utf-8", "replace"), "no remedy")
 
 
 def _any_id(message: Any) -> Any:
@@ -43,14 +43,14 @@ def _tidily(text: str, changes: Any, changed: Any = edit.changed) -> str:
 
 
 def _repeated(_key: str, value: str) -> str:
-    raise m.ConfigError(f"{value} is no value", "no remedy")
+    raise sikkerkey_mcp.ConfigError(f"{value} is no value", "no remedy")
 
 
 FAULTS: dict[str, tuple[Any, str, Any]] = {
-    "stdin": (m, "readable_id", _any_id),
-    "arguments": (m, "is_id", lambda _value: True),
-    "answers": (m, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
-    "identity": (m, "load_signer", _leak_the_key),
+    "stdin": (sikkerkey_mcp, "readable_id", _any_id),
+    "arguments": (sikkerkey_mcp, "is_id", lambda _value: True),
+    "answers": (sikkerkey_mcp, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
+    "identity": (sikkerkey_mcp, "load_signer", _leak_the_key),
     "client_files": (edit, "changed", _tidily),
     "command_line": (call, "_text", _repeated),
 }

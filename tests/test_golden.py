@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.rows import ROWS
+from tests.support.table_calls import ROWS
 from tools import docs, golden
 
 FILES = golden.golden_files()

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 import sikkerkey_wire as wire
-from tests.harness import make_slot
+from tests.support.harness import make_slot
 
 
 class Tls:
@@ -64,8 +64,8 @@ def raw_vault(answers: list[bytes]) -> tuple[str, list[int]]:
 def test_interim_answer_that_announces_the_end_ends_the_connection(tmp_path: Path) -> None:
     whole = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
     url, _ = raw_vault([b"HTTP/1.1 103 Early Hints\r\nConnection: close\r\n\r\n" + whole, whole])
-    api = m.Api(url, lambda _request: {})
-    api.send(m.Request("GET", "/", None), safe=True, context=m.Context())
+    api = sikkerkey_mcp.Api(url, lambda _request: {})
+    api.send(sikkerkey_mcp.Request("GET", "/", None), safe=True, context=sikkerkey_mcp.Context())
     assert api._connections._idle == []
 
 
@@ -73,13 +73,13 @@ def test_call_is_refused_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPa
     def refuse(*_: Any) -> int:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(m, "start_new_thread", refuse)
-    session, told = m.Session(m.VaultTools(lambda: pytest.fail("called")), lambda _m: None), []  # type: ignore[var-annotated]
+    monkeypatch.setattr(sikkerkey_mcp, "start_new_thread", refuse)
+    session, told = sikkerkey_mcp.Session(sikkerkey_mcp.VaultTools(lambda: pytest.fail("called")), lambda _m: None), []  # type: ignore[var-annotated]
     session.receive(b'{"jsonrpc":"2.0","id":1,"method":"initialize","params":{}}')
     (call,) = session.receive(b'{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"whoami"}}').parts
-    assert isinstance(call, m.Call)
-    jobs = iter([[m.Job(call, 1, told.append)], None])
-    m.Workers(lambda: next(jobs)).run()
+    assert isinstance(call, sikkerkey_mcp.Call)
+    jobs = iter([[sikkerkey_mcp.Job(call, 1, told.append)], None])
+    sikkerkey_mcp.Workers(lambda: next(jobs)).run()
     assert told[0]["id"] == 2
     assert told[0]["result"]["isError"] is True
 
@@ -88,9 +88,9 @@ def test_plain_http_goes_to_no_other_computer_whatever_localhost_means(monkeypat
     there = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.2", 1))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: there)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("connected"))
-    api = m.Api("http://localhost:1", lambda _request: {})
-    with pytest.raises(m.ConfigError):
-        api.send(m.Request("GET", "/", None), safe=False, context=m.Context())
+    api = sikkerkey_mcp.Api("http://localhost:1", lambda _request: {})
+    with pytest.raises(sikkerkey_mcp.ConfigError):
+        api.send(sikkerkey_mcp.Request("GET", "/", None), safe=False, context=sikkerkey_mcp.Context())
 
 
 def test_name_of_the_vault_must_stand_where_constraints_bind_it() -> None:
@@ -102,8 +102,10 @@ def test_batch_counts_its_line_once() -> None:
     first = {"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {"protocolVersion": "2025-03-26"}}
     lines = [json.dumps(first).encode(), json.dumps([{**call, "id": n} for n in range(1, 11)]).encode()]
     pieces = iter([b"\n".join(lines) + b"\n", b""])
-    output = m.Output(os.open(os.devnull, os.O_WRONLY))
-    server = m.StdioServer(m.VaultTools(lambda: pytest.fail("called")), lambda: next(pieces), output)
+    output = sikkerkey_mcp.Output(os.open(os.devnull, os.O_WRONLY))
+    server = sikkerkey_mcp.StdioServer(
+        sikkerkey_mcp.VaultTools(lambda: pytest.fail("called")), lambda: next(pieces), output
+    )
     jobs = server._read()
     os.close(output.descriptor)
     assert jobs is not None
@@ -112,16 +114,16 @@ def test_batch_counts_its_line_once() -> None:
 
 
 def test_answer_that_cannot_be_written_is_an_error_and_not_silence() -> None:
-    deep: Any = m.ExactNumber("1.10")
+    deep: Any = sikkerkey_mcp.ExactNumber("1.10")
     for _ in range(2_000):
         deep = [deep]
     read_end, write_end = os.pipe()
-    m.Output(write_end).send(m.reply_to(7, {"structuredContent": deep}))
+    sikkerkey_mcp.Output(write_end).send(sikkerkey_mcp.reply_to(7, {"structuredContent": deep}))
     answer = json.loads(os.read(read_end, 65_536))
     os.close(read_end)
     os.close(write_end)
     assert answer["id"] == 7
-    assert answer["error"]["code"] == m.INTERNAL_ERROR
+    assert answer["error"]["code"] == sikkerkey_mcp.INTERNAL_ERROR
 
 
 def test_library_that_cannot_be_loaded_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,8 +135,8 @@ def test_library_that_cannot_be_loaded_is_told_in_its_own_words(monkeypatch: pyt
         return real(name, *rest)
 
     monkeypatch.setattr(builtins, "__import__", fail)
-    with pytest.raises(m.ConfigError, match=r"musl 1\.2\.3 is too old"):
-        m.load_signer(b"")
+    with pytest.raises(sikkerkey_mcp.ConfigError, match=r"musl 1\.2\.3 is too old"):
+        sikkerkey_mcp.load_signer(b"")
 
 
 def test_library_that_fails_does_not_make_a_sound_key_unsound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,4 +151,4 @@ def test_library_that_fails_does_not_make_a_sound_key_unsound(tmp_path: Path, mo
     pem = next(tmp_path.rglob("private.pem")).read_bytes()
     monkeypatch.setattr(ed25519, "Ed25519PrivateKey", Broken)
     with pytest.raises(MemoryError):
-        m.load_signer(pem)
+        sikkerkey_mcp.load_signer(pem)

@@ -16,14 +16,14 @@ import certifi
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 import sikkerkey_wire
-from tests import faults
-from tests.faults import Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
-from tests.harness import AGENT_ID, PATIENCE_S, Recorder, Seen, Told, make_slot
+from tests.support import faulty_vault
+from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
+from tests.support.harness import AGENT_ID, TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
 
-READ = mcp.Request("GET", "/v1/ai/whoami", None)
-WRITE = mcp.Request("POST", "/v1/ai/projects", '{"name":"søger"}'.encode())
+READ = sikkerkey_mcp.Request("GET", "/v1/ai/whoami", None)
+WRITE = sikkerkey_mcp.Request("POST", "/v1/ai/projects", '{"name":"søger"}'.encode())
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
 MAY_HAVE_BEEN = "the request may have been processed: look (list, get) before repeating it"
 
@@ -41,7 +41,7 @@ class Clock:
     monotonic = time
 
 
-class Patience(mcp.Cancellation):
+class Patience(sikkerkey_mcp.Cancellation):
     """Notes how long a pause should have been, and moves the clock instead of waiting."""
 
     def __init__(self, clock: Clock) -> None:
@@ -58,7 +58,7 @@ class Patience(mcp.Cancellation):
         return self.is_set()
 
 
-class Caller(mcp.Context):
+class Caller(sikkerkey_mcp.Context):
     """A caller that does not wait; `pauses_s` and `logs` hold what it was told."""
 
     def __init__(self, clock: Clock) -> None:
@@ -74,22 +74,22 @@ class Caller(mcp.Context):
 class Client:
     """An agent of the vault at one URL."""
 
-    def __init__(self, api: mcp.Api, public_key: Ed25519PublicKey, clock: Clock) -> None:
+    def __init__(self, api: sikkerkey_mcp.Api, public_key: Ed25519PublicKey, clock: Clock) -> None:
         self.api, self.public_key = api, public_key
         self.caller = Caller(clock)
-        self.tools = mcp.VaultTools(lambda: api)
+        self.tools = sikkerkey_mcp.VaultTools(lambda: api)
 
-    def read(self) -> mcp.Reply:
+    def read(self) -> sikkerkey_mcp.Reply:
         """A request that may be repeated."""
         return self.api.send(READ, safe=True, context=self.caller)
 
-    def write(self) -> mcp.Reply:
+    def write(self) -> sikkerkey_mcp.Reply:
         """A request that must not be processed twice."""
         return self.api.send(WRITE, safe=False, context=self.caller)
 
-    def refused(self, send: Callable[[], mcp.Reply]) -> mcp.ServiceError:
+    def refused(self, send: Callable[[], sikkerkey_mcp.Reply]) -> sikkerkey_mcp.ServiceError:
         """The error that `send` ends with."""
-        with pytest.raises(mcp.ServiceError) as raised:
+        with pytest.raises(sikkerkey_mcp.ServiceError) as raised:
             send()
         return raised.value
 
@@ -118,7 +118,7 @@ def clock() -> Clock:
 @pytest.fixture
 def stopped_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """No time passes but that of pauses between attempts."""
-    for module in (mcp, sikkerkey_wire):
+    for module in (sikkerkey_mcp, sikkerkey_wire):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -130,7 +130,7 @@ def connect(home: Path, clock: Clock) -> Iterator[Connect]:
 
     def to(url: str) -> Client:
         key = make_slot(home, url)
-        made.append(Client(mcp.connect(), key.public_key(), clock))
+        made.append(Client(sikkerkey_mcp.connect(), key.public_key(), clock))
         return made[-1]
 
     yield to
@@ -152,7 +152,7 @@ def test_request_carries_exactly_its_headers(connect: Connect, recorder: Recorde
     assert set(read.headers) == common
     assert set(write.headers) == common | {"content-type", "content-length"}
     for seen in recorder.seen:
-        assert seen.headers["user-agent"] == f"sikkerkey-mcp/{mcp.VERSION}"
+        assert seen.headers["user-agent"] == f"sikkerkey-mcp/{sikkerkey_mcp.VERSION}"
         assert seen.headers["accept-encoding"] == "identity"
         assert seen.headers["x-agent-id"] == seen.headers["x-machine-id"] == AGENT_ID
         assert re.fullmatch("[0-9a-f]{32}", seen.headers["x-nonce"])
@@ -163,7 +163,7 @@ def test_request_carries_exactly_its_headers(connect: Connect, recorder: Recorde
 
 def test_post_without_a_body_has_no_content_type(connect: Connect, recorder: Recorder) -> None:
     client = connect(recorder.url)
-    client.api.send(mcp.Request("POST", "/v1/ai/trash/x/restore", None), safe=False, context=client.caller)
+    client.api.send(sikkerkey_mcp.Request("POST", "/v1/ai/trash/x/restore", None), safe=False, context=client.caller)
     headers = recorder.seen[0].headers
     assert "content-type" not in headers
     assert headers["content-length"] == "0"
@@ -171,7 +171,7 @@ def test_post_without_a_body_has_no_content_type(connect: Connect, recorder: Rec
 
 
 def test_timestamp_is_the_time_of_the_attempt(connect: Connect, stopped_clock: Clock) -> None:
-    acts = [faults.answer(status=429), faults.answer(b"{}", 429, "Retry-After: 7"), faults.answer()]
+    acts = [faulty_vault.answer(status=429), faulty_vault.answer(b"{}", 429, "Retry-After: 7"), faulty_vault.answer()]
     with FaultyVault(*acts) as vault:
         client = connect(vault.url)
         client.read()
@@ -195,33 +195,33 @@ def test_hundred_calls_use_one_connection(connect: Connect, recorder: Recorder) 
 @pytest.mark.parametrize(
     "last_words",
     [
-        pytest.param(faults.message(b"{}", 200, "Connection: close"), id="Connection: close"),
+        pytest.param(faulty_vault.message(b"{}", 200, "Connection: close"), id="Connection: close"),
         pytest.param(b"HTTP/1.0 200 OK\r\nContent-Length: 2\r\n\r\n{}", id="HTTP/1.0"),
         pytest.param(b"HTTP/1.0 200 OK\r\n\r\n{}", id="HTTP/1.0 without a length"),
         pytest.param(HEAD + b"\r\n{}", id="HTTP/1.1 without a length"),
     ],
 )
 def test_connection_that_the_vault_ends_is_not_used_again(connect: Connect, last_words: bytes) -> None:
-    with FaultyVault(faults.then_close(last_words), faults.answer()) as vault:
+    with FaultyVault(faulty_vault.then_close(last_words), faulty_vault.answer()) as vault:
         client = connect(vault.url)
         assert [client.write().body, client.write().body] == [b"{}", b"{}"]
         assert (len(vault.seen), vault.connections) == (2, 2)
 
 
 def test_connection_announced_to_close_is_left_even_if_it_stays_open(connect: Connect) -> None:
-    with FaultyVault(faults.answer(b"{}", 200, "Connection: close")) as vault:
+    with FaultyVault(faulty_vault.answer(b"{}", 200, "Connection: close")) as vault:
         client = connect(vault.url)
         client.write()
         client.write()
         assert vault.connections == 2
 
 
-@pytest.mark.parametrize("end", [faults.then_close, faults.then_reset])
+@pytest.mark.parametrize("end", [faulty_vault.then_close, faulty_vault.then_reset])
 @pytest.mark.peer(12)
 def test_write_survives_a_connection_that_died_between_requests(
-    connect: Connect, end: Callable[[bytes], faults.Act]
+    connect: Connect, end: Callable[[bytes], faulty_vault.Act]
 ) -> None:
-    with FaultyVault(end(faults.message()), faults.answer(b'{"id":"p"}')) as vault:
+    with FaultyVault(end(faulty_vault.message()), faulty_vault.answer(b'{"id":"p"}')) as vault:
         client = connect(vault.url)
         client.read()
         wait_until_closed(vault, client)
@@ -234,7 +234,7 @@ def wait_until_closed(vault: FaultyVault, client: Client) -> None:
     """Until the end of the vault's side has arrived at the client's idle connection."""
     (connection,) = vars(vars(client.api)["_connections"])["_idle"]
     socket_: socket.socket = connection.wire
-    socket_.settimeout(PATIENCE_S)
+    socket_.settimeout(TIMEOUT_S)
     with contextlib.suppress(OSError):
         socket_.recv(1, socket.MSG_PEEK)
 
@@ -243,19 +243,21 @@ def test_idle_connection_is_dropped_before_the_vault_would(connect: Connect, sto
     with FaultyVault() as vault:
         client = connect(vault.url)
         client.write()
-        stopped_clock.now_s += mcp.IDLE_MAX_S - 1
+        stopped_clock.now_s += sikkerkey_mcp.IDLE_MAX_S - 1
         client.write()
-        stopped_clock.now_s += mcp.IDLE_MAX_S + 1
+        stopped_clock.now_s += sikkerkey_mcp.IDLE_MAX_S + 1
         client.write()
         assert vault.connections == 2
 
 
 def test_bytes_that_nobody_asked_for_are_never_taken_for_an_answer(connect: Connect) -> None:
-    def answer_twice(wire: faults.Wire, _request: Seen) -> bool:
-        wire.send(faults.message(b'{"n":1}') + faults.message(b'{"planted":true}'))  # both are there at once
+    def answer_twice(wire: faulty_vault.Wire, _request: ReceivedRequest) -> bool:
+        wire.send(
+            faulty_vault.message(b'{"n":1}') + faulty_vault.message(b'{"planted":true}')
+        )  # both are there at once
         return True
 
-    with FaultyVault(answer_twice, faults.answer(b'{"n":2}')) as vault:
+    with FaultyVault(answer_twice, faulty_vault.answer(b'{"n":2}')) as vault:
         client = connect(vault.url)
         assert client.read().body == b'{"n":1}'
         assert client.read().body == b'{"n":2}'
@@ -267,19 +269,19 @@ def test_bytes_that_nobody_asked_for_are_never_taken_for_an_answer(connect: Conn
 @pytest.mark.parametrize(
     "said",
     [
-        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + faults.message(b'{"a":1}'), id="100"),
-        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faults.message(b'{"a":1}'), id="103"),
-        pytest.param(3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faults.message(b'{"a":1}'), id="102 thrice"),
-        pytest.param(HEAD + b"Transfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n", id="one chunk"),
+        pytest.param(b"HTTP/1.1 100 Continue\r\n\r\n" + faulty_vault.message(b'{"a":1}'), id="100"),
+        pytest.param(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faulty_vault.message(b'{"a":1}'), id="103"),
+        pytest.param(3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message(b'{"a":1}'), id="102 thrice"),
+        pytest.param(HEAD + b'Transfer-Encoding: chunked\r\n\r\n7\r\n{"a":1}\r\n0\r\n\r\n', id="one chunk"),
         pytest.param(
-            HEAD + b"Transfer-Encoding: Chunked\r\n\r\n3;x=y\r\n{\"a\r\n4\r\n\":1}\r\n0\r\nT: t\r\n\r\n", id="chunks"
+            HEAD + b'Transfer-Encoding: Chunked\r\n\r\n3;x=y\r\n{"a\r\n4\r\n":1}\r\n0\r\nT: t\r\n\r\n', id="chunks"
         ),
-        pytest.param(HEAD + b"Content-Encoding: identity\r\nContent-Length: 7\r\n\r\n{\"a\":1}", id="identity"),
-        pytest.param(b"HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{\"a\":1}", id="no reason phrase"),
+        pytest.param(HEAD + b'Content-Encoding: identity\r\nContent-Length: 7\r\n\r\n{"a":1}', id="identity"),
+        pytest.param(b'HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{"a":1}', id="no reason phrase"),
     ],
 )
 def test_unusual_but_complete_answer_is_read_and_the_connection_kept(connect: Connect, said: bytes) -> None:
-    with FaultyVault(faults.then_go_on(said)) as vault:
+    with FaultyVault(faulty_vault.then_go_on(said)) as vault:
         client = connect(vault.url)
         replies = [client.write() for _ in range(2)]
         assert [(reply.status, reply.body) for reply in replies] == [(200, b'{"a":1}')] * 2
@@ -287,10 +289,10 @@ def test_unusual_but_complete_answer_is_read_and_the_connection_kept(connect: Co
 
 
 def test_interim_answer_that_arrives_alone_does_not_shift_the_answers(connect: Connect) -> None:
-    def hint_then_wait_then_answer(wire: faults.Wire, request: Seen) -> bool:
+    def hint_then_wait_then_answer(wire: faulty_vault.Wire, request: ReceivedRequest) -> bool:
         wire.send(b"HTTP/1.1 103 Early Hints\r\n\r\n")
         wire.stopped.wait(0.03)
-        wire.send(faults.message(request.path.encode()))
+        wire.send(faulty_vault.message(request.path.encode()))
         return True
 
     with FaultyVault(hint_then_wait_then_answer) as vault:
@@ -299,8 +301,8 @@ def test_interim_answer_that_arrives_alone_does_not_shift_the_answers(connect: C
 
 
 def test_answer_of_16_mib_is_read_whole(connect: Connect, recorder: Recorder) -> None:
-    recorder.answer = lambda _seen: Told(body=b"x" * mcp.ANSWER_MAX_BYTES)
-    assert len(connect(recorder.url).read().body) == mcp.ANSWER_MAX_BYTES
+    recorder.answer = lambda _seen: CannedResponse(body=b"x" * sikkerkey_mcp.ANSWER_MAX_BYTES)
+    assert len(connect(recorder.url).read().body) == sikkerkey_mcp.ANSWER_MAX_BYTES
 
 
 # broken exchanges
@@ -309,7 +311,7 @@ CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
 
 
 def test_answer_that_was_complete_before_a_reset_counts(connect: Connect) -> None:
-    with FaultyVault(faults.then_reset(faults.message(b'{"done":1}')), faults.answer()) as vault:
+    with FaultyVault(faulty_vault.then_reset(faulty_vault.message(b'{"done":1}')), faulty_vault.answer()) as vault:
         client = connect(vault.url)
         assert client.write().body == b'{"done":1}'
         wait_until_closed(vault, client)
@@ -318,7 +320,7 @@ def test_answer_that_was_complete_before_a_reset_counts(connect: Connect) -> Non
 
 
 def test_write_arrives_once_the_vault_is_back(connect: Connect) -> None:
-    vault = FaultyVault(faults.answer(b'{"back":1}'))
+    vault = FaultyVault(faulty_vault.answer(b'{"back":1}'))
     client = connect(vault.url)
     with contextlib.ExitStack() as stack:
         client.caller.patience.meanwhile = lambda: stack.enter_context(vault)
@@ -327,7 +329,7 @@ def test_write_arrives_once_the_vault_is_back(connect: Connect) -> None:
 
 
 def test_read_that_travels_as_post_is_repeated(connect: Connect) -> None:
-    with FaultyVault(faults.then_close(), faults.answer(b'{"entries":[]}')) as vault:
+    with FaultyVault(faulty_vault.then_close(), faulty_vault.answer(b'{"entries":[]}')) as vault:
         client = connect(vault.url)
         result = client.tools.call("read_audit", {"action": "query"}, client.caller)
         assert result["structuredContent"] == {"entries": []}
@@ -341,8 +343,8 @@ def test_read_that_travels_as_post_is_repeated(connect: Connect) -> None:
 @pytest.fixture
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exchange may take 0.15 s, and is not repeated."""
-    monkeypatch.setattr(mcp, "REQUEST_MAX_S", 0.15)
-    monkeypatch.setattr(mcp, "RETRIES", 0)
+    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.15)
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
 
 
 @pytest.mark.usefixtures("short_deadline")
@@ -350,17 +352,17 @@ def test_vault_that_does_not_read_is_given_up(connect: Connect) -> None:
     with FaultyVault() as vault:
         client = connect(vault.url)
         client.write()
-        vault.acts[:] = [faults.then_silence()]
-        endless = mcp.Request("POST", "/v1/ai/projects", b"x" * 64 * 1024 * 1024)
+        vault.acts[:] = [faulty_vault.then_silence()]
+        endless = sikkerkey_mcp.Request("POST", "/v1/ai/projects", b"x" * 64 * 1024 * 1024)
         vault.wires[0].plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         error = client.refused(lambda: client.api.send(endless, safe=False, context=client.caller))
         assert error.hint == MAY_HAVE_BEEN
 
 
 def test_cancellation_ends_a_request_under_way(connect: Connect) -> None:
-    def cancel(_wire: faults.Wire, _request: Seen) -> bool:
+    def cancel(_wire: faulty_vault.Wire, _request: ReceivedRequest) -> bool:
         client.caller.cancellation.set()
-        return faults.then_silence()(_wire, _request)
+        return faulty_vault.then_silence()(_wire, _request)
 
     with FaultyVault(cancel) as vault:
         client = connect(vault.url)
@@ -382,7 +384,7 @@ def test_cancelled_call_sends_nothing(connect: Connect, recorder: Recorder) -> N
 @pytest.mark.parametrize("tool", ["whoami", "manage_projects"])
 @pytest.mark.peer(3)
 def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status: int, tool: str) -> None:
-    redirect = faults.answer(b"", status, f"Location: {recorder.url}/v1/ai/elsewhere")
+    redirect = faulty_vault.answer(b"", status, f"Location: {recorder.url}/v1/ai/elsewhere")
     with FaultyVault(redirect) as vault:
         arguments = {"action": "create", "name": "x"} if tool == "manage_projects" else {}
         text = connect(vault.url).error_text(tool, **arguments)
@@ -396,8 +398,8 @@ def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status
 @pytest.mark.parametrize("status", [200, 500])
 @pytest.mark.peer(13)
 def test_compressed_answer_is_refused_unread(connect: Connect, encoding: str, status: int) -> None:
-    bomb = faults.answer(b"\x1f\x8b" + b"\x00" * 40_000, status, f"Content-Encoding: {encoding}")
-    with FaultyVault(bomb, faults.answer()) as vault:
+    bomb = faulty_vault.answer(b"\x1f\x8b" + b"\x00" * 40_000, status, f"Content-Encoding: {encoding}")
+    with FaultyVault(bomb, faulty_vault.answer()) as vault:
         client = connect(vault.url)
         error = client.refused(client.read)
         assert str(error) == "the vault's answer is compressed, which was not asked for"
@@ -415,7 +417,7 @@ def bounded_memory() -> Iterator[None]:
     tracemalloc.start()
     try:
         yield
-        assert tracemalloc.get_traced_memory()[1] < 3 * mcp.ANSWER_MAX_BYTES
+        assert tracemalloc.get_traced_memory()[1] < 3 * sikkerkey_mcp.ANSWER_MAX_BYTES
     finally:
         tracemalloc.stop()
 
@@ -424,8 +426,8 @@ def test_chunk_of_a_negative_size_is_refused_with_bounded_memory(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some versions of http.client read up to the end of the stream for a size of -1, others find it malformed."""
-    monkeypatch.setattr(mcp, "RETRIES", 0)
-    with FaultyVault(faults.flood(CHUNKED + b"-1\r\n", PIECE, FIFTY_MB // len(PIECE))) as vault:
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
+    with FaultyVault(faulty_vault.flood(CHUNKED + b"-1\r\n", PIECE, FIFTY_MB // len(PIECE))) as vault:
         client = connect(vault.url)
         with bounded_memory():
             client.refused(client.read)
@@ -434,8 +436,8 @@ def test_chunk_of_a_negative_size_is_refused_with_bounded_memory(
 
 @pytest.mark.parametrize("head", [CHUNKED, CHUNKED + b"0\r\n"], ids=["chunks of one byte", "endless trailers"])
 def test_framing_counts_as_well(connect: Connect, monkeypatch: pytest.MonkeyPatch, head: bytes) -> None:
-    monkeypatch.setattr(mcp, "ANSWER_MAX_BYTES", 65_536)
-    with FaultyVault(faults.flood(head, b"1\r\nx\r\n" * 1_000, 1_000)) as vault:
+    monkeypatch.setattr(sikkerkey_mcp, "ANSWER_MAX_BYTES", 65_536)
+    with FaultyVault(faulty_vault.flood(head, b"1\r\nx\r\n" * 1_000, 1_000)) as vault:
         client = connect(vault.url)
         assert str(client.refused(client.read)) == "the vault's answer is larger than 65,536 bytes"
         assert len(vault.seen) == 1
@@ -446,8 +448,8 @@ def test_framing_counts_as_well(connect: Connect, monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
 def test_read_is_repeated_on_a_passing_failure(connect: Connect, stopped_clock: Clock, status: int) -> None:
-    busy = faults.answer(b'{"error":"busy"}', status)
-    with FaultyVault(busy, busy, busy, faults.answer(b'{"ok":1}')) as vault:
+    busy = faulty_vault.answer(b'{"error":"busy"}', status)
+    with FaultyVault(busy, busy, busy, faulty_vault.answer(b'{"ok":1}')) as vault:
         client = connect(vault.url)
         assert client.read().body == b'{"ok":1}'
         assert_signed_afresh(vault.seen, client.public_key)
@@ -456,7 +458,7 @@ def test_read_is_repeated_on_a_passing_failure(connect: Connect, stopped_clock: 
 
 
 def test_write_is_repeated_when_there_were_too_many_requests(connect: Connect, stopped_clock: Clock) -> None:
-    with FaultyVault(faults.answer(b"", 429, "Retry-After: 3"), faults.answer(b'{"id":"p"}')) as vault:
+    with FaultyVault(faulty_vault.answer(b"", 429, "Retry-After: 3"), faulty_vault.answer(b'{"id":"p"}')) as vault:
         client = connect(vault.url)
         assert client.write().body == b'{"id":"p"}'
         assert client.pauses_s == [3.0]
@@ -464,7 +466,7 @@ def test_write_is_repeated_when_there_were_too_many_requests(connect: Connect, s
 
 
 def test_last_answer_is_given_back_when_repeating_does_not_help(connect: Connect, stopped_clock: Clock) -> None:
-    with FaultyVault(faults.answer(b"", 503)) as vault:
+    with FaultyVault(faulty_vault.answer(b"", 503)) as vault:
         assert connect(vault.url).read().status == 503
         assert len(vault.seen) == 4
 
@@ -492,7 +494,7 @@ def test_last_answer_is_given_back_when_repeating_does_not_help(connect: Connect
 def test_retry_after_is_honoured_within_20_s(
     connect: Connect, stopped_clock: Clock, value: str, pauses_s: list[float]
 ) -> None:
-    with FaultyVault(faults.answer(b"", 429, f"Retry-After: {value}")) as vault:
+    with FaultyVault(faulty_vault.answer(b"", 429, f"Retry-After: {value}")) as vault:
         client = connect(vault.url)
         assert client.read().status == 429
         assert (client.pauses_s, len(vault.seen)) == (pauses_s, len(pauses_s) + 1)
@@ -500,7 +502,7 @@ def test_retry_after_is_honoured_within_20_s(
 
 def test_retry_after_may_be_a_date(connect: Connect, stopped_clock: Clock) -> None:
     date = formatdate(stopped_clock.now_s + 5, usegmt=True)
-    with FaultyVault(faults.answer(b"", 503, f"Retry-After: {date}"), faults.answer()) as vault:
+    with FaultyVault(faulty_vault.answer(b"", 503, f"Retry-After: {date}"), faulty_vault.answer()) as vault:
         client = connect(vault.url)
         assert client.read().status == 200
         assert client.pauses_s == [5.0]
@@ -537,7 +539,9 @@ def test_vault_whose_authority_is_in_the_bundle_is_trusted(
 
 
 def test_write_survives_a_tls_connection_that_died_between_requests(connect: Connect, trust: Authority) -> None:
-    with FaultyVault(faults.then_close(faults.message()), faults.answer(), tls=trust.server("127.0.0.1")) as vault:
+    with FaultyVault(
+        faulty_vault.then_close(faulty_vault.message()), faulty_vault.answer(), tls=trust.server("127.0.0.1")
+    ) as vault:
         client = connect(vault.url)
         client.write()
         wait_until_readable(client)
@@ -550,7 +554,7 @@ def wait_until_readable(client: Client) -> None:
     import select
 
     (connection,) = vars(vars(client.api)["_connections"])["_idle"]
-    assert select.select([connection.wire], [], [], PATIENCE_S)[0]
+    assert select.select([connection.wire], [], [], TIMEOUT_S)[0]
 
 
 def test_context_checks_certificates_and_names() -> None:
@@ -579,7 +583,7 @@ def test_bundle_that_cannot_be_read_is_the_workstations_fault(
         bundle.write_bytes(content)
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(bundle))
     client = connect("https://127.0.0.1:1")
-    with pytest.raises(mcp.ConfigError) as refused:
+    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
         client.read()
     assert str(refused.value) == "the CA bundle cannot be read as PEM certificates"
     assert refused.value.hint == f"check SIKKERKEY_CA_BUNDLE ({bundle})"
@@ -654,9 +658,9 @@ def test_proxy_whose_headers_do_not_end_is_given_up(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Newer versions of http.client count them, older ones read until the time is over."""
-    monkeypatch.setattr(mcp, "REQUEST_MAX_S", 0.3)
-    monkeypatch.setattr(mcp, "RETRIES", 0)
-    endless = faults.flood(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 1_000, 1_000_000)
+    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.3)
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
+    endless = faulty_vault.flood(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 1_000, 1_000_000)
     with FaultyVault(endless) as proxy, bounded_memory():
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         client = connect("https://vault.test")
@@ -675,7 +679,7 @@ def test_malformed_proxy_is_the_workstations_fault(
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)
     client = connect("https://vault.test")
-    with pytest.raises(mcp.ConfigError) as refused:
+    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
         client.write()
     assert str(refused.value) == "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
     assert refused.value.hint == "proxies that are themselves spoken to over TLS, or SOCKS, are not supported"

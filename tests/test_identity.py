@@ -16,18 +16,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sikkerkey_mcp as mcp
-from tests.harness import AGENT_ID, ROOT, VAULT_ID, make_slot
+import sikkerkey_mcp
+from tests.support.harness import AGENT_ID, ROOT, VAULT_ID, make_slot
 
 API_URL = "http://127.0.0.1:1"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 as_root = hasattr(os, "getuid") and os.getuid() == 0
 
 
-def refused() -> mcp.ConfigError:
+def refused() -> sikkerkey_mcp.ConfigError:
     """The refusal of the installed agent."""
-    with pytest.raises(mcp.ConfigError) as raised:
-        mcp.connect()
+    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+        sikkerkey_mcp.connect()
     return raised.value
 
 
@@ -68,28 +68,30 @@ def slot(home: Path) -> Path:
     ],
 )
 def test_base_url_is_taken_with_and_without_a_slash(url: str) -> None:
-    assert mcp.parse_base_url(url) == mcp.parse_base_url(url + "/") == url
+    assert sikkerkey_mcp.parse_base_url(url) == sikkerkey_mcp.parse_base_url(url + "/") == url
 
 
 # The rule once more, as a pattern.
 HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)"
 PORT = r"(?:0*[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
-BASE_URL = re.compile(rf"https://{HOST}(?::(?=[0-9]{{1,5}}(?:/|$)){PORT})?/?|http://(?:localhost|127\.0\.0\.1|\[::1\])/?")
+BASE_URL = re.compile(
+    rf"https://{HOST}(?::(?=[0-9]{{1,5}}(?:/|$)){PORT})?/?|http://(?:localhost|127\.0\.0\.1|\[::1\])/?"
+)
 
 
 @given(st.text("aZ09.-:[]/@ \nø\N{ARABIC-INDIC DIGIT ONE}", max_size=12).map("https://".__add__))
 def test_base_url_is_taken_exactly_if_it_fits_the_pattern(url: str) -> None:
     try:
-        mcp.parse_base_url(url)
+        sikkerkey_mcp.parse_base_url(url)
         taken = True
-    except mcp.ConfigError:
+    except sikkerkey_mcp.ConfigError:
         taken = False
     assert taken == (BASE_URL.fullmatch(url) is not None)
 
 
 @given(st.text("aZ09_-.ø/ \n", max_size=6) | st.integers(126, 130).map("a".__mul__))
 def test_id_is_taken_exactly_if_it_fits_the_pattern(text: str) -> None:
-    assert mcp.is_id(text) == (re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", text) is not None)
+    assert sikkerkey_mcp.is_id(text) == (re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", text) is not None)
 
 
 @pytest.mark.parametrize(
@@ -113,8 +115,8 @@ def test_id_is_taken_exactly_if_it_fits_the_pattern(text: str) -> None:
 )
 @pytest.mark.peer(4)
 def test_http_to_anything_but_loopback_is_refused(url: str) -> None:
-    with pytest.raises(mcp.ConfigError) as raised:
-        mcp.parse_base_url(url)
+    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+        sikkerkey_mcp.parse_base_url(url)
     assert raised.value.hint
 
 
@@ -174,8 +176,8 @@ def test_http_to_anything_but_loopback_is_refused(url: str) -> None:
     ],
 )
 def test_base_url_with_anything_but_host_and_port_is_refused_unquoted(url: str) -> None:
-    with pytest.raises(mcp.ConfigError) as raised:
-        mcp.parse_base_url(url)
+    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+        sikkerkey_mcp.parse_base_url(url)
     assert "canary" not in f"{raised.value} {raised.value.hint}"
     assert raised.value.hint
 
@@ -190,20 +192,20 @@ def test_identity_with_a_bad_url_is_refused(home: Path) -> None:
 
 def test_without_an_agent_the_refusal_tells_how_to_install_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/my tools/sikkerkey.pyz"])
-    assert (mcp.slots(), mcp.choose_slot()) == ([], None)
+    assert (sikkerkey_mcp.slots(), sikkerkey_mcp.choose_slot()) == ([], None)
     error = refused()
     assert str(error) == "no agent is installed on this computer"
     assert error.hint.endswith("'/opt/my tools/sikkerkey.pyz' install -")
 
 
 def test_only_agent_is_chosen_without_asking(slot: Path) -> None:
-    assert mcp.choose_slot() == AGENT_ID
+    assert sikkerkey_mcp.choose_slot() == AGENT_ID
 
 
 def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None:
     make_slot(home, API_URL, OTHER_ID)
-    with pytest.raises(mcp.ConfigError) as raised:
-        mcp.choose_slot()
+    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+        sikkerkey_mcp.choose_slot()
     assert str(raised.value) == "2 agents are installed here and none was chosen"
     assert "--agent ID" in raised.value.hint
     assert "SIKKERKEY_AGENT_ID=ID" in raised.value.hint
@@ -215,8 +217,8 @@ def test_chosen_agent_is_taken_and_the_option_outweighs_the_environment(
 ) -> None:
     make_slot(home, API_URL, OTHER_ID)
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", OTHER_ID)
-    assert mcp.choose_slot() == OTHER_ID
-    assert mcp.choose_slot(AGENT_ID) == AGENT_ID
+    assert sikkerkey_mcp.choose_slot() == OTHER_ID
+    assert sikkerkey_mcp.choose_slot(AGENT_ID) == AGENT_ID
 
 
 HOSTILE_IDS = ["../x", "..", ".", "/etc", "a/b", "a\\b", "a b", "a\x00", "a\n", "-x", "%2e%2e", "x" * 129, "ø", ".new"]
@@ -227,8 +229,8 @@ HOSTILE_IDS = ["../x", "..", ".", "/etc", "a/b", "a\\b", "a b", "a\x00", "a\n", 
 def test_malformed_choice_is_refused_unquoted(home: Path, slot: Path, wanted: str) -> None:
     make_slot(home, API_URL, OTHER_ID)
     shutil.copytree(slot, slot.parent.parent / "x")
-    with pytest.raises(mcp.ConfigError) as raised:
-        mcp.choose_slot(wanted)
+    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+        sikkerkey_mcp.choose_slot(wanted)
     assert str(raised.value) == "the agent id is malformed"
 
 
@@ -239,8 +241,8 @@ def test_malformed_choice_in_the_environment_is_refused_too(slot: Path, monkeypa
 
 @pytest.mark.parametrize("wanted", ["unknown", AGENT_ID.upper()])
 def test_unknown_choice_is_refused(slot: Path, wanted: str) -> None:
-    with pytest.raises(mcp.ConfigError) as raised:
-        mcp.choose_slot(wanted)
+    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+        sikkerkey_mcp.choose_slot(wanted)
     assert str(raised.value) == f"there is no agent {wanted} in {slot.parent}"
     assert "whoami" in raised.value.hint
 
@@ -250,17 +252,17 @@ def test_what_other_programs_keep_in_agents_is_skipped(slot: Path) -> None:
         (slot.parent / name).write_text("{}")
     for name in (".new-1-abcdef01", ".cache", "with space", "x.old", "ø"):
         (slot.parent / name).mkdir()
-    assert mcp.slots() == [AGENT_ID]
-    assert mcp.choose_slot() == AGENT_ID
+    assert sikkerkey_mcp.slots() == [AGENT_ID]
+    assert sikkerkey_mcp.choose_slot() == AGENT_ID
 
 
 def test_home_may_be_elsewhere(home: Path, tmp_path: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    elsewhere = tmp_path / "søger's \"home\""
+    elsewhere = tmp_path / 'søger\'s "home"'
     shutil.move(slot.parent.parent, elsewhere)
-    assert mcp.slots() == []
+    assert sikkerkey_mcp.slots() == []
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
     key_pem = (elsewhere / "agents" / AGENT_ID / "private.pem").read_bytes()
-    assert mcp.load_identity(AGENT_ID).key_pem == key_pem
+    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == key_pem
 
 
 def test_home_that_is_not_absolute_is_refused(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,7 +279,7 @@ def test_home_that_is_not_absolute_is_refused(slot: Path, monkeypatch: pytest.Mo
 
 
 def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
-    identity = mcp.load_identity(AGENT_ID)
+    identity = sikkerkey_mcp.load_identity(AGENT_ID)
     pem = (slot / "private.pem").read_bytes()
     read = {"agent_id": AGENT_ID, "name": "test agent", "vault_id": VAULT_ID, "api_url": API_URL, "key_pem": pem}
     assert vars(identity) == read
@@ -293,21 +295,21 @@ def rewrite(slot: Path, **members: Any) -> None:
 @pytest.mark.parametrize("stored", ["/nonexistent/private.pem", "private.pem", "", 7, None, "/a\x00b", "/\ud800"])
 def test_key_of_a_slot_that_has_moved_is_found(slot: Path, stored: Any) -> None:
     rewrite(slot, privateKeyPath=stored)
-    assert mcp.load_identity(AGENT_ID).key_pem == (slot / "private.pem").read_bytes()
+    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == (slot / "private.pem").read_bytes()
 
 
 def test_key_stored_elsewhere_is_read_from_there(slot: Path, tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     shutil.move(slot / "private.pem", key)
     rewrite(slot, privateKeyPath=str(key))
-    assert mcp.load_identity(AGENT_ID).key_pem == key.read_bytes()
+    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == key.read_bytes()
     key.chmod(0o640)
     assert str(refused()) == f"{key} can be read or written by other users"
 
 
 def test_further_members_and_a_missing_name_do_no_harm(slot: Path) -> None:
     rewrite(slot, name=None, createdAt=1767225600000, nested={"a": [1.10]})
-    assert mcp.load_identity(AGENT_ID).name == ""
+    assert sikkerkey_mcp.load_identity(AGENT_ID).name == ""
 
 
 # what is refused, and mended by the command that the refusal names
@@ -323,13 +325,13 @@ def test_parents_that_others_can_write_are_refused_until_mended(
     error = refused()
     assert (str(error), error.hint) == (f"{directory} can be written by other users", f"chmod 700 {directory}")
     run_hint(error.hint, tmp_path)
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 def test_parents_may_be_readable(slot: Path) -> None:
     for directory in (slot.parent, slot.parent.parent):
         directory.chmod(0o755)
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 @pytest.mark.parametrize("extra", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
@@ -342,7 +344,7 @@ def test_slot_that_others_can_open_is_refused_until_mended(slot: Path, tmp_path:
     mode = "700" if path == slot else "600"
     assert (str(error), error.hint) == (f"{path} can be read or written by other users", f"chmod {mode} {path}")
     run_hint(error.hint, tmp_path)
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 def linked_name(slot: Path, which: str) -> Path:
@@ -362,7 +364,7 @@ def test_link_is_refused_until_the_real_thing_stands_there(slot: Path, tmp_path:
     run_hint(error.hint.split("yours: ", 1)[1], tmp_path)
     assert not path.is_symlink()
     assert not real.exists()
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 def test_link_that_leads_nowhere_is_refused(slot: Path) -> None:
@@ -380,7 +382,7 @@ def test_foreign_owner_is_refused_until_mended(slot: Path, tmp_path: Path, which
     error = refused()
     assert str(error) == f"{path} belongs to another user"
     run_hint(error.hint, tmp_path)
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 @pytest.mark.skipif(as_root, reason="root may open everything")
@@ -391,7 +393,7 @@ def test_what_its_owner_cannot_open_is_refused_until_mended(slot: Path, tmp_path
     error = refused()
     assert str(error).endswith(" cannot be read: Permission denied")
     run_hint(error.hint, tmp_path)
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 def test_file_in_a_directorys_place_is_refused_until_moved(slot: Path, tmp_path: Path) -> None:
@@ -430,7 +432,7 @@ def without_identity(slot: Path) -> None:
 
 def oversized_identity(slot: Path) -> None:
     """A byte more than is read."""
-    (slot / "identity.json").write_bytes(b" " * (mcp.FILE_MAX_BYTES + 1))
+    (slot / "identity.json").write_bytes(b" " * (sikkerkey_mcp.FILE_MAX_BYTES + 1))
 
 
 def oversized_key(slot: Path) -> None:
@@ -463,12 +465,12 @@ def test_slot_beyond_mending_is_refused_until_revoked(
     revoke_by_hint(error, tmp_path)
 
 
-def revoke_by_hint(error: mcp.ConfigError, tmp_path: Path) -> None:
+def revoke_by_hint(error: sikkerkey_mcp.ConfigError, tmp_path: Path) -> None:
     """Runs the command in the hint, after which there is no agent any more."""
     command = re.fullmatch("`(.*)`, then install it anew", error.hint)
     assert command
     run_hint(command[1], tmp_path)
-    assert mcp.slots() == []
+    assert sikkerkey_mcp.slots() == []
 
 
 @pytest.mark.parametrize(
@@ -511,5 +513,5 @@ def test_path_in_a_hint_survives_the_shell(home: Path, tmp_path: Path, monkeypat
     key = hostile / ".sikkerkey" / "agents" / AGENT_ID / "private.pem"
     key.chmod(0o644)
     run_hint(refused().hint, tmp_path)
-    mcp.connect()
+    sikkerkey_mcp.connect()
     assert not (tmp_path / "planted").exists()

@@ -17,13 +17,23 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 from sikkerkey_clients import CLIENTS
-from tests import faults
-from tests.faults import FaultyVault
-from tests.harness import AGENT_ID, PATIENCE_S, ROOT, SOURCE_COMMAND, VAULT_ID, Recorder, Server, Told, make_slot
-from tests.hunt import quick_command, source_env, talkative, tell
-from tests.rows import BY_NAME, Row, call, each_row, reply, strings_in
+from tests.support import faulty_vault
+from tests.support.faulty_vault import FaultyVault
+from tests.support.harness import (
+    AGENT_ID,
+    ROOT,
+    SOURCE_COMMAND,
+    TIMEOUT_S,
+    VAULT_ID,
+    CannedResponse,
+    Recorder,
+    Server,
+    make_slot,
+)
+from tests.support.leak_search import quick_command, source_env, talkative, tell
+from tests.support.table_calls import BY_NAME, Row, call, each_row, reply, strings_in
 from tests.test_clients import READ
 
 LIST = BY_NAME["manage_projects.list"]
@@ -82,8 +92,8 @@ def assert_readable(value: Any) -> None:
 
 def test_every_hidden_character_is_cleaned() -> None:
     everything = "".join(map(chr, range(0x110000)))
-    assert hidden_in(mcp.clean(everything, len(everything))) == set()
-    assert hidden_in(mcp.readable(everything)) <= {"\n", "\t"}
+    assert hidden_in(sikkerkey_mcp.clean(everything, len(everything))) == set()
+    assert hidden_in(sikkerkey_mcp.readable(everything)) <= {"\n", "\t"}
 
 
 def test_what_can_be_seen_is_left_alone() -> None:
@@ -91,12 +101,12 @@ def test_what_can_be_seen_is_left_alone() -> None:
     hidden = hidden_in("".join(everything))
     seen = "".join(c for c in everything if c not in hidden and unicodedata.category(c) != "Cn")
     assert len(seen) > 140_000
-    assert mcp.readable(seen) == mcp.clean(seen, len(seen)) == seen
+    assert sikkerkey_mcp.readable(seen) == sikkerkey_mcp.clean(seen, len(seen)) == seen
 
 
 def test_hidden_character_is_shown_by_its_number() -> None:
     text = "a\u202eb\U000e0041\x1b[0m\ud800"
-    assert mcp.clean(text) == mcp.readable(text) == "a<U+202E>b<U+E0041><U+001B>[0m<U+D800>"
+    assert sikkerkey_mcp.clean(text) == sikkerkey_mcp.readable(text) == "a<U+202E>b<U+E0041><U+001B>[0m<U+D800>"
 
 
 WHOLE = [
@@ -109,7 +119,7 @@ WHOLE = [
 
 @pytest.mark.parametrize("text", WHOLE, ids=ascii)
 def test_lines_emoji_and_joined_scripts_stay_whole(text: str) -> None:
-    assert mcp.readable(text) == text
+    assert sikkerkey_mcp.readable(text) == text
 
 
 LOOSE = ["a\u200db", "a\ufe0f", "\u200d", "\ufe0f\ufe0f", "é\u200d\u200dé", "é\ufe0f\ufe0f", "é\u200c", "a\rb"]
@@ -117,7 +127,7 @@ LOOSE = ["a\u200db", "a\ufe0f", "\u200d", "\ufe0f\ufe0f", "é\u200d\u200dé", "�
 
 @pytest.mark.parametrize("text", LOOSE, ids=ascii)
 def test_joiners_and_returns_that_join_and_end_nothing_are_shown(text: str) -> None:
-    assert "<U+" in mcp.readable(text)
+    assert "<U+" in sikkerkey_mcp.readable(text)
 
 
 # answers
@@ -130,7 +140,7 @@ def test_no_answer_hides_anything(row: Row) -> None:
         result = call(row, row.minimal, reply(200, json.dumps(given).encode()))
         if row.action.answer != "file":
             assert_readable(result)
-            assert result["content"] == [{"type": "text", "text": mcp.to_json(result["structuredContent"])}]
+            assert result["content"] == [{"type": "text", "text": sikkerkey_mcp.to_json(result["structuredContent"])}]
             assert '"n":12345678901234567890' in result["content"][0]["text"]
 
 
@@ -143,7 +153,7 @@ def test_no_error_hides_anything_or_passes_the_vaults_words_off_as_ours(text: st
     assert_readable(shown)
     said = re.fullmatch(rf'the vault answered {status}, saying ("(?:[^"\\]|\\.)*")\nhint: ([^\n]*)', content["text"])
     assert said, content
-    assert json.loads(said[1]) == mcp.clean(text)
+    assert json.loads(said[1]) == sikkerkey_mcp.clean(text)
     assert "purge" not in said[2]
     assert ("missing scope: projects.read; " in said[2]) == (status == 403)
 
@@ -175,20 +185,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     with Recorder() as vault, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIKKERKEY_HOME", str(directory / ".sikkerkey"))
         make_slot(directory, vault.url)
-        vault.answer = lambda _seen: Told(SAID["status"], SAID["body"])
+        vault.answer = lambda _seen: CannedResponse(SAID["status"], SAID["body"])
         with talkative(SOURCE_COMMAND) as server:
             yield server
 
 
-WORDS = (
-    "the vault answered 503; trying again in 0.0 s|asking the vault, attempt [1-4]|whoami.whoami: 503 in [0-9]+ ms"
-)
+WORDS = "the vault answered 503; trying again in 0.0 s|asking the vault, attempt [1-4]|whoami.whoami: 503 in [0-9]+ ms"
 
 
 def test_log_and_progress_repeat_nothing_that_the_vault_said(home: Path) -> None:
     line = " ".join(HOSTILE.values()).encode("utf-8", "replace").translate(None, b"\n\r\0")  # which end it
     said = b"HTTP/1.1 503 %b\r\nX-Said: %b\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % (line, line, line)
-    with FaultyVault(faults.then_go_on(said)) as vault:
+    with FaultyVault(faulty_vault.then_go_on(said)) as vault:
         make_slot(home, vault.url)
         with talkative(quick_command(), source_env()) as server:
             tell(server, "whoami", {})
@@ -232,7 +240,7 @@ def test_table_keeps_its_rows_and_columns(text: str) -> None:
     sent = text.encode("utf-8", "replace").decode()
     assert_readable(content)
     shown = [*csv.reader(io.StringIO(content["text"], newline=""))]
-    assert shown == [rows[0], [rows[1][0], mcp.readable(sent)], rows[2]]
+    assert shown == [rows[0], [rows[1][0], sikkerkey_mcp.readable(sent)], rows[2]]
 
 
 # terminals
@@ -243,7 +251,7 @@ def typed(*words: str, token: str = "", **env: str) -> subprocess.CompletedProce
     command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words]
     everything = {**os.environ, **env}
     return subprocess.run(
-        command, input=token.encode(), env=everything, capture_output=True, check=False, timeout=PATIENCE_S
+        command, input=token.encode(), env=everything, capture_output=True, check=False, timeout=TIMEOUT_S
     )
 
 
@@ -259,16 +267,21 @@ def test_terminal_shows_what_it_is_told_and_obeys_none_of_it(home: Path, recorde
     text = " ".join(list(HOSTILE.values())[2:15])
     vault = {"SIKKERKEY_API_URL": recorder.url}
     said = {"agentId": AGENT_ID, "vaultId": VAULT_ID, "name": text, "error": text, **dict.fromkeys(HOSTILE.values())}
-    recorder.answer = lambda _seen: Told(409, json.dumps(said).encode())
+    recorder.answer = lambda _seen: CannedResponse(409, json.dumps(said).encode())
     refused = shown_by(typed("install", "-", token="0" * 64, **vault))
-    assert f"error: the vault answered 409, saying {mcp.to_json(mcp.clean(text))}\nhint: a token " in refused
-    recorder.answer = lambda _seen: Told(201, json.dumps(said).encode())
+    assert (
+        f"error: the vault answered 409, saying {sikkerkey_mcp.to_json(sikkerkey_mcp.clean(text))}\nhint: a token "
+        in refused
+    )
+    recorder.answer = lambda _seen: CannedResponse(201, json.dumps(said).encode())
     installed = shown_by(typed("install", "-", token="0" * 64, **vault))
-    assert f"installed agent {AGENT_ID} ({mcp.clean(text)}) of {VAULT_ID}\n" in installed
-    recorder.answer = lambda _seen: Told(200, json.dumps(said).encode())
+    assert f"installed agent {AGENT_ID} ({sikkerkey_mcp.clean(text)}) of {VAULT_ID}\n" in installed
+    recorder.answer = lambda _seen: CannedResponse(200, json.dumps(said).encode())
     remote = shown_by(typed("whoami", "--remote")).splitlines()
-    assert [line.rsplit(": ", 1)[0] for line in remote[4:]] == [mcp.clean(key, 40) for key in HOSTILE.values()]
-    assert mcp.clean(text) in shown_by(typed("whoami")).splitlines()[0]
+    assert [line.rsplit(": ", 1)[0] for line in remote[4:]] == [
+        sikkerkey_mcp.clean(key, 40) for key in HOSTILE.values()
+    ]
+    assert sikkerkey_mcp.clean(text) in shown_by(typed("whoami")).splitlines()[0]
 
 
 @pytest.mark.parametrize("words", ["serve", "whoami", "whoami --remote", "revoke", "config cursor", "install -"])
@@ -285,7 +298,7 @@ def test_path_with_control_characters_is_shown_cleaned(tmp_path: Path, words: st
 def ends(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """What a command that is typed wrongly shows."""
     try:
-        status = mcp.main(words)
+        status = sikkerkey_mcp.main(words)
     except SystemExit as ended:  # argparse ends by itself
         status = int(ended.code or 0)
     assert status in (1, 2)
@@ -343,7 +356,7 @@ def test_config_is_read_back_equal(
     monkeypatch.setattr(sys, "executable", str(directory / "python3"))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert mcp.main(["config", client]) == 0
+    assert sikkerkey_mcp.main(["config", client]) == 0
     printed = capsys.readouterr().out
     wanted = [
         ([sys.executable, "-I", archive, "serve", "--agent", agent], environment) for agent in ("AGENT_2", "agent-1")

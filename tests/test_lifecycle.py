@@ -21,10 +21,10 @@ from typing import Any
 
 import pytest
 
-from tests import fixture_tools
-from tests.faults import FaultyVault
-from tests.harness import PATIENCE_S, SOURCE_COMMAND, Recorder, Seen, Told, make_slot
-from tests.transcript import CheckedServer, check_line, eventually
+from tests.support import sample_tools
+from tests.support.faulty_vault import FaultyVault
+from tests.support.harness import SOURCE_COMMAND, TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
+from tests.support.schema_check import CheckedServer, check_line, wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX systems")
 
@@ -61,9 +61,9 @@ def held(recorder: Recorder) -> Iterator[threading.Event]:
     """The vault answers no request until this is set."""
     gate = threading.Event()
 
-    def answer(_seen: Seen) -> Told:
-        gate.wait(PATIENCE_S)
-        return Told()
+    def answer(_seen: ReceivedRequest) -> CannedResponse:
+        gate.wait(TIMEOUT_S)
+        return CannedResponse()
 
     recorder.answer = answer
     yield gate
@@ -92,7 +92,7 @@ def test_calls_that_run_at_the_end_are_abandoned(
 ) -> None:
     for _ in range(40):  # 32 of them run, the others wait
         started.start_call("whoami")
-    eventually(lambda: len(recorder.seen) == 32)
+    wait_until(lambda: len(recorder.seen) == 32)
     assert_exit(started, ENDINGS[name])
 
 
@@ -137,7 +137,7 @@ def test_a_system_that_gives_no_thread_is_served_and_ended_all_the_same(
 def test_an_input_that_is_empty_from_the_start_ends_the_process(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     empty = subprocess.DEVNULL
-    ended = subprocess.run(SOURCE_COMMAND, stdin=empty, capture_output=True, timeout=PATIENCE_S, check=False)
+    ended = subprocess.run(SOURCE_COMMAND, stdin=empty, capture_output=True, timeout=TIMEOUT_S, check=False)
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
 
 
@@ -157,11 +157,11 @@ class Raw:
 
     def __exit__(self, *_exception: object) -> None:
         self.process.kill()
-        self.process.communicate(timeout=PATIENCE_S)
+        self.process.communicate(timeout=TIMEOUT_S)
 
     def assert_exit(self, begun_s: float) -> None:
         """Holds the process to what an exit means."""
-        assert self.process.wait(PATIENCE_S) == 0
+        assert self.process.wait(TIMEOUT_S) == 0
         assert time.monotonic() - begun_s < WITHIN_S
         assert self.process.communicate()[1] == b""
 
@@ -190,7 +190,7 @@ class Pipes:
         """The next messages."""
         data = b""
         while data.count(b"\n") < count:
-            assert select.select([self.read], [], [], PATIENCE_S)[0], "no output"
+            assert select.select([self.read], [], [], TIMEOUT_S)[0], "no output"
             piece = os.read(self.read, 65_536)
             assert piece, "the output ended"
             data += piece
@@ -236,7 +236,7 @@ def test_a_calls_answer_into_a_closed_stdout_ends_the_process(
 ) -> None:
     with Raw(pipes.stdin, pipes.stdout) as server:
         os.write(pipes.write, line("initialize", **INITIALIZE) + line("tools/call", 2, name="whoami"))
-        eventually(lambda: len(recorder.seen) == 1)
+        wait_until(lambda: len(recorder.seen) == 1)
         begun_s = time.monotonic()
         pipes.close(pipes.read)
         held.set()
@@ -246,7 +246,7 @@ def test_a_calls_answer_into_a_closed_stdout_ends_the_process(
 @pytest.mark.parametrize("redirection", [">&-", "<&-"])
 def test_a_stream_that_is_closed_from_the_start_ends_the_process(pipes: Pipes, redirection: str) -> None:
     with Raw(pipes.stdin, pipes.stdout, ["sh", "-c", f'exec "$@" {redirection}', "sh", *SOURCE_COMMAND]) as server:
-        assert server.process.wait(PATIENCE_S) == 0
+        assert server.process.wait(TIMEOUT_S) == 0
         assert server.process.communicate()[1] == b""
 
 
@@ -256,7 +256,7 @@ def test_a_socket_that_is_reset_ends_the_process(home: Path, recorder: Recorder)
     descriptor = theirs.detach()
     with Raw(descriptor, descriptor) as server, ours:
         ours.sendall(line("ping"))
-        assert select.select([ours], [], [], PATIENCE_S)[0]
+        assert select.select([ours], [], [], TIMEOUT_S)[0]
         begun_s = time.monotonic()
         ours.close()  # with a reply in it that nobody has read, which makes it a reset
         server.assert_exit(begun_s)
@@ -284,7 +284,7 @@ def test_a_killed_parent_ends_the_process_though_others_hold_its_pipes(
     with CheckedServer([sys.executable, "-c", NANNY, *SOURCE_COMMAND]) as server:
         server.initialize()
         server.start_call("whoami")
-        eventually(lambda: recorder.seen)
+        wait_until(lambda: recorder.seen)
         assert_exit(server, lambda server: server.process.send_signal(signal.SIGUSR1))
 
 
@@ -323,7 +323,7 @@ def numbered(tool: str, size: int) -> Iterator[bytes]:
 @pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 @pytest.mark.parametrize(("tool", "most"), [("", 6_000), ("echo", 1_200)])
 def test_a_client_that_does_not_read_costs_little_memory_and_misses_nothing(home: Path, tool: str, most: int) -> None:
-    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, fixture_tools.COMMAND) as server:
+    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, sample_tools.COMMAND) as server:
         os.write(pipes.write, line("initialize", 0, **INITIALIZE))
         assert len(pipes.read_lines(1)) == 1
         before_kib = peak_kib(server.process.pid)
@@ -339,7 +339,7 @@ def test_a_client_that_does_not_read_costs_little_memory_and_misses_nothing(home
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("tool", ["", "echo"])
 def test_a_signal_ends_a_process_whose_output_nobody_reads(home: Path, name: str, tool: str) -> None:
-    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, fixture_tools.COMMAND) as server:
+    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, sample_tools.COMMAND) as server:
         os.write(pipes.write, line("initialize", 0, **INITIALIZE))
         assert len(pipes.read_lines(1)) == 1
         os.set_blocking(pipes.write, False)
@@ -351,7 +351,7 @@ def test_a_signal_ends_a_process_whose_output_nobody_reads(home: Path, name: str
 
 @pytest.mark.parametrize("tool", ["", "echo"])
 def test_the_end_of_input_ends_a_process_whose_output_nobody_reads(home: Path, tool: str) -> None:
-    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, fixture_tools.COMMAND) as server:
+    with Pipes() as pipes, Raw(pipes.stdin, pipes.stdout, sample_tools.COMMAND) as server:
         os.write(pipes.write, line("initialize", 0, **INITIALIZE))
         assert len(pipes.read_lines(1)) == 1
         os.set_blocking(pipes.write, False)
@@ -364,7 +364,7 @@ def test_the_end_of_input_ends_a_process_whose_output_nobody_reads(home: Path, t
 def test_the_end_of_input_on_a_socket_ends_a_process_whose_output_nobody_reads(home: Path) -> None:
     ours, theirs = socket.socketpair()
     read, stdout = os.pipe()
-    with ours, Raw(theirs.detach(), stdout, fixture_tools.COMMAND) as server:
+    with ours, Raw(theirs.detach(), stdout, sample_tools.COMMAND) as server:
         ours.setblocking(False)
         stuck(ours.fileno(), "")
         begun_s = time.monotonic()
@@ -382,7 +382,7 @@ def test_a_slow_reader_gets_every_answer_though_its_input_has_ended(pipes: Pipes
             data += piece
             time.sleep(0.06)  # this is the slow reader, not a wait for an outcome
         assert [json.loads(text)["id"] for text in data.splitlines()] == [0] + [1] * 20
-        assert server.process.wait(PATIENCE_S) == 0
+        assert server.process.wait(TIMEOUT_S) == 0
 
 
 def test_a_reader_of_single_bytes_gets_every_answer(pipes: Pipes) -> None:
@@ -425,7 +425,7 @@ def stuck(descriptor: int, tool: str) -> None:
 
 
 def test_what_tools_print_lands_on_stderr(home: Path) -> None:
-    with CheckedServer(fixture_tools.COMMAND) as server:
+    with CheckedServer(sample_tools.COMMAND) as server:
         server.initialize()
         assert server.call("print") == {"content": [{"type": "text", "text": "printed"}]}
         server.close()
@@ -435,7 +435,7 @@ def test_what_tools_print_lands_on_stderr(home: Path) -> None:
 
 
 def test_what_tools_print_never_reaches_the_client_without_a_stderr(home: Path) -> None:
-    command = ["sh", "-c", f"exec {shlex.join(fixture_tools.COMMAND)} 2>&-"]
+    command = ["sh", "-c", f"exec {shlex.join(sample_tools.COMMAND)} 2>&-"]
     with CheckedServer(command) as server:
         server.initialize()
         assert server.call("print") == {"content": [{"type": "text", "text": "printed"}]}
@@ -527,7 +527,7 @@ def test_calls_that_were_answered_while_it_was_suspended_are_not_lost(
     started: CheckedServer, recorder: Recorder, held: threading.Event
 ) -> None:
     asked = [started.start_call("whoami") for _ in range(32)]
-    eventually(lambda: len(recorder.seen) == 32)
+    wait_until(lambda: len(recorder.seen) == 32)
     started.process.send_signal(signal.SIGSTOP)
     held.set()
     asked += [started.start_call("whoami") for _ in range(32)]
@@ -554,9 +554,9 @@ def test_a_process_that_was_suspended_in_the_middle_of_a_message_completes_it(pi
         os.write(pipes.write, line("initialize", 0, **INITIALIZE))
         assert len(pipes.read_lines(1)) == 1
         os.write(pipes.write, line("tools/list"))
-        eventually(lambda: unread(pipes.read) == size)
+        wait_until(lambda: unread(pipes.read) == size)
         server.process.send_signal(signal.SIGSTOP)
-        eventually(lambda: ") T " in Path(f"/proc/{server.process.pid}/stat").read_text())
+        wait_until(lambda: ") T " in Path(f"/proc/{server.process.pid}/stat").read_text())
         server.process.send_signal(signal.SIGCONT)
         assert len(pipes.read_lines(1)[0]["result"]["tools"]) == 18
 

@@ -14,10 +14,20 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 import sikkerkey_wire
-from tests.harness import AGENT_ID, ARCHIVE, PATIENCE_S, ROOT, VAULT_ID, Recorder, Server, Told, make_slot
-from tests.hunt import assert_unmarked, talkative, tell
+from tests.support.harness import (
+    AGENT_ID,
+    ARCHIVE,
+    ROOT,
+    TIMEOUT_S,
+    VAULT_ID,
+    CannedResponse,
+    Recorder,
+    Server,
+    make_slot,
+)
+from tests.support.leak_search import assert_unmarked, talkative, tell
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners, modes, links and FIFOs are POSIX's")
 as_root = hasattr(os, "getuid") and os.getuid() == 0
@@ -35,8 +45,8 @@ def slot(home: Path, recorder: Recorder) -> Path:
 
 def refusal() -> str:
     """Why the installed agent is not taken."""
-    with pytest.raises(mcp.ConfigError) as raised:
-        mcp.connect()
+    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+        sikkerkey_mcp.connect()
     return str(raised.value)
 
 
@@ -101,14 +111,14 @@ FOR_ROOT = {foreign: "belongs to another user", device: "is not a regular file"}
 def test_file_that_is_swapped_after_the_look_is_refused(
     slot: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], None], words: str, name: str
 ) -> None:
-    look = mcp.check_private
+    look = sikkerkey_mcp.check_private
 
     def look_and_swap(path: str, **rules: Any) -> None:
         look(path, **rules)
         if path == str(slot / name):
             swap(slot / name)
 
-    monkeypatch.setattr(mcp, "check_private", look_and_swap)
+    monkeypatch.setattr(sikkerkey_mcp, "check_private", look_and_swap)
     assert refusal() == f"{slot / name} {words}"
 
 
@@ -116,7 +126,7 @@ def test_file_that_is_swapped_after_the_look_is_refused(
 def test_home_that_is_swapped_after_the_look_holds_no_key_that_is_taken(
     home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = mcp.check_private
+    look = sikkerkey_mcp.check_private
     planted = home / "planted"
     shutil.copytree(home / ".sikkerkey", planted)
     for path in (planted, *planted.rglob("*")):
@@ -128,7 +138,7 @@ def test_home_that_is_swapped_after_the_look_holds_no_key_that_is_taken(
             (home / ".sikkerkey").rename(home / "hidden")
             planted.rename(home / ".sikkerkey")
 
-    monkeypatch.setattr(mcp, "check_private", look_and_swap)
+    monkeypatch.setattr(sikkerkey_mcp, "check_private", look_and_swap)
     assert refusal() == f"{slot / 'identity.json'} belongs to another user"
 
 
@@ -165,7 +175,7 @@ def test_second_name_of_another_users_file_is_refused(slot: Path, tmp_path: Path
 
 def test_second_name_of_the_key_which_backups_make_is_no_fault(slot: Path, tmp_path: Path) -> None:
     os.link(slot / "private.pem", tmp_path / "backup")
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 # a home that others can write to
@@ -174,7 +184,7 @@ def test_second_name_of_the_key_which_backups_make_is_no_fault(slot: Path, tmp_p
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
 def test_home_that_all_can_write_to_holds_an_agent_that_works(home: Path, slot: Path, mode: int) -> None:
     home.chmod(mode)
-    mcp.connect()
+    sikkerkey_mcp.connect()
 
 
 @root_only
@@ -184,7 +194,7 @@ def test_what_another_user_puts_into_such_a_home_is_refused(home: Path, slot: Pa
     planted = [slot, slot.parent, slot.parent.parent][depth - 1]
     os.chown(planted, NOBODY, NOBODY)
     assert refusal() == f"{planted} belongs to another user"
-    assert mcp.main(["revoke", AGENT_ID]) == 1
+    assert sikkerkey_mcp.main(["revoke", AGENT_ID]) == 1
     assert (slot / "private.pem").exists()
 
 
@@ -199,10 +209,10 @@ def test_id_that_is_odd_but_harmless_is_a_directory_of_that_name(
     monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
     monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
     answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
-    recorder.answer = lambda _seen: Told(201, answer)
-    assert mcp.main(["install", "0" * 64]) == 0
+    recorder.answer = lambda _seen: CannedResponse(201, answer)
+    assert sikkerkey_mcp.main(["install", "0" * 64]) == 0
     assert {path.name for path in (home / ".sikkerkey" / "agents").iterdir()} == {agent, AGENT_ID}
-    assert mcp.load_identity(agent).agent_id == agent
+    assert sikkerkey_mcp.load_identity(agent).agent_id == agent
 
 
 # what stands in the way of imports
@@ -253,7 +263,7 @@ def test_planted_archive_is_not_what_the_configuration_starts(
     (planted / ARCHIVE.name).write_text("raise SystemExit('planted')")
     monkeypatch.chdir(ARCHIVE.parent)
     monkeypatch.setattr(sys, "argv", [ARCHIVE.name])
-    assert mcp.main(["config", "cursor"]) == 0
+    assert sikkerkey_mcp.main(["config", "cursor"]) == 0
     entry = json.loads(capsys.readouterr().out)["mcpServers"]["sikkerkey"]
     monkeypatch.chdir(planted)
     serves([entry["command"], *entry["args"]])
@@ -311,7 +321,7 @@ VARIABLES = (
 
 def outcome(command: list[str], env: dict[str, str], said: bytes) -> tuple[int, list[Any], str]:
     """Exit status, messages and stderr of a process that is told `said` and left alone."""
-    done = subprocess.run(command, input=said, env=env, capture_output=True, check=False, timeout=PATIENCE_S)
+    done = subprocess.run(command, input=said, env=env, capture_output=True, check=False, timeout=TIMEOUT_S)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
 
@@ -351,7 +361,7 @@ def test_ca_bundle_that_is_none_is_refused_at_once(tmp_path: Path, monkeypatch: 
     elif kind == "text":
         bundle.write_text("no certificate")
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", kind if kind.startswith("/") else str(bundle))
-    with pytest.raises(mcp.ConfigError, match="the CA bundle cannot be read as PEM certificates"):
+    with pytest.raises(sikkerkey_mcp.ConfigError, match="the CA bundle cannot be read as PEM certificates"):
         sikkerkey_wire.tls_context()
 
 
@@ -368,8 +378,8 @@ def test_calls_of_a_server_whose_slot_was_spoilt_are_served_by_the_key_it_has(sl
 def test_two_slots_never_lend_each_other_a_key(home: Path, slot: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url, OTHER_ID)
     (slot / "identity.json").replace(slot.parent / OTHER_ID / "identity.json")
-    with pytest.raises(mcp.ConfigError, match="belongs to another agent than its directory says"):
-        mcp.connect(OTHER_ID)
+    with pytest.raises(sikkerkey_mcp.ConfigError, match="belongs to another agent than its directory says"):
+        sikkerkey_mcp.connect(OTHER_ID)
 
 
 def test_source_finds_its_own_modules_when_isolated(slot: Path, planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:

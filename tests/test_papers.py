@@ -11,7 +11,7 @@ from jsonschema import Draft7Validator
 from referencing import Registry, Resource
 
 from bundle.archives import PROGRAMS
-from tests.harness import ARCHIVE
+from tests.support.harness import ARCHIVE
 
 SCHEMAS = importlib.resources.files("cyclonedx.schema") / "_res"
 NAMES = ("bom-1.6.SNAPSHOT.schema.json", "spdx.SNAPSHOT.schema.json", "jsf-0.82.SNAPSHOT.schema.json")

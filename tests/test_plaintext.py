@@ -17,12 +17,20 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 from sikkerkey_answers import CUT_OUT
-from tests import faults
-from tests.faults import Act, Authority, FaultyVault, Wire
-from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Recorder, Seen, Server, Told, make_slot
-from tests.hunt import (
+from tests.support import faulty_vault
+from tests.support.faulty_vault import Act, Authority, FaultyVault, Wire
+from tests.support.harness import (
+    ARCHIVE_COMMAND,
+    TIMEOUT_S,
+    CannedResponse,
+    ReceivedRequest,
+    Recorder,
+    Server,
+    make_slot,
+)
+from tests.support.leak_search import (
     ALONE,
     MARK,
     PROJECT,
@@ -43,8 +51,8 @@ from tests.hunt import (
     trail,
     wait_for,
 )
-from tests.local_vault import LocalVault, install
-from tests.rows import ROWS, Row
+from tests.support.local_vault import LocalVault, install
+from tests.support.table_calls import ROWS, Row
 
 __all__ = ["trail"]  # a fixture
 
@@ -78,7 +86,7 @@ def test_the_hunt_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: 
     start = "start = functools.partial(s.Popen, stdin=s.PIPE, stdout=s.DEVNULL, stderr=s.DEVNULL)"
     wait = "wait = [sys.executable, '-c', 'import sys; sys.stdin.read()']"  # until the server has ended
     program = f"{imports}\n{start}\n{wait}\ncheck = m.check\n{patch}\nm.check = leak\nm.main([])"
-    recorder.answer = trail.watching(lambda _seen: Told())
+    recorder.answer = trail.watching(lambda _seen: CannedResponse())
     with talkative([sys.executable, "-c", program], source_env()) as server:
         tell(server, "manage_secrets", {**WRITES["update_value"][1]})
         end(server)
@@ -88,29 +96,35 @@ def test_the_hunt_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: 
 # what a vault repeats
 
 
-def echoes(seen: Seen) -> Iterator[Told]:
+def echoes(seen: ReceivedRequest) -> Iterator[CannedResponse]:
     """Every way in which a vault might repeat what it was sent."""
     body = seen.json()
     text = seen.body.decode()
     spelled = spellings(MARK)
     for status in (200, 201, 400, 401, 403, 404, 409, 413, 418, 422, 423, 429, 451, 500, 502, 503, 504, 507):
-        yield Told(status, json.dumps({"error": f"bad input {text}", "id": "sk_1", "echo": body}).encode())
+        yield CannedResponse(status, json.dumps({"error": f"bad input {text}", "id": "sk_1", "echo": body}).encode())
         members = {"error": f"value {MARK} is weak", MARK: [MARK, {"x": MARK}]}
-        yield Told(status, json.dumps(members, ensure_ascii=False).encode())
-        yield Told(status, json.dumps({"error": " ".join(spelled), "requiredScopes": [MARK], "all": spelled}).encode())
-        yield Told(status, seen.body)
-    yield Told(200, f"not JSON: {text}".encode(), {"Content-Type": "text/plain"})
-    yield Told(500, f"<pre>{text}</pre>".encode(), {"Content-Type": "text/html"})
-    yield Told(302, b"{}", {"Location": "/x?" + urllib.parse.quote(MARK)})
-    yield Told(401, b"{}", {"Date": urllib.parse.quote(MARK), "Retry-After": urllib.parse.quote(MARK)})
+        yield CannedResponse(status, json.dumps(members, ensure_ascii=False).encode())
+        yield CannedResponse(
+            status, json.dumps({"error": " ".join(spelled), "requiredScopes": [MARK], "all": spelled}).encode()
+        )
+        yield CannedResponse(status, seen.body)
+    yield CannedResponse(200, f"not JSON: {text}".encode(), {"Content-Type": "text/plain"})
+    yield CannedResponse(500, f"<pre>{text}</pre>".encode(), {"Content-Type": "text/html"})
+    yield CannedResponse(302, b"{}", {"Location": "/x?" + urllib.parse.quote(MARK)})
+    yield CannedResponse(401, b"{}", {"Date": urllib.parse.quote(MARK), "Retry-After": urllib.parse.quote(MARK)})
 
 
-def api_answering(told: Told) -> mcp.Api:
+def api_answering(told: CannedResponse) -> sikkerkey_mcp.Api:
     """An Api whose vault always answers the same."""
 
-    class Fixed(mcp.Api):
-        def send(self, request: mcp.Request, *, safe: bool, context: mcp.Context) -> mcp.Reply:
-            return mcp.Reply(told.status, {name.lower(): value for name, value in told.headers.items()}, told.body)
+    class Fixed(sikkerkey_mcp.Api):
+        def send(
+            self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
+        ) -> sikkerkey_mcp.Reply:
+            return sikkerkey_mcp.Reply(
+                told.status, {name.lower(): value for name, value in told.headers.items()}, told.body
+            )
 
     return Fixed("http://127.0.0.1:1", lambda _request: {})
 
@@ -118,19 +132,23 @@ def api_answering(told: Told) -> mcp.Api:
 @pytest.mark.parametrize("write", WRITES)
 def test_echoed_value_is_cut_out_of_every_answer(write: str) -> None:
     tool, arguments = WRITES[write]
-    action = mcp.find_action(next(t for t in mcp.TOOLS if t.name == tool), arguments)
-    request = mcp.build_request(action, {name: value for name, value in arguments.items() if name != "action"})
+    action = sikkerkey_mcp.find_action(next(t for t in sikkerkey_mcp.TOOLS if t.name == tool), arguments)
+    request = sikkerkey_mcp.build_request(
+        action, {name: value for name, value in arguments.items() if name != "action"}
+    )
     assert request.body is not None
-    for told in echoes(Seen(request.method, request.path, {}, request.body)):
+    for told in echoes(ReceivedRequest(request.method, request.path, {}, request.body)):
         api = api_answering(told)
-        result = mcp.VaultTools(lambda api=api: api).call(tool, arguments, mcp.Context())  # type: ignore[misc]
-        assert_unmarked(mcp.to_json(result).encode())
-        assert mcp.to_json(result)
+        result = sikkerkey_mcp.VaultTools(lambda api=api: api).call(tool, arguments, sikkerkey_mcp.Context())  # type: ignore[misc]
+        assert_unmarked(sikkerkey_mcp.to_json(result).encode())
+        assert sikkerkey_mcp.to_json(result)
 
 
 def test_value_in_the_base64_of_a_whole_body_is_cut_out(server: Server, recorder: Recorder) -> None:
     for before in range(4):
-        recorder.answer = lambda seen, n=before: Told(400, b'{"error": "%s"}' % base64.b64encode(b"x" * n + seen.body))  # type: ignore[misc]
+        recorder.answer = lambda seen, n=before: CannedResponse(
+            400, b'{"error": "%s"}' % base64.b64encode(b"x" * n + seen.body)
+        )  # type: ignore[misc]
         result = server.call("manage_secrets", action="create", **PROJECT, name="n", value="correct horse battery")
         assert found(json.dumps(result).encode(), ["correct horse battery"]) == []
         assert CUT_OUT in json.dumps(result)
@@ -138,9 +156,9 @@ def test_value_in_the_base64_of_a_whole_body_is_cut_out(server: Server, recorder
 
 def test_no_trace_of_a_value_outside_the_request(home: Path, trail: Trail, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
-    answers: dict[str, Callable[[Seen], Told]] = {
-        "ok": lambda seen: Told(201, b'{"id": "sk_1", "echo": ' + seen.body + b"}"),
-        "refused": lambda seen: Told(409, json.dumps({"error": seen.body.decode()}).encode()),
+    answers: dict[str, Callable[[ReceivedRequest], CannedResponse]] = {
+        "ok": lambda seen: CannedResponse(201, b'{"id": "sk_1", "echo": ' + seen.body + b"}"),
+        "refused": lambda seen: CannedResponse(409, json.dumps({"error": seen.body.decode()}).encode()),
     }
     with talkative() as server:
         for answer in answers.values():
@@ -164,7 +182,7 @@ def repeating(make: Callable[[bytes], bytes]) -> Act:
     An end that comes later, as after more than 60 KB, may meet the next request on its way, which is then lost.
     """
 
-    def act(wire: Wire, seen: Seen) -> bool:
+    def act(wire: Wire, seen: ReceivedRequest) -> bool:
         wire.plain.sendall(make(seen.body), getattr(socket, "MSG_MORE", 0))
         wire.plain.shutdown(socket.SHUT_WR)
         return False
@@ -173,23 +191,31 @@ def repeating(make: Callable[[bytes], bytes]) -> Act:
 
 
 BREAKDOWNS: dict[str, Act] = {
-    "no answer": faults.then_close(),
-    "a reset": faults.then_reset(),
-    "silence": faults.then_silence(),
+    "no answer": faulty_vault.then_close(),
+    "a reset": faulty_vault.then_reset(),
+    "silence": faulty_vault.then_silence(),
     "no HTTP at all": repeating(lambda body: body + b"\r\n\r\n"),
     "a status line": repeating(lambda body: b"HTTP/1.1 400 " + body + b"\r\nContent-Length: 0\r\n\r\n"),
     "headers": repeating(lambda body: b"HTTP/1.1 400 No\r\nDate: %b\r\nRetry-After: %b\r\n\r\n" % (body, body)),
     "a broken header": repeating(lambda body: b"HTTP/1.1 200 OK\r\n" + body + b"\r\nContent-Length: 2\r\n\r\n{}"),
-    "a content type": repeating(lambda body: faults.message(b"{}", 200, "Content-Type: " + body.decode("latin-1"))),
-    "an encoding": repeating(lambda body: faults.message(b"{}", 200, "Content-Encoding: " + body.decode("latin-1"))),
-    "a redirect": repeating(lambda body: faults.message(body, 307, "Location: https://x/" + body.decode("latin-1"))),
+    "a content type": repeating(
+        lambda body: faulty_vault.message(b"{}", 200, "Content-Type: " + body.decode("latin-1"))
+    ),
+    "an encoding": repeating(
+        lambda body: faulty_vault.message(b"{}", 200, "Content-Encoding: " + body.decode("latin-1"))
+    ),
+    "a redirect": repeating(
+        lambda body: faulty_vault.message(body, 307, "Location: https://x/" + body.decode("latin-1"))
+    ),
     "half a body": repeating(lambda body: b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n" + body),
     "a length": repeating(lambda body: b"HTTP/1.1 200 OK\r\nContent-Length: " + body + b"\r\n\r\n{}"),
     "a chunk's size": repeating(lambda body: b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + body + b"\r\n"),
-    "no JSON": repeating(lambda body: faults.message(b"<p>" + body)),
-    "no UTF-8": repeating(lambda body: faults.message(b'{"error": "\xff' + body.replace(b'"', b"'") + b'"}', 400)),
-    "too much": repeating(lambda body: faults.message(json.dumps([body.decode() * 1_000] * 300).encode())),
-    "bottomless nesting": repeating(lambda body: faults.message(b"[" * 9_999 + body + b"]" * 9_999, 400)),
+    "no JSON": repeating(lambda body: faulty_vault.message(b"<p>" + body)),
+    "no UTF-8": repeating(
+        lambda body: faulty_vault.message(b'{"error": "\xff' + body.replace(b'"', b"'") + b'"}', 400)
+    ),
+    "too much": repeating(lambda body: faulty_vault.message(json.dumps([body.decode() * 1_000] * 300).encode())),
+    "bottomless nesting": repeating(lambda body: faulty_vault.message(b"[" * 9_999 + body + b"]" * 9_999, 400)),
 }
 
 
@@ -208,7 +234,7 @@ def test_no_breakdown_shows_a_value(home: Path, trail: Trail, breakdown: str) ->
 
 
 def test_vault_that_is_not_there_is_reported_without_the_value(home: Path, trail: Trail) -> None:
-    with faults.refused_port() as port:
+    with faulty_vault.refused_port() as port:
         make_slot(home, f"http://127.0.0.1:{port}")
         with talkative(quick_command(), source_env()) as server:
             for tool, arguments in WRITES.values():
@@ -229,7 +255,7 @@ LOUD = {
     "PYTHONINSPECT": "1",
     "OPENSSL_TRACE": "all",
 }
-TLS_FAILURES = {"a good certificate": {}, "an expired one": {"ends_in": -faults.DAY}}
+TLS_FAILURES = {"a good certificate": {}, "an expired one": {"ends_in": -faulty_vault.DAY}}
 
 
 @pytest.mark.parametrize("failure", TLS_FAILURES)
@@ -241,8 +267,8 @@ def test_loudest_python_over_tls_shows_neither_value_nor_session_key(
     keys = tmp_path / "session keys"
     env = source_env(**LOUD, SSLKEYLOGFILE=str(keys), SIKKERKEY_CA_BUNDLE=str(authority.bundle))
 
-    def repeat(wire: Wire, seen: Seen) -> bool:
-        wire.send(faults.message(json.dumps({"error": seen.body.decode()}).encode(), 409))
+    def repeat(wire: Wire, seen: ReceivedRequest) -> bool:
+        wire.send(faulty_vault.message(json.dumps({"error": seen.body.decode()}).encode(), 409))
         return True
 
     with FaultyVault(repeat, tls=tls, host="localhost") as vault:
@@ -258,7 +284,7 @@ def test_loudest_python_over_tls_shows_neither_value_nor_session_key(
 
 
 def test_cancelled_call_leaves_no_trace(home: Path, trail: Trail) -> None:
-    with FaultyVault(faults.then_silence()) as vault:
+    with FaultyVault(faulty_vault.then_silence()) as vault:
         make_slot(home, vault.url)
         with talkative() as server:
             for number, (tool, arguments) in enumerate(WRITES.values(), 1):
@@ -276,13 +302,13 @@ SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGABRT", "SIGS
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("name", SIGNALS)
 def test_process_that_dies_in_the_middle_of_a_call_leaves_no_trace(home: Path, trail: Trail, name: str) -> None:
-    with FaultyVault(faults.then_silence()) as vault:
+    with FaultyVault(faulty_vault.then_silence()) as vault:
         make_slot(home, vault.url)
         with talkative() as server:
             server.start("tools/call", name=WRITES["create"][0], arguments=WRITES["create"][1])
             wait_for(lambda: vault.seen)
             server.process.send_signal(getattr(signal, name))
-            server.process.wait(PATIENCE_S)
+            server.process.wait(TIMEOUT_S)
             server.__exit__(None, None, None)
     assert_unmarked(trail.of(server))
 
@@ -310,13 +336,13 @@ def test_crash_leaves_no_core(home: Path, trail: Trail, name: str, undefended: b
     undo = "m.leave_no_core = lambda: None; " if undefended else ""
     unlimited = "import resource as r; most = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (most, most)); "
     program = f"{unlimited}import sikkerkey_mcp as m; {undo}m.main([])"
-    with FaultyVault(faults.then_silence()) as vault:
+    with FaultyVault(faulty_vault.then_silence()) as vault:
         make_slot(home, vault.url)
         with talkative([sys.executable, "-c", program], source_env()) as server:
             server.start("tools/call", name=WRITES["create"][0], arguments=WRITES["create"][1])
             wait_for(lambda: vault.seen)
             server.process.send_signal(getattr(signal, name))
-            server.process.wait(PATIENCE_S)
+            server.process.wait(TIMEOUT_S)
             server.__exit__(None, None, None)
     cores = [path.read_bytes() for path in Path.cwd().iterdir()]
     assert [bool(found(core, [MARK])) for core in cores] == ([True] if undefended else [])
@@ -327,9 +353,9 @@ def test_crash_leaves_no_core(home: Path, trail: Trail, name: str, undefended: b
 
 def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     """For every argument of every row: the mark where it cannot stand, and under a name that does not exist."""
-    for tool in mcp.TOOLS:
+    for tool in sikkerkey_mcp.TOOLS:
         for action in tool.actions:
-            start = {"action": action.name} if mcp.takes_action(tool) else {}
+            start = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
             yield tool.name, {**start, MARK: MARK}
             yield tool.name, {**start, "unknown": MARK}
             yield tool.name, {**start, WORD: 1}
@@ -389,7 +415,7 @@ def test_private_key_never_leaves_its_file(home: Path, trail: Trail, recorder: R
     parts = parts_of(key_file)
     for damage in ("", "garbage"):
         key_file.write_text(key_file.read_text().replace("-----END", damage + "-----END"))
-        recorder.answer = trail.watching(lambda _seen: Told())
+        recorder.answer = trail.watching(lambda _seen: CannedResponse())
         with talkative() as server:
             tell(server, "whoami", {})
             end(server)
@@ -402,7 +428,7 @@ def test_token_appears_nowhere_but_in_the_registration(home: Path, trail: Trail,
     token = "0123456789abcdef" * 4
     env = {**os.environ, **LOUD, "SIKKERKEY_API_URL": recorder.url, "PYTHONINSPECT": ""}
     refused, accepted = {"error": f"token {token} is spent"}, {"agentId": "a-1", "name": token, "vaultId": "v"}
-    for told in (Told(400, json.dumps(refused).encode()), Told(201, json.dumps(accepted).encode())):
+    for told in (CannedResponse(400, json.dumps(refused).encode()), CannedResponse(201, json.dumps(accepted).encode())):
         recorder.answer = trail.watching(lambda _seen, told=told: told)  # type: ignore[misc]
         command = [sys.executable, "-v", str(ARCHIVE_COMMAND[-1]), "install", "-"]
         done = subprocess.run(command, input=token.encode(), env=env, capture_output=True, check=False)
@@ -532,7 +558,7 @@ def test_crash_in_a_tool_shows_no_argument(home: Path, recorder: Recorder) -> No
         server.initialize()
         tool, arguments = WRITES["create"]
         reply = server.request("tools/call", name=tool, arguments=arguments)
-        assert reply["error"] == {"code": mcp.INTERNAL_ERROR, "message": "internal error (ZeroDivisionError)"}
+        assert reply["error"] == {"code": sikkerkey_mcp.INTERNAL_ERROR, "message": "internal error (ZeroDivisionError)"}
         assert server.request("ping")["result"] == {}
         server.close()
     assert_unmarked(b"".join(server.lines) + server.stderr)
@@ -540,7 +566,7 @@ def test_crash_in_a_tool_shows_no_argument(home: Path, recorder: Recorder) -> No
 
 @pytest.mark.parametrize("depth", [400, 600, 900])
 def test_deeply_nested_value_is_no_error_after_it_was_stored(server: Server, recorder: Recorder, depth: int) -> None:
-    recorder.answer = lambda _seen: Told(201, b'{"id": "sk_1"}')
+    recorder.answer = lambda _seen: CannedResponse(201, b'{"id": "sk_1"}')
     value = "[" * depth + "]" * depth
     result = server.call("manage_secrets", action="create", **PROJECT, name="n", value=value)
     assert result["structuredContent"] == {"id": "sk_1"}
@@ -551,7 +577,7 @@ def test_trimmed_and_partial_echoes_are_cut_out(
     server: Server, recorder: Recorder, repeat: Callable[[str], str]
 ) -> None:
     value = "  -----BEGIN THING-----\nfirst-line-of-it-7f3a\n  second-line-of-it-7f3a  \n"
-    recorder.answer = lambda _seen: Told(400, json.dumps({"error": f"bad: {repeat(value)}"}).encode())
+    recorder.answer = lambda _seen: CannedResponse(400, json.dumps({"error": f"bad: {repeat(value)}"}).encode())
     result = server.call("manage_secrets", action="create", **PROJECT, name="n", value=value)
     assert "7f3a" not in json.dumps(result)
     assert b"7f3a".hex() not in json.dumps(result)
@@ -560,7 +586,7 @@ def test_trimmed_and_partial_echoes_are_cut_out(
 def test_stored_values_are_withheld_under_any_name_made_of_value(server: Server, recorder: Recorder) -> None:
     names = ("value", "Value", "secretValue", "current_value", "plainText", "PLAINTEXT")
     stored = {"id": "sk_1", **dict.fromkeys(names, "stored-7f3a")}
-    recorder.answer = lambda _seen: Told(200, json.dumps(stored).encode())
+    recorder.answer = lambda _seen: CannedResponse(200, json.dumps(stored).encode())
     result = server.call("manage_secrets", action="get", **PROJECT, **SECRET)
     assert "7f3a" not in json.dumps(result)
     assert result["structuredContent"]["id"] == "sk_1"

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from sikkerkey_resources import PROMPTS, Prompt, VaultLibrary, actions_in
 from sikkerkey_switches import Switch
-from tests.rows import BY_NAME, StubApi, reply
+from tests.support.schema_check import conforms
+from tests.support.table_calls import BY_NAME, StubApi, reply
 from tests.test_protocol import Talk, refusal, request
-from tests.transcript import conforms
 
 NOW_MS = 1_767_225_600_000
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
@@ -24,7 +24,7 @@ NAMES = ["review_audit", "find_stale_secrets", "check_coverage", "onboard_ci_run
 def talk(*switches: Switch) -> Talk:
     """A session with the real registry, whose vault knows two projects and machines."""
     api = StubApi(reply(body=b'[{"id":"thing_1","name":"one"},{"id":"thing_2","name":"two"}]'))
-    return Talk(registry=m.VaultTools(lambda: api, switches))
+    return Talk(registry=sikkerkey_mcp.VaultTools(lambda: api, switches))
 
 
 def text_of(name: str, *switches: Switch, **arguments: str) -> str:
@@ -45,7 +45,7 @@ def listed(*switches: Switch) -> list[str]:
 def at(now_ms: int, name: str, **arguments: str) -> str:
     """The text of a prompt at a moment."""
     library = VaultLibrary(lambda *_: {}, set(BY_NAME), now_s=lambda: now_ms / 1000)
-    text: str = library.prompt(name, arguments, m.Context())["messages"][0]["content"]["text"]
+    text: str = library.prompt(name, arguments, sikkerkey_mcp.Context())["messages"][0]["content"]["text"]
     return text
 
 
@@ -164,9 +164,9 @@ def test_an_argument_that_the_vault_could_not_take_is_refused(name: str, argumen
 
 def test_prompts_do_not_ask_the_vault() -> None:
     api = StubApi(reply())
-    library = m.VaultTools(lambda: api).library()
+    library = sikkerkey_mcp.VaultTools(lambda: api).library()
     for name in NAMES:
-        library.prompt(name, LEAST.get(name, {}), m.Context())
+        library.prompt(name, LEAST.get(name, {}), sikkerkey_mcp.Context())
     assert api.sent == []
 
 

@@ -20,8 +20,8 @@ from sikkerkey_mcp import (
     VaultTools,
     tool_listing,
 )
-from tests.fixture_tools import FixtureLibrary, FixtureTools
-from tests.transcript import RESULTS, check_message, check_session, conforms
+from tests.support.sample_tools import FixtureLibrary, FixtureTools
+from tests.support.schema_check import RESULTS, check_message, check_session, conforms
 
 VERSIONS = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
 CLIENT = {"name": "tests", "version": "1"}
@@ -63,9 +63,7 @@ class Talk:
     Where it is `lenient`, invalid requests may get a result.
     """
 
-    def __init__(
-        self, version: str = "2025-11-25", registry: Registry | None = None, *, lenient: bool = False
-    ) -> None:
+    def __init__(self, version: str = "2025-11-25", registry: Registry | None = None, *, lenient: bool = False) -> None:
         self.lenient = lenient
         self.tools = FixtureTools()
         self.emitted: list[dict[str, Any]] = []
@@ -720,7 +718,9 @@ def test_a_prompt_that_is_wrongly_asked_for_is_refused(params: Any, rule: str) -
     assert ask("prompts/get", **params) == refusal(-32602, rule, id=1)
 
 
-@pytest.mark.parametrize("reference", [{"type": "ref/prompt", "name": "ask"}, {"type": "ref/resource", "uri": "test://{a}"}])
+@pytest.mark.parametrize(
+    "reference", [{"type": "ref/prompt", "name": "ask"}, {"type": "ref/resource", "uri": "test://{a}"}]
+)
 def test_an_argument_is_completed_with_what_is_known_already(reference: dict[str, str]) -> None:
     known = {"arguments": {"a": "1", "b": "2"}}
     completed = {"values": ["what", "be", "a", "b"], "total": 4, "hasMore": False}

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from sikkerkey_cli import EXAMPLES
 from sikkerkey_clients import CLIENTS
-from tests.harness import ARCHIVE, PATIENCE_S, ROOT
-from tests.local_vault import LocalVault
+from tests.support.harness import ARCHIVE, ROOT, TIMEOUT_S
+from tests.support.local_vault import LocalVault
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 
@@ -41,7 +41,7 @@ def run(line: str, text_in: str = "", **env: str) -> str:
         env={**os.environ, **env},
         capture_output=True,
         text=True,
-        timeout=PATIENCE_S,
+        timeout=TIMEOUT_S,
         check=False,
     )
     assert done.returncode == 0, (line, done.stderr)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 from tools import recording
 
 PICTURE = (ROOT / "docs" / "recording.svg").read_text(encoding="utf-8")

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from sikkerkey_answers import WITHHELD
 from sikkerkey_resources import IDS_KEPT_S, RESOURCES, VaultLibrary
 from sikkerkey_switches import Switch
-from tests.harness import ARCHIVE_COMMAND, ROOT, Recorder, Seen, Server, Told, make_slot
-from tests.local_vault import LocalVault, install
-from tests.rows import BY_NAME, StubApi, reply
+from tests.support.harness import ARCHIVE_COMMAND, ROOT, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
+from tests.support.local_vault import LocalVault, install
+from tests.support.schema_check import CheckedServer, conforms
+from tests.support.table_calls import BY_NAME, StubApi, reply
 from tests.test_protocol import VERSIONS, Talk, opening, refusal, request
 from tests.test_protocol import reply as answered
-from tests.transcript import CheckedServer, conforms
 
 TEMPLATE = "sikkerkey://projects/{id}/secrets"
 SECRETS = "sikkerkey://projects/proj_a1b2c3d4e5/secrets"
@@ -37,10 +37,10 @@ def without(*names: str) -> list[Switch]:
     return [Switch("--exclude", "exclude", names)]
 
 
-def talk_to(answer: m.Reply, switches: Any = ()) -> tuple[Talk, StubApi]:
+def talk_to(answer: sikkerkey_mcp.Reply, switches: Any = ()) -> tuple[Talk, StubApi]:
     """A session with the real registry, whose vault gives always the same answer."""
     api = StubApi(answer)
-    return Talk(registry=m.VaultTools(lambda: api, switches)), api
+    return Talk(registry=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
 
 
 def not_found(uri: str, message: str) -> dict[str, Any]:
@@ -78,21 +78,23 @@ def test_every_resource_is_a_read_of_the_table_that_makes_no_credential() -> Non
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_vaults_registry_declares_resources_prompts_and_completion(version: str) -> None:
-    declared = Talk("", m.VaultTools(lambda: StubApi(reply()))).say(opening(version))["result"]["capabilities"]
+    declared = Talk("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))).say(opening(version))["result"][
+        "capabilities"
+    ]
     kinds = ["logging", "tools", "resources", "prompts"] + (["completions"] if version != "2024-11-05" else [])
     assert declared == {kind: {} for kind in kinds}
 
 
 def test_what_is_declared_without_a_look_is_what_the_library_offers() -> None:
-    tools = m.VaultTools(lambda: StubApi(reply()))
+    tools = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))
     assert tools.offers == ("tools", *tools.library().offers)
 
 
 def test_declaring_them_loads_nothing() -> None:
     code = (
         "import sys, sikkerkey_mcp as m; s = m.Session(m.VaultTools(lambda: None), print);"
-        "s.receive(b'{\"jsonrpc\":\"2.0\",\"id\":1,\"method\":\"initialize\"}');"
-        "s.receive(b'{\"jsonrpc\":\"2.0\",\"id\":2,\"method\":\"tools/list\"}');"
+        's.receive(b\'{"jsonrpc":"2.0","id":1,"method":"initialize"}\');'
+        's.receive(b\'{"jsonrpc":"2.0","id":2,"method":"tools/list"}\');'
         "sys.exit('sikkerkey_resources' in sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
@@ -136,7 +138,7 @@ def test_an_id_that_is_none_is_no_resource_and_nothing_is_sent(name: str) -> Non
     talk, api = talk_to(reply())
     uri = f"sikkerkey://projects/{name}/secrets"
     rule = "projectId must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
-    assert talk.say(request("resources/read", uri=uri)) == not_found(m.clean(uri), rule)
+    assert talk.say(request("resources/read", uri=uri)) == not_found(sikkerkey_mcp.clean(uri), rule)
     assert api.sent == []
 
 
@@ -162,10 +164,10 @@ def test_what_the_vault_refuses_is_an_error_that_says_what_to_do(status: int) ->
 
 
 def test_without_an_agent_a_read_says_what_to_do() -> None:
-    def connect() -> m.Api:
-        raise m.ConfigError("no agent is installed", "install one")
+    def connect() -> sikkerkey_mcp.Api:
+        raise sikkerkey_mcp.ConfigError("no agent is installed", "install one")
 
-    answer = Talk(registry=m.VaultTools(connect)).say(request("resources/read", uri="sikkerkey://whoami"))
+    answer = Talk(registry=sikkerkey_mcp.VaultTools(connect)).say(request("resources/read", uri="sikkerkey://whoami"))
     assert answer == refusal(-32603, "no agent is installed\nhint: install one", id=1)
 
 
@@ -190,7 +192,7 @@ def test_read_only_leaves_every_resource() -> None:
 
 def test_where_no_resource_and_no_prompt_is_left_neither_is_offered() -> None:
     switches = [Switch("--tools", "tools", ("manage_trash",))]
-    talk = Talk("", m.VaultTools(lambda: StubApi(reply()), switches))
+    talk = Talk("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches))
     assert talk.say(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
     methods = ["resources/list", "prompts/list", "completion/complete"]
     assert {talk.say(request(method))["error"]["code"] for method in methods} == {-32601}
@@ -244,14 +246,16 @@ def test_a_thousand_ids_are_completed_by_the_first_hundred() -> None:
 def test_the_vault_is_asked_once_for_a_while() -> None:
     now_s, asked = [0.0], []
 
-    def answer(tool: str, arguments: m.JsonObject, _context: m.Context) -> m.JsonObject:
+    def answer(
+        tool: str, arguments: sikkerkey_mcp.JsonObject, _context: sikkerkey_mcp.Context
+    ) -> sikkerkey_mcp.JsonObject:
         asked.append((tool, arguments))
-        return m.json_result([{"id": f"p{len(asked)}"}])
+        return sikkerkey_mcp.json_result([{"id": f"p{len(asked)}"}])
 
     library = VaultLibrary(answer, {"manage_projects.list", "manage_secrets.list"}, ticks_s=lambda: now_s[0])
     reference, found = {"type": "ref/resource", "uri": TEMPLATE}, []
     for now_s[0] in (0.1, 1.0, IDS_KEPT_S, IDS_KEPT_S + 0.2):
-        found += library.suggestions(reference, "id", "", {}, m.Context())
+        found += library.suggestions(reference, "id", "", {}, sikkerkey_mcp.Context())
     assert found == ["p1", "p1", "p1", "p2"]
     assert asked == [("manage_projects", {"action": "list"})] * 2
 
@@ -278,10 +282,10 @@ def test_what_is_no_argument_of_a_template_is_refused(uri: str, name: str) -> No
 def test_a_read_tells_its_progress_and_can_be_cancelled(home: Path, recorder: Recorder) -> None:
     arrived, go_on = threading.Event(), threading.Event()
 
-    def answer(_seen: Seen) -> Told:
+    def answer(_seen: ReceivedRequest) -> CannedResponse:
         arrived.set()
         go_on.wait(5)
-        return Told()
+        return CannedResponse()
 
     recorder.answer = answer
     make_slot(home, recorder.url)

@@ -11,8 +11,8 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 
-import sikkerkey_mcp as mcp
-from tests.harness import AGENT_ID
+import sikkerkey_mcp
+from tests.support.harness import AGENT_ID
 
 VECTORS = Path(__file__).parent / "vectors"
 RFC_8032: list[dict[str, str]] = json.loads((VECTORS / "rfc8032.json").read_text("utf-8"))
@@ -28,15 +28,15 @@ def pem_of_seed(seed: str) -> bytes:
     return key.private_bytes(PEM, PKCS8, PLAIN)
 
 
-def vector_request(vector: dict[str, Any]) -> mcp.Request:
+def vector_request(vector: dict[str, Any]) -> sikkerkey_mcp.Request:
     """The request that a vector of the contract describes."""
     body = vector["body"]
-    return mcp.Request(vector["method"], vector["path"], None if body is None else body.encode("utf-8"))
+    return sikkerkey_mcp.Request(vector["method"], vector["path"], None if body is None else body.encode("utf-8"))
 
 
 @pytest.mark.parametrize("vector", RFC_8032, ids=lambda vector: vector["name"])
 def test_signer_makes_the_signatures_of_rfc_8032(vector: dict[str, str]) -> None:
-    sign = mcp.load_signer(pem_of_seed(vector["seed"]))
+    sign = sikkerkey_mcp.load_signer(pem_of_seed(vector["seed"]))
     assert sign(bytes.fromhex(vector["message"])).hex() == vector["signature"]
 
 
@@ -48,15 +48,17 @@ def test_vector_of_rfc_8032_verifies_with_its_public_key(vector: dict[str, str])
 
 @pytest.mark.parametrize("vector", CONTRACT["requests"], ids=lambda vector: vector["method"])
 def test_signed_text_is_method_path_timestamp_nonce_and_body_hash(vector: dict[str, Any]) -> None:
-    text = mcp.string_to_sign(vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
+    text = sikkerkey_mcp.string_to_sign(vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
     parts = (vector["method"], vector["path"], CONTRACT["timestamp"], CONTRACT["nonce"], vector["body_hash"])
     assert text == ":".join(map(str, parts)).encode("ascii")
 
 
 @pytest.mark.parametrize("vector", CONTRACT["requests"], ids=lambda vector: vector["method"])
 def test_headers_are_those_of_the_contract(vector: dict[str, Any]) -> None:
-    sign = mcp.load_signer(pem_of_seed(CONTRACT["seed"]))
-    headers = mcp.signed_headers(AGENT_ID, sign, vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
+    sign = sikkerkey_mcp.load_signer(pem_of_seed(CONTRACT["seed"]))
+    headers = sikkerkey_mcp.signed_headers(
+        AGENT_ID, sign, vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"]
+    )
     assert headers == {
         "X-Agent-Id": AGENT_ID,
         "X-Machine-Id": AGENT_ID,
@@ -69,35 +71,40 @@ def test_headers_are_those_of_the_contract(vector: dict[str, Any]) -> None:
 def test_vectors_of_the_contract_verify_with_its_public_key() -> None:
     public = ed25519.Ed25519PublicKey.from_public_bytes(base64.b64decode(CONTRACT["public_key"]))
     for vector in CONTRACT["requests"]:
-        text = mcp.string_to_sign(vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
+        text = sikkerkey_mcp.string_to_sign(vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
         public.verify(base64.b64decode(vector["signature"]), text)
 
 
 def test_body_of_the_contract_is_what_the_json_writer_makes() -> None:
     """Writer and vector agree to the byte: no escapes for `<`, `>` or letters beyond ASCII."""
     body = CONTRACT["requests"][1]["body"]
-    assert mcp.to_json({"name": "søger <nøgle>", "value": "hunter2"}) == body
+    assert sikkerkey_mcp.to_json({"name": "søger <nøgle>", "value": "hunter2"}) == body
 
 
 def test_no_body_and_an_empty_body_have_the_hash_of_the_empty_string() -> None:
     for body in (None, b""):
-        assert mcp.string_to_sign(mcp.Request("GET", "/p", body), 0, "n") == f"GET:/p:0:n:{EMPTY_HASH}".encode()
+        assert (
+            sikkerkey_mcp.string_to_sign(sikkerkey_mcp.Request("GET", "/p", body), 0, "n")
+            == f"GET:/p:0:n:{EMPTY_HASH}".encode()
+        )
 
 
 @pytest.mark.parametrize(
     ("request_", "timestamp", "nonce"),
     [
-        (mcp.Request("POST", "/p", b"{}"), 1, "n"),
-        (mcp.Request("GET", "/q", b"{}"), 1, "n"),
-        (mcp.Request("GET", "/p", b"{ }"), 1, "n"),
-        (mcp.Request("GET", "/p", None), 1, "n"),
-        (mcp.Request("GET", "/p", b"{}"), 2, "n"),
-        (mcp.Request("GET", "/p", b"{}"), 1, "m"),
+        (sikkerkey_mcp.Request("POST", "/p", b"{}"), 1, "n"),
+        (sikkerkey_mcp.Request("GET", "/q", b"{}"), 1, "n"),
+        (sikkerkey_mcp.Request("GET", "/p", b"{ }"), 1, "n"),
+        (sikkerkey_mcp.Request("GET", "/p", None), 1, "n"),
+        (sikkerkey_mcp.Request("GET", "/p", b"{}"), 2, "n"),
+        (sikkerkey_mcp.Request("GET", "/p", b"{}"), 1, "m"),
     ],
 )
-def test_every_part_of_a_request_changes_the_signed_text(request_: mcp.Request, timestamp: int, nonce: str) -> None:
-    assert mcp.string_to_sign(request_, timestamp, nonce) != mcp.string_to_sign(
-        mcp.Request("GET", "/p", b"{}"), 1, "n"
+def test_every_part_of_a_request_changes_the_signed_text(
+    request_: sikkerkey_mcp.Request, timestamp: int, nonce: str
+) -> None:
+    assert sikkerkey_mcp.string_to_sign(request_, timestamp, nonce) != sikkerkey_mcp.string_to_sign(
+        sikkerkey_mcp.Request("GET", "/p", b"{}"), 1, "n"
     )
 
 
@@ -133,8 +140,8 @@ def broken_keys() -> list[Any]:
 
 @pytest.mark.parametrize("pem", foreign_keys() + broken_keys())
 def test_key_that_cannot_sign_is_refused_without_a_word_of_its_content(pem: bytes) -> None:
-    with pytest.raises(mcp.ConfigError) as refused:
-        mcp.load_signer(pem)
+    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
+        sikkerkey_mcp.load_signer(pem)
     assert str(refused.value) == "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM"
     assert refused.value.__cause__ is None
     assert refused.value.__suppress_context__ or refused.value.__context__ is None
@@ -144,7 +151,7 @@ def test_key_that_cannot_sign_is_refused_without_a_word_of_its_content(pem: byte
 
 def test_identity_does_not_show_its_key() -> None:
     members = {"agentId": AGENT_ID, "name": "name", "vaultId": "vault_1", "apiUrl": "https://vault.test"}
-    identity = mcp.Identity(members, b"canary-key")
+    identity = sikkerkey_mcp.Identity(members, b"canary-key")
     assert "canary" not in f"{identity} {identity!r} {[identity]}"
 
 
@@ -152,7 +159,7 @@ def test_identity_does_not_show_its_key() -> None:
 def test_usual_key_is_read_as_the_library_reads_it(vector: dict[str, str]) -> None:
     pem = pem_of_seed(vector["seed"])
     for text in (pem, pem.replace(b"\n", b"\r\n"), b"\n" + pem + b"\n"):
-        assert mcp.usual_seed(text) == bytes.fromhex(vector["seed"])
+        assert sikkerkey_mcp.usual_seed(text) == bytes.fromhex(vector["seed"])
 
 
 # RFC 8410, section 10.3: with attributes and the public key.
@@ -180,4 +187,4 @@ Z9w7lshQhqowtrbLDFw4rXAxZuE=
     ids=["empty", "attributes", "length", "cut", "encrypted", "note", "two", "x25519", "ec"],
 )
 def test_what_is_not_a_usual_key_is_left_to_the_library(pem: bytes) -> None:
-    assert mcp.usual_seed(pem) is None
+    assert sikkerkey_mcp.usual_seed(pem) is None

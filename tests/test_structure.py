@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-import sikkerkey_mcp as mcp
-from tests.harness import ROOT
+import sikkerkey_mcp
+from tests.support.harness import ROOT
 
 SOURCE = (ROOT / "sikkerkey_mcp.py").read_text(encoding="utf-8")
 ANSWERS, WIRE = (ast.parse((ROOT / f"sikkerkey_{name}.py").read_text(encoding="utf-8")) for name in ("answers", "wire"))
@@ -60,7 +60,7 @@ def names_used(tree: ast.Module) -> set[str]:
 
 
 def test_sections_stand_in_the_order_that_the_docstring_gives() -> None:
-    listed = re.findall(r"^    ([a-z ]+?)  +\S", mcp.__doc__ or "", re.MULTILINE)
+    listed = re.findall(r"^    ([a-z ]+?)  +\S", sikkerkey_mcp.__doc__ or "", re.MULTILINE)
     assert list(sections()) == listed
 
 
@@ -83,7 +83,9 @@ def test_the_check_of_promises_finds_a_broken_one() -> None:
 
 
 def test_what_is_derived_names_no_tool_and_no_action() -> None:
-    names = {tool.name for tool in mcp.TOOLS} | {action.name for tool in mcp.TOOLS for action in tool.actions}
+    names = {tool.name for tool in sikkerkey_mcp.TOOLS} | {
+        action.name for tool in sikkerkey_mcp.TOOLS for action in tool.actions
+    }
     tree = sections()["what a row yields"]
     texts = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
     assert names & texts == set()

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import sikkerkey_cli
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from sikkerkey_switches import Switch, narrowed, switches
-from tests.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
-from tests.rows import BY_NAME, ROWS, Logged, Row, StubApi, each_row, reply
+from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
+from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, each_row, reply
 
 READ_ONLY = Switch("--read-only", "read-only")
 WHO = "hint: the user restricted this server so; only they can change it, where they configured it"
@@ -30,7 +30,7 @@ def without(*names: str) -> Switch:
 
 def offered(*switches: Switch) -> set[str]:
     """Every action that is listed, as tool.action."""
-    listing = m.VaultTools(lambda: StubApi(reply()), switches).listing()
+    listing = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).listing()
     return {
         f"{tool['name']}.{action}"
         for tool in listing
@@ -41,7 +41,7 @@ def offered(*switches: Switch) -> set[str]:
 def call(row: Row, arguments: Any, *switches: Switch) -> tuple[str, int]:
     """The text of a call's result, empty for a file, and how many requests it sent."""
     api = StubApi(reply(body=b'{"ok":true}'))
-    result = m.VaultTools(lambda: api, switches).call(row.tool.name, arguments, Logged())
+    result = sikkerkey_mcp.VaultTools(lambda: api, switches).call(row.tool.name, arguments, Logged())
     text: str = result["content"][0].get("text", "")
     return text, len(api.sent)
 
@@ -78,7 +78,7 @@ def test_read_only_refuses_every_other_action_and_sends_nothing(row: Row) -> Non
 
 
 def test_every_tool_that_read_only_leaves_is_marked_as_read_only() -> None:
-    listing = m.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).listing()
+    listing = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).listing()
     assert [tool["name"] for tool in listing if not tool["annotations"]["readOnlyHint"]] == []
 
 
@@ -103,10 +103,12 @@ def test_of_several_switches_all_hold() -> None:
 
 def test_an_action_that_is_withheld_takes_along_the_arguments_that_only_it_has() -> None:
     [tool] = narrowed([BY_NAME["manage_secrets.list"].tool], [without("manage_secrets.dynamic_create")])
-    before, after = (m.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool))
+    before, after = (
+        sikkerkey_mcp.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool)
+    )
     assert set(before) - set(after) == {"existingSecretId", "staticFields"}
     assert set(before["action"]["enum"]) - set(after["action"]["enum"]) == {"dynamic_create"}
-    assert "dynamic_create(" not in m.tool_description(tool)
+    assert "dynamic_create(" not in sikkerkey_mcp.tool_description(tool)
 
 
 def test_a_tool_with_one_action_left_still_takes_it_by_name() -> None:
@@ -148,7 +150,7 @@ def test_the_first_switch_that_withholds_is_the_one_that_is_named() -> None:
 
 
 def test_instructions_begin_with_the_restriction() -> None:
-    tools = m.VaultTools(lambda: StubApi(reply()), [READ_ONLY, without("support", "manage_team.invite")])
+    tools = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [READ_ONLY, without("support", "manage_team.invite")])
     assert tools.instructions.split("\n", maxsplit=1)[0] == (
         "The user restricted this server (--read-only, --exclude support,manage_team.invite): "
         "what is not listed is withheld on purpose."
@@ -156,7 +158,7 @@ def test_instructions_begin_with_the_restriction() -> None:
 
 
 def test_instructions_without_a_restriction_speak_of_none() -> None:
-    assert m.VaultTools(lambda: StubApi(reply())).instructions == m.INSTRUCTIONS
+    assert sikkerkey_mcp.VaultTools(lambda: StubApi(reply())).instructions == sikkerkey_mcp.INSTRUCTIONS
 
 
 def named_in(text: str) -> set[str]:
@@ -164,21 +166,21 @@ def named_in(text: str) -> set[str]:
 
 
 def test_instructions_name_no_action_that_does_not_exist() -> None:
-    assert named_in(m.INSTRUCTIONS) - set(BY_NAME) == set()
+    assert named_in(sikkerkey_mcp.INSTRUCTIONS) - set(BY_NAME) == set()
 
 
 def test_instructions_leave_out_what_only_concerns_withheld_actions() -> None:
-    told = m.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).instructions
+    told = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).instructions
     assert named_in(told) == set()
     assert "Values go in and never come out" in told
     assert "Start with whoami" in told
-    partly = m.VaultTools(lambda: StubApi(reply()), [without("manage_projects.delete")]).instructions
-    assert len(partly.split("\n")) == len(m.INSTRUCTIONS.split("\n")) + 1
+    partly = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [without("manage_projects.delete")]).instructions
+    assert len(partly.split("\n")) == len(sikkerkey_mcp.INSTRUCTIONS.split("\n")) + 1
 
 
 @pytest.mark.parametrize("switches", [[], [without("support")], [without(*(str(row) for row in ROWS[1:]))]])
 def test_instructions_stay_under_two_kilobytes(switches: list[Switch]) -> None:
-    told = m.VaultTools(lambda: StubApi(reply()), switches).instructions
+    told = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).instructions
     assert len(told.encode()) < 2_000
 
 
@@ -217,7 +219,7 @@ def test_read_only_is_left_off_by_these_words(text: str, monkeypatch: pytest.Mon
 @pytest.mark.parametrize("text", ["2", "y", "enabled", "tru", "--read-only", "ja"])
 def test_any_other_word_for_read_only_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = r"^SIKKERKEY_READ_ONLY must be one of: 1, true, yes, on, 0, false, no, off$"
-    with pytest.raises(m.ConfigError, match=rule):
+    with pytest.raises(sikkerkey_mcp.ConfigError, match=rule):
         in_force(monkeypatch, {}, read_only=text)
 
 
@@ -241,13 +243,13 @@ HOW = "hint: write TOOL or TOOL.ACTION, with commas between them"
 )
 @pytest.mark.parametrize("option", ["--tools", "--exclude"])
 def test_unknown_name_is_refused_with_the_nearest(option: str, text: str, told: str) -> None:
-    with pytest.raises(m.ConfigError) as refused:
+    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
         switches({option: text})
     assert refused.value.in_words() == f"{option} names {told}"
 
 
 def test_switches_that_leave_nothing_are_refused() -> None:
-    with pytest.raises(m.ConfigError, match=r"^--read-only, --tools leave nothing to offer$"):
+    with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^--read-only, --tools leave nothing to offer$"):
         switches({"--read-only": "1", "--tools": "manage_trash.purge"})
 
 
@@ -278,9 +280,9 @@ def served(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, *, by_argp
         seen.append(options)
         return 0
 
-    monkeypatch.setattr(m, "command_serve", keep)
+    monkeypatch.setattr(sikkerkey_mcp, "command_serve", keep)
     monkeypatch.setitem(sys.modules, "sikkerkey_cli", sikkerkey_cli if by_argparse else None)
-    assert (sikkerkey_cli.run(list(arguments)) if by_argparse else m.main(arguments)) == 0
+    assert (sikkerkey_cli.run(list(arguments)) if by_argparse else sikkerkey_mcp.main(arguments)) == 0
     return {name: value for name, value in seen[0].items() if value}
 
 
@@ -295,7 +297,7 @@ def test_serve_takes_its_options_in_any_order(
 @pytest.mark.parametrize("line", ["--tools", "--tools --read-only", "--read-only=1", "--no-such", "a", "--agent -x"])
 def test_what_serve_does_not_take_is_wrong_usage(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        m.main(["serve", *line.split()])
+        sikkerkey_mcp.main(["serve", *line.split()])
     assert ended.value.code == 2
     assert "usage: sikkerkey-mcp" in capsys.readouterr().err
 

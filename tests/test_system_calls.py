@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import AGENT_ID, ARCHIVE, PATIENCE_S, make_slot
+from tests.support.harness import AGENT_ID, ARCHIVE, TIMEOUT_S, make_slot
 
 STRACE = shutil.which("strace")
 FLAGS = ("-I", "-S")
@@ -28,7 +28,7 @@ def counted(archive: Path, said: str, log: Path, home: Path) -> Counter[str]:
     """The system calls of one run, until the answer to the last request is written where there is one."""
     command = [str(STRACE), "-f", "-qq", "-s", "64", "-o", str(log), sys.executable, *FLAGS, str(archive)]
     env = {"HOME": str(home), "SIKKERKEY_CACHE_DIR": str(home / "cache")}
-    done = subprocess.run(command, input=said, env=env, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    done = subprocess.run(command, input=said, env=env, capture_output=True, text=True, check=False, timeout=TIMEOUT_S)
     if "ptrace" in done.stderr:
         pytest.skip("tracing is not allowed here")
     counts: Counter[str] = Counter()
@@ -36,7 +36,7 @@ def counted(archive: Path, said: str, log: Path, home: Path) -> Counter[str]:
         name = line.split(None, 1)[1].partition("(")[0]
         if name.isidentifier():
             counts.update((name, "all"))
-        if r'write(' in line and r'\"id\":2' in line:
+        if r"write(" in line and r"\"id\":2" in line:
             break
     return counts
 

@@ -12,19 +12,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from jsonschema import Draft202012Validator
 
-import sikkerkey_mcp as m
-from tests.complaints import complaints
-from tests.rows import BY_NAME, ROWS, Row, each_row
+import sikkerkey_mcp
+from tests.support.table_calls import BY_NAME, ROWS, Row, each_row
+from tests.support.table_checks import complaints
 
 LISTING_MAX_BYTES = 20_000
-CONTRACT: list[m.JsonObject] = json.loads((Path(__file__).parent / "contract.json").read_text(encoding="utf-8"))
-PATTERNS = {"HH:mm": m.HH_MM, "email": m.EMAIL, "https URL": m.HTTP_URL}  # of formats that the program checks
+CONTRACT: list[sikkerkey_mcp.JsonObject] = json.loads(
+    (Path(__file__).parent / "contract.json").read_text(encoding="utf-8")
+)
+PATTERNS = {
+    "HH:mm": sikkerkey_mcp.HH_MM,
+    "email": sikkerkey_mcp.EMAIL,
+    "https URL": sikkerkey_mcp.HTTP_URL,
+}  # of formats that the program checks
 
 
 # The contract's facts
 
 
-def facts(row: Row) -> m.JsonObject:
+def facts(row: Row) -> sikkerkey_mcp.JsonObject:
     """A row of the table, worded as the contract words it."""
     action = row.action
     return {
@@ -40,15 +46,15 @@ def facts(row: Row) -> m.JsonObject:
     }
 
 
-def arg_facts(arg: m.Arg) -> m.JsonObject:
-    schema = m.arg_schema(arg)
+def arg_facts(arg: sikkerkey_mcp.Arg) -> sikkerkey_mcp.JsonObject:
+    schema = sikkerkey_mcp.arg_schema(arg)
     del schema["description"]
     if arg.most_bytes is not None:
         schema["maxBytes"] = arg.most_bytes
     return {**schema, "plaintext": True} if arg.plaintext else schema
 
 
-def as_checked(row: m.JsonObject) -> m.JsonObject:
+def as_checked(row: sikkerkey_mcp.JsonObject) -> sikkerkey_mcp.JsonObject:
     """A row of the contract with its formats as the patterns that this program checks, if it does."""
     args = {name: dict(arg) for name, arg in row["args"].items()}
     for arg in args.values():
@@ -65,7 +71,7 @@ def test_table_and_contract_have_the_same_rows_and_the_same_facts() -> None:
 
 
 def test_table_has_18_tools_and_106_actions() -> None:
-    assert (len(m.TOOLS), len(ROWS), len(CONTRACT)) == (18, 106, 106)
+    assert (len(sikkerkey_mcp.TOOLS), len(ROWS), len(CONTRACT)) == (18, 106, 106)
 
 
 def test_every_id_is_checked_as_an_id_and_nothing_else_is() -> None:
@@ -95,22 +101,24 @@ def test_inferred_rows_are_manage_team_and_project_permissions() -> None:
 
 
 def test_tools_that_talk_to_people_or_to_other_servers_are_marked_as_open_world() -> None:
-    marked = [tool.name for tool in m.TOOLS if m.tool_listing(tool)["annotations"]["openWorldHint"]]
+    marked = [
+        tool.name for tool in sikkerkey_mcp.TOOLS if sikkerkey_mcp.tool_listing(tool)["annotations"]["openWorldHint"]
+    ]
     assert marked == ["manage_team", "manage_webhooks", "support"]
 
 
 # Complaints
 
-ID = m.Arg("projectId", "id", "Project id.")
-TEXT = m.Arg("name", "string", "Name.")
-FINE = m.write("make", "POST /things/{projectId}", "things.write", "Make one.", ID, TEXT)
+ID = sikkerkey_mcp.Arg("projectId", "id", "Project id.")
+TEXT = sikkerkey_mcp.Arg("name", "string", "Name.")
+FINE = sikkerkey_mcp.write("make", "POST /things/{projectId}", "things.write", "Make one.", ID, TEXT)
 
 
-def having(arg: m.Arg) -> m.Action:
+def having(arg: sikkerkey_mcp.Arg) -> sikkerkey_mcp.Action:
     return FINE._replace(args=(ID, arg))
 
 
-PLANTED: dict[str, list[m.Action]] = {
+PLANTED: dict[str, list[sikkerkey_mcp.Action]] = {
     "t: make twice": [FINE, FINE],
     "t: 'Make one' is no sentence": [FINE._replace(text="Make one")],
     "t: 'Name' is no sentence": [having(TEXT._replace(text="Name"))],
@@ -135,46 +143,50 @@ PLANTED: dict[str, list[m.Action]] = {
 
 
 def test_table_gives_no_cause_for_complaint() -> None:
-    assert complaints(m.TOOLS) == []
+    assert complaints(sikkerkey_mcp.TOOLS) == []
 
 
 def test_a_faultless_table_gives_no_cause_for_complaint() -> None:
-    other = having(m.opt(TEXT))._replace(name="other")
-    assert complaints([m.Tool("t", "T", "Things.", (FINE, other))]) == []
+    other = having(sikkerkey_mcp.opt(TEXT))._replace(name="other")
+    assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (FINE, other))]) == []
 
 
 @pytest.mark.parametrize(("complaint", "actions"), PLANTED.items(), ids=list(PLANTED))
-def test_planted_mistake_is_complained_of_and_nothing_else_is(complaint: str, actions: list[m.Action]) -> None:
-    assert complaints([m.Tool("t", "T", "Things.", tuple(actions))]) == [complaint]
+def test_planted_mistake_is_complained_of_and_nothing_else_is(
+    complaint: str, actions: list[sikkerkey_mcp.Action]
+) -> None:
+    assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", tuple(actions))]) == [complaint]
 
 
 def test_optional_argument_in_a_path_is_complained_of() -> None:
-    row = FINE._replace(args=(m.opt(ID), TEXT))
-    assert complaints([m.Tool("t", "T", "Things.", (row,))]) == ["t.make: hole projectId is no required argument"]
+    row = FINE._replace(args=(sikkerkey_mcp.opt(ID), TEXT))
+    assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (row,))]) == [
+        "t.make: hole projectId is no required argument"
+    ]
 
 
 def test_body_function_of_a_get_is_complained_of() -> None:
     row = FINE._replace(method="GET", effect="read", args=(ID,), body=dict)
-    assert complaints([m.Tool("t", "T", "Things.", (row,))]) == ["t.make: a GET with a body"]
+    assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (row,))]) == ["t.make: a GET with a body"]
 
 
 def test_two_tools_of_one_name_are_complained_of() -> None:
-    tool = m.Tool("t", "T", "Things.", (FINE,))
+    tool = sikkerkey_mcp.Tool("t", "T", "Things.", (FINE,))
     assert complaints([tool, tool]) == ["t: tool twice"]
 
 
 # tools/list
 
-LISTING = [m.tool_listing(tool) for tool in m.TOOLS]
+LISTING = [sikkerkey_mcp.tool_listing(tool) for tool in sikkerkey_mcp.TOOLS]
 each_listed = pytest.mark.parametrize("listed", LISTING, ids=[listed["name"] for listed in LISTING])
 
 
-def texts(listed: m.JsonObject) -> dict[str, str]:
+def texts(listed: sikkerkey_mcp.JsonObject) -> dict[str, str]:
     properties = listed["inputSchema"]["properties"]
     return {"": listed["description"], **{name: schema["description"] for name, schema in properties.items()}}
 
 
-def keys_of_schemas(schema: m.JsonObject) -> set[str]:
+def keys_of_schemas(schema: sikkerkey_mcp.JsonObject) -> set[str]:
     found = set(schema)
     for inner in [*schema.get("properties", {}).values(), *([schema["items"]] if "items" in schema else [])]:
         found |= keys_of_schemas(inner)
@@ -183,18 +195,18 @@ def keys_of_schemas(schema: m.JsonObject) -> set[str]:
 
 def test_whole_listing_stays_under_its_bound() -> None:
     answer = {"jsonrpc": "2.0", "id": 1, "result": {"tools": LISTING}}
-    assert len(m.to_json(answer).encode()) <= LISTING_MAX_BYTES
+    assert len(sikkerkey_mcp.to_json(answer).encode()) <= LISTING_MAX_BYTES
 
 
 @each_listed
-def test_every_argument_is_described(listed: m.JsonObject) -> None:
+def test_every_argument_is_described(listed: sikkerkey_mcp.JsonObject) -> None:
     assert [name for name, text in texts(listed).items() if len(text) < 4] == []
 
 
 ACTION_LINE = re.compile(r"(\w+)(?:\(([\w?,.]+)\))?(?:: (.{5,}[^.]))?")
 
 
-def described(listed: m.JsonObject) -> dict[str, tuple[list[str], str]]:
+def described(listed: sikkerkey_mcp.JsonObject) -> dict[str, tuple[list[str], str]]:
     """Each action in a tool's description, with its arguments (those of the heading above it first) and its text."""
     found, heading = {}, []
     for line in listed["description"].split("\n")[1:]:
@@ -208,13 +220,13 @@ def described(listed: m.JsonObject) -> dict[str, tuple[list[str], str]]:
 
 
 @each_listed
-def test_description_has_a_line_for_each_action_and_for_nothing_else(listed: m.JsonObject) -> None:
+def test_description_has_a_line_for_each_action_and_for_nothing_else(listed: sikkerkey_mcp.JsonObject) -> None:
     actions = listed["inputSchema"]["properties"].get("action", {}).get("enum", [])
     assert sorted(described(listed)) == sorted(actions)
 
 
 @each_listed
-def test_no_two_actions_of_a_tool_read_alike(listed: m.JsonObject) -> None:
+def test_no_two_actions_of_a_tool_read_alike(listed: sikkerkey_mcp.JsonObject) -> None:
     said = [text for _, text in described(listed).values() if text]
     assert [text for text in said if said.count(text) > 1] == []
 
@@ -233,12 +245,12 @@ def test_read_blind_contract_stands_where_values_go_in() -> None:
 
 
 @each_listed
-def test_descriptions_are_printable_ascii(listed: m.JsonObject) -> None:
+def test_descriptions_are_printable_ascii(listed: sikkerkey_mcp.JsonObject) -> None:
     assert all(re.fullmatch(r"[ -~\n]+", text) for text in [*texts(listed).values(), listed["title"]])
 
 
 @each_listed
-def test_listed_tool_has_a_title_and_all_four_hints(listed: m.JsonObject) -> None:
+def test_listed_tool_has_a_title_and_all_four_hints(listed: sikkerkey_mcp.JsonObject) -> None:
     assert listed["title"].strip()
     assert list(listed["annotations"].items()) == [
         (name, bool(listed["annotations"][name]))
@@ -248,14 +260,14 @@ def test_listed_tool_has_a_title_and_all_four_hints(listed: m.JsonObject) -> Non
 
 @each_row
 def test_hints_of_a_tool_promise_no_more_than_each_of_its_actions_keeps(row: Row) -> None:
-    hints = m.tool_listing(row.tool)["annotations"]
+    hints = sikkerkey_mcp.tool_listing(row.tool)["annotations"]
     assert not (hints["readOnlyHint"] and row.action.effect != "read")
     assert not (row.action.effect == "destructive" and not hints["destructiveHint"])
     assert hints["readOnlyHint"] is hints["idempotentHint"]
 
 
 @each_listed
-def test_schema_is_flat_and_valid_json_schema(listed: m.JsonObject) -> None:
+def test_schema_is_flat_and_valid_json_schema(listed: sikkerkey_mcp.JsonObject) -> None:
     schema = listed["inputSchema"]
     Draft202012Validator.check_schema(schema)
     known = {"type", "properties", "required", "description", "enum", "pattern", "items"}
@@ -267,9 +279,9 @@ def test_schema_is_flat_and_valid_json_schema(listed: m.JsonObject) -> None:
 @each_row
 @pytest.mark.peer(16)
 def test_description_shows_what_an_action_needs_and_may_have(row: Row) -> None:
-    if not m.takes_action(row.tool):
+    if not sikkerkey_mcp.takes_action(row.tool):
         return
-    names, text = described(m.tool_listing(row.tool))[row.action.name]
+    names, text = described(sikkerkey_mcp.tool_listing(row.tool))[row.action.name]
     needed = {arg.name for arg in row.action.args if arg.required}
     possible = {f"{arg.name}?" for arg in row.action.args if not arg.required}
     shown = {name for name in names if name}
@@ -280,12 +292,15 @@ def test_description_shows_what_an_action_needs_and_may_have(row: Row) -> None:
 # Schemas and the program: what the program takes, the schema takes.
 
 
-def values(arg: m.Arg) -> st.SearchStrategy[Any]:
+def values(arg: sikkerkey_mcp.Arg) -> st.SearchStrategy[Any]:
     """Values that `arg` accepts."""
     if arg.kind == "boolean":
         return st.booleans()
     if arg.kind == "integer":
-        low, high = arg.least if arg.least is not None else -m.INTEGER_MAX, arg.most or m.INTEGER_MAX
+        low, high = (
+            arg.least if arg.least is not None else -sikkerkey_mcp.INTEGER_MAX,
+            arg.most or sikkerkey_mcp.INTEGER_MAX,
+        )
         whole = st.integers(low, high)
         return st.one_of(whole, st.integers(max(low, -(2**40)), min(high, 2**40)).map(float))
     if arg.kind == "object":
@@ -297,7 +312,7 @@ def values(arg: m.Arg) -> st.SearchStrategy[Any]:
     return strings(arg).filter(lambda text: low <= len(text) <= high)
 
 
-def strings(arg: m.Arg) -> st.SearchStrategy[str]:
+def strings(arg: sikkerkey_mcp.Arg) -> st.SearchStrategy[str]:
     if arg.choices:
         return st.sampled_from(arg.choices)
     if arg.kind in ("id", "ids"):
@@ -307,27 +322,27 @@ def strings(arg: m.Arg) -> st.SearchStrategy[str]:
     return st.text(min_size=arg.least or 0 if arg.kind == "string" else 0, max_size=30)
 
 
-def arguments(row: Row) -> st.SearchStrategy[m.JsonObject]:
+def arguments(row: Row) -> st.SearchStrategy[sikkerkey_mcp.JsonObject]:
     """Arguments that `row` accepts: one of its examples, with other values where no rule ties them together."""
     tied = {"value", "fieldNames", "preview", "generateRandom"} if row.action.rule else {"preview"}
     free = {arg.name: values(arg) for arg in row.action.args if arg.name not in tied}
     return st.one_of(*(_like(example, free) for example in row.examples.values()))
 
 
-def _like(example: m.JsonObject, free: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[m.JsonObject]:
+def _like(
+    example: sikkerkey_mcp.JsonObject, free: dict[str, st.SearchStrategy[Any]]
+) -> st.SearchStrategy[sikkerkey_mcp.JsonObject]:
     return st.fixed_dictionaries({name: free.get(name, st.just(value)) for name, value in example.items()})
 
 
 @each_row
 def test_schema_takes_what_the_program_takes(row: Row) -> None:
-    validator = Draft202012Validator(m.tool_schema(row.tool))
+    validator = Draft202012Validator(sikkerkey_mcp.tool_schema(row.tool))
 
-    @settings(
-        max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck)
-    )
+    @settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(arguments(row))
-    def agree(given_arguments: m.JsonObject) -> None:
-        m.check(row.tool, m.find_action(row.tool, given_arguments), given_arguments)
+    def agree(given_arguments: sikkerkey_mcp.JsonObject) -> None:
+        sikkerkey_mcp.check(row.tool, sikkerkey_mcp.find_action(row.tool, given_arguments), given_arguments)
         assert [error.message for error in validator.iter_errors(given_arguments)] == []
 
     agree()
@@ -335,12 +350,12 @@ def test_schema_takes_what_the_program_takes(row: Row) -> None:
 
 @each_row
 def test_schema_takes_every_example(row: Row) -> None:
-    validator = Draft202012Validator(m.tool_schema(row.tool))
+    validator = Draft202012Validator(sikkerkey_mcp.tool_schema(row.tool))
     assert [list(validator.iter_errors(example)) for example in row.examples.values()] == [[] for _ in row.examples]
 
 
 def test_schema_refuses_what_no_action_takes() -> None:
-    validator = Draft202012Validator(m.tool_schema(BY_NAME["manage_secrets.rotate"].tool))
+    validator = Draft202012Validator(sikkerkey_mcp.tool_schema(BY_NAME["manage_secrets.rotate"].tool))
     assert not validator.is_valid({"action": "rotate", "length": 1_025})
     assert not validator.is_valid({"action": "rotate", "charset": "emoji"})
     assert not validator.is_valid({"action": "read"})

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from jsonschema import ValidationError
 
-from tests.harness import Server
-from tests.transcript import check_session
+from tests.support.harness import Server
+from tests.support.schema_check import check_session
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
 CALL = {"jsonrpc": "2.0", "id": "c", "method": "tools/call", "params": {"name": "t", "arguments": {}}}

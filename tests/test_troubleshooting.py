@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import re
 
-from tests.harness import ROOT
+from tests.support.harness import ROOT
 
 STATUS = re.compile(r"(?<=the vault answered )\d{3}$")
 

@@ -15,15 +15,15 @@ from typing import Any, Literal
 
 import pytest
 
-import sikkerkey_mcp as m
-from tests import faults
-from tests.faults import FaultyVault, Wire
-from tests.fixture_tools import FixtureTools
-from tests.harness import PATIENCE_S, Seen, make_slot
-from tests.transcript import CheckedServer
+import sikkerkey_mcp
+from tests.support import faulty_vault
+from tests.support.faulty_vault import FaultyVault, Wire
+from tests.support.harness import TIMEOUT_S, ReceivedRequest, make_slot
+from tests.support.sample_tools import FixtureTools
+from tests.support.schema_check import CheckedServer
 
 AT_ONCE = 3
-SESSION = m.Session(FixtureTools(), lambda _message: None)
+SESSION = sikkerkey_mcp.Session(FixtureTools(), lambda _message: None)
 End = Literal["whole", "early", "broken"]
 
 
@@ -49,7 +49,7 @@ class Scheduler:
         me = next(self._names)
         self._waiting[me] = gate, can_go_on
         self.pass_on()
-        assert gate.acquire(timeout=PATIENCE_S)
+        assert gate.acquire(timeout=TIMEOUT_S)
         if self.is_over:
             raise Stopped
 
@@ -71,7 +71,7 @@ class Scheduler:
         gate = threading.Semaphore(0)
 
         def run() -> None:
-            assert gate.acquire(timeout=PATIENCE_S)
+            assert gate.acquire(timeout=TIMEOUT_S)
             try:
                 if not self.is_over:
                     work()
@@ -127,7 +127,7 @@ class Play:
         self.asked: list[int] = []
         self.answered: list[tuple[int, Any]] = []
 
-    def read(self) -> list[m.Job] | None:
+    def read(self) -> list[sikkerkey_mcp.Job] | None:
         """The next message. After the last one it ends: when all has been answered, at once, or by failing."""
         self.readers += 1
         assert self.readers == 1
@@ -141,11 +141,11 @@ class Play:
             raise MemoryError
         return None if last else [self._job() for _ in range(self._chance.choice((0, 1, 1, 1, 3)))]
 
-    def _job(self) -> m.Job:
+    def _job(self) -> sikkerkey_mcp.Job:
         number = len(self.asked)
         self.asked.append(number)
         call = PlayedCall(self, number, self._chance.randint(0, 4), self._chance.randint(0, 3))
-        return m.Job(call, 1, lambda told: self.answered.append((number, told)))
+        return sikkerkey_mcp.Job(call, 1, lambda told: self.answered.append((number, told)))
 
     def _has_its_answers(self) -> bool:
         stuck = sum(position > self.position for position in self._awaited)
@@ -163,7 +163,7 @@ class Play:
         self._awaited.remove(wanted)
 
 
-class PlayedCall(m.Call):
+class PlayedCall(sikkerkey_mcp.Call):
     """A call of no session, which makes way as others do."""
 
     def __init__(self, play: Play, number: int, kind: int, steps: int) -> None:
@@ -194,14 +194,14 @@ class PlayedCall(m.Call):
 def played(monkeypatch: pytest.MonkeyPatch, seed: int, refusals: float, end: End = "whole") -> Play:
     """A session of 20 messages, to its end."""
     scheduler = Scheduler(seed)
-    monkeypatch.setattr(m, "allocate_lock", lambda: Lock(scheduler))
-    monkeypatch.setattr(m, "start_new_thread", scheduler.start)
-    monkeypatch.setattr(m, "CALLS_AT_ONCE", AT_ONCE)
+    monkeypatch.setattr(sikkerkey_mcp, "allocate_lock", lambda: Lock(scheduler))
+    monkeypatch.setattr(sikkerkey_mcp, "start_new_thread", scheduler.start)
+    monkeypatch.setattr(sikkerkey_mcp, "CALLS_AT_ONCE", AT_ONCE)
     play, ended = Play(scheduler, 20, end), []
 
     def run() -> None:
         try:
-            m.Workers(play.read).run()
+            sikkerkey_mcp.Workers(play.read).run()
         finally:
             ended.append(not scheduler.is_over)
             scheduler.is_over = True
@@ -210,7 +210,7 @@ def played(monkeypatch: pytest.MonkeyPatch, seed: int, refusals: float, end: End
     scheduler.refusals = refusals
     scheduler.pass_on()
     for thread in scheduler.threads:
-        thread.join(PATIENCE_S)
+        thread.join(TIMEOUT_S)
     assert ended == [True], f"seed {seed}: nobody can go on"
     return play
 
@@ -237,7 +237,7 @@ def test_end_of_reading_ends_it_whatever_runs(monkeypatch: pytest.MonkeyPatch, r
         assert len(set(answered)) == len(answered)
 
 
-class Noting(m.Context):
+class Noting(sikkerkey_mcp.Context):
     """Notes that it has been told of a wait, and of pauses, which take no time."""
 
     def __init__(self, events: list[str]) -> None:
@@ -255,10 +255,10 @@ class Noting(m.Context):
 
 def test_pause_between_two_attempts_keeps_nobody_waiting() -> None:
     events: list[str] = []
-    with FaultyVault(faults.answer(), faults.answer(status=429), faults.answer()) as vault:
-        api = m.Api(vault.url, lambda _request: {})
-        for context in (m.Context(), Noting(events)):
-            assert api.send(m.Request("GET", "/", None), safe=True, context=context).status == 200
+    with FaultyVault(faulty_vault.answer(), faulty_vault.answer(status=429), faulty_vault.answer()) as vault:
+        api = sikkerkey_mcp.Api(vault.url, lambda _request: {})
+        for context in (sikkerkey_mcp.Context(), Noting(events)):
+            assert api.send(sikkerkey_mcp.Request("GET", "/", None), safe=True, context=context).status == 200
         for connection in api._connections._idle:
             connection.close()
     assert events[:2] == ["makes way", "pauses"]
@@ -272,10 +272,10 @@ def test_first_call_makes_way_before_it_loads_anything(monkeypatch: pytest.Monke
         events.append(name)
         return real(name, *rest)
 
-    def connect() -> m.Api:
-        raise m.ConfigError("no agent")
+    def connect() -> sikkerkey_mcp.Api:
+        raise sikkerkey_mcp.ConfigError("no agent")
 
-    tools = m.VaultTools(connect)
+    tools = sikkerkey_mcp.VaultTools(connect)
     context = Noting(events)
     monkeypatch.setattr(builtins, "__import__", note)
     tools.call("whoami", {}, context)
@@ -285,22 +285,22 @@ def test_first_call_makes_way_before_it_loads_anything(monkeypatch: pytest.Monke
 def test_call_makes_way_as_long_as_another_thread_gets_ready() -> None:
     made_way = threading.Event()
 
-    class Impatient(m.Context):
+    class Impatient(sikkerkey_mcp.Context):
         def about_to_wait(self) -> None:
             made_way.set()
 
-    class Unready(m.Api):
+    class Unready(sikkerkey_mcp.Api):
         def prepare(self) -> None:
             caller.start()
             assert made_way.wait(2.0)
 
-    def refuse(_request: m.Request) -> m.Headers:
-        raise m.ConfigError("no agent")
+    def refuse(_request: sikkerkey_mcp.Request) -> sikkerkey_mcp.Headers:
+        raise sikkerkey_mcp.ConfigError("no agent")
 
-    tools = m.VaultTools(lambda: Unready("https://vault.test", refuse))
+    tools = sikkerkey_mcp.VaultTools(lambda: Unready("https://vault.test", refuse))
     caller = threading.Thread(target=tools.call, args=("whoami", {}, Impatient()))
     tools.prepare()
-    caller.join(PATIENCE_S)
+    caller.join(TIMEOUT_S)
     assert made_way.is_set()
 
 
@@ -313,15 +313,15 @@ def test_call_makes_way_as_long_as_another_thread_gets_ready() -> None:
         ("completion/complete", {"ref": {"type": "ref/prompt"}, "argument": {"name": "what", "value": ""}}),
     ],
 )
-def test_library_is_loaded_once_others_can_be_served(method: str, params: m.JsonObject) -> None:
+def test_library_is_loaded_once_others_can_be_served(method: str, params: sikkerkey_mcp.JsonObject) -> None:
     events: list[str] = []
     registry = FixtureTools(("resources", "prompts", "completions"))
     library = registry.library()
     registry.library = lambda: events.append("loads") or library  # type: ignore[method-assign, func-returns-value]
-    session = m.Session(registry, lambda _message: None)
+    session = sikkerkey_mcp.Session(registry, lambda _message: None)
     session.handle({"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {}})
     call = session.handle({"jsonrpc": "2.0", "id": 2, "method": method, "params": params})
-    assert isinstance(call, m.Call)
+    assert isinstance(call, sikkerkey_mcp.Call)
     call.make_way = lambda: events.append("makes way")
     assert "result" in (call.run() or {})
     assert events == ["makes way", "loads"]
@@ -330,13 +330,13 @@ def test_library_is_loaded_once_others_can_be_served(method: str, params: m.Json
 def test_ping_is_answered_while_an_answer_that_began_quickly_goes_on(home: Path) -> None:
     go_on = threading.Event()
 
-    def pausing(wire: Wire, _request: Seen) -> bool:
+    def pausing(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n")
-        go_on.wait(PATIENCE_S)
+        go_on.wait(TIMEOUT_S)
         wire.send(b"{}")
         return True
 
-    with FaultyVault(faults.answer(), pausing) as vault, CheckedServer() as server:
+    with FaultyVault(faulty_vault.answer(), pausing) as vault, CheckedServer() as server:
         make_slot(home, vault.url)
         server.initialize()
         server.call("whoami")

@@ -7,28 +7,28 @@ import socket
 
 import pytest
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 import sikkerkey_wire as wire
 
-REQUEST = m.Request("POST", "/v1/ai/projects", b'{"name":"n"}')
+REQUEST = sikkerkey_mcp.Request("POST", "/v1/ai/projects", b'{"name":"n"}')
 SENT = (
     b"POST /v1/ai/projects HTTP/1.1\r\nHost: vault.test\r\nAccept-Encoding: identity\r\nX-Nonce: n\r\n"
     b'Content-Length: 12\r\n\r\n{"name":"n"}'
 )
 
 
-def answered(data: bytes) -> tuple[bytes, m.Reply, bool]:
+def answered(data: bytes) -> tuple[bytes, sikkerkey_mcp.Reply, bool]:
     """What is sent, and what is made of `data`, after which the stream stays open."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(data)
-        reply, keep = wire.Connection(ours, "vault.test").exchange(REQUEST, {"X-Nonce": "n"}, m.Context())
+        reply, keep = wire.Connection(ours, "vault.test").exchange(REQUEST, {"X-Nonce": "n"}, sikkerkey_mcp.Context())
         return theirs.recv(65_536), reply, keep
 
 
 def test_request_is_spelt_once_and_exactly() -> None:
     whole = b"HTTP/1.1 200 OK\r\nVia: a\r\nVIA:b \r\nContent-Length: 2\r\n\r\n{}"
-    assert answered(whole) == (SENT, m.Reply(200, {"via": "a, b", "content-length": "2"}, b"{}"), True)
+    assert answered(whole) == (SENT, sikkerkey_mcp.Reply(200, {"via": "a, b", "content-length": "2"}, b"{}"), True)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_request_is_spelt_once_and_exactly() -> None:
     ids=["announced", "HTTP/1.0", "surplus", "announced early"],
 )
 def test_connection_that_ends_or_is_out_of_step_serves_no_other_request(data: bytes) -> None:
-    assert answered(data)[1:] == (m.Reply(200, answered(data)[1].headers, b"{}"), False)
+    assert answered(data)[1:] == (sikkerkey_mcp.Reply(200, answered(data)[1].headers, b"{}"), False)
 
 
 @pytest.mark.parametrize("size", [b"-1", b"+2", b"0x2", b"1_0", b"", b"\xb2", b"2 2", b"1" * 17])
@@ -102,7 +102,7 @@ def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, url: str, exp
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
-class Waiting(m.Context):
+class Waiting(sikkerkey_mcp.Context):
     """A call that gets `then` from the vault only once it has made way for others."""
 
     def __init__(self, theirs: socket.socket, then: bytes = b"") -> None:
@@ -120,7 +120,7 @@ class Waiting(m.Context):
 def test_call_makes_way_before_it_waits_wherever_the_answer_pauses(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(m, "REQUEST_MAX_S", 1.0)
+    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 1.0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(WHOLE[:at_once])
@@ -146,7 +146,7 @@ def test_what_is_large_makes_way_though_it_is_quick(sent: int, received: int) ->
     with ours, theirs:
         large = Waiting(theirs)
         theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (received, b"x" * received))
-        request = m.Request("POST", "/", b"x" * sent)
+        request = sikkerkey_mcp.Request("POST", "/", b"x" * sent)
         assert len(wire.Connection(ours, "vault.test").exchange(request, {}, large)[0].body) == received
         assert large.has_made_way is True
 
@@ -163,7 +163,7 @@ def chunked(rest: bytes) -> bytes:
         (b"HTTP/1.1 200 OK\r\nX: a\r\n\t b\r\nContent-Length:\r\n 2\r\n\r\n{}", True),
         (b"HTTP/1.1 200 OK\r\nX:\r\nContent-Encoding:\r\nContent-Length: 2\t \r\n\r\n{}", True),
         (b"HTTP/1.7 200\r\nCONTENT-LENGTH:2\r\n\r\n{}", True),
-        (chunked(b"2 ;a=\"b\"\r\n{}\r\n000;c\r\nT: t\r\n\r\n"), True),
+        (chunked(b'2 ;a="b"\r\n{}\r\n000;c\r\nT: t\r\n\r\n'), True),
         (chunked(b"00000002\t\r\n{}\r\n0\r\n\r\n"), True),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", False),
     ],
@@ -223,7 +223,7 @@ def test_address_of_a_kind_that_the_system_lacks_is_passed_over(monkeypatch: pyt
         found = [(family, socket.SOCK_STREAM, 0, "", (host, port)) for family, host in ADDRESSES]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_: found)
         monkeypatch.setattr(socket, "socket", without_ipv6)
-        connection = wire.opened(wire.Route("localhost", "localhost", port), m.Cancellation())
+        connection = wire.opened(wire.Route("localhost", "localhost", port), sikkerkey_mcp.Cancellation())
         assert connection.wire.getpeername() == ("127.0.0.1", port)
         connection.close()
 
@@ -233,8 +233,8 @@ ADDRESSES = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
 
 @pytest.mark.parametrize("address", ["1:2", "abc", "::1%lo", "1.2.3.4", "::1]", "", "::\u0661"])
 def test_address_that_is_none_is_refused_in_words(address: str) -> None:
-    with pytest.raises(m.ConfigError):
-        m.parse_base_url(f"https://[{address}]")
+    with pytest.raises(sikkerkey_mcp.ConfigError):
+        sikkerkey_mcp.parse_base_url(f"https://[{address}]")
 
 
 def test_answer_that_trickles_in_quickly_makes_way_as_well(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from tests.harness import ROOT, SOURCE_COMMAND, Server
+from tests.support.harness import ROOT, SOURCE_COMMAND, Server
 
 FIXTURES = ROOT / "tests" / "conformance"
 PLACE = ROOT / "build" / "conformance"

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for `vault` and, where there is no official client, `tests.harness`
+sys.path.insert(0, str(ROOT))  # for `vault` and, where there is no official client, `tests.support.harness`
 
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
 MARKED_VALUE = "correct-horse-battery-staple-4711"
@@ -81,7 +81,7 @@ async def official_client(env: dict[str, str], errors: TextIO) -> AsyncIterator[
 @contextlib.asynccontextmanager
 async def minimal_client(env: dict[str, str], _errors: TextIO) -> AsyncIterator[tuple[str, Call]]:
     """The tests' own client, for Python 3.9: the official one needs 3.10."""
-    from tests.harness import ARCHIVE_COMMAND, Server
+    from tests.support.harness import ARCHIVE_COMMAND, Server
 
     with Server(ARCHIVE_COMMAND, env) as server:
         server.initialize()

@@ -14,7 +14,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_call as call
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from tools import advisories, clients_page
 from tools.clients import record
 from tools.examples import ROOT
@@ -41,8 +41,8 @@ alone has a single action and takes no `action`. No action returns the value of 
   replaced, of lists two items are shown, and long texts are cut. The hosted service may answer more.
 """
 
-EFFECTS: dict[m.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
-ANSWERS: dict[m.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
+EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
+ANSWERS: dict[sikkerkey_mcp.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
 ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
 
@@ -51,11 +51,11 @@ MARKS = "<!-- {0}:begin -->\n", "<!-- {0}:end -->"
 
 def actions_page() -> str:
     """The whole of docs/actions.md."""
-    intro = INTRO.format(tools=len(m.TOOLS), actions=sum(len(tool.actions) for tool in m.TOOLS))
-    return "\n".join([intro, *(_section(tool) for tool in m.TOOLS)])
+    intro = INTRO.format(tools=len(sikkerkey_mcp.TOOLS), actions=sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS))
+    return "\n".join([intro, *(_section(tool) for tool in sikkerkey_mcp.TOOLS)])
 
 
-def _section(tool: m.Tool) -> str:
+def _section(tool: sikkerkey_mcp.Tool) -> str:
     parts = [f"## {tool.name}", tool.text, _table(ACTION_HEAD, [_action_cells(action) for action in tool.actions])]
     arguments = {arg.name: arg for action in tool.actions for arg in action.args}
     if arguments:
@@ -63,7 +63,7 @@ def _section(tool: m.Tool) -> str:
     return "\n\n".join([*parts, _examples(tool)]) + "\n"
 
 
-def _examples(tool: m.Tool) -> str:
+def _examples(tool: sikkerkey_mcp.Tool) -> str:
     recorded = json.loads((ROOT / "docs" / "examples.json").read_bytes())
     lines = ["<details><summary>Example calls and answers</summary>", "", "```text"]
     for action in tool.actions:
@@ -74,7 +74,7 @@ def _examples(tool: m.Tool) -> str:
     return "\n".join([*lines[:-1], "```", "", "</details>"])
 
 
-def _action_cells(action: m.Action) -> list[str]:
+def _action_cells(action: sikkerkey_mcp.Action) -> list[str]:
     return [
         f"`{action.name}`",
         (action.long or action.text) + (" *inferred*" if action.inferred else ""),
@@ -86,11 +86,11 @@ def _action_cells(action: m.Action) -> list[str]:
     ]
 
 
-def _names(action: m.Action, *, required: bool) -> str:
+def _names(action: sikkerkey_mcp.Action, *, required: bool) -> str:
     return ", ".join(f"`{arg.name}`" for arg in action.args if arg.required is required)
 
 
-def _argument_cells(arg: m.Arg) -> list[str]:
+def _argument_cells(arg: sikkerkey_mcp.Arg) -> list[str]:
     return [f"`{arg.name}`", call.TYPES[arg.kind], "; ".join(call.limits(arg, "`")), arg.long or arg.text]
 
 
@@ -101,7 +101,7 @@ def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
 
 def tool_list() -> str:
     """The lines between the README's markers: a tool each."""
-    rows = [[f"`{tool.name}`", str(len(tool.actions)), tool.text] for tool in m.TOOLS]
+    rows = [[f"`{tool.name}`", str(len(tool.actions)), tool.text] for tool in sikkerkey_mcp.TOOLS]
     return _table(("Tool", "Actions", "What it is for"), rows)
 
 

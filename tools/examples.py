@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -22,7 +22,7 @@ BY_NAME: dict[str, Any] = {
     "coSignMachineId": UUID,
     "secretIds": ["sk_a1b2c3d4e5", "sk_f6g7h8i9j0"],
     "projectIds": ["proj_a1b2c3d4e5"],
-    "value": "søger <nøgle> & \"hunter2\"",
+    "value": 'søger <nøgle> & "hunter2"',
     "fieldNames": ["user", "password"],
     "fields": ["password"],
     "staticFields": {"user": "app", "port": 5432},
@@ -48,7 +48,7 @@ Arguments = dict[str, Any]
 Examples = dict[str, Arguments]
 
 
-def example_value(arg: m.Arg) -> Any:
+def example_value(arg: sikkerkey_mcp.Arg) -> Any:
     """A value that `arg` accepts, the same each time."""
     if arg.name in BY_NAME:
         return BY_NAME[arg.name]
@@ -60,28 +60,28 @@ def example_value(arg: m.Arg) -> Any:
     return [word] if arg.kind in ("strings", "ids") else word
 
 
-def _word(arg: m.Arg) -> str:
+def _word(arg: sikkerkey_mcp.Arg) -> str:
     if arg.kind in ("id", "ids"):
         return f"{arg.name.lower().removesuffix('s').removesuffix('id')}_a1b2c3d4e5"
     return f"some {arg.name}"
 
 
-def _of(action: m.Action, names: set[str]) -> Arguments:
+def _of(action: sikkerkey_mcp.Action, names: set[str]) -> Arguments:
     return {arg.name: example_value(arg) for arg in action.args if arg.name in names}
 
 
-def examples(tool: m.Tool, action: m.Action) -> Examples:
+def examples(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> Examples:
     """`minimal`: what must be given. `full`: all that goes together. Others: what a rule tells apart from these."""
     required = {arg.name for arg in action.args if arg.required}
     every = {arg.name for arg in action.args}
     made = {"minimal": _of(action, required), "full": _of(action, every)}
     if action.rule or action.body:
         _apply_rules(f"{tool.name}.{action.name}", action, made)
-    named = {"action": action.name} if m.takes_action(tool) else {}
+    named = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
     return {kind: {**named, **arguments} for kind, arguments in made.items()}
 
 
-def _apply_rules(name: str, action: m.Action, made: Examples) -> None:
+def _apply_rules(name: str, action: sikkerkey_mcp.Action, made: Examples) -> None:
     minimal, full = made["minimal"], made["full"]
     if "preview" in full:
         made["preview"] = {**minimal, "preview": True}

@@ -5,26 +5,36 @@ from __future__ import annotations
 import re
 from itertools import groupby
 
-import sikkerkey_mcp as mcp
-from tests.fault_table import FAULTS, Fault, Outcome
+from sikkerkey_mcp import (
+    ANSWER_MAX_BYTES,
+    ANSWER_MAX_LINES,
+    BACKOFF_S,
+    CONNECT_MAX_S,
+    ERROR_MAX_CHARACTERS,
+    JSON_MAX_VALUES,
+    REQUEST_MAX_S,
+    RETRIES,
+    RETRY_MAX_S,
+)
+from tests.support.fault_table import FAULTS, Fault, Outcome
 
 INTRO = f"""\
 # What may go wrong between the program and the vault
 
-This page is generated from the rows in `tests/fault_table.py`; `make docs` rewrites it. `tests/test_faults.py` plays
-each of the {len(FAULTS)} rows twice, for a read and for a write, before a server process, and holds what the model is
-told, how often it was tried and what arrived to the row. After each row the next call on the same process must succeed;
+This page is generated from the rows in `tests/support/fault_table.py`; `make docs` rewrites it. `tests/test_faults.py`
+plays each of the {len(FAULTS)} rows twice, for a read and for a write, before a server process, and holds what the
+model is told, how often it was tried and what arrived to the row. After each row the next call on the same process must succeed;
 one process outlives all rows of its kind and ends with the threads and descriptors that it began with.
 
-- A **read** is tried again where another try can help: {mcp.RETRIES + 1} times at most, within {mcp.RETRY_MAX_S:.0f} s,
-  after {mcp.BACKOFF_S} s and then twice as long each time, or after what `Retry-After` asks for.
+- A **read** is tried again where another try can help: {RETRIES + 1} times at most, within {RETRY_MAX_S:.0f} s,
+  after {BACKOFF_S} s and then twice as long each time, or after what `Retry-After` asks for.
 - A **write** is sent again only where the vault cannot have processed it: nothing was sent, or it answered 429. Where
   it may have, the model is told to look first.
 - Each attempt has a timestamp, nonce and signature of its own; the tests see none of them twice.
-- An attempt ends {mcp.REQUEST_MAX_S:.0f} s after its connection is open, connecting after {mcp.CONNECT_MAX_S:.0f} s. An
-  answer of more than {mcp.ANSWER_MAX_BYTES:,} bytes, {mcp.JSON_MAX_VALUES:,} values or {mcp.ANSWER_MAX_LINES:,} lines
+- An attempt ends {REQUEST_MAX_S:.0f} s after its connection is open, connecting after {CONNECT_MAX_S:.0f} s. An
+  answer of more than {ANSWER_MAX_BYTES:,} bytes, {JSON_MAX_VALUES:,} values or {ANSWER_MAX_LINES:,} lines
   of framing is refused. Rows of 16 MB let the process grow by less than 256 MB, all others by less than 128 MB.
-- Nothing that the peer sent is shown but the vault's own `error` text, cleaned and cut to {mcp.ERROR_MAX_CHARACTERS}
+- Nothing that the peer sent is shown but the vault's own `error` text, cleaned and cut to {ERROR_MAX_CHARACTERS}
   characters, and the JSON of an answer.
 
 `<URL>` is the vault's, N the status, and * stands for words of the system or of the TLS library.

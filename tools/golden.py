@@ -12,7 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from tools.examples import ROOT, Arguments, examples
 
 DIRECTORY = ROOT / "tests" / "golden"
@@ -22,26 +22,28 @@ LISTING = "tools-list.json"
 def golden_files() -> dict[str, str]:
     """Every golden file's name and text."""
     files = {
-        f"{tool.name}.{action.name}.json": _text(_facts(tool, action)) for tool in m.TOOLS for action in tool.actions
+        f"{tool.name}.{action.name}.json": _text(_facts(tool, action))
+        for tool in sikkerkey_mcp.TOOLS
+        for action in tool.actions
     }
-    return {**files, LISTING: _text({"tools": [m.tool_listing(tool) for tool in m.TOOLS]})}
+    return {**files, LISTING: _text({"tools": [sikkerkey_mcp.tool_listing(tool) for tool in sikkerkey_mcp.TOOLS]})}
 
 
 def _text(value: Any) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False) + "\n"
 
 
-def _facts(tool: m.Tool, action: m.Action) -> m.JsonObject:
+def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_mcp.JsonObject:
     return {
-        "description": f"{m.signature(action)}: {action.long or action.text}",
+        "description": f"{sikkerkey_mcp.signature(action)}: {action.long or action.text}",
         "scope": action.scope,
         "inferred": action.inferred,
         "mints": action.mints,
         "answer": action.answer,
-        "annotations": m.hints([action.effect], reaches_out=tool.reaches_out),
+        "annotations": sikkerkey_mcp.hints([action.effect], reaches_out=tool.reaches_out),
         "schema": {
             "type": "object",
-            "properties": {arg.name: m.arg_schema(arg) for arg in action.args},
+            "properties": {arg.name: sikkerkey_mcp.arg_schema(arg) for arg in action.args},
             "required": [arg.name for arg in action.args if arg.required],
         },
         "examples": {
@@ -51,8 +53,8 @@ def _facts(tool: m.Tool, action: m.Action) -> m.JsonObject:
     }
 
 
-def _request(tool: m.Tool, action: m.Action, arguments: Arguments) -> m.JsonObject:
-    request = m.build_request(action, m.check(tool, action, arguments))
+def _request(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action, arguments: Arguments) -> sikkerkey_mcp.JsonObject:
+    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check(tool, action, arguments))
     body = None if request.body is None else json.loads(request.body)
     return {"method": request.method, "path": request.path, "body": body}
 

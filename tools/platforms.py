@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.harness import PATIENCE_S, Server
+from tests.support.harness import TIMEOUT_S, Server
 
 ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "platforms"
@@ -147,7 +147,7 @@ class Installation:
             yield process.stdout.readline().strip()
         finally:
             process.terminate()
-            process.wait(PATIENCE_S)
+            process.wait(TIMEOUT_S)
             process.stdout.close()
 
 

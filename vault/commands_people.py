@@ -83,9 +83,7 @@ def _reply(options: argparse.Namespace) -> Output:
     files = [_attachment(path) for path in options.attach]
     body = sys.stdin.read(support.MAX_BODY + 1).rstrip("\n")
     with changing(options) as db:
-        message_id = support.staff_reply(
-            db, wall_clock(), options.id, body, attachments=files, status=options.status
-        )
+        message_id = support.staff_reply(db, wall_clock(), options.id, body, attachments=files, status=options.status)
     data = {"ticketId": options.id, "messageId": message_id, "status": options.status}
     return Output(data, f"replied to {options.id}, now {options.status}")
 

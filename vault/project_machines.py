@@ -68,9 +68,7 @@ def detach(call: Call) -> object:
         "DELETE FROM grants WHERE machine_id = ? AND secret_id IN (SELECT id FROM secrets WHERE project_id = ?)",
         (machine["id"], project_id),
     ).rowcount
-    call.db.execute(
-        "DELETE FROM project_machines WHERE project_id = ? AND machine_id = ?", (project_id, machine["id"])
-    )
+    call.db.execute("DELETE FROM project_machines WHERE project_id = ? AND machine_id = ?", (project_id, machine["id"]))
     detail = f"machine {machine['id']} removed, and its {dropped} grants"
     audit.note(call, "project_machine_remove", detail, project_id=project_id)
     return {"projectId": project_id, "machineId": machine["id"], "name": machine["name"], "grantsRemoved": dropped}

@@ -254,9 +254,7 @@ def accept(db: sqlite3.Connection, now_ms: int, invite_id: str) -> dict[str, obj
     """Make the invitee a member; it is on no project yet."""
     row = _answerable(db, now_ms, invite_id)
     member_id = new_id("mem_")
-    db.execute(
-        "INSERT INTO team_members (id, email, joined_ms) VALUES (?, ?, ?)", (member_id, row["email"], now_ms)
-    )
+    db.execute("INSERT INTO team_members (id, email, joined_ms) VALUES (?, ?, ?)", (member_id, row["email"], now_ms))
     _settle(db, invite_id, "accepted")
     audit.record(db, now_ms, OWNER, "team_invite_accept", f"{row['email']} joined the team as {member_id}")
     return {"memberId": member_id, "email": row["email"]}

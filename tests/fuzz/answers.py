@@ -13,12 +13,12 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-import sikkerkey_mcp as m
-from tests.faults import FaultyVault, Wire, answer
+import sikkerkey_mcp
 from tests.fuzz.mutation import mutated, odd, pieces
-from tests.harness import AGENT_ID, VAULT_ID, Seen
-from tests.rows import ROWS, Row
-from tests.transcript import conforms
+from tests.support.faulty_vault import FaultyVault, Wire, answer
+from tests.support.harness import AGENT_ID, VAULT_ID, ReceivedRequest
+from tests.support.schema_check import conforms
+from tests.support.table_calls import ROWS, Row
 
 CASE_MAX_S = 5.0  # the shortened limits below allow less than 2
 LIMITS: dict[str, Any] = {
@@ -56,7 +56,7 @@ def _chunked(rng: Random, body: bytes) -> bytes:
 def answer_bytes(rng: Random) -> tuple[int, bytes]:
     """A status that was meant, and the bytes of an answer."""
     status = rng.choice(STATUSES)
-    body = mutated(rng, m.to_json(odd(rng, rng.choice(BODIES))).encode("utf-8", "surrogatepass"))
+    body = mutated(rng, sikkerkey_mcp.to_json(odd(rng, rng.choice(BODIES))).encode("utf-8", "surrogatepass"))
     first = b"HTTP/1.%d %d Said" % (rng.choice((1, 1, 1, 0, 2)), status)
     head = [first, *rng.sample(HEADERS, rng.choice((0, 0, 1, 2, 4)))]
     if rng.random() < 0.3:
@@ -73,7 +73,7 @@ class _Play:
         self.rng = Random(0)  # noqa: S311 (replaced by each case's own)
         self.statuses: list[int] = []
 
-    def __call__(self, wire: Wire, _request: Seen) -> bool:
+    def __call__(self, wire: Wire, _request: ReceivedRequest) -> bool:
         status, data = answer_bytes(self.rng)
         self.statuses.append(status)
         for part in pieces(self.rng, data):
@@ -86,22 +86,24 @@ class _Play:
         return deed > 0.9
 
 
-def _call(api: m.Api, row: Row) -> dict[str, Any]:
-    return m.VaultTools(lambda: api).call(row.tool.name, row.minimal, m.Context())
+def _call(api: sikkerkey_mcp.Api, row: Row) -> dict[str, Any]:
+    return sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, row.minimal, sikkerkey_mcp.Context())
 
 
-def check_nonces(seen: list[Seen]) -> None:
+def check_nonces(seen: list[ReceivedRequest]) -> None:
     """No nonce twice, over everything that was ever sent."""
     nonces = [request.headers["x-nonce"] for request in seen]
     assert len(set(nonces)) == len(nonces)
 
 
-def _api(url: str) -> m.Api:
+def _api(url: str) -> sikkerkey_mcp.Api:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-    return m.agent_api(m.Identity({"agentId": AGENT_ID, "vaultId": VAULT_ID, "apiUrl": url}, pem))
+    return sikkerkey_mcp.agent_api(
+        sikkerkey_mcp.Identity({"agentId": AGENT_ID, "vaultId": VAULT_ID, "apiUrl": url}, pem)
+    )
 
 
 @contextmanager
@@ -114,12 +116,12 @@ def target() -> Iterator[Callable[[Random], None]]:
         def case(rng: Random) -> None:
             play.rng, play.statuses = rng, []
             row, vault.acts, began_s = rng.choice(ROWS), [play], time.monotonic()
-            with mock.patch.multiple(m, **LIMITS):
+            with mock.patch.multiple(sikkerkey_mcp, **LIMITS):
                 conforms(_call(api, row), "CallToolResult")
             assert time.monotonic() - began_s < CASE_MAX_S
             if row.action.effect != "read":
                 assert set(play.statuses[:-1]) <= {429}, "a write was sent again"
-            assert len(vault.seen) <= 1 + m.RETRIES
+            assert len(vault.seen) <= 1 + sikkerkey_mcp.RETRIES
             vault.acts = [sound]
             assert _call(api, ROWS[0])["structuredContent"] == {"sound": True}
             check_nonces(vault.seen)

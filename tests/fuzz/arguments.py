@@ -17,17 +17,17 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from tests.fuzz.mutation import odd
-from tests.rows import MARK, ROWS, Row, StubApi, reply, strings_in
-from tests.transcript import conforms
+from tests.support.schema_check import conforms
+from tests.support.table_calls import MARK, ROWS, Row, StubApi, reply, strings_in
 
 ID = "[A-Za-z0-9_-]{1,128}"
 
 
 @cache
 def _published(tool: str) -> Draft202012Validator:
-    return Draft202012Validator(m.tool_schema(next(row.tool for row in ROWS if row.tool.name == tool)))
+    return Draft202012Validator(sikkerkey_mcp.tool_schema(next(row.tool for row in ROWS if row.tool.name == tool)))
 
 
 def _path(row: Row) -> str:
@@ -42,7 +42,7 @@ def _marked(rng: Random, value: Any) -> Any:
     return MARK + value if isinstance(value, str) and rng.random() < 0.3 else value
 
 
-def check_sent(row: Row, arguments: dict[str, Any], request: m.Request) -> None:
+def check_sent(row: Row, arguments: dict[str, Any], request: sikkerkey_mcp.Request) -> None:
     """Holds a request against its row."""
     assert request.method == row.action.method
     assert re.fullmatch(_path(row), request.path)
@@ -67,17 +67,17 @@ def target() -> Iterator[Callable[[Random], None]]:
     def case(rng: Random) -> None:
         row = rng.choice(ROWS)
         example = rng.choice(list(row.examples.values()))
-        given = m.parse_json(json.dumps(_marked(rng, odd(rng, example))).encode())
+        given = sikkerkey_mcp.parse_json(json.dumps(_marked(rng, odd(rng, example))).encode())
         api = StubApi(reply())
         if not isinstance(given, dict):
             return
-        result = m.VaultTools(lambda: api).call(row.tool.name, given, m.Context())
+        result = sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, given, sikkerkey_mcp.Context())
         conforms(result, "CallToolResult")
         if not api.sent:
             check_refused(result, api)
             assert json.dumps(given) != json.dumps(example), "an example was refused"
             return
         [request] = api.sent
-        check_sent(Row(row.tool, m.find_action(row.tool, given)), given, request)
+        check_sent(Row(row.tool, sikkerkey_mcp.find_action(row.tool, given)), given, request)
 
     yield case

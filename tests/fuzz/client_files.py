@@ -19,11 +19,11 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from sikkerkey_clients import BOM, CLIENTS, Client, alike, is_blank, members, user_file
 from tests.fuzz.mutation import mutated
-from tests.harness import AGENT_ID, make_slot
-from tests.readers import jsonc_loads, toml, yaml_loads
+from tests.support.config_parsers import jsonc_loads, toml, yaml_loads
+from tests.support.harness import AGENT_ID, make_slot
 
 READ: dict[str, Callable[[str], Any]] = {"json": jsonc_loads, "toml": toml.loads, "yaml": yaml_loads}
 PARTS = {
@@ -84,7 +84,7 @@ class Ran:
     def __init__(self, *arguments: str) -> None:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            self.status = m.main(["config", *arguments])
+            self.status = sikkerkey_mcp.main(["config", *arguments])
         self.out, self.err = out.getvalue(), err.getvalue()
         self.done = re.match(r"(.+) (added to|changed in|is in|removed from) /", self.out)
 
@@ -130,7 +130,7 @@ def check_written(client: Client, old: bytes, new: bytes, ran: Ran) -> None:
     (entry,) = after[2]
     shape = client.shape
     words = [entry[shape.command], *entry[shape.args]] if shape.args else entry[shape.command]
-    assert words == [m.program()[0], "-I", m.program()[1], "serve", "--agent", AGENT_ID]
+    assert words == [sikkerkey_mcp.program()[0], "-I", sikkerkey_mcp.program()[1], "serve", "--agent", AGENT_ID]
     fixed = members(shape, key, {"command": words[0], "args": words[1:]})
     assert {name: entry[name] for name in fixed} == fixed
     if ran.done[2] == "added to" and not is_blank(old.decode("utf-8").lstrip("\ufeff")):

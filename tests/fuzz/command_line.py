@@ -18,8 +18,8 @@ from random import Random
 from unittest import mock
 
 import sikkerkey_cli as cli
-import sikkerkey_mcp as m
-from tests.rows import MARK, ROWS
+import sikkerkey_mcp
+from tests.support.table_calls import MARK, ROWS
 
 TOKEN = "5eC7" * 16
 SHELLS = ("bash", "zsh", "fish", "powershell")
@@ -49,7 +49,7 @@ def check_command(typed: list[str]) -> None:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = m.main(typed)
+            status = sikkerkey_mcp.main(typed)
         except SystemExit as ended:  # argparse ends by itself
             status = int(ended.code or 0)
     assert status in (0, 1, 2), status
@@ -62,7 +62,7 @@ def check_completion(rng: Random, typed: list[str]) -> None:
     """Asks as a shell does."""
     out, shell, line = io.StringIO(), rng.choice(SHELLS), " ".join(["sikkerkey-mcp", *typed])
     with contextlib.redirect_stdout(out):
-        assert m.main(["__complete", shell, line]) == 0
+        assert sikkerkey_mcp.main(["__complete", shell, line]) == 0
     last = "" if line[-1:].isspace() else line.split()[-1]
     begun = last[last.rfind("=") + 1 :] if shell == "bash" else last
     if len(line.split()) > 1:
@@ -81,7 +81,7 @@ def target() -> Iterator[Callable[[Random], None]]:
                 check_command(typed)
             check_completion(rng, typed)
 
-        patience = mock.patch.object(m, "BACKOFF_S", 0.0)
+        patience = mock.patch.object(sikkerkey_mcp, "BACKOFF_S", 0.0)
         with mock.patch.dict(os.environ, environment, clear=True), patience:
             before = os.getcwd()
             os.chdir(directory)

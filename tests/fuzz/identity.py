@@ -14,9 +14,9 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from tests.fuzz.mutation import mutated, odd
-from tests.harness import AGENT_ID, make_slot
+from tests.support.harness import AGENT_ID, make_slot
 
 MODES = (0o600,) * 12 + (0o400, 0o000, 0o644, 0o620, 0o700, 0o666)
 
@@ -31,11 +31,11 @@ def check(key_pem: bytes) -> None:
     secret = key_pem.split(b"\n")[1].decode()
     refusal = None
     try:
-        identity = m.load_identity(AGENT_ID)
-        signature = m.load_signer(identity.key_pem)(b"text")
+        identity = sikkerkey_mcp.load_identity(AGENT_ID)
+        signature = sikkerkey_mcp.load_signer(identity.key_pem)(b"text")
         assert len(signature) == 64
-        assert m.parse_base_url(identity.api_url) == identity.api_url.rstrip("/")
-    except m.ConfigError as error:
+        assert sikkerkey_mcp.parse_base_url(identity.api_url) == identity.api_url.rstrip("/")
+    except sikkerkey_mcp.ConfigError as error:
         refusal = error
     if refusal is not None:
         assert refusal.hint, "a refusal without a remedy"

@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
-from tests.fixture_tools import COMMAND
 from tests.fuzz.mutation import pieces
 from tests.fuzz.stdin import stream
-from tests.harness import PATIENCE_S
-from tests.transcript import check_line
+from tests.support.harness import TIMEOUT_S
+from tests.support.sample_tools import COMMAND
+from tests.support.schema_check import check_line
 
 MEMORY_MAX_MB = 120  # the longest line held a few times over
 
@@ -30,7 +30,7 @@ def _feed(process: subprocess.Popen[bytes], parts: list[bytes]) -> tuple[bytes, 
     descriptor = process.stdin.fileno()
     for part in parts[:-1]:
         os.write(descriptor, part)
-    return process.communicate(parts[-1], PATIENCE_S)
+    return process.communicate(parts[-1], TIMEOUT_S)
 
 
 def _peak_kb(pid: int) -> int:

@@ -15,17 +15,17 @@ from random import Random
 from typing import Any
 from unittest import mock
 
-import sikkerkey_mcp as m
-from tests.fixture_tools import FixtureTools
+import sikkerkey_mcp
 from tests.fuzz.mutation import as_line, mutated, odd, pieces
-from tests.transcript import check_line
+from tests.support.sample_tools import FixtureTools
+from tests.support.schema_check import check_line
 
 TOOLS = ("echo", "fail", "break", "report")  # those that end by themselves and print nothing
 SENTINEL = "the ping at the end"
 BOM = b"\xef\xbb\xbf"
 
 
-class _AtOnce(m.Workers):
+class _AtOnce(sikkerkey_mcp.Workers):
     """Workers without threads: a call is run as soon as it is read."""
 
     def run(self) -> None:
@@ -35,7 +35,7 @@ class _AtOnce(m.Workers):
                 job.deliver(job.call.run())
 
 
-class _Lines(m.Output):
+class _Lines(sikkerkey_mcp.Output):
     """Output into a list."""
 
     def __init__(self) -> None:
@@ -44,20 +44,26 @@ class _Lines(m.Output):
 
     def send(self, message: Any) -> None:
         """Keeps the line."""
-        self.lines.append(m.to_json(message).encode("utf-8") + b"\n")
+        self.lines.append(sikkerkey_mcp.to_json(message).encode("utf-8") + b"\n")
 
 
 def _request(rng: Random) -> dict[str, Any]:
-    method = rng.choice(("tools/call",) * 5 + (*m.METHODS, "server/discover", "x", "notifications/initialized"))
+    method = rng.choice(
+        ("tools/call",) * 5 + (*sikkerkey_mcp.METHODS, "server/discover", "x", "notifications/initialized")
+    )
     params: dict[str, Any] = {}
     if method == "initialize":
-        params = {"protocolVersion": rng.choice((*m.SUPPORTED, "1999-01-01")), "capabilities": {}, "clientInfo": {}}
+        params = {
+            "protocolVersion": rng.choice((*sikkerkey_mcp.SUPPORTED, "1999-01-01")),
+            "capabilities": {},
+            "clientInfo": {},
+        }
     elif method == "tools/call":
         params = {"name": rng.choice(TOOLS), "arguments": odd(rng, {"text": "a", "n": [1, {}]})}
         if rng.random() < 0.3:
             params["_meta"] = {"progressToken": rng.choice(("t", 7, True, None, 1.5))}
     elif method == "logging/setLevel":
-        params = {"level": rng.choice((*m.LOG_LEVELS, "loud"))}
+        params = {"level": rng.choice((*sikkerkey_mcp.LOG_LEVELS, "loud"))}
     request_id = rng.choice((rng.randrange(10**6), f"r{rng.randrange(10**6)}"))
     return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
 
@@ -78,7 +84,11 @@ def _message(rng: Random) -> Any:
 
 def stream(rng: Random) -> bytes:
     """A session: most begin as they should, all end with a ping."""
-    opening = {**_request(rng), "method": "initialize", "params": {"protocolVersion": rng.choice(m.SUPPORTED)}}
+    opening = {
+        **_request(rng),
+        "method": "initialize",
+        "params": {"protocolVersion": rng.choice(sikkerkey_mcp.SUPPORTED)},
+    }
     messages = [opening] * (rng.random() < 0.8) + [_message(rng) for _ in range(rng.randrange(12))]
     last = as_line(rng, {"jsonrpc": "2.0", "id": SENTINEL, "method": "ping"})
     return mutated(rng, b"".join(as_line(rng, message) for message in messages)) + b"\n" + last
@@ -95,7 +105,7 @@ def _decoded(line: bytes) -> Any:
 
 
 def _integer(text: str) -> int:
-    if len(text) > m.INTEGER_MAX_DIGITS:
+    if len(text) > sikkerkey_mcp.INTEGER_MAX_DIGITS:
         raise ValueError("too many digits, by the program's own rule")
     return int(text)
 
@@ -116,7 +126,7 @@ def _is_request(message: Any) -> bool:
 def run(data: bytes, parts: list[bytes]) -> None:
     """One session, and what is held of it."""
     registry, output, rest = FixtureTools(), _Lines(), iter([*parts, b""])
-    m.StdioServer(registry, lambda: next(rest), output).run()
+    sikkerkey_mcp.StdioServer(registry, lambda: next(rest), output).run()
     lines = data.split(b"\n")
     asked = [_decoded(line) for line in lines]
     allowed = _flat([_decoded(line.removeprefix(BOM)) for line in lines])  # it is passed over until `initialize`
@@ -146,5 +156,5 @@ def target() -> Iterator[Callable[[Random], None]]:
         data = stream(rng)
         run(data, pieces(rng, data))
 
-    with mock.patch.object(m, "Workers", _AtOnce):
+    with mock.patch.object(sikkerkey_mcp, "Workers", _AtOnce):
         yield case

@@ -144,9 +144,7 @@ def test_a_canary_comes_and_goes_with_its_secret(vault: Vault, agent: Agent, pro
 # ---- reads -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_read_freezes_the_project_then_answers(
-    vault: Vault, agent: Agent, project_id: str, clock: FakeClock
-) -> None:
+def test_a_read_freezes_the_project_then_answers(vault: Vault, agent: Agent, project_id: str, clock: FakeClock) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
     machine, other = reader(vault, secret, canary_id), reader(vault, secret)
     assert machine.value(secret) == "v"
@@ -271,9 +269,7 @@ def test_an_ungranted_machine_does_not_spring_it(vault: Vault, agent: Agent, pro
     assert machine.read(secret).status == 423
 
 
-def test_an_export_yields_the_bait_and_nothing_else_of_the_project(
-    vault: Vault, agent: Agent, project_id: str
-) -> None:
+def test_an_export_yields_the_bait_and_nothing_else_of_the_project(vault: Vault, agent: Agent, project_id: str) -> None:
     secret = agent.secret(project_id, "v")
     machine: Reader = reader(vault, secret, bait(agent, project_id))
     rows = machine.post("/v1/secrets/export")["secrets"]

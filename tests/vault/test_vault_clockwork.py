@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from tests.harness import PATIENCE_S
+from tests.support.harness import TIMEOUT_S
 from tests.vault.harness import START_MS, FakeClock, Vault
 from vault import clockwork, stored_secrets
 from vault.clockwork import Clockwork
@@ -56,14 +56,14 @@ def test_a_job_that_waits_holds_up_no_other(vault: Vault, clock: FakeClock, monk
 
     def look_up(_store: Store, _now_ms: int) -> None:
         waits.set()
-        let_go.wait(PATIENCE_S)
+        let_go.wait(TIMEOUT_S)
 
     def rotate(_store: Store, _now_ms: int) -> None:
         if waits.is_set():
             goes_on.set()
 
     with Clockwork(vault.store, clock, [look_up, rotate]):
-        went_on = goes_on.wait(PATIENCE_S)
+        went_on = goes_on.wait(TIMEOUT_S)
         let_go.set()
     assert went_on
 

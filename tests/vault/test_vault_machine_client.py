@@ -22,7 +22,7 @@ from vault.store import Store
 
 sikkerkey = pytest.importorskip("sikkerkey", reason="the vendor's client needs Python 3.10")
 
-PATIENCE_S = 20
+TIMEOUT_S = 20
 PAIR = json.dumps({"user": "søren", "pass": "p4ss"})
 
 
@@ -114,7 +114,7 @@ def watched(client: Any) -> Watching:
 
     def first(path: str) -> Any:
         client.watch(id_of(path), events.put)
-        return events.get(timeout=PATIENCE_S)
+        return events.get(timeout=TIMEOUT_S)
 
     return first
 

@@ -350,9 +350,7 @@ def test_a_value_that_cannot_be_replaced_is_still_read_and_the_failure_audited(v
     assert row["detail"] == "not rotated after 1 reads: the new value would be larger than 12288 bytes"
 
 
-def test_an_export_leaves_out_what_a_policy_forbids(
-    vault: Vault, agent: Agent, secret: str, machine: Reader
-) -> None:
+def test_an_export_leaves_out_what_a_policy_forbids(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
     bound(agent, secret, ttlMaxReads=1)
     ids = [row["id"] for _ in range(2) for row in machine.post("/v1/secrets/export")["secrets"]]
     assert ids == [secret.rpartition("/")[2]]

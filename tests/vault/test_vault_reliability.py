@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.harness import PATIENCE_S
+from tests.support.harness import TIMEOUT_S
 from tests.vault.dying import every_value
 from tests.vault.harness import ALL, ROOT, Agent, FakeClock, Front, Spawned, Vault
 from tests.vault.test_vault_directory import registered
@@ -191,7 +191,7 @@ def test_connections_that_say_nothing_make_room_for_those_that_do(
     with contextlib.ExitStack() as opened:
         silent = []
         for _ in range(6):
-            silent.append(opened.enter_context(socket.create_connection(("127.0.0.1", agent.port), PATIENCE_S)))
+            silent.append(opened.enter_context(socket.create_connection(("127.0.0.1", agent.port), TIMEOUT_S)))
             assert agent.send("GET", "/v1/ai/whoami").status == 200
         assert silent[0].recv(1) == b""
         silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: vault\r\n\r\n")

@@ -233,7 +233,7 @@ def test_what_is_no_formula_stays_as_it_is(name: str) -> None:
 
 
 @settings(database=None)
-@given(st.text(alphabet=st.sampled_from('=+-@\t\r\n "\',;a1\u00a0\ufeff\uff1d')))
+@given(st.text(alphabet=st.sampled_from("=+-@\t\r\n \"',;a1\u00a0\ufeff\uff1d")))
 def test_every_cell_reads_back_and_none_starts_a_formula(cell: str) -> None:
     [[read]] = csv.reader(io.StringIO(statistics._csv([[statistics.defused(cell)]]).decode(), newline=""))
     assert read.removeprefix("'") == cell.removeprefix("'")

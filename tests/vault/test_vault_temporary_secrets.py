@@ -244,9 +244,7 @@ def test_neither_value_token_nor_passphrase_is_on_disk_or_in_the_log(
         assert secret not in output
 
 
-def test_the_database_and_the_root_key_together_do_not_open_a_link(
-    vault: Vault, agent: Agent, project_id: str
-) -> None:
+def test_the_database_and_the_root_key_together_do_not_open_a_link(vault: Vault, agent: Agent, project_id: str) -> None:
     created = made(agent, project_id)
     with vault.store.transaction() as db:
         row = db.execute("SELECT * FROM temporary_secrets").fetchone()

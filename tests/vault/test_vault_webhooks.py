@@ -356,9 +356,7 @@ def test_a_url_that_got_into_the_database_by_other_ways_is_not_called(
 
 
 @pytest.mark.parametrize("key", ["url", "enabled"])
-def test_a_mended_webhook_need_not_wait(
-    vault: Vault, agent: Agent, url: str, receiver: Receiver, key: str
-) -> None:
+def test_a_mended_webhook_need_not_wait(vault: Vault, agent: Agent, url: str, receiver: Receiver, key: str) -> None:
     webhook_id = made(agent, url)["id"]
     agent.project()
     receiver.statuses = [500]
@@ -372,9 +370,7 @@ def test_a_mended_webhook_need_not_wait(
     assert len(receiver.received) == 2
 
 
-def test_one_dead_receiver_does_not_hold_up_another(
-    vault: Vault, agent: Agent, url: str, receiver: Receiver
-) -> None:
+def test_one_dead_receiver_does_not_hold_up_another(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     with Receiver() as gone:
         dead = f"http://127.0.0.1:{gone.port}/"
     first, second = made(agent, dead)["id"], made(agent, url)["id"]

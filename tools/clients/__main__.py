@@ -126,6 +126,7 @@ def try_inspector(attempt: Attempt) -> None:
 # all of them
 # ---------------------------------------------------------------------------------------------------------------------
 
+
 class Client(NamedTuple):
     """A client by its name on the command line; `attempt` tries it."""
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from jsonschema import ValidationError
 
-from tests.transcript import check_line
+from tests.support.schema_check import check_line
 from tools.clients.dialects import Asked, Say
 from tools.clients.model import Exchange
 from tools.clients.script import CALLS, DONE, MARK, MARKED_VALUE, PROJECT_NAME, REFUSED, object_in, results_of

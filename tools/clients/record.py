@@ -42,7 +42,5 @@ def keep(fresh: Iterable[Outcome], order: Iterable[str], path: Path = RECORD) ->
 
 def rows(outcomes: Iterable[Outcome]) -> list[list[str]]:
     """The table's rows below `HEAD`."""
-    tried = [
-        [it.client, it.version, it.protocol, "; ".join(it.exercised), it.outcome, it.date] for it in outcomes
-    ]
+    tried = [[it.client, it.version, it.protocol, "; ".join(it.exercised), it.outcome, it.date] for it in outcomes]
     return [*tried, [", ".join(NOT_RUN), "", "", "the entry in its file, by tests only", "not run here", ""]]

@@ -17,7 +17,7 @@ PROMPT = "Set up a project called Client trial in SikkerKey and store the databa
 DONE = "The project is set up."
 SEARCH = "call_search"
 
-# [tool, arguments]; {"from": [CALL, KEY...]} is taken from an earlier result, as tests/sdk_session.py reads it.
+# [tool, arguments]; {"from": [CALL, KEY...]} is taken from an earlier result, as tests/support/sdk_session.py reads it.
 PROJECT = {"from": [1, "id"]}
 CALLS: list[Any] = [
     ["whoami", {}],

@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from tests.harness import ARCHIVE, ROOT
-from tests.transcript import conforms
+from tests.support.harness import ARCHIVE, ROOT
+from tests.support.schema_check import conforms
 from tools.clients import packages
 from tools.clients.judge import require
 from tools.clients.packages import Package, Unavailable
@@ -37,7 +37,7 @@ def python_session(environment: str) -> list[str]:
     python = ROOT / environment / "bin" / "python"
     if not any((ROOT / environment).glob("lib/python*/site-packages/mcp")):
         raise Unavailable(f"{environment} holds no client: it needs Python 3.10 or newer")
-    return [str(python), str(ROOT / "tests" / "sdk_session.py")]
+    return [str(python), str(ROOT / "tests" / "support" / "sdk_session.py")]
 
 
 def typescript_session(package: Package) -> list[str]:

@@ -14,8 +14,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
-from tests.harness import ARCHIVE
-from tests.local_vault import LocalVault
+from tests.support.harness import ARCHIVE
+from tests.support.local_vault import LocalVault
 from tools.clients.packages import PLACE, node_directory
 from tools.clients.wire import INTERPRETER, Session, take_sessions
 
@@ -30,7 +30,7 @@ class Failed(Exception):
     """What a client did not do."""
 
 
-class Told(NamedTuple):
+class CannedResponse(NamedTuple):
     """What a command printed."""
 
     stdout: str
@@ -77,7 +77,7 @@ class Trial:
             raise Failed(f"{words[0]}: {done.stderr.strip()}")
         return done.stdout
 
-    def run(self, command: Sequence[str], text_in: str = "", **settings: str) -> Told:
+    def run(self, command: Sequence[str], text_in: str = "", **settings: str) -> CannedResponse:
         """What a client prints; it goes to the log as well. Raises Failed where it does not end, or not well."""
         with contextlib.ExitStack() as stack:
             text, stdout, stderr = (stack.enter_context(tempfile.TemporaryFile(dir=self.work)) for _ in range(3))
@@ -94,13 +94,13 @@ class Trial:
                 start_new_session=True,
             )
             status = self._wait(process)
-            told = Told(_read(stdout), _read(stderr))
+            told = CannedResponse(_read(stdout), _read(stderr))
         self._note(command, settings, told, f"-> {status} after {time.monotonic() - began_s:.1f} s")
         if status != 0:
             raise Failed(f"{Path(command[0]).name} {'took too long' if status is None else f'exited with {status}'}")
         return told
 
-    def _note(self, command: Sequence[str], settings: Mapping[str, str], told: Told, end: str) -> None:
+    def _note(self, command: Sequence[str], settings: Mapping[str, str], told: CannedResponse, end: str) -> None:
         given = [f"{name}={value}" for name, value in settings.items()]
         with open(self.log, "a", encoding="utf-8") as log:
             print("$", *given, *command, told.stdout, told.stderr, end, sep="\n", file=log)

@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 import pytest
 
-import sikkerkey_mcp as mcp
-from tests.harness import ROOT
+import sikkerkey_mcp
+from tests.support.harness import ROOT
 
 COMMAND = (sys.executable, str(ROOT / "sikkerkey_mcp.py"))
 
@@ -33,7 +33,7 @@ class Shell:
     def __call__(self, *arguments: str) -> Ran:
         self._capsys.readouterr()
         try:
-            status = mcp.main(arguments)
+            status = sikkerkey_mcp.main(arguments)
         except SystemExit as ended:  # argparse ends by itself
             status = int(ended.code or 0)
         return Ran(status, *self._capsys.readouterr())

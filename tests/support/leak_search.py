@@ -20,9 +20,9 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp as mcp
-from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, Seen, Server, Told
-from tests.rows import ROWS, Row
+import sikkerkey_mcp
+from tests.support.harness import ARCHIVE_COMMAND, TIMEOUT_S, CannedResponse, ReceivedRequest, Server
+from tests.support.table_calls import ROWS, Row
 
 ALONE = f"w7q{os.getpid()}zk"  # of MARK, as every spelling but base64 and hex has it; no other test run's
 MARK = f'mark <{ALONE}> "søg" \\ it\'s 9c/+=&'  # with what JSON, URLs and HTML write otherwise
@@ -128,10 +128,12 @@ class Trail:
                 with suppress(OSError):  # it has ended meanwhile
                     self.processes.add((process / name).read_bytes())
 
-    def watching(self, answer: Callable[[Seen], Told]) -> Callable[[Seen], Told]:
+    def watching(
+        self, answer: Callable[[ReceivedRequest], CannedResponse]
+    ) -> Callable[[ReceivedRequest], CannedResponse]:
         """`answer`, with a look at the processes while the program waits for it."""
 
-        def answer_and_look(seen: Seen) -> Told:
+        def answer_and_look(seen: ReceivedRequest) -> CannedResponse:
             self.look_at_processes()
             return answer(seen)
 
@@ -169,7 +171,7 @@ def quick_command(*flags: str) -> list[str]:
 
 def source_env(**more: str) -> dict[str, str]:
     """The environment in which `quick_command` finds the module."""
-    return {**os.environ, "PYTHONPATH": str(Path(mcp.__file__).parent), **more}
+    return {**os.environ, "PYTHONPATH": str(Path(sikkerkey_mcp.__file__).parent), **more}
 
 
 def talkative(command: Iterable[str] = ARCHIVE_COMMAND, env: dict[str, str] | None = None) -> Server:
@@ -213,7 +215,7 @@ def by_effect(rows: Iterable[Row]) -> list[Row]:
 
 def wait_for(happened: Any) -> None:
     """Until `happened()`; it is another thread's or process's business."""
-    until_s = time.monotonic() + PATIENCE_S
+    until_s = time.monotonic() + TIMEOUT_S
     while not happened():
         assert time.monotonic() < until_s, "it never happened"
         time.sleep(0.01)

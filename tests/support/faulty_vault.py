@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.x509.oid import NameOID
 
-from tests.harness import PATIENCE_S, Seen
+from tests.support.harness import TIMEOUT_S, ReceivedRequest
 
-Act = Callable[["Wire", Seen], bool]
+Act = Callable[["Wire", ReceivedRequest], bool]
 Greet = Callable[["Wire"], object]
 Port = contextlib.AbstractContextManager[int]
 
@@ -67,7 +67,7 @@ class Wire:
         head, self._pending = self._pending.split(b"\r\n\r\n", 1)
         return head.decode("latin-1")
 
-    def read_request(self, *, body_too: bool = True) -> Seen | None:
+    def read_request(self, *, body_too: bool = True) -> ReceivedRequest | None:
         """The next request, None at the end of the stream; with an empty body where that is not to be waited for."""
         head = self.read_head()
         if not head:
@@ -82,7 +82,7 @@ class Wire:
                 return None
             self._pending += piece
         body, self._pending = self._pending[:length], self._pending[length:]
-        return Seen(method, path, headers, body)
+        return ReceivedRequest(method, path, headers, body)
 
 
 class Listener:
@@ -104,12 +104,12 @@ class Listener:
 
     def __exit__(self, *_exception: object) -> None:
         self.stopped.set()
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), PATIENCE_S):
-            self._threads[0].join(PATIENCE_S)  # the connection is there to wake it
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), TIMEOUT_S):
+            self._threads[0].join(TIMEOUT_S)  # the connection is there to wake it
         self._listening.close()
         self.drop()
         for thread in self._threads:
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
 
     def drop(self) -> None:
         """Ends every connection, as a server does that restarts."""
@@ -154,7 +154,7 @@ class FaultyVault(Listener):
     def __init__(self, *acts: Act, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
         super().__init__()
         self.acts = list(acts) or [answer()]
-        self.seen: list[Seen] = []
+        self.seen: list[ReceivedRequest] = []
         self.wires: list[Wire] = []
         self.tls = tls
         self.greet: Greet | None = None
@@ -207,7 +207,7 @@ def message(body: bytes = b"{}", status: int = 200, *headers: str) -> bytes:
 def then_go_on(data: bytes) -> Act:
     """Sends `data` and waits for the next request."""
 
-    def act(wire: Wire, _request: Seen) -> bool:
+    def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(data)
         return True
 
@@ -217,7 +217,7 @@ def then_go_on(data: bytes) -> Act:
 def then_close(data: bytes = b"") -> Act:
     """Sends `data` and ends the stream."""
 
-    def act(wire: Wire, _request: Seen) -> bool:
+    def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(data)
         return False
 
@@ -227,10 +227,10 @@ def then_close(data: bytes = b"") -> Act:
 def then_close_tls(data: bytes) -> Act:
     """Sends `data` and ends the stream in TLS's own way, so that nobody else can have."""
 
-    def act(wire: Wire, _request: Seen) -> bool:
+    def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(data)
         if isinstance(wire.plain, ssl.SSLSocket):
-            wire.plain.settimeout(PATIENCE_S)
+            wire.plain.settimeout(TIMEOUT_S)
             with contextlib.suppress(OSError):  # the client closes without a word
                 wire.plain.unwrap()
         return False
@@ -241,7 +241,7 @@ def then_close_tls(data: bytes) -> Act:
 def then_reset(data: bytes = b"") -> Act:
     """Sends `data` and resets the connection."""
 
-    def act(wire: Wire, _request: Seen) -> bool:
+    def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(data)
         wire.reset()
         return False
@@ -252,7 +252,7 @@ def then_reset(data: bytes = b"") -> Act:
 def then_silence(data: bytes = b"") -> Act:
     """Sends `data` and then nothing, until the client gives up."""
 
-    def act(wire: Wire, _request: Seen) -> bool:
+    def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(data)
         wire.wait_for_the_client_to_leave()
         return False
@@ -263,7 +263,7 @@ def then_silence(data: bytes = b"") -> Act:
 def trickle(data: bytes, interval_s: float) -> Act:
     """Sends `data` byte by byte, until the client gives up or the server is stopped."""
 
-    def act(wire: Wire, _request: Seen) -> bool:
+    def act(wire: Wire, _request: ReceivedRequest) -> bool:
         for byte in data:
             wire.send(bytes([byte]))
             if wire.stopped.wait(interval_s):
@@ -277,7 +277,7 @@ def once(act: Act, afterwards: Act) -> Act:
     """`act` for the first request, `afterwards` for all others."""
     acts = iter([act])
 
-    def choose(wire: Wire, request: Seen) -> bool:
+    def choose(wire: Wire, request: ReceivedRequest) -> bool:
         return next(acts, afterwards)(wire, request)
 
     return choose
@@ -286,7 +286,7 @@ def once(act: Act, afterwards: Act) -> Act:
 def flood(head: bytes, piece: bytes, times: int) -> Act:
     """Sends `head` and then `piece` many times, or until the client has had enough."""
 
-    def act(wire: Wire, _request: Seen) -> bool:
+    def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(head)
         for _ in range(times):
             wire.send(piece)
@@ -321,12 +321,12 @@ class ConnectProxy(Listener):
         if self.instead:
             self.instead(wire)
             return
-        with socket.create_connection(("127.0.0.1", self._target), PATIENCE_S) as target:
+        with socket.create_connection(("127.0.0.1", self._target), TIMEOUT_S) as target:
             plain.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
             back = threading.Thread(target=pump, args=(target, plain), daemon=True)
             back.start()
             pump(plain, target)
-            back.join(PATIENCE_S)
+            back.join(TIMEOUT_S)
 
 
 def refusal(status: int) -> Greet:
@@ -412,7 +412,7 @@ def _general_name(host: str) -> x509.GeneralName:
 # what a vault checks, written from the contract
 
 
-def assert_signed_afresh(requests: list[Seen], key: Ed25519PublicKey) -> None:
+def assert_signed_afresh(requests: list[ReceivedRequest], key: Ed25519PublicKey) -> None:
     """Every request carries a good signature, and no nonce or signature comes twice."""
     for name in ("x-nonce", "x-signature"):
         values = [request.headers[name] for request in requests]
@@ -421,7 +421,7 @@ def assert_signed_afresh(requests: list[Seen], key: Ed25519PublicKey) -> None:
         assert_signed(request, key)
 
 
-def assert_signed(request: Seen, key: Ed25519PublicKey) -> None:
+def assert_signed(request: ReceivedRequest, key: Ed25519PublicKey) -> None:
     """The request carries a good signature. Raises InvalidSignature otherwise."""
     headers = request.headers
     body_hash = hashlib.sha256(request.body).hexdigest()

@@ -16,14 +16,14 @@ from typing import Any, NamedTuple
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
 AGENT_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 VAULT_ID = "vault_a1b2c3d4e5"
-PATIENCE_S = 20.0  # for what should take milliseconds: a test that waits this long has failed
+TIMEOUT_S = 20.0  # for what should take milliseconds: a test that waits this long has failed
 
 
-class Seen(NamedTuple):
+class ReceivedRequest(NamedTuple):
     """A request as it arrived; header names in lower case."""
 
     method: str
@@ -36,7 +36,7 @@ class Seen(NamedTuple):
         return json.loads(self.body)
 
 
-class Told(NamedTuple):
+class CannedResponse(NamedTuple):
     """An answer to give."""
 
     status: int = 200
@@ -58,9 +58,9 @@ class Recorder:
     """A loopback HTTP/1.1 server. `answer` decides what each request gets; `seen` holds them all, in order."""
 
     def __init__(self) -> None:
-        self.seen: list[Seen] = []
+        self.seen: list[ReceivedRequest] = []
         self.connections = 0
-        self.answer: Callable[[Seen], Told] = lambda _seen: Told()
+        self.answer: Callable[[ReceivedRequest], CannedResponse] = lambda _seen: CannedResponse()
         self._http = _Http(("127.0.0.1", 0), self._handler())
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
         self._thread = threading.Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
@@ -88,13 +88,13 @@ class Recorder:
             def do_GET(self) -> None:
                 length = int(self.headers.get("Content-Length") or 0)
                 headers = {name.lower(): value for name, value in self.headers.items()}
-                seen = Seen(self.command, self.path, headers, self.rfile.read(length))
+                seen = ReceivedRequest(self.command, self.path, headers, self.rfile.read(length))
                 recorder.seen.append(seen)
                 self._reply(recorder.answer(seen))
 
             do_POST = do_GET
 
-            def _reply(self, told: Told) -> None:
+            def _reply(self, told: CannedResponse) -> None:
                 self.send_response(told.status)
                 for name, value in told.headers.items():
                     self.send_header(name, value)
@@ -158,16 +158,16 @@ class Server:
     def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
         self._end()
         if kind is None:
-            from tests.transcript import check_session  # it builds on this module
+            from tests.support.schema_check import check_session  # it builds on this module
 
             check_session(bytes(self.sent), self.lines)
 
     def _end(self) -> None:
         if self.process.poll() is None:
             self.process.kill()
-        self.process.wait(PATIENCE_S)
+        self.process.wait(TIMEOUT_S)
         for thread in self._threads:
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
         for pipe in (self.process.stdin, self.process.stdout, self.process.stderr):
             if pipe is not None:
                 try:
@@ -199,7 +199,7 @@ class Server:
 
     def notify(self, method: str, **params: Any) -> None:
         """Writes a notification, which must be a valid one; `send` writes others."""
-        from tests.transcript import conforms  # it builds on this module
+        from tests.support.schema_check import conforms  # it builds on this module
 
         message = {"jsonrpc": "2.0", "method": method, "params": params}
         conforms(message, "ClientNotification")
@@ -211,7 +211,7 @@ class Server:
         self.send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
         return self._last_id
 
-    def read(self, timeout_s: float = PATIENCE_S) -> Any:
+    def read(self, timeout_s: float = TIMEOUT_S) -> Any:
         """The next message; None at the end of output. Raises queue.Empty after `timeout_s`."""
         return self._waiting.pop(0) if self._waiting else self._messages.get(timeout=timeout_s)
 
@@ -242,7 +242,7 @@ class Server:
         """The result of one `tools/call`."""
         return self.request("tools/call", name=tool, arguments=arguments)["result"]
 
-    def close(self, timeout_s: float = PATIENCE_S) -> int:
+    def close(self, timeout_s: float = TIMEOUT_S) -> int:
         """Closes stdin and waits for the end; the exit status."""
         assert self.process.stdin is not None
         self.process.stdin.close()

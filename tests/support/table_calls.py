@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 from tools.examples import examples
 
 MARK = "m4rked-Value-9f8e7d"  # no part of any message, name or path
@@ -17,8 +17,8 @@ MARK = "m4rked-Value-9f8e7d"  # no part of any message, name or path
 class Row(NamedTuple):
     """One action with its tool and its examples."""
 
-    tool: m.Tool
-    action: m.Action
+    tool: sikkerkey_mcp.Tool
+    action: sikkerkey_mcp.Action
 
     def __str__(self) -> str:
         return f"{self.tool.name}.{self.action.name}"
@@ -38,27 +38,29 @@ class Row(NamedTuple):
         return next(given for given in self.examples.values() if name in given)
 
 
-ROWS = [Row(tool, action) for tool in m.TOOLS for action in tool.actions]
+ROWS = [Row(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
 BY_NAME = {str(row): row for row in ROWS}
 each_row = pytest.mark.parametrize("row", ROWS, ids=str)
 
 
-def each_argument(*kinds: m.Kind, where: Callable[[m.Arg], bool] = lambda _arg: True) -> pytest.MarkDecorator:
+def each_argument(
+    *kinds: sikkerkey_mcp.Kind, where: Callable[[sikkerkey_mcp.Arg], bool] = lambda _arg: True
+) -> pytest.MarkDecorator:
     """Parametrises over every argument of these kinds (of all, if none is named) in every row."""
-    wanted = [
-        (row, arg) for row in ROWS for arg in row.action.args if (not kinds or arg.kind in kinds) and where(arg)
-    ]
+    wanted = [(row, arg) for row in ROWS for arg in row.action.args if (not kinds or arg.kind in kinds) and where(arg)]
     assert wanted
     return pytest.mark.parametrize(("row", "arg"), wanted, ids=[f"{row}.{arg.name}" for row, arg in wanted])
 
 
-def reply(status: int = 200, body: bytes = b"{}", content_type: str = "application/json", **headers: str) -> m.Reply:
+def reply(
+    status: int = 200, body: bytes = b"{}", content_type: str = "application/json", **headers: str
+) -> sikkerkey_mcp.Reply:
     """An answer of the vault; underscores in header names stand for hyphens."""
     named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
-    return m.Reply(status, {"content-type": content_type, **named}, body)
+    return sikkerkey_mcp.Reply(status, {"content-type": content_type, **named}, body)
 
 
-class Logged(m.Context):
+class Logged(sikkerkey_mcp.Context):
     """A call's context that keeps what is logged and reported."""
 
     def __init__(self) -> None:
@@ -74,33 +76,35 @@ class Logged(m.Context):
         self.lines.append(message)
 
 
-class StubApi(m.Api):
+class StubApi(sikkerkey_mcp.Api):
     """The vault without a network: keeps every request and gives always the same answer."""
 
-    def __init__(self, answer: m.Reply) -> None:
+    def __init__(self, answer: sikkerkey_mcp.Reply) -> None:
         super().__init__("https://vault.example", lambda _request: {})
         self.answer = answer
-        self.sent: list[m.Request] = []
+        self.sent: list[sikkerkey_mcp.Request] = []
 
     def prepare(self) -> None:
         """Nothing has to be loaded; certificates alone would take longer than the rest."""
 
-    def send(self, request: m.Request, *, safe: bool, context: m.Context) -> m.Reply:
+    def send(
+        self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
+    ) -> sikkerkey_mcp.Reply:
         """Keeps `request`; the answer."""
         self.sent.append(request)
         return self.answer
 
 
-def call(row: Row, arguments: Any, answer: m.Reply | None = None) -> Any:
+def call(row: Row, arguments: Any, answer: sikkerkey_mcp.Reply | None = None) -> Any:
     """The result of one call that the vault answers with `answer`."""
     api = StubApi(answer or reply())
-    return m.VaultTools(lambda: api).call(row.tool.name, arguments, m.Context())
+    return sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
 
 
-def sent(row: Row, arguments: Any) -> m.Request:
+def sent(row: Row, arguments: Any) -> sikkerkey_mcp.Request:
     """The one request that a call with `arguments` sends."""
     api = StubApi(reply())
-    result = m.VaultTools(lambda: api).call(row.tool.name, arguments, m.Context())
+    result = sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
     assert "isError" not in result, result
     [request] = api.sent
     return request
@@ -115,7 +119,7 @@ def sent_body(row: Row, arguments: Any) -> Any:
 def refusal(row: Row, arguments: Any) -> str:
     """The message of a refused call; nothing was sent or logged, and MARK is nowhere in the result."""
     api, context = StubApi(reply()), Logged()
-    result = m.VaultTools(lambda: api).call(row.tool.name, arguments, context)
+    result = sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, context)
     assert api.sent == []
     assert context.lines == []
     assert set(result) == {"content", "isError"}, "accepted"

@@ -11,9 +11,9 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from tests.harness import PATIENCE_S, Server
+from tests.support.harness import TIMEOUT_S, Server
 
-SCHEMA = json.loads((Path(__file__).parent / "schema" / "mcp-2025-11-25.json").read_bytes())
+SCHEMA = json.loads((Path(__file__).parents[1] / "schema" / "mcp-2025-11-25.json").read_bytes())
 
 RESULTS = {
     "initialize": "InitializeResult",
@@ -150,11 +150,11 @@ class CheckedServer(Server):
         params = {"requestId": request_id, "reason": "a test"}
         self.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
 
-    def ended(self, within_s: float = PATIENCE_S) -> tuple[int, bytes]:
+    def ended(self, within_s: float = TIMEOUT_S) -> tuple[int, bytes]:
         """Exit status and stderr, once the process has ended and all its output has been read."""
         status = self.process.wait(within_s)
         for thread in self._threads:
-            thread.join(PATIENCE_S)
+            thread.join(TIMEOUT_S)
         return status, self.stderr
 
     def answered(self) -> list[Any]:
@@ -163,9 +163,9 @@ class CheckedServer(Server):
         return [message.get("id") for message in messages if "method" not in message]
 
 
-def eventually(condition: Callable[[], object]) -> None:
-    """Returns once `condition` holds; fails if it does not within PATIENCE_S."""
-    deadline_s = time.monotonic() + PATIENCE_S
+def wait_until(condition: Callable[[], object]) -> None:
+    """Returns once `condition` holds; fails if it does not within TIMEOUT_S."""
+    deadline_s = time.monotonic() + TIMEOUT_S
     while not condition():
         assert time.monotonic() < deadline_s, "it did not come about"
         time.sleep(0.002)

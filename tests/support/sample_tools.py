@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sikkerkey_mcp import (
     INVALID_PARAMS,

@@ -8,10 +8,10 @@ import time
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from tests import faults, impatient
-from tests.faults import Authority, ConnectProxy, FaultyVault
-from tests.harness import PATIENCE_S, Seen, make_slot
-from tests.transcript import CheckedServer
+from tests.support import fast_server, faulty_vault
+from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault
+from tests.support.harness import TIMEOUT_S, ReceivedRequest, make_slot
+from tests.support.schema_check import CheckedServer
 
 Effect = Literal["read", "write"]
 Kind = Literal["http", "https", "proxy"]
@@ -23,7 +23,7 @@ class Measured(NamedTuple):
 
     result: Any
     warnings: list[str]  # one for each pause between attempts
-    requests: list[Seen]  # that arrived meanwhile
+    requests: list[ReceivedRequest]  # that arrived meanwhile
     took_s: float
     grown_kib: int  # from before the call to its peak; 0 where the system does not tell
 
@@ -53,7 +53,7 @@ class Stage:
         self._names = directory / "names"
         self.mend()
         self.key = make_slot(directory, self.vault.url)
-        self.server = stack.enter_context(CheckedServer(impatient.COMMAND, env=self._environment(kind, slow=slow)))
+        self.server = stack.enter_context(CheckedServer(fast_server.COMMAND, env=self._environment(kind, slow=slow)))
         self.server.initialize()
         self._written = 0
 
@@ -70,7 +70,7 @@ class Stage:
 
     def mend(self) -> None:
         """Vault, names, certificate and proxy are in order from here on."""
-        self.vault.acts[:] = [faults.answer()]
+        self.vault.acts[:] = [faulty_vault.answer()]
         self.vault.greet, self.vault.body_too, self.vault.tls = None, True, self._good
         self.proxy.instead = None
         self.lead(self._host, self.vault.port)
@@ -103,7 +103,7 @@ class Stage:
         write = {"name": "manage_projects", "arguments": {"action": "create", "name": f"number {self._written}"}}
         asked = self.server.start("tools/call", **(write if effect == "write" else {"name": "whoami"}))
         warnings: list[str] = []
-        while (message := self.server.read(2 * PATIENCE_S)).get("id") != asked:
+        while (message := self.server.read(2 * TIMEOUT_S)).get("id") != asked:
             warnings.append(message["params"]["data"])
         return message["result"], warnings
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.harness import ARCHIVE_COMMAND, PATIENCE_S, ROOT
+from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S
 from vault.store import Store
 from vault.stored_secrets import find, plaintext
 
@@ -27,7 +27,7 @@ class LocalVault:
         """What one of the owner's commands prints."""
         command = [sys.executable, "-m", "vault", *words, "--dir", str(self.directory)]
         done = subprocess.run(
-            command, cwd=ROOT, input=text_in, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            command, cwd=ROOT, input=text_in, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -46,7 +46,7 @@ class LocalVault:
     def close(self) -> None:
         """Stops the server, which must end well."""
         self.process.terminate()
-        assert self.process.wait(PATIENCE_S) == 0
+        assert self.process.wait(TIMEOUT_S) == 0
         assert self.process.stdout is not None
         self.process.stdout.close()
 
@@ -56,7 +56,7 @@ def install(vault: LocalVault, scopes: str = "all") -> str:
     token = vault.owner("agent-token", "--scopes", scopes)
     env = {**os.environ, "SIKKERKEY_API_URL": vault.url}
     command = [*ARCHIVE_COMMAND, "install", "-", "--name", "end to end"]
-    done = subprocess.run(command, input=token, env=env, capture_output=True, text=True, check=True, timeout=PATIENCE_S)
+    done = subprocess.run(command, input=token, env=env, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
     found = re.search(r"agent ([0-9a-f-]{36})", done.stdout)
     assert found, done.stdout
     return found[1]

@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 
 ITEMS_SHOWN = 2  # of a list; the rest repeats its shape
 CHARACTERS_SHOWN = 160
@@ -26,7 +26,13 @@ class Recording:
 
     def add(self, tool: str, action: str, given: Any, result: Any) -> None:
         """Keeps it, unless there is one already that shows as much."""
-        [row] = [row for each in m.TOOLS if each.name == tool for row in each.actions if row.name == (action or tool)]
+        [row] = [
+            row
+            for each in sikkerkey_mcp.TOOLS
+            if each.name == tool
+            for row in each.actions
+            if row.name == (action or tool)
+        ]
         answer = _content(result)
         call = {"arguments": self._plain(given), "answer": self._plain(_hide(answer) if row.mints else answer)}
         name = f"{tool}.{row.name}"
@@ -35,7 +41,7 @@ class Recording:
 
     def text(self) -> str:
         """All of it in the table's order, as the file holds it."""
-        order = [f"{tool.name}.{action.name}" for tool in m.TOOLS for action in tool.actions]
+        order = [f"{tool.name}.{action.name}" for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
         return json.dumps({name: self.calls[name] for name in order}, indent=1, ensure_ascii=False) + "\n"
 
     def _plain(self, value: Any) -> Any:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
-import sikkerkey_mcp as m
+import sikkerkey_mcp
 
 
-def complaints(tools: Sequence[m.Tool]) -> list[str]:
+def complaints(tools: Sequence[sikkerkey_mcp.Tool]) -> list[str]:
     """Every mistake in `tools`, in words."""
     found = [f"{name}: tool twice" for name in _repeated(tool.name for tool in tools)]
     for tool in tools:
@@ -28,7 +28,7 @@ def _repeated(names: Iterable[str]) -> set[str]:
     return {name for name in names if names.count(name) > 1}
 
 
-def _texts(tool: m.Tool) -> list[str]:
+def _texts(tool: sikkerkey_mcp.Tool) -> list[str]:
     """What must be a sentence. An action may leave it to its name to tell the model, but not to tell people."""
     texts = [tool.text]
     for action in tool.actions:
@@ -37,9 +37,9 @@ def _texts(tool: m.Tool) -> list[str]:
     return texts
 
 
-def _row_complaints(action: m.Action) -> Iterator[str]:
+def _row_complaints(action: sikkerkey_mcp.Action) -> Iterator[str]:
     args = {arg.name: arg for arg in action.args}
-    in_path = m.holes(action.path)
+    in_path = sikkerkey_mcp.holes(action.path)
     yield from (f"argument {name} twice" for name in _repeated(arg.name for arg in action.args))
     for hole in in_path:
         if hole not in args or not args[hole].required:
@@ -52,11 +52,11 @@ def _row_complaints(action: m.Action) -> Iterator[str]:
         yield "a GET with a body"
     if action.scope is None and action.effect != "read":
         yield "writes without a scope"
-    if m.IGNORED_ARGUMENT in args or "action" in args:
+    if sikkerkey_mcp.IGNORED_ARGUMENT in args or "action" in args:
         yield "an argument with a reserved name"
 
 
-def _arg_complaints(arg: m.Arg) -> Iterator[str]:
+def _arg_complaints(arg: sikkerkey_mcp.Arg) -> Iterator[str]:
     textual = arg.kind in ("string", "strings")
     if (arg.choices or arg.pattern or arg.most_bytes) and not textual:
         yield f"{arg.name} has a rule that its kind does not know"
@@ -68,10 +68,10 @@ def _arg_complaints(arg: m.Arg) -> Iterator[str]:
         yield f"{arg.name}'s pattern is not anchored, as it is checked"
 
 
-def _clashes(tool: m.Tool) -> Iterator[str]:
-    seen: dict[str, m.Arg] = {}
+def _clashes(tool: sikkerkey_mcp.Tool) -> Iterator[str]:
+    seen: dict[str, sikkerkey_mcp.Arg] = {}
     for action in tool.actions:
         for arg in action.args:
             known = seen.setdefault(arg.name, arg)
-            if m.opt(known) != m.opt(arg):
+            if sikkerkey_mcp.opt(known) != sikkerkey_mcp.opt(arg):
                 yield f"{tool.name}.{action.name}: {arg.name} differs from an earlier row's"

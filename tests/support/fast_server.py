@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 import sikkerkey_wire
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
@@ -53,17 +53,17 @@ def hurry(speed: float) -> None:
     """Shortens the limits and lets pauses pass at once."""
     clock = Clock()
 
-    def wait(self: mcp.Cancellation, seconds: float) -> bool:
+    def wait(self: sikkerkey_mcp.Cancellation, seconds: float) -> bool:
         clock.ahead_s += seconds
         return self.is_set()
 
-    vars(mcp)["time"] = vars(sikkerkey_wire)["time"] = clock
-    setattr(mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy would have methods left alone)
+    vars(sikkerkey_mcp)["time"] = vars(sikkerkey_wire)["time"] = clock
+    setattr(sikkerkey_mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy would have methods left alone)
     for name in LIMITS:
-        vars(mcp)[name] /= speed
+        vars(sikkerkey_mcp)[name] /= speed
 
 
 if __name__ == "__main__":
     hurry(float(os.environ["TEST_SPEED"]))
     vars(socket)["getaddrinfo"] = resolve
-    sys.exit(mcp.main(["serve"]))
+    sys.exit(sikkerkey_mcp.main(["serve"]))

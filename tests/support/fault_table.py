@@ -14,10 +14,10 @@ from email.utils import formatdate
 from typing import NamedTuple
 
 from sikkerkey_answers import NEXT_STEP
-from tests import faults
-from tests.fault_stage import Kind, Stage
-from tests.faults import DAY, Act, Wire
-from tests.harness import Seen
+from tests.support import faulty_vault
+from tests.support.fault_stage import Kind, Stage
+from tests.support.faulty_vault import DAY, Act, Wire
+from tests.support.harness import ReceivedRequest
 
 HOSTILE = "\x1b[2J\x9b1mmagpie\x07"  # in every place that is not shown to the model
 HEAD = f"HTTP/1.1 200 {HOSTILE}\r\nContent-Type: application/json\r\nX-Note: {HOSTILE}\r\n".encode("latin-1")
@@ -117,7 +117,7 @@ def plays(*acts: Act, body_too: bool = True) -> Callable[[Stage], None]:
     return arrange
 
 
-def greets(greet: faults.Greet) -> Callable[[Stage], None]:
+def greets(greet: faulty_vault.Greet) -> Callable[[Stage], None]:
     """The vault does that with each connection."""
 
     def arrange(stage: Stage) -> None:
@@ -127,7 +127,7 @@ def greets(greet: faults.Greet) -> Callable[[Stage], None]:
     return arrange
 
 
-def leads(name: str, port: Callable[[], faults.Port]) -> Callable[[Stage], None]:
+def leads(name: str, port: Callable[[], faulty_vault.Port]) -> Callable[[Stage], None]:
     """`name` leads to another port, which is open as long as the stage is."""
 
     def arrange(stage: Stage) -> None:
@@ -147,7 +147,7 @@ def unresolved(name: str) -> Callable[[Stage], None]:
     return arrange
 
 
-def shows(certificate: Callable[[faults.Authority], ssl.SSLContext | None]) -> Callable[[Stage], None]:
+def shows(certificate: Callable[[faulty_vault.Authority], ssl.SSLContext | None]) -> Callable[[Stage], None]:
     """The vault shows another certificate, or speaks no TLS."""
 
     def arrange(stage: Stage) -> None:
@@ -157,7 +157,7 @@ def shows(certificate: Callable[[faults.Authority], ssl.SSLContext | None]) -> C
     return arrange
 
 
-def through(instead: faults.Greet) -> Callable[[Stage], None]:
+def through(instead: faulty_vault.Greet) -> Callable[[Stage], None]:
     """The proxy does that with each connection."""
 
     def arrange(stage: Stage) -> None:
@@ -167,7 +167,7 @@ def through(instead: faults.Greet) -> Callable[[Stage], None]:
     return arrange
 
 
-def says(data: bytes) -> faults.Greet:
+def says(data: bytes) -> faulty_vault.Greet:
     """Sends `data` and closes."""
     return lambda wire: wire.send(data)
 
@@ -178,21 +178,21 @@ def resets(wire: Wire) -> None:
     wire.reset()
 
 
-def trickles(data: bytes) -> faults.Greet:
+def trickles(data: bytes) -> faulty_vault.Greet:
     """Sends `data` byte by byte, ten a second."""
-    return lambda wire: faults.trickle(data, 0.1)(wire, NOBODY)
+    return lambda wire: faulty_vault.trickle(data, 0.1)(wire, NOBODY)
 
 
-NOBODY = Seen("", "", {}, b"")
+NOBODY = ReceivedRequest("", "", {}, b"")
 
 
 def told(status: int, body: bytes = b'{"error":"because"}', *headers: str) -> Act:
     """A complete answer whose reason and headers are hostile."""
     lines = [f"HTTP/1.1 {status} {HOSTILE}", f"X-Note: {HOSTILE}", *headers, f"Content-Length: {len(body)}", "", ""]
-    return faults.then_go_on("\r\n".join(lines).encode("latin-1") + body)
+    return faulty_vault.then_go_on("\r\n".join(lines).encode("latin-1") + body)
 
 
-def old_tls(authority: faults.Authority) -> ssl.SSLContext:
+def old_tls(authority: faulty_vault.Authority) -> ssl.SSLContext:
     """A server that knows TLS 1.0 and 1.1 alone."""
     context = authority.server("vault.test")
     context.set_ciphers("ALL:@SECLEVEL=0")
@@ -202,14 +202,14 @@ def old_tls(authority: faults.Authority) -> ssl.SSLContext:
     return context
 
 
-def stranger(authority: faults.Authority) -> ssl.SSLContext:
+def stranger(authority: faulty_vault.Authority) -> ssl.SSLContext:
     """A certificate of an authority that is not trusted."""
     other = authority.bundle.parent / "stranger"
     other.mkdir(exist_ok=True)
-    return faults.Authority(other, "stranger").server("vault.test")
+    return faulty_vault.Authority(other, "stranger").server("vault.test")
 
 
-def in_five_seconds(wire: Wire, request: Seen) -> bool:
+def in_five_seconds(wire: Wire, request: ReceivedRequest) -> bool:
     """429, and the date five seconds after the request's."""
     date = formatdate(int(request.headers["x-timestamp"]) + 5, usegmt=True)
     return told(429, b'{"error":"because"}', f"Retry-After: {date}")(wire, request)
@@ -218,9 +218,9 @@ def in_five_seconds(wire: Wire, request: Seen) -> bool:
 def slow_body(head: bytes, body: bytes) -> Act:
     """`head` at once, `body` ten bytes a second."""
 
-    def act(wire: Wire, request: Seen) -> bool:
+    def act(wire: Wire, request: ReceivedRequest) -> bool:
         wire.send(head)
-        return faults.trickle(body, 0.1)(wire, request)
+        return faulty_vault.trickle(body, 0.1)(wire, request)
 
     return act
 
@@ -229,8 +229,8 @@ def slow_body(head: bytes, body: bytes) -> Act:
 # ruff: disable[E501] (one row a line: a table is read down its columns)
 
 CONNECTING = [
-    Fault("connecting", "refused", leads("localhost", faults.refused_port), *unreached("Connection refused")),
-    Fault("connecting", "nobody answers", leads("localhost", faults.silent_port), *unreached(LATE, tried=2), slow=True),
+    Fault("connecting", "refused", leads("localhost", faulty_vault.refused_port), *unreached("Connection refused")),
+    Fault("connecting", "nobody answers", leads("localhost", faulty_vault.silent_port), *unreached(LATE, tried=2), slow=True),
     Fault("connecting", "the name cannot be resolved", unresolved("localhost"), *unreached("its name cannot be resolved")),
     Fault("connecting", "closed as soon as it is open", greets(lambda _wire: None), *lost("*", arrives=False)),
     Fault("connecting", "reset at the first byte", greets(resets), *lost("*", arrives=False)),
@@ -239,69 +239,69 @@ CONNECTING = [
 ]
 
 BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act, reason in [
-    ("closed before the answer",       faults.then_close(),                                  "the connection broke"),
-    ("reset before the answer",        faults.then_reset(),                                  "Connection reset by peer"),
-    ("closed within the status line",  faults.then_close(b"HTTP/1.1 2"),                     "the connection broke"),
-    ("closed after the status line",   faults.then_close(b"HTTP/1.1 200 OK\r\n"),            "the connection broke"),
-    ("closed within the headers",      faults.then_close(HEAD + b"Content-Le"),              "the connection broke"),
-    ("closed between two headers",     faults.then_close(HEAD),                              "the connection broke"),
-    ("closed between headers and body", faults.then_close(TWENTY),                           SHORT),
-    ("the same, without a length",     faults.then_close(HEAD + b"\r\n"),                    SHORT),
-    ("reset between headers and body", faults.then_reset(TWENTY),                            "*"),
-    ("closed within the body",         faults.then_close(TWENTY + b'{"secrets'),             SHORT),
-    ("reset within the body",          faults.then_reset(TWENTY + b'{"secrets'),             "*"),
-    ("closed within a chunk",          faults.then_close(CHUNKED + b"9\r\n{\"a"),            SHORT),
-    ("closed between chunks",          faults.then_close(CHUNKED + b"2\r\n{}\r\n"),          "*"),
-    ("closed within a chunk's size",   faults.then_close(CHUNKED + b"2\r\n{}\r\n1"),         "*"),
-    ("closed within the trailers",     faults.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: "),  "*"),
-    ("a chunk of no size",             faults.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
-    ("a chunk longer than it says",    faults.then_close(CHUNKED + b"1\r\n{}\r\n0\r\n\r\n"), "*"),
-    ("a chunk shorter than it says",   faults.then_close(CHUNKED + b"9\r\n{}\r\n0\r\n\r\n"), "*"),
-    ("a length longer than the body",  faults.then_close(TWENTY + b"{}"),                    SHORT),
-    ("a length that is no number",     faults.then_close(HEAD + b"Content-Length: magpie\r\n\r\n{}"), SHORT),
-    ("a negative length",              faults.then_close(HEAD + b"Content-Length: -1\r\n\r\n{}"), SHORT),
-    ("two lengths",                    faults.then_close(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), SHORT),
-    ("a chunk's size with a sign",     faults.then_close(CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n"), SHORT),
-    ("an unknown transfer coding",     faults.then_close(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"), SHORT),
-    ("a header without a colon",       faults.then_close(HEAD + b"magpie\r\n\r\n{}"), SHORT),
-    ("a header with a bare LF",        faults.then_close(HEAD + b"X: magpie\nContent-Length: 2\r\n\r\n{}"), SHORT),
-    ("a header with a NUL",            faults.then_close(HEAD + b"X: magpie\x00\r\nContent-Length: 2\r\n\r\n{}"), SHORT),
-    ("lines that end in a bare LF",    faults.then_silence(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}"), SHORT),
-    ("a chunk's size that ends in a bare LF", faults.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n"), SHORT),
-    ("HTTP/0.9",                       faults.then_close(b"<h1>magpie</h1>"),                SHORT),
-    ("another protocol",               faults.then_close(b"SSH-2.0-magpie\r\n"),             SHORT),
-    ("HTTP/2",                         faults.then_close(b"HTTP/2.0 200 OK\r\n\r\n{}"),      SHORT),
-    ("a status that is no number",     faults.then_close(b"HTTP/1.1 abc magpie\r\n\r\n"),    SHORT),
-    ("a status beyond 999",            faults.then_close(b"HTTP/1.1 2000 magpie\r\n\r\n"),   SHORT),
-    ("a negative status",              faults.then_close(b"HTTP/1.1 -20 magpie\r\n\r\n"),    SHORT),
-    ("control characters",             faults.then_close(b"\x00\x1b[2J\xff\r\n\r\n"),        SHORT),
-    ("101 Switching Protocols",        faults.then_close(b"HTTP/1.1 101 magpie\r\n\r\n\x81\x02hi\r\n"), SHORT),
-    ("a header of 70,000 bytes",       faults.then_close(HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n"), SHORT),
-    ("200 headers",                    faults.then_close(HEAD + b"X: x\r\n" * 200 + b"\r\n"), SHORT),
-    ("headers without end",            faults.flood(HEAD, b"X: x\r\n" * 1_000, 10_000),      SHORT),
+    ("closed before the answer",       faulty_vault.then_close(),                                  "the connection broke"),
+    ("reset before the answer",        faulty_vault.then_reset(),                                  "Connection reset by peer"),
+    ("closed within the status line",  faulty_vault.then_close(b"HTTP/1.1 2"),                     "the connection broke"),
+    ("closed after the status line",   faulty_vault.then_close(b"HTTP/1.1 200 OK\r\n"),            "the connection broke"),
+    ("closed within the headers",      faulty_vault.then_close(HEAD + b"Content-Le"),              "the connection broke"),
+    ("closed between two headers",     faulty_vault.then_close(HEAD),                              "the connection broke"),
+    ("closed between headers and body", faulty_vault.then_close(TWENTY),                           SHORT),
+    ("the same, without a length",     faulty_vault.then_close(HEAD + b"\r\n"),                    SHORT),
+    ("reset between headers and body", faulty_vault.then_reset(TWENTY),                            "*"),
+    ("closed within the body",         faulty_vault.then_close(TWENTY + b'{"secrets'),             SHORT),
+    ("reset within the body",          faulty_vault.then_reset(TWENTY + b'{"secrets'),             "*"),
+    ("closed within a chunk",          faulty_vault.then_close(CHUNKED + b"9\r\n{\"a"),            SHORT),
+    ("closed between chunks",          faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n"),          "*"),
+    ("closed within a chunk's size",   faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n1"),         "*"),
+    ("closed within the trailers",     faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: "),  "*"),
+    ("a chunk of no size",             faulty_vault.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
+    ("a chunk longer than it says",    faulty_vault.then_close(CHUNKED + b"1\r\n{}\r\n0\r\n\r\n"), "*"),
+    ("a chunk shorter than it says",   faulty_vault.then_close(CHUNKED + b"9\r\n{}\r\n0\r\n\r\n"), "*"),
+    ("a length longer than the body",  faulty_vault.then_close(TWENTY + b"{}"),                    SHORT),
+    ("a length that is no number",     faulty_vault.then_close(HEAD + b"Content-Length: magpie\r\n\r\n{}"), SHORT),
+    ("a negative length",              faulty_vault.then_close(HEAD + b"Content-Length: -1\r\n\r\n{}"), SHORT),
+    ("two lengths",                    faulty_vault.then_close(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), SHORT),
+    ("a chunk's size with a sign",     faulty_vault.then_close(CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n"), SHORT),
+    ("an unknown transfer coding",     faulty_vault.then_close(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"), SHORT),
+    ("a header without a colon",       faulty_vault.then_close(HEAD + b"magpie\r\n\r\n{}"), SHORT),
+    ("a header with a bare LF",        faulty_vault.then_close(HEAD + b"X: magpie\nContent-Length: 2\r\n\r\n{}"), SHORT),
+    ("a header with a NUL",            faulty_vault.then_close(HEAD + b"X: magpie\x00\r\nContent-Length: 2\r\n\r\n{}"), SHORT),
+    ("lines that end in a bare LF",    faulty_vault.then_silence(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}"), SHORT),
+    ("a chunk's size that ends in a bare LF", faulty_vault.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n"), SHORT),
+    ("HTTP/0.9",                       faulty_vault.then_close(b"<h1>magpie</h1>"),                SHORT),
+    ("another protocol",               faulty_vault.then_close(b"SSH-2.0-magpie\r\n"),             SHORT),
+    ("HTTP/2",                         faulty_vault.then_close(b"HTTP/2.0 200 OK\r\n\r\n{}"),      SHORT),
+    ("a status that is no number",     faulty_vault.then_close(b"HTTP/1.1 abc magpie\r\n\r\n"),    SHORT),
+    ("a status beyond 999",            faulty_vault.then_close(b"HTTP/1.1 2000 magpie\r\n\r\n"),   SHORT),
+    ("a negative status",              faulty_vault.then_close(b"HTTP/1.1 -20 magpie\r\n\r\n"),    SHORT),
+    ("control characters",             faulty_vault.then_close(b"\x00\x1b[2J\xff\r\n\r\n"),        SHORT),
+    ("101 Switching Protocols",        faulty_vault.then_close(b"HTTP/1.1 101 magpie\r\n\r\n\x81\x02hi\r\n"), SHORT),
+    ("a header of 70,000 bytes",       faulty_vault.then_close(HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n"), SHORT),
+    ("200 headers",                    faulty_vault.then_close(HEAD + b"X: x\r\n" * 200 + b"\r\n"), SHORT),
+    ("headers without end",            faulty_vault.flood(HEAD, b"X: x\r\n" * 1_000, 10_000),      SHORT),
 ]] + [
-    Fault("broken answers", "closed within the request's body", plays(faults.then_close(), body_too=False), *lost("*")),
-    Fault("broken answers", "reset within the request's body", plays(faults.then_reset(), body_too=False), *lost("*")),
+    Fault("broken answers", "closed within the request's body", plays(faulty_vault.then_close(), body_too=False), *lost("*")),
+    Fault("broken answers", "reset within the request's body", plays(faulty_vault.then_reset(), body_too=False), *lost("*")),
 ]
 
 SLOW = [Fault("slow answers", name, plays(act), *lost(LATE, tried=1), slow=True) for name, act in [
-    ("silence",                      faults.then_silence()),
-    ("silence between two headers",  faults.then_silence(HEAD)),
-    ("silence within the body",      faults.then_silence(TWENTY + b"{}")),
-    ("headers at one byte a second", faults.trickle(faults.message(), 0.1)),
+    ("silence",                      faulty_vault.then_silence()),
+    ("silence between two headers",  faulty_vault.then_silence(HEAD)),
+    ("silence within the body",      faulty_vault.then_silence(TWENTY + b"{}")),
+    ("headers at one byte a second", faulty_vault.trickle(faulty_vault.message(), 0.1)),
     ("body at one byte a second",    slow_body(TWENTY, b"x" * 20)),
     ("chunks at one byte a second",  slow_body(CHUNKED, b"1\r\nx\r\n" * 9)),
 ]]
 
-SLOW += [Fault("slow answers", name, plays(faults.flood(b"", said, 1_000_000)), *MANY_LINES) for name, said in [
+SLOW += [Fault("slow answers", name, plays(faulty_vault.flood(b"", said, 1_000_000)), *MANY_LINES) for name, said in [
     ("100 Continue without end",     b"HTTP/1.1 100 magpie\r\n\r\n"),
     ("103 Early Hints without end",  b"HTTP/1.1 103 magpie\r\n\r\n"),
 ]]
 
-UNUSUAL = [Fault("unusual, but whole", name, plays(faults.then_go_on(data)), *answered('{"a":1}')) for name, data in [
-    ("100 Continue first",         b"HTTP/1.1 100 Continue\r\n\r\n" + faults.message(b'{"a":1}')),
-    ("102 Processing, thrice",     3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faults.message(b'{"a":1}')),
-    ("103 Early Hints first",      b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faults.message(b'{"a":1}')),
+UNUSUAL = [Fault("unusual, but whole", name, plays(faulty_vault.then_go_on(data)), *answered('{"a":1}')) for name, data in [
+    ("100 Continue first",         b"HTTP/1.1 100 Continue\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
+    ("102 Processing, thrice",     3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
+    ("103 Early Hints first",      b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
     ("chunks and trailers",        CHUNKED + b"3;x=y\r\n{\"a\r\n4\r\n\":1}\r\n0\r\nT: t\r\n\r\n"),
     ("a chunked answer with a length", HEAD + b"Content-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n"),
     ("a folded header",            b"HTTP/1.1 200 OK\r\nX: magpie\r\n\tmagpie\r\nContent-Length:\r\n 7\r\n\r\n{\"a\":1}"),
@@ -309,8 +309,8 @@ UNUSUAL = [Fault("unusual, but whole", name, plays(faults.then_go_on(data)), *an
     ("empty headers",              b"HTTP/1.1 200 OK\r\nX:\r\nContent-Encoding: \r\nContent-Length: 7\r\n\r\n{\"a\":1}"),
     ("a chunk's size with spaces after it", CHUNKED + b"7  \r\n{\"a\":1}\r\n0 \r\n\r\n"),
     ("no reason phrase",           b"HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{\"a\":1}"),
-    ("bytes after the answer",     faults.message(b'{"a":1}') + faults.message(b'{"planted":true}')),
-]] + [Fault("unusual, but whole", name, plays(faults.then_close(data)), *answered('{"a":1}')) for name, data in [
+    ("bytes after the answer",     faulty_vault.message(b'{"a":1}') + faulty_vault.message(b'{"planted":true}')),
+]] + [Fault("unusual, but whole", name, plays(faulty_vault.then_close(data)), *answered('{"a":1}')) for name, data in [
     ("HTTP/1.0",                   b"HTTP/1.0 200 OK\r\n\r\n{\"a\":1}"),
     ("no length",                  HEAD + b"\r\n{\"a\":1}"),
 ]] + [
@@ -354,13 +354,13 @@ STATUSES = [
     *(status(code, LATER, MAY) for code in (505, 508, 511, *range(520, 531), 599, 999)),
     Fault("statuses", "503 without the vault's words", plays(told(503, b"<h1>magpie</h1>")),
           Outcome(f"the vault answered 503\nhint: {NEXT_STEP[503]}", 4, 4), Outcome(f"the vault answered 503\n{MAY_HAVE_BEEN}")),
-    Fault("statuses", "413 before the body was read, then closed", plays(faults.then_close(faults.message(b"", 413)), body_too=False),
+    Fault("statuses", "413 before the body was read, then closed", plays(faulty_vault.then_close(faulty_vault.message(b"", 413)), body_too=False),
           *both(Outcome(f"the vault answered 413\nhint: {NEXT_STEP[413]}"))),
     Fault("statuses", "400 with hostile words", plays(told(400, b'{"error":"\\u001b[2Jno\\u202e \\udb40\\udc41"}')),
           *both(Outcome(f'the vault answered 400, saying "<U+001B>[2Jno<U+202E> <U+E0041>"\nhint: {NEXT_STEP[400]}'))),
     Fault("statuses", "400 with 5 MB of words", plays(told(400, b'{"error":"%b"}' % (b"x" * 5_000_000))),
           *both(Outcome(f'the vault answered 400, saying "{"x" * 500}..."\nhint: {NEXT_STEP[400]}'))),
-    Fault("statuses", "400 with 50 MB of words", plays(faults.flood(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % FIFTY_MB, PIECE, 800)), *TOO_LARGE),
+    Fault("statuses", "400 with 50 MB of words", plays(faulty_vault.flood(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % FIFTY_MB, PIECE, 800)), *TOO_LARGE),
     Fault("statuses", "500 with bad UTF-8", plays(told(500, b'{"error":"\xff\xfe"}')), Outcome(f"the vault answered 500\nhint: {LATER}"), Outcome(f"the vault answered 500\n{MAY_HAVE_BEEN}")),
     Fault("statuses", "206 with a part", plays(told(206, b'{"a":')), *NOT_JSON),
 ]
@@ -414,7 +414,7 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("null",                     b"null",                                             '{"result":null}'),
     ("16 MB in one string",      b'{"a":"%b"}' % (b"x" * 16_777_000),                 '{"a":"xxx*xxx"}'),
     ("16 MB of small objects",   b'[%b{"a":"%b"}]' % (b'{"a":1},' * 300_000, b"x" * 14_300_000), '{"items":[{"a":1},*xxx"}]}'),
-]] + [Fault("contents", "50 MB of small objects" + name, plays(faults.flood(head, piece, FIFTY_MB // len(PIECE))), *TOO_LARGE) for name, head, piece in [
+]] + [Fault("contents", "50 MB of small objects" + name, plays(faulty_vault.flood(head, piece, FIFTY_MB // len(PIECE))), *TOO_LARGE) for name, head, piece in [
     (", with a length",    HEAD + b"Content-Length: %d\r\n\r\n" % FIFTY_MB, PIECE),
     (", without a length", HEAD + b"Connection: close\r\n\r\n",             PIECE),
     (", in chunks",        CHUNKED,                                         b"%x\r\n%b\r\n" % (len(PIECE), PIECE)),
@@ -423,8 +423,8 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("", 200), (" as an error", 500),
 ]] + [
     Fault("contents", "16 MB of smallest objects", plays(told(200, b"[%b{}]" % (b"{}," * 5_500_000))), *unreadable("the vault's answer has more than 300,000 values", ASK_FOR_LESS)),
-    Fault("contents", "chunks of one byte", plays(faults.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *MANY_LINES),
-    Fault("contents", "trailers without end", plays(faults.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *MANY_LINES),
+    Fault("contents", "chunks of one byte", plays(faulty_vault.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *MANY_LINES),
+    Fault("contents", "trailers without end", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *MANY_LINES),
 ]
 
 TLS = [Fault("TLS", name, shows(certificate), *untrusted(reason), stage="https") for name, certificate, reason in [
@@ -434,32 +434,32 @@ TLS = [Fault("TLS", name, shows(certificate), *untrusted(reason), stage="https")
     ("an authority that is not trusted", stranger,                                                       "unable to get local issuer certificate"),
 ]] + [
     Fault("TLS", "1.0 and 1.1 only", shows(old_tls), *unreached("TLS failed: *"), stage="https"),
-    Fault("TLS", "none: HTTP in the clear", greets(says(faults.message(b'{"error":"magpie"}', 400))), *unreached("TLS failed: *"), stage="https"),
+    Fault("TLS", "none: HTTP in the clear", greets(says(faulty_vault.message(b'{"error":"magpie"}', 400))), *unreached("TLS failed: *"), stage="https"),
     Fault("TLS", "closed before the handshake", greets(lambda _wire: None), *unreached("*"), stage="https"),
     Fault("TLS", "reset within the handshake", greets(resets), *unreached("*"), stage="https"),
     Fault("TLS", "silence instead of a handshake", greets(Wire.wait_for_the_client_to_leave), *unreached("*", tried=2), stage="https", slow=True),
-    Fault("TLS", "closed within the body", plays(faults.then_close(TWENTY + b"{}")), *lost("the connection broke"), stage="https"),
-    Fault("TLS", "cut off, without a length", plays(faults.then_close(HEAD + b"\r\n{}")), *lost("the connection broke"), stage="https"),
-    Fault("TLS", "ended in TLS's way, without a length", plays(faults.then_close_tls(HEAD + b"\r\n{}")), *answered("{}"), stage="https"),
-    Fault("TLS", "reset within the body", plays(faults.then_reset(TWENTY + b"{}")), *lost("*"), stage="https"),
+    Fault("TLS", "closed within the body", plays(faulty_vault.then_close(TWENTY + b"{}")), *lost("the connection broke"), stage="https"),
+    Fault("TLS", "cut off, without a length", plays(faulty_vault.then_close(HEAD + b"\r\n{}")), *lost("the connection broke"), stage="https"),
+    Fault("TLS", "ended in TLS's way, without a length", plays(faulty_vault.then_close_tls(HEAD + b"\r\n{}")), *answered("{}"), stage="https"),
+    Fault("TLS", "reset within the body", plays(faulty_vault.then_reset(TWENTY + b"{}")), *lost("*"), stage="https"),
     Fault("TLS", "the vault restarted since the last call", Stage.disconnect, *answered("{}"), stage="https"),
     Fault("TLS", "the vault restarted with an expired certificate", shows(lambda authority: authority.server("vault.test", ends_in=-1 * DAY)), *untrusted("certificate has expired"), stage="https"),
 ]
 
 PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arrange, pair in [
     ("none: one with the credentials it wants", Stage.disconnect,            answered("{}")),
-    ("refused",                    leads("proxy.test", faults.refused_port),   unreached("Connection refused")),
+    ("refused",                    leads("proxy.test", faulty_vault.refused_port),   unreached("Connection refused")),
     ("its name cannot be resolved", unresolved("proxy.test"),                  unreached("its name cannot be resolved")),
-    ("407: other credentials",     through(faults.refusal(407)),               unreached("the proxy answered 407", tried=1)),
-    ("403: not this host",         through(faults.refusal(403)),               unreached("the proxy answered 403", tried=1)),
-    ("502: cannot reach the vault", through(faults.refusal(502)),              unreached("the proxy answered 502")),
+    ("407: other credentials",     through(faulty_vault.refusal(407)),               unreached("the proxy answered 407", tried=1)),
+    ("403: not this host",         through(faulty_vault.refusal(403)),               unreached("the proxy answered 403", tried=1)),
+    ("502: cannot reach the vault", through(faulty_vault.refusal(502)),              unreached("the proxy answered 502")),
     ("closed before its answer",   through(lambda _wire: None),                unreached("*")),
     ("closed within its answer",   through(says(b"HTTP/1.1 200 magpie\r\nX")), unreached("*")),
     ("closed after its answer",    through(says(b"HTTP/1.1 200 OK\r\n\r\n")),  unreached("*")),
     ("reset before its answer",    through(Wire.reset),                        unreached("*")),
     ("another protocol",           through(says(b"SSH-2.0-magpie\r\n")),       unreached("*")),
     ("a certificate of its own",   shows(lambda authority: authority.server("vault.test", itself=True)), untrusted("self*signed certificate")),
-    ("the vault closes within the body", plays(faults.then_close(TWENTY)),     lost("the connection broke")),
+    ("the vault closes within the body", plays(faulty_vault.then_close(TWENTY)),     lost("the connection broke")),
 ]] + [
     Fault("proxies", "silence", through(Wire.wait_for_the_client_to_leave), *unreached(LATE, tried=2), stage="proxy", slow=True),
     Fault("proxies", "headers at one byte a second", through(trickles(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000)), *unreached(LATE, tried=2), stage="proxy", slow=True),
