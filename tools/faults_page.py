@@ -23,8 +23,8 @@ INTRO = f"""\
 
 This page is generated from the rows in `tests/support/fault_table.py`; `make docs` rewrites it. `tests/test_faults.py`
 plays each of the {len(FAULTS)} rows twice, for a read and for a write, before a server process, and holds what the
-model is told, how often it was tried and what arrived to the row. After each row the next call on the same process must succeed;
-one process outlives all rows of its kind and ends with the threads and descriptors that it began with.
+model is told, how often it was tried and what arrived to the row. After each row the next call on the same process must
+succeed; one process outlives all rows of its kind and ends with the threads and descriptors that it began with.
 
 - A **read** is tried again where another try can help: {RETRIES + 1} times at most, within {RETRY_MAX_S:.0f} s,
   after {BACKOFF_S} s and then twice as long each time, or after what `Retry-After` asks for.
