@@ -38,7 +38,6 @@ import argparse
 import base64
 import difflib
 import hashlib
-import ipaddress
 import json
 import math
 import os
@@ -67,7 +66,6 @@ JsonObject = dict[str, Any]  # a decoded JSON object; its members are whatever t
 
 LINE_MAX_BYTES = 4 * 1024 * 1024  # one message: the largest value (100 KB) at six bytes a character when escaped
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
-ANSWER_MAX_LINES = 50_000  # of one answer's framing: headers, chunk sizes, trailers
 ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the model
 JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
 FILE_MAX_BYTES = 64 * 1024  # an identity file or a key; both are a few hundred bytes
@@ -162,10 +160,7 @@ HIDDEN = (
 # The hidden characters that ordinary text needs: line breaks, and what joins or colours emoji and connected scripts.
 _VISIBLE = rf"[^\x00-\x7f{HIDDEN}]"
 _JOINER = rf"(?:(?<={_VISIBLE})|(?<=\ufe0f))[\u200c\u200d](?={_VISIBLE})"
-_NEEDED = rf"[\t\n]|\r(?=\n)|{_JOINER}|(?:(?<={_VISIBLE})|(?<=[0-9#*]))[\ufe0e\ufe0f]"
-
-HIDDEN_CHARACTER = re.compile(f"[{HIDDEN}]")
-NEEDED_CHARACTER = re.compile(_NEEDED)
+NEEDED = rf"[\t\n]|\r(?=\n)|{_JOINER}|(?:(?<={_VISIBLE})|(?<=[0-9#*]))[\ufe0e\ufe0f]"
 
 
 def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
@@ -175,14 +170,14 @@ def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
     """
     if len(text) <= limit and text.isascii() and text.isprintable():  # nearly every text
         return text
-    return HIDDEN_CHARACTER.sub(_code_point, text[:limit]) + ("..." if len(text) > limit else "")
+    return re.sub(f"[{HIDDEN}]", _code_point, text[:limit]) + ("..." if len(text) > limit else "")
 
 
 def readable(text: str) -> str:
     """`text` of any length for a model and the person watching it: like `clean`, but keeps lines and emoji."""
     if text.isascii() and text.isprintable():  # nearly every text
         return text
-    return HIDDEN_CHARACTER.sub(_code_point_unless_needed, text)
+    return re.sub(f"[{HIDDEN}]", _code_point_unless_needed, text)
 
 
 def _code_point(match: re.Match[str]) -> str:
@@ -190,7 +185,7 @@ def _code_point(match: re.Match[str]) -> str:
 
 
 def _code_point_unless_needed(match: re.Match[str]) -> str:
-    return match[0] if NEEDED_CHARACTER.match(match.string, match.start()) else _code_point(match)
+    return match[0] if re.compile(NEEDED).match(match.string, match.start()) else _code_point(match)
 
 
 def parse_json(data: bytes) -> Any:
@@ -863,7 +858,7 @@ def tool_description(tool: Tool) -> str:
     return "\n".join([tool.text, *(f"{call_signature(action)}: {action.text}" for action in tool.actions)])
 
 
-def annotations(effects: Sequence[Effect], *, open_world: bool) -> JsonObject:
+def behaviour_hints(effects: Sequence[Effect], *, open_world: bool) -> JsonObject:
     """MCP's four hints for a set of actions. If left out, clients assume 'destructive, open world'."""
     read_only = all(effect == "read" for effect in effects)
     return {
@@ -881,7 +876,7 @@ def tool_listing(tool: Tool) -> JsonObject:
         "title": tool.title,
         "description": tool_description(tool),
         "inputSchema": tool_schema(tool),
-        "annotations": annotations([action.effect for action in tool.actions], open_world=tool.open_world),
+        "annotations": behaviour_hints([action.effect for action in tool.actions], open_world=tool.open_world),
     }
 
 
@@ -1265,7 +1260,7 @@ LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user or a query could disguise the host.
 BASE_URL = re.compile(
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[(?P<ipv6>[0-9A-Fa-f:.]+)\])"
+    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
 # Checked here, because an error of urllib would quote the password. Other schemes are refused: for a proxy that expects
@@ -1339,7 +1334,9 @@ class Api:
     """The vault as one agent sees it. `authenticate` makes the headers of one attempt, new ones each time."""
 
     def __init__(self, base_url: str, authenticate: Callable[[Request], Headers]) -> None:
-        import sikkerkey_http  # not at the top: urllib and ssl take 20 ms to load, and a listing needs neither
+        import urllib.request  # not at the top: urllib and ssl take 20 ms to load, and a listing needs neither
+
+        import sikkerkey_http
 
         self.base_url = parse_base_url(base_url)
         self._authenticate = authenticate
@@ -1348,16 +1345,18 @@ class Api:
             connect_s=CONNECT_MAX_S,
             exchange_s=EXCHANGE_MAX_S,
             response_bytes=ANSWER_MAX_BYTES,
-            response_lines=ANSWER_MAX_LINES,
             idle_s=IDLE_MAX_S,
             idle_connections=IDLE_CONNECTIONS_MAX,
         )
-        proxies = https_proxies(self.base_url) if encrypted else {}
-        self._opener = sikkerkey_http.build_opener(tls_context() if encrypted else None, proxies, limits)
+        self._connections = sikkerkey_http.KeepAliveHandler(tls_context() if encrypted else None, limits)
+        # Built by hand, because urllib.request.build_opener would also add handlers for redirects and other schemes.
+        self._opener = urllib.request.OpenerDirector()
+        self._opener.add_handler(urllib.request.ProxyHandler(https_proxies(self.base_url) if encrypted else {}))
+        self._opener.add_handler(self._connections)
 
     def close(self) -> None:
         """Closes the connections that are kept for the next request."""
-        self._opener.close()
+        self._connections.close()
 
     def send(self, request: Request, *, safe: bool, context: Context) -> Answer:
         """The vault's answer, whatever its status. `safe` requests are repeated even if one may have been processed.
@@ -1390,18 +1389,21 @@ class Api:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        import urllib.request  # not at the top, like sikkerkey_http
+        import sikkerkey_http  # see __init__
 
-        import sikkerkey_http
-
-        url = self.base_url + request.path  # http or https, as parse_base_url ensures
-        url_request = urllib.request.Request(url, request.body, headers, method=request.method)  # noqa: S310
+        url_request = sikkerkey_http.AbortableRequest(
+            self.base_url + request.path, request.body, headers, method=request.method
+        )
+        url_request.on_abort = context.cancellation.on_set
         try:
-            return Answer(*sikkerkey_http.exchange(self._opener, url_request, context.cancellation.on_set))
+            return Answer(*self._opener.open(url_request))
         except sikkerkey_http.Unreachable as error:
             return Failure(error.reason, error.sent, error.retryable)
-        except sikkerkey_http.ResponseRefused as error:
-            raise _refused_answer(error.kind) from None
+        except sikkerkey_http.TooLarge:
+            raise ServiceError(f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes", ASK_FOR_LESS) from None
+        except sikkerkey_http.Compressed:
+            message = "the vault's answer is compressed, which was not requested"
+            raise ServiceError(message, CHECK_INTERMEDIARY_HINT) from None
         except sikkerkey_http.NotLoopback:
             rule = "the vault's name resolves to another computer, and http:// is for this computer only"
             raise ConfigError(rule, "fix this computer's hosts file, or use https://") from None
@@ -1410,21 +1412,13 @@ class Api:
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
     match = BASE_URL.fullmatch(url)
-    if not match or not 1 <= int(match["port"] or 443) <= 65_535 or not _is_ipv6(match["ipv6"] or "::1"):
+    if not match or not 1 <= int(match["port"] or 443) <= 65_535:
         message = "the API URL must be https://HOST or https://HOST:PORT, without user, path or query"
         raise ConfigError(message, "check SIKKERKEY_API_URL or apiUrl in identity.json")
     if match["scheme"] == "http" and match["host"].lower() not in LOOPBACK_HOSTS:
         message = "the API URL is http:// to another computer, which would send secrets in the clear"
         raise ConfigError(message, f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only")
     return url.removesuffix("/")
-
-
-def _is_ipv6(text: str) -> bool:
-    try:
-        ipaddress.IPv6Address(text)
-    except ValueError:
-        return False
-    return True
 
 
 def tls_context() -> Any:
@@ -1472,16 +1466,6 @@ def https_proxies(base_url: str) -> dict[str, str]:
         rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
         raise ConfigError(rule, "proxies that expect TLS themselves, and SOCKS proxies, are not supported")
     return {"https": url}
-
-
-def _refused_answer(kind: str) -> ServiceError:
-    """The error for an answer that must not be read; `kind` is one of sikkerkey_http's."""
-    if kind == "too large":
-        return ServiceError(f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes", ASK_FOR_LESS)
-    if kind == "too many lines":
-        message = f"the vault's answer has more than {ANSWER_MAX_LINES:,} lines of framing"
-        return ServiceError(message, CHECK_INTERMEDIARY_HINT)
-    return ServiceError("the vault's answer is compressed, which was not requested", CHECK_INTERMEDIARY_HINT)
 
 
 def _pause_s(outcome: Answer | Failure, attempt: int, *, safe: bool) -> float | None:
@@ -1559,21 +1543,9 @@ def sanitizer(action: Action, given: Arguments, *, exact: bool) -> Sanitize:
 
     Unless `exact`, it also makes hidden characters visible.
     """
-    texts = [text for arg in action.args if arg.plaintext and arg.name in given for text in _strings(given[arg.name])]
-    redact = sikkerkey_redact.redactor(sikkerkey_redact.values_to_redact(texts))
+    secret = [given[arg.name] for arg in action.args if arg.plaintext and arg.name in given]
+    redact = sikkerkey_redact.redactor(sikkerkey_redact.values_to_redact(sikkerkey_redact.strings_in(secret)))
     return redact if exact else lambda text: readable(redact(text))
-
-
-def _strings(value: Any) -> list[str]:
-    """Every string and number in a JSON value as text. Not recursive: whatever can be sent can be searched."""
-    found, remaining = [], [value]
-    while remaining:
-        item = remaining.pop()
-        if isinstance(item, (dict, list)):
-            remaining += item.values() if isinstance(item, dict) else item
-        elif item is not None and not isinstance(item, bool):
-            found.append(str(item))
-    return found
 
 
 def sanitize_json(value: Any, sanitize: Sanitize, withheld: frozenset[str] = frozenset()) -> Any:
@@ -2933,7 +2905,10 @@ def connect(agent: str = "") -> Api:
 def serve_parser() -> argparse.ArgumentParser:
     """The options of `serve`."""
     parser = argparse.ArgumentParser(
-        prog="sikkerkey-mcp serve", description="Serves MCP on stdin and stdout.", allow_abbrev=False
+        prog="sikkerkey-mcp serve",
+        description="Serves MCP on stdin and stdout.",
+        allow_abbrev=False,
+        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),  # measuring the terminal takes 4 ms
     )
     parser.add_argument("--agent", default="", metavar="ID", help="the agent to use if several are installed")
     parser.add_argument("--read-only", action="store_const", const="1", help="offer only actions that change nothing")

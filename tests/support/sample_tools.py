@@ -18,7 +18,7 @@ from sikkerkey_mcp import (
     Context,
     Error,
     JsonObject,
-    Library,
+    ResourceProvider,
     ProtocolError,
     error_result,
     json_result,
@@ -108,7 +108,7 @@ class FixtureTools:
         self.calls.append((name, arguments))
         return self._tools[name](arguments, context)
 
-    def library(self) -> Library:
+    def library(self) -> ResourceProvider:
         """Resources and prompts."""
         return FixtureLibrary()
 

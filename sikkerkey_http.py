@@ -1,0 +1,368 @@
+"""HTTP for one vault: a urllib handler that keeps connections alive, and sockets with a deadline.
+
+urllib chooses the proxy and http.client speaks HTTP. What they lack is added here: connections that serve more than one
+request, one deadline over a whole exchange, a bound on what is received, and a way to abort from another thread.
+Nothing here knows signatures, retries or MCP.
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import select
+import socket
+import ssl
+import threading
+import time
+import urllib.request
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple, Optional
+from urllib.parse import urlsplit
+
+FRAMING_MAX_BYTES = 1024 * 1024  # of one response beside its body: headers, chunk sizes, trailers
+
+Abort = Callable[[], None]
+OnAbort = Callable[[Optional[Abort]], None]
+
+
+class Limits(NamedTuple):
+    """The bounds of every exchange."""
+
+    connect_s: float  # one address; the proxy's answer; the TLS handshake
+    exchange_s: float  # one exchange on an open connection; also trying all addresses of a name
+    response_bytes: int  # of a body
+    idle_s: float
+    idle_connections: int
+
+
+class Response(NamedTuple):
+    """A complete response. Header names are in lower case; repeated headers are joined with ", "."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Unreachable(Exception):
+    """There is no response. `reason` never repeats what the peer sent.
+
+    `sent` is False only if the vault cannot have seen the request; `retryable` is False if another attempt cannot help.
+    """
+
+    def __init__(self, reason: str, *, sent: bool, retryable: bool = True) -> None:
+        super().__init__(reason)
+        self.reason, self.sent, self.retryable = reason, sent, retryable
+
+
+class TooLarge(Exception):
+    """The response is larger than `response_bytes`."""
+
+
+class Compressed(Exception):
+    """The response is compressed, which was not requested."""
+
+
+class NotLoopback(Exception):
+    """The name in an http:// URL resolves to another computer."""
+
+
+FAILURES = (OSError, http.client.HTTPException, ValueError)  # ssl and names that are not ASCII raise ValueError
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# sockets: http.client sets a timeout for each read; here all reads share one deadline and one bound
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Bounded:
+    """Mixed into the two socket classes."""
+
+    deadline_s = 0.0  # on the monotonic clock
+    bytes_left = 0
+
+    def start(self, timeout_s: float, response_bytes: int) -> None:
+        """Starts an exchange."""
+        self.deadline_s = time.monotonic() + timeout_s
+        self.bytes_left = response_bytes
+        self._update_timeout()
+
+    def _update_timeout(self) -> None:
+        left_s = self.deadline_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        self.settimeout(left_s)  # type: ignore[attr-defined]  # of the socket
+
+    def send(self, *arguments: Any) -> int:
+        """As socket.send; ssl calls it for each TLS record."""
+        self._update_timeout()
+        count: int = super().send(*arguments)  # type: ignore[misc]
+        return count
+
+    def recv_into(self, *arguments: Any) -> int:
+        """As socket.recv_into, which is what http.client reads with. Raises TimeoutError and TooLarge."""
+        self._update_timeout()
+        count: int = super().recv_into(*arguments)  # type: ignore[misc]
+        self.bytes_left -= count
+        if self.bytes_left < 0:
+            raise TooLarge
+        return count
+
+
+class _Socket(_Bounded, socket.socket):
+    pass
+
+
+class _TlsSocket(_Bounded, ssl.SSLSocket):
+    pass
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# connections
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class _Connection(http.client.HTTPConnection):
+    """A connection to the vault, through a proxy if there is one, and with TLS if there is a context for it."""
+
+    sock: Any  # a _Socket or a _TlsSocket; None until `connect`
+
+    def __init__(self, authority: str, proxy: str, tls: ssl.SSLContext | None, limits: Limits) -> None:
+        self.default_port = 443 if tls and not proxy else 80
+        super().__init__(proxy or authority)
+        self._authority, self._tls, self._limits = authority, tls, limits
+        self._create_connection = self._dial  # HTTPConnection.connect calls this for its socket
+        self._aborted = False
+        self.idle_since_s = 0.0
+
+    def connect(self) -> None:
+        """Connects, lets the proxy connect to the vault, and starts TLS. Raises FAILURES, NotLoopback, TooLarge."""
+        super().connect()
+        if self._tls is None:
+            return
+        # Without a length, only the end of the TLS stream shows that nobody has cut the response off.
+        secured = self._tls.wrap_socket(
+            self.sock,
+            server_hostname=urlsplit(f"//{self._authority}").hostname,
+            do_handshake_on_connect=False,
+            suppress_ragged_eofs=False,
+        )
+        self._use(secured)
+        secured.settimeout(self._limits.connect_s)
+        secured.do_handshake()
+
+    def abort(self) -> None:
+        """Ends what waits on the socket. May be called from any thread."""
+        self._aborted = True
+        if self.sock is not None:
+            with suppress(OSError):  # not connected yet, or closed already
+                # Not SSLSocket.shutdown, which removes the TLS state that the other thread is using.
+                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+
+    def is_usable(self) -> bool:
+        """False after too long, and if anything was received while nothing was requested: the end, or stray bytes."""
+        if self.sock is None or time.monotonic() - self.idle_since_s >= self._limits.idle_s:
+            return False
+        try:
+            decrypted = self.sock.pending() if self._tls else 0
+            return not decrypted and not select.select([self.sock], [], [], 0)[0]
+        except (OSError, ValueError):
+            return False
+
+    def exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[Response, bool]:
+        """Sends a request; its response, and whether the connection can serve another request."""
+        limit = self._limits.response_bytes
+        self.sock.start(self._limits.exchange_s, limit + FRAMING_MAX_BYTES)
+        self.request(method, path, body, headers)
+        response = self.getresponse()
+        found: dict[str, str] = {}
+        for name, value in response.getheaders():
+            found[name.lower()] = f"{found[name.lower()]}, {value}" if name.lower() in found else value
+        if response.status < 200:
+            raise http.client.BadStatusLine("an interim response")
+        if found.get("content-encoding", "").lower() not in ("", "identity"):
+            raise Compressed
+        ends_with_connection = response.length is None and not response.chunked
+        if (response.length or 0) > limit:
+            raise TooLarge
+        body_read = response.read()
+        if len(body_read) > limit:
+            raise TooLarge
+        if ends_with_connection and not body_read:
+            raise http.client.IncompleteRead(b"")
+        keep = not response.will_close and not self._aborted and _has_one_end(found)
+        return Response(response.status, found, body_read), keep
+
+    def _use(self, new: Any) -> None:
+        """Makes `new` the socket that `abort` ends. An earlier abort takes effect here."""
+        self.sock = new
+        if self._aborted:
+            raise ConnectionAbortedError
+
+    def _dial(self, address: tuple[str, int], *_defaults: Any) -> _Socket:
+        """Like socket.create_connection, which cannot be aborted before it returns."""
+        give_up_at_s = time.monotonic() + self._limits.exchange_s
+        failure = OSError("the name has no address")
+        for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
+            if self._tls is None and not _is_loopback(str(target[0])):
+                raise NotLoopback
+            left_s = give_up_at_s - time.monotonic()
+            if left_s <= 0:
+                break
+            try:
+                candidate = _Socket(family, kind, protocol)
+            except OSError as error:  # a system without IPv6 may still return IPv6 addresses
+                failure = error
+                continue
+            try:
+                self._use(candidate)
+                candidate.settimeout(min(self._limits.connect_s, left_s))
+                candidate.connect(target)
+                candidate.start(self._limits.connect_s, FRAMING_MAX_BYTES)  # for the proxy's answer
+                return candidate
+            except OSError as error:
+                failure = error
+                candidate.close()
+                if self._aborted:
+                    break
+        raise failure
+
+
+def _is_loopback(address: str) -> bool:
+    return address.startswith("127.") or address == "::1"
+
+
+def _has_one_end(headers: dict[str, str]) -> bool:
+    """False if a proxy might see the end of the response elsewhere: two lengths, or a length and chunks."""
+    return "," not in headers.get("content-length", "") and not headers.keys() >= {
+        "content-length",
+        "transfer-encoding",
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# urllib
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class AbortableRequest(urllib.request.Request):
+    """A request that another thread can abort: `on_abort` receives the function for that, and None at the end."""
+
+    on_abort: OnAbort
+
+
+class KeepAliveHandler(urllib.request.BaseHandler):
+    """Opens http and https requests on connections that stay open. At most `idle_connections` wait for a request."""
+
+    def __init__(self, tls: ssl.SSLContext | None, limits: Limits) -> None:
+        if tls:
+            tls.sslsocket_class = _TlsSocket
+        self._tls, self._limits = tls, limits
+        self._lock = threading.Lock()
+        self._idle: list[_Connection] = []
+
+    def http_open(self, request: AbortableRequest) -> Response:
+        """Carries out one exchange. Raises Unreachable, TooLarge, Compressed, NotLoopback."""
+        headers = {name.title(): value for name, value in request.header_items()}
+        authorization = headers.pop("Proxy-Authorization", "")
+        body: Any = request.data  # bytes or None
+        method = request.get_method()
+        if body is not None or method != "GET":
+            headers["Content-Length"] = str(len(body or b""))
+        connection = self._take() or self._new_connection(request, authorization)
+        sent = keep = False
+        request.on_abort(connection.abort)
+        try:
+            if connection.sock is None:
+                connection.connect()
+            sent = True
+            response, keep = connection.exchange(method, request.selector, body, headers)
+            return response
+        except TooLarge:
+            if sent:
+                raise
+            raise Unreachable("the proxy's answer has no end", sent=False) from None
+        except FAILURES as error:
+            raise Unreachable(_reason(error), sent=sent, retryable=not _is_permanent(error)) from None
+        finally:
+            request.on_abort(None)
+            if keep:
+                self._put_back(connection)
+            else:
+                connection.close()
+
+    https_open = http_open
+
+    def close(self) -> None:
+        """Closes the idle connections."""
+        with self._lock:
+            idle, self._idle = self._idle, []
+        for connection in idle:
+            connection.close()
+
+    def _new_connection(self, request: AbortableRequest, authorization: str) -> _Connection:
+        authority = urlsplit(request.full_url).netloc
+        proxy = request.host if request.host != authority else ""  # ProxyHandler replaces the host
+        connection = _Connection(authority, proxy, self._tls, self._limits)
+        if proxy:
+            headers = {"Host": authority, **({"Proxy-Authorization": authorization} if authorization else {})}
+            vault = urlsplit(request.full_url)
+            connection.set_tunnel(vault.hostname or "", vault.port or 443, headers)
+        return connection
+
+    def _take(self) -> _Connection | None:
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                connection = self._idle.pop()
+            if connection.is_usable():
+                return connection
+            connection.close()
+
+    def _put_back(self, connection: _Connection) -> None:
+        connection.idle_since_s = time.monotonic()
+        with self._lock:
+            self._idle.append(connection)
+            surplus = self._idle[: -self._limits.idle_connections]
+            del self._idle[: -self._limits.idle_connections]
+        for old in surplus:
+            old.close()
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# reasons: from exception types and error numbers, never from what the peer sent
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+MALFORMED_PARTS: dict[type[Exception], str] = {
+    http.client.BadStatusLine: "the status line",
+    http.client.UnknownProtocol: "the HTTP version",
+    http.client.LineTooLong: "a line is too long",
+    http.client.IncompleteRead: "the body is incomplete",
+}
+
+
+def _is_permanent(error: Exception) -> bool:
+    """True for a bad certificate and a proxy's refusal: another attempt cannot help, and proxies may lock users out."""
+    refused = re.match(r"Tunnel connection failed: 4\d\d", str(error))
+    return refused is not None or isinstance(error, ssl.SSLCertVerificationError)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted: {error.verify_message}"
+    if isinstance(error, ssl.SSLEOFError) or getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING":
+        return "the connection broke"
+    if isinstance(error, ssl.SSLError):
+        return f"TLS failed: {error.reason or 'no reason given'}"
+    if isinstance(error, socket.gaierror):
+        return "its name cannot be resolved"
+    if isinstance(error, (TimeoutError, socket.timeout)):  # two classes until Python 3.10
+        return "it did not answer in time"
+    if refused := re.match(r"Tunnel connection failed: (\d{3})", str(error)):  # all that http.client says about it
+        return f"the proxy answered {refused[1]}"
+    if isinstance(error, OSError):
+        return error.strerror or "the connection broke"
+    part = MALFORMED_PARTS.get(type(error), "a header")
+    return f"its answer was cut short or malformed ({part})"

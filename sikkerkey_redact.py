@@ -1,0 +1,168 @@
+"""Removes secret values from text, in every spelling in which a peer may repeat them.
+
+A vault that quotes a request in an error may write a value in JSON, HTML, a URL, base64, hex or a Python literal, and
+one of these inside another. Nothing here knows MCP or the vault.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from base64 import b64encode, urlsafe_b64encode
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+REDACTED = "[cut out: plaintext]"
+ANYWHERE_CHARACTERS = 8  # a shorter value is redacted only as a whole word, since `1` is part of many ids
+QUICK_CHECK_BYTES = 12
+
+
+def values_to_redact(texts: Sequence[str]) -> list[str]:
+    """What to remove if `texts` are secret, longest first: each text, trimmed, its lines, and the strings in its JSON.
+
+    A peer may trim what it repeats, or repeat one line of it.
+    """
+    values = [*texts, *(value for text in texts for value in _strings_in_json(text))]
+    lines = [line.strip() for value in values for line in value.splitlines()]
+    values += [value.strip() for value in values] + [line for line in lines if len(line) >= ANYWHERE_CHARACTERS]
+    return sorted(set(values) - {""}, key=len, reverse=True)
+
+
+def _strings_in_json(text: str) -> list[str]:
+    """The strings and numbers in a JSON object or array, numbers as they are written; nothing for other texts."""
+    if text.lstrip()[:1] not in ("{", "["):
+        return []
+    try:
+        return strings_in(json.loads(text, parse_float=str, parse_int=str))
+    except (ValueError, RecursionError):
+        return []
+
+
+def strings_in(value: Any) -> list[str]:
+    """Every string and number in a JSON value, the names of members excluded."""
+    found, left = [], [value]
+    while left:  # without recursion, so that no nesting is too deep
+        item = left.pop()
+        if isinstance(item, (dict, list)):
+            left += item.values() if isinstance(item, dict) else item
+        elif item is not None and not isinstance(item, bool):
+            found.append(str(item))
+    return found
+
+
+def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
+    """A function that replaces `secrets` in a text with REDACTED, in the given order: pass long ones first."""
+    redactors = [_redactor_of_one(secret) for secret in secrets]
+
+    def redact(text: str) -> str:
+        for redact_one in redactors:
+            text = redact_one(text)
+        return text
+
+    return redact
+
+
+def _redactor_of_one(secret: str) -> Callable[[str], str]:
+    tokens = _quick_check_tokens(secret)
+    spellings: list[str] = []
+
+    def redact(text: str) -> str:
+        if not any(token in text for token in tokens):
+            return text
+        if not spellings:
+            spellings.extend(sorted(_spellings(secret), key=len, reverse=True))
+        for spelling in spellings:
+            text = _replace(text, spelling)
+        return text
+
+    return redact
+
+
+def _replace(text: str, spelling: str) -> str:
+    if len(spelling) >= ANYWHERE_CHARACTERS or spelling not in text:  # which is faster than compiling an expression
+        return text.replace(spelling, REDACTED)
+    return re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", REDACTED, text)
+
+
+def _quick_check_tokens(secret: str) -> set[str]:
+    """Every spelling contains one of these texts. Making all spellings of a long value takes a second."""
+    data = secret.encode("utf-8", "replace")[:QUICK_CHECK_BYTES]
+    if len(data) < QUICK_CHECK_BYTES:
+        return {""}
+    word = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")  # no encoding escapes it
+    return {word, data.hex(), data.hex().upper(), *(form[:10] for form in _base64_spellings(data))}
+
+
+def _spellings(secret: str) -> set[str]:
+    """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python literals.
+
+    HTML and URLs may hold the whole body of a request, in which the value already stands in JSON.
+    """
+    data = secret.encode("utf-8", "replace")
+    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1], repr(data)[2:-1]}
+    for text in {secret, _in_json(secret)}:
+        forms |= _html_spellings(text) | _percent_spellings(text)
+    for text in (secret, *_html_spellings(secret)):
+        forms.update({text}, _json_spellings(text))
+    return forms.union(*map(_json_spellings, _json_spellings(secret)))
+
+
+# The quotes as Python, Go, Ruby, PHP and XML write them.
+HTML_NAMES = str.maketrans({"&": "&amp;", "<": "&lt;", ">": "&gt;"})
+HTML_QUOTES = [
+    ("&quot;", "&#x27;"),
+    ("&#34;", "&#39;"),
+    ("&quot;", "&#39;"),
+    ("&quot;", "&#039;"),
+    ("&quot;", "&apos;"),
+]
+HTML_NUMBERS = ["&#%d;", "&#x%x;", "&#x%X;"]
+
+
+def _html_spellings(text: str) -> set[str]:
+    """Markup by name and other characters as they are, what is not ASCII by number, or all punctuation by number."""
+    named = text.translate(HTML_NAMES)
+    forms = {named.replace('"', double).replace("'", single) for double, single in HTML_QUOTES}
+    forms |= {form.encode("ascii", "xmlcharrefreplace").decode("ascii") for form in forms}
+    others = set(re.findall("[^0-9A-Za-z]", text))
+    return forms | {text.translate({ord(other): number % ord(other) for other in others}) for number in HTML_NUMBERS}
+
+
+def _percent_spellings(text: str) -> set[str]:
+    """As paths, queries, forms and browsers write it, with upper-case and lower-case hex digits."""
+    data = text.encode("utf-8", "replace")
+    forms = {quote_plus(data), *(quote(data, safe=safe) for safe in ("", "/", "!'()*"))}
+    return forms | {re.sub("%..", lambda escape: escape[0].lower(), form) for form in forms}
+
+
+# Characters that some JSON encoders escape although JSON does not require it.
+ESCAPES_OF_GO, ESCAPES_OF_GSON, ESCAPES_OF_DOTNET = (
+    str.maketrans({character: f"\\u{ord(character):04x}" for character in characters})
+    for characters in ("<>&", "<>&='", "<>&'+`")
+)
+
+
+def _json_spellings(text: str) -> set[str]:
+    """The inside of a JSON string as Python, Go, Gson, PHP and .NET write it."""
+    in_ascii = json.dumps(text)[1:-1]
+    forms = {_in_json(text), in_ascii}
+    others = {form.translate(escapes) for form in forms for escapes in (ESCAPES_OF_GO, ESCAPES_OF_GSON)}
+    dotnet = in_ascii.replace('\\"', "\\u0022").translate(ESCAPES_OF_DOTNET)
+    dotnet = re.sub(r"\\\\|\\u....", lambda escape: escape[0][:2] + escape[0][2:].upper(), dotnet)
+    return forms | others | {form.replace("/", "\\/") for form in forms} | {dotnet}
+
+
+def _in_json(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)[1:-1]
+
+
+def _base64_spellings(data: bytes) -> set[str]:
+    """Base64 of `data`, and the part of it that is certain at each of the three alignments inside longer data."""
+    forms = set()
+    for encode in (b64encode, urlsafe_b64encode):
+        forms.add(encode(data).decode("ascii").rstrip("="))
+        for before, start in enumerate((0, 2, 3)):
+            inside = encode(bytes(before) + data)[start : (before + len(data)) * 4 // 3]
+            forms.update({inside.decode("ascii")} if len(inside) >= ANYWHERE_CHARACTERS else ())
+    return forms
