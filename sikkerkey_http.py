@@ -16,10 +16,11 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
+READ_BYTES = 64 * 1024
 FRAMING_MAX_BYTES = 1024 * 1024  # of one response beside its body: headers, chunk sizes, trailers
 
 Abort = Callable[[], None]
@@ -174,24 +175,32 @@ class _Connection(http.client.HTTPConnection):
         limit = self._limits.response_bytes
         self.sock.start(self._limits.exchange_s, limit + FRAMING_MAX_BYTES)
         self.request(method, path, body, headers)
-        response = self.getresponse()
-        found: dict[str, str] = {}
-        for name, value in response.getheaders():
-            found[name.lower()] = f"{found[name.lower()]}, {value}" if name.lower() in found else value
-        if response.status < 200:
-            raise http.client.BadStatusLine("an interim response")
-        if found.get("content-encoding", "").lower() not in ("", "identity"):
-            raise Compressed
+        with closing(self.getresponse()) as response:
+            found: dict[str, str] = {}
+            for name, folded in response.getheaders():
+                key, value = name.lower(), " ".join(folded.split())
+                found[key] = f"{found[key]}, {value}" if key in found else value
+            _check_head(response.status, found)
+            body_read = self._read_body(response)
+            keep = not response.will_close and not self._aborted and _has_one_end(found)
+            return Response(response.status, found, body_read), keep
+
+    def _read_body(self, response: http.client.HTTPResponse) -> bytes:
+        """The body, in pieces: in one piece http.client would reserve memory for whatever size a chunk announces."""
+        limit = self._limits.response_bytes
         ends_with_connection = response.length is None and not response.chunked
+        pieces: list[bytes] = []
+        left = limit
         if (response.length or 0) > limit:
             raise TooLarge
-        body_read = response.read()
-        if len(body_read) > limit:
-            raise TooLarge
-        if ends_with_connection and not body_read:
+        while piece := response.read(READ_BYTES):
+            left -= len(piece)
+            if left < 0:
+                raise TooLarge
+            pieces.append(piece)
+        if response.length or (ends_with_connection and not pieces):
             raise http.client.IncompleteRead(b"")
-        keep = not response.will_close and not self._aborted and _has_one_end(found)
-        return Response(response.status, found, body_read), keep
+        return b"".join(pieces)
 
     def _use(self, new: Any) -> None:
         """Makes `new` the socket that `abort` ends. An earlier abort takes effect here."""
@@ -232,12 +241,19 @@ def _is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
+def _check_head(status: int, headers: dict[str, str]) -> None:
+    """Refuses responses that http.client would read wrongly, or that must not be read. Raises FAILURES, Compressed."""
+    if status < 200:
+        raise http.client.BadStatusLine("an interim response")
+    if not re.fullmatch("[0-9]+", headers.get("content-length", "0")):
+        raise http.client.HTTPException  # http.client would ignore the length and read until the connection ends
+    if headers.get("content-encoding", "").lower() not in ("", "identity"):
+        raise Compressed
+
+
 def _has_one_end(headers: dict[str, str]) -> bool:
-    """False if a proxy might see the end of the response elsewhere: two lengths, or a length and chunks."""
-    return "," not in headers.get("content-length", "") and not headers.keys() >= {
-        "content-length",
-        "transfer-encoding",
-    }
+    """False if a proxy might see the end of the response elsewhere, because it has both a length and chunks."""
+    return not headers.keys() >= {"content-length", "transfer-encoding"}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -364,5 +380,5 @@ def _reason(error: Exception) -> str:
         return f"the proxy answered {refused[1]}"
     if isinstance(error, OSError):
         return error.strerror or "the connection broke"
-    part = MALFORMED_PARTS.get(type(error), "a header")
+    part = MALFORMED_PARTS.get(type(error), "the headers")
     return f"its answer was cut short or malformed ({part})"

@@ -37,7 +37,6 @@ from __future__ import annotations
 import argparse
 import base64
 import difflib
-import hashlib
 import json
 import math
 import os
@@ -1214,6 +1213,8 @@ Sign = Callable[[bytes], bytes]
 
 def string_to_sign(request: Request, timestamp: int, nonce: str) -> bytes:
     """`{METHOD}:{path}:{timestamp}:{nonce}:{sha256 of the body, hex}`, as the vault's wire contract defines it."""
+    import hashlib  # not at the top: it loads OpenSSL, and a listing needs no signature
+
     body_hash = hashlib.sha256(request.body or b"").hexdigest()
     return f"{request.method}:{request.path}:{timestamp}:{nonce}:{body_hash}".encode()
 

@@ -1,6 +1,6 @@
 """Removes secret values from text, in every spelling in which a peer may repeat them.
 
-A vault that quotes a request in an error may write a value in JSON, HTML, a URL, base64, hex or a Python literal, and
+A vault that quotes a request in an error may write a value in JSON, HTML, a URL, base64, hex or a Python literal, or in
 one of these inside another. Nothing here knows MCP or the vault.
 """
 
@@ -11,7 +11,6 @@ import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from urllib.parse import quote, quote_plus
 
 REDACTED = "[cut out: plaintext]"
 ANYWHERE_CHARACTERS = 8  # a shorter value is redacted only as a whole word, since `1` is part of many ids
@@ -19,9 +18,10 @@ QUICK_CHECK_BYTES = 12
 
 
 def values_to_redact(texts: Sequence[str]) -> list[str]:
-    """What to remove if `texts` are secret, longest first: each text, trimmed, its lines, and the strings in its JSON.
+    """What to remove if `texts` are secret, longest first.
 
-    A peer may trim what it repeats, or repeat one line of it.
+    That is each text, each string in it if it is JSON, and their trimmed forms and lines, since a peer may trim what it
+    repeats, or repeat one line of it.
     """
     values = [*texts, *(value for text in texts for value in _strings_in_json(text))]
     lines = [line.strip() for value in values for line in value.splitlines()]
@@ -34,7 +34,7 @@ def _strings_in_json(text: str) -> list[str]:
     if text.lstrip()[:1] not in ("{", "["):
         return []
     try:
-        return strings_in(json.loads(text, parse_float=str, parse_int=str))
+        return strings_in(json.loads(text, parse_float=str, parse_int=str, parse_constant=str))
     except (ValueError, RecursionError):
         return []
 
@@ -131,6 +131,8 @@ def _html_spellings(text: str) -> set[str]:
 
 def _percent_spellings(text: str) -> set[str]:
     """As paths, queries, forms and browsers write it, with upper-case and lower-case hex digits."""
+    from urllib.parse import quote, quote_plus  # not at the top: it takes 5 ms to load, and a listing does not need it
+
     data = text.encode("utf-8", "replace")
     forms = {quote_plus(data), *(quote(data, safe=safe) for safe in ("", "/", "!'()*"))}
     return forms | {re.sub("%..", lambda escape: escape[0].lower(), form) for form in forms}
@@ -154,7 +156,9 @@ def _json_spellings(text: str) -> set[str]:
 
 
 def _in_json(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)[1:-1]
+    """Characters as themselves, unless there is a lone surrogate, which UTF-8 cannot carry."""
+    has_surrogate = re.search("[\ud800-\udfff]", text) is not None
+    return json.dumps(text, ensure_ascii=has_surrogate)[1:-1]
 
 
 def _base64_spellings(data: bytes) -> set[str]:

@@ -63,7 +63,9 @@ class Talk:
     Where it is `lenient`, invalid requests may get a result.
     """
 
-    def __init__(self, version: str = "2025-11-25", registry: ToolProvider | None = None, *, lenient: bool = False) -> None:
+    def __init__(
+        self, version: str = "2025-11-25", registry: ToolProvider | None = None, *, lenient: bool = False
+    ) -> None:
         self.lenient = lenient
         self.tools = FixtureTools()
         self.emitted: list[dict[str, Any]] = []
