@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import sikkerkey_mcp
-import sikkerkey_http
+import sikkerkey_wire
 from tests.support.harness import Recorder, Server, make_slot
 from tests.support.shell import Shell
 
@@ -57,6 +57,6 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Commands typed in this process, whose connections are closed at once."""
-    monkeypatch.setattr(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close())
+    monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
     monkeypatch.setattr(sikkerkey_mcp, "BACKOFF_S", 0.0)
     return Shell(capsys)

@@ -13,9 +13,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
+import sikkerkey_answers
 import sikkerkey_mcp
-import sikkerkey_mcp
-from sikkerkey_mcp import CUT_OUT, NEXT_STEP, WITHHELD
+from sikkerkey_answers import CUT_OUT, NEXT_STEP, WITHHELD
 from tests.support.harness import CannedResponse, Recorder, Server
 from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, reply, strings_in
 
@@ -229,7 +229,7 @@ def test_attachment_survives_the_whole_program(server: Server, recorder: Recorde
 
 @pytest.mark.parametrize("where", ["send", "answer"])
 def test_lack_of_memory_is_told_and_what_it_means_for_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def fail(*_: Any, **__: Any) -> sikkerkey_mcp.Answer:
+    def fail(*_: Any, **__: Any) -> sikkerkey_mcp.Reply:
         raise MemoryError
 
     owner, name = {"send": (StubApi, "send"), "answer": (sikkerkey_answers, "render")}[where]

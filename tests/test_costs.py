@@ -252,8 +252,8 @@ class CannedApi(sikkerkey_mcp.Api):
 
     def send(
         self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
-    ) -> sikkerkey_mcp.Answer:
-        return sikkerkey_mcp.Answer(200, {"content-type": "application/json"}, self.body)
+    ) -> sikkerkey_mcp.Reply:
+        return sikkerkey_mcp.Reply(200, {"content-type": "application/json"}, self.body)
 
 
 def audit_page(entries: int) -> bytes:
@@ -268,7 +268,7 @@ def answered(body: bytes, times: int = 1) -> Callable[[], object]:
     def act() -> None:
         for number in range(times):
             sikkerkey_mcp.to_json(
-                sikkerkey_mcp.response(number, tools.call("read_audit", {"action": "query"}, sikkerkey_mcp.Context()))
+                sikkerkey_mcp.reply_to(number, tools.call("read_audit", {"action": "query"}, sikkerkey_mcp.Context()))
             )
 
     return act

@@ -79,7 +79,7 @@ def test_call_is_refused_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPa
     (call,) = session.receive(b'{"jsonrpc":"2.0","id":2,"method":"tools/call","params":{"name":"whoami"}}').parts
     assert isinstance(call, sikkerkey_mcp.Call)
     jobs = iter([[sikkerkey_mcp.Job(call, 1, told.append)], None])
-    sikkerkey_mcp.WorkerPool(lambda: next(jobs)).run()
+    sikkerkey_mcp.Workers(lambda: next(jobs)).run()
     assert told[0]["id"] == 2
     assert told[0]["result"]["isError"] is True
 
@@ -118,7 +118,7 @@ def test_answer_that_cannot_be_written_is_an_error_and_not_silence() -> None:
     for _ in range(2_000):
         deep = [deep]
     read_end, write_end = os.pipe()
-    sikkerkey_mcp.Output(write_end).send(sikkerkey_mcp.response(7, {"structuredContent": deep}))
+    sikkerkey_mcp.Output(write_end).send(sikkerkey_mcp.reply_to(7, {"structuredContent": deep}))
     answer = json.loads(os.read(read_end, 65_536))
     os.close(read_end)
     os.close(write_end)

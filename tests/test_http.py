@@ -79,15 +79,15 @@ class Client:
         self.caller = Caller(clock)
         self.tools = sikkerkey_mcp.VaultTools(lambda: api)
 
-    def read(self) -> sikkerkey_mcp.Answer:
+    def read(self) -> sikkerkey_mcp.Reply:
         """A request that may be repeated."""
         return self.api.send(READ, safe=True, context=self.caller)
 
-    def write(self) -> sikkerkey_mcp.Answer:
+    def write(self) -> sikkerkey_mcp.Reply:
         """A request that must not be processed twice."""
         return self.api.send(WRITE, safe=False, context=self.caller)
 
-    def refused(self, send: Callable[[], sikkerkey_mcp.Answer]) -> sikkerkey_mcp.ServiceError:
+    def refused(self, send: Callable[[], sikkerkey_mcp.Reply]) -> sikkerkey_mcp.ServiceError:
         """The error that `send` ends with."""
         with pytest.raises(sikkerkey_mcp.ServiceError) as raised:
             send()
@@ -343,8 +343,8 @@ def test_read_that_travels_as_post_is_repeated(connect: Connect) -> None:
 @pytest.fixture
 def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     """An exchange may take 0.15 s, and is not repeated."""
-    monkeypatch.setattr(sikkerkey_mcp, "EXCHANGE_MAX_S", 0.15)
-    monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
+    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.15)
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
 
 
 @pytest.mark.usefixtures("short_deadline")
@@ -426,7 +426,7 @@ def test_chunk_of_a_negative_size_is_refused_with_bounded_memory(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Some versions of http.client read up to the end of the stream for a size of -1, others find it malformed."""
-    monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
     with FaultyVault(faulty_vault.flood(CHUNKED + b"-1\r\n", PIECE, FIFTY_MB // len(PIECE))) as vault:
         client = connect(vault.url)
         with bounded_memory():
@@ -658,8 +658,8 @@ def test_proxy_whose_headers_do_not_end_is_given_up(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Newer versions of http.client count them, older ones read until the time is over."""
-    monkeypatch.setattr(sikkerkey_mcp, "EXCHANGE_MAX_S", 0.3)
-    monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
+    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.3)
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
     endless = faulty_vault.flood(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 1_000, 1_000_000)
     with FaultyVault(endless) as proxy, bounded_memory():
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")

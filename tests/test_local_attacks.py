@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-import sikkerkey_http
+import sikkerkey_wire
 from tests.support.harness import (
     AGENT_ID,
     ARCHIVE,
@@ -207,7 +207,7 @@ def test_id_that_is_odd_but_harmless_is_a_directory_of_that_name(
 ) -> None:
     make_slot(home, recorder.url)
     monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
-    monkeypatch.setattr(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close())
+    monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
     answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
     recorder.answer = lambda _seen: CannedResponse(201, answer)
     assert sikkerkey_mcp.main(["install", "0" * 64]) == 0
@@ -362,7 +362,7 @@ def test_ca_bundle_that_is_none_is_refused_at_once(tmp_path: Path, monkeypatch: 
         bundle.write_text("no certificate")
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", kind if kind.startswith("/") else str(bundle))
     with pytest.raises(sikkerkey_mcp.ConfigError, match="the CA bundle cannot be read as PEM certificates"):
-        sikkerkey_mcp.tls_context()
+        sikkerkey_wire.tls_context()
 
 
 def test_calls_of_a_server_whose_slot_was_spoilt_are_served_by_the_key_it_has(slot: Path, recorder: Recorder) -> None:

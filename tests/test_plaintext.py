@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_mcp import CUT_OUT
+from sikkerkey_answers import CUT_OUT
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Act, Authority, FaultyVault, Wire
 from tests.support.harness import (
@@ -121,8 +121,8 @@ def api_answering(told: CannedResponse) -> sikkerkey_mcp.Api:
     class Fixed(sikkerkey_mcp.Api):
         def send(
             self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
-        ) -> sikkerkey_mcp.Answer:
-            return sikkerkey_mcp.Answer(
+        ) -> sikkerkey_mcp.Reply:
+            return sikkerkey_mcp.Reply(
                 told.status, {name.lower(): value for name, value in told.headers.items()}, told.body
             )
 
@@ -333,7 +333,7 @@ def cores_can_be_had() -> str:
 def test_crash_leaves_no_core(home: Path, trail: Trail, name: str, undefended: bool) -> None:
     if reason := cores_can_be_had():
         pytest.skip(reason)
-    undo = "m.disable_core_dumps = lambda: None; " if undefended else ""
+    undo = "m.leave_no_core = lambda: None; " if undefended else ""
     unlimited = "import resource as r; most = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (most, most)); "
     program = f"{unlimited}import sikkerkey_mcp as m; {undo}m.main([])"
     with FaultyVault(faulty_vault.then_silence()) as vault:
@@ -355,7 +355,7 @@ def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     """For every argument of every row: the mark where it cannot stand, and under a name that does not exist."""
     for tool in sikkerkey_mcp.TOOLS:
         for action in tool.actions:
-            start = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
+            start = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
             yield tool.name, {**start, MARK: MARK}
             yield tool.name, {**start, "unknown": MARK}
             yield tool.name, {**start, WORD: 1}

@@ -8,26 +8,26 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_mcp import PROMPTS, Prompt, VaultResources, actions_in
-from sikkerkey_mcp import Restriction
+from sikkerkey_resources import PROMPTS, Prompt, VaultLibrary, actions_in
+from sikkerkey_switches import Switch
 from tests.support.schema_check import conforms
 from tests.support.table_calls import BY_NAME, StubApi, reply
 from tests.test_protocol import Talk, refusal, request
 
 NOW_MS = 1_767_225_600_000
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
-READ_ONLY = Restriction("--read-only", "read-only")
+READ_ONLY = Switch("--read-only", "read-only")
 LEAST = {"onboard_ci_runner": {"projectId": "proj_1"}, "retire_machine": {"machineId": "machine_1"}}
 NAMES = ["review_audit", "find_stale_secrets", "check_coverage", "onboard_ci_runner", "retire_machine"]
 
 
-def talk(*switches: Restriction) -> Talk:
+def talk(*switches: Switch) -> Talk:
     """A session with the real registry, whose vault knows two projects and machines."""
     api = StubApi(reply(body=b'[{"id":"thing_1","name":"one"},{"id":"thing_2","name":"two"}]'))
     return Talk(registry=sikkerkey_mcp.VaultTools(lambda: api, switches))
 
 
-def text_of(name: str, *switches: Restriction, **arguments: str) -> str:
+def text_of(name: str, *switches: Switch, **arguments: str) -> str:
     """The text of a prompt."""
     asked = request("prompts/get", name=name, arguments={**LEAST.get(name, {}), **arguments})
     result = talk(*switches).say(asked)["result"]
@@ -38,13 +38,13 @@ def text_of(name: str, *switches: Restriction, **arguments: str) -> str:
     return text
 
 
-def listed(*switches: Restriction) -> list[str]:
+def listed(*switches: Switch) -> list[str]:
     return [prompt["name"] for prompt in talk(*switches).say(request("prompts/list"))["result"]["prompts"]]
 
 
 def at(now_ms: int, name: str, **arguments: str) -> str:
     """The text of a prompt at a moment."""
-    library = VaultResources(lambda *_: {}, set(BY_NAME), now_s=lambda: now_ms / 1000)
+    library = VaultLibrary(lambda *_: {}, set(BY_NAME), now_s=lambda: now_ms / 1000)
     text: str = library.prompt(name, arguments, sikkerkey_mcp.Context())["messages"][0]["content"]["text"]
     return text
 
@@ -188,7 +188,7 @@ def test_under_read_only_no_text_names_what_is_withheld(name: str) -> None:
 @each_prompt
 def test_a_prompt_is_gone_with_any_action_that_it_needs(prompt: Prompt) -> None:
     for name in actions_in(prompt.text):
-        assert prompt.name not in listed(Restriction("--exclude", "exclude", (name,)))
+        assert prompt.name not in listed(Switch("--exclude", "exclude", (name,)))
 
 
 def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
@@ -199,7 +199,7 @@ def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
 # completion
 
 
-def complete(name: Any, argument: str, begun: str, *switches: Restriction) -> Any:
+def complete(name: Any, argument: str, begun: str, *switches: Switch) -> Any:
     params = {"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": argument, "value": begun}}
     answer = talk(*switches).say(request("completion/complete", **params))
     return answer["result"]["completion"]["values"] if "result" in answer else answer

@@ -15,7 +15,7 @@ from sikkerkey_mcp import (
     Api,
     Call,
     ConfigError,
-    ToolProvider,
+    Registry,
     Session,
     VaultTools,
     tool_listing,
@@ -63,9 +63,7 @@ class Talk:
     Where it is `lenient`, invalid requests may get a result.
     """
 
-    def __init__(
-        self, version: str = "2025-11-25", registry: ToolProvider | None = None, *, lenient: bool = False
-    ) -> None:
+    def __init__(self, version: str = "2025-11-25", registry: Registry | None = None, *, lenient: bool = False) -> None:
         self.lenient = lenient
         self.tools = FixtureTools()
         self.emitted: list[dict[str, Any]] = []

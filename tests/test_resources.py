@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_mcp import WITHHELD
-from sikkerkey_mcp import IDS_CACHED_S, RESOURCES, VaultResources
-from sikkerkey_mcp import Restriction
+from sikkerkey_answers import WITHHELD
+from sikkerkey_resources import IDS_KEPT_S, RESOURCES, VaultLibrary
+from sikkerkey_switches import Switch
 from tests.support.harness import ARCHIVE_COMMAND, ROOT, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
 from tests.support.local_vault import LocalVault, install
 from tests.support.schema_check import CheckedServer, conforms
@@ -33,11 +33,11 @@ URIS = {
 each_uri = pytest.mark.parametrize(("uri", "called"), URIS.items(), ids=list(URIS))
 
 
-def without(*names: str) -> list[Restriction]:
-    return [Restriction("--exclude", "exclude", names)]
+def without(*names: str) -> list[Switch]:
+    return [Switch("--exclude", "exclude", names)]
 
 
-def talk_to(answer: sikkerkey_mcp.Answer, switches: Any = ()) -> tuple[Talk, StubApi]:
+def talk_to(answer: sikkerkey_mcp.Reply, switches: Any = ()) -> tuple[Talk, StubApi]:
     """A session with the real registry, whose vault gives always the same answer."""
     api = StubApi(answer)
     return Talk(registry=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
@@ -186,12 +186,12 @@ def test_a_resource_whose_action_is_withheld_is_neither_listed_nor_read(resource
 
 
 def test_read_only_leaves_every_resource() -> None:
-    talk, _ = talk_to(reply(), [Restriction("--read-only", "read-only")])
+    talk, _ = talk_to(reply(), [Switch("--read-only", "read-only")])
     assert len(talk.say(request("resources/list"))["result"]["resources"]) == 3
 
 
 def test_where_no_resource_and_no_prompt_is_left_neither_is_offered() -> None:
-    switches = [Restriction("--tools", "tools", ("manage_trash",))]
+    switches = [Switch("--tools", "tools", ("manage_trash",))]
     talk = Talk("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches))
     assert talk.say(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
     methods = ["resources/list", "prompts/list", "completion/complete"]
@@ -252,9 +252,9 @@ def test_the_vault_is_asked_once_for_a_while() -> None:
         asked.append((tool, arguments))
         return sikkerkey_mcp.json_result([{"id": f"p{len(asked)}"}])
 
-    library = VaultResources(answer, {"manage_projects.list", "manage_secrets.list"}, ticks_s=lambda: now_s[0])
+    library = VaultLibrary(answer, {"manage_projects.list", "manage_secrets.list"}, ticks_s=lambda: now_s[0])
     reference, found = {"type": "ref/resource", "uri": TEMPLATE}, []
-    for now_s[0] in (0.1, 1.0, IDS_CACHED_S, IDS_CACHED_S + 0.2):
+    for now_s[0] in (0.1, 1.0, IDS_KEPT_S, IDS_KEPT_S + 0.2):
         found += library.suggestions(reference, "id", "", {}, sikkerkey_mcp.Context())
     assert found == ["p1", "p1", "p1", "p2"]
     assert asked == [("manage_projects", {"action": "list"})] * 2

@@ -12,23 +12,23 @@ import pytest
 
 import sikkerkey_cli
 import sikkerkey_mcp
-from sikkerkey_mcp import Restriction, available_tools, switches
+from sikkerkey_switches import Switch, narrowed, switches
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, each_row, reply
 
-READ_ONLY = Restriction("--read-only", "read-only")
+READ_ONLY = Switch("--read-only", "read-only")
 WHO = "hint: the user restricted this server so; only they can change it, where they configured it"
 
 
-def only(*names: str) -> Restriction:
-    return Restriction("--tools", "tools", names)
+def only(*names: str) -> Switch:
+    return Switch("--tools", "tools", names)
 
 
-def without(*names: str) -> Restriction:
-    return Restriction("--exclude", "exclude", names)
+def without(*names: str) -> Switch:
+    return Switch("--exclude", "exclude", names)
 
 
-def offered(*switches: Restriction) -> set[str]:
+def offered(*switches: Switch) -> set[str]:
     """Every action that is listed, as tool.action."""
     listing = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).listing()
     return {
@@ -38,7 +38,7 @@ def offered(*switches: Restriction) -> set[str]:
     }
 
 
-def call(row: Row, arguments: Any, *switches: Restriction) -> tuple[str, int]:
+def call(row: Row, arguments: Any, *switches: Switch) -> tuple[str, int]:
     """The text of a call's result, empty for a file, and how many requests it sent."""
     api = StubApi(reply(body=b'{"ok":true}'))
     result = sikkerkey_mcp.VaultTools(lambda: api, switches).call(row.tool.name, arguments, Logged())
@@ -102,7 +102,7 @@ def test_of_several_switches_all_hold() -> None:
 
 
 def test_an_action_that_is_withheld_takes_along_the_arguments_that_only_it_has() -> None:
-    [tool] = available_tools([BY_NAME["manage_secrets.list"].tool], [without("manage_secrets.dynamic_create")])
+    [tool] = narrowed([BY_NAME["manage_secrets.list"].tool], [without("manage_secrets.dynamic_create")])
     before, after = (
         sikkerkey_mcp.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool)
     )
@@ -140,7 +140,7 @@ def test_a_wrong_action_is_told_of_those_that_are_left() -> None:
 
 
 def test_the_first_switch_that_withholds_is_the_one_that_is_named() -> None:
-    switches = [READ_ONLY, Restriction("SIKKERKEY_EXCLUDE", "exclude", ("manage_trash.list", "manage_trash.purge"))]
+    switches = [READ_ONLY, Switch("SIKKERKEY_EXCLUDE", "exclude", ("manage_trash.list", "manage_trash.purge"))]
     row = BY_NAME["manage_trash.purge"]
     assert call(row, row.minimal, *switches) == refusal("manage_trash.purge", "--read-only")
     assert call(row, {"action": "list"}, *switches) == refusal("manage_trash.list", "SIKKERKEY_EXCLUDE")
@@ -179,7 +179,7 @@ def test_instructions_leave_out_what_only_concerns_withheld_actions() -> None:
 
 
 @pytest.mark.parametrize("switches", [[], [without("support")], [without(*(str(row) for row in ROWS[1:]))]])
-def test_instructions_stay_under_two_kilobytes(switches: list[Restriction]) -> None:
+def test_instructions_stay_under_two_kilobytes(switches: list[Switch]) -> None:
     told = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).instructions
     assert len(told.encode()) < 2_000
 
@@ -245,7 +245,7 @@ HOW = "hint: write TOOL or TOOL.ACTION, with commas between them"
 def test_unknown_name_is_refused_with_the_nearest(option: str, text: str, told: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
         switches({option: text})
-    assert refused.value.full_text() == f"{option} names {told}"
+    assert refused.value.in_words() == f"{option} names {told}"
 
 
 def test_switches_that_leave_nothing_are_refused() -> None:

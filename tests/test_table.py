@@ -147,7 +147,7 @@ def test_table_gives_no_cause_for_complaint() -> None:
 
 
 def test_a_faultless_table_gives_no_cause_for_complaint() -> None:
-    other = having(sikkerkey_mcp.optional(TEXT))._replace(name="other")
+    other = having(sikkerkey_mcp.opt(TEXT))._replace(name="other")
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (FINE, other))]) == []
 
 
@@ -159,7 +159,7 @@ def test_planted_mistake_is_complained_of_and_nothing_else_is(
 
 
 def test_optional_argument_in_a_path_is_complained_of() -> None:
-    row = FINE._replace(args=(sikkerkey_mcp.optional(ID), TEXT))
+    row = FINE._replace(args=(sikkerkey_mcp.opt(ID), TEXT))
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (row,))]) == [
         "t.make: hole projectId is no required argument"
     ]
@@ -279,7 +279,7 @@ def test_schema_is_flat_and_valid_json_schema(listed: sikkerkey_mcp.JsonObject) 
 @each_row
 @pytest.mark.peer(16)
 def test_description_shows_what_an_action_needs_and_may_have(row: Row) -> None:
-    if not sikkerkey_mcp.has_actions(row.tool):
+    if not sikkerkey_mcp.takes_action(row.tool):
         return
     names, text = described(sikkerkey_mcp.tool_listing(row.tool))[row.action.name]
     needed = {arg.name for arg in row.action.args if arg.required}
@@ -342,7 +342,7 @@ def test_schema_takes_what_the_program_takes(row: Row) -> None:
     @settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
     @given(arguments(row))
     def agree(given_arguments: sikkerkey_mcp.JsonObject) -> None:
-        sikkerkey_mcp.check_arguments(row.tool, sikkerkey_mcp.find_action(row.tool, given_arguments), given_arguments)
+        sikkerkey_mcp.check(row.tool, sikkerkey_mcp.find_action(row.tool, given_arguments), given_arguments)
         assert [error.message for error in validator.iter_errors(given_arguments)] == []
 
     agree()

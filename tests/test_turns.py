@@ -196,12 +196,12 @@ def played(monkeypatch: pytest.MonkeyPatch, seed: int, refusals: float, end: End
     scheduler = Scheduler(seed)
     monkeypatch.setattr(sikkerkey_mcp, "allocate_lock", lambda: Lock(scheduler))
     monkeypatch.setattr(sikkerkey_mcp, "start_new_thread", scheduler.start)
-    monkeypatch.setattr(sikkerkey_mcp, "CALLS_RUNNING_MAX", AT_ONCE)
+    monkeypatch.setattr(sikkerkey_mcp, "CALLS_AT_ONCE", AT_ONCE)
     play, ended = Play(scheduler, 20, end), []
 
     def run() -> None:
         try:
-            sikkerkey_mcp.WorkerPool(play.read).run()
+            sikkerkey_mcp.Workers(play.read).run()
         finally:
             ended.append(not scheduler.is_over)
             scheduler.is_over = True

@@ -17,7 +17,7 @@ SENT = (
 )
 
 
-def answered(data: bytes) -> tuple[bytes, sikkerkey_mcp.Answer, bool]:
+def answered(data: bytes) -> tuple[bytes, sikkerkey_mcp.Reply, bool]:
     """What is sent, and what is made of `data`, after which the stream stays open."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
@@ -28,7 +28,7 @@ def answered(data: bytes) -> tuple[bytes, sikkerkey_mcp.Answer, bool]:
 
 def test_request_is_spelt_once_and_exactly() -> None:
     whole = b"HTTP/1.1 200 OK\r\nVia: a\r\nVIA:b \r\nContent-Length: 2\r\n\r\n{}"
-    assert answered(whole) == (SENT, sikkerkey_mcp.Answer(200, {"via": "a, b", "content-length": "2"}, b"{}"), True)
+    assert answered(whole) == (SENT, sikkerkey_mcp.Reply(200, {"via": "a, b", "content-length": "2"}, b"{}"), True)
 
 
 @pytest.mark.parametrize(
@@ -42,7 +42,7 @@ def test_request_is_spelt_once_and_exactly() -> None:
     ids=["announced", "HTTP/1.0", "surplus", "announced early"],
 )
 def test_connection_that_ends_or_is_out_of_step_serves_no_other_request(data: bytes) -> None:
-    assert answered(data)[1:] == (sikkerkey_mcp.Answer(200, answered(data)[1].headers, b"{}"), False)
+    assert answered(data)[1:] == (sikkerkey_mcp.Reply(200, answered(data)[1].headers, b"{}"), False)
 
 
 @pytest.mark.parametrize("size", [b"-1", b"+2", b"0x2", b"1_0", b"", b"\xb2", b"2 2", b"1" * 17])
@@ -120,7 +120,7 @@ class Waiting(sikkerkey_mcp.Context):
 def test_call_makes_way_before_it_waits_wherever_the_answer_pauses(
     monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
-    monkeypatch.setattr(sikkerkey_mcp, "EXCHANGE_MAX_S", 1.0)
+    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 1.0)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.sendall(WHOLE[:at_once])

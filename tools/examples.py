@@ -77,7 +77,7 @@ def examples(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> Examples
     made = {"minimal": _of(action, required), "full": _of(action, every)}
     if action.rule or action.body:
         _apply_rules(f"{tool.name}.{action.name}", action, made)
-    named = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
+    named = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
     return {kind: {**named, **arguments} for kind, arguments in made.items()}
 
 

@@ -16,7 +16,7 @@ from sikkerkey_mcp import (
     Context,
     Error,
     JsonObject,
-    ResourceProvider,
+    Library,
     ProtocolError,
     error_result,
     serve,
@@ -172,7 +172,7 @@ class ConformanceTools:
         """What the suite expects of it."""
         return {"content": self._contents[name]} if name in self._contents else self._deeds[name](context)
 
-    def library(self) -> ResourceProvider:
+    def library(self) -> Library:
         """Resources and prompts."""
         return ConformanceLibrary()
 

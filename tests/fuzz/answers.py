@@ -22,7 +22,7 @@ from tests.support.table_calls import ROWS, Row
 
 CASE_MAX_S = 5.0  # the shortened limits below allow less than 2
 LIMITS: dict[str, Any] = {
-    "EXCHANGE_MAX_S": 0.1,
+    "REQUEST_MAX_S": 0.1,
     "CONNECT_MAX_S": 0.3,
     "RETRY_MAX_S": 0.5,
     "BACKOFF_S": 0.001,
@@ -80,7 +80,7 @@ class _Play:
             wire.send(part)
         deed = self.rng.random()
         if deed < 0.01:
-            wire.stopped.wait(2 * LIMITS["EXCHANGE_MAX_S"])
+            wire.stopped.wait(2 * LIMITS["REQUEST_MAX_S"])
         elif deed < 0.1:
             wire.reset()
         return deed > 0.9
@@ -121,7 +121,7 @@ def target() -> Iterator[Callable[[Random], None]]:
             assert time.monotonic() - began_s < CASE_MAX_S
             if row.action.effect != "read":
                 assert set(play.statuses[:-1]) <= {429}, "a write was sent again"
-            assert len(vault.seen) <= 1 + sikkerkey_mcp.RETRIES_MAX
+            assert len(vault.seen) <= 1 + sikkerkey_mcp.RETRIES
             vault.acts = [sound]
             assert _call(api, ROWS[0])["structuredContent"] == {"sound": True}
             check_nonces(vault.seen)

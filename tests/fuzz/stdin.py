@@ -25,7 +25,7 @@ SENTINEL = "the ping at the end"
 BOM = b"\xef\xbb\xbf"
 
 
-class _AtOnce(sikkerkey_mcp.WorkerPool):
+class _AtOnce(sikkerkey_mcp.Workers):
     """Workers without threads: a call is run as soon as it is read."""
 
     def run(self) -> None:
@@ -54,7 +54,7 @@ def _request(rng: Random) -> dict[str, Any]:
     params: dict[str, Any] = {}
     if method == "initialize":
         params = {
-            "protocolVersion": rng.choice((*sikkerkey_mcp.SUPPORTED_VERSIONS, "1999-01-01")),
+            "protocolVersion": rng.choice((*sikkerkey_mcp.SUPPORTED, "1999-01-01")),
             "capabilities": {},
             "clientInfo": {},
         }
@@ -87,7 +87,7 @@ def stream(rng: Random) -> bytes:
     opening = {
         **_request(rng),
         "method": "initialize",
-        "params": {"protocolVersion": rng.choice(sikkerkey_mcp.SUPPORTED_VERSIONS)},
+        "params": {"protocolVersion": rng.choice(sikkerkey_mcp.SUPPORTED)},
     }
     messages = [opening] * (rng.random() < 0.8) + [_message(rng) for _ in range(rng.randrange(12))]
     last = as_line(rng, {"jsonrpc": "2.0", "id": SENTINEL, "method": "ping"})

@@ -16,11 +16,11 @@ from typing import Any
 if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-import sikkerkey_http
 import sikkerkey_mcp
+import sikkerkey_wire
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
-LIMITS = ("EXCHANGE_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
+LIMITS = ("REQUEST_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
 
 
 class Clock:
@@ -39,9 +39,10 @@ class Clock:
         return time.monotonic() + self.ahead_s
 
 
-def resolve(host: str, port: int, *_more: Any, **_named: Any) -> list[Any]:
+def resolve(name: bytes, port: int, *_more: Any, **_named: Any) -> list[Any]:
     """As socket.getaddrinfo, by the file; so one name can lead to a vault, to a closed door and nowhere, in turn."""
     lines = [line.split() for line in Path(os.environ["TEST_NAMES"]).read_text().splitlines()]
+    host = name.decode("ascii")
     found = [(address, int(to)) for known, address, to in lines if known in (host, f"{host}:{port}")]
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "magpie of the resolver")
@@ -56,7 +57,7 @@ def hurry(speed: float) -> None:
         clock.ahead_s += seconds
         return self.is_set()
 
-    vars(sikkerkey_mcp)["time"] = vars(sikkerkey_http)["time"] = clock
+    vars(sikkerkey_mcp)["time"] = vars(sikkerkey_wire)["time"] = clock
     setattr(sikkerkey_mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy would have methods left alone)
     for name in LIMITS:
         vars(sikkerkey_mcp)[name] /= speed
@@ -65,4 +66,4 @@ def hurry(speed: float) -> None:
 if __name__ == "__main__":
     hurry(float(os.environ["TEST_SPEED"]))
     vars(socket)["getaddrinfo"] = resolve
-    sys.exit(sikkerkey_mcp.main([]))
+    sys.exit(sikkerkey_mcp.main(["serve"]))

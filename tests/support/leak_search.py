@@ -159,7 +159,7 @@ def end(server: Server) -> None:
 # processes
 
 QUICK = (
-    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.EXCHANGE_MAX_S = m.CONNECT_MAX_S = 0.5; import sys; "
+    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.REQUEST_MAX_S = m.CONNECT_MAX_S = 0.5; import sys; "
     "sys.exit(m.main(sys.argv[1:]))"
 )  # gives up at once on what would take half a minute
 

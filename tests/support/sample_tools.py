@@ -18,7 +18,7 @@ from sikkerkey_mcp import (
     Context,
     Error,
     JsonObject,
-    ResourceProvider,
+    Library,
     ProtocolError,
     error_result,
     json_result,
@@ -108,7 +108,7 @@ class FixtureTools:
         self.calls.append((name, arguments))
         return self._tools[name](arguments, context)
 
-    def library(self) -> ResourceProvider:
+    def library(self) -> Library:
         """Resources and prompts."""
         return FixtureLibrary()
 

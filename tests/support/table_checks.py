@@ -39,7 +39,7 @@ def _texts(tool: sikkerkey_mcp.Tool) -> list[str]:
 
 def _row_complaints(action: sikkerkey_mcp.Action) -> Iterator[str]:
     args = {arg.name: arg for arg in action.args}
-    in_path = sikkerkey_mcp.path_parameters(action.path)
+    in_path = sikkerkey_mcp.holes(action.path)
     yield from (f"argument {name} twice" for name in _repeated(arg.name for arg in action.args))
     for hole in in_path:
         if hole not in args or not args[hole].required:
@@ -73,5 +73,5 @@ def _clashes(tool: sikkerkey_mcp.Tool) -> Iterator[str]:
     for action in tool.actions:
         for arg in action.args:
             known = seen.setdefault(arg.name, arg)
-            if sikkerkey_mcp.optional(known) != sikkerkey_mcp.optional(arg):
+            if sikkerkey_mcp.opt(known) != sikkerkey_mcp.opt(arg):
                 yield f"{tool.name}.{action.name}: {arg.name} differs from an earlier row's"
