@@ -109,11 +109,11 @@ demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a loc
 	@$(RUN) tools/demo.py
 
 .PHONY: recording
-recording: $(ARCHIVE) ## draw docs/recording.svg anew: the program in a terminal, against a local vault (Linux, macOS)
+recording: $(ARCHIVE) ## redraw docs/recording.svg from a real session with a local vault (Linux, macOS)
 	@$(RUN) tools/recording.py
 
 .PHONY: test
-test: lint types docs-check unit ## everything: lint, types, documentation in step, tests
+test: lint types unit docs-check ## run lint, types, tests, then check the generated documentation
 
 .PHONY: lint
 lint: .venv/.ready ## ruff check, ruff format --check
@@ -144,21 +144,21 @@ fuzz: .venv/.ready ## fuzz for SECONDS=60 each; TARGET=, CASE= repeat one: stdin
 	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
 .PHONY: golden
-golden: $(ARCHIVE) ## rewrite the golden files; the diff is the review
+golden: $(ARCHIVE) ## rewrite the golden files; review the diff
 	@$(RUN) tools/golden.py
 	@$(RUN) tools/release.py members
 
 .PHONY: record
-record: venv $(ARCHIVE) ## record every action's example call and answer anew into docs/examples.json
+record: venv $(ARCHIVE) ## record an example call of every action in docs/examples.json, then `make docs`
 	@RECORD_EXAMPLES=1 $(RUN) -m pytest --quiet tests/test_every_action.py
 	@$(MAKE) --no-print-directory docs
 
 .PHONY: docs
-docs: .venv/.ready ## rewrite the generated parts of the documentation
+docs: .venv/.ready ## rewrite the generated documentation
 	@$(RUN) tools/docs.py
 
 .PHONY: docs-check
-docs-check: .venv/.ready ## fail if a generated part is out of step
+docs-check: .venv/.ready ## fail if generated documentation is out of date
 	@$(RUN) tools/docs.py --check
 
 # dev comes first and holds the others to the same versions. Extras stay: pip before 23.1 takes `urllib3[socks]` for a

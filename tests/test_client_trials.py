@@ -1,4 +1,4 @@
-"""What `make test-clients` relies on, without the clients: its model, its recorder, its judgement, its record."""
+"""The parts of `make test-clients`, tested without the clients: model, script, recorder, checks, record."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ import pytest
 from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
 from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
-from tools.clients import dialects, judge, record, script, wire
-from tools.clients.dialects import Asked, Call, Say
+from tools.clients import checks, dialects, record, script, wire
+from tools.clients.dialects import Call, ModelRequest, Text
 from tools.clients.model import Exchange, Model, dialect_of
 from tools.clients.script import CALLS, DONE, MARK, Script
-from tools.clients.trial import Failed, servers_of
+from tools.clients.trial import Failed, count_servers
 from tools.clients.wire import Session
 
-# What clients send, cut down to what is read: one tool, one earlier call with its result, one text.
+# The members of client requests that are parsed: one tool, one earlier call with its result, one text.
 TOOL = {"name": "whoami"}
-ASKED: dict[str, tuple[str, Any]] = {
+REQUESTS: dict[str, tuple[str, Any]] = {
     "Anthropic Messages": (
         "/v1/messages?beta=true",
         {
@@ -77,38 +77,38 @@ ASKED: dict[str, tuple[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("dialect", ASKED)
-def test_model_understands_what_it_is_asked(dialect: str) -> None:
-    path, body = ASKED[dialect]
-    found, _ = dialect_of(path)
-    assert found is not None
-    asked = found.read(body)
-    assert list(asked.tools) == ["whoami"]
-    assert asked.results == {"a": "me"}
-    assert [part.strip() for part in asked.instructions.splitlines() if part.strip()] == ["be good", "hello"]
+def test_model_parses_requests_of_every_dialect() -> None:
+    for name, (path, body) in REQUESTS.items():
+        dialect, _ = dialect_of(path)
+        assert dialect is not None, name
+        parsed = dialect.read(body)
+        assert list(parsed.tools) == ["whoami"], name
+        assert parsed.results == {"a": "me"}, name
+        texts = [line.strip() for line in parsed.instructions.splitlines() if line.strip()]
+        assert texts == ["be good", "hello"], name
 
 
-@pytest.mark.parametrize("dialect", ASKED)
+@pytest.mark.parametrize("dialect", REQUESTS)
 @pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("answer", [Call("id-1", "whoami", {"name": 'a "b"'}), Say("words")], ids=["call", "text"])
-def test_model_answers_over_http_with_all_that_it_says(dialect: str, streamed: bool, answer: Any) -> None:
-    path, body = ASKED[dialect]
+@pytest.mark.parametrize("answer", [Call("id-1", "whoami", {"name": 'a "b"'}), Text("words")], ids=["call", "text"])
+def test_model_answers_over_http(dialect: str, streamed: bool, answer: Any) -> None:
+    path, body = REQUESTS[dialect]
     if streamed and dialect == "Gemini":
         path = path.replace("generateContent", "streamGenerateContent?alt=sse")
-    with Model(lambda _asked: answer) as model:
+    with Model(lambda _request: answer) as model:
         request = urllib.request.Request(model.url + path, json.dumps({**body, "stream": streamed}).encode())
         with urllib.request.urlopen(request) as reply:
-            told = reply.read().decode()
+            text = reply.read().decode()
             kind = reply.headers["Content-Type"]
     assert kind == (dialects.EVENTS if streamed else dialects.JSON)
-    said = told.replace("\\", "")
-    for part in [answer.text] if isinstance(answer, Say) else ["id-1", "whoami", 'a "b"']:
-        assert part in said
+    unescaped = text.replace("\\", "")
+    for part in [answer.text] if isinstance(answer, Text) else ["id-1", "whoami", 'a "b"']:
+        assert part in unescaped
     assert [exchange.answer for exchange in model.exchanges] == [answer]
 
 
-def test_model_knows_nothing_else() -> None:
-    with Model(lambda _asked: Say("words")) as model, pytest.raises(urllib.error.HTTPError, match="404"):
+def test_model_answers_other_paths_with_404() -> None:
+    with Model(lambda _request: Text("words")) as model, pytest.raises(urllib.error.HTTPError, match="404"):
         urllib.request.urlopen(model.url + "/v1/models")
 
 
@@ -118,39 +118,41 @@ def test_model_knows_nothing_else() -> None:
 
 NAMES = {tool for tool, _ in CALLS}
 TOOLS: dict[str, Any] = {f"mcp__{name}": {} for name in NAMES}
-GIVEN = ['{"agentId":"a"}', 'Output:\n{"id":"proj_1"}', '{"id":"sk_1"}', '{"items":[{"id":"sk_1"}]}', "no such id"]
+RECEIVED = ['{"agentId":"a"}', 'Output:\n{"id":"proj_1"}', '{"id":"sk_1"}', '{"items":[{"id":"sk_1"}]}', "no such id"]
 
 
-def said_after(count: int, given: list[str] = GIVEN, tools: dict[str, Any] = TOOLS) -> Any:
-    """What the script says to a conversation with `count` results."""
+def answer_after(count: int, given: list[str] = RECEIVED, tools: dict[str, Any] = TOOLS) -> Any:
+    """The script's answer to a request with `count` results."""
     results = {f"call_{number}": text for number, text in enumerate(given[:count])}
-    return Script("mcp__{}")(Asked(tools, results, ""))
+    return Script("mcp__{}")(ModelRequest(tools, results, ""))
 
 
 def test_script_takes_ids_from_results_and_ends() -> None:
-    said = [said_after(count) for count in range(len(CALLS) + 1)]
-    assert [call.arguments.get("projectId") for call in said[:-1]] == [None, None, "proj_1", "proj_1", "../../etc"]
-    assert said[-1] == Say(DONE)
+    answers = [answer_after(count) for count in range(len(CALLS) + 1)]
+    assert [call.arguments.get("projectId") for call in answers[:-1]] == [None, None, "proj_1", "proj_1", "../../etc"]
+    assert answers[-1] == Text(DONE)
 
 
-def test_script_stops_where_a_result_was_lost() -> None:
-    assert said_after(2, ["{}", "something went wrong"]) == Say("stopped before call 3: an earlier result holds no id")
+def test_script_stops_if_a_result_was_lost() -> None:
+    assert answer_after(2, ["{}", "something went wrong"]) == Text(
+        "stopped before call 3: an earlier result contains no id"
+    )
 
 
-def test_script_searches_for_tools_that_are_not_shown_and_gives_up_once() -> None:
-    search = said_after(0, tools={"ToolSearch": {}})
+def test_script_searches_once_for_tools_that_are_not_declared() -> None:
+    search = answer_after(0, tools={"ToolSearch": {}})
     assert set(search.arguments["query"][len("select:") :].split(",")) == set(TOOLS)
-    again = Script("mcp__{}")(Asked({"ToolSearch": {}}, {script.SEARCH: "nothing"}, ""))
-    assert again == Say("stopped: mcp__whoami is not among the 1 tools that are offered")
+    again = Script("mcp__{}")(ModelRequest({"ToolSearch": {}}, {script.SEARCH: "nothing"}, ""))
+    assert again == Text("stopped: mcp__whoami is not among the 1 tools offered")
 
 
-def test_script_says_something_to_a_request_without_tools() -> None:
-    assert said_after(0, tools={}) == Say(DONE)
+def test_script_answers_a_request_without_tools() -> None:
+    assert answer_after(0, tools={}) == Text(DONE)
 
 
-def test_script_waits_where_a_client_asks_for_it() -> None:
+def test_script_sets_wait_for_previous_if_a_tool_declares_it() -> None:
     schema = {"parameters": {"properties": {"wait_for_previous": {"type": "boolean"}}}}
-    assert said_after(0, tools={"mcp__whoami": schema}).arguments == {"wait_for_previous": True}
+    assert answer_after(0, tools={"mcp__whoami": schema}).arguments == {"wait_for_previous": True}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -160,35 +162,39 @@ def test_script_waits_where_a_client_asks_for_it() -> None:
 
 @pytest.fixture
 def environment(tmp_path: Path) -> Path:
-    """An environment whose Python records sessions."""
+    """An environment whose Python records sessions of the server."""
     wire.make_interpreter(tmp_path / "python")
     return tmp_path / "python"
 
 
 def recorded(environment: Path) -> Session:
-    """The one session that was recorded."""
+    """The only recorded session."""
     [session] = wire.take_sessions(environment.parent / "kept.jsonl", environment)
     return session
 
 
 def command(environment: Path) -> list[str]:
-    """A server under that Python."""
+    """The command that starts a server with that Python."""
     return [str(environment / "bin" / "python"), "-I", str(ARCHIVE), "serve"]
 
 
-def test_recorder_keeps_what_passes_and_changes_nothing(environment: Path) -> None:
+def test_recorder_records_a_session_and_changes_nothing(environment: Path) -> None:
     with Server(command(environment)) as server:
         server.initialize("2025-06-18")
         listed = server.request("tools/list")
         assert server.close() == 0
     session = recorded(environment)
     assert session.revision == "2025-06-18"
-    assert [message["method"] for message in session.asked] == ["initialize", "notifications/initialized", "tools/list"]
-    assert session.told[-1] == listed
+    assert [message["method"] for message in session.from_client] == [
+        "initialize",
+        "notifications/initialized",
+        "tools/list",
+    ]
+    assert session.from_server[-1] == listed
     assert session.lines == server.lines
 
 
-def test_recorded_server_still_ends_by_a_signal(environment: Path) -> None:
+def test_recorded_server_still_exits_on_a_signal(environment: Path) -> None:
     with Server(command(environment)) as server:
         server.initialize()
         server.process.send_signal(signal.SIGTERM)
@@ -205,15 +211,15 @@ def test_other_commands_are_not_recorded(environment: Path) -> None:
 def test_server_that_outlives_its_client_is_counted() -> None:
     agent = "11111111-2222-3333-4444-555555555555"
     waiting = [sys.executable, "-c", "input()", "serve", "--agent", agent]
-    assert servers_of(agent) == 0
+    assert count_servers(agent) == 0
     with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
-        wait_until(lambda: servers_of(agent) == 1)
+        wait_until(lambda: count_servers(agent) == 1)
         process.communicate(b"\n")
-    assert servers_of(agent) == 0
+    assert count_servers(agent) == 0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# judgement
+# checks
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -223,22 +229,22 @@ def result(text: str, **members: Any) -> Any:
     return {"content": [{"type": "text", "text": text}], **structured, **members}
 
 
-RESULTS = [*(result(text.partition("\n")[2] or text) for text in GIVEN[:-1]), result(GIVEN[-1], isError=True)]
+RESULTS = [*(result(text.partition("\n")[2] or text) for text in RECEIVED[:-1]), result(RECEIVED[-1], isError=True)]
 
 
 def session_with(results: list[Any]) -> Session:
-    """A session in which the calls of the script had these results."""
-    asked = [
+    """A session with the script's calls and these results."""
+    from_client = [
         {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": {}}}
         for number, (tool, _) in enumerate(CALLS)
     ]
-    told = [{"jsonrpc": "2.0", "id": number, "result": it} for number, it in enumerate(results)]
-    return Session(asked, told, [json.dumps(message).encode() + b"\n" for message in told])
+    from_server = [{"jsonrpc": "2.0", "id": number, "result": it} for number, it in enumerate(results)]
+    return Session(from_client, from_server, [json.dumps(message).encode() + b"\n" for message in from_server])
 
 
-def test_session_as_it_should_be_is_accepted() -> None:
-    session = judge.check_server([session_with(RESULTS)])
-    judge.check_handed_on(GIVEN, judge.check_calls(session))
+def test_correct_session_is_accepted() -> None:
+    session = checks.check_server([session_with(RESULTS)])
+    checks.check_passed_on(RECEIVED, checks.check_calls(session))
 
 
 @pytest.mark.parametrize(
@@ -252,42 +258,41 @@ def test_session_as_it_should_be_is_accepted() -> None:
     ],
     ids=["lost", "not refused", "two answers", "malformed", "value"],
 )
-def test_fault_of_the_server_is_found(results: list[Any], complaint: str) -> None:
+def test_wrong_session_is_rejected(results: list[Any], complaint: str) -> None:
     with pytest.raises(Failed, match=complaint):
-        judge.check_calls(judge.check_server([session_with(results)]))
+        checks.check_calls(checks.check_server([session_with(results)]))
 
 
-@pytest.mark.parametrize("number", range(len(CALLS)))
-def test_result_that_was_changed_on_the_way_is_found(number: int) -> None:
-    given = [*GIVEN]
-    given[number] = given[number].replace("a", "b").replace("1", "2").replace("no", "na")
-    with pytest.raises(Failed, match=f"another result of call {number + 1} "):
-        judge.check_handed_on(given, RESULTS)
+def test_result_that_the_client_changed_is_rejected() -> None:
+    for number in range(len(CALLS)):
+        received = [*RECEIVED]
+        received[number] = received[number].replace("a", "b").replace("1", "2").replace("no", "na")
+        with pytest.raises(Failed, match=f"different result of call {number + 1} "):
+            checks.check_passed_on(received, RESULTS)
 
 
-@pytest.mark.parametrize("place", ["tools", "instructions"])
-def test_value_that_reached_the_model_otherwise_is_found(place: str) -> None:
-    fine = Asked(TOOLS, {f"call_{number}": text for number, text in enumerate(GIVEN)}, "")
-    told: dict[str, Any] = {"tools": {MARK: {}}, "instructions": MARK}
-    good, bad = (Exchange("/", {}, it, Say(DONE)) for it in (fine, fine._replace(**{place: told[place]})))
-    assert judge.check_conversation([good], RESULTS) == fine
-    with pytest.raises(Failed, match="given the value"):
-        judge.check_conversation([bad, good], RESULTS)
+def test_value_in_tools_or_instructions_is_rejected() -> None:
+    fine = ModelRequest(TOOLS, {f"call_{number}": text for number, text in enumerate(RECEIVED)}, "")
+    good = Exchange("/", {}, fine, Text(DONE))
+    assert checks.check_conversation([good], RESULTS) == fine
+    for leaking in (fine._replace(tools={MARK: {}}), fine._replace(instructions=MARK)):
+        with pytest.raises(Failed, match="received the value"):
+            checks.check_conversation([good._replace(request=leaking), good], RESULTS)
 
 
 @pytest.mark.parametrize(
-    ("answer", "complaint"), [(Call("a", "b", {}), "did not hand on"), (Say("stopped: because"), "stopped: because")]
+    ("answer", "complaint"), [(Call("a", "b", {}), "did not pass on"), (Text("stopped: because"), "stopped: because")]
 )
-def test_conversation_that_broke_off_is_found(answer: Any, complaint: str) -> None:
+def test_unfinished_conversation_is_rejected(answer: Any, complaint: str) -> None:
     with pytest.raises(Failed, match=complaint):
-        judge.check_conversation([Exchange("/", {}, Asked({}, {}, ""), answer)], [])
+        checks.check_conversation([Exchange("/", {}, ModelRequest({}, {}, ""), answer)], [])
 
 
 @pytest.mark.parametrize(
     ("text", "verdict"), [("some\nlines here", "whole"), ("some and no more", "cut"), ("else", "not shown")]
 )
 def test_instructions_are_compared(text: str, verdict: str) -> None:
-    assert judge.shown_instructions(Asked({}, {}, text), "some\nlines") == verdict
+    assert checks.shown_instructions(ModelRequest({}, {}, text), "some\nlines") == verdict
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -295,14 +300,14 @@ def test_instructions_are_compared(text: str, verdict: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def test_record_holds_every_client_in_the_version_that_is_pinned() -> None:
+def test_record_contains_the_pinned_version_of_every_client() -> None:
     kept = {outcome.client: outcome.version for outcome in record.load()}
-    assert list(kept) == [client.title for client in trials.CLIENTS], "`make test-clients` writes it"
+    assert list(kept) == [client.title for client in trials.CLIENTS], "run `make test-clients`"
     pinned = {client.title: client.package.version for client in trials.CLIENTS if client.package}
-    assert {title: kept[title] for title in pinned} == pinned, "`make test-clients` tries them"
+    assert {title: kept[title] for title in pinned} == pinned, "run `make test-clients`"
 
 
-def test_fresh_outcomes_replace_earlier_ones_and_others_stay(tmp_path: Path) -> None:
+def test_new_outcomes_replace_earlier_ones(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
     old = [record.Outcome(name, "npm x", "1", "2026-01-01", "", [], "passed") for name in ("a", "b", "gone")]
     record.keep(old, ["a", "b", "gone"], path)
@@ -311,7 +316,7 @@ def test_fresh_outcomes_replace_earlier_ones_and_others_stay(tmp_path: Path) -> 
     assert record.load(path) == [fresh, old[0]]
 
 
-def test_table_names_what_could_not_be_run() -> None:
+def test_table_lists_clients_that_could_not_run() -> None:
     outcome = record.Outcome("A", "npm a", "1", "2026-01-01", "2025-11-25", ["x", "y"], "not run: no network")
     tried, others = record.rows([outcome])
     assert tried == ["A", "1", "2025-11-25", "x; y", "not run: no network", "2026-01-01"]

@@ -1,27 +1,26 @@
-"""Golden files: what each action shows to a model and sends to the vault, and the whole of `tools/list`."""
+"""Golden files (the schema and requests of each action, the `tools/list` answer) and the generated documentation."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
 
+from sikkerkey_mcp import TOOLS
+from tests.support.harness import ROOT
 from tests.support.table_calls import ROWS
 from tools import docs, golden
 
 FILES = golden.golden_files()
 
 
-@pytest.mark.parametrize("name", FILES)
-def test_golden_file_is_in_step_with_the_table(name: str) -> None:
-    path = golden.DIRECTORY / name
-    assert path.read_text(encoding="utf-8") == FILES[name], "`make golden` rewrites it"
+def test_golden_files_match_the_table() -> None:
+    assert golden.differences(golden.DIRECTORY, FILES) == [], "`make golden` rewrites these files"
 
 
-def test_there_is_a_golden_file_for_each_action_one_for_the_listing_and_no_other() -> None:
-    wanted = [*(f"{row}.json" for row in ROWS), golden.LISTING]
-    assert sorted(path.name for path in golden.DIRECTORY.iterdir()) == sorted(wanted)
-    assert len(wanted) == 107
+def test_each_action_and_the_listing_have_a_golden_file() -> None:
+    assert sorted(FILES) == sorted([*(f"{row}.json" for row in ROWS), golden.LISTING])
 
 
 @pytest.fixture
@@ -32,7 +31,7 @@ def directory(tmp_path: Path) -> Path:
     return directory
 
 
-def test_check_finds_what_is_missing_changed_and_left_over(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_reports_missing_changed_and_leftover_files(directory: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert golden.main([], directory) == 0
     assert golden.main(["--check"], directory) == 0
     (directory / "whoami.whoami.json").unlink()
@@ -46,7 +45,7 @@ def test_check_finds_what_is_missing_changed_and_left_over(directory: Path, caps
     ]
 
 
-def test_writing_mends_what_is_missing_changed_and_left_over(directory: Path) -> None:
+def test_writing_restores_missing_changed_and_leftover_files(directory: Path) -> None:
     (directory / "manage_sdks.get.json").write_text("{}\n")
     (directory / "manage_sdks.put.json").write_text("{}\n")
     assert golden.main([], directory) == 0
@@ -60,36 +59,32 @@ README = """\
 old tools
 <!-- tools:end -->
 
-<!-- clients:begin -->
-old clients
-<!-- clients:end -->
-
 The rest.
 """
 
 
-def test_generated_pages_are_written_once_and_then_in_step(tmp_path: Path) -> None:
+def test_generated_pages_are_up_to_date_after_writing(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text(README)
     assert docs.main(["--check"], tmp_path) == 1
     assert docs.main([], tmp_path) == 0
     assert docs.main(["--check"], tmp_path) == 0
-    fresh = README.replace("old tools", docs.tool_list()).replace("old clients", docs.client_list())
+    fresh = README.replace("old tools", docs.tool_list())
     assert (tmp_path / "README.md").read_text() == fresh
 
 
-def test_page_that_is_out_of_step_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_check_names_a_page_that_is_out_of_date(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     docs.main([], tmp_path)
     page = tmp_path / "docs" / "actions.md"
     page.write_text(page.read_text(encoding="utf-8") + "More.\n", encoding="utf-8")
     assert docs.main(["--check"], tmp_path) == 1
-    assert capsys.readouterr().err == "docs: docs/actions.md is out of step: `make docs` rewrites it\n"
+    assert capsys.readouterr().err == "docs: docs/actions.md is out of date: run `make docs`\n"
 
 
-def test_readme_without_markers_is_left_alone() -> None:
+def test_text_without_markers_is_unchanged() -> None:
     assert docs.between("tools", "# Name\n", "new") == "# Name\n"
 
 
-def test_page_of_actions_names_every_tool_action_and_argument() -> None:
+def test_actions_page_lists_every_tool_action_and_argument() -> None:
     sections = docs.actions_page().split("\n## ")[1:]
     pages = {section.split("\n")[0]: section for section in sections}
     missing = [
@@ -99,3 +94,23 @@ def test_page_of_actions_names_every_tool_action_and_argument() -> None:
         if f"| `{name}` |" not in pages[row.tool.name]
     ]
     assert missing == []
+
+
+def test_action_without_a_recorded_example_says_how_to_record_it() -> None:
+    tool = TOOLS[0]
+    recorded = {f"{tool.name}.{action.name}": {"arguments": {}, "answer": "an answer"} for action in tool.actions}
+    assert docs.NOT_RECORDED not in docs.examples(tool, recorded)
+    assert f"{tool.actions[0].name}: {docs.NOT_RECORDED}" in docs.examples(tool, {})
+
+
+def test_no_page_counts_tools_or_actions_by_hand() -> None:
+    count = re.compile(rf"\b({len(TOOLS)} tools|{len(ROWS)} actions)\b")
+    pages = [
+        *ROOT.glob("*.md"),
+        *(path for path in (ROOT / "docs").glob("*.md") if path.name not in ("actions.md", "tested-clients.md")),
+    ]
+    for page in pages:
+        by_hand = re.sub(
+            r"<!-- (\w+):begin -->.*?<!-- \1:end -->", "", page.read_text(encoding="utf-8"), flags=re.DOTALL
+        )
+        assert count.findall(by_hand) == [], page.name

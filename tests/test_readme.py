@@ -1,4 +1,4 @@
-"""The README's commands, run as a reader would paste them: only paths, port and ids are put in their place."""
+"""Runs the README's commands as a reader would paste them, with other paths, ports and ids."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 def section(title: str) -> str:
-    """The text below a heading, up to the next one of the same level."""
+    """The text below a second-level heading, up to the next one."""
     found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
     assert found, title
     return found[1]
 
 
 def commands(text: str, shell: str = "sh") -> list[str]:
-    """The lines of the shell blocks."""
+    """The commands in the code blocks of one language."""
     blocks = re.findall(rf"^ *```{shell}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
     return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
 def run(line: str, text_in: str = "", **env: str) -> str:
-    """What a pasted line prints."""
+    """Runs a line in a shell and returns what it prints; it must succeed."""
     done = subprocess.run(
         ["sh", "-c", line],
         cwd=ROOT,
@@ -49,26 +49,28 @@ def run(line: str, text_in: str = "", **env: str) -> str:
 
 
 def here(line: str) -> str:
-    """The line with this interpreter and these archives."""
+    """The line with the interpreter and the archives of the tests."""
     line = re.sub(r"python3(?= )", lambda _: shlex.quote(sys.executable), line)
     archive = re.compile(r"(?<= )(?:dist/)?(sikkerkey-(?:mcp|vault)\.pyz)")
     return archive.sub(lambda found: shlex.quote(str(ARCHIVE.with_name(found[1]))), line)
 
 
-def test_every_make_target_that_is_named_exists() -> None:
+def test_every_make_target_in_readme_and_contributing_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    named = set(re.findall(r"(?:`|^)make ([a-z][a-z0-9-]*)", README, re.MULTILINE)) - {"a", "an", "the"}
+    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    words = re.findall(r"(?:`|^)make ([a-z][a-z0-9 -]*)", README + contributing, re.MULTILINE)
+    named = {target for line in words for target in line.split()}
     assert {"demo", "test", "zipapp"} <= named <= targets
 
 
-def test_files_that_are_linked_exist() -> None:
+def test_every_linked_file_exists() -> None:
     links = {link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link}
     assert links
     assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
 
 
-def test_commands_of_use_it_work(tmp_path: Path, home: Path) -> None:
-    install, config, doctor = (here(line) for line in commands(section("Use it")))
+def test_install_commands_work(tmp_path: Path, home: Path) -> None:
+    install, config, doctor = (here(line) for line in commands(section("Install")))
     vault = LocalVault(tmp_path / "vault")
     try:
         installed = run(install, vault.owner("agent-token", "--scopes", "all"), SIKKERKEY_API_URL=vault.url)
@@ -83,42 +85,41 @@ def test_commands_of_use_it_work(tmp_path: Path, home: Path) -> None:
     assert checked.splitlines()[-1].endswith(", 0 fail")
 
 
-def test_windows_is_told_the_same_commands() -> None:
-    told = commands(section("Use it"), "powershell")
-    assert [line.replace("py -3 ", "python3 ") for line in told] == commands(section("Use it"))
+def test_windows_commands_are_the_same() -> None:
+    windows = commands(section("Install"), "powershell")
+    assert [line.replace("py -3 ", "python3 ") for line in windows] == commands(section("Install"))
 
 
 def test_table_of_commands_names_every_command_variable_and_client() -> None:
     cells = [line.split("|")[1] for line in section("Commands").splitlines() if line.startswith("| `")]
     named = {words.split()[0] for cell in cells for words in re.findall("`([^`]+)`", cell)}
-    product = [*ROOT.glob("sikkerkey_*.py"), *(ROOT / "runtime").glob("*.py")]
+    product = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/**/*.py"), *ROOT.glob("runtime/*.py")]
     sources = "".join(path.read_text(encoding="utf-8") for path in product)
     variables = set(re.findall(r"SIKKERKEY_[A-Z]+(?:_[A-Z]+)*", sources))
     assert named == {*EXAMPLES, "--version", "--help", *variables, "HTTPS_PROXY", "NO_PROXY"}
-    assert {name for name in CLIENTS if f"`{name}`" not in section("Use it")} == {"generic"}
+    assert {name for name in CLIENTS if f"`{name}`" not in section("Install")} == {"generic"}
 
 
-def test_table_of_code_names_every_module_and_room() -> None:
-    rooms = {f"{path.parent.name}/" for path in [*ROOT.glob("[a-z]*/*.py"), *ROOT.glob("[a-z]*/*.in")]}
-    names = rooms | {path.name for path in ROOT.glob("*.py")}
-    assert sorted(name for name in names - {"build/"} if f"`{name}`" not in section("The code")) == []
+def test_readme_lists_every_directory_of_code_and_links_every_page() -> None:
+    directories = {f"{path.parent.name}/" for path in [*ROOT.glob("[a-z]*/*.py"), *ROOT.glob("[a-z]*/*.in")]}
+    assert sorted(name for name in directories - {"build/"} if f"`{name}`" not in section("Development")) == []
     assert sorted(page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in README) == []
 
 
 def free_port() -> int:
-    """A port that nothing listens on."""
+    """A TCP port without a listener."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
         return port
 
 
-def test_vault_is_tried_as_the_readme_says(tmp_path: Path) -> None:
+def test_commands_of_the_local_vault_work(tmp_path: Path) -> None:
     port = str(free_port())
-    places = {"/tmp/my-vault": str(tmp_path / "v"), "/tmp/token": str(tmp_path / "t"), "8300": port}
-    found = re.compile("|".join(places))
+    replacements = {"/tmp/my-vault": str(tmp_path / "v"), "/tmp/token": str(tmp_path / "t"), "8300": port}
+    names = re.compile("|".join(replacements))
     pasted = [line for line in commands(section("Try it without an account")) if not line.startswith("make ")]
-    lines = [found.sub(lambda place: places[place[0]], here(line)) for line in pasted]
+    lines = [names.sub(lambda found: replacements[found[0]], here(line)) for line in pasted]
     serve = next(line for line in lines if " serve " in line)
     with subprocess.Popen(shlex.split(serve), cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -129,8 +130,8 @@ def test_vault_is_tried_as_the_readme_says(tmp_path: Path) -> None:
                     listed = run(here(f"python3 dist/sikkerkey-vault.pyz agents --json --dir {tmp_path / 'v'}"))
                     agents = json.loads(listed) if listed.strip() else []
                     shown = run(line.replace(" ID ", f" {agents[0]['agentId']} ") if agents else line)
-            told = run(here("python3 sikkerkey-mcp.pyz whoami --remote"))
+            remote = run(here("python3 sikkerkey-mcp.pyz whoami --remote"))
         finally:
             server.terminate()
-    assert "approved: true" in told
+    assert "approved: true" in remote
     assert "Webshop" in shown

@@ -1,4 +1,4 @@
-"""docs/recording.svg, the README's picture: well formed, small, of nobody's machine, and drawn from what was shown."""
+"""docs/recording.svg, the README's picture: well-formed, small, and without traces of the machine that drew it."""
 
 from __future__ import annotations
 
@@ -12,40 +12,42 @@ PICTURE = (ROOT / "docs" / "recording.svg").read_text(encoding="utf-8")
 SVG = "{http://www.w3.org/2000/svg}"
 
 
-def shown(picture: str) -> list[str]:
-    """The lines of a picture, as somebody reads them."""
-    return ["".join(line.itertext()) for line in ElementTree.fromstring(picture).iter(f"{SVG}text")]  # noqa: S314 (ours)
+def visible_lines(picture: str) -> list[str]:
+    """The lines of text in a picture."""
+    return ["".join(line.itertext()) for line in ElementTree.fromstring(picture).iter(f"{SVG}text")]  # noqa: S314 (written by `make recording`)
 
 
-def test_picture_is_small_and_shows_every_command_and_no_machine() -> None:
+def test_picture_is_small_and_shows_every_command_but_no_real_path() -> None:
     assert len(PICTURE.encode()) < 100_000
-    lines = shown(PICTURE)
+    lines = visible_lines(PICTURE)
     typed = [line.split()[3] for line in lines if line.startswith(f"$ {recording.PROGRAM} ")]
-    assert typed == ["install", "config", "config", "doctor", "tools", "call", "call"]
+    assert typed == ["call", "install", "config", "config", "doctor", "tools", "call"]
     assert max(map(len, lines)) <= recording.COLUMNS
     paths = set(re.findall(r"(?<![\w.:/@-])/[\w.-]+(?:/[\w.-]+)?", "\n".join(lines)))
     assert paths == {"/home/me", "/usr/bin", "/dev/null"}
 
 
-def test_picture_ends_with_a_value_that_went_in_and_cannot_be_read() -> None:
-    text = "\n".join(shown(PICTURE))
+def test_conversation_comes_first_and_its_value_cannot_be_read() -> None:
+    lines = visible_lines(PICTURE)
+    assert lines[0].startswith("you: ")
+    text = "\n".join(lines)
     assert text.count("correct-horse-battery-staple-4711") == 1
     assert "No action reads a value back." in text
 
 
-def test_what_differs_between_runs_is_put_in_its_place() -> None:
+def test_details_that_differ_between_runs_are_replaced() -> None:
     line = "sk_abcdefgh12345678 and sk_qqqqqqqqqqqqqqqq, http://127.0.0.1:41234 in 17 ms, 1 s ahead of the vault's"
-    desk = recording.Desk.__new__(recording.Desk)
-    desk._directory, desk.home, desk._numbers = ROOT, ROOT / "home", {}
-    assert desk.settled(f"{ROOT}/home/x {line}") == (
+    workspace = recording.Workspace.__new__(recording.Workspace)
+    workspace._directory, workspace.home, workspace._numbers = ROOT, ROOT / "home", {}
+    assert workspace.normalize(f"{ROOT}/home/x {line}") == (
         "/home/me/x sk_0000000000000001 and sk_0000000000000002, http://127.0.0.1:8300 in 2 ms, the same as the vault's"
     )
 
 
-def test_lines_keep_their_colours_and_stand_one_below_the_other() -> None:
+def test_lines_keep_their_colours_and_are_wrapped() -> None:
     words = "word " * 30
-    drawn = recording.picture([[["$ a <b>", f"\033[32mok\033[0m    tools       {words}"]], [["# next"]]])
-    lines = shown(drawn)
+    drawn = recording.draw_picture([[["$ a <b>", f"\033[32mok\033[0m    tools       {words}"]], [["# next"]]])
+    lines = visible_lines(drawn)
     assert lines[0] == "$ a <b>"
     assert [line[:18] for line in lines[1:]] == ["ok    tools       ", " " * 18, "# next"]
     assert '<tspan class="good">ok</tspan>    tools' in drawn

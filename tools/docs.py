@@ -1,7 +1,13 @@
-"""Writes what documentation repeats: docs/actions.md from the table and docs/examples.json, docs/clients.md from what
-`config` writes, docs/faults.md from the tests' rows, the README's list of tools, docs/platforms.md's of advisories.
+"""Generates documentation from the code.
 
-With --check nothing is written; the exit status is 1 where something is out of step.
+- docs/actions.md: the table of actions, with the calls recorded in docs/examples.json
+- docs/clients.md: the clients' table
+- docs/faults.md: the rows of the fault tests
+- docs/tested-clients.md: the results of the last trials
+- README.md: the list of tools
+- docs/platforms.md: the accepted advisories
+
+With --check it writes nothing and exits with status 1 if a file is out of date.
 """
 
 from __future__ import annotations
@@ -10,10 +16,11 @@ import json
 import re
 import sys
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import sikkerkey_call as call
+import sikkerkey_call
 import sikkerkey_mcp
 from tools import advisories, clients_page
 from tools.clients import record
@@ -25,49 +32,76 @@ INTRO = """\
 
 This page is generated from the dispatch table in `sikkerkey_mcp.py`; `make docs` rewrites it.
 
-There are {tools} tools with {actions} actions. A tool is called with `action` and that action's arguments; `whoami`
-alone has a single action and takes no `action`. No action returns the value of a stored secret.
+There are {tools} tools with {actions} actions. Call a tool with `action` and the arguments of that action. `whoami` has
+a single action and takes no `action` argument. No action returns the value of a stored secret.
 
-- **Needs** are required, **may have** are optional. Where only certain combinations are allowed, the arguments' text
-  says so. Anything else is refused before a request is sent; what is left out is not sent, what is empty is.
-- **Scope** is what the vault's owner must have granted to the agent.
-- **Effect**: *read* changes nothing and is repeated after a lost connection; *write* can be undone by another call;
-  ***destructive*** removes something, replaces a whole set or widens access, so a client should ask its user first.
-- **Answer**: a JSON object as text and as structured content. Exceptions: CSV text, a file, and actions that **mint** a
-  credential, which the answer shows once and which is to be handed on.
-- *inferred*: no public source shows this route. It follows the conventions of the others; not every vault offers it.
-- An *id* is 1 to 128 letters, digits, `-` or `_`, as an earlier answer gave it.
-- The examples were recorded from a run of every action against the local vault (`make record`); ids and times are
-  replaced, of lists two items are shown, and long texts are cut. The hosted service may answer more.
+- **Required** and **Optional** list an action's arguments. If only some combinations are allowed, the description of
+  the arguments says so. The server refuses any other argument before it sends a request. It does not send arguments
+  that you omit; it does send empty ones.
+- **Scope**: the permission that the vault's owner must grant to the agent.
+- **Effect**: *read* changes nothing, and the server retries it after a lost connection. *write* can be undone by
+  another call. ***destructive*** removes something, replaces a whole set or widens access: clients should ask the user
+  first.
+- **Result**: a JSON object, as text and as structured content. Exceptions: CSV text, a file, and actions that **mint**
+  a credential. The result shows that credential once, for you to pass on.
+- *inferred*: no public source documents this route. It follows the conventions of the other routes, and some vaults do
+  not offer it.
+- An *id* has 1 to 128 letters, digits, `-` or `_`. Take ids from earlier results.
+- The examples are recorded from real calls to the local vault (`make record`). Ids and times are replaced, lists are
+  cut to two items, and long texts are shortened. The hosted service may return more.
+"""
+
+TESTED_CLIENTS_INTRO = """\
+# Tested clients
+
+This page is generated from `docs/tested-clients.json`; `make test-clients` updates the results, `make docs` the page.
+
+`make test-clients` downloads the clients and gives each one an empty home directory and a local vault. A scripted model
+drives the assistants; a small program drives the SDKs. Each makes five calls: `whoami`, create a project, create a
+secret in it, list the secrets, and a call with an invalid id, which must be refused. The SDKs also list and read the
+resources.
+
+The trial compares what the client received with what the server wrote and what the vault holds. The secret's value must
+be in the vault and must not come back. During the trial the network consists of loopback only.
 """
 
 EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
 ANSWERS: dict[sikkerkey_mcp.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
-ACTION_HEAD = ("Action", "What it does", "Needs", "May have", "Scope", "Effect", "Answer")
+ACTION_HEAD = ("Action", "What it does", "Required", "Optional", "Scope", "Effect", "Result")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
+NOT_RECORDED = "(not recorded yet: `make record`)"
 
-MARKS = "<!-- {0}:begin -->\n", "<!-- {0}:end -->"
+MARKERS = "<!-- {0}:begin -->\n", "<!-- {0}:end -->"
 
 
 def actions_page() -> str:
-    """The whole of docs/actions.md."""
-    intro = INTRO.format(tools=len(sikkerkey_mcp.TOOLS), actions=sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS))
-    return "\n".join([intro, *(_section(tool) for tool in sikkerkey_mcp.TOOLS)])
+    """The text of docs/actions.md."""
+    intro = INTRO.format(tools=len(sikkerkey_mcp.TOOLS), actions=action_count())
+    recorded = json.loads((ROOT / "docs" / "examples.json").read_bytes())
+    return "\n".join([intro, *(_section(tool, recorded) for tool in sikkerkey_mcp.TOOLS)])
 
 
-def _section(tool: sikkerkey_mcp.Tool) -> str:
+def action_count() -> int:
+    """The number of actions in the table."""
+    return sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS)
+
+
+def _section(tool: sikkerkey_mcp.Tool, recorded: dict[str, Any]) -> str:
     parts = [f"## {tool.name}", tool.text, _table(ACTION_HEAD, [_action_cells(action) for action in tool.actions])]
     arguments = {arg.name: arg for action in tool.actions for arg in action.args}
     if arguments:
         parts.append(_table(ARGUMENT_HEAD, [_argument_cells(arg) for arg in arguments.values()]))
-    return "\n\n".join([*parts, _examples(tool)]) + "\n"
+    return "\n\n".join([*parts, examples(tool, recorded)]) + "\n"
 
 
-def _examples(tool: sikkerkey_mcp.Tool) -> str:
-    recorded = json.loads((ROOT / "docs" / "examples.json").read_bytes())
-    lines = ["<details><summary>Example calls and answers</summary>", "", "```text"]
+def examples(tool: sikkerkey_mcp.Tool, recorded: dict[str, Any]) -> str:
+    """A tool's example calls. `recorded` maps "tool.action" to its arguments and answer; a new action has none yet."""
+    lines = ["<details><summary>Example calls and results</summary>", "", "```text"]
     for action in tool.actions:
-        call = recorded[f"{tool.name}.{action.name}"]
+        call = recorded.get(f"{tool.name}.{action.name}")
+        if call is None:
+            lines += [f"{action.name}: {NOT_RECORDED}", ""]
+            continue
         answer = call["answer"]
         lines += [f"-> {json.dumps(call['arguments'], ensure_ascii=False)}"]
         lines += [f"<- {answer if isinstance(answer, str) else json.dumps(answer, ensure_ascii=False)}", ""]
@@ -91,7 +125,8 @@ def _names(action: sikkerkey_mcp.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: sikkerkey_mcp.Arg) -> list[str]:
-    return [f"`{arg.name}`", call.TYPES[arg.kind], "; ".join(call.limits(arg, "`")), arg.long or arg.text]
+    limits = "; ".join(sikkerkey_call.limits(arg, "`"))
+    return [f"`{arg.name}`", sikkerkey_call.TYPES[arg.kind], limits, arg.long or arg.text]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
@@ -100,43 +135,44 @@ def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
 
 
 def tool_list() -> str:
-    """The lines between the README's markers: a tool each."""
+    """The README's list of tools, with their number and that of the actions."""
     rows = [[f"`{tool.name}`", str(len(tool.actions)), tool.text] for tool in sikkerkey_mcp.TOOLS]
-    return _table(("Tool", "Actions", "What it is for"), rows)
+    table = _table(("Tool", "Actions", "What it is for"), rows)
+    return f"The assistant gets {len(rows)} tools with {action_count()} actions:\n\n{table}"
 
 
-def client_list() -> str:
-    """The lines between the README's markers: a client each, as docs/tested-clients.json keeps it."""
-    return _table(record.HEAD, record.rows(record.load()))
+def tested_clients_page() -> str:
+    """The text of docs/tested-clients.md, from docs/tested-clients.json."""
+    return f"{TESTED_CLIENTS_INTRO}\n{_table(record.HEAD, record.rows(record.load()))}\n"
 
 
 def between(name: str, text: str, generated: str) -> str:
-    """`text` with `generated` between the markers of that name, if it has them."""
-    begin, end = (mark.format(name) for mark in MARKS)
-    return re.sub(f"(?<={begin}).*?(?={end})", lambda _old: generated + "\n", text, flags=re.DOTALL)
+    """Replaces the text between the markers called `name` with `generated`; without such markers, `text` as it is."""
+    begin, end = (marker.format(name) for marker in MARKERS)
+    return re.sub(f"(?<={begin}).*?(?={end})", lambda _found: generated + "\n", text, flags=re.DOTALL)
 
 
 def pages(root: Path) -> dict[Path, str]:
-    """Each generated file below `root` and the text that it should have."""
+    """Maps each generated file below `root` to the text that it should have."""
     readme, platforms = root / "README.md", root / "docs" / "platforms.md"
     parts = (
         (readme, "tools", tool_list()),
-        (readme, "clients", client_list()),
         (platforms, "advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
     )
-    wanted = {
+    expected = {
         root / "docs" / "actions.md": actions_page(),
         root / "docs" / "clients.md": clients_page.page(),
         root / "docs" / "faults.md": faults_page(),
+        root / "docs" / "tested-clients.md": tested_clients_page(),
     }
     for path, name, generated in parts:
         if path.exists():
-            wanted[path] = between(name, wanted.get(path) or path.read_text(encoding="utf-8"), generated)
-    return wanted
+            expected[path] = between(name, expected.get(path) or path.read_text(encoding="utf-8"), generated)
+    return expected
 
 
 def main(arguments: list[str], root: Path = ROOT) -> int:
-    """Runs the command line; the exit status."""
+    """Runs the command line and returns the exit status."""
     stale = {
         path: text
         for path, text in pages(root).items()
@@ -144,7 +180,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
     }
     if arguments == ["--check"]:
         for path in stale:
-            print(f"docs: {path.relative_to(root)} is out of step: `make docs` rewrites it", file=sys.stderr)
+            print(f"docs: {path.relative_to(root)} is out of date: run `make docs`", file=sys.stderr)
         return 1 if stale else 0
     for path, text in stale.items():
         path.parent.mkdir(exist_ok=True)

@@ -1,7 +1,8 @@
-"""`make recording`: docs/recording.svg, drawn from what the archive really shows in a terminal, against a local vault.
+"""`make recording`: draws docs/recording.svg from real sessions of the archive with a local vault.
 
-Ids, hashes, times, versions and paths are put in their place by the same ones each time, so that a change of the
-picture is a change of the program. A renderer that does not animate shows the first screen.
+The first screen is a conversation. What the user and the assistant say is scripted; calls and answers are real. The
+other screens are commands in a terminal. Ids, hashes, times, versions and paths are replaced by fixed ones, so the
+picture changes only if the program does. Renderers without animation show the first screen.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -28,12 +29,12 @@ from tools.demo import ARCHIVE, ROOT
 PICTURE = ROOT / "docs" / "recording.svg"
 COLUMNS, ROWS = 112, 28
 CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 19, 16  # of a monospaced font of 14 pixels
-BLOCK_S, SCREEN_S = 2.5, 5.0  # before what comes next on a screen, and before the next screen
-UNBOUNDED = 1000  # columns of the terminal that is recorded: lines are folded here, after paths have got their length
+BLOCK_S, SCREEN_S = 2.5, 5.0  # pause after a block, and additional pause after a screen
+TERMINAL_COLUMNS = 1000  # wider than any line: this program wraps lines itself, after it has replaced the paths
 PROGRAM = "python3 sikkerkey-mcp.pyz"
 
 IDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b(proj|sk|vault)_([a-z0-9]{16})\b")
-SAME_EACH_TIME = (
+REPLACEMENTS = (
     (r"\b[0-9a-f]{64}\b", "0123456789abcdef" * 4),
     (r"\brust-[0-9a-f]{16}\.\w+", "rust-0123456789abcdef.so"),
     (r"http://127\.0\.0\.1:[0-9]+", "http://127.0.0.1:8300"),
@@ -48,21 +49,21 @@ SAME_EACH_TIME = (
 COLOURS = {"\033[31m": "bad", "\033[32m": "good", "\033[33m": "warn", "\033[0m": ""}
 
 
-Block = list[str]  # the lines that appear at once: a command and what it showed, or a remark
+Block = list[str]  # lines that appear together: a command with its output, a call with its answer, or a remark
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# real runs
+# real sessions
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Desk:
-    """A home directory with the archive in it and a Python on its path, and a vault with an owner."""
+class Workspace:
+    """A home directory that contains the archive, a `python3` on the path, and the owner's access to a local vault."""
 
     def __init__(self, directory: Path, url: str, env: dict[str, str]) -> None:
         self._directory, self._vault = directory, directory / "vault"
         self.home = directory / "home"
-        python = directory / "bin" / "python3"  # not that of .venv, about which `config` would warn
+        python = directory / "bin" / "python3"  # `config` would warn about the interpreter in .venv
         python.parent.mkdir()
         python.symlink_to(Path(sys.base_prefix) / "bin" / f"python3.{sys.version_info[1]}")
         shutil.copyfile(ARCHIVE, self.home / ARCHIVE.name)
@@ -71,52 +72,52 @@ class Desk:
         self._numbers: dict[str, int] = {}
 
     def owner(self, *words: str) -> str:
-        """What a command of the vault's owner printed."""
+        """Runs a command of the vault's owner and returns its output."""
         return demo.run([sys.executable, "-m", "vault", *words, "--dir", str(self._vault)], self.env)
 
     def type(self, command: str, answer: str = "") -> Block:
-        """Runs a line in a terminal as somebody would type it; `answer` is typed where something is asked for."""
+        """Runs a command in a terminal; types `answer` at its prompt. Returns the command and its output."""
         keyboard, terminal = os.openpty()
-        subprocess.run(["stty", "cols", str(UNBOUNDED)], stdin=terminal, check=True)
+        subprocess.run(["stty", "cols", str(TERMINAL_COLUMNS)], stdin=terminal, check=True)
         shell = ["/bin/sh", "-c", command]
         with subprocess.Popen(
             shell, cwd=self.home, env=self.env, start_new_session=True, stdin=terminal, stdout=terminal, stderr=terminal
         ) as process:
             os.close(terminal)
-            shown = _watched(keyboard, answer)
+            shown = _read_output(keyboard, answer)
         os.close(keyboard)
         if process.returncode:
             sys.exit(f"{command} failed:\n{shown}")
-        return [f"$ {self.settled(command)}", *self.settled(shown).splitlines()]
+        return [f"$ {self.normalize(command)}", *self.normalize(shown).splitlines()]
 
-    def settled(self, text: str) -> str:
-        """`text` with everything in its place that is another one in each run."""
+    def normalize(self, text: str) -> str:
+        """Replaces everything that differs between runs."""
         text = text.replace(str(self._directory / "bin"), "/usr/bin").replace(str(self.home), "/home/me")
-        for pattern, same in SAME_EACH_TIME:
-            text = re.sub(pattern, same, text)
-        return IDS.sub(self._numbered, text)
+        for pattern, replacement in REPLACEMENTS:
+            text = re.sub(pattern, replacement, text)
+        return IDS.sub(self._numbered_id, text)
 
-    def _numbered(self, found: re.Match[str]) -> str:
+    def _numbered_id(self, found: re.Match[str]) -> str:
         number = self._numbers.setdefault(found[0], len(self._numbers) + 1)
         return f"{found[1]}_{number:016}" if found[1] else f"{number:08}-0000-4000-8000-000000000000"
 
 
-def _watched(keyboard: int, answer: str) -> str:
-    """Everything shown until the last program has gone, as it stands on the screen in the end."""
+def _read_output(keyboard: int, answer: str) -> str:
+    """Everything shown until the last program has closed the terminal, without progress lines that were erased."""
     shown = b""
-    while piece := _piece(keyboard):
-        shown += piece
+    while chunk := _read_chunk(keyboard):
+        shown += chunk
         if answer and shown.rstrip(b" ").endswith(b":"):
             os.write(keyboard, f"{answer}\n".encode())
             answer = ""
     text = shown.decode("utf-8").replace("\r\n", "\n")
-    return re.sub(r"[^\n]*\r\033\[K", "", text)  # what was being waited for
+    return re.sub(r"[^\n]*\r\033\[K", "", text)
 
 
-def _piece(keyboard: int) -> bytes:
+def _read_chunk(keyboard: int) -> bytes:
     try:
         return os.read(keyboard, 4096)
-    except OSError:  # how a terminal ends on Linux
+    except OSError:  # Linux reports the end of a terminal as an error
         return b""
 
 
@@ -125,38 +126,43 @@ def _piece(keyboard: int) -> bytes:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def screens(desk: Desk) -> Iterator[list[Block]]:
-    """The story, a screen at a time."""
-    token = desk.owner("agent-token", "--scopes", "all")
-    install = desk.type(f'{PROGRAM} install - --name "my laptop"', token)
-    agent = json.loads(desk.owner("agents", "--json"))[0]["agentId"]
-    desk.owner("approve", agent)
-    writing = f"{PROGRAM} config claude-code --write"
-    yield [install, ["# the vault's owner approves it"], desk.type(f"{writing} --dry-run")]
-    yield [desk.type(writing), desk.type(f"{PROGRAM} doctor")]
-    create = desk.type(f"{PROGRAM} call manage_projects create name=Webshop")
-    yield [desk.type(f"{PROGRAM} tools describe manage_secrets rotate"), create]
-    yield asyncio.run(_assistant(desk))
+def screens(workspace: Workspace) -> list[list[Block]]:
+    """Runs the whole script; the screens in the order of the picture, the conversation first."""
+    token = workspace.owner("agent-token", "--scopes", "all")
+    install = workspace.type(f'{PROGRAM} install - --name "my laptop"', token)
+    agent = json.loads(workspace.owner("agents", "--json"))[0]["agentId"]
+    workspace.owner("approve", agent)
+    config = f"{PROGRAM} config claude-code --write"
+    terminal = [
+        [install, ["# the vault's owner approves the agent"], workspace.type(f"{config} --dry-run")],
+        [workspace.type(config), workspace.type(f"{PROGRAM} doctor")],
+        [
+            workspace.type(f"{PROGRAM} tools describe manage_secrets rotate"),
+            workspace.type(f"{PROGRAM} call manage_projects create name=Webshop"),
+        ],
+    ]
+    return [asyncio.run(_conversation(workspace)), *terminal]
 
 
-async def _assistant(desk: Desk) -> list[Block]:
-    """What a model does, through an MCP client that starts the archive as the client's settings say."""
-    blocks = [["# an assistant at work: what it calls, and what it is told"]]
+async def _conversation(workspace: Workspace) -> list[Block]:
+    """A scripted assistant, connected by an MCP client that starts the archive as the client's settings say."""
+    blocks = [["you: Create a database password for Webshop, rotate it to 40 characters, and show it to me."]]
     with open(os.devnull, "w", encoding="utf-8") as errors:
-        async with demo.client(desk.env, errors) as (_name, call):
+        async with demo.client(workspace.env, errors) as (_name, call):
 
             async def ask(**arguments: Any) -> Any:
                 result = await call("manage_secrets", **arguments)
-                asked = f"> manage_secrets {json.dumps(arguments)}"
-                blocks.append([desk.settled(line) for line in (asked, *result["content"][0]["text"].splitlines())])
+                request = f"> manage_secrets {json.dumps(arguments)}"
+                lines = (request, *result["content"][0]["text"].splitlines())
+                blocks.append([workspace.normalize(line) for line in lines])
                 return result.get("structuredContent")
 
             project = (await call("manage_projects", action="list"))["structuredContent"]["items"][0]["id"]
-            made = await ask(action="create", projectId=project, name="DB_PASSWORD", value=demo.MARKED_VALUE)
-            await ask(action="rotate", projectId=project, secretId=made["id"], length=40)
-            await ask(action="get_value", projectId=project, secretId=made["id"])
-    blocks.append(["# it can write and rotate, and has no way to read; you see what there is"])
-    blocks.append(desk.type(f"{PROGRAM} call manage_secrets list projectId={project} --table"))
+            created = await ask(action="create", projectId=project, name="DB_PASSWORD", value=demo.MARKED_VALUE)
+            await ask(action="rotate", projectId=project, secretId=created["id"], length=40)
+            await ask(action="get_value", projectId=project, secretId=created["id"])
+    blocks.append(["assistant: I created and rotated DB_PASSWORD. I cannot show it: no action reads a value back."])
+    blocks.append(workspace.type(f"{PROGRAM} call manage_secrets list projectId={project} --table"))
     return blocks
 
 
@@ -164,72 +170,75 @@ async def _assistant(desk: Desk) -> list[Block]:
 # the picture
 # ---------------------------------------------------------------------------------------------------------------------
 
-TITLE = "sikkerkey-mcp in a terminal: install, config, doctor, tools, call, and an assistant that manages secrets"
+TITLE = "sikkerkey-mcp: an assistant stores and rotates a secret; install, config, doctor, tools and call in a terminal"
 STYLE = """text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 text{fill:#d5d9e0;white-space:pre}
-.cmd{fill:#fff;font-weight:bold}.rem{fill:#8b93a1}.good{fill:#7fce87}.warn{fill:#e5c07b}.bad{fill:#f0827f}"""
+.cmd{fill:#fff;font-weight:bold}.talk{fill:#8ab4f8;font-weight:bold}.rem{fill:#8b93a1}.good{fill:#7fce87}.warn{fill:#e5c07b}.bad{fill:#f0827f}"""
+# The style of a line by its first word.
+LINE_STYLES = {"$": "cmd", ">": "cmd", "#": "rem", "you:": "talk", "assistant:": "talk"}
 
 
-def folded(line: str) -> list[str]:
-    """A line at the picture's width; what goes on stands below where its last column began."""
+def wrap(line: str) -> list[str]:
+    """Wraps a line at the picture's width; lines of `doctor` continue below their last column."""
     shown = re.sub(r"\033\[\d+m", "", line)
     if len(shown) <= COLUMNS:
         return [line]
-    label = re.match(r"\S+ +\S+ +", shown) if shown != line else None  # a line of doctor's, which begins in colour
+    label = re.match(r"\S+ +\S+ +", shown) if shown != line else None  # coloured: a line of `doctor`
     indent = " " * len(label[0] if label else "")
     first, *rest = textwrap.wrap(line, COLUMNS + len(line) - len(shown), break_on_hyphens=False)
     return [first, *textwrap.wrap(" ".join(rest), COLUMNS, initial_indent=indent, subsequent_indent=indent)]
 
 
-def spans(line: str, kind: str) -> str:
-    """A line as SVG, in its colours."""
-    if kind:
-        return f'<tspan class="{kind}">{escape(line, quote=False)}</tspan>'
-    made = colour = ""
+def to_spans(line: str, style: str) -> str:
+    """Converts a line to SVG: in one style, or in the colours of its escape sequences."""
+    if style:
+        return f'<tspan class="{style}">{escape(line, quote=False)}</tspan>'
+    svg = colour = ""
     for part in re.split(r"(\033\[\d+m)", line):
         if part in COLOURS:
             colour = COLOURS[part]
         else:
             text = escape(part, quote=False)
-            made += f'<tspan class="{colour}">{text}</tspan>' if colour else text
-    return made
+            svg += f'<tspan class="{colour}">{text}</tspan>' if colour else text
+    return svg
 
 
-def drawn(block: Block, row: int) -> tuple[str, int]:
-    """A block as text elements below the row, and the last row that it takes."""
-    made = ""
+def draw_block(block: Block, row: int) -> tuple[str, int]:
+    """Draws a block below a row; returns the SVG and the last row that it takes."""
+    svg = ""
     for line in block:
-        kind = {"$": "cmd", ">": "cmd", "#": "rem"}.get(line[:1], "")
-        for piece in folded(line):
+        style = LINE_STYLES.get(line.split(" ", 1)[0], "")
+        for part in wrap(line):
             row += 1
-            made += f'<text x="{MARGIN}" y="{MARGIN + row * LINE_HEIGHT - 5}">{spans(piece, kind)}</text>\n'
-    return made, row
+            svg += f'<text x="{MARGIN}" y="{MARGIN + row * LINE_HEIGHT - 5}">{to_spans(part, style)}</text>\n'
+    return svg, row
 
 
-def picture(story: Iterable[list[Block]]) -> str:
-    """The whole SVG: each block appears at its time and goes with its screen."""
+def draw_picture(story: Iterable[list[Block]]) -> str:
+    """Draws the screens as an animated SVG: blocks appear one after the other and disappear with their screen."""
     groups: list[tuple[str, float, float]] = []
     now_s = 0.0
     for screen in story:
         row = -1
         end_s = now_s + len(screen) * BLOCK_S + SCREEN_S
         for block in screen:
-            lines, row = drawn(block, row + 1)
+            lines, row = draw_block(block, row + 1)
             groups.append((lines, now_s, end_s))
             now_s += BLOCK_S
         if row > ROWS:
-            sys.exit(f"a screen takes {row} rows, and the picture has {ROWS}")
+            sys.exit(f"a screen takes {row} rows, but the picture has {ROWS}")
         now_s = end_s
-    return _framed(groups, now_s)
+    return _animated_svg(groups, now_s)
 
 
-def _framed(groups: list[tuple[str, float, float]], whole_s: float) -> str:
+def _animated_svg(groups: list[tuple[str, float, float]], total_s: float) -> str:
+    """`groups` holds the lines of a block with the times at which it appears and disappears, in seconds."""
     width, height = MARGIN * 2 + COLUMNS * CELL_WIDTH, MARGIN * 2 + ROWS * LINE_HEIGHT
     rules, body = [STYLE], ""
     for number, (lines, start_s, end_s) in enumerate(groups):
-        start, end = (100 * moment_s / whole_s for moment_s in (start_s, end_s))
+        start, end = (100 * moment_s / total_s for moment_s in (start_s, end_s))
         frames = f"0%{{opacity:{int(start == 0)}}}{start:.2f}%{{opacity:1}}{end:.2f}%,100%{{opacity:0}}"
-        rules.append(f"@keyframes k{number}{{{frames}}}#b{number}{{animation:k{number} {whole_s}s step-end infinite}}")
+        rules.append(f"@keyframes k{number}{{{frames}}}#b{number}{{animation:k{number} {total_s}s step-end infinite}}")
         body += f'<g id="b{number}" opacity="{int(end_s == groups[0][2])}">\n{lines}</g>\n'
     sheet = "\n".join(rules)
     return f"""\
@@ -248,7 +257,7 @@ def main() -> None:
         (directory / "home").mkdir(mode=0o700)
         env = {"HOME": str(directory / "home")}
         with demo.vault(directory / "vault", env) as url:
-            PICTURE.write_text(picture(screens(Desk(directory, url, env))), encoding="utf-8")
+            PICTURE.write_text(draw_picture(screens(Workspace(directory, url, env))), encoding="utf-8")
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size:,} bytes")
 
 

@@ -1,7 +1,7 @@
-"""`make test-clients`: installs the real clients, has each of them manage a local vault, and keeps the outcome.
+"""`make test-clients`: installs real clients, has each of them manage a local vault, and records the results.
 
-Each client is tried by a process of its own in a network that holds nothing but loopback, where Linux lets one be made;
-everywhere, proxies that lead nowhere stand in the client's environment. Logs lie in build/clients/logs.
+Each client runs in its own process. Where Linux allows it, that process is in a network namespace with loopback only;
+everywhere, the client's environment names proxies that do not exist. Logs are in build/clients/logs.
 """
 
 from __future__ import annotations
@@ -21,30 +21,30 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
-from tools.clients import judge, packages, sdks, wire
+from tools.clients import checks, packages, sdks, wire
 from tools.clients.assistants import ASSISTANTS, Assistant
 from tools.clients.model import Model
 from tools.clients.packages import INSPECTOR, Package, Unavailable
 from tools.clients.record import Outcome, keep
 from tools.clients.script import Script
 from tools.clients.sdks import SDKS, Sdk
-from tools.clients.trial import LOGS, Failed, Trial, trial
+from tools.clients.trial import LOGS, Failed, Trial, new_trial
 
 TRIAL_MAX_S = 600.0
 NAMESPACE = ("unshare", "--map-root-user", "--net")
-THE_CALLS = "the calls"  # the README says which
+THE_CALLS = "the calls"  # docs/tested-clients.md lists them
 
 
 class Attempt:
-    """What a client has done so far."""
+    """What one client has passed so far, with the revision and version that it reported."""
 
     def __init__(self) -> None:
         self.exercised: list[str] = []
         self.protocol = ""
         self.version = ""
 
-    def did(self, *what: str) -> None:
-        """Something went as it should."""
+    def passed(self, *what: str) -> None:
+        """Adds checks that the client passed."""
         self.exercised += what
 
 
@@ -54,72 +54,72 @@ class Attempt:
 
 
 def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
-    """Has the scripted model drive the client. Raises Failed."""
-    with trial(assistant.name) as place, Model(Script(assistant.shown)) as model:
+    """Lets the scripted model drive the client. Raises Failed."""
+    with new_trial(assistant.name) as trial, Model(Script(assistant.shown)) as model:
         variables = assistant.variables(model.url)
-        assistant.settings(place.home, model.url)
-        place.archive("config", assistant.name, "--write")
-        attempt.did("`config --write`")
+        assistant.settings(trial.home, model.url)
+        trial.archive("config", assistant.name, "--write")
+        attempt.passed("`config --write`")
         if assistant.listing:
-            state = state_listed(place, assistant, variables)
-            judge.require(state, f"{assistant.listing} does not show the server")
-            attempt.did(f"`{assistant.listing}`: {state}")
+            state = state_listed(trial, assistant, variables)
+            checks.require(state, f"{assistant.listing} does not show the server")
+            attempt.passed(f"`{assistant.listing}`: {state}")
         try:
-            place.run([str(assistant.package.path), *assistant.session], **variables)
+            trial.run([str(assistant.package.path), *assistant.session], **variables)
         finally:
-            keep_conversation(place, model)
-        results = check_wire(place, attempt)
-        asked = judge.check_conversation(model.exchanges, results)
-        tools = judge.offered(asked, assistant.shown, [tool.name for tool in sikkerkey_mcp.TOOLS])
-        judge.require(tools == len(sikkerkey_mcp.TOOLS), f"the model knows of {tools} tools only")
-        attempt.did(f"{tools} tools", THE_CALLS)
-        attempt.did(f"instructions {judge.shown_instructions(asked, sikkerkey_mcp.INSTRUCTIONS)}")
+            keep_conversation(trial, model)
+        results = check_wire(trial, attempt)
+        request = checks.check_conversation(model.exchanges, results)
+        tools = checks.count_offered_tools(request, assistant.shown, [tool.name for tool in sikkerkey_mcp.TOOLS])
+        checks.require(tools == len(sikkerkey_mcp.TOOLS), f"the model knows of {tools} tools only")
+        attempt.passed(f"{tools} tools", THE_CALLS)
+        attempt.passed(f"instructions {checks.shown_instructions(request, sikkerkey_mcp.INSTRUCTIONS)}")
         if assistant.listing:
-            place.archive("config", assistant.name, "--remove")
-            state = state_listed(place, assistant, variables)
-            judge.require(not state, f"{assistant.listing} still shows the server")
-            attempt.did("`config --remove`: gone")
+            trial.archive("config", assistant.name, "--remove")
+            state = state_listed(trial, assistant, variables)
+            checks.require(not state, f"{assistant.listing} still shows the server")
+            attempt.passed("`config --remove`: gone")
 
 
-def state_listed(place: Trial, assistant: Assistant, variables: dict[str, str]) -> str:
-    """The client's own word for the state of the server; empty where it does not list it."""
-    told = place.run([str(assistant.package.path), *assistant.listing.split()], **variables)
-    found = re.search(assistant.listed, told.stdout + told.stderr)
+def state_listed(trial: Trial, assistant: Assistant, variables: dict[str, str]) -> str:
+    """The state of the server in the client's own list; empty if the list does not contain it."""
+    output = trial.run([str(assistant.package.path), *assistant.listing.split()], **variables)
+    found = re.search(assistant.listed, output.stdout + output.stderr)
     return found[1].lower() if found else ""
 
 
-def keep_conversation(place: Trial, model: Model) -> None:
-    """Writes what the client and the model said to each other beside the log."""
-    with open(LOGS / f"{place.name}.model.jsonl", "w", encoding="utf-8") as file:
+def keep_conversation(trial: Trial, model: Model) -> None:
+    """Writes the exchanges between client and model to a file beside the log."""
+    with open(LOGS / f"{trial.name}.model.jsonl", "w", encoding="utf-8") as file:
         for exchange in model.exchanges:
-            line = {"path": exchange.path, "asked": exchange.body, "answered": exchange.answer}
+            line = {"path": exchange.path, "request": exchange.body, "answer": exchange.answer}
             print(json.dumps(line, ensure_ascii=False), file=file)
 
 
-def check_wire(place: Trial, attempt: Attempt) -> list[Any]:
-    """Holds the server's side and the vault against what they should be; the calls' results."""
-    session = judge.check_server(place.sessions())
+def check_wire(trial: Trial, attempt: Attempt) -> list[Any]:
+    """Checks the server's messages and the vault; returns the results of the calls."""
+    session = checks.check_server(trial.sessions())
     attempt.protocol = session.revision
-    results = judge.check_calls(session)
-    judge.check_vault(place, results)
-    judge.require(not place.servers_left, f"{place.servers_left} servers outlived the client")
+    results = checks.check_calls(session)
+    checks.check_vault(trial, results)
+    checks.require(not trial.servers_left, f"{trial.servers_left} servers outlived the client")
     return results
 
 
 def try_sdk(sdk: Sdk, attempt: Attempt) -> None:
-    """Has a program over the client library make the calls. Raises Failed, Unavailable."""
-    with trial(sdk.name) as place:
-        told = sdks.converse(place, sdk)
-        attempt.version = told["sdk"]
-        results = check_wire(place, attempt)
-        attempt.did(*sdks.check_results(told, results, place.agent), THE_CALLS)
+    """Lets a program that uses the client library make the calls. Raises Failed, Unavailable."""
+    with new_trial(sdk.name) as trial:
+        session = sdks.converse(trial, sdk)
+        attempt.version = session["sdk"]
+        results = check_wire(trial, attempt)
+        attempt.passed(*sdks.check_results(session, results, trial.agent), THE_CALLS)
 
 
 def try_inspector(attempt: Attempt) -> None:
-    """Has the inspector check the schemas. Raises Failed."""
-    with trial("inspector") as place:
-        attempt.did(*sdks.inspect(place))
-        attempt.protocol = place.sessions()[-1].revision
+    """Lets the inspector check the schemas. Raises Failed."""
+    with new_trial("inspector") as trial:
+        attempt.passed(*sdks.inspect(trial))
+        attempt.protocol = trial.sessions()[-1].revision
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -128,7 +128,7 @@ def try_inspector(attempt: Attempt) -> None:
 
 
 class Client(NamedTuple):
-    """A client by its name on the command line; `attempt` tries it."""
+    """A client, with its name on the command line and the function that tries it."""
 
     name: str
     title: str
@@ -144,15 +144,15 @@ CLIENTS = (
 
 
 def outcome(client: Client, attempt: Attempt, result: str) -> Outcome:
-    """The line to keep."""
+    """The record of a trial."""
     name, version = (client.package.name, client.package.version) if client.package else ("mcp", attempt.version)
     source = f"{'npm' if client.package else 'PyPI'} {name}"
     today = time.strftime("%Y-%m-%d", time.gmtime())
     return Outcome(client.title, source, version, today, attempt.protocol, attempt.exercised, result)
 
 
-def tried(client: Client) -> Outcome:
-    """One client's trial, in this process."""
+def run_trial(client: Client) -> Outcome:
+    """Tries a client in this process."""
     attempt = Attempt()
     try:
         client.attempt(attempt)
@@ -163,8 +163,8 @@ def tried(client: Client) -> Outcome:
     return outcome(client, attempt, "passed")
 
 
-def tried_apart(client: Client) -> Outcome:
-    """One client's trial, in a process and a network of its own, once the client is installed."""
+def run_isolated_trial(client: Client) -> Outcome:
+    """Installs a client and tries it in a separate process and network."""
     try:
         packages.node_directory()
         if client.package:
@@ -175,12 +175,12 @@ def tried_apart(client: Client) -> Outcome:
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TRIAL_MAX_S)
     except subprocess.SubprocessError as error:
-        return outcome(client, Attempt(), f"failed: the trial itself broke ({type(error).__name__})")
+        return outcome(client, Attempt(), f"failed: the trial itself failed ({type(error).__name__})")
     return Outcome(**json.loads(done.stdout))
 
 
 def namespace() -> list[str]:
-    """The command that gives a process a network of its own; empty where this system has none."""
+    """The command that starts a process in a new network namespace; empty if this system does not allow that."""
     try:
         allowed = subprocess.run([*NAMESPACE, "true"], capture_output=True, check=False).returncode == 0
     except FileNotFoundError:
@@ -188,45 +188,45 @@ def namespace() -> list[str]:
     return list(NAMESPACE) if allowed else []
 
 
-def isolated(name: str) -> None:
-    """Tries one client and prints the outcome."""
+def print_trial(name: str) -> None:
+    """Tries a client and prints the outcome as JSON."""
     if namespace():
         bring_up_loopback()
     for variable in list(os.environ):
         if variable.upper().startswith(("SIKKERKEY_", "XDG_")) or variable.lower().endswith("_proxy"):
             del os.environ[variable]
     client = next(client for client in CLIENTS if client.name == name)
-    print(json.dumps(tried(client)._asdict()))
+    print(json.dumps(run_trial(client)._asdict()))
 
 
 def bring_up_loopback() -> None:
-    """The only interface of a new network is down at first."""
+    """Enables the only interface of a new network namespace."""
     up_and_running, set_flags = 0x41, 0x8914
     with socket.socket() as control:
         fcntl.ioctl(control, set_flags, struct.pack("16sh", b"lo", up_and_running))
 
 
 def main(arguments: list[str]) -> int:
-    """Runs the command line; the exit status says whether any client failed."""
+    """Runs the command line; returns 1 if a client failed."""
     parser = argparse.ArgumentParser(prog="make test-clients", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="CLIENT", help=", ".join(client.name for client in CLIENTS))
     parser.add_argument("--isolated", metavar="CLIENT", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.isolated:
-        isolated(options.isolated)
+        print_trial(options.isolated)
         return 0
     if unknown := set(options.names) - {client.name for client in CLIENTS}:
         parser.error(f"unknown client: {', '.join(sorted(unknown))}")
-    packages.PLACE.mkdir(parents=True, exist_ok=True)
+    packages.BUILD_DIRECTORY.mkdir(parents=True, exist_ok=True)
     wire.make_interpreter()
-    print(f"network: {'loopback only' if namespace() else 'this machine has no namespaces, so proxies only'}")
+    print(f"network: {'loopback only' if namespace() else 'not isolated: this system allows no network namespaces'}")
     fresh = []
     for client in CLIENTS:
         if not options.names or client.name in options.names:
-            fresh.append(tried_apart(client))
+            fresh.append(run_isolated_trial(client))
             print(f"{client.title:<17} {fresh[-1].version:<9} {fresh[-1].outcome}", flush=True)
     keep(fresh, [client.title for client in CLIENTS])
-    print(f"logs are in {LOGS.relative_to(packages.ROOT)}; `make docs` puts the outcome into the README")
+    print(f"logs are in {LOGS.relative_to(packages.ROOT)}; `make docs` updates docs/tested-clients.md")
     return 1 if any(it.outcome.startswith("failed") for it in fresh) else 0
 
 

@@ -1,6 +1,6 @@
-"""The AI clients: how each is told to use the scripted model, how it lists its servers, how it runs without a person.
+"""The AI clients: settings for the scripted model, the command that lists servers, the command for a session.
 
-Only the model's address is written here; the server's entry comes from `config CLIENT --write`.
+These settings contain only the model's address; `config CLIENT --write` adds the server's entry.
 """
 
 from __future__ import annotations
@@ -16,10 +16,11 @@ from tools.clients.script import PROMPT
 
 
 class Assistant(NamedTuple):
-    """A client, named as `config` names it.
+    """A client, with the name that `config` uses.
 
-    `shown` is a tool's name as the model sees it, with {} in the place of ours; `listed` a pattern for what the
-    client's list shows of a server that works, with the word for it in a group.
+    `shown` is the name under which the client shows a tool to the model, with {} for the server's own name of it.
+    `listing` is the command that lists servers, and `listed` a pattern for a working server in its output, with the
+    state in a group.
     """
 
     name: str
@@ -34,7 +35,7 @@ class Assistant(NamedTuple):
 
 
 def _no_settings(_home: Path, _model_url: str) -> None:
-    """This client is told by its environment."""
+    """This client is configured by environment variables."""
 
 
 def _write(path: Path, text: str) -> None:
@@ -48,7 +49,7 @@ def _write_json(path: Path, value: Any) -> None:
 
 def _claude_variables(model_url: str) -> dict[str, str]:
     off = ("DISABLE_TELEMETRY", "DISABLE_AUTOUPDATER", "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC")
-    # Tools are deferred as with the maker's own service; with another address they would all be sent at once.
+    # As with the default service, tools are loaded on demand; with another address, all would be sent immediately.
     address = {"ANTHROPIC_BASE_URL": model_url, "ANTHROPIC_API_KEY": "trial", "ENABLE_TOOL_SEARCH": "true"}
     return {**address, **dict.fromkeys(off, "1")}
 
@@ -140,7 +141,7 @@ ASSISTANTS = (
         "mcp__sikkerkey/{}",
         _codex_settings,
         lambda _: {},
-        # Without a person to ask, Codex refuses every tool that is not read-only unless it is approved beforehand.
+        # Without a terminal, Codex refuses every tool that is not read-only, unless it is approved beforehand.
         ("exec", "--skip-git-repo-check", "-c", 'mcp_servers.sikkerkey.default_tools_approval_mode="approve"', PROMPT),
         "mcp list",
         r"(?m)^sikkerkey .*(enabled)",
@@ -152,7 +153,7 @@ ASSISTANTS = (
         "mcp_sikkerkey_{}",
         _gemini_settings,
         _gemini_variables,
-        # A named model, because otherwise another one is asked first which model shall answer.
+        # Without a model name, the client first asks another model which model to use.
         ("--approval-mode", "yolo", "--model", "gemini-2.5-pro", "-p", PROMPT),
         "mcp list",
         r"sikkerkey: .*(Connected)",

@@ -1,7 +1,7 @@
-"""The four ways in which AI clients speak to a model over HTTP: reading what they ask, writing what the model answers.
+"""The four HTTP interfaces between AI clients and models: parses requests, formats answers.
 
-Each dialect turns a request's body into `Asked` and an `Answer` into a body, streamed as server-sent events where the
-client asked for it. Nothing here knows what the model says.
+Each dialect converts the body of a request to a `ModelRequest`, and an `Answer` to a body, which is streamed as
+server-sent events if the client requested that.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from typing import Any, NamedTuple, Union
 JSON, EVENTS = "application/json", "text/event-stream"
 
 
-class Asked(NamedTuple):
-    """What the client told the model: the tools it may call by name, and each call's result by the call's id.
+class ModelRequest(NamedTuple):
+    """A request to the model: the available tools by name, and the result of each call by the call's id.
 
-    `instructions` is all other text that did not come from the model itself.
+    `instructions` is all other text that the model did not write itself.
     """
 
     tools: dict[str, Any]
@@ -25,32 +25,32 @@ class Asked(NamedTuple):
 
 
 class Call(NamedTuple):
-    """The model wants a tool called."""
+    """The model calls a tool."""
 
     id: str
     name: str
     arguments: dict[str, Any]
 
 
-class Say(NamedTuple):
-    """The model is done."""
+class Text(NamedTuple):
+    """The model answers with text."""
 
     text: str
 
 
-Answer = Union[Call, Say]
+Answer = Union[Call, Text]
 
 
 class Dialect(NamedTuple):
-    """How to read a request's body, and how to write an answer as a whole and as a stream of events."""
+    """Functions that parse a request's body and format an answer, as one object and as a stream of events."""
 
-    read: Callable[[Any], Asked]
+    read: Callable[[Any], ModelRequest]
     whole: Callable[[Answer], Any]
     events: Callable[[Answer], Iterator[tuple[str, Any]]]
 
 
 def text_of(content: Any) -> str:
-    """The text in what a client may send as content: text, a list of typed blocks, or something else as JSON."""
+    """The text in a content member: a string, a list of typed blocks, or any other value as JSON."""
     if isinstance(content, str):
         return content
     if isinstance(content, list):
@@ -65,10 +65,10 @@ def text_of(content: Any) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _read_messages(body: Any) -> Asked:
-    """A tool whose loading is deferred is not seen by the model until a result refers to it."""
-    said = [message["content"] for message in body["messages"] if message["role"] != "assistant"]
-    parts = [part for content in said if isinstance(content, list) for part in content]
+def _read_messages(body: Any) -> ModelRequest:
+    """The model does not see a deferred tool until a result refers to it."""
+    contents = [message["content"] for message in body["messages"] if message["role"] != "assistant"]
+    parts = [part for content in contents if isinstance(content, list) for part in content]
     blocks = [part for part in parts if part["type"] == "tool_result"]
     referred = {
         part.get("tool_name")
@@ -83,13 +83,13 @@ def _read_messages(body: Any) -> Asked:
         if not tool.get("defer_loading") or tool["name"] in referred
     }
     results = {block["tool_use_id"]: text_of(block.get("content", "")) for block in blocks}
-    texts = [body.get("system", ""), *(content for content in said if isinstance(content, str))]
+    texts = [body.get("system", ""), *(content for content in contents if isinstance(content, str))]
     texts += [part for part in parts if part["type"] == "text"]
-    return Asked(tools, results, text_of(texts))
+    return ModelRequest(tools, results, text_of(texts))
 
 
 def _message(answer: Answer) -> dict[str, Any]:
-    content: dict[str, Any] = {"type": "text", "text": answer.text} if isinstance(answer, Say) else {}
+    content: dict[str, Any] = {"type": "text", "text": answer.text} if isinstance(answer, Text) else {}
     if isinstance(answer, Call):
         content = {"type": "tool_use", "id": answer.id, "name": answer.name, "input": answer.arguments}
     return {
@@ -129,8 +129,8 @@ def _message_events(answer: Answer) -> Iterator[tuple[str, Any]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _read_responses(body: Any) -> Asked:
-    """Tools may stand in a namespace, whose text a server's instructions are; they are called by both names."""
+def _read_responses(body: Any) -> ModelRequest:
+    """Tools can be in a namespace, whose description is the server's instructions; a call gives both names."""
     tools: dict[str, Any] = {}
     texts = [body.get("instructions", "")]
     for tool in body.get("tools", []):
@@ -142,11 +142,11 @@ def _read_responses(body: Any) -> Asked:
     items = body["input"] if isinstance(body["input"], list) else []
     results = {item["call_id"]: text_of(item["output"]) for item in items if item["type"] == "function_call_output"}
     texts += [item["content"] for item in items if item["type"] == "message" and item["role"] != "assistant"]
-    return Asked(tools, results, text_of(texts))
+    return ModelRequest(tools, results, text_of(texts))
 
 
 def _response_item(answer: Answer) -> dict[str, Any]:
-    if isinstance(answer, Say):
+    if isinstance(answer, Text):
         text = {"type": "output_text", "text": answer.text, "annotations": []}
         return {"type": "message", "id": "msg_trial", "role": "assistant", "status": "completed", "content": [text]}
     namespace, _, name = answer.name.rpartition("/")
@@ -179,15 +179,15 @@ def _response_events(answer: Answer) -> Iterator[tuple[str, Any]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _read_chat(body: Any) -> Asked:
+def _read_chat(body: Any) -> ModelRequest:
     tools = {tool["function"]["name"]: tool["function"] for tool in body.get("tools") or []}
     results = {it["tool_call_id"]: text_of(it["content"]) for it in body["messages"] if it["role"] == "tool"}
-    said = [text_of(it.get("content")) for it in body["messages"] if it["role"] not in ("tool", "assistant")]
-    return Asked(tools, results, "\n".join(said))
+    contents = [text_of(it.get("content")) for it in body["messages"] if it["role"] not in ("tool", "assistant")]
+    return ModelRequest(tools, results, "\n".join(contents))
 
 
 def _chat_choice(answer: Answer) -> tuple[dict[str, Any], str]:
-    if isinstance(answer, Say):
+    if isinstance(answer, Text):
         return {"role": "assistant", "content": answer.text}, "stop"
     function = {"name": answer.name, "arguments": json.dumps(answer.arguments)}
     call = {"index": 0, "id": answer.id, "type": "function", "function": function}
@@ -208,7 +208,7 @@ def _chat_object(kind: str, *choices: dict[str, Any], usage: dict[str, int] | No
 
 
 def _chat_events(answer: Answer) -> Iterator[tuple[str, Any]]:
-    """Usage comes in a last chunk of its own, and only there: Continue keeps no more than one chunk that has it."""
+    """Only a separate last chunk has the usage: Continue keeps at most one chunk with it."""
     kind = "chat.completion.chunk"
     delta, reason = _chat_choice(answer)
     yield "", _chat_object(kind, {"delta": delta, "finish_reason": None})
@@ -222,8 +222,8 @@ def _chat_events(answer: Answer) -> Iterator[tuple[str, Any]]:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def _read_gemini(body: Any) -> Asked:
-    """Results need not carry the call's id; those without one are numbered."""
+def _read_gemini(body: Any) -> ModelRequest:
+    """Results may lack the call's id; those are numbered."""
     declared = [tool for group in body.get("tools") or [] for tool in group.get("functionDeclarations", [])]
     parts = [part for content in body.get("contents", []) for part in content.get("parts", [])]
     answered = [part["functionResponse"] for part in parts if "functionResponse" in part]
@@ -231,12 +231,12 @@ def _read_gemini(body: Any) -> Asked:
         response.get("id") or str(number): text_of(response["response"].get("output", response["response"]))
         for number, response in enumerate(answered)
     }
-    said = [text_of(body.get("systemInstruction", {}).get("parts", [])), *(part.get("text", "") for part in parts)]
-    return Asked({tool["name"]: tool for tool in declared}, results, "\n".join(said))
+    contents = [text_of(body.get("systemInstruction", {}).get("parts", [])), *(part.get("text", "") for part in parts)]
+    return ModelRequest({tool["name"]: tool for tool in declared}, results, "\n".join(contents))
 
 
 def _gemini(answer: Answer) -> dict[str, Any]:
-    part: dict[str, Any] = {"text": answer.text} if isinstance(answer, Say) else {}
+    part: dict[str, Any] = {"text": answer.text} if isinstance(answer, Text) else {}
     if isinstance(answer, Call):
         part = {"functionCall": {"id": answer.id, "name": answer.name, "args": answer.arguments}}
     usage = {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2}
@@ -255,7 +255,7 @@ GEMINI = Dialect(_read_gemini, _gemini, _gemini_events)
 
 
 def stream(events: Iterator[tuple[str, Any]]) -> bytes:
-    """Server-sent events; an event without data is the end mark of Chat Completions."""
+    """Formats server-sent events; an event without data is the end marker of Chat Completions."""
     parts = []
     for name, data in events:
         head = f"event: {name}\n" if name else ""

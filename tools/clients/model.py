@@ -1,7 +1,7 @@
-"""A model on loopback that follows a script: what an AI client is given in place of the one it knows.
+"""A scripted model on loopback that replaces the usual model of an AI client.
 
-It serves the HTTP interfaces of `dialects`. Which call comes next depends on the conversation alone that the client
-sends along, so requests on the side (a title for the session, a summary) do no harm.
+It serves the HTTP interfaces of `dialects`. The next call depends only on the conversation in the request, so
+additional requests (for a title of the session, for a summary) do no harm.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 
 from tools.clients import dialects
-from tools.clients.dialects import Answer, Asked, Dialect
+from tools.clients.dialects import Answer, Dialect, ModelRequest
 
 
 class Exchange(NamedTuple):
-    """One request of the client, as it came and as it was understood, and what the model said."""
+    """A request of the client, raw and parsed, and the model's answer."""
 
     path: str
     body: Any
-    asked: Asked
+    request: ModelRequest
     answer: Answer
 
 
 def dialect_of(path: str) -> tuple[Dialect | None, bool]:
-    """The dialect that a path belongs to, and whether the path itself asks for a stream."""
-    place = path.partition("?")[0]
+    """The dialect of a path (None if unknown), and whether the path itself requests a stream."""
+    bare_path = path.partition("?")[0]
     endings = {"/messages": dialects.MESSAGES, "/responses": dialects.RESPONSES, "/chat/completions": dialects.CHAT}
     for ending, dialect in endings.items():
-        if place.endswith(ending):
+        if bare_path.endswith(ending):
             return dialect, False
-    if place.endswith(("generateContent", "streamGenerateContent")):
-        return dialects.GEMINI, "stream" in place
+    if bare_path.endswith(("generateContent", "streamGenerateContent")):
+        return dialects.GEMINI, "stream" in bare_path
     return None, False
 
 
 class Model:
-    """The server. `script` answers each conversation; `exchanges` holds them all, in order."""
+    """The HTTP server. `script` answers each request; `exchanges` lists them in order."""
 
-    def __init__(self, script: Callable[[Asked], Answer]) -> None:
+    def __init__(self, script: Callable[[ModelRequest], Answer]) -> None:
         self.exchanges: list[Exchange] = []
         self._script = script
         self._http = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
@@ -58,14 +58,14 @@ class Model:
         self._thread.join()
 
     def reply(self, path: str, data: bytes) -> tuple[int, str, bytes]:
-        """Status, content type and body for one request."""
+        """The status, content type and body that answer a request."""
         dialect, streamed = dialect_of(path)
         if dialect is None:
             return 404, dialects.JSON, b"{}"
         body = json.loads(data)
-        asked = dialect.read(body)
-        answer = self._script(asked)
-        self.exchanges.append(Exchange(path, body, asked, answer))
+        request = dialect.read(body)
+        answer = self._script(request)
+        self.exchanges.append(Exchange(path, body, request, answer))
         if streamed or body.get("stream"):
             return 200, dialects.EVENTS, dialects.stream(dialect.events(answer))
         return 200, dialects.JSON, json.dumps(dialect.whole(answer)).encode("utf-8")
@@ -88,6 +88,6 @@ class Model:
             do_GET = do_HEAD = do_POST
 
             def log_message(self, format: str, *args: Any) -> None:
-                """Says nothing."""
+                """Logs nothing."""
 
         return Handler

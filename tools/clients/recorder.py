@@ -1,7 +1,7 @@
-"""Copied into the interpreter that clients under trial start: keeps a transcript of what passes on stdin and stdout.
+"""Records stdin and stdout of a server; copied into the interpreter that the clients start.
 
-The process that the client started goes on as the server, so signals reach it; a copy of it stands between the two
-and passes every byte on. It ends with either of them.
+The process that the client started becomes the server, so signals reach it. A forked copy forwards every byte between
+client and server and ends when either of them does.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ CLIENT_IN, CLIENT_OUT = 0, 1
 CHUNK_BYTES = 65_536
 
 
-def pass_on(to_server: int, from_server: int, transcript: int) -> None:
-    """Copies both ways until the server has closed its output or the client no longer reads."""
+def forward(to_server: int, from_server: int, transcript: int) -> None:
+    """Copies in both directions until the server closes its output or the client stops reading."""
 
-    def note(sender: str, data: bytes) -> None:
+    def log(sender: str, data: bytes) -> None:
         line = {"time_s": time.time(), "from": sender, "data": data.decode("latin-1")}
         os.write(transcript, json.dumps(line).encode("ascii") + b"\n")
 
@@ -33,21 +33,21 @@ def pass_on(to_server: int, from_server: int, transcript: int) -> None:
         for descriptor, event in poll.poll():
             data = b"" if descriptor == CLIENT_OUT else os.read(descriptor, CHUNK_BYTES)
             if descriptor == CLIENT_IN:
-                note("client", data)
+                log("client", data)
                 os.write(to_server, data)
                 if not data:
                     poll.unregister(CLIENT_IN)
                     os.close(to_server)
             elif not data or event & select.POLLERR:
-                note("server", b"")
+                log("server", b"")
                 return
             else:
-                note("server", data)
+                log("server", data)
                 os.write(CLIENT_OUT, data)
 
 
 def begin(directory: Path) -> None:
-    """Puts the copy in place; returns in the server's process."""
+    """Starts the recording process; returns in the server's process."""
     server_in, to_server = os.pipe()
     from_server, server_out = os.pipe()
     if os.fork():
@@ -57,15 +57,15 @@ def begin(directory: Path) -> None:
             os.close(descriptor)
         return
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
-        signal.signal(getattr(signal, name), signal.SIG_IGN)  # a group may be signalled as a whole
+        signal.signal(getattr(signal, name), signal.SIG_IGN)  # a signal may be sent to the whole process group
     os.close(server_in)
     os.close(server_out)
     name = f"{time.time_ns()}-{os.getpid()}.jsonl"
     transcript = os.open(directory / name, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
-        pass_on(to_server, from_server, transcript)
+        forward(to_server, from_server, transcript)
     except OSError:
-        os._exit(1)  # one side has gone in the middle of a message; closing the pipes tells the other
+        os._exit(1)  # one side ended during a message; the closed pipes tell the other
     os._exit(0)
 
 

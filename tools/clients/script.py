@@ -1,6 +1,6 @@
-"""What the scripted model and the SDK clients do with the vault: the calls of a first session, and one to be refused.
+"""The calls that the scripted model and the SDK clients make: a first session, and a call that must be refused.
 
-Ids come from the results that the client handed on, so a client that loses or garbles them fails.
+Ids come from the results that the client passed on, so a client that loses or garbles results fails.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from tools.clients.dialects import Answer, Asked, Call, Say, text_of
+from tools.clients.dialects import Answer, Call, ModelRequest, Text, text_of
 
 MARK = "marked-value-8d0c47"
 MARKED_VALUE = f'{MARK} søger <nøgle> & "quotes" \\ \u2028 🔑\nsecond line '
@@ -17,7 +17,7 @@ PROMPT = "Set up a project called Client trial in SikkerKey and store the databa
 DONE = "The project is set up."
 SEARCH = "call_search"
 
-# [tool, arguments]; {"from": [CALL, KEY...]} is taken from an earlier result, as tests/support/sdk_session.py reads it.
+# [tool, arguments]; {"from": [CALL, KEY...]} refers to an earlier result. tests/support/sdk_session.py reads this too.
 PROJECT = {"from": [1, "id"]}
 CALLS: list[Any] = [
     ["whoami", {}],
@@ -30,7 +30,7 @@ REFUSED = len(CALLS) - 1
 
 
 def plain(text: str) -> str:
-    """The text in a list of content blocks that a client handed on as JSON (Continue); other text as it is."""
+    """The text in a JSON list of content blocks, which Continue passes on; any other text unchanged."""
     try:
         blocks = json.loads(text)
     except ValueError:
@@ -39,7 +39,7 @@ def plain(text: str) -> str:
 
 
 def object_in(text: str) -> Any:
-    """The JSON object in what the model was given; some clients put lines around it. None where there is none."""
+    """The JSON object in a result, which some clients surround with lines; None if there is none."""
     start = text.find("{")
     try:
         return json.JSONDecoder().raw_decode(text, start)[0] if start >= 0 else None
@@ -47,13 +47,13 @@ def object_in(text: str) -> Any:
         return None
 
 
-def results_of(asked: Asked) -> list[str]:
-    """What the model was given for each call of the script, in order."""
-    return [plain(text) for call, text in asked.results.items() if call != SEARCH]
+def results_of(request: ModelRequest) -> list[str]:
+    """The results of the script's calls, in order."""
+    return [plain(text) for call, text in request.results.items() if call != SEARCH]
 
 
 def resolved(value: Any, results: list[str]) -> Any:
-    """`value`, or what it refers to in an earlier result. Raises KeyError or TypeError where that does not hold it."""
+    """`value`, or the part of an earlier result that it refers to. Raises KeyError or TypeError if that is missing."""
     if not isinstance(value, dict):
         return value
     number, *keys = value["from"]
@@ -64,30 +64,30 @@ def resolved(value: Any, results: list[str]) -> Any:
 
 
 class Script:
-    """Answers a conversation with the next call. `shown` is a tool's name in this client, {} standing for ours."""
+    """Answers a request with the next call. `shown` is the client's name for a tool, with {} for the server's name."""
 
     def __init__(self, shown: str) -> None:
         self._shown = shown
 
-    def __call__(self, asked: Asked) -> Answer:
-        results = results_of(asked)
-        if not asked.tools or len(results) == len(CALLS):  # without tools it is a request on the side
-            return Say(DONE)
+    def __call__(self, request: ModelRequest) -> Answer:
+        results = results_of(request)
+        if not request.tools or len(results) == len(CALLS):  # a request without tools is for a title or a summary
+            return Text(DONE)
         tool, arguments = CALLS[len(results)]
         name = self._shown.format(tool)
-        if name not in asked.tools:
-            return self._search(asked)
+        if name not in request.tools:
+            return self._search(request)
         try:
             given = {key: resolved(value, results) for key, value in arguments.items()}
         except (KeyError, TypeError):
-            return Say(f"stopped before call {len(results) + 1}: an earlier result holds no id")
-        if "wait_for_previous" in json.dumps(asked.tools[name]):  # Gemini adds it to every tool
+            return Text(f"stopped before call {len(results) + 1}: an earlier result contains no id")
+        if "wait_for_previous" in json.dumps(request.tools[name]):  # Gemini adds it to every tool
             given["wait_for_previous"] = True
         return Call(f"call_{len(results)}", name, given)
 
-    def _search(self, asked: Asked) -> Answer:
-        """Claude Code shows a tool only after a search for it."""
+    def _search(self, request: ModelRequest) -> Answer:
+        """Searches for the tools: Claude Code declares a tool only after a search for it."""
         wanted = [self._shown.format(tool) for tool in dict.fromkeys(tool for tool, _ in CALLS)]
-        if "ToolSearch" in asked.tools and SEARCH not in asked.results:
+        if "ToolSearch" in request.tools and SEARCH not in request.results:
             return Call(SEARCH, "ToolSearch", {"query": f"select:{','.join(wanted)}", "max_results": len(wanted)})
-        return Say(f"stopped: {wanted[0]} is not among the {len(asked.tools)} tools that are offered")
+        return Text(f"stopped: {wanted[0]} is not among the {len(request.tools)} tools offered")

@@ -1,8 +1,8 @@
-// An official TypeScript client of generation 1 or 2: carries out calls and prints what it got.
+// Runs a session with an official TypeScript client, generation 1 or 2: makes calls and prints what it received.
 //
 //     node sdk_session.mjs PACKAGE DIRECTORY COMMAND... < calls.json > results.json
 //
-// PACKAGE is looked up below DIRECTORY. Input and output are those of tests/sdk_session.py.
+// PACKAGE is installed in DIRECTORY. Input and output have the format of tests/support/sdk_session.py.
 
 import { createRequire } from "node:module";
 import { readFileSync } from "node:fs";
@@ -25,17 +25,17 @@ const results = [];
 const resolved = (value) =>
   value?.from ? value.from.slice(1).reduce((found, key) => found[key], results[value.from[0]].structuredContent) : value;
 const { tools } = await client.listTools();
-for (const [tool, given] of JSON.parse(readFileSync(0, "utf-8"))) {
-  const entries = Object.entries(given).map(([key, value]) => [key, resolved(value)]);
+for (const [tool, template] of JSON.parse(readFileSync(0, "utf-8"))) {
+  const entries = Object.entries(template).map(([key, value]) => [key, resolved(value)]);
   results.push(await client.callTool({ name: tool, arguments: Object.fromEntries(entries) }));
 }
 
 const offered = client.getServerCapabilities();
-const told = { sdk: version, tools, results };
+const output = { sdk: version, tools, results };
 if (offered.resources) {
-  told.resources = (await client.listResources()).resources;
-  told.read = await Promise.all(told.resources.map(({ uri }) => client.readResource({ uri })));
+  output.resources = (await client.listResources()).resources;
+  output.read = await Promise.all(output.resources.map(({ uri }) => client.readResource({ uri })));
 }
-if (offered.prompts) told.prompts = (await client.listPrompts()).prompts;
+if (offered.prompts) output.prompts = (await client.listPrompts()).prompts;
 await client.close();
-process.stdout.write(JSON.stringify(told));
+process.stdout.write(JSON.stringify(output));

@@ -1,4 +1,4 @@
-"""The official SDK clients and the inspector: programs without a model, which make the same calls."""
+"""The official SDK clients and the inspector, which make the same calls without a model."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from tests.support.harness import ARCHIVE, ROOT
 from tests.support.schema_check import conforms
 from tools.clients import packages
-from tools.clients.judge import require
+from tools.clients.checks import require
 from tools.clients.packages import Package, Unavailable
 from tools.clients.script import CALLS
 from tools.clients.trial import Trial
@@ -19,7 +19,7 @@ SESSION = ROOT / "tools" / "clients" / "sdk_session.mjs"
 
 
 class Sdk(NamedTuple):
-    """A client library of the protocol's makers. `program` is what runs a session with it."""
+    """An official client library. `program` returns the command that runs a session with it."""
 
     name: str
     title: str
@@ -28,20 +28,20 @@ class Sdk(NamedTuple):
 
 
 def server(trial: Trial) -> list[str]:
-    """The command that `config` would have a client start."""
+    """The command that `config` writes for a client."""
     return [str(INTERPRETER), "-I", str(ARCHIVE), "serve", "--agent", trial.agent]
 
 
 def python_session(environment: str) -> list[str]:
-    """The official Python client in one of the environments that `make venv` sets up."""
+    """The command for the official Python client, in an environment that `make venv` set up. Raises Unavailable."""
     python = ROOT / environment / "bin" / "python"
     if not any((ROOT / environment).glob("lib/python*/site-packages/mcp")):
-        raise Unavailable(f"{environment} holds no client: it needs Python 3.10 or newer")
+        raise Unavailable(f"{environment} contains no client, which needs Python 3.10 or newer")
     return [str(python), str(ROOT / "tests" / "support" / "sdk_session.py")]
 
 
 def typescript_session(package: Package) -> list[str]:
-    """The official TypeScript client."""
+    """The command for the official TypeScript client."""
     return [str(packages.node_directory() / "node"), str(SESSION), package.name, str(package.directory)]
 
 
@@ -54,28 +54,28 @@ SDKS = (
 
 
 def converse(trial: Trial, sdk: Sdk) -> Any:
-    """What the client library got: its version, the lists, the results."""
-    told = trial.run([*sdk.program(), *server(trial)], text_in=json.dumps(CALLS))
-    return json.loads(told.stdout)
+    """Runs a session; returns what the client library received: its version, the lists, the results."""
+    output = trial.run([*sdk.program(), *server(trial)], stdin_text=json.dumps(CALLS))
+    return json.loads(output.stdout)
 
 
-def check_results(told: Any, results: list[Any], agent: str) -> list[str]:
-    """The library handed on every list and result whole, and could read every resource; what was exercised."""
-    conforms({"tools": told["tools"]}, "ListToolsResult")
-    given = [(it.get("structuredContent"), it["content"][0]["text"]) for it in told["results"]]
+def check_results(received: Any, results: list[Any], agent: str) -> list[str]:
+    """The library returned every list and result in full and could read every resource. Returns the checks passed."""
+    conforms({"tools": received["tools"]}, "ListToolsResult")
+    given = [(it.get("structuredContent"), it["content"][0]["text"]) for it in received["results"]]
     sent = [(it.get("structuredContent"), it["content"][0]["text"]) for it in results]
-    require(given == sent, "the program was given other results than the server's")
-    contents = {it["uri"]: json.loads(it["text"]) for result in told.get("read", []) for it in result["contents"]}
-    require(list(contents) == [row["uri"] for row in told.get("resources", [])], "not every resource could be read")
+    require(given == sent, "the program received different results than the server sent")
+    contents = {it["uri"]: json.loads(it["text"]) for result in received.get("read", []) for it in result["contents"]}
+    require(list(contents) == [row["uri"] for row in received.get("resources", [])], "not every resource could be read")
     named = contents.get("sikkerkey://whoami", {"agentId": agent})["agentId"]
-    require(named == agent, "the resource about the agent is another's")
-    return [f"{len(told[kind])} {kind}" for kind in ("tools", "resources", "prompts") if kind in told]
+    require(named == agent, "the resource describes another agent")
+    return [f"{len(received[kind])} {kind}" for kind in ("tools", "resources", "prompts") if kind in received]
 
 
 def inspect(trial: Trial) -> list[str]:
-    """The inspector's check of the schemas, which fails on anything that it takes for an error; what was exercised."""
+    """Runs the inspector, which fails if it finds an error in the schemas. Returns the checks passed."""
     command = [str(packages.INSPECTOR.path), "--cli", "--method"]
-    told = trial.run([*command, "tools/list", "--strict", "--", *server(trial)])
-    require(not told.stderr.strip(), "the inspector has something to say about the schemas")
+    output = trial.run([*command, "tools/list", "--strict", "--", *server(trial)])
+    require(not output.stderr.strip(), "the inspector complains about the schemas")
     trial.run([*command, "tools/call", "--tool-name", "whoami", "--", *server(trial)])
     return ["tools/list --strict without a complaint", "whoami"]

@@ -1,4 +1,4 @@
-"""One client's trial: an empty home, an agent that the archive registered, a vault of its own, a log, time limits."""
+"""The environment of one client's trial: an empty home, a vault, a registered agent, a log, time limits."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import IO, NamedTuple
 
 from tests.support.harness import ARCHIVE
 from tests.support.local_vault import LocalVault
-from tools.clients.packages import PLACE, node_directory
+from tools.clients.packages import BUILD_DIRECTORY, node_directory
 from tools.clients.wire import INTERPRETER, Session, take_sessions
 
-LOGS = PLACE / "logs"
+LOGS = BUILD_DIRECTORY / "logs"
 COMMAND_MAX_S = 120.0
 LINGER_MAX_S = 2.0
 SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,24 +27,24 @@ DEAD_PROXY = "http://127.0.0.1:9"  # the discard port: nothing listens there
 
 
 class Failed(Exception):
-    """What a client did not do."""
+    """A client did not do what it should."""
 
 
-class CannedResponse(NamedTuple):
-    """What a command printed."""
+class Output(NamedTuple):
+    """The output of a command."""
 
     stdout: str
     stderr: str
 
 
 class Trial:
-    """Where a client runs. `run` is the only way in which it is started."""
+    """The environment of a client. Start the client only with `run`."""
 
     def __init__(self, name: str, directory: Path) -> None:
         self.name = name
         self.home, self.work = directory / "home", directory / "work"
-        for place in (self.home, self.work, directory / "tmp"):
-            place.mkdir(mode=0o700)
+        for path in (self.home, self.work, directory / "tmp"):
+            path.mkdir(mode=0o700)
         self.environment = _environment(self.home, directory / "tmp")
         self.log = LOGS / f"{name}.log"
         self.log.write_text("", encoding="utf-8")
@@ -53,20 +53,20 @@ class Trial:
         self.servers_left = 0
 
     def register(self) -> None:
-        """Installs an agent and approves it."""
+        """Registers an agent and approves it. Raises Failed."""
         token = self.vault.owner("agent-token", "--scopes", "all")
-        told = self.archive("install", "-", "--name", self.name, text_in=token, SIKKERKEY_API_URL=self.vault.url)
-        found = re.search(r"agent ([0-9a-f-]{36})", told)
+        stdout = self.archive("install", "-", "--name", self.name, stdin_text=token, SIKKERKEY_API_URL=self.vault.url)
+        found = re.search(r"agent ([0-9a-f-]{36})", stdout)
         if not found:
-            raise Failed("no agent could be installed")
+            raise Failed("the agent could not be installed")
         self.agent = found[1]
         self.vault.owner("approve", self.agent)
 
-    def archive(self, *words: str, text_in: str = "", **settings: str) -> str:
-        """What one of the archive's commands prints on stdout."""
+    def archive(self, *words: str, stdin_text: str = "", **settings: str) -> str:
+        """Runs a command of the archive and returns its stdout. Raises Failed."""
         done = subprocess.run(
             [str(INTERPRETER), "-I", str(ARCHIVE), *words],
-            input=text_in,
+            input=stdin_text,
             env={**self.environment, **settings},
             capture_output=True,
             text=True,
@@ -77,11 +77,11 @@ class Trial:
             raise Failed(f"{words[0]}: {done.stderr.strip()}")
         return done.stdout
 
-    def run(self, command: Sequence[str], text_in: str = "", **settings: str) -> CannedResponse:
-        """What a client prints; it goes to the log as well. Raises Failed where it does not end, or not well."""
+    def run(self, command: Sequence[str], stdin_text: str = "", **settings: str) -> Output:
+        """Runs a client, logs its output and returns it. Raises Failed if it takes too long or exits with an error."""
         with contextlib.ExitStack() as stack:
             text, stdout, stderr = (stack.enter_context(tempfile.TemporaryFile(dir=self.work)) for _ in range(3))
-            text.write(text_in.encode("utf-8"))
+            text.write(stdin_text.encode("utf-8"))
             text.seek(0)
             began_s = time.monotonic()
             process = subprocess.Popen(
@@ -94,19 +94,19 @@ class Trial:
                 start_new_session=True,
             )
             status = self._wait(process)
-            told = CannedResponse(_read(stdout), _read(stderr))
-        self._note(command, settings, told, f"-> {status} after {time.monotonic() - began_s:.1f} s")
+            output = Output(_read(stdout), _read(stderr))
+        self._note(command, settings, output, f"-> {status} after {time.monotonic() - began_s:.1f} s")
         if status != 0:
             raise Failed(f"{Path(command[0]).name} {'took too long' if status is None else f'exited with {status}'}")
-        return told
+        return output
 
-    def _note(self, command: Sequence[str], settings: Mapping[str, str], told: CannedResponse, end: str) -> None:
+    def _note(self, command: Sequence[str], settings: Mapping[str, str], output: Output, end: str) -> None:
         given = [f"{name}={value}" for name, value in settings.items()]
         with open(self.log, "a", encoding="utf-8") as log:
-            print("$", *given, *command, told.stdout, told.stderr, end, sep="\n", file=log)
+            print("$", *given, *command, output.stdout, output.stderr, end, sep="\n", file=log)
 
     def _wait(self, process: subprocess.Popen[bytes]) -> int | None:
-        """The exit status, None after too long. What the client left behind is counted, then ended."""
+        """The exit status; None after a timeout. Counts the servers left running, then kills the client's group."""
         try:
             return process.wait(COMMAND_MAX_S)
         except subprocess.TimeoutExpired:
@@ -117,22 +117,22 @@ class Trial:
                 os.killpg(process.pid, signal.SIGKILL)
 
     def sessions(self) -> list[Session]:
-        """The server's sessions since this was last asked."""
+        """The server's sessions since the last call."""
         return take_sessions(LOGS / f"{self.name}.wire.jsonl")
 
     def _count_servers_left(self) -> int:
-        """How many processes of the server still run, once they had time to end."""
+        """The number of server processes that still run after a grace period."""
         deadline_s = time.monotonic() + LINGER_MAX_S
-        while (count := servers_of(self.agent)) and time.monotonic() < deadline_s:
+        while (count := count_servers(self.agent)) and time.monotonic() < deadline_s:
             time.sleep(0.05)
         return count
 
 
-def servers_of(agent: str) -> int:
-    """How many processes serve for this agent, as far as the system tells."""
+def count_servers(agent: str) -> int:
+    """The number of running servers for this agent; 0 on systems without /proc."""
     found = 0
     for path in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):  # it has ended meanwhile
+        with contextlib.suppress(OSError):  # the process has ended
             found += b"serve\0--agent\0" + agent.encode("ascii") in path.read_bytes()
     return found
 
@@ -143,7 +143,7 @@ def _read(file: IO[bytes]) -> str:
 
 
 def _environment(home: Path, temporary: Path) -> dict[str, str]:
-    """All that a client inherits. Proxies lead nowhere, so what ignores NO_PROXY or wants to leave loopback fails."""
+    """The client's whole environment. The proxies do not exist, so requests that leave loopback fail."""
     proxies = {f"{kind}_PROXY": DEAD_PROXY for kind in ("HTTP", "HTTPS", "ALL")}
     proxies["NO_PROXY"] = "127.0.0.1,localhost"
     return {
@@ -160,16 +160,16 @@ def _environment(home: Path, temporary: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def trial(name: str) -> Iterator[Trial]:
-    """A trial below a temporary directory, with a registered agent."""
+def new_trial(name: str) -> Iterator[Trial]:
+    """A trial in a temporary directory, with a registered agent. Raises Failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=f"client-{name}-")).resolve()
     try:
-        made = Trial(name, directory)
+        trial = Trial(name, directory)
         try:
-            made.register()
-            yield made
+            trial.register()
+            yield trial
         finally:
-            made.vault.close()
+            trial.vault.close()
     finally:
-        shutil.rmtree(directory, ignore_errors=True)  # a client's last process may still write there
+        shutil.rmtree(directory, ignore_errors=True)  # a client's last process may still write to it

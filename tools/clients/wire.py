@@ -1,4 +1,4 @@
-"""The interpreter that clients under trial start, and the transcripts that it keeps."""
+"""The interpreter that the clients start, and the transcripts that it records."""
 
 from __future__ import annotations
 
@@ -9,35 +9,35 @@ import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tools.clients.packages import PLACE
+from tools.clients.packages import BUILD_DIRECTORY
 
-ENVIRONMENT = PLACE / "python"
+ENVIRONMENT = BUILD_DIRECTORY / "python"
 INTERPRETER = ENVIRONMENT / "bin" / "python"
 
 
 class Session(NamedTuple):
-    """One run of the server: the messages of either side, in order, and the lines that the server wrote."""
+    """One run of the server: the messages of each side in order, and the lines that the server wrote."""
 
-    asked: list[Any]
-    told: list[Any]
+    from_client: list[Any]
+    from_server: list[Any]
     lines: list[bytes]
 
     @property
     def revision(self) -> str:
-        """The protocol revision that was agreed on; empty where none was."""
-        found = [message["result"].get("protocolVersion") for message in self.told if "result" in message]
+        """The negotiated protocol revision; empty if there was none."""
+        found = [message["result"].get("protocolVersion") for message in self.from_server if "result" in message]
         return next(filter(None, found), "")
 
     @property
     def calls(self) -> list[tuple[Any, Any]]:
-        """Each `tools/call` that was answered: its parameters and its result."""
-        results = {message["id"]: message["result"] for message in self.told if "result" in message}
-        calls = [message for message in self.asked if message.get("method") == "tools/call"]
+        """The parameters and the result of each answered `tools/call`."""
+        results = {message["id"]: message["result"] for message in self.from_server if "result" in message}
+        calls = [message for message in self.from_client if message.get("method") == "tools/call"]
         return [(call["params"], results[call["id"]]) for call in calls if call["id"] in results]
 
 
 def make_interpreter(environment: Path = ENVIRONMENT) -> None:
-    """An environment without packages, whose Python records sessions of the server."""
+    """Creates an environment without packages whose Python records the server's sessions."""
     subprocess.run([sys.executable, "-m", "venv", "--clear", "--without-pip", str(environment)], check=True)
     packages = next(environment.glob("lib/python*/site-packages"))
     shutil.copy(Path(__file__).with_name("recorder.py"), packages / "client_trial_recorder.py")
@@ -46,7 +46,7 @@ def make_interpreter(environment: Path = ENVIRONMENT) -> None:
 
 
 def take_sessions(keep_in: Path, environment: Path = ENVIRONMENT) -> list[Session]:
-    """The sessions since this was last called, in the order in which they began; their transcripts move to a file."""
+    """The sessions since the last call, in the order of their start. Moves their transcripts to the file `keep_in`."""
     files = sorted((environment / "transcripts").iterdir())
     texts = [file.read_text(encoding="ascii") for file in files]
     for file in files:
@@ -60,5 +60,5 @@ def _session(chunks: list[Any]) -> Session:
         data = "".join(chunk["data"] for chunk in chunks if chunk["from"] == sender)
         return data.encode("latin-1").splitlines(keepends=True)
 
-    asked, told = lines("client"), lines("server")
-    return Session([json.loads(line) for line in asked], [json.loads(line) for line in told], told)
+    client_lines, server_lines = lines("client"), lines("server")
+    return Session(list(map(json.loads, client_lines)), list(map(json.loads, server_lines)), server_lines)
