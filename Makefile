@@ -62,12 +62,12 @@ help: ## list the targets
 .PHONY: venv
 venv: .venv/.ready .venv-mcp1/.ready ## set up .venv and .venv-mcp1 from the lock files
 
-BUILDER := .venv/.ready build_zipapp.py $(wildcard bundle/*.py) LICENSE requirements/wheels.lock $(wildcard runtime/*.py)
+BUILDER := .venv/.ready build_zipapp.py $(wildcard bundle/*.py) LICENSE requirements/wheels.lock $(wildcard runtime/*.py runtime/*/*.py)
 
-$(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py)
+$(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py sikkerkey_cli/*.py)
 	@$(RUN) build_zipapp.py
 
-$(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/*)
+$(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/* vault/*/*)
 	@$(RUN) build_zipapp.py --program vault
 
 # Empty means all platforms in one archive.
@@ -146,7 +146,6 @@ fuzz: .venv/.ready ## fuzz for SECONDS=60 each; TARGET=, CASE= repeat one: stdin
 .PHONY: golden
 golden: $(ARCHIVE) ## rewrite the golden files; review the diff
 	@$(RUN) tools/golden.py
-	@$(RUN) tools/release.py members
 
 .PHONY: record
 record: venv $(ARCHIVE) ## record an example call of every action in docs/examples.json, then `make docs`

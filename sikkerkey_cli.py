@@ -304,12 +304,14 @@ def loaded() -> dict[str, str]:
     """Python, and how the archive loaded its parts; outside an archive, where the module lies."""
     python = f"{sys.implementation.name} {sys.version.split()[0]}, {sys.executable}"
     try:
-        from cryptography import __version__ as cryptography  # in the archive this also loads the native library
+        import cryptography.exceptions  # loads the native library, which `cryptography` alone does not
+
+        version = cryptography.__version__
     except ImportError as error:
-        cryptography = f"unusable: {error}"
-    runtime = sys.modules.get("sikkerkey_native")
+        version = f"unusable: {error}"
+    runtime = sys.modules.get("sikkerkey_launch")
     ways: dict[str, str] = runtime.report() if runtime else {"module": os.path.abspath(mcp.__file__)}
-    return {**ways, "cryptography": cryptography, "python": python}
+    return {**ways, "cryptography": version, "python": python}
 
 
 # ---------------------------------------------------------------------------------------------------------------------

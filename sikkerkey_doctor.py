@@ -85,7 +85,7 @@ def check_python() -> Line:
 
 def check_program() -> Line:
     """What runs here: the archive and its hash, or the module."""
-    runtime = sys.modules.get("sikkerkey_native")
+    runtime = sys.modules.get("sikkerkey_launch")
     path: str = runtime.report()["archive"] if runtime else os.path.abspath(mcp.__file__)
     digest = hashlib.sha256()
     try:
@@ -124,7 +124,7 @@ def _remedy_of_damage(told: str) -> str:
 
 
 def _cache_remedy() -> str:
-    directory = sys.modules["sikkerkey_native"].runtime.cache_directory()
+    directory = sys.modules["sikkerkey_runtime"].cache_directory("sikkerkey-mcp")
     if os.path.isdir(directory) and os.stat(directory).st_mode & 0o022:
         return f"chmod 700 {shlex.quote(directory)}"
     return "export SIKKERKEY_CACHE_DIR=DIR, a directory of yours on a disk that may hold programs"

@@ -1,22 +1,24 @@
 """What goes into an archive: our modules, the wheels' Python files, each platform's native library, the papers.
 
-native/PLATFORM/...    one native library for each platform, deflated as in its wheel
-NAME.cdx.json, ...     the papers
-modules.zip            what can be imported: an archive in the archive, so that the outer directory stays short
-*.py                   runtime/ and sikkerkey_archive.py, which start it
+__main__.py, sikkerkey_*.py    from runtime/, which starts the program
+archive.json                   what each platform needs, with sizes and digests
+python/...                     the rest of runtime/, the program, the Python files of wheels
+cryptography-VERSION/...       those of cryptography, for the platforms with that version
+native/PLATFORM/...            native libraries, deflated as in the wheel
+NAME.cdx.json, ...             the papers
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
-import zipfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 from bundle import papers, wheels
-from bundle.members import BuildError, Member, archive_bytes, local_header, members_of, stored, text
+from bundle.members import BuildError, Member, archive_bytes, members_of, stored, text
 from bundle.wheels import ROOT, Wheel
 
 SHEBANG = b"#!/usr/bin/env python3\n"
@@ -29,32 +31,29 @@ class Program(NamedTuple):
     """An archive that can be built."""
 
     name: str
-    main: str  # the module whose main() it is
+    main: str  # module:function, which returns the exit status
     sources: tuple[str, ...]  # patterns below the source directory
-    projects: tuple[str, ...]  # wheels that it carries, by their names in the lock file
-    kept: tuple[str, ...]  # top-level modules and packages whose bytecode is worth a place in the cache
+    projects: tuple[str, ...]  # wheels in it, by their names in the lock file
     platforms: tuple[str, ...]
 
 
 PROGRAMS = {
     "mcp": Program(
         "sikkerkey-mcp",
-        main="sikkerkey_mcp",
-        sources=("sikkerkey_*.py",),
+        main="sikkerkey_mcp:main",
+        sources=("sikkerkey_*.py", "sikkerkey_cli/**/*.py"),
         projects=("certifi", "cryptography"),
-        kept=("sikkerkey_answers", "sikkerkey_mcp", "sikkerkey_resources", "sikkerkey_switches", "sikkerkey_wire"),
         platforms=wheels.PLATFORMS,
     ),
     # The last releases for Python 3.9 serve the newer ones too. The vault itself is written for POSIX.
     "vault": Program(
         "sikkerkey-vault",
-        main="vault.cli",
-        sources=("vault/*.py", "vault/*.css"),
+        main="vault.cli:main",
+        sources=("vault/**/*.py", "vault/**/*.css"),
         projects=(
             *("anyio", "click", "cryptography", "exceptiongroup", "h11", "idna", "starlette", "typing_extensions"),
             *("tzdata", "uvicorn"),
         ),
-        kept=("vault", "starlette", "uvicorn", "anyio", "click", "h11", "typing_extensions"),
         platforms=POSIX,
     ),
 }
@@ -67,26 +66,31 @@ def own_members(program: Program, source: Path) -> Iterator[Member]:
     """The program."""
     for pattern in program.sources:
         for path in source.glob(pattern):
-            yield text(path.relative_to(source).as_posix(), path.read_bytes())
+            yield text(f"python/{path.relative_to(source).as_posix()}", path.read_bytes())
 
 
 def runtime_members() -> list[Member]:
     """What starts the program."""
-    return [text(path.name, path.read_bytes()) for path in sorted((ROOT / "runtime").glob("*.py"))]
+    runtime = ROOT / "runtime"
+    return [text(path.relative_to(runtime).as_posix(), path.read_bytes()) for path in sorted(runtime.rglob("*.py"))]
 
 
-def importable(wheel: Wheel) -> Iterator[Member]:
-    """A wheel's Python files and data, cryptography's below a directory of their version."""
-    place = f"cryptography-{wheel.version}/" if wheel.project == "cryptography" else ""
+def python_tree(wheel: Wheel) -> str:
+    """The directory of a wheel's Python files: there is more than one version of cryptography."""
+    return f"cryptography-{wheel.version}" if wheel.project == "cryptography" else "python"
+
+
+def python_members(wheel: Wheel) -> Iterator[Member]:
+    """A wheel's Python files and data."""
     for member in members_of(wheel.path):
         top, _, rest = member.name.partition("/")
         left_out = member.name.endswith(("/", ".pyi", "/py.typed")) or NATIVE.search(member.name)
         if not left_out and ".dist-info" not in top and not rest.startswith("tests/"):
-            yield member._replace(name=place + member.name)
+            yield member._replace(name=f"{python_tree(wheel)}/{member.name}")
 
 
 def once(members: list[Member]) -> list[Member]:
-    """Sorted; what several wheels have must be the same in all of them."""
+    """Sorted; a member of several wheels must be the same in all of them."""
     found: dict[str, Member] = {}
     for member in members:
         same = found.setdefault(member.name, member)
@@ -95,66 +99,34 @@ def once(members: list[Member]) -> list[Member]:
     return sorted(found.values())
 
 
-def libraries(wheel: Wheel) -> list[Member]:
-    """The native library of one platform, then those that it wants in the same place relative to it."""
+def native_members(wheel: Wheel) -> list[Member]:
+    """The native library of one platform, then the libraries that it loads from the same relative place."""
     found = [member for member in members_of(wheel.path) if NATIVE.search(member.name)]
-    for member in found:
-        if member.method != zipfile.ZIP_DEFLATED:
-            raise BuildError(f"{member.name} of {wheel.filename} is not deflated, which is all that runtime/ reads")
     found.sort(key=lambda member: (not member.name.startswith(RUST), member.name))
     return [member._replace(name=f"native/{wheel.platform}/{member.name}") for member in found]
 
 
 # -- what the archive says about itself ------------------------------------------------------------------------------
 
-Row = tuple[str, int, int, int, str]
 
-
-def rows(members: list[Member], offset: int) -> tuple[Row, ...]:
-    """The libraries of one platform as runtime/sikkerkey_archive.pyi has them; the first begins at `offset`."""
-    digests = [hashlib.sha256(member.content()).hexdigest() for member in members]
-    kind = f"rust-{digests[0][:16]}"
-    found: list[Row] = []
-    for member, digest in zip(members, digests):
-        # Alone, it needs no directory. With others, it keeps the places that its search path names.
-        below = "/" + member.name.split("/", 2)[2] if len(members) > 1 else Path(member.name).suffix
-        start = offset + len(local_header(member))
-        found.append((kind + below, start, len(member.data), member.size, digest))
-        offset = start + len(member.data)
-    return tuple(found)
-
-
-def module_name(member: str) -> str:
-    """Under which a Python file is imported."""
-    return member[: -len(".py")].replace("/", ".").removesuffix(".__init__")
-
-
-def length(members: Sequence[Member]) -> int:
-    """Bytes that members take in the archive, the directory aside."""
-    return sum(len(local_header(member)) + len(member.data) for member in members)
-
-
-def description(program: Program, natives: dict[Wheel, list[Member]], modules: list[Member], at: int) -> Member:
-    """sikkerkey_archive.py; runtime/sikkerkey_archive.pyi says what each name means."""
-    table, offset = {}, len(SHEBANG)
-    for wheel, members in natives.items():
-        table[wheel.platform] = (f"cryptography-{wheel.version}", rows(members, offset))
-        offset += length(members)
-    names = {module_name(member.name): member.name for member in modules if member.name.endswith(".py")}
-    tops = {name.partition(".")[0] for name in names if not name.startswith("cryptography-")}
-    kept = {name: member for name, member in names.items() if name.partition(".")[0] in program.kept}
-    lines = {
-        "MAIN": program.main,
-        "MODULES": tuple(sorted(tops | {"cryptography"})),
-        "COMPILED": {**{name: f"{name}.py" for name in ("sikkerkey_archive", "sikkerkey_native")}, **kept},
-        "LIBRARIES": table,
-        "MODULES_AT": (at, len(archive_bytes(modules))),
+def description(program: Program, natives: Sequence[Wheel], members: list[Member]) -> Member:
+    """archive.json: the trees that each platform unpacks into one directory, and the files in each tree."""
+    platforms = {wheel.platform: ["python", python_tree(wheel), f"native/{wheel.platform}"] for wheel in natives}
+    trees = sorted({tree for needed in platforms.values() for tree in needed})
+    files = {
+        tree: {
+            member.name[len(tree) + 1 :]: [member.size, hashlib.sha256(member.content()).hexdigest()]
+            for member in members
+            if member.name.startswith(f"{tree}/")
+        }
+        for tree in trees
     }
-    return stored("sikkerkey_archive.py", "".join(f"{name} = {value!r}\n" for name, value in lines.items()).encode())
+    described = {"main": program.main, "platforms": platforms, "files": files}
+    return stored("archive.json", json.dumps(described, indent=0).encode() + b"\n")
 
 
 def finished(program: Program, members: list[Member]) -> list[Member]:
-    """With the program's name and BUILD, the sha256 over everything, in __main__.py, behind which no offset is told."""
+    """With the program's name and BUILD, the SHA-256 of everything, in __main__.py."""
     build = hashlib.sha256()
     for member in members:
         build.update(f"{member.name}\0{len(member.data)}\0".encode() + member.data)
@@ -182,17 +154,15 @@ def build(program: Program, platforms: Sequence[str], source: Path) -> Built:
     if unsupported := set(platforms) - set(program.platforms):
         raise BuildError(f"{program.name} does not run on {', '.join(sorted(unsupported))}")
     chosen = wheels.select(program.projects, platforms)
-    natives = {wheel: libraries(wheel) for wheel in chosen if wheel.platform != "any"}
+    natives = [wheel for wheel in chosen if wheel.platform != "any"]
     sbom = papers.sbom(program.name, papers.version(source), chosen)
     licenses = papers.licenses_text(once(papers.licenses(chosen)))
-    modules = once([*own_members(program, source), *(member for wheel in chosen for member in importable(wheel))])
-    everything = [
-        *(member for members in natives.values() for member in members),
+    python = [*runtime_members(), *own_members(program, source)]
+    members = once([*python, *(member for wheel in chosen for member in python_members(wheel))])
+    members += [member for wheel in natives for member in native_members(wheel)]
+    members += [
+        description(program, natives, members),
         stored(f"{program.name}-licenses.txt", licenses),
         stored(f"{program.name}.cdx.json", sbom),
     ]
-    inner = stored("modules.zip", archive_bytes(modules))
-    at = len(SHEBANG) + length(everything) + len(local_header(inner))
-    described = description(program, natives, modules, at)
-    everything += [inner, described, *runtime_members()]
-    return Built(archive_bytes(finished(program, everything), SHEBANG), sbom, licenses)
+    return Built(archive_bytes(finished(program, members), SHEBANG), sbom, licenses)

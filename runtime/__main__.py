@@ -1,56 +1,51 @@
-"""First code to run in the archive: refuses a Python that cannot run the rest, else runs it.
+"""First code that runs in the archive: refuses a Python that cannot run the rest, else starts the program.
 
-Python 2.7 and 3.6 must be able to parse this file, so that they say what is wrong instead of showing a traceback. And
-every Python compiles it twice at each start, as it asks a zip archive for a module's file name first and then for its
-code, and nothing in one has a bytecode cache. What can wait is in sikkerkey_start, which is compiled once.
+Python 2.7 and 3.6 must be able to parse this file, so that they print the refusal instead of a traceback.
 """
 
 import sys
-import types
 
-# Written here by build_zipapp.py: the program's name, and the sha256 over every other member.
+# build_zipapp.py writes the program's name and the SHA-256 of every other member here.
 PROGRAM, BUILD = "", ""
 
-# What runs this, if it is not suitable; %s is its version.
-# Windows has no sys.abiflags, and sysconfig costs as much as the whole start; the version text is there everywhere.
-wrong = (
-    "Python %s"
-    if sys.version_info < (3, 9, 2)
-    else sys.implementation.name + " (Python %s)"
-    if sys.implementation.name != "cpython"
-    else "a free-threaded build of Python %s"
-    if "free-threading" in sys.version
-    else "a 32-bit build of Python %s"
-    if sys.maxsize < 2**32
-    else ""
-)
-if wrong:
-    sys.exit(
-        "%s: error: %s at %s was found, but 64-bit CPython 3.9.2 or newer, with the GIL, is needed: "
-        "start this file with such a python3 (python.org, or your system's packages)"
-        % (PROGRAM, wrong % ("%d.%d.%d" % sys.version_info[:3]), sys.executable)
-    )
+
+def unsuitable():
+    # type: () -> str
+    """What runs this, with %s for its version; empty if it can run the program."""
+    if sys.version_info < (3, 9, 2):
+        return "Python %s"
+    if sys.implementation.name != "cpython":
+        return sys.implementation.name + " (Python %s)"
+    # Windows has no sys.abiflags, and sysconfig is slow to import; every build names itself in its version.
+    if "free-threading" in sys.version:
+        return "a free-threaded build of Python %s"
+    return "a 32-bit build of Python %s" if sys.maxsize < 2**32 else ""
 
 
-def outer_member(name):
-    # type: (str) -> bytes
-    return __spec__.loader.get_data(name)  # type: ignore[union-attr, no-any-return]  # a zipimporter
+def main():
+    # type: () -> int
+    from sikkerkey_runtime import Archive  # which older Pythons cannot parse
 
+    archive = Archive(PROGRAM, BUILD, __spec__.loader)  # type: ignore[union-attr]  # a zipimporter
+    if not archive.is_unpacked():
+        from sikkerkey_unpack import unpack  # the first start of a build
 
-def compiled(name):
-    # type: (str) -> types.CodeType
-    return compile(outer_member(name + ".py"), "%s.pyz/%s.py" % (PROGRAM, name), "exec")
+        unpack(archive)
+    archive.extend_path()
+    from sikkerkey_launch import run  # from there, where it has bytecode
 
-
-def imported(name, code):
-    # type: (str, types.CodeType) -> types.ModuleType
-    module = sys.modules[name] = types.ModuleType(name)
-    exec(code, module.__dict__)  # noqa: S102 (how a module is imported)
-    return module
+    return run(archive)
 
 
 if __name__ == "__main__":
+    found = unsuitable()
+    if found:
+        sys.exit(
+            "%s: error: %s at %s cannot run this program; use 64-bit CPython 3.9.2 or newer, with the GIL "
+            "(from python.org or your system's packages)"
+            % (PROGRAM, found % ("%d.%d.%d" % sys.version_info[:3]), sys.executable)
+        )
     try:
-        sys.exit(imported("sikkerkey_start", compiled("sikkerkey_start")).start())
-    except KeyboardInterrupt:  # before the program could take care of it
+        sys.exit(main())
+    except KeyboardInterrupt:  # before the program installs its own handler
         sys.exit(130)

@@ -1,25 +1,23 @@
-"""The archive's loader: one sentence for a Python that cannot run it, and no trust in what it finds on the machine."""
+"""The archive's start: one sentence for a Python that cannot run it, and no trust in what it finds on the machine."""
 
 from __future__ import annotations
 
-import hashlib
-import marshal
+import importlib.util
 import os
 import shutil
-import signal
 import subprocess
 import sys
-import threading
-import zlib
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from tests.archive.running import (
+import sikkerkey_runtime
+from tests.support.archive_runs import (
     OTHER_PYTHONS,
     PROGRAM,
+    ROOT,
     SIGNATURE,
     THIS_PLATFORM,
     Archive,
@@ -28,9 +26,7 @@ from tests.archive.running import (
     finish,
     linux_only,
     posix_only,
-    runtime_module,
 )
-from tests.support.harness import TIMEOUT_S
 
 
 @pytest.fixture(scope="module")
@@ -40,48 +36,59 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def other_build(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Says "argv9" where the first one says "argv0"."""
+    place = tmp_path_factory.mktemp("other")
+    source = shutil.copytree(PROGRAM, place / "source") / "sikkerkey_mcp.py"
+    source.write_text(source.read_text(encoding="utf-8").replace('"argv0"', '"argv9"'), encoding="utf-8")
+    build(place / "program.pyz", "--platform", THIS_PLATFORM, "--source", str(source.parent))
+    return place / "program.pyz"
+
+
 @pytest.fixture
 def archive(built: Path, tmp_path: Path) -> Archive:
     (tmp_path / "user").mkdir()
     return Archive(Path(shutil.copy(built, tmp_path)), tmp_path / "user")
 
 
-@pytest.fixture
-def damaged(archive: Archive) -> Archive:
-    """Its library no longer has the digest that it should have."""
-    data = bytearray(archive.path.read_bytes())
-    data[2_000_000] ^= 1
-    archive.path.write_bytes(data)
-    return archive
+def flip_a_bit(path: Path, offset: int) -> None:
+    """Its size and its times stay the same."""
+    before = path.stat()
+    with path.open("r+b") as file:
+        file.seek(offset)
+        (byte,) = file.read(1)
+        file.seek(offset)
+        file.write(bytes([byte ^ 1]))
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
+
+IN_THE_LIBRARY = 2_000_000  # an offset, in the archive and in the library itself
 
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
-def refusal(command: list[str]) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+def refusal(command: list[str], **settings: Any) -> str:
+    result = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
     assert (result.returncode, result.stdout) == (1, "")
-    (sentence,) = result.stderr.splitlines()
-    return sentence
+    assert result.stderr.count("\n") == 1
+    return str(result.stderr)
 
 
 @pytest.mark.parametrize("name", ["python2.7", "python3.6", "python3.7", "python3.8", "pypy3", "python3.13t"])
 def test_unsuitable_python_is_refused_in_one_sentence(name: str, built: Path) -> None:
-    assert "was found, but 64-bit CPython 3.9.2 or newer" in refusal([find_python(name), str(built)])
+    assert "cannot run this program; use 64-bit CPython 3.9.2 or newer" in refusal([find_python(name), str(built)])
 
 
-@pytest.mark.parametrize(
-    ("change", "found"),
-    [
+def test_refusal_names_what_was_found(built: Path) -> None:
+    for change, found in (
         ("sys.version_info = (3, 9, 1)", "Python 3.9.1 at"),
         ("sys.implementation.name = 'pypy'", "pypy (Python 3."),
         ("sys.version = '3.14.0 free-threading build'", "a free-threaded build of Python 3."),
         ("sys.maxsize = 2**31 - 1", "a 32-bit build of Python 3."),
-    ],
-)
-def test_refusal_names_what_was_found(change: str, found: str, built: Path) -> None:
-    code = f"import sys, runpy\n{change}\nrunpy.run_path({str(built)!r}, run_name='__main__')"
-    assert refusal([sys.executable, "-c", code]).startswith(f"sikkerkey-mcp: error: {found}")
+    ):
+        code = f"import sys, runpy\n{change}\nrunpy.run_path({str(built)!r}, run_name='__main__')"
+        assert refusal([sys.executable, "-c", code]).startswith(f"sikkerkey-mcp: error: {found}"), change
 
 
 @linux_only
@@ -91,80 +98,65 @@ def test_platform_that_is_not_in_the_archive_is_refused(built: Path) -> None:
     assert "this Python is for linux-" in refusal([sys.executable, "-c", code])
 
 
-# -- the loader ------------------------------------------------------------------------------------------------------
+def test_damaged_archive_is_refused_in_one_sentence(archive: Archive) -> None:
+    flip_a_bit(archive.path, IN_THE_LIBRARY)
+    sentence = refusal([archive.python, "-I", "-S", str(archive.path)], env={"HOME": str(archive.home)})
+    assert sentence.startswith("sikkerkey-mcp: error: the archive was replaced or is damaged: download it again")
+    assert list(archive.cache.iterdir()) == []
+
+
+# -- the usual start -------------------------------------------------------------------------------------------------
 
 
 def test_first_and_later_starts_work(archive: Archive) -> None:
-    first, second = archive.run("sign", "ca"), archive.run("sign", "ca")
+    first = archive.run("sign", "ca")
+    unpacked = archive.unpacked().stat()
+    second = archive.run("sign", "ca")
     assert first["sign"] == second["sign"] == SIGNATURE
     assert first["ca"] == second["ca"] > 100
-    assert first["bytecode"] == "compiled now, kept for the next start"
-    assert second["bytecode"] == str(archive.bytecode())
+    assert Path(first["bytecode"]).parent == Path(second["bytecode"]).parent == archive.unpacked() / "__pycache__"
     assert first["library"] == second["library"] == str(archive.library())
     assert first["argv0"] == str(archive.path)
-    assert first["garbage is collected"] is second["garbage is collected"] is True
+    assert archive.unpacked().stat().st_ino == unpacked.st_ino
 
 
-def test_bytecode_of_another_build_is_not_taken(archive: Archive, built: Path, tmp_path: Path) -> None:
+def test_only_what_this_platform_needs_is_unpacked_and_searched(archive: Archive) -> None:
+    result = archive.run()
+    assert result["library"] == "not loaded yet"
+    assert result["path"][0] == str(archive.unpacked())
+    assert str(archive.path) not in result["path"]
+    names = {path.name for path in archive.unpacked().iterdir()}
+    ours = {"_cffi_backend.py", "sikkerkey_cli", "sikkerkey_launch.py", "sikkerkey_mcp.py"}
+    assert names - {"cryptography.libs", "__pycache__"} == {*ours, "certifi", "cryptography"}
+
+
+def test_another_build_does_not_run_these_files(archive: Archive, other_build: Path) -> None:
     """Were the archive's name or time the key, a newer one in the same place would run the older one's code."""
     archive.run()
-    other = shutil.copytree(PROGRAM, tmp_path / "other") / "sikkerkey_mcp.py"
-    other.write_text(other.read_text(encoding="utf-8").replace('"argv0"', '"argv9"'), encoding="utf-8")
-    build(archive.path, "--platform", THIS_PLATFORM, "--source", str(other.parent))
-    shutil.copystat(built, archive.path)
-    assert archive.path.stat().st_size == built.stat().st_size
+    before = archive.path.stat()
+    shutil.copyfile(other_build, archive.path)
+    os.utime(archive.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert archive.path.stat().st_size == before.st_size
     assert "argv9" in archive.run()
-
-
-@pytest.mark.parametrize(("first_line", "annotation"), [(b"", int), (b"from __future__ import annotations\n", "int")])
-def test_kept_bytecode_has_the_future_that_its_source_asks_for(
-    first_line: bytes, annotation: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Others' modules, such as those of the vault's archive, may look at their annotations."""
-    native = runtime_module("sikkerkey_native")
-    monkeypatch.setattr(native, "outer_member", lambda _name: b'"""Text."""\n' + first_line + b"def f(x: int): ...\n")
-    monkeypatch.setattr(native.Finder, "has", lambda _finder, _name: False)
-    made: dict[str, Any] = {}
-    exec(marshal.loads(native.Finder.compiled(native.Finder.__new__(native.Finder), "a.py")), made)  # noqa: S102, S302 (our own)
-    assert made["f"].__annotations__ == {"x": annotation}
-
-
-@posix_only
-def test_thread_that_reads_ahead_gets_no_signal() -> None:
-    """A SIGTERM that comes while it runs would otherwise wait until the client says something."""
-    own, told = signal.pthread_sigmask(signal.SIG_BLOCK, ()), threading.Event()
-    seen: list[Any] = []
-
-    def look() -> None:
-        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
-        told.set()
-
-    runtime_module("sikkerkey_native").start_deaf(look)
-    assert told.wait(TIMEOUT_S)
-    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP} <= seen[0]
-    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == own
 
 
 @posix_only
 def test_cache_is_private(archive: Archive) -> None:
-    archive.run("sign")
-    modes = [path.stat().st_mode & 0o777 for path in (archive.cache, archive.library(), archive.bytecode())]
-    assert modes == [0o700, 0o600, 0o600]
-
-
-def test_nothing_is_unpacked_before_it_is_needed(archive: Archive) -> None:
-    archive.run()
-    result = archive.run()
-    assert result["library"] == "not needed yet"
-    assert not list(archive.cache.glob("rust-*"))
-    slow = {"__future__", "zipfile", "tempfile", "hashlib", "pathlib", "importlib.resources", "ctypes"}
-    assert slow.isdisjoint(result["loaded at start"])
+    before = os.umask(0)
+    try:
+        archive.run("sign")
+    finally:
+        os.umask(before)
+    paths = (archive.cache, archive.unpacked(), archive.library(), archive.source())
+    assert [path.stat().st_mode & 0o777 for path in paths] == [0o700, 0o700, 0o600, 0o600]
 
 
 @pytest.mark.parametrize("name", OTHER_PYTHONS)
 def test_every_python_runs_it(name: str, archive: Archive) -> None:
+    archive.run()  # they share what this one unpacks
     archive.python = find_python(name)
     assert [archive.run("sign")["sign"], archive.run("sign")["sign"]] == [SIGNATURE] * 2
+    assert len(list(archive.cache.iterdir())) == 1
 
 
 @pytest.mark.parametrize("flags", [[], ["-I"], ["-S"], ["-E"], ["-OO"], ["-W", "error"], ["-P"]])
@@ -173,6 +165,15 @@ def test_interpreter_flags_do_not_matter(flags: list[str], archive: Archive) -> 
         pytest.skip("-P came with Python 3.11")
     archive.flags = flags
     assert archive.run("sign")["library"] == archive.run("sign")["library"] == str(archive.library())
+
+
+@pytest.mark.parametrize("flag", [True, False])
+def test_no_bytecode_is_kept_where_the_user_wants_none(flag: bool, archive: Archive) -> None:
+    archive.flags = ["-I", "-B"] if flag else []
+    result = archive.run("sign", env={"HOME": str(archive.home), "PYTHONDONTWRITEBYTECODE": "1"})
+    assert result["sign"] == SIGNATURE
+    assert result["bytecode"] == "compiled at each start: PYTHONDONTWRITEBYTECODE or -B is set"
+    assert list(archive.unpacked().rglob("*.pyc")) == []
 
 
 @posix_only
@@ -198,71 +199,34 @@ def test_links_and_relative_paths_will_do(archive: Archive, tmp_path: Path) -> N
 
 def test_hostile_modules_are_not_loaded(archive: Archive, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile"
-    for name in ("json.py", "sikkerkey_native.py", "cryptography/__init__.py", "certifi/__init__.py"):
+    ours = ("sikkerkey_runtime.py", "sikkerkey_unpack.py", "sikkerkey_launch.py", "_cffi_backend.py")
+    for name in ("json.py", *ours, "cryptography/__init__.py", "certifi/__init__.py"):
         (hostile / name).parent.mkdir(parents=True, exist_ok=True)
         (hostile / name).write_text("raise SystemExit('hostile')")
     archive.flags = []
     assert archive.run("sign", "ca", cwd=hostile)["sign"] == SIGNATURE
-    (hostile / "json.py").unlink()  # before the standard library on PYTHONPATH, which is the user's own doing
+    (hostile / "json.py").unlink()  # on PYTHONPATH it would replace the standard library's, as the user asked
     environment = {"HOME": str(archive.home), "PYTHONPATH": str(hostile)}
     assert archive.run("sign", "ca", cwd=hostile, env=environment)["sign"] == SIGNATURE
 
 
-def test_twenty_first_starts_at_once_all_work(archive: Archive) -> None:
+def test_twenty_first_starts_together_all_work(archive: Archive) -> None:
     results = [finish(process) for process in [archive.start("sign") for _ in range(20)]]
-    assert {result["sign"] for result in results} == {SIGNATURE}
-    assert sorted(os.listdir(archive.cache)) == sorted([archive.library().name, archive.bytecode().name])
+    assert {(result["sign"], result["library"]) for result in results} == {(SIGNATURE, str(archive.library()))}
+    assert list(archive.cache.iterdir()) == [archive.unpacked()]
 
 
-def after(archive: Archive, prelude: str) -> dict[str, Any]:
-    """What a run says in an interpreter that has been made ready so."""
-    run = f"sys.argv = [{str(archive.path)!r}, 'sign']\nrunpy.run_path(sys.argv[0], run_name='__main__')"
-    archive.flags += ["-c", f"{prelude}\nimport runpy, sys\n{run}"]
-    return archive.run()
-
-
-def test_start_needs_no_thread_of_its_own(archive: Archive) -> None:
-    """A container's limit of processes counts threads."""
-    refuse = "import _thread\ndef refuse(*_): raise RuntimeError\n_thread.start_new_thread = refuse"
-    assert after(archive, refuse)["sign"] == SIGNATURE
-
-
-@posix_only
-def test_program_is_compiled_in_a_process_of_its_own(archive: Archive, tmp_path: Path) -> None:
-    """A compiler leaves memory behind, which would stay with a server of the very first run."""
-    log = tmp_path / "compiled"
-    watch = (
-        f"import os, sys\nlog, own = open({str(log)!r}, 'w', 1), os.getpid()\n"
-        "def note(event, given):\n"
-        "    if event == 'compile': print(os.getpid() == own, given[1], file=log)\n"
-        "sys.addaudithook(note)"
-    )
-    assert after(archive, watch)["sign"] == SIGNATURE
-    lines = log.read_text().splitlines()
-    assert [line for line in lines if "sikkerkey_mcp.py" in line] == ["False sikkerkey-mcp.pyz/sikkerkey_mcp.py"]
-
-
-@posix_only
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "import os\ndel os.fork",
-        "import os\ndef refuse(): raise BlockingIOError\nos.fork = refuse",
-        "import os\nfork = os.fork\nos.fork = lambda: fork() or os.kill(os.getpid(), 9)",
-        "import signal\nsignal.signal(signal.SIGCHLD, signal.SIG_IGN)",
-    ],
-)
-def test_start_needs_no_process_of_its_own(fault: str, archive: Archive) -> None:
-    result = after(archive, fault)
-    assert (result["sign"], result["bytecode"]) == (SIGNATURE, "compiled now, kept for the next start")
-    assert archive.bytecode().exists()
+def waiting(archive: Archive, *steps: str) -> subprocess.Popen[str]:
+    """A process that did the steps before "wait" and waits for a line."""
+    process = archive.start(*steps)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    return process
 
 
 @pytest.mark.parametrize("in_place", [True, False])
 def test_archive_replaced_under_a_running_program(in_place: bool, archive: Archive, tmp_path: Path) -> None:
-    process = archive.start("wait", "sign", "ca")
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+    process = waiting(archive, "wait", "sign", "ca")
     target = archive.path if in_place else tmp_path / "new"
     target.write_bytes(b"something else")
     target.replace(archive.path)
@@ -272,19 +236,31 @@ def test_archive_replaced_under_a_running_program(in_place: bool, archive: Archi
 # -- caches that cannot be trusted or used ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("damage", ["cut", "changed", "emptied"])
-def test_damaged_cache_is_made_anew(damage: str, archive: Archive) -> None:
+@pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "removed"])
+def test_damaged_cache_is_replaced(damage: str, archive: Archive) -> None:
     archive.run("sign")
-    sound = archive.library().read_bytes()
-    for path in (archive.library(), archive.bytecode()):
+    for path in (archive.library(), archive.source()):
         data = path.read_bytes()
         half = len(data) // 2
         changed = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
-        path.write_bytes({"cut": data[:half], "changed": changed, "emptied": b""}[damage])
+        if damage == "removed":
+            path.unlink()
+        else:
+            path.write_bytes({"cut": data[:half], "changed": changed, "emptied": b""}[damage])
+        result = archive.run("sign")
+        assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library())), path
+        assert path.read_bytes() == data
+    assert list(archive.cache.iterdir()) == [archive.unpacked()]
+
+
+@linux_only
+def test_library_that_only_its_digest_betrays_is_not_loaded(archive: Archive) -> None:
+    archive.run()
+    flip_a_bit(archive.library(), IN_THE_LIBRARY)
     result = archive.run("sign")
-    assert (result["sign"], result["bytecode"]) == (SIGNATURE, "compiled now: its checksum is wrong")
-    assert archive.library().read_bytes() == sound
-    assert archive.run("sign")["bytecode"] == str(archive.bytecode())
+    assert (result["sign"], result["library"][:14]) == (SIGNATURE, "memory; cache:")
+    assert result["library"].endswith("was damaged")
+    assert archive.run("sign")["library"] == str(archive.library())
 
 
 def unusable(kind: str, cache: Path) -> None:
@@ -320,28 +296,32 @@ def test_unusable_cache_is_left_alone_and_not_needed(kind: str, archive: Archive
     assert sorted(str(path) for path in archive.home.rglob("*")) == before
 
 
+def distrust(kind: str, path: Path, elsewhere: Path) -> None:
+    """Make a file or directory of the cache one that another user could have written."""
+    if kind == "writable by others":
+        path.chmod(0o777)
+    elif kind == "foreign":
+        os.chown(path, 65534, 65534)
+    elif kind == "link":
+        path.rename(elsewhere)
+        path.symlink_to(elsewhere)
+    else:
+        path.rename(elsewhere)
+        os.mkfifo(path, 0o600)
+
+
 @linux_only
 @pytest.mark.parametrize("kind", ["link", "fifo", "writable by others", "foreign"])
 def test_untrusted_files_are_replaced(kind: str, archive: Archive, tmp_path: Path) -> None:
     if kind == "foreign" and os.geteuid() != 0:
         pytest.skip("only root can give a file away")
     archive.run("sign")
-    for path in (archive.library(), archive.bytecode()):
-        if kind == "writable by others":
-            path.chmod(0o666)
-            continue
-        if kind == "foreign":
-            os.chown(path, 65534, 65534)
-            continue
-        elsewhere = path.rename(tmp_path / path.name)
-        if kind == "link":
-            path.symlink_to(elsewhere)
-        else:
-            os.mkfifo(path, 0o600)
-    result = archive.run("sign")
-    assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library()))
-    for path in (archive.library(), archive.bytecode()):
-        assert (path.is_symlink(), path.is_file(), path.stat().st_mode & 0o777) == (False, True, 0o600)
+    for number, path in enumerate((archive.library(), archive.source(), archive.unpacked())):
+        distrust(kind, path, tmp_path / f"elsewhere {number}")
+        result = archive.run("sign")
+        assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library())), path
+        assert not path.is_symlink()
+        assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
         assert path.stat().st_uid == os.geteuid()
 
 
@@ -359,44 +339,56 @@ def test_temporary_file_where_there_is_no_memfd(archive: Archive, tmp_path: Path
     assert os.name == "nt" or not list((tmp_path / "temporary").iterdir())
 
 
-def test_installed_cryptography_is_the_last_resort(damaged: Archive) -> None:
-    damaged.flags = ["-I"]
-    result = damaged.run("sign")
-    assert (result["sign"], result["library"][:10]) == (SIGNATURE, "installed;")
-
-
-def test_error_says_everything_that_was_tried(damaged: Archive) -> None:
-    process = damaged.start("sign")
-    _, errors = process.communicate(timeout=60)
-    last = errors.splitlines()[-1]
-    assert last.startswith("ImportError: cryptography cannot be loaded: cache: the archive was replaced or is damaged")
-    assert last.endswith("; none is installed")
-
-
-def test_library_that_could_not_be_loaded_is_tried_anew(damaged: Archive, built: Path) -> None:
-    process = damaged.start("fail", "wait", "sign")
+@linux_only
+def test_error_says_everything_that_was_tried_and_the_next_call_tries_again(archive: Archive, built: Path) -> None:
+    archive.run()
+    process = waiting(archive, "wait", "fail", "wait", "sign")
+    assert process.stdin is not None
     assert process.stdout is not None
+    flip_a_bit(archive.library(), IN_THE_LIBRARY)
+    flip_a_bit(archive.path, IN_THE_LIBRARY)
+    process.stdin.write("\n")
+    process.stdin.flush()
     assert process.stdout.readline() == "ready\n"
-    shutil.copyfile(built, damaged.path)
+    shutil.copyfile(built, archive.path)
     result = finish(process)
-    assert "the archive was replaced or is damaged; none is installed" in result["fail"]
-    assert (result["sign"], result["library"]) == (SIGNATURE, str(damaged.library()))
+    damaged = "the archive was replaced or is damaged"
+    assert result["fail"].startswith("cryptography cannot be loaded: cache: ")
+    assert result["fail"].endswith(f"was damaged; memory: {damaged}; temporary: {damaged}")
+    assert (result["sign"], result["library"][:7]) == (SIGNATURE, "memory;")
 
 
-def test_stale_versions_are_swept(archive: Archive) -> None:
+MARK = "0123456789abcde"
+
+
+def test_old_builds_are_swept(archive: Archive) -> None:
+    """Nothing else is: SIKKERKEY_CACHE_DIR may name a directory that the user keeps other things in."""
     archive.cache.mkdir(parents=True, mode=0o700)
-    mark = "0123456789abcde"
-    names = [f"rust-{mark}{n}.so" for n in range(9)] + [f"bytecode-{mark}{n}-x-y-0" for n in range(9)]
-    mine = ["mine.txt", "rust-analyzer", "rust-projects", "rust-a", "rust-b", "rust-c", "tmp-mine", "bytecode-notes"]
-    names += [f"tmp-1-{mark}f", *mine]
-    for age, name in enumerate(names):
-        (archive.cache / name).write_text("")
+    mine = ["mine.txt", "sikkerkey-mcp-notes", f"sikkerkey-{MARK}0-x", "tmp-mine", "tmp-1-mine", f"tmp-1-{MARK}f-mine"]
+    builds = [f"sikkerkey-mcp-{MARK}{number}-linux-x86_64" for number in range(9)]
+    for age, name in enumerate([*mine, *builds, f"tmp-1-{MARK}f"]):
+        (archive.cache / name).mkdir()
         os.utime(archive.cache / name, (1_000_000 - age, 1_000_000 - age))
     archive.run("sign")
-    left = os.listdir(archive.cache)
-    assert set(mine) <= set(left)
-    kinds = [name.partition("-")[0] for name in left if name not in mine]
-    assert sorted(kinds) == ["bytecode"] * 4 + ["rust"] * 4
+    left = {path.name for path in archive.cache.iterdir()}
+    assert left >= {*mine, *builds[:3]}
+    assert len(left) == len(mine) + 4
+
+
+@posix_only
+def test_build_that_a_process_runs_from_is_not_swept(archive: Archive, other_build: Path) -> None:
+    process = waiting(archive, "wait", "sign")
+    used = archive.unpacked()
+    for number in range(9):
+        (archive.cache / f"sikkerkey-mcp-{MARK}{number}-linux-x86_64").mkdir()
+    os.utime(used, (1_000_000, 1_000_000))
+    newer = Archive(other_build, archive.home)
+    newer.run()
+    assert used.exists()
+    assert finish(process)["sign"] == SIGNATURE
+    shutil.rmtree(next(path for path in archive.cache.iterdir() if path != used and (path / "certifi").exists()))
+    newer.run()
+    assert not used.exists()
 
 
 # -- machines that are hard to live on -------------------------------------------------------------------------------
@@ -454,116 +446,100 @@ def test_no_environment_at_all_is_enough(archive: Archive) -> None:
 # -- other platforms, simulated --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("system", "machine", "libc", "name"),
-    [
-        ("linux", "x86_64", "glibc 2.17", "linux-x86_64"),
-        ("linux", "aarch64", "glibc 2.41", "linux-aarch64"),
-        ("linux", "x86_64", None, "linux-musl-x86_64"),
-        ("linux", "aarch64", None, "linux-musl-aarch64"),
-        ("darwin", "arm64", None, "macos-arm64"),
-        ("darwin", "x86_64", None, "macos-x86_64"),
-        ("freebsd14", "amd64", None, "freebsd14-amd64"),
-    ],
-)
 @posix_only
-def test_platform_has_the_name_of_its_library(
-    system: str, machine: str, libc: str | None, name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def confstr(_name: str) -> str:
-        if libc is None:
-            raise ValueError("unrecognized configuration name")  # what musl and macOS say
-        return libc
+def test_platform_has_the_name_of_its_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_confstr(_name: str) -> str:
+        raise ValueError("unrecognized configuration name")  # what musl and macOS say
 
-    native = runtime_module("sikkerkey_native")
-    monkeypatch.setattr(sys, "platform", system)
-    monkeypatch.setattr(os, "uname", lambda: SimpleNamespace(machine=machine))
-    monkeypatch.setattr(os, "confstr", confstr)
-    assert native.platform_name() == name
+    for system, machine, glibc, name in (
+        ("linux", "x86_64", True, "linux-x86_64"),
+        ("linux", "aarch64", True, "linux-aarch64"),
+        ("linux", "x86_64", False, "linux-musl-x86_64"),
+        ("linux", "aarch64", False, "linux-musl-aarch64"),
+        ("darwin", "arm64", False, "macos-arm64"),
+        ("darwin", "x86_64", False, "macos-x86_64"),
+        ("freebsd14", "amd64", False, "freebsd14-amd64"),
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "platform", system)
+            patch.setattr(os, "uname", lambda machine=machine: SimpleNamespace(machine=machine))
+            patch.setattr(os, "confstr", (lambda _name: "glibc 2.17") if glibc else no_confstr)
+            found = sikkerkey_runtime.platform_name()
+        assert found == name
 
 
 @pytest.mark.parametrize(("built_for", "name"), [("AMD64", "windows-amd64"), ("ARM64", "windows-arm64")])
 def test_windows_platform_is_that_of_the_python(built_for: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    native = runtime_module("sikkerkey_native")
     monkeypatch.setattr(sys, "version", f"3.13.0 (tags/v3.13.0) [MSC v.1941 64 bit ({built_for})]")
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
-        found = native.platform_name()
+        found = sikkerkey_runtime.platform_name()
     assert found == name
 
 
 def test_refusal_says_what_to_do_instead() -> None:
-    native = runtime_module("sikkerkey_native")
-    assert native.refusal("windows-arm64") == (
+    supported = ["linux-x86_64", "windows-amd64"]
+    assert sikkerkey_runtime.refusal("sikkerkey-mcp", "windows-arm64", supported) == (
         "sikkerkey-mcp: error: this Python is for windows-arm64, but the archive is for linux-x86_64, windows-amd64: "
-        "start this file with an amd64 Python, which Windows runs on this machine too\n"
+        "start it with an amd64 Python, which also runs on this machine"
     )
-    assert native.refusal("linux-riscv64").endswith("use the archive for this platform, or one of those machines\n")
+    other = sikkerkey_runtime.refusal("sikkerkey-mcp", "linux-riscv64", supported)
+    assert other.endswith("use the archive for this platform, or another machine")
 
 
-@pytest.mark.parametrize(
-    ("platform", "environment", "cache"),
-    [
+@posix_only
+def test_cache_lies_where_the_platform_has_caches(monkeypatch: pytest.MonkeyPatch) -> None:
+    for platform, environment, cache in (
         ("linux", {"HOME": "/home/u"}, "/home/u/.cache/sikkerkey-mcp"),
         ("linux", {"HOME": "/home/u", "XDG_CACHE_HOME": "/c"}, "/c/sikkerkey-mcp"),
         ("linux", {"HOME": "/home/u", "XDG_CACHE_HOME": "c"}, "/home/u/.cache/sikkerkey-mcp"),
         ("darwin", {"HOME": "/Users/u"}, "/Users/u/Library/Caches/sikkerkey-mcp"),
         ("darwin", {"HOME": "/Users/u", "SIKKERKEY_CACHE_DIR": "/d"}, "/d"),
-    ],
-)
+    ):
+        with monkeypatch.context() as patch:
+            patch.setattr(sys, "platform", platform)
+            for name, value in environment.items():
+                patch.setenv(name, value)
+            assert sikkerkey_runtime.cache_directory("sikkerkey-mcp") == cache
+
+
+# -- musl, whose library needs another beside it ---------------------------------------------------------------------
+
+
+@pytest.fixture
+def launch() -> Any:
+    """runtime/python/sikkerkey_launch.py, which only an archive can import by its name."""
+    path = ROOT / "runtime" / "python" / "sikkerkey_launch.py"
+    spec = importlib.util.spec_from_file_location("launch of the archive", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
 @posix_only
-def test_cache_lies_where_the_platform_has_caches(
-    platform: str, environment: dict[str, str], cache: str, monkeypatch: pytest.MonkeyPatch
+def test_musl_that_would_crash_is_noticed(launch: Any, tmp_path: Path) -> None:
+    for version, found in ((b"1.2.3", "1.2.3"), (b"1.2.4", ""), (b"1.10.0", ""), (b"", "")):
+        (tmp_path / f"ld-musl-{os.uname().machine}.so.1").write_bytes(b"ELF\0" + version + b"\0code")
+        assert launch.old_musl(str(tmp_path)) == found
+    assert launch.old_musl(str(tmp_path / "none")) == ""
+
+
+@posix_only
+def test_musl_libraries_are_loaded_with_both_files_or_not_at_all(
+    launch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    runtime = runtime_module("sikkerkey_start")
-    monkeypatch.setattr(sys, "platform", platform)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-    assert runtime.cache_directory() == cache
-
-
-# -- libraries that need others beside them, as those for musl do ---------------------------------------------------
-
-
-def test_companion_libraries_lie_in_the_same_relative_place(
-    built: Path, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    native = runtime_module("sikkerkey_native")
-    contents = [b"the library", b"its companion"]
-    names = ["rust-0/cryptography/hazmat/bindings/_rust.abi3.so", "rust-0/cryptography.libs/libgcc_s.so.1"]
-    packed = [zlib.compress(content)[2:-4] for content in contents]
-    archive = home / "archive"
-    archive.write_bytes(b"".join(packed))
-    rows = [
-        (name, sum(map(len, packed[:place])), len(packed[place]), len(content), hashlib.sha256(content).hexdigest())
-        for place, (name, content) in enumerate(zip(names, contents))
-    ]
-    monkeypatch.setattr(native, "LIBRARIES", {"here": ("cryptography-0", tuple(rows))})
-    library = native.Library(str(archive), "here", {})
-    monkeypatch.setattr(library, "load", lambda path, way: (path, way))
-    loaded, _ = library.from_cache()
-    assert Path(loaded) == home / ".cache" / "sikkerkey-mcp" / names[0]
-    assert (Path(loaded).parents[3] / "cryptography.libs" / "libgcc_s.so.1").read_bytes() == contents[1]
-    assert {path.stat().st_mode & 0o777 for path in (home / ".cache" / "sikkerkey-mcp").rglob("*")} == {0o700, 0o600}
+    names = ("cryptography/hazmat/bindings/_rust.abi3.so", "cryptography.libs/libgcc_s.so.1")
+    files = [sikkerkey_runtime.File("native/linux-musl-x86_64", name, 1, "") for name in names]
+    read = {file: file.name.encode() for file in files}
+    description = SimpleNamespace(program="p", files=files, cache_failure="none", read=read.__getitem__)
+    library = launch.Library(description)
+    monkeypatch.setattr(launch, "load", lambda path: (Path(path), (Path(path).parents[3] / names[1]).read_bytes()))
+    (path, companion), place = library.from_temporary()
+    assert (str(path).endswith(names[0]), companion, place) == (True, names[1].encode(), "temporary file")
     with pytest.raises(OSError, match="needs another beside it"):
         library.from_memory()
-
-
-@posix_only
-def test_every_directory_of_the_cache_must_be_private(home: Path) -> None:
-    native, name = runtime_module("sikkerkey_native"), "rust-0/a/b"
-    native.publish(name, [b"x"])
-    runtime = vars(native)["runtime"]
-    os.close(runtime.open_private(name))
-    (home / ".cache" / "sikkerkey-mcp" / "rust-0").chmod(0o777)
-    with pytest.raises(PermissionError, match="rust-0 can be written by others"):
-        runtime.open_private(name)
-
-
-@posix_only
-@pytest.mark.parametrize(("version", "found"), [(b"1.2.3", "1.2.3"), (b"1.2.4", ""), (b"1.10.0", ""), (b"", "")])
-def test_musl_that_would_crash_is_noticed(version: bytes, found: str, tmp_path: Path) -> None:
-    native = runtime_module("sikkerkey_native")
-    (tmp_path / f"ld-musl-{os.uname().machine}.so.1").write_bytes(b"ELF\0" + version + b"\0code")
-    assert native.old_musl(str(tmp_path)) == found
-    assert native.old_musl(str(tmp_path / "none")) == ""
+    monkeypatch.setattr(launch, "old_musl", lambda: "1.2.3")
+    with pytest.raises(ImportError, match=r"it needs musl 1\.2\.4 or newer, this is musl 1\.2\.3"):
+        library.create_module(None)

@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import zipfile
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ import sikkerkey_mcp
 from bundle import mcpb, papers, wheels
 from bundle.archives import PROGRAMS
 from bundle.members import BuildError, stored
-from tests.archive.running import DATA, OTHER_PYTHONS, PROGRAM, ROOT, THIS_PLATFORM, build, find_python, posix_only
+from tests.support.archive_runs import OTHER_PYTHONS, PROGRAM, ROOT, THIS_PLATFORM, build, find_python, posix_only
 from tests.support.harness import ARCHIVE
 
 DIST = ARCHIVE.parent
@@ -30,26 +29,23 @@ VAULT_ARCHIVE = DIST / "sikkerkey-vault.pyz"
 
 
 def described(path: Path) -> dict[str, Any]:
-    """What an archive says about itself."""
+    """What an archive says about itself: archive.json, and the name and digest in __main__.py."""
     with zipfile.ZipFile(path) as archive:
-        tree = ast.parse(archive.read("sikkerkey_archive.py"))
+        told: dict[str, Any] = json.loads(archive.read("archive.json"))
         main = archive.read("__main__.py").decode()
-    lines = [line for line in tree.body if isinstance(line, ast.Assign)]
     (named,) = re.findall(r"^PROGRAM, BUILD = (.+)$", main, re.MULTILINE)
     program, build_digest = ast.literal_eval(named)
-    told = {ast.unparse(line.targets[0]): ast.literal_eval(line.value) for line in lines}
-    return {"PROGRAM": program, "BUILD": build_digest, **told}
+    return {"program": program, "build": build_digest, **told}
 
 
-def everything(path: Path) -> dict[str, list[str]]:
-    """The names in an archive and in the archive in it."""
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(io.BytesIO(archive.read("modules.zip"))) as inner:
+def members(path: Path) -> list[str]:
+    """The names in an archive, whose rows say nothing about the machine that built it."""
+    with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
-        assert inner.testzip() is None
-        rows = [*archive.infolist(), *inner.infolist()]
-        assert {(row.date_time, row.create_system) for row in rows} == {((1980, 1, 1, 0, 0, 0), 3)}
-        assert {row.external_attr for row in rows} == {0o100644 << 16}
-        return {"": archive.namelist(), "modules.zip/": sorted(inner.namelist())}
+        rows = archive.infolist()
+    assert {(row.date_time, row.create_system) for row in rows} == {((1980, 1, 1, 0, 0, 0), 3)}
+    assert {row.external_attr for row in rows} == {0o100644 << 16}
+    return [row.filename for row in rows]
 
 
 # -- the same bytes --------------------------------------------------------------------------------------------------
@@ -86,43 +82,46 @@ def test_archives_are_executable_whatever_the_umask(slim: Path) -> None:
 # -- what is in them -------------------------------------------------------------------------------------------------
 
 
-def test_members_are_those_of_the_list() -> None:
-    names = [place + name for place, members in everything(ARCHIVE).items() for name in members]
-    assert names == (DATA / "members.txt").read_text(encoding="utf-8").split(), "`make golden` rewrites the list"
+RUNTIME = {"__main__.py", "sikkerkey_runtime.py", "sikkerkey_unpack.py", "archive.json"}
+
+
+def contents(path: Path) -> tuple[set[str], set[str]]:
+    """Top-level members other than papers, and what is in python/."""
+    names = [name for name in members(path) if not name.startswith(f"{path.stem}")]
+    return {name.partition("/")[0] for name in names}, {name.split("/")[1] for name in names if name[:7] == "python/"}
 
 
 def test_client_holds_nothing_of_the_vault() -> None:
-    names = everything(ARCHIVE)["modules.zip/"]
-    assert not [name for name in names if name.startswith(("vault", "starlette", "uvicorn"))]
-    ours = {path.name for path in ROOT.glob("sikkerkey_*.py")}
-    assert {name.partition("/")[0] for name in names} == {
-        *ours,
-        *("certifi", "cryptography-48.0.1", "cryptography-50.0.2"),
-    }
+    top, python = contents(ARCHIVE)
+    ours = {path.name for path in ROOT.glob("sikkerkey_*") if path.suffix == ".py" or (path / "__main__.py").exists()}
+    assert top == {*RUNTIME, "python", "cryptography-48.0.1", "cryptography-50.0.2", "native"}
+    assert python == {*ours, "_cffi_backend.py", "sikkerkey_launch.py", "certifi"}
 
 
 def test_vault_holds_nothing_of_the_client() -> None:
-    assert not [name for name in everything(VAULT_ARCHIVE)["modules.zip/"] if name.startswith("sikkerkey")]
-    assert sorted(described(VAULT_ARCHIVE)["LIBRARIES"]) == sorted(PROGRAMS["vault"].platforms)
+    top, python = contents(VAULT_ARCHIVE)
+    assert top == {*RUNTIME, "python", "cryptography-48.0.1", "cryptography-50.0.2", "native"}
+    assert {name for name in python if name.startswith("sikkerkey")} == {"sikkerkey_launch.py"}
+    assert sorted(described(VAULT_ARCHIVE)["platforms"]) == sorted(PROGRAMS["vault"].platforms)
 
 
 @pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
-def test_description_leads_to_what_the_lock_file_means(path: Path) -> None:
-    """Offsets, sizes and digests, each followed in the file itself; wheel by wheel."""
-    data, told = path.read_bytes(), described(path)
+def test_description_is_of_the_members_and_of_the_wheels_in_the_lock_file(path: Path) -> None:
+    told = described(path)
+    with zipfile.ZipFile(path) as archive:
+        contents = {name: archive.read(name) for name in archive.namelist() if "/" in name}
+    listed = {f"{tree}/{name}": row for tree, files in told["files"].items() for name, row in files.items()}
+    assert listed == {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
     for row in wheels.locked():
-        if row.platform not in told["LIBRARIES"]:
+        if row.platform not in told["platforms"]:
             continue
-        python, files = told["LIBRARIES"][row.platform]
-        assert python == f"cryptography-{row.version}"
+        native = f"native/{row.platform}"
+        assert told["platforms"][row.platform] == ["python", f"cryptography-{row.version}", native]
         with zipfile.ZipFile(row.path) as wheel:
-            natives = [wheel.read(name) for name in wheel.namelist() if ".so" in name or name.endswith(".pyd")]
-        assert {hashlib.sha256(native).hexdigest() for native in natives} == {file[4] for file in files}
-        for _, offset, packed, size, digest in files:
-            unpacked = zlib.decompress(data[offset : offset + packed], -zlib.MAX_WBITS)
-            assert (len(unpacked), hashlib.sha256(unpacked).hexdigest()) == (size, digest)
-    offset, length = told["MODULES_AT"]
-    assert zipfile.ZipFile(io.BytesIO(data[offset : offset + length])).testzip() is None
+            natives = {name: wheel.read(name) for name in wheel.namelist() if ".so" in name or name.endswith(".pyd")}
+        digests = {name: hashlib.sha256(data).hexdigest() for name, data in natives.items()}
+        assert digests == {name: digest for name, (_, digest) in told["files"][native].items()}
+        assert next(iter(told["files"][native])).startswith("cryptography/hazmat/bindings/_rust.")
 
 
 def test_lock_file_has_one_line_for_each_platform_and_no_addresses() -> None:
@@ -242,18 +241,18 @@ def test_version_is_read_from_the_source() -> None:
     assert papers.version(ROOT) == sikkerkey_mcp.VERSION
 
 
-# -- what it tells about itself --------------------------------------------------------------------------------------
+# -- what it says about itself ---------------------------------------------------------------------------------------
 
 
 def test_verbose_version_says_what_runs_and_how_it_was_loaded(home: Path) -> None:
     command = [sys.executable, "-I", "-S", str(ARCHIVE), "--version", "--verbose"]
-    first, second = (subprocess.run(command, capture_output=True, text=True, check=True).stdout for _ in range(2))
-    told = dict(line.split(": ", 1) for line in second.splitlines()[1:])
-    cache = home / ".cache" / "sikkerkey-mcp"
-    assert second.splitlines()[0] == f"sikkerkey-mcp {sikkerkey_mcp.VERSION}"
-    assert "bytecode: compiled now, kept for the next start" in first
-    assert (told["archive"], told["build"]) == (str(ARCHIVE), described(ARCHIVE)["BUILD"])
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    told = dict(line.split(": ", 1) for line in shown.splitlines()[1:])
+    (unpacked,) = (home / ".cache" / "sikkerkey-mcp").iterdir()
+    assert shown.splitlines()[0] == f"sikkerkey-mcp {sikkerkey_mcp.VERSION}"
+    assert (told["archive"], told["build"]) == (str(ARCHIVE), described(ARCHIVE)["build"])
     assert told["platform"] == THIS_PLATFORM
-    assert Path(told["bytecode"]).parent == Path(told["library"]).parent == cache
-    assert told["cryptography"] == described(ARCHIVE)["LIBRARIES"][THIS_PLATFORM][0].partition("-")[2]
+    assert unpacked in Path(told["bytecode"]).parents
+    assert unpacked in Path(told["library"]).parents
+    assert f"cryptography-{told['cryptography']}" == described(ARCHIVE)["platforms"][THIS_PLATFORM][1]
     assert told["python"].endswith(sys.executable)

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 import pytest
 
 from bundle import wheels
-from tests.archive import binaries
-from tests.archive.binaries import Binary
+from tests.support import binary_headers
+from tests.support.binary_headers import Binary
 from tests.support.harness import ARCHIVE
 
 SYSTEM = {
@@ -29,7 +29,7 @@ def libraries() -> dict[str, list[Binary]]:
     """By the names of their members."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         natives = [name for name in archive.namelist() if name.startswith("native/")]
-        return {name: binaries.read(archive.read(name)) for name in natives}
+        return {name: binary_headers.read(archive.read(name)) for name in natives}
 
 
 def rust(libraries: dict[str, list[Binary]], platform: str) -> list[Binary]:
@@ -76,7 +76,7 @@ def test_what_it_wants_of_python_is_stable(platform: str, libraries: dict[str, l
 @pytest.mark.parametrize("platform", ["linux-x86_64", "linux-aarch64"])
 def test_glibc_of_2012_is_enough(platform: str, libraries: dict[str, list[Binary]]) -> None:
     (binary,) = rust(libraries, platform)
-    assert max(binaries.number(name) for name in binary.versions if name.startswith("GLIBC_")) <= (2, 17)
+    assert max(binary_headers.number(name) for name in binary.versions if name.startswith("GLIBC_")) <= (2, 17)
     assert {name for name in binary.needed if not name.startswith("ld-linux")} <= SYSTEM["linux"]
 
 
@@ -98,7 +98,7 @@ def test_macos_libraries_need_the_system_only(
     machine = platform.rpartition("-")[2]
     (binary,) = (binary for binary in rust(libraries, platform) if binary.machine == machine)
     assert all(name.startswith(("/usr/lib/", "/System/")) for name in binary.needed)
-    assert [binaries.number(version) <= oldest for version in binary.versions] == [True]
+    assert [binary_headers.number(version) <= oldest for version in binary.versions] == [True]
 
 
 def test_windows_library_needs_the_stable_python_and_the_system_only(libraries: dict[str, list[Binary]]) -> None:

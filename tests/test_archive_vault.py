@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.archive.running import OTHER_PYTHONS, find_python
+from tests.support.archive_runs import OTHER_PYTHONS, find_python
 from tests.support.harness import ARCHIVE, Server
 
 VAULT_ARCHIVE = ARCHIVE.with_name("sikkerkey-vault.pyz")

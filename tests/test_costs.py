@@ -16,7 +16,7 @@ import cryptography
 import pytest
 
 import sikkerkey_mcp
-from tests.archive.running import OTHER_PYTHONS, find_python
+from tests.support.archive_runs import OTHER_PYTHONS, find_python
 from tests.support.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
 from tests.support.sample_tools import FixtureTools
 

@@ -15,7 +15,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -139,7 +138,7 @@ def test_archive_is_named_with_its_hash_and_its_library(vault: Recorder, home: P
     lines = {line["check"]: line for line in json.loads(ended.stdout)}
     digest = hashlib.sha256(ARCHIVE.read_bytes()).hexdigest()
     assert lines["program"]["detail"] == f"{sikkerkey_mcp.VERSION}, {ARCHIVE}\nsha256 {digest}"
-    assert f", {home}/.cache/sikkerkey-mcp/rust-" in lines["library"]["detail"]
+    assert f", {home}/.cache/sikkerkey-mcp/sikkerkey-mcp-" in lines["library"]["detail"]
 
 
 # this computer
@@ -167,9 +166,9 @@ def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_library_fails_if_unusable_and_warns_of_detours(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: dict[str, str], state: str, detail: str
 ) -> None:
-    native = type(sys)("sikkerkey_native")
-    vars(native)["runtime"] = SimpleNamespace(cache_directory=lambda: str(tmp_path))
-    monkeypatch.setitem(sys.modules, "sikkerkey_native", native)
+    runtime = type(sys)("sikkerkey_runtime")
+    vars(runtime)["cache_directory"] = lambda _program: str(tmp_path)
+    monkeypatch.setitem(sys.modules, "sikkerkey_runtime", runtime)
     monkeypatch.setattr(cli, "loaded", lambda: loaded)
     tmp_path.chmod(0o777)
     line = doctor.check_library()

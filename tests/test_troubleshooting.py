@@ -12,7 +12,7 @@ STATUS = re.compile(r"(?<=the vault answered )\d{3}$")
 
 def program_texts() -> str:
     """Every string literal of the program, with {} for the expressions in f-strings."""
-    files = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/**/*.py"), *ROOT.glob("runtime/*.py")]
+    files = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/**/*.py"), *(ROOT / "runtime").rglob("*.py")]
     return "\n".join(text for file in files for text in _texts(ast.parse(file.read_text(encoding="utf-8"))))
 
 

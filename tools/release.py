@@ -1,16 +1,13 @@
-"""What a release needs besides its archives (`make mcpb`), the proof that it can be repeated (`make verify`), and the
-list of its members (`make golden`)."""
+"""What a release needs besides its archives (`make mcpb`), and the proof that it can be repeated (`make verify`)."""
 
 from __future__ import annotations
 
 import argparse
 import hashlib
-import io
 import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +22,7 @@ from sikkerkey_mcp import TOOLS
 
 DIST = ROOT / "dist"
 VALIDATOR = "@anthropic-ai/mcpb@2.1.2"
-SOURCES = ("LICENSE", "build_zipapp.py", "bundle", "requirements", "runtime", "sikkerkey_*.py", "vault")
+SOURCES = ("LICENSE", "build_zipapp.py", "bundle", "requirements", "runtime", "sikkerkey_*", "vault")
 # Two builds that have as little in common as one machine allows.
 CIRCUMSTANCES: tuple[tuple[str, int, dict[str, str]], ...] = (
     ("first", 0o022, {"TZ": "UTC", "LC_ALL": "C", "PYTHONHASHSEED": "1"}),
@@ -34,19 +31,21 @@ CIRCUMSTANCES: tuple[tuple[str, int, dict[str, str]], ...] = (
 
 
 def make_mcpb(release: str, name: str) -> None:
-    """The bundle and server.json, and what the official tool thinks of the bundle."""
+    """Write the bundle and server.json, and validate the bundle with the official tool."""
     tools = [{"name": tool.name, "description": tool.text} for tool in TOOLS]
     bundled = mcpb.bundle(DIST / "sikkerkey-mcp.pyz", tools)
     write(DIST / "sikkerkey-mcp.mcpb", bundled)
     write(DIST / "server.json", mcpb.server_json(bundled, release, name))
     papers.write_sums(DIST)
     print(f"{hashlib.sha256(bundled).hexdigest()}  dist/sikkerkey-mcp.mcpb  ({len(bundled):,} bytes)")
-    print(f"dist/server.json is for {name}: only who holds that domain can publish it; REGISTRY_NAME=... names another")
+    print(
+        f"dist/server.json is for {name}: only the owner of that domain can publish it; REGISTRY_NAME=... names another"
+    )
     validate(DIST / "sikkerkey-mcp.mcpb")
 
 
 def validate(path: Path) -> None:
-    """Have the official tool unpack the bundle and judge its manifest."""
+    """Have the official tool unpack the bundle and validate its manifest."""
     directory = ROOT / "build" / "mcpb"
     tool = directory / "node_modules" / ".bin" / "mcpb"
     if not tool.exists():
@@ -58,20 +57,12 @@ def validate(path: Path) -> None:
     subprocess.run([str(tool), "validate", str(unpacked / "manifest.json")], check=True)
 
 
-def list_members() -> None:
-    """The golden list of everything in the client's archive."""
-    path = DIST / "sikkerkey-mcp.pyz"
-    with zipfile.ZipFile(path) as archive, zipfile.ZipFile(io.BytesIO(archive.read("modules.zip"))) as inner:
-        names = [*archive.namelist(), *(f"modules.zip/{name}" for name in sorted(inner.namelist()))]
-    (ROOT / "tests" / "archive" / "members.txt").write_bytes("".join(f"{name}\n" for name in names).encode())
-
-
 # -- verify ----------------------------------------------------------------------------------------------------------
 
 
 def another_python() -> str:
     """An interpreter of another minor version, or this one where there is no other."""
-    for minor in range(9, 15):
+    for minor in range(9, 16):
         for directory in os.get_exec_path():
             found = shutil.which(f"python3.{minor}", path=directory)
             if minor == sys.version_info[1] or not found:
@@ -83,7 +74,7 @@ def another_python() -> str:
 
 
 def checkout(directory: Path) -> None:
-    """What a build reads, copied; the downloaded wheels, which are checked by digest, are shared."""
+    """Copy what a build reads. The downloaded wheels are shared, because the build checks their digests."""
     shutil.rmtree(directory, ignore_errors=True)
     for pattern in SOURCES:
         for path in ROOT.glob(pattern):
@@ -98,7 +89,7 @@ def checkout(directory: Path) -> None:
 
 
 def build_all(python: str, directory: Path, umask: int, environment: dict[str, str]) -> str:
-    """Every archive, full and slim; the checksums."""
+    """Build every archive, full and for each platform; return the checksums."""
     everything = [("mcp", ""), ("vault", ""), *(("mcp", platform) for platform in PLATFORMS)]
     for program, platform in everything:
         command = [python, "-I", str(directory / "build_zipapp.py"), "--program", program]
@@ -109,7 +100,7 @@ def build_all(python: str, directory: Path, umask: int, environment: dict[str, s
 
 
 def verify() -> None:
-    """Build twice and compare; then compare what lies in dist/ with that."""
+    """Build twice and compare, also with the archives in dist/."""
     pythons = (sys.executable, another_python())
     results = []
     for python, (name, umask, environment) in zip(pythons, CIRCUMSTANCES):
@@ -123,20 +114,19 @@ def verify() -> None:
     names = [f"{program.name}.pyz" for program in PROGRAMS.values() if (DIST / f"{program.name}.pyz").exists()]
     for name in names:
         if f"{hashlib.sha256((DIST / name).read_bytes()).hexdigest()}  {name}\n" not in results[0]:
-            sys.exit(f"verify: dist/{name} is another: build it anew")
+            sys.exit(f"verify: dist/{name} is a different build: run `make zipapp vault-zipapp`")
     print("verify: the two builds are the same" + (f", and dist/ holds the same {', '.join(names)}" if names else ""))
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("task", choices=("mcpb", "verify", "members"))
+    parser.add_argument("task", choices=("mcpb", "verify"))
     parser.add_argument("--release", default="", help="URL below which a release's files are published")
     parser.add_argument("--name", default=mcpb.REGISTRY_NAME, help="in the registry, below the publisher's domain")
     options = parser.parse_args()
     tasks: dict[str, Callable[[], None]] = {
         "mcpb": partial(make_mcpb, options.release, options.name),
         "verify": verify,
-        "members": list_members,
     }
     try:
         tasks[options.task]()

@@ -21,7 +21,7 @@ INVISIBLE |= {*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0)}
 
 def program() -> str:
     """What was started, for usage and advice: the module, or the archive by the path that was typed."""
-    if "sikkerkey_archive" not in sys.modules:
+    if "sikkerkey_launch" not in sys.modules:
         return "python -m vault"
     return shlex.join([os.path.basename(sys.executable), sys.argv[0]])
 

@@ -1,23 +1,21 @@
-"""What tests of the archives share: building one, and running it in a home of its own."""
+"""Shared by the tests of the archives: build one, and run it with a separate home directory."""
 
 from __future__ import annotations
 
-import gc
-import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 
+import sikkerkey_runtime
+
 ROOT = Path(__file__).resolve().parent.parent.parent
-DATA = ROOT / "tests" / "archive"
-PROGRAM = DATA / "program"
+PROGRAM = ROOT / "tests" / "archive" / "program"
 # Of an empty message by an all-zero seed, computed by an installed cryptography.
 SIGNATURE = (
     "8f895b3cafe2c9506039d0e2a66382568004674fe8d237785092e40d6aaf483e"
@@ -29,7 +27,7 @@ posix_only = pytest.mark.skipif(os.name != "posix", reason="owners and modes are
 
 
 def places() -> list[str]:
-    """The path, and behind a version manager's shims, which may refuse to start, the versions that it keeps."""
+    """The path, then the versions of a version manager, whose shims may refuse to start."""
     path = os.get_exec_path()
     shims = [Path(place) for place in path if place.endswith("shims")]
     return [*path, *sorted(str(found) for place in shims for found in place.parent.glob("versions/*/bin"))]
@@ -51,7 +49,7 @@ def build(output: Path, *options: str, python: str = sys.executable, **settings:
 
 
 class Archive:
-    """An archive and a home of its own to run it in."""
+    """An archive and the home directory to run it in."""
 
     def __init__(self, path: Path, home: Path) -> None:
         self.path, self.home, self.cache = path, home, home / ".cache" / "sikkerkey-mcp"
@@ -66,13 +64,17 @@ class Archive:
     def run(self, *steps: str, cwd: Path | None = None, env: dict[str, str] | None = None) -> dict[str, Any]:
         return finish(self.start(*steps, cwd=cwd, env=env))
 
-    def library(self) -> Path:
-        (path,) = self.cache.glob("rust-*")
+    def unpacked(self) -> Path:
+        """The directory that the program runs from."""
+        (path,) = self.cache.iterdir()
         return path
 
-    def bytecode(self) -> Path:
-        (path,) = self.cache.glob("bytecode-*")
-        return path
+    def library(self) -> Path:
+        return self.unpacked() / "cryptography" / "hazmat" / "bindings" / "_rust.abi3.so"
+
+    def source(self) -> Path:
+        """A Python file of the program."""
+        return self.unpacked() / "sikkerkey_mcp.py"
 
 
 def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
@@ -82,25 +84,4 @@ def finish(process: subprocess.Popen[str]) -> dict[str, Any]:
     return result
 
 
-def runtime_module(name: str) -> ModuleType:
-    """A module of runtime/ outside an archive, for what it says about platforms."""
-    described = ModuleType("sikkerkey_archive")
-    vars(described).update(MAIN="", COMPILED={}, MODULES=(), MODULES_AT=(0, 0))
-    vars(described)["LIBRARIES"] = {"windows-amd64": (), "linux-x86_64": ()}
-    made = {"sikkerkey_archive": described}
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(sys.modules, "sikkerkey_archive", described)
-        for part in ("__main__", "sikkerkey_start", "sikkerkey_native"):
-            # Under a name of its own, __main__ starts nothing.
-            spec = importlib.util.spec_from_file_location(f"runtime of {part}", ROOT / "runtime" / f"{part}.py")
-            assert spec is not None
-            assert spec.loader is not None
-            made[part] = importlib.util.module_from_spec(spec)
-            patch.setitem(sys.modules, part, made[part])
-            spec.loader.exec_module(made[part])
-            vars(made["__main__"]).update(PROGRAM="sikkerkey-mcp", BUILD="0" * 64)
-            gc.enable()  # which the start puts off
-    return made[name]
-
-
-THIS_PLATFORM: str = runtime_module("sikkerkey_native").platform_name()
+THIS_PLATFORM = sikkerkey_runtime.platform_name()

@@ -1,0 +1,146 @@
+"""Runs the program as ordinary Python files, and loads the native library of cryptography when it is first imported.
+
+The library is checked by SHA-256 before it is loaded, because a damaged one crashes the process. Where there is no
+usable cache, Python imports the modules from the archive, and the library comes from memory or a temporary file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from importlib import import_module
+from importlib.machinery import ExtensionFileLoader, ModuleSpec
+from importlib.util import module_from_spec
+from types import ModuleType
+
+from sikkerkey_runtime import Archive, ArchiveError
+
+RUST = "cryptography.hazmat.bindings._rust"
+
+_report: dict[str, str] = {}
+
+
+def report() -> dict[str, str]:
+    """How each part was loaded, for people. Keys: library, bytecode, archive, build, platform."""
+    return dict(_report)
+
+
+def run(archive: Archive) -> int:
+    """Run the program; its exit status."""
+    _report.update(library="not loaded yet", archive=archive.path, build=archive.build, platform=archive.platform)
+    sys.meta_path.insert(0, Library(archive))
+    name, _, function = archive.main.partition(":")
+    main = import_module(name)
+    _report["bytecode"] = bytecode(archive, main)
+    status: int = getattr(main, function)()
+    return status
+
+
+def bytecode(archive: Archive, main: ModuleType) -> str:
+    """Where Python keeps the bytecode of a module, or why it compiles it at each start."""
+    kept = main.__spec__ and main.__spec__.cached
+    if kept and os.path.exists(kept):
+        return kept
+    unwanted = "PYTHONDONTWRITEBYTECODE or -B is set" if sys.dont_write_bytecode else f"{kept} cannot be written"
+    return f"compiled at each start: {archive.cache_failure or unwanted}"
+
+
+class Library:
+    """Importer of cryptography's native module: from the cache after a check, else from memory or a temporary file."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+        # On musl a second library follows, which the first one loads from its place relative to it.
+        self.files = [file for file in archive.files if file.tree.startswith("native/")]
+
+    def find_spec(self, name: str, _path: object = None, _target: object = None) -> ModuleSpec | None:
+        return ModuleSpec(name, self) if name == RUST else None  # type: ignore[arg-type]  # a loader by its methods
+
+    def create_module(self, _spec: ModuleSpec) -> ModuleType:
+        """Raises ImportError, which says what was tried."""
+        if len(self.files) > 1 and (version := old_musl()):
+            raise ImportError(f"cryptography cannot be loaded: it needs musl 1.2.4 or newer, this is musl {version}")
+        failures = []
+        for way in (self.from_cache, self.from_memory, self.from_temporary):
+            try:
+                module, place = way()
+            except (OSError, ImportError, ArchiveError) as error:
+                failures.append(f"{way.__name__[len('from_') :]}: {error}")
+            else:
+                _report["library"] = "; ".join([place, *failures])
+                return module
+        raise ImportError(f"cryptography cannot be loaded: {'; '.join(failures)}")
+
+    def exec_module(self, _module: ModuleType) -> None:
+        """`load` has run it, since some libraries that cannot be used fail only then."""
+
+    def from_cache(self) -> tuple[ModuleType, str]:
+        if self.archive.cache_failure:
+            raise OSError(self.archive.cache_failure)
+        for file in self.files:
+            path = f"{self.archive.directory}/{file.name}"
+            if sha256_of(path) != file.digest:
+                os.unlink(path)  # so that the next start unpacks it again
+                raise OSError(f"{path} was damaged")
+        path = os.path.join(self.archive.directory, *self.files[0].name.split("/"))
+        return load(path), path
+
+    def from_memory(self) -> tuple[ModuleType, str]:
+        """Where no directory can be written, or none may hold programs."""
+        if not hasattr(os, "memfd_create"):
+            raise OSError("this system has no memfd")
+        if len(self.files) > 1:
+            raise OSError("the library needs another beside it")
+        handle = os.memfd_create(self.archive.program)
+        with open(handle, "wb") as file:
+            file.write(self.archive.read(self.files[0]))
+            file.flush()
+            return load(f"/proc/self/fd/{handle}"), "memory"
+
+    def from_temporary(self) -> tuple[ModuleType, str]:
+        import shutil  # slow to import, and only this fallback needs them
+        import tempfile
+
+        directory = tempfile.mkdtemp(prefix=f"{self.archive.program}-")
+        try:
+            for file in self.files:
+                path = os.path.join(directory, *file.name.split("/"))
+                os.makedirs(os.path.dirname(path), exist_ok=True)
+                with open(path, "xb") as opened:
+                    opened.write(self.archive.read(file))
+            return load(os.path.join(directory, *self.files[0].name.split("/"))), "temporary file"
+        finally:  # a loaded library needs no name, except on Windows, where it stays
+            shutil.rmtree(directory, ignore_errors=True)
+
+
+def load(path: str) -> ModuleType:
+    """Raises ImportError."""
+    loader = ExtensionFileLoader(RUST, path)
+    module = module_from_spec(ModuleSpec(RUST, loader, origin=path))
+    loader.exec_module(module)
+    return module
+
+
+def sha256_of(path: str) -> str:
+    from hashlib import sha256  # not before the library is needed
+
+    digest = sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 16):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def old_musl(directory: str = "/lib") -> str:
+    """musl's version if it is too old, else an empty string.
+
+    Before 1.2.4 it ignored a kind of relocation that libgcc_s has (DT_RELR), and the process crashes as it loads.
+    """
+    try:
+        with open(os.path.join(directory, f"ld-musl-{os.uname().machine}.so.1"), "rb") as file:
+            found = re.search(rb"\0(\d+)\.(\d+)\.(\d+)\0", file.read())
+    except OSError:
+        return ""
+    version = [int(part) for part in found.groups()] if found else [1, 2, 4]
+    return "" if version >= [1, 2, 4] else ".".join(map(str, version))

@@ -1,0 +1,160 @@
+"""What comes before the program may run: the archive's description, the platform, the checks of the user's cache.
+
+The program runs from CACHE/PROGRAM-BUILD-PLATFORM, which sikkerkey_unpack fills at the first start. Each start checks
+owners and modes: no other user can have written the program, or the bytecode that Python keeps beside it. It checks
+sizes and dates too; if a file was cut, changed or removed, everything is unpacked again. This does not stop another
+process of the same user, which could replace the archive as well.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import zlib
+from typing import Any, NamedTuple
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+# The modification time of every unpacked file, 1980-01-01 as in the archive, so that a later change shows.
+UNPACKED_TIME_S = 315532800
+
+
+# -- the archive -----------------------------------------------------------------------------------------------------
+
+
+class ArchiveError(Exception):
+    """The archive is no longer the one that was started, or is damaged."""
+
+
+class File(NamedTuple):
+    """A file that this platform needs."""
+
+    tree: str  # its directory in the archive
+    name: str  # its path below that, and in the cache
+    size: int
+    digest: str  # SHA-256
+
+
+class Archive:
+    """The archive that runs. Its member archive.json says what each platform needs."""
+
+    def __init__(self, program: str, build: str, loader: Any) -> None:
+        """`loader` is the archive's zipimporter. Exits if this platform is not supported."""
+        self.program, self.build, self.loader = program, build, loader
+        self.path = os.path.abspath(loader.archive)
+        described = json.loads(loader.get_data("archive.json"))
+        self.main: str = described["main"]
+        self.platform = platform_name()
+        if self.platform not in described["platforms"]:
+            sys.exit(refusal(program, self.platform, sorted(described["platforms"])))
+        self.trees: list[str] = described["platforms"][self.platform]
+        self.files = [File(tree, name, *row) for tree in self.trees for name, row in described["files"][tree].items()]
+        self.cache = cache_directory(program)
+        self.directory = os.path.join(self.cache, f"{program}-{build[:16]}-{self.platform}")
+        self.cache_failure = ""  # why modules must be imported from the archive instead
+
+    def read(self, file: File) -> bytes:
+        """A file's content. Raises ArchiveError."""
+        from hashlib import sha256  # only the first start and fallbacks read files
+
+        try:
+            content: bytes = self.loader.get_data(f"{file.tree}/{file.name}")
+        except (OSError, ImportError, EOFError, zlib.error):
+            content = b""
+        if sha256(content).hexdigest() != file.digest:
+            raise ArchiveError("the archive was replaced or is damaged")
+        return content
+
+    def is_unpacked(self) -> bool:
+        """Whether the cache has every file, private and as it was unpacked. If so, no other process removes it."""
+        try:
+            require_private(self.cache, stat.S_IFDIR)
+            require_private(self.directory, stat.S_IFDIR)
+            lock(self.directory)
+            for file in self.files:
+                status = require_private(f"{self.directory}/{file.name}", stat.S_IFREG)
+                if (status.st_size, int(status.st_mtime)) != (file.size, UNPACKED_TIME_S):
+                    return False
+        except OSError:
+            return False
+        return True
+
+    def extend_path(self) -> None:
+        """Have Python import the files, and not search the archive itself, which may be replaced from now on."""
+        places = [f"{self.path}/{tree}" for tree in self.trees] if self.cache_failure else [self.directory]
+        sys.path[:] = [*places, *(place for place in sys.path if place != self.loader.archive)]
+
+
+def platform_name() -> str:
+    """The platform's name in the archive, such as linux-x86_64, linux-musl-aarch64 or macos-arm64."""
+    if os.name == "nt":
+        # Python's own architecture, not the machine's: Windows for ARM runs an amd64 Python.
+        return "windows-amd64" if "(AMD64)" in sys.version else "windows-arm64"
+    machine = os.uname().machine
+    if sys.platform != "linux":
+        return f"{'macos' if sys.platform == 'darwin' else sys.platform}-{machine}"
+    return f"linux-{machine}" if has_glibc() else f"linux-musl-{machine}"
+
+
+def has_glibc() -> bool:
+    try:
+        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
+    except (ValueError, OSError):
+        return False
+
+
+def refusal(program: str, platform: str, supported: list[str]) -> str:
+    """One sentence for a platform that the archive does not support."""
+    advice = "use the archive for this platform, or another machine"
+    if platform == "windows-arm64" and "windows-amd64" in supported:
+        advice = "start it with an amd64 Python, which also runs on this machine"
+    return f"{program}: error: this Python is for {platform}, but the archive is for {', '.join(supported)}: {advice}"
+
+
+# -- the cache -------------------------------------------------------------------------------------------------------
+
+
+def cache_directory(program: str) -> str:
+    """The user's cache directory for a program; not an absolute path if the system names none."""
+    return os.environ.get("SIKKERKEY_CACHE_DIR") or os.path.join(cache_home(), program)
+
+
+def cache_home() -> str:
+    if os.name == "nt":
+        return os.environ.get("LOCALAPPDATA", "")
+    if sys.platform == "darwin":
+        return os.path.expanduser("~/Library/Caches")
+    xdg = os.environ.get("XDG_CACHE_HOME", "")
+    return xdg if os.path.isabs(xdg) else os.path.expanduser("~/.cache")
+
+
+def require_private(path: str, kind: int) -> os.stat_result:
+    """Raises OSError if `path` is not of `kind` (stat.S_IF...), or if another user could have written it."""
+    # Without HOME and a password entry, expanduser returns the ~ itself: a place in the working directory.
+    if not os.path.isabs(path):
+        raise OSError(f"{path} is not an absolute path")
+    status = os.lstat(path)
+    if stat.S_IFMT(status.st_mode) != kind:
+        raise OSError(f"{path} is not a {'directory' if kind == stat.S_IFDIR else 'regular file'}")
+    # On Windows %LOCALAPPDATA% is the user's own, and st_uid and st_mode say nothing.
+    if os.name == "posix" and status.st_uid != os.geteuid():
+        raise PermissionError(f"{path} belongs to another user")
+    if os.name == "posix" and status.st_mode & 0o022:
+        raise PermissionError(f"{path} can be written by others")
+    return status
+
+
+def lock(directory: str) -> None:
+    """Hold a shared lock until this process ends. sikkerkey_unpack removes no directory that is locked."""
+    if not fcntl:
+        return
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH)
+    except OSError:  # a file system without locks
+        os.close(handle)

@@ -1,0 +1,112 @@
+"""Unpacks the archive into the user's cache, and removes old builds from it. Only the first start of a build does."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import stat
+import sys
+import time
+from contextlib import suppress
+
+from sikkerkey_runtime import UNPACKED_TIME_S, Archive, ArchiveError, lock, require_private
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+KEPT_BUILDS = 4
+# A temporary directory this old belongs to a process that died while it was unpacking.
+ABANDONED_S = 3600.0
+
+
+def unpack(archive: Archive) -> None:
+    """Fill the archive's directory in the cache, or set `cache_failure`. Exits if the archive is damaged."""
+    try:
+        make_cache(archive.cache)
+        publish(archive)
+        lock(archive.directory)
+    except OSError as error:
+        archive.cache_failure = str(error)
+    except ArchiveError as error:
+        advice = "download it again and compare its SHA-256 with SHA256SUMS"
+        sys.exit(f"{archive.program}: error: {error}: {advice}")
+    else:
+        with suppress(OSError):
+            sweep(archive.cache, archive.program)
+
+
+def make_cache(path: str) -> None:
+    if os.path.isabs(path) and not os.path.lexists(path):
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        with suppress(FileExistsError):
+            os.mkdir(path, 0o700)
+    require_private(path, stat.S_IFDIR)
+
+
+def publish(archive: Archive) -> None:
+    """Write everything to a temporary directory, and rename that: other processes see all of it or nothing."""
+    temporary = temporary_path(archive.cache)
+    os.mkdir(temporary, 0o700)
+    try:
+        for file in archive.files:
+            path = f"{temporary}/{file.name}"
+            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+            with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+                opened.write(archive.read(file))
+            os.utime(path, (UNPACKED_TIME_S, UNPACKED_TIME_S))
+        try:
+            os.rename(temporary, archive.directory)
+        except OSError:  # another process was faster, or what is there is damaged
+            if not archive.is_unpacked():
+                discard(archive.directory)
+                os.rename(temporary, archive.directory)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def temporary_path(cache: str) -> str:
+    return os.path.join(cache, f"tmp-{os.getpid()}-{os.urandom(8).hex()}")
+
+
+def discard(path: str) -> None:
+    """Remove a directory, or a file or link in its place. It is renamed first, so that nobody sees a part of it."""
+    doomed = temporary_path(os.path.dirname(path))
+    os.rename(path, doomed)
+    if os.path.islink(doomed) or not os.path.isdir(doomed):
+        os.unlink(doomed)
+    else:
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def sweep(cache: str, program: str) -> None:
+    """Remove all but the newest builds of a program, and what processes that died left behind."""
+    # SIKKERKEY_CACHE_DIR may name a directory that the user keeps other things in.
+    ours = re.compile(rf"(?:(tmp)-\d+|{re.escape(program)})-[0-9a-f]{{16}}(?(1)|-.+)")
+    builds = []
+    for entry in os.scandir(cache):
+        with suppress(OSError):  # another process sweeps too
+            changed_s = entry.stat(follow_symlinks=False).st_mtime
+            found = ours.fullmatch(entry.name)
+            if found and not found[1]:
+                builds.append((changed_s, entry.path))
+            elif found and time.time() - changed_s > ABANDONED_S:
+                shutil.rmtree(entry.path, ignore_errors=True)
+    for _, path in sorted(builds, reverse=True)[KEPT_BUILDS:]:
+        with suppress(OSError):
+            discard_unused(path)
+
+
+def discard_unused(directory: str) -> None:
+    """Raises OSError if a process runs from it. Windows renames no directory with a loaded library in it."""
+    if not fcntl:
+        discard(directory)
+        return
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        discard(directory)
+    finally:
+        os.close(handle)
