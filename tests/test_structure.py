@@ -10,6 +10,7 @@ import pytest
 
 import sikkerkey_mcp
 from tests.support.harness import ROOT
+from tests.support.table_calls import for_each
 
 SOURCE = (ROOT / "sikkerkey_mcp.py").read_text(encoding="utf-8")
 ANSWERS, WIRE = (ast.parse((ROOT / f"sikkerkey_{name}.py").read_text(encoding="utf-8")) for name in ("answers", "wire"))
@@ -99,7 +100,7 @@ def programs() -> list[Path]:
     return sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))])
 
 
-@pytest.mark.parametrize("path", programs(), ids=lambda path: path.name)
+@for_each(programs())
 def test_functions_are_short(path: Path) -> None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
@@ -127,7 +128,7 @@ def dangerous(tree: ast.Module) -> set[str]:
     return ((called | names_used(tree)) & (EVALUATING | UNPICKLING | SHELLS)) | shell
 
 
-@pytest.mark.parametrize("path", programs(), ids=lambda path: path.name)
+@for_each(programs())
 def test_nothing_evaluates_unpickles_or_starts_a_shell(path: Path) -> None:
     """ruff's S102, S301, S302, S307, S602 to S606 say so too; a `noqa` cannot switch this one off."""
     allowed = LOADERS.get(path.relative_to(ROOT).as_posix(), set())
