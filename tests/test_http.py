@@ -6,7 +6,6 @@ import contextlib
 import re
 import socket
 import ssl
-import tracemalloc
 from collections.abc import Iterator
 from email.utils import formatdate
 from pathlib import Path
@@ -340,18 +339,12 @@ def test_read_that_travels_as_post_is_repeated(connect: Connect) -> None:
 # slow answers
 
 
-@pytest.fixture
-def short_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An exchange may take 0.15 s, and is not repeated."""
-    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.15)
-    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
-
-
-@pytest.mark.usefixtures("short_deadline")
-def test_vault_that_does_not_read_is_given_up(connect: Connect) -> None:
+def test_vault_that_does_not_read_times_out(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     with FaultyVault() as vault:
         client = connect(vault.url)
         client.write()
+        monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.15)
+        monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
         vault.acts[:] = [faulty_vault.then_silence()]
         endless = sikkerkey_mcp.Request("POST", "/v1/ai/projects", b"x" * 64 * 1024 * 1024)
         vault.wires[0].plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -411,27 +404,14 @@ FIFTY_MB = 50 * 1024 * 1024
 PIECE = b'{"a":1},' * 8192
 
 
-@contextlib.contextmanager
-def bounded_memory() -> Iterator[None]:
-    """Holds what is inside to a few times the largest answer."""
-    tracemalloc.start()
-    try:
-        yield
-        assert tracemalloc.get_traced_memory()[1] < 3 * sikkerkey_mcp.ANSWER_MAX_BYTES
-    finally:
-        tracemalloc.stop()
-
-
-def test_chunk_of_a_negative_size_is_refused_with_bounded_memory(
-    connect: Connect, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some versions of http.client read up to the end of the stream for a size of -1, others find it malformed."""
+def test_chunk_of_a_negative_size_is_refused_before_its_end(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some versions of http.client read to the end of the stream for a size of -1, others call it malformed."""
     monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
     with FaultyVault(faulty_vault.flood(CHUNKED + b"-1\r\n", PIECE, FIFTY_MB // len(PIECE))) as vault:
         client = connect(vault.url)
-        with bounded_memory():
-            client.refused(client.read)
+        client.refused(client.read)
         assert len(vault.seen) == 1
+        assert vault.sent < FIFTY_MB
 
 
 @pytest.mark.parametrize("head", [CHUNKED, CHUNKED + b"0\r\n"], ids=["chunks of one byte", "endless trailers"])
@@ -657,11 +637,11 @@ def test_loopback_without_tls_never_goes_to_a_proxy(
 def test_proxy_whose_headers_do_not_end_is_given_up(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Newer versions of http.client count them, older ones read until the time is over."""
+    """Newer versions of http.client count them, older ones read until the time limit."""
     monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.3)
     monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
     endless = faulty_vault.flood(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 1_000, 1_000_000)
-    with FaultyVault(endless) as proxy, bounded_memory():
+    with FaultyVault(endless) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         client = connect("https://vault.test")
         assert "cannot be reached" in str(client.refused(client.write))

@@ -52,7 +52,7 @@ from tests.support.leak_search import (
     wait_for,
 )
 from tests.support.local_vault import LocalVault, install
-from tests.support.table_calls import ROWS, Row
+from tests.support.table_calls import ROWS, Row, for_each
 
 __all__ = ["trail"]  # a fixture
 
@@ -63,7 +63,7 @@ def test_every_argument_that_is_plaintext_is_written() -> None:
     assert {f"{tool}.{arguments['action']}" for tool, arguments in WRITES.values()} == plaintext_rows()
 
 
-@pytest.mark.parametrize("form", spellings(MARK), ids=map(str, range(len(spellings(MARK)))))
+@for_each(spellings(MARK))
 def test_the_hunt_finds_a_planted_value(form: str) -> None:
     assert found(f"a line of {form} in a log".encode(), [MARK])
     assert found(b"\0" + f"memory with {MARK}".encode("utf-16-le"), [MARK])
@@ -223,7 +223,8 @@ BREAKDOWNS: dict[str, Act] = {
 def test_no_breakdown_shows_a_value(home: Path, trail: Trail, breakdown: str) -> None:
     with FaultyVault(BREAKDOWNS[breakdown]) as vault:
         make_slot(home, vault.url)
-        with talkative(quick_command(), source_env()) as server:
+        timeout_s = 0.3 if breakdown == "silence" else TIMEOUT_S
+        with talkative(quick_command(timeout_s=timeout_s), source_env()) as server:
             for tool, arguments in WRITES.values():
                 assert "result" in tell(server, tool, arguments)
             assert server.request("ping")["result"] == {}

@@ -99,58 +99,6 @@ def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, url: str, exp
     assert wire.proxy_for("https://vault.test:8443") is None
 
 
-WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-
-class Waiting(sikkerkey_mcp.Context):
-    """A call that gets `then` from the vault only once it has made way for others."""
-
-    def __init__(self, theirs: socket.socket, then: bytes = b"") -> None:
-        super().__init__()
-        self.has_made_way = False
-        self._theirs, self._then = theirs, then
-
-    def about_to_wait(self) -> None:
-        self.has_made_way = True
-        self._theirs.sendall(self._then)
-        self._then = b""
-
-
-@pytest.mark.parametrize("at_once", range(len(WHOLE)))
-def test_call_makes_way_before_it_waits_wherever_the_answer_pauses(
-    monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 1.0)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(WHOLE[:at_once])
-        waiting = Waiting(theirs, WHOLE[at_once:])
-        reply, _ = wire.Connection(ours, "vault.test").exchange(REQUEST, {}, waiting)
-        assert (reply.body, waiting.has_made_way) == (b"{}", True)
-
-
-def test_quick_answer_is_taken_without_making_way() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(WHOLE)
-        quick = Waiting(theirs)
-        connection = wire.Connection(ours, "vault.test")
-        assert connection.exchange(REQUEST, {}, quick)[0].body == b"{}"
-        assert quick.has_made_way is False
-        assert quick.about_to_wait not in vars(connection).values()
-
-
-@pytest.mark.parametrize(("sent", "received"), [(16_384, 2), (2, wire.RECEIVED_AT_ONCE_BYTES + 1)])
-def test_what_is_large_makes_way_though_it_is_quick(sent: int, received: int) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        large = Waiting(theirs)
-        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (received, b"x" * received))
-        request = sikkerkey_mcp.Request("POST", "/", b"x" * sent)
-        assert len(wire.Connection(ours, "vault.test").exchange(request, {}, large)[0].body) == received
-        assert large.has_made_way is True
-
-
 def chunked(rest: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + rest
 
@@ -235,36 +183,3 @@ ADDRESSES = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
 def test_address_that_is_none_is_refused_in_words(address: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError):
         sikkerkey_mcp.parse_base_url(f"https://[{address}]")
-
-
-def test_answer_that_trickles_in_quickly_makes_way_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Trickle:
-        """Always has another byte, at once."""
-
-        def __init__(self) -> None:
-            self.left = list(WHOLE)
-
-        def recv(self, _most: int) -> bytes:
-            return bytes([self.left.pop(0)])
-
-        def settimeout(self, _seconds: float) -> None:
-            """Is never needed."""
-
-        sendall = settimeout
-
-    class Clock:
-        """Moves on whenever it is looked at."""
-
-        now_s = 0.0
-
-        def monotonic(self) -> float:
-            self.now_s += wire.SOON_S / 10
-            return self.now_s
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        trickled = Waiting(theirs)
-        monkeypatch.setattr(wire, "time", Clock())
-        connection = wire.Connection(Trickle(), "vault.test")  # type: ignore[arg-type]
-        assert connection.exchange(REQUEST, {}, trickled)[0].body == b"{}"
-        assert trickled.has_made_way is True

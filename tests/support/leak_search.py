@@ -159,14 +159,14 @@ def end(server: Server) -> None:
 # processes
 
 QUICK = (
-    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.REQUEST_MAX_S = m.CONNECT_MAX_S = 0.5; import sys; "
+    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.REQUEST_MAX_S = m.CONNECT_MAX_S = {timeout_s}; import sys; "
     "sys.exit(m.main(sys.argv[1:]))"
-)  # gives up at once on what would take half a minute
+)
 
 
-def quick_command(*flags: str) -> list[str]:
-    """The server from its source, without patience."""
-    return [sys.executable, *flags, "-c", QUICK, "serve"]
+def quick_command(*flags: str, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """The server from its source, without pauses between attempts."""
+    return [sys.executable, *flags, "-c", QUICK.format(timeout_s=timeout_s), "serve"]
 
 
 def source_env(**more: str) -> dict[str, str]:
