@@ -1,4 +1,4 @@
-"""A few seconds of every fuzz target, and a check that each of them notices a planted fault; `make fuzz` runs longer."""
+"""A few seconds of each fuzz target, and a check that it notices a planted fault; `make fuzz` runs longer."""
 
 from __future__ import annotations
 

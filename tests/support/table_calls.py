@@ -58,7 +58,7 @@ def for_each(values: Iterable[Value]) -> Callable[[Callable[[Value], None]], Cal
                 except (Exception, pytest.fail.Exception) as error:
                     raise AssertionError(f"{test.__name__} failed for {value}") from error
 
-        del run_all.__wrapped__  # type: ignore[attr-defined]  # pytest would read its parameter as a fixture
+        del run_all.__wrapped__  # pytest would read its parameter as a fixture
         return run_all
 
     return decorate
