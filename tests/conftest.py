@@ -4,15 +4,31 @@ from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import sikkerkey_mcp
 import sikkerkey_wire
 from tests.support.harness import Recorder, Server, make_slot
 from tests.support.shell import Shell
+
+# The same examples in each run, and none of Hypothesis's checks of how long they take: the machine may be busy.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Ends the run with one line that names what was skipped, and why."""
+    reasons = Counter(str(report.longrepr[2]) for report in terminalreporter.getreports("skipped"))
+    if reasons:
+        listed = "; ".join(f"{count} ({reason.removeprefix('Skipped: ')})" for reason, count in sorted(reasons.items()))
+        terminalreporter.write_line(f"skipped: {listed}")
 
 
 @pytest.fixture(autouse=True, scope="session")

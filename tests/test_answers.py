@@ -154,7 +154,7 @@ def test_deeply_nested_answer_is_shown_or_refused_in_words() -> None:
                 assert shown(result).startswith(words)
 
 
-def test_csv_is_shown_as_text_as_it_is() -> None:
+def test_csv_is_shown_verbatim() -> None:
     csv = 'time,detail\r\n1,"<ø>, ""x"""\r\n2,=1.10\n'
     result = call(EXPORT, EXPORT.minimal, reply(200, csv.encode(), "text/csv; charset=utf-8"))
     assert result == {"content": [{"type": "text", "text": csv}]}
@@ -228,7 +228,7 @@ def test_attachment_survives_the_whole_program(server: Server, recorder: Recorde
 
 
 @pytest.mark.parametrize("where", ["send", "answer"])
-def test_lack_of_memory_is_told_and_what_it_means_for_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_lack_of_memory_is_reported_with_its_effect_on_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fail(*_: Any, **__: Any) -> sikkerkey_mcp.Reply:
         raise MemoryError
 
@@ -313,7 +313,7 @@ def test_repeated_plaintext_is_cut_out_of_errors(row: Row) -> None:
             assert_clean(result, SECRET)
 
 
-def test_plaintext_longer_than_what_is_shown_of_an_error_leaves_no_beginning() -> None:
+def test_plaintext_longer_than_the_error_limit_is_cut_out_entirely() -> None:
     secret = MARK * 100
     result = call(CREATE, giving(CREATE, secret), reply(400, json.dumps({"error": f"bad {secret}"}).encode()))
     assert_clean(result, secret)
@@ -352,7 +352,7 @@ def test_short_plaintext_is_cut_out_as_a_word_and_ids_stay_whole() -> None:
     assert result["structuredContent"] == expected
 
 
-def test_what_is_no_plaintext_is_not_cut_out() -> None:
+def test_other_text_is_not_cut_out() -> None:
     body = b'{"id":"sk_1","name":"some name","note":"some note","value2":[1.10,true,null]}'
     for row in PLAIN_ROWS:
         assert shown(call(row, giving(row, SECRET), reply(200, body))) == body.decode()
@@ -363,7 +363,7 @@ def test_empty_plaintext_cuts_nothing_out() -> None:
     assert shown(call(CREATE, given, reply(200, b'{"id":"sk_1"}'))) == '{"id":"sk_1"}'
 
 
-def test_plaintext_is_in_no_stream_whatever_the_vault_answers(server: Server, recorder: Recorder) -> None:
+def test_plaintext_is_in_no_stream_for_any_status(server: Server, recorder: Recorder) -> None:
     server.request("logging/setLevel", level="debug")
     echo = json.dumps({"error": SECRET, "value": SECRET, "requiredScopes": [SECRET], SECRET: SECRET}).encode()
     headers = {"Content-Type": "application/json", "X-Echo": quote(SECRET), "Retry-After": "999"}
@@ -469,7 +469,7 @@ def test_every_status_has_a_next_step(status: int) -> None:
         (425, "repeat it"),
     ],
 )
-def test_status_with_a_meaning_of_its_own_has_a_next_step_of_its_own(status: int, step: str) -> None:
+def test_specific_status_has_a_specific_next_step(status: int, step: str) -> None:
     assert step in failed(status)[1]
 
 

@@ -391,7 +391,7 @@ def test_progress_increases_and_ends_with_the_answer(mcp: CheckedServer, recorde
     assert mcp.read() is None
 
 
-def test_without_a_token_no_progress_is_told_and_retries_are_logged(mcp: CheckedServer, recorder: Recorder) -> None:
+def test_without_a_token_there_is_no_progress_and_retries_are_logged(mcp: CheckedServer, recorder: Recorder) -> None:
     failing_once(recorder)
     assert notifications_before(mcp, mcp.start_call("whoami")) == [WARNING]
 

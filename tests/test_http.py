@@ -249,7 +249,7 @@ def test_idle_connection_is_dropped_before_the_vault_would(connect: Connect, sto
         assert vault.connections == 2
 
 
-def test_bytes_that_nobody_asked_for_are_never_taken_for_an_answer(connect: Connect) -> None:
+def test_unsolicited_bytes_are_never_taken_for_an_answer(connect: Connect) -> None:
     def answer_twice(wire: faulty_vault.Wire, _request: ReceivedRequest) -> bool:
         wire.send(
             faulty_vault.message(b'{"n":1}') + faulty_vault.message(b'{"planted":true}')
@@ -279,7 +279,7 @@ def test_bytes_that_nobody_asked_for_are_never_taken_for_an_answer(connect: Conn
         pytest.param(b'HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{"a":1}', id="no reason phrase"),
     ],
 )
-def test_unusual_but_complete_answer_is_read_and_the_connection_kept(connect: Connect, said: bytes) -> None:
+def test_unusual_but_complete_answer_keeps_the_connection(connect: Connect, said: bytes) -> None:
     with FaultyVault(faulty_vault.then_go_on(said)) as vault:
         client = connect(vault.url)
         replies = [client.write() for _ in range(2)]
@@ -427,7 +427,7 @@ def test_framing_counts_as_well(connect: Connect, monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
-def test_read_is_repeated_on_a_passing_failure(connect: Connect, stopped_clock: Clock, status: int) -> None:
+def test_read_is_repeated_after_a_temporary_failure(connect: Connect, stopped_clock: Clock, status: int) -> None:
     busy = faulty_vault.answer(b'{"error":"busy"}', status)
     with FaultyVault(busy, busy, busy, faulty_vault.answer(b'{"ok":1}')) as vault:
         client = connect(vault.url)
@@ -445,7 +445,7 @@ def test_write_is_repeated_when_there_were_too_many_requests(connect: Connect, s
         assert_signed_afresh(vault.seen, client.public_key)
 
 
-def test_last_answer_is_given_back_when_repeating_does_not_help(connect: Connect, stopped_clock: Clock) -> None:
+def test_last_answer_is_returned_when_retries_are_used_up(connect: Connect, stopped_clock: Clock) -> None:
     with FaultyVault(faulty_vault.answer(b"", 503)) as vault:
         assert connect(vault.url).read().status == 503
         assert len(vault.seen) == 4
@@ -471,7 +471,7 @@ def test_last_answer_is_given_back_when_repeating_does_not_help(connect: Connect
     ],
 )
 @pytest.mark.peer(12)
-def test_retry_after_is_honoured_within_20_s(
+def test_retry_after_is_honored_within_20_s(
     connect: Connect, stopped_clock: Clock, value: str, pauses_s: list[float]
 ) -> None:
     with FaultyVault(faulty_vault.answer(b"", 429, f"Retry-After: {value}")) as vault:
@@ -555,7 +555,7 @@ def test_bundle_replaces_the_default_one(trust: Authority) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
-def test_bundle_that_cannot_be_read_is_the_workstations_fault(
+def test_unreadable_ca_bundle_is_a_configuration_error(
     connect: Connect, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
 ) -> None:
     bundle = tmp_path / "bundle.pem"
@@ -587,7 +587,7 @@ def distant_vault(trust: Authority) -> Iterator[FaultyVault]:
 
 
 @pytest.mark.parametrize("variable", ["HTTPS_PROXY", "https_proxy", "Https_Proxy"])
-def test_proxy_of_the_environment_leads_to_the_vault(
+def test_proxy_from_the_environment_is_used(
     variable: str, connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectProxy(distant_vault.port) as proxy:
@@ -614,7 +614,7 @@ def test_credentials_of_the_proxy_reach_the_proxy_only(
     assert_signed(distant_vault.seen[0], client.public_key)
 
 
-def test_no_proxy_leads_past_the_proxy(
+def test_no_proxy_bypasses_the_proxy(
     connect: Connect, distant_vault: FaultyVault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectProxy(distant_vault.port) as proxy:
@@ -624,7 +624,7 @@ def test_no_proxy_leads_past_the_proxy(
         assert proxy.connections == 0
 
 
-def test_loopback_without_tls_never_goes_to_a_proxy(
+def test_loopback_without_tls_never_uses_a_proxy(
     connect: Connect, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectProxy(1) as proxy:
@@ -634,7 +634,7 @@ def test_loopback_without_tls_never_goes_to_a_proxy(
         assert proxy.connections == 0
 
 
-def test_proxy_whose_headers_do_not_end_is_given_up(
+def test_proxy_with_endless_headers_times_out(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Newer versions of http.client count them, older ones read until the time limit."""
@@ -654,7 +654,7 @@ def test_proxy_whose_headers_do_not_end_is_given_up(
         *(f"{begun}user:canary@h:1" for begun in ("https://", "HTTPS://", "https:/", "socks5://", "://")),
     ],
 )
-def test_malformed_proxy_is_the_workstations_fault(
+def test_malformed_proxy_is_a_configuration_error(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch, proxy: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", proxy)

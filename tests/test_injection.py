@@ -96,7 +96,7 @@ def test_every_hidden_character_is_cleaned() -> None:
     assert hidden_in(sikkerkey_mcp.readable(everything)) <= {"\n", "\t"}
 
 
-def test_what_can_be_seen_is_left_alone() -> None:
+def test_visible_characters_are_unchanged() -> None:
     everything = [*map(chr, range(0x110000))]
     hidden = hidden_in("".join(everything))
     seen = "".join(c for c in everything if c not in hidden and unicodedata.category(c) != "Cn")
@@ -126,7 +126,7 @@ LOOSE = ["a\u200db", "a\ufe0f", "\u200d", "\ufe0f\ufe0f", "é\u200d\u200dé", "�
 
 
 @pytest.mark.parametrize("text", LOOSE, ids=ascii)
-def test_joiners_and_returns_that_join_and_end_nothing_are_shown(text: str) -> None:
+def test_stray_joiners_and_carriage_returns_are_shown(text: str) -> None:
     assert "<U+" in sikkerkey_mcp.readable(text)
 
 
@@ -145,7 +145,7 @@ def test_no_answer_hides_anything(row: Row) -> None:
 
 
 @each_hostile
-def test_no_error_hides_anything_or_passes_the_vaults_words_off_as_ours(text: str) -> None:
+def test_error_hides_nothing_and_quotes_the_vault(text: str) -> None:
     body = json.dumps({"error": text, "requiredScopes": [text, "projects.read"], text: text}).encode()
     for status in (400, 403, 404, 409, 500):
         shown = call(LIST, LIST.minimal, reply(status, body, f"text/{text}" if text.isascii() else ""))
@@ -264,7 +264,7 @@ def shown_by(done: subprocess.CompletedProcess[bytes]) -> str:
     return shown
 
 
-def test_terminal_shows_what_it_is_told_and_obeys_none_of_it(home: Path, recorder: Recorder) -> None:
+def test_terminal_shows_hostile_text_without_effect(home: Path, recorder: Recorder) -> None:
     text = " ".join(list(HOSTILE.values())[2:15])
     vault = {"SIKKERKEY_API_URL": recorder.url}
     said = {"agentId": AGENT_ID, "vaultId": VAULT_ID, "name": text, "error": text, **dict.fromkeys(HOSTILE.values())}
@@ -309,7 +309,7 @@ def ends(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @each_hostile
-def test_what_is_typed_wrongly_is_shown_cleaned(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words_are_shown_cleaned(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([text], ["install", "laptop", text], ["config", text], ["whoami", "--agent", text], ["--" + text]):
         assert "error: " in ends(capsys, *words)
 

@@ -82,13 +82,13 @@ def assert_exit(server: CheckedServer, end: Callable[[CheckedServer], None]) -> 
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_the_end_comes_quietly_while_nothing_happens(started: CheckedServer, name: str) -> None:
+def test_an_idle_process_ends_quietly(started: CheckedServer, name: str) -> None:
     assert_exit(started, ENDINGS[name])
 
 
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.peer(11)
-def test_calls_that_run_at_the_end_are_abandoned(
+def test_running_calls_are_abandoned_at_the_end(
     started: CheckedServer, recorder: Recorder, held: threading.Event, name: str
 ) -> None:
     for _ in range(40):  # 32 of them run, the others wait
@@ -123,9 +123,7 @@ sikkerkey_mcp.main(["serve"])
 
 
 @pytest.mark.parametrize("name", ENDINGS)
-def test_a_system_that_gives_no_thread_is_served_and_ended_all_the_same(
-    home: Path, recorder: Recorder, name: str
-) -> None:
+def test_a_server_without_further_threads_serves_and_ends(home: Path, recorder: Recorder, name: str) -> None:
     make_slot(home, recorder.url)
     with CheckedServer([sys.executable, "-c", THREADLESS]) as server:
         server.initialize()
@@ -327,7 +325,7 @@ def test_a_client_that_does_not_read_is_held_back_and_misses_nothing(home: Path,
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGHUP"])
 @pytest.mark.parametrize("tool", ["", "echo"])
-def test_a_signal_ends_a_process_whose_output_nobody_reads(home: Path, name: str, tool: str) -> None:
+def test_a_signal_ends_a_process_whose_output_is_not_read(home: Path, name: str, tool: str) -> None:
     with Pipes() as pipes, ServerProcess(pipes.stdin, pipes.stdout, sample_tools.COMMAND) as server:
         os.write(pipes.write, line("initialize", 0, **INITIALIZE))
         assert len(pipes.read_lines(1)) == 1
@@ -338,7 +336,7 @@ def test_a_signal_ends_a_process_whose_output_nobody_reads(home: Path, name: str
 
 
 @pytest.mark.parametrize("tool", ["", "echo"])
-def test_the_end_of_input_ends_a_process_whose_output_nobody_reads(home: Path, tool: str) -> None:
+def test_the_end_of_input_ends_a_process_whose_output_is_not_read(home: Path, tool: str) -> None:
     with Pipes() as pipes, ServerProcess(pipes.stdin, pipes.stdout, sample_tools.COMMAND) as server:
         os.write(pipes.write, line("initialize", 0, **INITIALIZE))
         assert len(pipes.read_lines(1)) == 1
@@ -348,7 +346,7 @@ def test_the_end_of_input_ends_a_process_whose_output_nobody_reads(home: Path, t
         server.assert_exit()
 
 
-def test_the_end_of_input_on_a_socket_ends_a_process_whose_output_nobody_reads(home: Path) -> None:
+def test_the_end_of_a_socket_ends_a_process_whose_output_is_not_read(home: Path) -> None:
     ours, theirs = socket.socketpair()
     read, stdout = os.pipe()
     with ours, ServerProcess(theirs.detach(), stdout, sample_tools.COMMAND) as server:
@@ -409,7 +407,7 @@ def stuck(descriptor: int, tool: str) -> None:
             text = text[os.write(descriptor, text) :]  # noqa: PLW2901 (what is left of it)
 
 
-def test_what_tools_print_lands_on_stderr(home: Path) -> None:
+def test_output_of_print_goes_to_stderr(home: Path) -> None:
     with CheckedServer(sample_tools.COMMAND) as server:
         server.initialize()
         assert server.call("print") == {"content": [{"type": "text", "text": "printed"}]}
@@ -419,7 +417,7 @@ def test_what_tools_print_lands_on_stderr(home: Path) -> None:
     assert len(server.lines) == 2
 
 
-def test_what_tools_print_never_reaches_the_client_without_a_stderr(home: Path) -> None:
+def test_output_of_print_never_reaches_the_client_without_stderr(home: Path) -> None:
     command = ["sh", "-c", f"exec {shlex.join(sample_tools.COMMAND)} 2>&-"]
     with CheckedServer(command) as server:
         server.initialize()
@@ -490,7 +488,7 @@ def test_a_probe_with_server_discover_does_not_end_the_process(home: Path, recor
         assert server.initialize()["result"]["protocolVersion"] == "2025-11-25"
 
 
-def test_a_suspended_process_goes_on_where_it_was(started: CheckedServer) -> None:
+def test_a_suspended_process_continues(started: CheckedServer) -> None:
     started.process.send_signal(signal.SIGSTOP)
     asked = started.start_call("whoami")
     started.process.send_signal(signal.SIGCONT)
@@ -540,7 +538,7 @@ def unread(descriptor: int) -> int:
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 
-def test_without_an_agent_it_serves_and_calls_say_what_to_do(home: Path) -> None:
+def test_without_an_agent_calls_say_what_to_do(home: Path) -> None:
     with CheckedServer() as server:
         server.initialize()
         result = server.call("whoami")

@@ -64,14 +64,14 @@ def test_every_argument_that_is_plaintext_is_written() -> None:
 
 
 @for_each(spellings(MARK))
-def test_the_hunt_finds_a_planted_value(form: str) -> None:
+def test_the_search_finds_a_planted_value(form: str) -> None:
     assert found(f"a line of {form} in a log".encode(), [MARK])
     assert found(b"\0" + f"memory with {MARK}".encode("utf-16-le"), [MARK])
 
 
 @on_linux
 @pytest.mark.parametrize("leak", ["print", "a file", "an argument", "the environment", "the answer", "nothing"])
-def test_the_hunt_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: Recorder, leak: str) -> None:
+def test_the_search_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: Recorder, leak: str) -> None:
     make_slot(home, recorder.url)
     code = {
         "print": "print(given)",
@@ -260,7 +260,7 @@ TLS_FAILURES = {"a good certificate": {}, "an expired one": {"ends_in": -faulty_
 
 
 @pytest.mark.parametrize("failure", TLS_FAILURES)
-def test_loudest_python_over_tls_shows_neither_value_nor_session_key(
+def test_verbose_python_over_tls_shows_neither_value_nor_session_key(
     home: Path, trail: Trail, tmp_path: Path, failure: str
 ) -> None:
     authority = Authority(tmp_path)
@@ -526,7 +526,7 @@ class Everything:
 
 
 @on_linux
-def test_no_action_on_a_real_vault_shows_what_is_stored(
+def test_no_action_on_a_real_vault_shows_a_stored_value(
     home: Path, trail: Trail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     vault_directory = tmp_path.parent / f"{tmp_path.name}-vault"  # which is the vault's own affair, not the trail's

@@ -50,7 +50,7 @@ def not_found(uri: str, message: str) -> dict[str, Any]:
 # lists
 
 
-def test_resources_are_listed_with_what_they_are() -> None:
+def test_resources_are_listed_with_their_types() -> None:
     talk, api = talk_to(reply())
     result = talk.say(request("resources/list"))["result"]
     conforms(result, "ListResourcesResult")
@@ -85,7 +85,7 @@ def test_the_vaults_registry_declares_resources_prompts_and_completion(version: 
     assert declared == {kind: {} for kind in kinds}
 
 
-def test_what_is_declared_without_a_look_is_what_the_library_offers() -> None:
+def test_declared_capabilities_match_the_library() -> None:
     tools = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))
     assert tools.offers == ("tools", *tools.library().offers)
 
@@ -134,7 +134,7 @@ def test_an_unknown_uri_is_no_resource_and_nothing_is_sent(uri: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "%2e%2e", "a b", "{id}", "a" * 129, "ø", "a\x1b[2J"])
-def test_an_id_that_is_none_is_no_resource_and_nothing_is_sent(name: str) -> None:
+def test_an_invalid_id_is_no_resource_and_nothing_is_sent(name: str) -> None:
     talk, api = talk_to(reply())
     uri = f"sikkerkey://projects/{name}/secrets"
     rule = "projectId must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
@@ -142,13 +142,13 @@ def test_an_id_that_is_none_is_no_resource_and_nothing_is_sent(name: str) -> Non
     assert api.sent == []
 
 
-def test_a_long_unknown_uri_is_told_in_part() -> None:
+def test_a_long_unknown_uri_is_shortened() -> None:
     talk, _ = talk_to(reply())
     error = talk.say(request("resources/read", uri="x" * 10_000))["error"]
     assert error["data"] == {"uri": "x" * 200 + "..."}
 
 
-def test_what_the_vault_does_not_find_is_no_resource() -> None:
+def test_a_404_of_the_vault_is_an_unknown_resource() -> None:
     talk, _ = talk_to(reply(404, b'{"error":"no such project"}'))
     error = talk.say(request("resources/read", uri=SECRETS))["error"]
     assert (error["code"], error["data"]) == (-32002, {"uri": SECRETS})
@@ -156,7 +156,7 @@ def test_what_the_vault_does_not_find_is_no_resource() -> None:
 
 
 @pytest.mark.parametrize("status", [401, 403, 423, 429, 500, 503])
-def test_what_the_vault_refuses_is_an_error_that_says_what_to_do(status: int) -> None:
+def test_an_error_of_the_vault_says_what_to_do(status: int) -> None:
     talk, _ = talk_to(reply(status))
     error = talk.say(request("resources/read", uri="sikkerkey://projects"))["error"]
     told = talk.say(request("tools/call", name="manage_projects", arguments={"action": "list"}))["result"]
@@ -190,7 +190,7 @@ def test_read_only_leaves_every_resource() -> None:
     assert len(talk.say(request("resources/list"))["result"]["resources"]) == 3
 
 
-def test_where_no_resource_and_no_prompt_is_left_neither_is_offered() -> None:
+def test_without_any_resource_or_prompt_neither_is_offered() -> None:
     switches = [Switch("--tools", "tools", ("manage_trash",))]
     talk = Talk("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches))
     assert talk.say(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
@@ -223,12 +223,12 @@ def complete(talk: Talk, begun: str, uri: str = TEMPLATE, name: str = "id") -> A
 @pytest.mark.parametrize(
     "body", [ROWS, b'{"notices":[{"id":"web_1"}],"projects":' + ROWS + b"}"], ids=["list", "object"]
 )
-def test_ids_are_completed_by_their_beginning_and_by_name(begun: str, values: list[str], body: bytes) -> None:
+def test_ids_are_completed_by_prefix_and_by_name(begun: str, values: list[str], body: bytes) -> None:
     talk, _ = talk_to(reply(body=body))
     assert complete(talk, begun) == values
 
 
-def test_ids_that_begin_so_come_before_names_that_hold_it() -> None:
+def test_matching_ids_come_before_matching_names() -> None:
     talk, _ = talk_to(reply(body=b'[{"id":"b","name":"a"},{"id":"a","name":"b"}]'))
     assert complete(talk, "a") == ["a", "b"]
 
@@ -269,7 +269,7 @@ def test_ids_are_not_completed_where_their_list_is_withheld() -> None:
 @pytest.mark.parametrize(
     ("uri", "name"), [(TEMPLATE, "projectId"), (SECRETS, "id"), ("sikkerkey://projects", "id"), ("", "")]
 )
-def test_what_is_no_argument_of_a_template_is_refused(uri: str, name: str) -> None:
+def test_completion_of_an_unknown_argument_of_a_template_is_refused(uri: str, name: str) -> None:
     talk, api = talk_to(reply(body=ROWS))
     rule = "no prompt or resource template of ours has that argument"
     assert complete(talk, "", uri, name) == refusal(-32602, rule, id=1)
@@ -279,7 +279,7 @@ def test_what_is_no_argument_of_a_template_is_refused(uri: str, name: str) -> No
 # the program
 
 
-def test_a_read_tells_its_progress_and_can_be_cancelled(home: Path, recorder: Recorder) -> None:
+def test_a_read_reports_progress_and_can_be_cancelled(home: Path, recorder: Recorder) -> None:
     arrived, go_on = threading.Event(), threading.Event()
 
     def answer(_seen: ReceivedRequest) -> CannedResponse:

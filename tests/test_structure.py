@@ -66,7 +66,7 @@ def test_sections_stand_in_the_order_that_the_docstring_gives() -> None:
 
 
 @pytest.mark.parametrize("section", MAY_NOT_KNOW)
-def test_section_keeps_its_promise(section: str) -> None:
+def test_section_uses_no_forbidden_name(section: str) -> None:
     assert names_used(sections()[section]) & MAY_NOT_KNOW[section] == set()
 
 
@@ -83,7 +83,7 @@ def test_the_check_of_promises_finds_a_broken_one() -> None:
     assert names_used(broken) >= {"os.path", "time", "os.environ", "threading.Thread"}
 
 
-def test_what_is_derived_names_no_tool_and_no_action() -> None:
+def test_derived_code_names_no_tool_and_no_action() -> None:
     names = {tool.name for tool in sikkerkey_mcp.TOOLS} | {
         action.name for tool in sikkerkey_mcp.TOOLS for action in tool.actions
     }
