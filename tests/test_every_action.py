@@ -19,9 +19,10 @@ from typing import Any
 import pytest
 
 from tests.support.example_recording import Recording, shape
-from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
+from tests.support.harness import ARCHIVE_COMMAND, ROOT, Server
 from tests.support.leak_search import found
 from tests.support.local_vault import LocalVault, install
+from tests.support.schema_check import wait_until
 from tests.support.table_calls import ROWS
 
 pytest.importorskip("sikkerkey", reason="the vendor's client needs Python 3.10 or newer")
@@ -423,14 +424,6 @@ def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}/hook", got
         server.shutdown()
-
-
-def wait_until(happened: Any) -> None:
-    """Waits for something that another process does by itself."""
-    until = time.monotonic() + TIMEOUT_S
-    while not happened():
-        assert time.monotonic() < until, "it never happened"
-        time.sleep(0.05)
 
 
 @area

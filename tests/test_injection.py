@@ -32,7 +32,7 @@ from tests.support.harness import (
     Server,
     make_slot,
 )
-from tests.support.leak_search import quick_command, source_env, talkative, tell
+from tests.support.leak_search import call_verbosely, quick_command, source_env, verbose_server
 from tests.support.table_calls import BY_NAME, Row, call, each_row, reply, strings_in
 from tests.test_clients import READ
 
@@ -165,7 +165,7 @@ def test_message_is_one_line_and_the_only_one(text: str, shared: Server) -> None
     SAID["body"] = json.dumps({"name": text, "error": text, "items": [text]}).encode()
     for status in (200, 409):
         SAID["status"] = status
-        message = tell(shared, "manage_projects", {"action": "list"})
+        message = call_verbosely(shared, "manage_projects", {"action": "list"})
         assert_readable(message)
     assert shared.request("ping")["result"] == {}
     written = shared.lines[before:]
@@ -181,13 +181,13 @@ SAID: dict[str, Any] = {"status": 200, "body": b""}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One talkative server whose vault answers with SAID."""
+    """One verbose_server server whose vault answers with SAID."""
     directory = tmp_path_factory.mktemp("shared")
     with Recorder() as vault, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIKKERKEY_HOME", str(directory / ".sikkerkey"))
         make_slot(directory, vault.url)
         vault.answer = lambda _seen: CannedResponse(SAID["status"], SAID["body"])
-        with talkative(SOURCE_COMMAND) as server:
+        with verbose_server(SOURCE_COMMAND) as server:
             yield server
 
 
@@ -199,8 +199,8 @@ def test_log_and_progress_repeat_nothing_that_the_vault_said(home: Path) -> None
     said = b"HTTP/1.1 503 %b\r\nX-Said: %b\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % (line, line, line)
     with FaultyVault(faulty_vault.then_go_on(said)) as vault:
         make_slot(home, vault.url)
-        with talkative(quick_command(), source_env()) as server:
-            tell(server, "whoami", {})
+        with verbose_server(quick_command(), source_env()) as server:
+            call_verbosely(server, "whoami", {})
             server.close()
     messages = [json.loads(line) for line in server.lines]
     told = [message["params"] for message in messages if "method" in message]

@@ -1,4 +1,4 @@
-"""What others on the same computer plant, link, swap or set; test_identity and test_archive hold the plain refusals."""
+"""Files, links and variables that other users of the same computer may set up; test_identity has the simple cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.harness import (
     Server,
     make_slot,
 )
-from tests.support.leak_search import assert_unmarked, talkative, tell
+from tests.support.leak_search import assert_unmarked, call_verbosely, verbose_server
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners, modes, links and FIFOs are POSIX's")
 as_root = hasattr(os, "getuid") and os.getuid() == 0
@@ -44,17 +44,17 @@ def slot(home: Path, recorder: Recorder) -> Path:
 
 
 def refusal() -> str:
-    """Why the installed agent is not taken."""
+    """The error message for the installed agent."""
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
         sikkerkey_mcp.connect()
     return str(raised.value)
 
 
-# swapped between the look and the reading
+# files that are replaced between the check and the reading
 
 
 def link_to_another(path: Path) -> None:
-    """A link to a file of the same user that is private as well."""
+    """Replaces the file by a link to another private file of the same user."""
     other = path.with_name("other")
     shutil.copy2(path, other)
     path.unlink()
@@ -62,24 +62,24 @@ def link_to_another(path: Path) -> None:
 
 
 def fifo(path: Path) -> None:
-    """A pipe that nobody writes into."""
+    """Replaces the file by a named pipe."""
     path.unlink()
     os.mkfifo(path, 0o600)
 
 
 def readable_by_others(path: Path) -> None:
-    """A file that anybody may have read."""
+    """Makes the file readable by everybody."""
     path.chmod(0o644)
 
 
 def directory(path: Path) -> None:
-    """A directory."""
+    """Replaces the file by a directory."""
     path.unlink()
     path.mkdir(mode=0o700)
 
 
 def foreign(path: Path) -> None:
-    """Another user's own file."""
+    """Replaces the file by one that belongs to another user."""
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(data)
@@ -88,7 +88,7 @@ def foreign(path: Path) -> None:
 
 
 def device(path: Path) -> None:
-    """A device without an end."""
+    """Replaces the file by an endless device."""
     path.unlink()
     os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
 
@@ -227,7 +227,7 @@ PLANTED = (
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """A directory of modules that leave a file beside them when they are run."""
+    """A directory of modules that write a file `ran` when they are executed."""
     place = tmp_path / "planted"
     for name in PLANTED:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ def planted(tmp_path: Path) -> Path:
 
 
 def serves(command: list[str], env: dict[str, str] | None = None) -> bytes:
-    """A whole session with one call; what it wrote to stderr."""
+    """Runs a session with one call; returns its stderr."""
     with Server(command, env) as server:
         server.initialize()
         assert server.call("whoami")["structuredContent"] == {}
@@ -271,7 +271,7 @@ def test_configuration_does_not_start_a_planted_archive(
 
 
 def hostile_python(planted: Path) -> dict[str, str]:
-    """Every variable of Python's that names code, places or habits."""
+    """Every variable of Python that names code or directories or changes how Python runs."""
     return {
         **{name: str(planted) for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONPYCACHEPREFIX")},
         **{"PYTHONPLATLIBDIR": "lib", "PYTHONEXECUTABLE": str(planted / "evil.py")},
@@ -280,7 +280,7 @@ def hostile_python(planted: Path) -> dict[str, str]:
 
 
 def harmless_python(planted: Path) -> dict[str, str]:
-    """Those that do no harm even where they are obeyed."""
+    """The variables that are harmless even if Python obeys them."""
     return {
         "PYTHONSTARTUP": str(planted / "startup.py"),
         "PYTHONBREAKPOINT": "evil.run",
@@ -320,7 +320,7 @@ VARIABLES = (
 
 
 def outcome(command: list[str], env: dict[str, str], said: bytes) -> tuple[int, list[Any], str]:
-    """Exit status, messages and stderr of a process that is told `said` and left alone."""
+    """Exit status, messages and stderr of a process that gets `said` as its input."""
     done = subprocess.run(command, input=said, env=env, capture_output=True, check=False, timeout=TIMEOUT_S)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
@@ -366,11 +366,11 @@ def test_file_that_is_no_ca_bundle_is_refused(tmp_path: Path, monkeypatch: pytes
 
 
 def test_running_server_keeps_its_key_when_the_slot_is_replaced(slot: Path, recorder: Recorder) -> None:
-    with talkative() as server:
-        assert tell(server, "whoami", {})["result"]["structuredContent"] == {}
+    with verbose_server() as server:
+        assert call_verbosely(server, "whoami", {})["result"]["structuredContent"] == {}
         shutil.rmtree(slot)
         slot.symlink_to("/nonexistent")
-        assert tell(server, "whoami", {})["result"]["structuredContent"] == {}
+        assert call_verbosely(server, "whoami", {})["result"]["structuredContent"] == {}
     assert {seen.headers["x-agent-id"] for seen in recorder.seen} == {AGENT_ID}
     assert_unmarked(b"".join(server.lines))
 
@@ -383,6 +383,9 @@ def test_two_slots_never_share_a_key(home: Path, slot: Path, recorder: Recorder)
 
 
 def test_source_finds_its_own_modules_when_isolated(slot: Path, planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PYTHONEXECUTABLE: Python 3.11.2 obeys it under -I, too, and then misses its virtual environment."""
     monkeypatch.chdir(planted)
-    serves([sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "serve"], {**os.environ, **hostile_python(planted)})
+    env = {**os.environ, **hostile_python(planted)}
+    del env["PYTHONEXECUTABLE"]
+    serves([sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "serve"], env)
     assert not (planted / "ran").exists()

@@ -10,9 +10,9 @@ import pytest
 import sikkerkey_mcp
 from sikkerkey_resources import PROMPTS, Prompt, VaultLibrary, actions_in
 from sikkerkey_switches import Switch
+from tests.support.in_process_client import InProcessClient, refusal, request
 from tests.support.schema_check import conforms
 from tests.support.table_calls import BY_NAME, StubApi, reply
-from tests.test_protocol import Talk, refusal, request
 
 NOW_MS = 1_767_225_600_000
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
@@ -21,16 +21,16 @@ LEAST = {"onboard_ci_runner": {"projectId": "proj_1"}, "retire_machine": {"machi
 NAMES = ["review_audit", "find_stale_secrets", "check_coverage", "onboard_ci_runner", "retire_machine"]
 
 
-def talk(*switches: Switch) -> Talk:
+def client_with(*switches: Switch) -> InProcessClient:
     """A session with the real registry, whose vault knows two projects and machines."""
     api = StubApi(reply(body=b'[{"id":"thing_1","name":"one"},{"id":"thing_2","name":"two"}]'))
-    return Talk(registry=sikkerkey_mcp.VaultTools(lambda: api, switches))
+    return InProcessClient(registry=sikkerkey_mcp.VaultTools(lambda: api, switches))
 
 
 def text_of(name: str, *switches: Switch, **arguments: str) -> str:
     """The text of a prompt."""
     asked = request("prompts/get", name=name, arguments={**LEAST.get(name, {}), **arguments})
-    result = talk(*switches).say(asked)["result"]
+    result = client_with(*switches).send(asked)["result"]
     conforms(result, "GetPromptResult")
     [message] = result["messages"]
     assert (message["role"], message["content"]["type"]) == ("user", "text")
@@ -39,7 +39,7 @@ def text_of(name: str, *switches: Switch, **arguments: str) -> str:
 
 
 def listed(*switches: Switch) -> list[str]:
-    return [prompt["name"] for prompt in talk(*switches).say(request("prompts/list"))["result"]["prompts"]]
+    return [prompt["name"] for prompt in client_with(*switches).send(request("prompts/list"))["result"]["prompts"]]
 
 
 def at(now_ms: int, name: str, **arguments: str) -> str:
@@ -53,7 +53,7 @@ def at(now_ms: int, name: str, **arguments: str) -> str:
 
 
 def test_prompts_are_listed_with_their_arguments() -> None:
-    result = talk().say(request("prompts/list"))["result"]
+    result = client_with().send(request("prompts/list"))["result"]
     conforms(result, "ListPromptsResult")
     arguments = {
         prompt["name"]: {argument["name"]: argument["required"] for argument in prompt["arguments"]}
@@ -159,7 +159,7 @@ WRONG += [("retire_machine", {"machineId": wrong}, f"machineId {ID_RULE}") for w
 
 @pytest.mark.parametrize(("name", "arguments", "rule"), WRONG)
 def test_an_argument_that_the_vault_could_not_take_is_refused(name: str, arguments: Any, rule: str) -> None:
-    assert talk().say(request("prompts/get", name=name, arguments=arguments)) == refusal(-32602, rule, id=1)
+    assert client_with().send(request("prompts/get", name=name, arguments=arguments)) == refusal(-32602, rule, id=1)
 
 
 def test_prompts_do_not_ask_the_vault() -> None:
@@ -192,7 +192,9 @@ def test_a_prompt_is_withheld_with_any_action_that_it_needs(prompt: Prompt) -> N
 
 
 def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
-    answer = talk(READ_ONLY).say(request("prompts/get", name="retire_machine", arguments=LEAST["retire_machine"]))
+    answer = client_with(READ_ONLY).send(
+        request("prompts/get", name="retire_machine", arguments=LEAST["retire_machine"])
+    )
     assert answer == refusal(-32602, "there is no prompt of that name", id=1)
 
 
@@ -201,7 +203,7 @@ def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
 
 def complete(name: Any, argument: str, begun: str, *switches: Switch) -> Any:
     params = {"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": argument, "value": begun}}
-    answer = talk(*switches).say(request("completion/complete", **params))
+    answer = client_with(*switches).send(request("completion/complete", **params))
     return answer["result"]["completion"]["values"] if "result" in answer else answer
 
 
