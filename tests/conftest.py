@@ -1,12 +1,14 @@
-"""The sealed environment of every test: an empty home, no variables of ours, no proxies, one umask, all signals."""
+"""The environment of every test: an empty home, no SIKKERKEY_ variables, no proxies, one umask, default signals."""
 
 from __future__ import annotations
 
 import os
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 import sikkerkey_mcp
@@ -14,10 +16,27 @@ import sikkerkey_wire
 from tests.support.harness import Recorder, Server, make_slot
 from tests.support.shell import Shell
 
+# The same examples in each run, and none of Hypothesis's checks of how long they take: the machine may be busy.
+hypothesis.settings.register_profile(
+    "tests", deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+)
+hypothesis.settings.load_profile("tests")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Ends the run with one line that names what was skipped, and why."""
+    skipped: Counter[tuple[str, str]] = Counter()
+    for report in terminalreporter.getreports("skipped"):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        skipped[Path(report.nodeid.partition("::")[0]).stem, reason] += 1
+    if skipped:
+        listed = "; ".join(f"{count} of {name} ({reason})" for (name, reason), count in sorted(skipped.items()))
+        terminalreporter.write_line(f"skipped: {listed}")
+
 
 @pytest.fixture(autouse=True, scope="session")
-def _signals_count() -> None:
-    """What a shell starts in the background, or nohup, ignores signals, and so do the programs that it starts."""
+def _default_signals() -> None:
+    """Restores signals that are ignored under nohup or in the background; child processes would inherit that."""
     for name, usual in (("HUP", signal.SIG_DFL), ("INT", signal.default_int_handler), ("QUIT", signal.SIG_DFL)):
         number = getattr(signal, f"SIG{name}", None)  # Windows has one of them
         if number is not None and signal.getsignal(number) is signal.SIG_IGN:
@@ -26,7 +45,7 @@ def _signals_count() -> None:
 
 @pytest.fixture(autouse=True)
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """An empty home directory, in force for this process and the processes that it starts."""
+    """An empty home directory for this process and the processes that it starts."""
     directory = tmp_path / "home"
     directory.mkdir(mode=0o700)
     for name in list(os.environ):
@@ -40,14 +59,14 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.fixture
 def recorder() -> Iterator[Recorder]:
-    """A loopback HTTP server in the vault's place; it records every request and answers as it is told."""
+    """A loopback HTTP server instead of a vault. It records every request; tests set its answers."""
     with Recorder() as server:
         yield server
 
 
 @pytest.fixture
 def server(home: Path, recorder: Recorder) -> Iterator[Server]:
-    """sikkerkey-mcp as a process of its own, initialized, with an identity that leads to `recorder`."""
+    """sikkerkey-mcp as a process, initialized, with an identity whose vault is `recorder`."""
     make_slot(home, recorder.url)
     with Server() as process:
         process.initialize()
@@ -56,7 +75,7 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
 
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
-    """Commands typed in this process, whose connections are closed at once."""
+    """Runs commands in this process, without keeping connections."""
     monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
     monkeypatch.setattr(sikkerkey_mcp, "BACKOFF_S", 0.0)
     return Shell(capsys)

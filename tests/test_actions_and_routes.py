@@ -12,13 +12,14 @@ ACTIONS = [(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.act
 def test_every_action_has_its_route_with_the_same_scope() -> None:
     routes = {(route.method, route.path): route.scope for route in ROUTES if route.caller == "agent"}
     wanted = {(action.method, action.path): action.scope for _, action in ACTIONS}
-    assert {key: routes.get(key, "no route") for key in wanted} == wanted
+    assert set(wanted) - set(routes) == set(), "the vault has no route for these actions"
+    assert {key: routes[key] for key in wanted} == wanted
 
 
 def test_every_agents_route_has_its_action() -> None:
     wanted = {(action.method, action.path) for _, action in ACTIONS}
     routes = {(route.method, route.path) for route in ROUTES if route.caller == "agent"}
-    assert routes - wanted == set()
+    assert routes - wanted == set(), "the table has no action for these routes of the vault"
 
 
 def test_routes_take_what_actions_send() -> None:

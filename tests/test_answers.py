@@ -17,7 +17,7 @@ import sikkerkey_answers
 import sikkerkey_mcp
 from sikkerkey_answers import CUT_OUT, NEXT_STEP, WITHHELD
 from tests.support.harness import CannedResponse, Recorder, Server
-from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, reply, strings_in
+from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, for_each, reply, strings_in
 
 LIST = BY_NAME["manage_projects.list"]
 CREATE = BY_NAME["manage_secrets.create"]
@@ -103,17 +103,17 @@ def test_digits_and_characters_survive_the_whole_program(server: Server, recorde
     assert server.call("manage_projects", action="list")["structuredContent"] == {"items": ["<U+D800>"]}
 
 
-@pytest.mark.parametrize("row", JSON_ROWS, ids=str)
-@pytest.mark.parametrize("status", [200, 204])
+@for_each(JSON_ROWS)
 @pytest.mark.peer(9)
-def test_empty_answer_says_that_the_action_succeeded(row: Row, status: int) -> None:
-    result = call(row, row.minimal, reply(status, b""))
-    message = f"{row.action.name} succeeded; the vault sent no further data"
-    assert result["structuredContent"] == {"ok": True, "message": message}
-    assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
+def test_empty_answer_says_that_the_action_succeeded(row: Row) -> None:
+    for status in (200, 204):
+        result = call(row, row.minimal, reply(status, b""))
+        message = f"{row.action.name} succeeded; the vault sent no further data"
+        assert result["structuredContent"] == {"ok": True, "message": message}
+        assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
 
 
-@pytest.mark.parametrize("row", JSON_ROWS, ids=str)
+@for_each(JSON_ROWS)
 def test_every_action_shows_text_and_structure_that_hold_the_same(row: Row) -> None:
     answered(b'{"id":"sk_1","rows":[{"version":3,"at":1767225600000}],"n":1.10}', row)
 
@@ -154,7 +154,7 @@ def test_deeply_nested_answer_is_shown_or_refused_in_words() -> None:
                 assert shown(result).startswith(words)
 
 
-def test_csv_is_shown_as_text_as_it_is() -> None:
+def test_csv_is_shown_verbatim() -> None:
     csv = 'time,detail\r\n1,"<ø>, ""x"""\r\n2,=1.10\n'
     result = call(EXPORT, EXPORT.minimal, reply(200, csv.encode(), "text/csv; charset=utf-8"))
     assert result == {"content": [{"type": "text", "text": csv}]}
@@ -228,7 +228,7 @@ def test_attachment_survives_the_whole_program(server: Server, recorder: Recorde
 
 
 @pytest.mark.parametrize("where", ["send", "answer"])
-def test_lack_of_memory_is_told_and_what_it_means_for_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+def test_lack_of_memory_is_reported_with_its_effect_on_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     def fail(*_: Any, **__: Any) -> sikkerkey_mcp.Reply:
         raise MemoryError
 
@@ -291,31 +291,29 @@ def assert_clean(result: Any, secret: str) -> None:
             assert trace not in text, text
 
 
-@pytest.mark.parametrize("how", spellings(""))
-@pytest.mark.parametrize("row", PLAIN_ROWS, ids=str)
-def test_repeated_plaintext_is_cut_out_of_answers(row: Row, how: str) -> None:
-    echo = spellings(SECRET)[how]
-    nested = [{"a": [{"b": {"c": [echo]}}]}, {"t": json.dumps([echo])}]
-    bodies: list[Any] = [{"echo": echo}, [echo], echo, {echo: 1}, *nested]
-    for body in bodies:
-        result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
-        assert_clean(result, SECRET)
-        assert CUT_OUT in shown(result)
-        assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
+@for_each(PLAIN_ROWS)
+def test_repeated_plaintext_is_cut_out_of_answers(row: Row) -> None:
+    for how, echo in spellings(SECRET).items():
+        nested = [{"a": [{"b": {"c": [echo]}}]}, {"t": json.dumps([echo])}]
+        bodies: list[Any] = [{"echo": echo}, [echo], echo, {echo: 1}, *nested]
+        for body in bodies:
+            result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
+            assert_clean(result, SECRET)
+            assert CUT_OUT in shown(result), how
+            assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
 
 
-@pytest.mark.parametrize("how", spellings(""))
-@pytest.mark.parametrize("row", PLAIN_ROWS, ids=str)
-@pytest.mark.parametrize("status", [400, 403, 404, 409, 500])
-def test_repeated_plaintext_is_cut_out_of_errors(row: Row, how: str, status: int) -> None:
-    echo = spellings(SECRET)[how]
-    body = {"error": echo, "requiredScopes": [echo, "projects.secrets.write"], "detail": echo}
-    result = call(row, giving(row, SECRET), reply(status, json.dumps(body).encode(), Retry_After=echo))
-    assert result["isError"]
-    assert_clean(result, SECRET)
+@for_each(PLAIN_ROWS)
+def test_repeated_plaintext_is_cut_out_of_errors(row: Row) -> None:
+    for how, echo in spellings(SECRET).items():
+        body = {"error": echo, "requiredScopes": [echo, "projects.secrets.write"], "detail": echo}
+        for status in (400, 403, 404, 409, 500):
+            result = call(row, giving(row, SECRET), reply(status, json.dumps(body).encode(), Retry_After=echo))
+            assert result["isError"], how
+            assert_clean(result, SECRET)
 
 
-def test_plaintext_longer_than_what_is_shown_of_an_error_leaves_no_beginning() -> None:
+def test_plaintext_longer_than_the_error_limit_is_cut_out_entirely() -> None:
     secret = MARK * 100
     result = call(CREATE, giving(CREATE, secret), reply(400, json.dumps({"error": f"bad {secret}"}).encode()))
     assert_clean(result, secret)
@@ -354,7 +352,7 @@ def test_short_plaintext_is_cut_out_as_a_word_and_ids_stay_whole() -> None:
     assert result["structuredContent"] == expected
 
 
-def test_what_is_no_plaintext_is_not_cut_out() -> None:
+def test_other_text_is_not_cut_out() -> None:
     body = b'{"id":"sk_1","name":"some name","note":"some note","value2":[1.10,true,null]}'
     for row in PLAIN_ROWS:
         assert shown(call(row, giving(row, SECRET), reply(200, body))) == body.decode()
@@ -365,7 +363,7 @@ def test_empty_plaintext_cuts_nothing_out() -> None:
     assert shown(call(CREATE, given, reply(200, b'{"id":"sk_1"}'))) == '{"id":"sk_1"}'
 
 
-def test_plaintext_is_in_no_stream_whatever_the_vault_answers(server: Server, recorder: Recorder) -> None:
+def test_plaintext_is_in_no_stream_for_any_status(server: Server, recorder: Recorder) -> None:
     server.request("logging/setLevel", level="debug")
     echo = json.dumps({"error": SECRET, "value": SECRET, "requiredScopes": [SECRET], SECRET: SECRET}).encode()
     headers = {"Content-Type": "application/json", "X-Echo": quote(SECRET), "Retry-After": "999"}
@@ -390,14 +388,16 @@ LISTS_SECRETS = [
 ]
 
 
-@pytest.mark.parametrize("row", LISTS_SECRETS, ids=str)
-@pytest.mark.parametrize("stored", [MARK, {"user": MARK}, [MARK], 73619284650, 7361.9284650, True], ids=repr)
-def test_value_member_of_a_stored_secret_is_withheld(row: Row, stored: Any) -> None:
-    body = {"id": "sk_1", "value": stored, "secrets": [{"name": "n", "value": stored, "plaintext": stored}]}
-    result = call(row, row.minimal, reply(200, json.dumps(body).encode()))
-    held = WITHHELD
-    secrets = [{"name": "n", "value": held, "plaintext": held}]
-    assert result["structuredContent"] == {"id": "sk_1", "value": held, "secrets": secrets}
+STORED: list[Any] = [MARK, {"user": MARK}, [MARK], 73619284650, 7361.9284650, True]
+
+
+@for_each(LISTS_SECRETS)
+def test_value_member_of_a_stored_secret_is_withheld(row: Row) -> None:
+    for stored in STORED:
+        body = {"id": "sk_1", "value": stored, "secrets": [{"name": "n", "value": stored, "plaintext": stored}]}
+        result = call(row, row.minimal, reply(200, json.dumps(body).encode()))
+        secrets = [{"name": "n", "value": WITHHELD, "plaintext": WITHHELD}]
+        assert result["structuredContent"] == {"id": "sk_1", "value": WITHHELD, "secrets": secrets}
 
 
 def test_value_member_without_a_value_stays() -> None:
@@ -408,7 +408,7 @@ def test_value_member_elsewhere_is_shown() -> None:
     assert shown(answered(b'{"value":"30 days"}', BY_NAME["read_audit.stats"])) == '{"value":"30 days"}'
 
 
-@pytest.mark.parametrize("row", [row for row in ROWS if row.action.mints], ids=str)
+@for_each([row for row in ROWS if row.action.mints])
 def test_minting_action_shows_its_credential(row: Row) -> None:
     body = '{"id":"x","token":"t0k3n","value":"v","secret":"whsec_1","passphrase":"three-word-phrase","url":"https://s/x#t0k3n"}'
     given = {**row.minimal, "value": SECRET} if row is ONE_TIME else row.minimal
@@ -436,7 +436,7 @@ def test_error_of_the_vault_is_quoted_and_has_no_structure(row: Row) -> None:
     assert hint == "correct the arguments; the vault refused them as they are"
 
 
-@pytest.mark.parametrize("status", [*range(400, 432), 451, *range(500, 531)])
+@for_each([*range(400, 432), 451, *range(500, 531)])
 def test_every_status_has_a_next_step(status: int) -> None:
     message, hint = failed(status, {"error": "no"})
     assert message == f'the vault answered {status}, saying "no"'
@@ -469,7 +469,7 @@ def test_every_status_has_a_next_step(status: int) -> None:
         (425, "repeat it"),
     ],
 )
-def test_status_with_a_meaning_of_its_own_has_a_next_step_of_its_own(status: int, step: str) -> None:
+def test_specific_status_has_a_specific_next_step(status: int, step: str) -> None:
     assert step in failed(status)[1]
 
 

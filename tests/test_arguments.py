@@ -50,7 +50,7 @@ def takes(row: Row) -> str:
 
 
 @each_argument()
-def test_misspelt_argument_is_told_the_right_spelling(row: Row, arg: sikkerkey_mcp.Arg) -> None:
+def test_misspelt_argument_gets_a_suggestion(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     given = {name: value for name, value in row.base_for(arg.name).items() if name != arg.name}
     message = refusal(row, {**given, f"{arg.name}s": MARK})
     assert message.split("\nhint: ")[0] == f"unknown argument {arg.name}s for {row.action.name}; {takes(row)}"
@@ -97,7 +97,7 @@ def test_action_must_be_one_of_the_tools(tool: sikkerkey_mcp.Tool) -> None:
         ("manage_secrets", "l" * 10_000, "Metadata, values written blind"),
     ],
 )
-def test_wrong_action_is_led_to_the_right_one(tool: str, action: str, hint: str) -> None:
+def test_wrong_action_gets_a_suggestion(tool: str, action: str, hint: str) -> None:
     row = next(row for row in ROWS if row.tool.name == tool)
     assert refusal(row, {"action": action}).split("\nhint: ")[1].startswith(hint)
 
@@ -114,7 +114,7 @@ def test_missing_required_argument_is_refused_by_name(row: Row, arg: sikkerkey_m
     assert refusal(row, given) == f"{arg.name} is required for {row.action.name}; {takes(row)}"
 
 
-def test_all_missing_arguments_are_named_at_once() -> None:
+def test_all_missing_arguments_are_named_together() -> None:
     row = BY_NAME["manage_secrets.create"]
     rule = "projectId and name and value are required for create"
     assert refusal(row, {"action": "create"}) == f"{rule}; {takes(row)}"
@@ -382,7 +382,7 @@ def test_characters_are_sent_as_they_are(row: Row, arg: sikkerkey_mcp.Arg) -> No
 
 
 @each_row
-def test_what_is_given_is_sent_in_the_path_or_in_the_body_and_nothing_else_is(row: Row) -> None:
+def test_arguments_are_sent_in_the_path_or_the_body_and_nothing_else_is(row: Row) -> None:
     for given in row.examples.values():
         if row.action.body is None:
             request = sent(row, given)
@@ -426,7 +426,7 @@ def test_preview_sends_the_preview_and_nothing_else(row: Row) -> None:
 
 @each_previewed
 @pytest.mark.peer(6)
-def test_preview_of_a_wrong_type_does_not_do_the_deed(row: Row) -> None:
+def test_preview_of_a_wrong_type_is_refused(row: Row) -> None:
     values: list[Any] = ["true", "false", "", 1, 0, 1.0, None, [], [True], {}, MARK]
     for wrong in values:
         assert refusal(row, {**row.examples["full"], "preview": wrong}) == "preview must be true or false"
@@ -480,7 +480,7 @@ def test_structured_value_must_have_the_named_fields(value: str) -> None:
     assert message == "value must be a JSON object in a string, with exactly the keys that fieldNames lists"
 
 
-def test_structured_value_with_the_named_fields_is_sent_as_it_is_written() -> None:
+def test_structured_value_with_the_named_fields_is_sent_verbatim() -> None:
     value = ' {"password": "b", "user":"a"}\n'
     given = {**PROJECT, "name": "n", "value": value, "fieldNames": ["user", "password"]}
     assert sent_body(BY_NAME["manage_secrets.create"], {"action": "create", **given}) == given
@@ -506,7 +506,7 @@ ONCE = {"action": "create", **PROJECT, "name": "n", "expiresInSeconds": 60}
 ONE_TIME = BY_NAME["manage_temporary_secrets.create"]
 
 
-def test_one_time_secret_with_a_value_carries_no_word_of_generating() -> None:
+def test_one_time_secret_with_a_value_has_no_generator_options() -> None:
     expected = {"name": "n", "value": "v", "expiresInSeconds": 60}
     assert sent_body(ONE_TIME, {**ONCE, "value": "v"}) == expected
     assert sent_body(ONE_TIME, {**ONCE, "value": "v", "generateRandom": False}) == expected

@@ -1,4 +1,4 @@
-"""Many calls at once: how many run, who waits, and what cancelling, progress and logging do meanwhile."""
+"""Concurrent calls: how many run, which ones wait, and what cancellation, progress and logging do meanwhile."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import socket
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,13 +20,13 @@ from tests.support.faulty_vault import silent_port
 from tests.support.harness import TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
 from tests.support.schema_check import CheckedServer, wait_until
 
-AT_ONCE = 32
+CONCURRENT = 32
 WAITING = 1_000
 EMPTY = {"content": [{"type": "text", "text": "{}"}], "structuredContent": {}}
 
 
 class Gate:
-    """The vault, answering only as many requests as it has been allowed to."""
+    """Lets the vault answer as many requests as a test allows."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._allowed = threading.Semaphore(0)
@@ -35,16 +34,16 @@ class Gate:
         recorder.answer = self._answer
 
     def _answer(self, _seen: ReceivedRequest) -> CannedResponse:
-        self._allowed.acquire(timeout=TIMEOUT_S)
+        self._allowed.acquire()
         return CannedResponse()
 
     def allow(self, count: int) -> None:
-        """Lets that many more requests be answered."""
+        """Allows that many more answers."""
         for _ in range(count):
             self._allowed.release()
 
     def wait_for(self, count: int) -> None:
-        """Until that many requests have arrived, and no more than that."""
+        """Waits until that many requests have arrived; there must not be more."""
         wait_until(lambda: len(self._recorder.seen) >= count)
         assert len(self._recorder.seen) == count
 
@@ -72,12 +71,12 @@ def fixtures(home: Path) -> Iterator[CheckedServer]:
 
 
 def whoami(server: CheckedServer, count: int) -> list[int]:
-    """Starts so many calls; their ids."""
+    """Starts `count` calls and returns their ids."""
     return [server.start_call("whoami") for _ in range(count)]
 
 
 def cancel(server: CheckedServer, request_id: Any) -> None:
-    """Cancels a request; returns once the server knows."""
+    """Cancels a request and waits until the server has read that."""
     server.cancel(request_id)
     assert server.request("ping")["result"] == {}
 
@@ -91,7 +90,7 @@ def loopback() -> Iterator[tuple[socket.socket, str]]:
 
 
 def read_request(connection: socket.socket) -> None:
-    """Reads a request that has no body."""
+    """Reads a request without a body."""
     connection.settimeout(TIMEOUT_S)
     received = b""
     while b"\r\n\r\n" not in received:
@@ -102,103 +101,93 @@ def read_request(connection: socket.socket) -> None:
 
 
 @pytest.mark.peer(11)
-def test_32_calls_take_about_one_calls_time_and_32_connections(mcp: CheckedServer, recorder: Recorder) -> None:
-    slow_s = 0.5
-
-    def answer(_seen: ReceivedRequest) -> CannedResponse:
-        time.sleep(slow_s)  # this is the slow API, not a wait for an outcome
-        return CannedResponse()
-
-    mcp.call("whoami")
-    recorder.answer = answer
-    begun_s = time.monotonic()
-    replies = [mcp.reply(started) for started in whoami(mcp, AT_ONCE)]
-    assert slow_s <= time.monotonic() - begun_s < 2 * slow_s
-    assert [reply["result"] for reply in replies] == [EMPTY] * AT_ONCE
-    assert recorder.connections <= AT_ONCE
+def test_32_calls_run_concurrently_on_32_connections(mcp: CheckedServer, recorder: Recorder, gate: Gate) -> None:
+    started = whoami(mcp, CONCURRENT)
+    gate.wait_for(CONCURRENT)  # all of them before the first is answered
+    gate.allow(CONCURRENT)
+    assert [mcp.reply(call)["result"] for call in started] == [EMPTY] * CONCURRENT
+    assert recorder.connections == CONCURRENT
 
 
 def test_connections_are_used_again(mcp: CheckedServer, recorder: Recorder, gate: Gate) -> None:
     for wave in range(1, 4):
-        started = whoami(mcp, AT_ONCE)
-        gate.wait_for(wave * AT_ONCE)
-        gate.allow(AT_ONCE)
+        started = whoami(mcp, CONCURRENT)
+        gate.wait_for(wave * CONCURRENT)
+        gate.allow(CONCURRENT)
         assert {mcp.reply(call)["id"] for call in started} == set(started)
-    assert recorder.connections == AT_ONCE
+    assert recorder.connections == CONCURRENT
 
 
-def test_the_33rd_call_waits_its_turn(mcp: CheckedServer, gate: Gate) -> None:
-    started = whoami(mcp, AT_ONCE + 1)
-    gate.wait_for(AT_ONCE)
+def test_the_33rd_call_waits_for_a_worker(mcp: CheckedServer, gate: Gate) -> None:
+    started = whoami(mcp, CONCURRENT + 1)
+    gate.wait_for(CONCURRENT)
     assert mcp.request("ping")["result"] == {}
-    gate.wait_for(AT_ONCE)
+    gate.wait_for(CONCURRENT)
     gate.allow(1)
-    gate.wait_for(AT_ONCE + 1)
-    gate.allow(AT_ONCE)
-    assert [mcp.reply(call)["result"] for call in started] == [EMPTY] * (AT_ONCE + 1)
+    gate.wait_for(CONCURRENT + 1)
+    gate.allow(CONCURRENT)
+    assert [mcp.reply(call)["result"] for call in started] == [EMPTY] * (CONCURRENT + 1)
 
 
 def test_waiting_calls_are_carried_out_in_the_order_they_came(
     mcp: CheckedServer, recorder: Recorder, gate: Gate
 ) -> None:
-    whoami(mcp, AT_ONCE)
-    gate.wait_for(AT_ONCE)
+    whoami(mcp, CONCURRENT)
+    gate.wait_for(CONCURRENT)
     machines = [f"machine-{number}" for number in range(8)]
     for machine in machines:
         mcp.start_call("manage_machines", action="get", machineId=machine)
     for number in range(1, len(machines) + 1):
         gate.allow(1)
-        gate.wait_for(AT_ONCE + number)
-    assert [seen.path for seen in recorder.seen[AT_ONCE:]] == [f"/v1/ai/machines/{machine}" for machine in machines]
+        gate.wait_for(CONCURRENT + number)
+    assert [seen.path for seen in recorder.seen[CONCURRENT:]] == [f"/v1/ai/machines/{machine}" for machine in machines]
 
 
 @pytest.mark.peer(11)
 def test_requests_are_answered_while_calls_run(mcp: CheckedServer, gate: Gate) -> None:
-    started = whoami(mcp, AT_ONCE + 8)
-    gate.wait_for(AT_ONCE)
-    assert len(mcp.request("tools/list")["result"]["tools"]) == 18
+    started = whoami(mcp, CONCURRENT + 8)
+    gate.wait_for(CONCURRENT)
+    assert len(mcp.request("tools/list")["result"]["tools"]) == len(sikkerkey_mcp.TOOLS)
     assert mcp.request("logging/setLevel", level="error")["result"] == {}
     assert mcp.request("no/such")["error"]["code"] == -32601
     gate.allow(len(started))
 
 
 def test_ping_is_answered_while_calls_run(mcp: CheckedServer, gate: Gate) -> None:
-    whoami(mcp, AT_ONCE + 8)
-    gate.wait_for(AT_ONCE)
-    begun_s = time.monotonic()
+    whoami(mcp, CONCURRENT + 8)
+    gate.wait_for(CONCURRENT)
     assert [mcp.request("ping")["result"] for _ in range(20)] == [{}] * 20
-    assert time.monotonic() - begun_s < 0.5
     many = [mcp.start("ping") for _ in range(2_000)]
     assert [mcp.read() for _ in many] == [{"jsonrpc": "2.0", "id": ping, "result": {}} for ping in many]
 
 
 def test_more_than_1000_waiting_calls_are_refused_and_the_others_answered(mcp: CheckedServer, gate: Gate) -> None:
-    started = whoami(mcp, AT_ONCE)
-    gate.wait_for(AT_ONCE)  # so that none of them waits
+    started = whoami(mcp, CONCURRENT)
+    gate.wait_for(CONCURRENT)  # so that none of them waits
     waiting = whoami(mcp, WAITING)
     surplus = whoami(mcp, 3)
     text = "too many calls are waiting already; nothing was sent: wait for some to be answered"
     refused = {"content": [{"type": "text", "text": text}], "isError": True}
     assert [mcp.reply(call)["result"] for call in surplus] == [refused] * 3
-    gate.allow(AT_ONCE + WAITING)
-    assert [mcp.reply(call)["result"] for call in started + waiting] == [EMPTY] * (AT_ONCE + WAITING)
-    gate.wait_for(AT_ONCE + WAITING)
+    gate.allow(CONCURRENT + WAITING)
+    assert [mcp.reply(call)["result"] for call in started + waiting] == [EMPTY] * (CONCURRENT + WAITING)
+    gate.wait_for(CONCURRENT + WAITING)
 
 
 def test_waiting_calls_are_bounded_by_bytes_too(mcp: CheckedServer, gate: Gate) -> None:
-    whoami(mcp, AT_ONCE)
-    gate.wait_for(AT_ONCE)
+    whoami(mcp, CONCURRENT)
+    gate.wait_for(CONCURRENT)
     large = "x" * 3_000_000
     fitting = sikkerkey_mcp.WAITING_MAX_BYTES // 3_000_200
     started = [mcp.start("tools/call", name="whoami", arguments={"x": large}) for _ in range(fitting + 1)]
     assert "too many calls are waiting" in mcp.reply(started[-1])["result"]["content"][0]["text"]
-    gate.allow(AT_ONCE)
+    gate.allow(CONCURRENT)
     assert "unknown argument x" in mcp.reply(started[-2])["result"]["content"][0]["text"]
 
 
 def test_a_refused_call_does_not_block_its_id(mcp: CheckedServer, gate: Gate) -> None:
-    whoami(mcp, AT_ONCE)
-    gate.wait_for(AT_ONCE)
+    whoami(mcp, CONCURRENT)
+    gate.wait_for(CONCURRENT)
     whoami(mcp, WAITING)
     for _ in range(2):
         mcp.send({"jsonrpc": "2.0", "id": "again", "method": "tools/call", "params": {"name": "whoami"}})
@@ -206,10 +195,10 @@ def test_a_refused_call_does_not_block_its_id(mcp: CheckedServer, gate: Gate) ->
 
 
 def test_32_tools_that_break_leave_32_workers(fixtures: CheckedServer) -> None:
-    broken = [fixtures.start_call("break") for _ in range(2 * AT_ONCE)]
+    broken = [fixtures.start_call("break") for _ in range(2 * CONCURRENT)]
     assert [fixtures.reply(call)["error"] for call in broken] == [
         {"code": -32603, "message": "internal error (LookupError)"}
-    ] * (2 * AT_ONCE)
+    ] * (2 * CONCURRENT)
     assert fixtures.call("echo", a=1)["structuredContent"] == {"a": 1}
     assert fixtures.close() == 0
     assert fixtures.ended() == (0, b"")
@@ -272,23 +261,21 @@ def test_a_cancelled_running_call_is_never_answered(mcp: CheckedServer, gate: Ga
 
 
 def test_a_cancelled_waiting_call_is_never_sent(mcp: CheckedServer, gate: Gate) -> None:
-    *running, waiting = whoami(mcp, AT_ONCE + 1)
-    gate.wait_for(AT_ONCE)
+    *running, waiting = whoami(mcp, CONCURRENT + 1)
+    gate.wait_for(CONCURRENT)
     cancel(mcp, waiting)
-    gate.allow(AT_ONCE + 1)
-    assert [mcp.reply(call)["result"] for call in running] == [EMPTY] * AT_ONCE
+    gate.allow(CONCURRENT + 1)
+    assert [mcp.reply(call)["result"] for call in running] == [EMPTY] * CONCURRENT
     assert mcp.call("whoami") == EMPTY  # had the cancelled one been sent, there would be two more
-    gate.wait_for(AT_ONCE + 1)
+    gate.wait_for(CONCURRENT + 1)
     assert waiting not in mcp.answered()
 
 
-def test_a_cancelled_calls_worker_is_free_at_once(mcp: CheckedServer, gate: Gate) -> None:
-    *running, _waiting = whoami(mcp, AT_ONCE + 1)
-    gate.wait_for(AT_ONCE)
-    begun_s = time.monotonic()
+def test_a_cancelled_call_frees_its_worker(mcp: CheckedServer, gate: Gate) -> None:
+    *running, _waiting = whoami(mcp, CONCURRENT + 1)
+    gate.wait_for(CONCURRENT)
     mcp.cancel(running[5])
-    gate.wait_for(AT_ONCE + 1)  # the others are still unanswered
-    assert time.monotonic() - begun_s < 0.5
+    gate.wait_for(CONCURRENT + 1)  # the others are still unanswered
 
 
 def test_a_cancelled_calls_connection_is_closed(home: Path) -> None:
@@ -307,27 +294,26 @@ def test_a_cancelled_calls_connection_is_closed(home: Path) -> None:
 
 @pytest.mark.skipif(sys.platform != "linux", reason="connections are listed by /proc")
 @pytest.mark.peer(11)
-def test_cancelled_calls_that_still_connect_make_room_at_once(home: Path, recorder: Recorder) -> None:
-    names = home / "names"
-    env = {**os.environ, "TEST_NAMES": str(names), "TEST_SPEED": "1"}
+def test_calls_cancelled_while_connecting_free_their_workers(home: Path, recorder: Recorder) -> None:
+    names, speed = home / "names", home / "speed"
+    speed.write_text("0.01")  # connecting may take 1000 s, longer than this test waits for a reply
+    env = {**os.environ, "TEST_NAMES": str(names), "TEST_SPEED_FILE": str(speed)}
     make_slot(home, recorder.url.replace("127.0.0.1", "localhost"))
     with silent_port() as port, CheckedServer(fast_server.COMMAND, env=env) as server:
         names.write_text(f"localhost 127.0.0.1 {port}\n")
         server.initialize()
         others = connecting_to(port)  # those that keep it silent
-        stuck = whoami(server, AT_ONCE)
-        wait_until(lambda: connecting_to(port) >= others + AT_ONCE)
+        stuck = whoami(server, CONCURRENT)
+        wait_until(lambda: connecting_to(port) >= others + CONCURRENT)
         names.write_text(f"localhost 127.0.0.1 {recorder.url.rpartition(':')[2]}\n")
-        begun_s = time.monotonic()
         for call in stuck:
             server.cancel(call)
         assert server.call("whoami") == EMPTY
-        assert time.monotonic() - begun_s < 5.0  # connecting is given up after 10 s
         assert not set(stuck) & set(server.answered())
 
 
 def connecting_to(port: int) -> int:
-    """How many connections to a port of this machine nobody has taken up, as Linux lists them."""
+    """The connections to a local port that have not been accepted, as Linux lists them."""
     fields = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
     return sum(entry[2].endswith(f":{port:04X}") and entry[3] == "02" for entry in fields)
 
@@ -360,8 +346,8 @@ def test_1000_cancellations_in_flight_leave_a_server_that_serves(
     if sys.platform == "linux":
         process = Path(f"/proc/{mcp.process.pid}")
         # the others read, wait for the end of input, for signals, and for the client's end
-        assert len(list((process / "task").iterdir())) <= AT_ONCE + 4
-        assert len(list((process / "fd").iterdir())) <= AT_ONCE + 8
+        assert len(list((process / "task").iterdir())) <= CONCURRENT + 4
+        assert len(list((process / "fd").iterdir())) <= CONCURRENT + 8
 
 
 # progress and logging
@@ -373,7 +359,7 @@ def failing_once(recorder: Recorder) -> None:
     recorder.answer = lambda _seen: next(told, CannedResponse())
 
 
-def told_before(server: CheckedServer, request_id: int) -> list[Any]:
+def notifications_before(server: CheckedServer, request_id: int) -> list[Any]:
     """The notifications before a reply, which must be the next other message."""
     told = []
     while "method" in (message := server.read()):
@@ -396,7 +382,7 @@ WARNING = {
 def test_progress_increases_and_ends_with_the_answer(mcp: CheckedServer, recorder: Recorder) -> None:
     failing_once(recorder)
     call = mcp.start("tools/call", name="whoami", arguments={}, _meta={"progressToken": "p-1"})
-    told = [message["params"] for message in told_before(mcp, call) if message != WARNING]
+    told = [message["params"] for message in notifications_before(mcp, call) if message != WARNING]
     assert told == [
         {"progressToken": "p-1", "progress": step, "message": f"asking the vault, attempt {step}"} for step in (1, 2)
     ]
@@ -405,21 +391,21 @@ def test_progress_increases_and_ends_with_the_answer(mcp: CheckedServer, recorde
     assert mcp.read() is None
 
 
-def test_without_a_token_no_progress_is_told_and_retries_are_logged(mcp: CheckedServer, recorder: Recorder) -> None:
+def test_without_a_token_there_is_no_progress_and_retries_are_logged(mcp: CheckedServer, recorder: Recorder) -> None:
     failing_once(recorder)
-    assert told_before(mcp, mcp.start_call("whoami")) == [WARNING]
+    assert notifications_before(mcp, mcp.start_call("whoami")) == [WARNING]
 
 
 def test_a_higher_level_silences_warnings(mcp: CheckedServer, recorder: Recorder) -> None:
     failing_once(recorder)
     mcp.request("logging/setLevel", level="error")
-    assert told_before(mcp, mcp.start_call("whoami")) == []
+    assert notifications_before(mcp, mcp.start_call("whoami")) == []
 
 
 def test_level_debug_shows_every_call_without_its_arguments(mcp: CheckedServer, recorder: Recorder) -> None:
     mcp.request("logging/setLevel", level="debug")
     arguments = {"action": "rename", "machineId": "canary-id", "name": "canary name"}
-    told = told_before(mcp, mcp.start_call("manage_machines", **arguments))
+    told = notifications_before(mcp, mcp.start_call("manage_machines", **arguments))
     assert [message["params"]["level"] for message in told] == ["debug"]
     assert told[0]["params"]["data"].startswith("manage_machines.rename: 200 in ")
     assert "canary" not in json.dumps(told)

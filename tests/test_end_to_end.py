@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_mcp
 from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
 from tests.support.local_vault import LocalVault, install
 from tests.support.schema_check import check_session
@@ -74,7 +75,7 @@ def test_official_client_manages_the_vault_and_sees_no_value(sdk: str, local_vau
     told = sdk_session(sdk, CALLS, tmp_path)
     results = told["results"]
     assert told["protocolVersion"] == "2025-11-25"
-    assert len(told["tools"]) == 18
+    assert [tool["name"] for tool in told["tools"]] == [tool.name for tool in sikkerkey_mcp.TOOLS]
     assert [bool(result.get("isError")) for result in results] == [False] * 8 + [True]
     for result in results[:-1]:
         assert json.loads(result["content"][0]["text"]) == result["structuredContent"]
@@ -97,7 +98,7 @@ def test_value_arrives_exactly_as_it_was_given(local_vault: LocalVault) -> None:
     assert local_vault.value_of(made["structuredContent"]["id"]) == value
 
 
-def test_pending_agent_is_told_so_and_served_once_approved(local_vault: LocalVault) -> None:
+def test_pending_agent_is_reported_and_served_once_approved(local_vault: LocalVault) -> None:
     agent = install(local_vault)
     with Server(ARCHIVE_COMMAND) as server:
         server.initialize()

@@ -32,7 +32,7 @@ class Tls:
 
 
 @pytest.mark.parametrize("pending", [0, 1])
-def test_connection_with_decrypted_bytes_that_nobody_asked_for_is_not_used_again(pending: int) -> None:
+def test_connection_with_unread_decrypted_bytes_is_not_reused(pending: int) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         connection = wire.Connection(Tls(ours, pending), "vault.test")  # type: ignore[arg-type]
@@ -84,7 +84,7 @@ def test_call_is_refused_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPa
     assert told[0]["result"]["isError"] is True
 
 
-def test_plain_http_goes_to_no_other_computer_whatever_localhost_means(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_plain_http_never_leaves_this_computer_even_if_localhost_does(monkeypatch: pytest.MonkeyPatch) -> None:
     there = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", ("192.0.2.2", 1))]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: there)
     monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("connected"))
@@ -126,7 +126,7 @@ def test_answer_that_cannot_be_written_is_an_error_and_not_silence() -> None:
     assert answer["error"]["code"] == sikkerkey_mcp.INTERNAL_ERROR
 
 
-def test_library_that_cannot_be_loaded_is_told_in_its_own_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_import_error_of_the_library_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 
     def fail(name: str, *rest: Any) -> Any:
@@ -139,7 +139,7 @@ def test_library_that_cannot_be_loaded_is_told_in_its_own_words(monkeypatch: pyt
         sikkerkey_mcp.load_signer(b"")
 
 
-def test_library_that_fails_does_not_make_a_sound_key_unsound(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failure_of_the_library_is_not_blamed_on_the_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from cryptography.hazmat.primitives.asymmetric import ed25519
 
     class Broken:

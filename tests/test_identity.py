@@ -67,7 +67,7 @@ def slot(home: Path) -> Path:
         "http://[::1]:8080",
     ],
 )
-def test_base_url_is_taken_with_and_without_a_slash(url: str) -> None:
+def test_base_url_is_accepted_with_and_without_a_slash(url: str) -> None:
     assert sikkerkey_mcp.parse_base_url(url) == sikkerkey_mcp.parse_base_url(url + "/") == url
 
 
@@ -80,7 +80,7 @@ BASE_URL = re.compile(
 
 
 @given(st.text("aZ09.-:[]/@ \nø\N{ARABIC-INDIC DIGIT ONE}", max_size=12).map("https://".__add__))
-def test_base_url_is_taken_exactly_if_it_fits_the_pattern(url: str) -> None:
+def test_base_url_is_accepted_exactly_if_it_matches_the_pattern(url: str) -> None:
     try:
         sikkerkey_mcp.parse_base_url(url)
         taken = True
@@ -90,7 +90,7 @@ def test_base_url_is_taken_exactly_if_it_fits_the_pattern(url: str) -> None:
 
 
 @given(st.text("aZ09_-.ø/ \n", max_size=6) | st.integers(126, 130).map("a".__mul__))
-def test_id_is_taken_exactly_if_it_fits_the_pattern(text: str) -> None:
+def test_id_is_accepted_exactly_if_it_matches_the_pattern(text: str) -> None:
     assert sikkerkey_mcp.is_id(text) == (re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", text) is not None)
 
 
@@ -190,7 +190,7 @@ def test_identity_with_a_bad_url_is_refused(home: Path) -> None:
 # which agent
 
 
-def test_without_an_agent_the_refusal_tells_how_to_install_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_agent_the_error_says_how_to_install_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/my tools/sikkerkey.pyz"])
     assert (sikkerkey_mcp.slots(), sikkerkey_mcp.choose_slot()) == ([], None)
     error = refused()
@@ -212,9 +212,7 @@ def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None
     assert raised.value.hint.endswith(f": {AGENT_ID}, {OTHER_ID}")
 
 
-def test_chosen_agent_is_taken_and_the_option_outweighs_the_environment(
-    home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_option_takes_precedence_over_the_environment(home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_slot(home, API_URL, OTHER_ID)
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", OTHER_ID)
     assert sikkerkey_mcp.choose_slot() == OTHER_ID
@@ -247,7 +245,7 @@ def test_unknown_choice_is_refused(slot: Path, wanted: str) -> None:
     assert "whoami" in raised.value.hint
 
 
-def test_what_other_programs_keep_in_agents_is_skipped(slot: Path) -> None:
+def test_files_of_other_programs_in_agents_are_skipped(slot: Path) -> None:
     for name in ("sk_1a2b3c4d5e.json", "agent.pid", "agent.log", "plain", ".hidden"):
         (slot.parent / name).write_text("{}")
     for name in (".new-1-abcdef01", ".cache", "with space", "x.old", "ø"):
@@ -317,7 +315,7 @@ def test_further_members_and_a_missing_name_do_no_harm(slot: Path) -> None:
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o770])
 @pytest.mark.parametrize("depth", [1, 2], ids=["home", "agents"])
-def test_parents_that_others_can_write_are_refused_until_mended(
+def test_parents_that_others_can_write_are_refused_until_fixed(
     slot: Path, tmp_path: Path, depth: int, mode: int
 ) -> None:
     directory = (slot.parent.parent, slot.parent)[depth - 1]
@@ -337,7 +335,7 @@ def test_parents_may_be_readable(slot: Path) -> None:
 @pytest.mark.parametrize("extra", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
 @pytest.mark.parametrize("name", [".", "identity.json", "private.pem"])
 @pytest.mark.peer(5)
-def test_slot_that_others_can_open_is_refused_until_mended(slot: Path, tmp_path: Path, name: str, extra: int) -> None:
+def test_slot_that_others_can_open_is_refused_until_fixed(slot: Path, tmp_path: Path, name: str, extra: int) -> None:
     path = slot / name
     path.chmod(stat.S_IMODE(path.stat().st_mode) | extra)
     error = refused()
@@ -354,7 +352,7 @@ def linked_name(slot: Path, which: str) -> Path:
 
 @pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
 @pytest.mark.peer(5)
-def test_link_is_refused_until_the_real_thing_stands_there(slot: Path, tmp_path: Path, which: str) -> None:
+def test_symbolic_link_is_refused_until_replaced(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
     real = tmp_path / "it's elsewhere"
     shutil.move(path, real)
@@ -367,7 +365,7 @@ def test_link_is_refused_until_the_real_thing_stands_there(slot: Path, tmp_path:
     sikkerkey_mcp.connect()
 
 
-def test_link_that_leads_nowhere_is_refused(slot: Path) -> None:
+def test_dangling_symbolic_link_is_refused(slot: Path) -> None:
     (slot / "private.pem").unlink()
     (slot / "private.pem").symlink_to("/nonexistent/key")
     assert str(refused()) == f"{slot / 'private.pem'} is a symbolic link"
@@ -376,7 +374,7 @@ def test_link_that_leads_nowhere_is_refused(slot: Path) -> None:
 @pytest.mark.skipif(not as_root, reason="only root can give files to another user")
 @pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
 @pytest.mark.peer(5)
-def test_foreign_owner_is_refused_until_mended(slot: Path, tmp_path: Path, which: str) -> None:
+def test_foreign_owner_is_refused_until_fixed(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
     os.chown(path, 65534, 65534)
     error = refused()
@@ -387,7 +385,7 @@ def test_foreign_owner_is_refused_until_mended(slot: Path, tmp_path: Path, which
 
 @pytest.mark.skipif(as_root, reason="root may open everything")
 @pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
-def test_what_its_owner_cannot_open_is_refused_until_mended(slot: Path, tmp_path: Path, which: str) -> None:
+def test_path_that_its_owner_cannot_open_is_refused_until_fixed(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
     path.chmod(0)
     error = refused()
@@ -408,7 +406,7 @@ def test_file_in_a_directorys_place_is_refused_until_moved(slot: Path, tmp_path:
 
 @pytest.mark.parametrize("name", ["identity.json", "private.pem"])
 @pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
-def test_what_is_no_regular_file_is_refused_without_being_opened(
+def test_irregular_file_is_refused_without_being_opened(
     slot: Path, tmp_path: Path, name: str, make: Callable[[Path], None]
 ) -> None:
     path = slot / name
@@ -456,7 +454,7 @@ BEYOND_MENDING = {
 
 
 @pytest.mark.parametrize(("spoil", "words"), BEYOND_MENDING.items(), ids=lambda part: getattr(part, "__name__", ""))
-def test_slot_beyond_mending_is_refused_until_revoked(
+def test_broken_slot_is_refused_until_revoked(
     slot: Path, tmp_path: Path, spoil: Callable[[Path], None], words: str
 ) -> None:
     spoil(slot)

@@ -32,7 +32,7 @@ from tests.support.harness import (
     Server,
     make_slot,
 )
-from tests.support.leak_search import quick_command, source_env, talkative, tell
+from tests.support.leak_search import call_verbosely, quick_command, source_env, verbose_server
 from tests.support.table_calls import BY_NAME, Row, call, each_row, reply, strings_in
 from tests.test_clients import READ
 
@@ -96,7 +96,7 @@ def test_every_hidden_character_is_cleaned() -> None:
     assert hidden_in(sikkerkey_mcp.readable(everything)) <= {"\n", "\t"}
 
 
-def test_what_can_be_seen_is_left_alone() -> None:
+def test_visible_characters_are_unchanged() -> None:
     everything = [*map(chr, range(0x110000))]
     hidden = hidden_in("".join(everything))
     seen = "".join(c for c in everything if c not in hidden and unicodedata.category(c) != "Cn")
@@ -126,7 +126,7 @@ LOOSE = ["a\u200db", "a\ufe0f", "\u200d", "\ufe0f\ufe0f", "é\u200d\u200dé", "�
 
 
 @pytest.mark.parametrize("text", LOOSE, ids=ascii)
-def test_joiners_and_returns_that_join_and_end_nothing_are_shown(text: str) -> None:
+def test_stray_joiners_and_carriage_returns_are_shown(text: str) -> None:
     assert "<U+" in sikkerkey_mcp.readable(text)
 
 
@@ -145,17 +145,18 @@ def test_no_answer_hides_anything(row: Row) -> None:
 
 
 @each_hostile
-@pytest.mark.parametrize("status", [400, 403, 404, 409, 500])
-def test_no_error_hides_anything_or_passes_the_vaults_words_off_as_ours(text: str, status: int) -> None:
-    body = {"error": text, "requiredScopes": [text, "projects.read"], text: text}
-    shown = call(LIST, LIST.minimal, reply(status, json.dumps(body).encode(), f"text/{text}" if text.isascii() else ""))
-    [content] = shown["content"]
-    assert_readable(shown)
-    said = re.fullmatch(rf'the vault answered {status}, saying ("(?:[^"\\]|\\.)*")\nhint: ([^\n]*)', content["text"])
-    assert said, content
-    assert json.loads(said[1]) == sikkerkey_mcp.clean(text)
-    assert "purge" not in said[2]
-    assert ("missing scope: projects.read; " in said[2]) == (status == 403)
+def test_error_hides_nothing_and_quotes_the_vault(text: str) -> None:
+    body = json.dumps({"error": text, "requiredScopes": [text, "projects.read"], text: text}).encode()
+    for status in (400, 403, 404, 409, 500):
+        shown = call(LIST, LIST.minimal, reply(status, body, f"text/{text}" if text.isascii() else ""))
+        [content] = shown["content"]
+        assert_readable(shown)
+        pattern = rf'the vault answered {status}, saying ("(?:[^"\\]|\\.)*")\nhint: ([^\n]*)'
+        said = re.fullmatch(pattern, content["text"])
+        assert said, content
+        assert json.loads(said[1]) == sikkerkey_mcp.clean(text)
+        assert "purge" not in said[2]
+        assert ("missing scope: projects.read; " in said[2]) == (status == 403)
 
 
 @each_hostile
@@ -164,7 +165,7 @@ def test_message_is_one_line_and_the_only_one(text: str, shared: Server) -> None
     SAID["body"] = json.dumps({"name": text, "error": text, "items": [text]}).encode()
     for status in (200, 409):
         SAID["status"] = status
-        message = tell(shared, "manage_projects", {"action": "list"})
+        message = call_verbosely(shared, "manage_projects", {"action": "list"})
         assert_readable(message)
     assert shared.request("ping")["result"] == {}
     written = shared.lines[before:]
@@ -180,13 +181,13 @@ SAID: dict[str, Any] = {"status": 200, "body": b""}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One talkative server whose vault answers with SAID."""
+    """One verbose_server server whose vault answers with SAID."""
     directory = tmp_path_factory.mktemp("shared")
     with Recorder() as vault, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIKKERKEY_HOME", str(directory / ".sikkerkey"))
         make_slot(directory, vault.url)
         vault.answer = lambda _seen: CannedResponse(SAID["status"], SAID["body"])
-        with talkative(SOURCE_COMMAND) as server:
+        with verbose_server(SOURCE_COMMAND) as server:
             yield server
 
 
@@ -198,8 +199,8 @@ def test_log_and_progress_repeat_nothing_that_the_vault_said(home: Path) -> None
     said = b"HTTP/1.1 503 %b\r\nX-Said: %b\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % (line, line, line)
     with FaultyVault(faulty_vault.then_go_on(said)) as vault:
         make_slot(home, vault.url)
-        with talkative(quick_command(), source_env()) as server:
-            tell(server, "whoami", {})
+        with verbose_server(quick_command(), source_env()) as server:
+            call_verbosely(server, "whoami", {})
             server.close()
     messages = [json.loads(line) for line in server.lines]
     told = [message["params"] for message in messages if "method" in message]
@@ -263,7 +264,7 @@ def shown_by(done: subprocess.CompletedProcess[bytes]) -> str:
     return shown
 
 
-def test_terminal_shows_what_it_is_told_and_obeys_none_of_it(home: Path, recorder: Recorder) -> None:
+def test_terminal_shows_hostile_text_without_effect(home: Path, recorder: Recorder) -> None:
     text = " ".join(list(HOSTILE.values())[2:15])
     vault = {"SIKKERKEY_API_URL": recorder.url}
     said = {"agentId": AGENT_ID, "vaultId": VAULT_ID, "name": text, "error": text, **dict.fromkeys(HOSTILE.values())}
@@ -308,7 +309,7 @@ def ends(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 
 
 @each_hostile
-def test_what_is_typed_wrongly_is_shown_cleaned(text: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_words_are_shown_cleaned(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([text], ["install", "laptop", text], ["config", text], ["whoami", "--agent", text], ["--" + text]):
         assert "error: " in ends(capsys, *words)
 
@@ -341,10 +342,9 @@ def commands_in(block: Any) -> Iterator[tuple[list[str], dict[str, str]]]:
 
 
 @pytest.mark.parametrize("place", PLACES, ids=ascii)
-@pytest.mark.parametrize("client", CLIENTS)
 @pytest.mark.peer(15)
 def test_config_is_read_back_equal(
-    client: str, place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    place: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = tmp_path / place
     directory.mkdir()
@@ -356,10 +356,10 @@ def test_config_is_read_back_equal(
     monkeypatch.setattr(sys, "executable", str(directory / "python3"))
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    assert sikkerkey_mcp.main(["config", client]) == 0
-    printed = capsys.readouterr().out
-    wanted = [
-        ([sys.executable, "-I", archive, "serve", "--agent", agent], environment) for agent in ("AGENT_2", "agent-1")
-    ]
-    assert [*commands_in(READ[CLIENTS[client].format](printed))] == wanted
-    assert hidden_in(printed) <= {"\n"}
+    commands = [[sys.executable, "-I", archive, "serve", "--agent", agent] for agent in ("AGENT_2", "agent-1")]
+    for client in CLIENTS:
+        assert sikkerkey_mcp.main(["config", client]) == 0, client
+        printed = capsys.readouterr().out
+        read = [*commands_in(READ[CLIENTS[client].format](printed))]
+        assert read == [(command, environment) for command in commands], client
+        assert hidden_in(printed) <= {"\n"}, client

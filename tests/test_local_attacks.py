@@ -1,4 +1,4 @@
-"""What others on the same computer plant, link, swap or set; test_identity and test_archive hold the plain refusals."""
+"""Files, links and variables that other users of the same computer may set up; test_identity has the simple cases."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.support.harness import (
     Server,
     make_slot,
 )
-from tests.support.leak_search import assert_unmarked, talkative, tell
+from tests.support.leak_search import assert_unmarked, call_verbosely, verbose_server
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners, modes, links and FIFOs are POSIX's")
 as_root = hasattr(os, "getuid") and os.getuid() == 0
@@ -44,17 +44,17 @@ def slot(home: Path, recorder: Recorder) -> Path:
 
 
 def refusal() -> str:
-    """Why the installed agent is not taken."""
+    """The error message for the installed agent."""
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
         sikkerkey_mcp.connect()
     return str(raised.value)
 
 
-# swapped between the look and the reading
+# files that are replaced between the check and the reading
 
 
 def link_to_another(path: Path) -> None:
-    """A link to a file of the same user that is private as well."""
+    """Replaces the file by a link to another private file of the same user."""
     other = path.with_name("other")
     shutil.copy2(path, other)
     path.unlink()
@@ -62,24 +62,24 @@ def link_to_another(path: Path) -> None:
 
 
 def fifo(path: Path) -> None:
-    """A pipe that nobody writes into."""
+    """Replaces the file by a named pipe."""
     path.unlink()
     os.mkfifo(path, 0o600)
 
 
 def readable_by_others(path: Path) -> None:
-    """A file that anybody may have read."""
+    """Makes the file readable by everybody."""
     path.chmod(0o644)
 
 
 def directory(path: Path) -> None:
-    """A directory."""
+    """Replaces the file by a directory."""
     path.unlink()
     path.mkdir(mode=0o700)
 
 
 def foreign(path: Path) -> None:
-    """Another user's own file."""
+    """Replaces the file by one that belongs to another user."""
     data = path.read_bytes()
     path.unlink()
     path.write_bytes(data)
@@ -88,7 +88,7 @@ def foreign(path: Path) -> None:
 
 
 def device(path: Path) -> None:
-    """A device without an end."""
+    """Replaces the file by an endless device."""
     path.unlink()
     os.mknod(path, stat.S_IFCHR | 0o600, os.makedev(1, 5))
 
@@ -108,7 +108,7 @@ FOR_ROOT = {foreign: "belongs to another user", device: "is not a regular file"}
     [*SWAPS.items(), *(pytest.param(swap, words, marks=root_only) for swap, words in FOR_ROOT.items())],
     ids=lambda part: getattr(part, "__name__", ""),
 )
-def test_file_that_is_swapped_after_the_look_is_refused(
+def test_file_that_is_replaced_after_the_check_is_refused(
     slot: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], None], words: str, name: str
 ) -> None:
     look = sikkerkey_mcp.check_private
@@ -123,7 +123,7 @@ def test_file_that_is_swapped_after_the_look_is_refused(
 
 
 @root_only
-def test_home_that_is_swapped_after_the_look_holds_no_key_that_is_taken(
+def test_home_that_is_replaced_after_the_check_is_refused(
     home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     look = sikkerkey_mcp.check_private
@@ -148,14 +148,14 @@ def test_home_that_is_swapped_after_the_look_holds_no_key_that_is_taken(
 @root_only
 @pytest.mark.parametrize("name", ["identity.json", "private.pem"])
 @pytest.mark.parametrize("number", [3, 5, 8])  # /dev/null, /dev/zero, /dev/random
-def test_device_in_a_files_place_is_refused(slot: Path, name: str, number: int) -> None:
+def test_device_instead_of_a_file_is_refused(slot: Path, name: str, number: int) -> None:
     (slot / name).unlink()
     os.mknod(slot / name, stat.S_IFCHR | 0o600, os.makedev(1, number))
     assert refusal() == f"{slot / name} is not a regular file"
 
 
 @pytest.mark.parametrize("stored", ["/dev/null", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/", "/etc/passwd"])
-def test_key_path_that_leads_elsewhere_is_refused(slot: Path, stored: str) -> None:
+def test_key_path_outside_the_slot_is_refused(slot: Path, stored: str) -> None:
     if not os.path.lexists(stored):
         pytest.skip(f"there is no {stored} here")
     identity = json.loads((slot / "identity.json").read_text())
@@ -164,7 +164,7 @@ def test_key_path_that_leads_elsewhere_is_refused(slot: Path, stored: str) -> No
 
 
 @root_only
-def test_second_name_of_another_users_file_is_refused(slot: Path, tmp_path: Path) -> None:
+def test_hard_link_to_another_users_file_is_refused(slot: Path, tmp_path: Path) -> None:
     theirs = tmp_path / "theirs"
     shutil.copy2(slot / "private.pem", theirs)
     os.chown(theirs, NOBODY, NOBODY)
@@ -173,7 +173,7 @@ def test_second_name_of_another_users_file_is_refused(slot: Path, tmp_path: Path
     assert refusal() == f"{slot / 'private.pem'} belongs to another user"
 
 
-def test_second_name_of_the_key_which_backups_make_is_no_fault(slot: Path, tmp_path: Path) -> None:
+def test_hard_link_to_the_key_is_accepted(slot: Path, tmp_path: Path) -> None:
     os.link(slot / "private.pem", tmp_path / "backup")
     sikkerkey_mcp.connect()
 
@@ -182,14 +182,14 @@ def test_second_name_of_the_key_which_backups_make_is_no_fault(slot: Path, tmp_p
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777])
-def test_home_that_all_can_write_to_holds_an_agent_that_works(home: Path, slot: Path, mode: int) -> None:
+def test_agent_works_in_a_world_writable_home(home: Path, slot: Path, mode: int) -> None:
     home.chmod(mode)
     sikkerkey_mcp.connect()
 
 
 @root_only
 @pytest.mark.parametrize("depth", range(1, 4))
-def test_what_another_user_puts_into_such_a_home_is_refused(home: Path, slot: Path, depth: int) -> None:
+def test_directory_of_another_user_in_such_a_home_is_refused(home: Path, slot: Path, depth: int) -> None:
     home.chmod(0o777)
     planted = [slot, slot.parent, slot.parent.parent][depth - 1]
     os.chown(planted, NOBODY, NOBODY)
@@ -202,7 +202,7 @@ def test_what_another_user_puts_into_such_a_home_is_refused(home: Path, slot: Pa
 
 
 @pytest.mark.parametrize("agent", ["CON", "nul", "COM1", "LPT9", "a" * 128, "A", "0", "a-", "a_", AGENT_ID.upper()])
-def test_id_that_is_odd_but_harmless_is_a_directory_of_that_name(
+def test_unusual_but_valid_id_names_its_directory(
     home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, agent: str
 ) -> None:
     make_slot(home, recorder.url)
@@ -227,7 +227,7 @@ PLANTED = (
 
 @pytest.fixture
 def planted(tmp_path: Path) -> Path:
-    """A directory of modules that leave a file beside them when they are run."""
+    """A directory of modules that write a file `ran` when they are executed."""
     place = tmp_path / "planted"
     for name in PLANTED:
         (place / name).parent.mkdir(parents=True, exist_ok=True)
@@ -237,7 +237,7 @@ def planted(tmp_path: Path) -> Path:
 
 
 def serves(command: list[str], env: dict[str, str] | None = None) -> bytes:
-    """A whole session with one call; what it wrote to stderr."""
+    """Runs a session with one call; returns its stderr."""
     with Server(command, env) as server:
         server.initialize()
         assert server.call("whoami")["structuredContent"] == {}
@@ -257,7 +257,7 @@ def test_planted_modules_are_not_run(
     assert not (planted / "ran").exists()
 
 
-def test_planted_archive_is_not_what_the_configuration_starts(
+def test_configuration_does_not_start_a_planted_archive(
     slot: Path, planted: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (planted / ARCHIVE.name).write_text("raise SystemExit('planted')")
@@ -271,7 +271,7 @@ def test_planted_archive_is_not_what_the_configuration_starts(
 
 
 def hostile_python(planted: Path) -> dict[str, str]:
-    """Every variable of Python's that names code, places or habits."""
+    """Every variable of Python that names code or directories or changes how Python runs."""
     return {
         **{name: str(planted) for name in ("PYTHONPATH", "PYTHONHOME", "PYTHONUSERBASE", "PYTHONPYCACHEPREFIX")},
         **{"PYTHONPLATLIBDIR": "lib", "PYTHONEXECUTABLE": str(planted / "evil.py")},
@@ -280,7 +280,7 @@ def hostile_python(planted: Path) -> dict[str, str]:
 
 
 def harmless_python(planted: Path) -> dict[str, str]:
-    """Those that do no harm even where they are obeyed."""
+    """The variables that are harmless even if Python obeys them."""
     return {
         "PYTHONSTARTUP": str(planted / "startup.py"),
         "PYTHONBREAKPOINT": "evil.run",
@@ -299,13 +299,13 @@ def harmless_python(planted: Path) -> dict[str, str]:
     }
 
 
-def test_isolated_start_obeys_no_variable_of_python(slot: Path, planted: Path) -> None:
+def test_isolated_start_ignores_the_variables_of_python(slot: Path, planted: Path) -> None:
     stderr = serves([sys.executable, "-I", str(ARCHIVE), "serve"], {**os.environ, **hostile_python(planted)})
     assert stderr == b""
     assert not (planted / "ran").exists()
 
 
-def test_bare_start_survives_the_variables_that_name_no_place(slot: Path, planted: Path) -> None:
+def test_bare_start_survives_python_variables_without_paths(slot: Path, planted: Path) -> None:
     assert serves([sys.executable, str(ARCHIVE), "serve"], {**os.environ, **harmless_python(planted)}) == b""
     assert not (planted / "ran").exists()
 
@@ -320,13 +320,13 @@ VARIABLES = (
 
 
 def outcome(command: list[str], env: dict[str, str], said: bytes) -> tuple[int, list[Any], str]:
-    """Exit status, messages and stderr of a process that is told `said` and left alone."""
+    """Exit status, messages and stderr of a process that gets `said` as its input."""
     done = subprocess.run(command, input=said, env=env, capture_output=True, check=False, timeout=TIMEOUT_S)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
 
 @pytest.mark.parametrize("name", VARIABLES)
-def test_no_value_of_a_variable_leads_astray(
+def test_environment_variables_cannot_redirect_the_program(
     slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     work = tmp_path / "deep" / "work"
@@ -352,7 +352,7 @@ OPENING: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("kind", ["fifo", "directory", "/dev/zero", "/dev/null", "nothing", "text"])
-def test_ca_bundle_that_is_none_is_refused_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+def test_file_that_is_no_ca_bundle_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     bundle = tmp_path / "bundle"
     if kind == "fifo":
         os.mkfifo(bundle)
@@ -365,17 +365,17 @@ def test_ca_bundle_that_is_none_is_refused_at_once(tmp_path: Path, monkeypatch: 
         sikkerkey_wire.tls_context()
 
 
-def test_calls_of_a_server_whose_slot_was_spoilt_are_served_by_the_key_it_has(slot: Path, recorder: Recorder) -> None:
-    with talkative() as server:
-        assert tell(server, "whoami", {})["result"]["structuredContent"] == {}
+def test_running_server_keeps_its_key_when_the_slot_is_replaced(slot: Path, recorder: Recorder) -> None:
+    with verbose_server() as server:
+        assert call_verbosely(server, "whoami", {})["result"]["structuredContent"] == {}
         shutil.rmtree(slot)
         slot.symlink_to("/nonexistent")
-        assert tell(server, "whoami", {})["result"]["structuredContent"] == {}
+        assert call_verbosely(server, "whoami", {})["result"]["structuredContent"] == {}
     assert {seen.headers["x-agent-id"] for seen in recorder.seen} == {AGENT_ID}
     assert_unmarked(b"".join(server.lines))
 
 
-def test_two_slots_never_lend_each_other_a_key(home: Path, slot: Path, recorder: Recorder) -> None:
+def test_two_slots_never_share_a_key(home: Path, slot: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url, OTHER_ID)
     (slot / "identity.json").replace(slot.parent / OTHER_ID / "identity.json")
     with pytest.raises(sikkerkey_mcp.ConfigError, match="belongs to another agent than its directory says"):
@@ -383,6 +383,9 @@ def test_two_slots_never_lend_each_other_a_key(home: Path, slot: Path, recorder:
 
 
 def test_source_finds_its_own_modules_when_isolated(slot: Path, planted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without PYTHONEXECUTABLE: Python 3.11.2 obeys it under -I, too, and then misses its virtual environment."""
     monkeypatch.chdir(planted)
-    serves([sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "serve"], {**os.environ, **hostile_python(planted)})
+    env = {**os.environ, **hostile_python(planted)}
+    del env["PYTHONEXECUTABLE"]
+    serves([sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "serve"], env)
     assert not (planted / "ran").exists()

@@ -1,8 +1,9 @@
-"""The canary hunt: marked values go in everywhere, and are looked for everywhere that others can see."""
+"""Marked values are written everywhere and then searched for in filled that others can see."""
 
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import re
@@ -36,42 +37,42 @@ from tests.support.leak_search import (
     PROJECT,
     SECRET,
     WRITES,
-    Trail,
+    SideEffects,
     assert_unmarked,
     by_effect,
-    end,
+    call_verbosely,
+    close_and_read,
+    effects,
     found,
     on_linux,
     plaintext_rows,
     quick_command,
     source_env,
     spellings,
-    talkative,
-    tell,
-    trail,
-    wait_for,
+    verbose_server,
 )
 from tests.support.local_vault import LocalVault, install
-from tests.support.table_calls import ROWS, Row
+from tests.support.schema_check import wait_until
+from tests.support.table_calls import ROWS, Row, for_each
 
-__all__ = ["trail"]  # a fixture
+__all__ = ["effects"]  # a fixture
 
-# the hunt itself
+# the search itself
 
 
 def test_every_argument_that_is_plaintext_is_written() -> None:
     assert {f"{tool}.{arguments['action']}" for tool, arguments in WRITES.values()} == plaintext_rows()
 
 
-@pytest.mark.parametrize("form", spellings(MARK), ids=map(str, range(len(spellings(MARK)))))
-def test_the_hunt_finds_a_planted_value(form: str) -> None:
+@for_each(spellings(MARK))
+def test_the_search_finds_a_planted_value(form: str) -> None:
     assert found(f"a line of {form} in a log".encode(), [MARK])
     assert found(b"\0" + f"memory with {MARK}".encode("utf-16-le"), [MARK])
 
 
 @on_linux
 @pytest.mark.parametrize("leak", ["print", "a file", "an argument", "the environment", "the answer", "nothing"])
-def test_the_hunt_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: Recorder, leak: str) -> None:
+def test_the_search_finds_a_server_that_leaks(home: Path, effects: SideEffects, recorder: Recorder, leak: str) -> None:
     make_slot(home, recorder.url)
     code = {
         "print": "print(given)",
@@ -86,11 +87,11 @@ def test_the_hunt_finds_a_server_that_leaks(home: Path, trail: Trail, recorder: 
     start = "start = functools.partial(s.Popen, stdin=s.PIPE, stdout=s.DEVNULL, stderr=s.DEVNULL)"
     wait = "wait = [sys.executable, '-c', 'import sys; sys.stdin.read()']"  # until the server has ended
     program = f"{imports}\n{start}\n{wait}\ncheck = m.check\n{patch}\nm.check = leak\nm.main([])"
-    recorder.answer = trail.watching(lambda _seen: CannedResponse())
-    with talkative([sys.executable, "-c", program], source_env()) as server:
-        tell(server, "manage_secrets", {**WRITES["update_value"][1]})
-        end(server)
-    assert bool(found(trail.of(server), [MARK])) == (leak != "nothing")
+    recorder.answer = effects.watching(lambda _seen: CannedResponse())
+    with verbose_server([sys.executable, "-c", program], source_env()) as server:
+        call_verbosely(server, "manage_secrets", {**WRITES["update_value"][1]})
+        close_and_read(server)
+    assert bool(found(effects.of(server), [MARK])) == (leak != "nothing")
 
 
 # what a vault repeats
@@ -154,23 +155,23 @@ def test_value_in_the_base64_of_a_whole_body_is_cut_out(server: Server, recorder
         assert CUT_OUT in json.dumps(result)
 
 
-def test_no_trace_of_a_value_outside_the_request(home: Path, trail: Trail, recorder: Recorder) -> None:
+def test_no_trace_of_a_value_outside_the_request(home: Path, effects: SideEffects, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     answers: dict[str, Callable[[ReceivedRequest], CannedResponse]] = {
         "ok": lambda seen: CannedResponse(201, b'{"id": "sk_1", "echo": ' + seen.body + b"}"),
         "refused": lambda seen: CannedResponse(409, json.dumps({"error": seen.body.decode()}).encode()),
     }
-    with talkative() as server:
+    with verbose_server() as server:
         for answer in answers.values():
-            recorder.answer = trail.watching(answer)
+            recorder.answer = effects.watching(answer)
             for tool, arguments in WRITES.values():
-                tell(server, tool, arguments)
+                call_verbosely(server, tool, arguments)
         assert len(recorder.seen) == len(answers) * len(WRITES)
         assert all(ALONE.encode() in seen.body for seen in recorder.seen)
-        end(server)
+        close_and_read(server)
     assert any(b"notifications/message" in line for line in server.lines)
     assert any(b"notifications/progress" in line for line in server.lines)
-    assert_unmarked(trail.of(server))
+    assert_unmarked(effects.of(server))
 
 
 # what goes wrong on the way
@@ -220,27 +221,28 @@ BREAKDOWNS: dict[str, Act] = {
 
 
 @pytest.mark.parametrize("breakdown", BREAKDOWNS)
-def test_no_breakdown_shows_a_value(home: Path, trail: Trail, breakdown: str) -> None:
+def test_no_breakdown_shows_a_value(home: Path, effects: SideEffects, breakdown: str) -> None:
     with FaultyVault(BREAKDOWNS[breakdown]) as vault:
         make_slot(home, vault.url)
-        with talkative(quick_command(), source_env()) as server:
+        timeout_s = 0.3 if breakdown == "silence" else TIMEOUT_S
+        with verbose_server(quick_command(timeout_s=timeout_s), source_env()) as server:
             for tool, arguments in WRITES.values():
-                assert "result" in tell(server, tool, arguments)
+                assert "result" in call_verbosely(server, tool, arguments)
             assert server.request("ping")["result"] == {}
-            end(server)
+            close_and_read(server)
         assert all(ALONE.encode() in seen.body for seen in vault.seen)
         assert len(vault.seen) == len(WRITES)
-    assert_unmarked(trail.of(server))
+    assert_unmarked(effects.of(server))
 
 
-def test_vault_that_is_not_there_is_reported_without_the_value(home: Path, trail: Trail) -> None:
+def test_vault_that_is_not_there_is_reported_without_the_value(home: Path, effects: SideEffects) -> None:
     with faulty_vault.refused_port() as port:
         make_slot(home, f"http://127.0.0.1:{port}")
-        with talkative(quick_command(), source_env()) as server:
+        with verbose_server(quick_command(), source_env()) as server:
             for tool, arguments in WRITES.values():
-                assert tell(server, tool, arguments)["result"]["isError"]
-            end(server)
-    assert_unmarked(trail.of(server))
+                assert call_verbosely(server, tool, arguments)["result"]["isError"]
+            close_and_read(server)
+    assert_unmarked(effects.of(server))
 
 
 LOUD = {
@@ -259,8 +261,8 @@ TLS_FAILURES = {"a good certificate": {}, "an expired one": {"ends_in": -faulty_
 
 
 @pytest.mark.parametrize("failure", TLS_FAILURES)
-def test_loudest_python_over_tls_shows_neither_value_nor_session_key(
-    home: Path, trail: Trail, tmp_path: Path, failure: str
+def test_verbose_python_over_tls_shows_neither_value_nor_session_key(
+    home: Path, effects: SideEffects, tmp_path: Path, failure: str
 ) -> None:
     authority = Authority(tmp_path)
     tls = authority.server("localhost", **TLS_FAILURES[failure])  # type: ignore[arg-type]
@@ -273,27 +275,31 @@ def test_loudest_python_over_tls_shows_neither_value_nor_session_key(
 
     with FaultyVault(repeat, tls=tls, host="localhost") as vault:
         make_slot(home, vault.url)
-        with talkative(quick_command("-v", "-X", "dev", "-b"), env) as server:
+        with verbose_server(quick_command("-v", "-X", "dev", "-b"), env) as server:
             for tool, arguments in WRITES.values():
-                assert tell(server, tool, arguments)["result"]["isError"]
-            end(server)
+                assert call_verbosely(server, tool, arguments)["result"]["isError"]
+            close_and_read(server)
         assert len(vault.seen) == (0 if TLS_FAILURES[failure] else len(WRITES))
     assert b"import " in server.stderr
     assert not keys.exists()
-    assert_unmarked(trail.of(server))
+    assert_unmarked(effects.of(server))
 
 
-def test_cancelled_call_leaves_no_trace(home: Path, trail: Trail) -> None:
+def has_seen(vault: FaultyVault, count: int) -> bool:
+    return len(vault.seen) == count
+
+
+def test_cancelled_call_leaves_no_trace(home: Path, effects: SideEffects) -> None:
     with FaultyVault(faulty_vault.then_silence()) as vault:
         make_slot(home, vault.url)
-        with talkative() as server:
+        with verbose_server() as server:
             for number, (tool, arguments) in enumerate(WRITES.values(), 1):
                 call = server.start("tools/call", name=tool, arguments=arguments)
-                wait_for(lambda number=number: len(vault.seen) == number)
+                wait_until(functools.partial(has_seen, vault, number))
                 server.notify("notifications/cancelled", requestId=call, reason=MARK)
             assert server.request("ping")["result"] == {}
-            end(server)
-    assert_unmarked(trail.of(server))
+            close_and_read(server)
+    assert_unmarked(effects.of(server))
 
 
 SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGABRT", "SIGSEGV", "SIGBUS"]
@@ -301,16 +307,16 @@ SIGNALS = ["SIGKILL", "SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGABRT", "SIGS
 
 @pytest.mark.skipif(os.name != "posix", reason="signals are POSIX's")
 @pytest.mark.parametrize("name", SIGNALS)
-def test_process_that_dies_in_the_middle_of_a_call_leaves_no_trace(home: Path, trail: Trail, name: str) -> None:
+def test_process_that_dies_in_the_middle_of_a_call_leaves_no_trace(home: Path, effects: SideEffects, name: str) -> None:
     with FaultyVault(faulty_vault.then_silence()) as vault:
         make_slot(home, vault.url)
-        with talkative() as server:
+        with verbose_server() as server:
             server.start("tools/call", name=WRITES["create"][0], arguments=WRITES["create"][1])
-            wait_for(lambda: vault.seen)
+            wait_until(lambda: vault.seen)
             server.process.send_signal(getattr(signal, name))
             server.process.wait(TIMEOUT_S)
             server.__exit__(None, None, None)
-    assert_unmarked(trail.of(server))
+    assert_unmarked(effects.of(server))
 
 
 def core_pattern() -> str:
@@ -330,7 +336,7 @@ def cores_can_be_had() -> str:
 
 @pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV"])
 @pytest.mark.parametrize("undefended", [False, True], ids=["as it is", "without the limit"])
-def test_crash_leaves_no_core(home: Path, trail: Trail, name: str, undefended: bool) -> None:
+def test_crash_leaves_no_core(home: Path, effects: SideEffects, name: str, undefended: bool) -> None:
     if reason := cores_can_be_had():
         pytest.skip(reason)
     undo = "m.leave_no_core = lambda: None; " if undefended else ""
@@ -338,9 +344,9 @@ def test_crash_leaves_no_core(home: Path, trail: Trail, name: str, undefended: b
     program = f"{unlimited}import sikkerkey_mcp as m; {undo}m.main([])"
     with FaultyVault(faulty_vault.then_silence()) as vault:
         make_slot(home, vault.url)
-        with talkative([sys.executable, "-c", program], source_env()) as server:
+        with verbose_server([sys.executable, "-c", program], source_env()) as server:
             server.start("tools/call", name=WRITES["create"][0], arguments=WRITES["create"][1])
-            wait_for(lambda: vault.seen)
+            wait_until(lambda: vault.seen)
             server.process.send_signal(getattr(signal, name))
             server.process.wait(TIMEOUT_S)
             server.__exit__(None, None, None)
@@ -375,7 +381,7 @@ def test_refused_arguments_are_never_repeated(server: Server, recorder: Recorder
         result = server.call(tool, **arguments)
         if not result.get("isError"):  # free text may hold anything, so it may be sent
             assert ALONE.encode() in recorder.seen[-1].body
-    end(server)
+    close_and_read(server)
     assert len(refused) > 1_500
     assert_unmarked(b"".join(server.lines) + server.stderr, WORD)
 
@@ -409,34 +415,34 @@ def parts_of(key_file: Path) -> list[str]:
     return [inner, inner[:22], inner[-22:], base64.b64decode(inner)[-32:].hex()]
 
 
-def test_private_key_never_leaves_its_file(home: Path, trail: Trail, recorder: Recorder) -> None:
+def test_private_key_never_leaves_its_file(home: Path, effects: SideEffects, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     key_file = next(home.rglob("private.pem"))
     parts = parts_of(key_file)
     for damage in ("", "garbage"):
         key_file.write_text(key_file.read_text().replace("-----END", damage + "-----END"))
-        recorder.answer = trail.watching(lambda _seen: CannedResponse())
-        with talkative() as server:
-            tell(server, "whoami", {})
-            end(server)
-        assert found(trail.of(server), parts) == []
+        recorder.answer = effects.watching(lambda _seen: CannedResponse())
+        with verbose_server() as server:
+            call_verbosely(server, "whoami", {})
+            close_and_read(server)
+        assert found(effects.of(server), parts) == []
     assert len(recorder.seen) == 1
     assert found(str(recorder.seen).encode(), parts) == []
 
 
-def test_token_appears_nowhere_but_in_the_registration(home: Path, trail: Trail, recorder: Recorder) -> None:
+def test_token_appears_nowhere_but_in_the_registration(home: Path, effects: SideEffects, recorder: Recorder) -> None:
     token = "0123456789abcdef" * 4
     env = {**os.environ, **LOUD, "SIKKERKEY_API_URL": recorder.url, "PYTHONINSPECT": ""}
     refused, accepted = {"error": f"token {token} is spent"}, {"agentId": "a-1", "name": token, "vaultId": "v"}
     for told in (CannedResponse(400, json.dumps(refused).encode()), CannedResponse(201, json.dumps(accepted).encode())):
-        recorder.answer = trail.watching(lambda _seen, told=told: told)  # type: ignore[misc]
+        recorder.answer = effects.watching(lambda _seen, told=told: told)  # type: ignore[misc]
         command = [sys.executable, "-v", str(ARCHIVE_COMMAND[-1]), "install", "-"]
         done = subprocess.run(command, input=token.encode(), env=env, capture_output=True, check=False)
-        assert found(done.stdout + done.stderr + trail.files() + b"".join(trail.processes), [token]) == []
+        assert found(done.stdout + done.stderr + effects.files() + b"".join(effects.processes), [token]) == []
     assert [seen.json()["token"] for seen in recorder.seen] == [token, token]
 
 
-class Everything:
+class FilledVault:
     """A vault in which there is one of each, filled through the server; `known` names them as arguments do."""
 
     def __init__(self, vault: LocalVault, server: Server, directory: Path) -> None:
@@ -510,7 +516,7 @@ class Everything:
     def drive(self, row: Row) -> None:
         """Calls an action with each of its examples; a credential that it makes is noted, and its line set apart."""
         for kind in row.examples:
-            reply = tell(self.server, row.tool.name, self.arguments(row, kind))
+            reply = call_verbosely(self.server, row.tool.name, self.arguments(row, kind))
             if not reply["result"].get("isError"):
                 self.succeeded.add(str(row))
                 self.learn(row, reply["result"].get("structuredContent", {}))
@@ -525,30 +531,30 @@ class Everything:
 
 
 @on_linux
-def test_no_action_on_a_real_vault_shows_what_is_stored(
-    home: Path, trail: Trail, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_no_action_on_a_real_vault_shows_a_stored_value(
+    home: Path, effects: SideEffects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vault_directory = tmp_path.parent / f"{tmp_path.name}-vault"  # which is the vault's own affair, not the trail's
+    vault_directory = tmp_path.parent / f"{tmp_path.name}-vault"  # which is the vault's own affair, not the effects's
     vault_directory.mkdir()
     vault = LocalVault(vault_directory / "data")
     try:
         agent = install(vault)
         vault.owner("approve", agent)
-        with talkative([*ARCHIVE_COMMAND, "serve", "--agent", agent]) as server:
-            everything = Everything(vault, server, vault_directory)
+        with verbose_server([*ARCHIVE_COMMAND, "serve", "--agent", agent]) as server:
+            filled = FilledVault(vault, server, vault_directory)
             for row in [row for row in ROWS if row.action.effect != "destructive"] + by_effect(ROWS):
-                everything.drive(row)
-            trail.look_at_processes()
+                filled.drive(row)
+            effects.look_at_processes()
             assert server.request("ping")["result"] == {}
-            end(server)
-        stored = vault.value_of(everything.known["existingSecretId"])
+            close_and_read(server)
+        stored = vault.value_of(filled.known["existingSecretId"])
     finally:
         vault.close()
     parts = parts_of(home / ".sikkerkey" / "agents" / agent / "private.pem")
-    assert found(trail.of(server), [MARK, *everything.minted, *parts]) == []
+    assert found(effects.of(server), [MARK, *filled.minted, *parts]) == []
     assert stored == MARK
-    assert len(everything.succeeded) > 80  # that each of them can is test_every_action's affair
-    assert len(everything.minted) >= 5
+    assert len(filled.succeeded) > 80  # that each of them can is test_every_action's affair
+    assert len(filled.minted) >= 5
 
 
 def test_crash_in_a_tool_shows_no_argument(home: Path, recorder: Recorder) -> None:

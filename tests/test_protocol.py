@@ -1,4 +1,4 @@
-"""A Session without I/O: which reply each message gets. The registry is not the vault's where that does not matter."""
+"""The protocol without I/O: which reply each message gets, mostly with sample tools instead of the vault's."""
 
 from __future__ import annotations
 
@@ -13,91 +13,22 @@ from sikkerkey_mcp import (
     TOOLS,
     VERSION,
     Api,
-    Call,
     ConfigError,
-    Registry,
-    Session,
     VaultTools,
     tool_listing,
 )
+from tests.support.in_process_client import (
+    VERSIONS,
+    InProcessClient,
+    call,
+    notification,
+    opening,
+    refusal,
+    reply,
+    request,
+)
 from tests.support.sample_tools import FixtureLibrary, FixtureTools
-from tests.support.schema_check import RESULTS, check_message, check_session, conforms
-
-VERSIONS = ["2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05"]
-CLIENT = {"name": "tests", "version": "1"}
-
-
-def request(method: str, request_id: Any = 1, **params: Any) -> dict[str, Any]:
-    """A request."""
-    return {"jsonrpc": "2.0", "id": request_id, "method": method, "params": params}
-
-
-def notification(method: str, **params: Any) -> dict[str, Any]:
-    """A notification."""
-    return {"jsonrpc": "2.0", "method": method, "params": params}
-
-
-def call(tool: str, request_id: Any = 1, **arguments: Any) -> dict[str, Any]:
-    """A `tools/call`."""
-    return request("tools/call", request_id, name=tool, arguments=arguments)
-
-
-def opening(version: Any = "2025-11-25", request_id: Any = 0) -> dict[str, Any]:
-    """An `initialize`."""
-    return request("initialize", request_id, protocolVersion=version, capabilities={}, clientInfo=CLIENT)
-
-
-def reply(result: Any, request_id: Any = 1) -> dict[str, Any]:
-    """The reply to a request."""
-    return {"jsonrpc": "2.0", "id": request_id, "result": result}
-
-
-def refusal(code: int, message: str, **with_id: Any) -> dict[str, Any]:
-    """The error reply to a request, or without `id=` to a message whose id could not be read."""
-    return {"jsonrpc": "2.0", **with_id, "error": {"code": code, "message": message}}
-
-
-class Talk:
-    """A session and what came out of it; calls are carried out on the spot, every message is held to the schema.
-
-    Where it is `lenient`, invalid requests may get a result.
-    """
-
-    def __init__(self, version: str = "2025-11-25", registry: Registry | None = None, *, lenient: bool = False) -> None:
-        self.lenient = lenient
-        self.tools = FixtureTools()
-        self.emitted: list[dict[str, Any]] = []
-        self.session = Session(registry or self.tools, self._emit)
-        if version:
-            self.say(opening(version))
-            assert self.say(notification("notifications/initialized")) is None
-
-    def _emit(self, message: dict[str, Any]) -> None:
-        check_message(message, {})
-        self.emitted.append(message)
-
-    def say_bytes(self, line: bytes, *, run: bool = True) -> Any:
-        """The reply to a line; a list for a batch; None where there is none; a Call if it shall not be run."""
-        received = self.session.receive(line)
-        replies = [part.run() if isinstance(part, Call) and run else part for part in received.parts]
-        said = [part for part in replies if part is not None]
-        answers = [message for message in said if not isinstance(message, Call)]
-        for message in answers:
-            check_message(message, {})
-        if not self.lenient:
-            check_session(line, [json.dumps(message).encode() + b"\n" for message in answers])
-        return (said or None) if received.batch else (said[0] if said else None)
-
-    def say(self, message: Any) -> Any:
-        """The reply to a message."""
-        return self.say_bytes(json.dumps(message).encode())
-
-    def start(self, message: Any) -> Call:
-        """The call that a message asks for."""
-        started = self.say_bytes(json.dumps(message).encode(), run=False)
-        assert isinstance(started, Call)
-        return started
-
+from tests.support.schema_check import RESULTS, conforms
 
 # initialize
 
@@ -110,57 +41,57 @@ def test_a_supported_version_is_echoed(version: str) -> None:
         "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
         "instructions": "Tools for tests.",
     }
-    assert Talk("").say(opening(version)) == reply(result, 0)
+    assert InProcessClient("").send(opening(version)) == reply(result, 0)
     conforms(result, "InitializeResult")
 
 
 def test_a_byte_order_mark_may_precede_the_first_message() -> None:
     line = b"\xef\xbb\xbf" + json.dumps(opening("2025-11-25")).encode()
-    assert Talk("").say_bytes(line) == Talk("").say(opening("2025-11-25"))
+    assert InProcessClient("").send_bytes(line) == InProcessClient("").send(opening("2025-11-25"))
 
 
 @pytest.mark.parametrize("version", ["2026-07-28", "1999-01-01", "", "x" * 10_000, 7, None, ["2025-06-18"], {}])
 def test_an_unknown_version_is_offered_the_latest(version: Any) -> None:
-    assert Talk("", lenient=True).say(opening(version))["result"]["protocolVersion"] == "2025-11-25"
+    assert InProcessClient("", lenient=True).send(opening(version))["result"]["protocolVersion"] == "2025-11-25"
 
 
 def test_a_missing_version_is_offered_the_latest() -> None:
-    answer = Talk("", lenient=True).say({"jsonrpc": "2.0", "id": 1, "method": "initialize"})
+    answer = InProcessClient("", lenient=True).send({"jsonrpc": "2.0", "id": 1, "method": "initialize"})
     assert answer["result"]["protocolVersion"] == "2025-11-25"
 
 
 @pytest.mark.parametrize("method", ["tools/list", "tools/call", "logging/setLevel", "resources/list", "no/such", ""])
 @pytest.mark.peer(2)
 def test_before_initialize_nothing_but_ping_is_served(method: str) -> None:
-    talk = Talk("")
-    assert talk.say(request(method, name="echo")) == refusal(-32600, "initialize comes first", id=1)
-    assert talk.tools.calls == []
+    client = InProcessClient("")
+    assert client.send(request(method, name="echo")) == refusal(-32600, "initialize comes first", id=1)
+    assert client.tools.calls == []
 
 
 def test_ping_is_answered_before_initialize() -> None:
-    assert Talk("").say(request("ping")) == reply({})
+    assert InProcessClient("").send(request("ping")) == reply({})
 
 
 def test_a_second_initialize_is_refused_and_changes_nothing() -> None:
-    talk = Talk("2025-03-26")
-    assert talk.say(opening()) == refusal(-32600, "this session has been initialized already", id=0)
-    assert talk.session.version == "2025-03-26"
+    client = InProcessClient("2025-03-26")
+    assert client.send(opening()) == refusal(-32600, "this session has been initialized already", id=0)
+    assert client.session.version == "2025-03-26"
 
 
 def test_an_initialize_with_bad_params_can_be_repeated() -> None:
-    talk = Talk("")
+    client = InProcessClient("")
     bad = {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": []}
-    assert talk.say(bad) == refusal(-32602, "params must be an object", id=1)
-    assert "result" in talk.say(opening())
+    assert client.send(bad) == refusal(-32602, "params must be an object", id=1)
+    assert "result" in client.send(opening())
 
 
 def test_server_discover_is_unknown_and_initialize_is_accepted_afterwards() -> None:
-    talk = Talk("")
+    client = InProcessClient("")
     unknown = refusal(-32601, "there is no such method", id=1)
-    assert talk.say(request("server/discover")) == unknown
-    assert talk.say(request("server/discover")) == unknown
-    assert talk.say(opening())["result"]["protocolVersion"] == "2025-11-25"
-    assert talk.say(request("server/discover")) == unknown
+    assert client.send(request("server/discover")) == unknown
+    assert client.send(request("server/discover")) == unknown
+    assert client.send(opening())["result"]["protocolVersion"] == "2025-11-25"
+    assert client.send(request("server/discover")) == unknown
 
 
 # ids and malformed messages
@@ -168,17 +99,17 @@ def test_server_discover_is_unknown_and_initialize_is_accepted_afterwards() -> N
 
 @pytest.mark.parametrize("request_id", [0, 1, -1, 2**63, 10**300, "", "1", "a b", "ø→🔑", "\ud800", "x" * 10_000])
 def test_string_and_integer_ids_come_back_as_they_were(request_id: Any) -> None:
-    answer = Talk().say(request("ping", request_id))
+    answer = InProcessClient().send(request("ping", request_id))
     assert answer == reply({}, request_id)
     assert type(answer["id"]) is type(request_id)
 
 
 @pytest.mark.parametrize("request_id", [None, 1.5, 1.0, 1e400, True, False, [], [1], {}, {"a": 1}])
 def test_a_request_with_another_id_is_invalid_and_not_executed(request_id: Any) -> None:
-    talk = Talk()
+    client = InProcessClient()
     line = json.dumps(call("echo", request_id)).replace("Infinity", "1e400").encode()
-    assert talk.say_bytes(line) == refusal(-32600, "id must be a string or an integer")
-    assert talk.tools.calls == []
+    assert client.send_bytes(line) == refusal(-32600, "id must be a string or an integer")
+    assert client.tools.calls == []
 
 
 @pytest.mark.parametrize(
@@ -198,45 +129,47 @@ def test_a_request_with_another_id_is_invalid_and_not_executed(request_id: Any) 
         b"\x00",
     ],
 )
-def test_what_is_not_json_is_a_parse_error_without_an_id(line: bytes) -> None:
-    assert Talk().say_bytes(line) == refusal(-32700, "the line is not a JSON message in UTF-8")
+def test_invalid_json_is_a_parse_error_without_an_id(line: bytes) -> None:
+    assert InProcessClient().send_bytes(line) == refusal(-32700, "the line is not a JSON message in UTF-8")
 
 
 @pytest.mark.parametrize("message", [None, True, 1, 1.5, "ping", ""])
 def test_json_that_is_no_object_is_invalid_without_an_id(message: Any) -> None:
-    assert Talk().say(message) == refusal(-32600, "the message is not a JSON-RPC 2.0 object")
+    assert InProcessClient().send(message) == refusal(-32600, "the message is not a JSON-RPC 2.0 object")
 
 
 @pytest.mark.parametrize("extra", [{}, {"jsonrpc": "1.0"}, {"jsonrpc": 2.0}, {"jsonrpc": None}])
 def test_another_json_rpc_is_invalid(extra: dict[str, Any]) -> None:
     message = {**extra, "id": 1, "method": "ping"}
-    assert Talk().say(message) == refusal(-32600, "the message is not a JSON-RPC 2.0 object", id=1)
+    assert InProcessClient().send(message) == refusal(-32600, "the message is not a JSON-RPC 2.0 object", id=1)
 
 
 @pytest.mark.parametrize("extra", [{}, {"method": None}, {"method": 1}, {"method": ["ping"]}, {"method": {}}])
 def test_a_method_that_is_not_a_string_is_invalid(extra: dict[str, Any]) -> None:
-    assert Talk().say({"jsonrpc": "2.0", "id": 1, **extra}) == refusal(-32600, "method must be a string", id=1)
+    assert InProcessClient().send({"jsonrpc": "2.0", "id": 1, **extra}) == refusal(
+        -32600, "method must be a string", id=1
+    )
 
 
 @pytest.mark.parametrize("method", ["resources/subscribe", "no/such", "", "__init__", "Ping"])
 def test_an_unknown_method_is_not_found(method: str) -> None:
-    assert Talk().say(request(method)) == refusal(-32601, "there is no such method", id=1)
+    assert InProcessClient().send(request(method)) == refusal(-32601, "there is no such method", id=1)
 
 
 @pytest.mark.parametrize("params", [None, [], [1], "x", 1, True])
 def test_params_that_are_not_an_object_are_invalid(params: Any) -> None:
     message = {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": params}
-    assert Talk().say(message) == refusal(-32602, "params must be an object", id=1)
+    assert InProcessClient().send(message) == refusal(-32602, "params must be an object", id=1)
 
 
 def test_absent_params_are_an_empty_object() -> None:
-    assert Talk().say({"jsonrpc": "2.0", "id": 1, "method": "ping"}) == reply({})
+    assert InProcessClient().send({"jsonrpc": "2.0", "id": 1, "method": "ping"}) == reply({})
 
 
 @pytest.mark.parametrize("answer", [{"result": {}}, {"error": {"code": -32601, "message": "no"}}])
 @pytest.mark.parametrize("request_id", [{"id": 1}, {"id": "x"}, {"id": None}, {}])
 def test_responses_of_the_client_are_ignored(answer: dict[str, Any], request_id: dict[str, Any]) -> None:
-    assert Talk().say({"jsonrpc": "2.0", **request_id, **answer}) is None
+    assert InProcessClient().send({"jsonrpc": "2.0", **request_id, **answer}) is None
 
 
 # notifications
@@ -244,20 +177,20 @@ def test_responses_of_the_client_are_ignored(answer: dict[str, Any], request_id:
 
 @pytest.mark.parametrize("method", [*METHODS, "no/such", "", "notifications/no-such", "notifications/initialized"])
 def test_a_notification_is_never_answered(method: str) -> None:
-    assert Talk().say(notification(method, name="echo", arguments={}, level="no", cursor="x")) is None
+    assert InProcessClient().send(notification(method, name="echo", arguments={}, level="no", cursor="x")) is None
 
 
 @pytest.mark.peer(2)
 def test_a_call_without_an_id_does_nothing() -> None:
-    talk = Talk()
-    assert talk.say(notification("tools/call", name="echo", arguments={})) is None
-    assert talk.tools.calls == []
+    client = InProcessClient()
+    assert client.send(notification("tools/call", name="echo", arguments={})) is None
+    assert client.tools.calls == []
 
 
 def test_an_initialize_without_an_id_does_nothing() -> None:
-    talk = Talk("")
-    assert talk.say(notification("initialize", protocolVersion="2025-11-25")) is None
-    assert talk.say(request("tools/list")) == refusal(-32600, "initialize comes first", id=1)
+    client = InProcessClient("")
+    assert client.send(notification("initialize", protocolVersion="2025-11-25")) is None
+    assert client.send(request("tools/list")) == refusal(-32600, "initialize comes first", id=1)
 
 
 # batches
@@ -268,43 +201,43 @@ BATCH_REFUSED = refusal(-32600, "batches are not part of this protocol version")
 @pytest.mark.parametrize("version", ["", *(version for version in VERSIONS if version != "2025-03-26")])
 @pytest.mark.parametrize("size", [1, 2])
 def test_a_batch_is_refused_by_other_versions(version: str, size: int) -> None:
-    talk = Talk(version)
-    assert talk.say([call("echo")] * size) == BATCH_REFUSED
-    assert talk.tools.calls == []
+    client = InProcessClient(version)
+    assert client.send([call("echo")] * size) == BATCH_REFUSED
+    assert client.tools.calls == []
 
 
 def test_a_batch_is_answered_in_one_array() -> None:
     messages = [request("ping", 1), call("echo", "two", a=1), notification("x"), request("no/such", 3)]
     echoed = {"content": [{"type": "text", "text": '{"a":1}'}]}
     answers = [reply({}), reply(echoed, "two"), refusal(-32601, "there is no such method", id=3)]
-    assert Talk("2025-03-26").say(messages) == answers
+    assert InProcessClient("2025-03-26").send(messages) == answers
 
 
 def test_a_batch_of_notifications_is_not_answered() -> None:
-    assert Talk("2025-03-26").say([notification("notifications/initialized"), notification("x")]) is None
+    assert InProcessClient("2025-03-26").send([notification("notifications/initialized"), notification("x")]) is None
 
 
 def test_an_empty_batch_is_invalid() -> None:
-    assert Talk("2025-03-26").say([]) == refusal(-32600, "the batch is empty")
+    assert InProcessClient("2025-03-26").send([]) == refusal(-32600, "the batch is empty")
 
 
 def test_invalid_items_of_a_batch_are_refused_one_by_one() -> None:
     invalid = refusal(-32600, "the message is not a JSON-RPC 2.0 object")
     answers = [invalid, invalid, refusal(-32600, "id must be a string or an integer"), reply({}, 4)]
-    assert Talk("2025-03-26").say([1, [], request("ping", None), request("ping", 4)]) == answers
+    assert InProcessClient("2025-03-26").send([1, [], request("ping", None), request("ping", 4)]) == answers
 
 
 def test_initialize_is_not_served_in_a_batch() -> None:
-    assert Talk("").say([opening("2025-03-26")]) == BATCH_REFUSED
-    assert "error" in Talk("2025-03-26").say([opening("2025-03-26")])[0]
+    assert InProcessClient("").send([opening("2025-03-26")]) == BATCH_REFUSED
+    assert "error" in InProcessClient("2025-03-26").send([opening("2025-03-26")])[0]
 
 
 # logging
 
 
 def test_set_level_answers_with_an_empty_object() -> None:
-    talk = Talk()
-    assert [talk.say(request("logging/setLevel", level=level)) for level in LOG_LEVELS] == [reply({})] * 8
+    client = InProcessClient()
+    assert [client.send(request("logging/setLevel", level=level)) for level in LOG_LEVELS] == [reply({})] * 8
 
 
 LEVEL_RULE = "level must be one of: debug, info, notice, warning, error, critical, alert, emergency"
@@ -312,11 +245,11 @@ LEVEL_RULE = "level must be one of: debug, info, notice, warning, error, critica
 
 @pytest.mark.parametrize("level", ["verbose", "", "DEBUG", None, 1, [], {}])
 def test_an_unknown_level_is_refused(level: Any) -> None:
-    assert Talk().say(request("logging/setLevel", level=level)) == refusal(-32602, LEVEL_RULE, id=1)
+    assert InProcessClient().send(request("logging/setLevel", level=level)) == refusal(-32602, LEVEL_RULE, id=1)
 
 
 def test_a_missing_level_is_refused() -> None:
-    assert Talk().say(request("logging/setLevel")) == refusal(-32602, LEVEL_RULE, id=1)
+    assert InProcessClient().send(request("logging/setLevel")) == refusal(-32602, LEVEL_RULE, id=1)
 
 
 def logged(level: str) -> dict[str, Any]:
@@ -326,16 +259,16 @@ def logged(level: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("level", LOG_LEVELS)
 def test_messages_below_the_level_are_not_sent(level: str) -> None:
-    talk = Talk()
-    talk.say(request("logging/setLevel", level=level))
-    talk.say(call("report"))
-    assert talk.emitted == [logged(shown) for shown in LOG_LEVELS[LOG_LEVELS.index(level) :]]
+    client = InProcessClient()
+    client.send(request("logging/setLevel", level=level))
+    client.send(call("report"))
+    assert client.notifications == [logged(shown) for shown in LOG_LEVELS[LOG_LEVELS.index(level) :]]
 
 
-def test_warnings_and_worse_are_sent_unless_told_otherwise() -> None:
-    talk = Talk()
-    talk.say(call("report"))
-    assert talk.emitted == [logged(level) for level in ("warning", "error", "critical", "alert", "emergency")]
+def test_warnings_and_worse_are_sent_by_default() -> None:
+    client = InProcessClient()
+    client.send(call("report"))
+    assert client.notifications == [logged(level) for level in ("warning", "error", "critical", "alert", "emergency")]
 
 
 # progress
@@ -343,13 +276,13 @@ def test_warnings_and_worse_are_sent_unless_told_otherwise() -> None:
 
 def report_with(meta: Any) -> list[dict[str, Any]]:
     """The progress notifications of a call with this `_meta`."""
-    talk = Talk(lenient=True)
-    talk.say(request("tools/call", name="report", arguments={}, _meta=meta))
-    return [message for message in talk.emitted if message["method"] == "notifications/progress"]
+    client = InProcessClient(lenient=True)
+    client.send(request("tools/call", name="report", arguments={}, _meta=meta))
+    return [message for message in client.notifications if message["method"] == "notifications/progress"]
 
 
 @pytest.mark.parametrize("token", ["t", "", 0, 1, -1])
-def test_progress_is_told_with_the_token_and_increases(token: Any) -> None:
+def test_progress_carries_the_token_and_increases(token: Any) -> None:
     assert report_with({"progressToken": token}) == [
         notification("notifications/progress", progressToken=token, progress=step, message=message)
         for step, message in enumerate(["one", "two", "three"], 1)
@@ -357,88 +290,88 @@ def test_progress_is_told_with_the_token_and_increases(token: Any) -> None:
 
 
 @pytest.mark.parametrize("meta", [{}, None, [], "progressToken"])
-def test_without_a_token_no_progress_is_told(meta: Any) -> None:
+def test_without_a_token_there_is_no_progress(meta: Any) -> None:
     assert report_with(meta) == []
 
 
 @pytest.mark.parametrize("token", [None, True, 1.5, [], {}])
-def test_with_an_invalid_token_no_progress_is_told(token: Any) -> None:
+def test_with_an_invalid_token_there_is_no_progress(token: Any) -> None:
     assert report_with({"progressToken": token}) == []
 
 
-def test_after_a_cancellation_nothing_more_is_told() -> None:
-    talk = Talk()
-    started = talk.start(request("tools/call", 5, name="report", arguments={}, _meta={"progressToken": "t"}))
-    talk.say(notification("notifications/cancelled", requestId=5))
+def test_after_a_cancellation_there_are_no_notifications() -> None:
+    client = InProcessClient()
+    started = client.start(request("tools/call", 5, name="report", arguments={}, _meta={"progressToken": "t"}))
+    client.send(notification("notifications/cancelled", requestId=5))
     started.progress("late")
     started.log("emergency", "late")
-    assert talk.emitted == []
+    assert client.notifications == []
 
 
 # cancellation
 
 
-def test_a_call_that_was_cancelled_before_its_turn_is_not_carried_out() -> None:
-    talk = Talk()
-    started = talk.start(call("echo", 5))
-    assert talk.say(notification("notifications/cancelled", requestId=5)) is None
+def test_a_call_that_is_cancelled_before_it_runs_does_nothing() -> None:
+    client = InProcessClient()
+    started = client.start(call("echo", 5))
+    assert client.send(notification("notifications/cancelled", requestId=5)) is None
     assert started.run() is None
-    assert talk.tools.calls == []
+    assert client.tools.calls == []
 
 
 def test_a_call_that_is_cancelled_in_the_middle_is_not_answered() -> None:
-    talk = Talk()
-    started = talk.start(call("wait", "x"))
+    client = InProcessClient()
+    started = client.start(call("wait", "x"))
     started.cancellation.on_set(lambda: None)
-    talk.tools.gate.set()  # so the tool goes through, and would be answered
-    talk.tools.call = lambda *_: talk.say(notification("notifications/cancelled", requestId="x")) or {}  # type: ignore[method-assign]
+    client.tools.gate.set()  # so the tool goes through, and would be answered
+    client.tools.call = lambda *_: client.send(notification("notifications/cancelled", requestId="x")) or {}  # type: ignore[method-assign]
     assert started.run() is None
 
 
 @pytest.mark.parametrize("request_id", [6, "5", 5.0, True, None, [], {}])
 def test_another_id_cancels_nothing(request_id: Any) -> None:
-    talk = Talk()
-    started = talk.start(call("echo", 5))
-    assert talk.say(notification("notifications/cancelled", requestId=request_id)) is None
+    client = InProcessClient()
+    started = client.start(call("echo", 5))
+    assert client.send(notification("notifications/cancelled", requestId=request_id)) is None
     assert started.run() == reply({"content": [{"type": "text", "text": "{}"}], "structuredContent": {}}, 5)
 
 
 @pytest.mark.parametrize("params", [{}, [], None, "5", 5, [5]])
 def test_a_malformed_cancellation_is_ignored(params: Any) -> None:
-    talk = Talk()
-    started = talk.start(call("echo", 5))
-    assert talk.say({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}) is None
+    client = InProcessClient()
+    started = client.start(call("echo", 5))
+    assert client.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params}) is None
     assert not started.cancellation.is_set()
 
 
 def test_cancelling_a_finished_call_does_nothing() -> None:
-    talk = Talk()
-    assert talk.say(call("echo", 5))["id"] == 5
-    assert talk.say(notification("notifications/cancelled", requestId=5)) is None
-    assert talk.say(call("echo", 5))["id"] == 5
+    client = InProcessClient()
+    assert client.send(call("echo", 5))["id"] == 5
+    assert client.send(notification("notifications/cancelled", requestId=5)) is None
+    assert client.send(call("echo", 5))["id"] == 5
 
 
 def test_initialize_cannot_be_cancelled() -> None:
-    talk = Talk("")
-    assert talk.say(notification("notifications/cancelled", requestId=0)) is None
-    assert talk.say(opening(request_id=0))["id"] == 0
-    assert talk.say(notification("notifications/cancelled", requestId=0)) is None
-    assert talk.session.version == "2025-11-25"
+    client = InProcessClient("")
+    assert client.send(notification("notifications/cancelled", requestId=0)) is None
+    assert client.send(opening(request_id=0))["id"] == 0
+    assert client.send(notification("notifications/cancelled", requestId=0)) is None
+    assert client.session.version == "2025-11-25"
 
 
 def test_the_id_of_a_running_call_cannot_be_used_again() -> None:
-    talk = Talk()
-    started = talk.start(call("echo", 5))
-    assert talk.say(call("echo", 5)) == refusal(-32600, "a request with this id is still running", id=5)
+    client = InProcessClient()
+    started = client.start(call("echo", 5))
+    assert client.send(call("echo", 5)) == refusal(-32600, "a request with this id is still running", id=5)
     assert started.run() is not None
-    assert talk.say(call("echo", 5))["id"] == 5
+    assert client.send(call("echo", 5))["id"] == 5
 
 
 def test_the_id_of_a_cancelled_call_can_be_used_again_and_is_answered_once() -> None:
-    talk = Talk()
-    old = talk.start(call("echo", 5))
-    talk.say(notification("notifications/cancelled", requestId=5))
-    new = talk.start(call("echo", 5))
+    client = InProcessClient()
+    old = client.start(call("echo", 5))
+    client.send(notification("notifications/cancelled", requestId=5))
+    new = client.start(call("echo", 5))
     assert [old.run(), (new.run() or {})["id"]] == [None, 5]
 
 
@@ -455,19 +388,19 @@ def vault_tools() -> VaultTools:
 
 
 def test_tools_list_is_the_registrys_listing_on_one_page() -> None:
-    assert Talk().say(request("tools/list")) == reply({"tools": FixtureTools().listing()})
+    assert InProcessClient().send(request("tools/list")) == reply({"tools": FixtureTools().listing()})
 
 
 @pytest.mark.parametrize("cursor", ["", "x", "0", 0, [], {}, False])
 def test_an_invalid_cursor_is_refused(cursor: Any) -> None:
     rule = "cursor is not one that this server gave: everything is on one page"
-    assert Talk().say(request("tools/list", cursor=cursor)) == refusal(-32602, rule, id=1)
+    assert InProcessClient().send(request("tools/list", cursor=cursor)) == refusal(-32602, rule, id=1)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_vaults_tools_list_conforms_to_the_schema(version: str) -> None:
-    result = Talk(version, vault_tools()).say(request("tools/list"))["result"]
-    assert len(result["tools"]) == len(TOOLS) == 18
+    result = InProcessClient(version, vault_tools()).send(request("tools/list"))["result"]
+    assert len(result["tools"]) == len(TOOLS)
     conforms(result, "ListToolsResult")
 
 
@@ -508,39 +441,39 @@ def test_schemas_are_flat() -> None:
     ],
 )
 def test_a_call_that_names_no_tool_or_gives_no_object_is_a_protocol_error(params: Any, rule: str) -> None:
-    talk = Talk()
-    assert talk.say(request("tools/call", **params)) == refusal(-32602, rule, id=1)
-    assert talk.tools.calls == []
+    client = InProcessClient()
+    assert client.send(request("tools/call", **params)) == refusal(-32602, rule, id=1)
+    assert client.tools.calls == []
 
 
 def test_absent_arguments_are_an_empty_object() -> None:
-    talk = Talk()
-    assert talk.say(request("tools/call", name="echo"))["result"]["structuredContent"] == {}
+    client = InProcessClient()
+    assert client.send(request("tools/call", name="echo"))["result"]["structuredContent"] == {}
 
 
 @pytest.mark.parametrize("version", VERSIONS[:2])
 @pytest.mark.peer(16)
 def test_newer_versions_get_structured_content_with_the_text(version: str) -> None:
     expected = {"content": [{"type": "text", "text": '{"a":[1,"→"]}'}], "structuredContent": {"a": [1, "→"]}}
-    assert Talk(version).say(call("echo", a=[1, "→"])) == reply(expected)
+    assert InProcessClient(version).send(call("echo", a=[1, "→"])) == reply(expected)
 
 
 @pytest.mark.parametrize("version", VERSIONS[2:])
 def test_versions_before_2025_06_18_get_text_only(version: str) -> None:
     expected = {"content": [{"type": "text", "text": '{"a":[1,"→"]}'}]}
-    assert Talk(version).say(call("echo", a=[1, "→"])) == reply(expected)
+    assert InProcessClient(version).send(call("echo", a=[1, "→"])) == reply(expected)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_a_failure_is_a_result_without_structured_content(version: str) -> None:
     expected = {"content": [{"type": "text", "text": "it failed\nhint: do not call it"}], "isError": True}
-    assert Talk(version).say(call("fail")) == reply(expected)
+    assert InProcessClient(version).send(call("fail")) == reply(expected)
 
 
 def test_a_tool_that_breaks_is_answered_with_an_internal_error_that_repeats_nothing() -> None:
-    talk = Talk()
-    assert talk.say(call("break")) == refusal(-32603, "internal error (LookupError)", id=1)
-    assert talk.say(call("echo"))["id"] == 1
+    client = InProcessClient()
+    assert client.send(call("break")) == refusal(-32603, "internal error (LookupError)", id=1)
+    assert client.send(call("echo"))["id"] == 1
 
 
 ID_RULE = "must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
@@ -556,19 +489,19 @@ WRONG_MACHINE_CALLS = [
 
 @pytest.mark.parametrize(("arguments", "rule"), WRONG_MACHINE_CALLS)
 def test_a_wrong_argument_is_a_result_that_names_it_and_the_rule(arguments: Any, rule: str) -> None:
-    answer = Talk(registry=vault_tools()).say(call("manage_machines", **arguments))
+    answer = InProcessClient(registry=vault_tools()).send(call("manage_machines", **arguments))
     assert answer == reply({"content": [{"type": "text", "text": rule}], "isError": True})
 
 
 def test_a_number_out_of_range_is_a_result_that_names_the_range() -> None:
     link = {"projectId": "p", "name": "n", "value": "canary", "expiresInSeconds": 59}
-    answer = Talk(registry=vault_tools()).say(call("manage_temporary_secrets", action="create", **link))
+    answer = InProcessClient(registry=vault_tools()).send(call("manage_temporary_secrets", action="create", **link))
     text = "expiresInSeconds must be between 60 and 86,400"
     assert answer == reply({"content": [{"type": "text", "text": text}], "isError": True})
 
 
 def test_the_argument_that_gemini_adds_is_ignored() -> None:
-    answer = Talk(registry=vault_tools()).say(call("whoami", wait_for_previous=True))
+    answer = InProcessClient(registry=vault_tools()).send(call("whoami", wait_for_previous=True))
     text = "no agent is installed\nhint: install one"  # it came as far as connecting
     assert answer == reply({"content": [{"type": "text", "text": text}], "isError": True})
 
@@ -579,14 +512,14 @@ ALL = ("tools", "resources", "prompts", "completions")
 OF_LIBRARY = {method: capability for method, (capability, _) in METHODS.items() if capability in ALL[1:]}
 
 
-def library_talk(version: str = "2025-11-25") -> Talk:
+def library_client(version: str = "2025-11-25") -> InProcessClient:
     """A session whose registry offers everything."""
-    return Talk(version, FixtureTools(ALL))
+    return InProcessClient(version, FixtureTools(ALL))
 
 
 def ask(method: str, **params: Any) -> Any:
     """The reply to one request; its result is held to the schema."""
-    answer = library_talk().say(request(method, **params))
+    answer = library_client().send(request(method, **params))
     if "result" in answer:
         conforms(answer["result"], RESULTS[method])
     return answer
@@ -599,28 +532,30 @@ def completion(**params: Any) -> Any:
 
 
 @pytest.mark.parametrize("version", VERSIONS)
-def test_what_the_registry_offers_is_declared(version: str) -> None:
-    declared = Talk("", FixtureTools(ALL)).say(opening(version))["result"]["capabilities"]
+def test_offers_of_the_registry_are_declared(version: str) -> None:
+    declared = InProcessClient("", FixtureTools(ALL)).send(opening(version))["result"]["capabilities"]
     told = ALL[:3] if version == "2024-11-05" else ALL
     assert declared == {"logging": {}, **{name: {} for name in told}}
 
 
 @pytest.mark.parametrize("version", VERSIONS)
 @pytest.mark.parametrize("method", OF_LIBRARY)
-def test_a_method_of_what_is_not_offered_is_not_found(method: str, version: str) -> None:
+def test_a_method_without_its_capability_is_not_found(method: str, version: str) -> None:
     offered = [name for name in ALL if name != OF_LIBRARY[method]]
-    answer = Talk(version, FixtureTools(offered)).say(request(method))
+    answer = InProcessClient(version, FixtureTools(offered)).send(request(method))
     assert answer == refusal(-32601, "there is no such method", id=1)
 
 
 def test_without_tools_there_is_no_method_for_them() -> None:
-    answers = [Talk(registry=FixtureTools(ALL[1:])).say(request(method)) for method in ("tools/list", "tools/call")]
+    answers = [
+        InProcessClient(registry=FixtureTools(ALL[1:])).send(request(method)) for method in ("tools/list", "tools/call")
+    ]
     assert answers == [refusal(-32601, "there is no such method", id=1)] * 2
 
 
 def test_completions_are_served_where_they_cannot_be_declared() -> None:
     params = {"ref": {"type": "ref/prompt", "name": "ask"}, "argument": {"name": "what", "value": "x"}}
-    assert "result" in library_talk("2024-11-05").say(request("completion/complete", **params))
+    assert "result" in library_client("2024-11-05").send(request("completion/complete", **params))
 
 
 LISTS = {
@@ -652,7 +587,7 @@ def test_a_uri_that_is_no_string_is_refused(uri: dict[str, Any]) -> None:
     assert ask("resources/read", **uri) == refusal(-32602, "uri must be a string", id=1)
 
 
-def test_an_unknown_resource_is_not_found_and_its_uri_is_told() -> None:
+def test_an_unknown_resource_is_not_found_and_its_uri_returned() -> None:
     error = {"code": -32002, "message": "there is no such resource", "data": {"uri": "test://none"}}
     assert ask("resources/read", uri="test://none") == {"jsonrpc": "2.0", "id": 1, "error": error}
 
@@ -665,23 +600,25 @@ def test_a_resource_that_breaks_is_an_internal_error_that_repeats_nothing() -> N
     assert ask("resources/read", uri="test://break") == refusal(-32603, "internal error (LookupError)", id=1)
 
 
-def test_reading_tells_its_progress() -> None:
-    talk = library_talk()
-    talk.say(request("resources/read", uri="test://report", _meta={"progressToken": "t"}))
-    assert talk.emitted == [notification("notifications/progress", progressToken="t", progress=1, message="one")]
+def test_reading_reports_progress() -> None:
+    client = library_client()
+    client.send(request("resources/read", uri="test://report", _meta={"progressToken": "t"}))
+    assert client.notifications == [
+        notification("notifications/progress", progressToken="t", progress=1, message="one")
+    ]
 
 
 @pytest.mark.parametrize("method", ["resources/read", "prompts/get", "completion/complete"])
-def test_what_may_wait_can_be_cancelled(method: str) -> None:
-    talk, argument = library_talk(), {"name": "what", "value": ""}
+def test_requests_that_may_block_can_be_cancelled(method: str) -> None:
+    client, argument = library_client(), {"name": "what", "value": ""}
     params = {"uri": "test://text", "name": "greet", "ref": {"type": "ref/prompt"}, "argument": argument}
-    started = talk.start(request(method, 5, **params))
-    talk.say(notification("notifications/cancelled", requestId=5))
+    started = client.start(request(method, 5, **params))
+    client.send(notification("notifications/cancelled", requestId=5))
     assert (started.cancellation.is_set(), started.run()) == (True, None)
 
 
-def test_a_read_that_finds_no_room_to_wait_is_an_error() -> None:
-    started = library_talk().start(request("resources/read", uri="test://text"))
+def test_a_read_beyond_the_queue_limit_is_an_error() -> None:
+    started = library_client().start(request("resources/read", uri="test://text"))
     assert started.refuse("too many") == refusal(-32603, "too many", id=1)
     assert started.run() is None
 

@@ -16,11 +16,11 @@ from sikkerkey_answers import WITHHELD
 from sikkerkey_resources import IDS_KEPT_S, RESOURCES, VaultLibrary
 from sikkerkey_switches import Switch
 from tests.support.harness import ARCHIVE_COMMAND, ROOT, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
+from tests.support.in_process_client import VERSIONS, InProcessClient, opening, refusal, request
+from tests.support.in_process_client import reply as answered
 from tests.support.local_vault import LocalVault, install
 from tests.support.schema_check import CheckedServer, conforms
 from tests.support.table_calls import BY_NAME, StubApi, reply
-from tests.test_protocol import VERSIONS, Talk, opening, refusal, request
-from tests.test_protocol import reply as answered
 
 TEMPLATE = "sikkerkey://projects/{id}/secrets"
 SECRETS = "sikkerkey://projects/proj_a1b2c3d4e5/secrets"
@@ -37,10 +37,10 @@ def without(*names: str) -> list[Switch]:
     return [Switch("--exclude", "exclude", names)]
 
 
-def talk_to(answer: sikkerkey_mcp.Reply, switches: Any = ()) -> tuple[Talk, StubApi]:
+def client_of(answer: sikkerkey_mcp.Reply, switches: Any = ()) -> tuple[InProcessClient, StubApi]:
     """A session with the real registry, whose vault gives always the same answer."""
     api = StubApi(answer)
-    return Talk(registry=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
+    return InProcessClient(registry=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
 
 
 def not_found(uri: str, message: str) -> dict[str, Any]:
@@ -50,9 +50,9 @@ def not_found(uri: str, message: str) -> dict[str, Any]:
 # lists
 
 
-def test_resources_are_listed_with_what_they_are() -> None:
-    talk, api = talk_to(reply())
-    result = talk.say(request("resources/list"))["result"]
+def test_resources_are_listed_with_their_types() -> None:
+    client, api = client_of(reply())
+    result = client.send(request("resources/list"))["result"]
     conforms(result, "ListResourcesResult")
     assert [(resource["uri"], resource["mimeType"]) for resource in result["resources"]] == [
         ("sikkerkey://whoami", "application/json"),
@@ -64,8 +64,8 @@ def test_resources_are_listed_with_what_they_are() -> None:
 
 
 def test_the_template_is_listed_apart() -> None:
-    talk, _ = talk_to(reply())
-    result = talk.say(request("resources/templates/list"))["result"]
+    client, _ = client_of(reply())
+    result = client.send(request("resources/templates/list"))["result"]
     conforms(result, "ListResourceTemplatesResult")
     [template] = result["resourceTemplates"]
     assert (template["uriTemplate"], template["mimeType"]) == (TEMPLATE, "application/json")
@@ -78,14 +78,14 @@ def test_every_resource_is_a_read_of_the_table_that_makes_no_credential() -> Non
 
 @pytest.mark.parametrize("version", VERSIONS)
 def test_the_vaults_registry_declares_resources_prompts_and_completion(version: str) -> None:
-    declared = Talk("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))).say(opening(version))["result"][
+    declared = InProcessClient("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))).send(opening(version))["result"][
         "capabilities"
     ]
     kinds = ["logging", "tools", "resources", "prompts"] + (["completions"] if version != "2024-11-05" else [])
     assert declared == {kind: {} for kind in kinds}
 
 
-def test_what_is_declared_without_a_look_is_what_the_library_offers() -> None:
+def test_declared_capabilities_match_the_library() -> None:
     tools = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))
     assert tools.offers == ("tools", *tools.library().offers)
 
@@ -106,18 +106,18 @@ def test_declaring_them_loads_nothing() -> None:
 @each_uri
 def test_a_resource_is_what_its_tool_answers(uri: str, called: tuple[str, Any]) -> None:
     body = '[{"name":"søger <1>","size":12345678901234567890,"note":"a\\u2028b"}]'.encode()
-    talk, api = talk_to(reply(body=body))
-    result = talk.say(request("resources/read", uri=uri))["result"]
+    client, api = client_of(reply(body=body))
+    result = client.send(request("resources/read", uri=uri))["result"]
     conforms(result, "ReadResourceResult")
     tool, arguments = called
-    same = talk.say(request("tools/call", name=tool, arguments=arguments))["result"]
+    same = client.send(request("tools/call", name=tool, arguments=arguments))["result"]
     assert result == {"contents": [{"uri": uri, "mimeType": "application/json", "text": same["content"][0]["text"]}]}
     assert api.sent[0] == api.sent[1]
 
 
 def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:
-    talk, _ = talk_to(reply(body=b'[{"id":"sk_1","value":"canary-value"}]'))
-    text = talk.say(request("resources/read", uri=SECRETS))["result"]["contents"][0]["text"]
+    client, _ = client_of(reply(body=b'[{"id":"sk_1","value":"canary-value"}]'))
+    text = client.send(request("resources/read", uri=SECRETS))["result"]["contents"][0]["text"]
     assert json.loads(text) == {"items": [{"id": "sk_1", "value": WITHHELD}]}
 
 
@@ -127,39 +127,39 @@ def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:
     + ["sikkerkey://projects/a/b/secrets", "sikkerkey://whoami\n", "file:///etc/passwd", TEMPLATE[:-1]],
 )
 def test_an_unknown_uri_is_no_resource_and_nothing_is_sent(uri: str) -> None:
-    talk, api = talk_to(reply())
+    client, api = client_of(reply())
     told = uri.replace("\n", "<U+000A>")
-    assert talk.say(request("resources/read", uri=uri)) == not_found(told, "there is no such resource")
+    assert client.send(request("resources/read", uri=uri)) == not_found(told, "there is no such resource")
     assert api.sent == []
 
 
 @pytest.mark.parametrize("name", ["", "..", ".", "%2e%2e", "a b", "{id}", "a" * 129, "ø", "a\x1b[2J"])
-def test_an_id_that_is_none_is_no_resource_and_nothing_is_sent(name: str) -> None:
-    talk, api = talk_to(reply())
+def test_an_invalid_id_is_no_resource_and_nothing_is_sent(name: str) -> None:
+    client, api = client_of(reply())
     uri = f"sikkerkey://projects/{name}/secrets"
     rule = "projectId must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
-    assert talk.say(request("resources/read", uri=uri)) == not_found(sikkerkey_mcp.clean(uri), rule)
+    assert client.send(request("resources/read", uri=uri)) == not_found(sikkerkey_mcp.clean(uri), rule)
     assert api.sent == []
 
 
-def test_a_long_unknown_uri_is_told_in_part() -> None:
-    talk, _ = talk_to(reply())
-    error = talk.say(request("resources/read", uri="x" * 10_000))["error"]
+def test_a_long_unknown_uri_is_shortened() -> None:
+    client, _ = client_of(reply())
+    error = client.send(request("resources/read", uri="x" * 10_000))["error"]
     assert error["data"] == {"uri": "x" * 200 + "..."}
 
 
-def test_what_the_vault_does_not_find_is_no_resource() -> None:
-    talk, _ = talk_to(reply(404, b'{"error":"no such project"}'))
-    error = talk.say(request("resources/read", uri=SECRETS))["error"]
+def test_a_404_of_the_vault_is_an_unknown_resource() -> None:
+    client, _ = client_of(reply(404, b'{"error":"no such project"}'))
+    error = client.send(request("resources/read", uri=SECRETS))["error"]
     assert (error["code"], error["data"]) == (-32002, {"uri": SECRETS})
     assert error["message"].startswith('the vault answered 404, saying "no such project"\nhint: ')
 
 
 @pytest.mark.parametrize("status", [401, 403, 423, 429, 500, 503])
-def test_what_the_vault_refuses_is_an_error_that_says_what_to_do(status: int) -> None:
-    talk, _ = talk_to(reply(status))
-    error = talk.say(request("resources/read", uri="sikkerkey://projects"))["error"]
-    told = talk.say(request("tools/call", name="manage_projects", arguments={"action": "list"}))["result"]
+def test_an_error_of_the_vault_says_what_to_do(status: int) -> None:
+    client, _ = client_of(reply(status))
+    error = client.send(request("resources/read", uri="sikkerkey://projects"))["error"]
+    told = client.send(request("tools/call", name="manage_projects", arguments={"action": "list"}))["result"]
     assert error == {"code": -32603, "message": told["content"][0]["text"]}
 
 
@@ -167,7 +167,9 @@ def test_without_an_agent_a_read_says_what_to_do() -> None:
     def connect() -> sikkerkey_mcp.Api:
         raise sikkerkey_mcp.ConfigError("no agent is installed", "install one")
 
-    answer = Talk(registry=sikkerkey_mcp.VaultTools(connect)).say(request("resources/read", uri="sikkerkey://whoami"))
+    answer = InProcessClient(registry=sikkerkey_mcp.VaultTools(connect)).send(
+        request("resources/read", uri="sikkerkey://whoami")
+    )
     assert answer == refusal(-32603, "no agent is installed\nhint: install one", id=1)
 
 
@@ -176,26 +178,26 @@ def test_without_an_agent_a_read_says_what_to_do() -> None:
 
 @pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.uri)
 def test_a_resource_whose_action_is_withheld_is_neither_listed_nor_read(resource: Any) -> None:
-    talk, api = talk_to(reply(), without(f"{resource.tool}.{resource.action}"))
-    listed = talk.say(request("resources/list"))["result"]["resources"]
-    listed += talk.say(request("resources/templates/list"))["result"]["resourceTemplates"]
+    client, api = client_of(reply(), without(f"{resource.tool}.{resource.action}"))
+    listed = client.send(request("resources/list"))["result"]["resources"]
+    listed += client.send(request("resources/templates/list"))["result"]["resourceTemplates"]
     uri = resource.uri.replace("{id}", "proj_1")
     assert resource.uri not in {row.get("uri") or row["uriTemplate"] for row in listed}
-    assert talk.say(request("resources/read", uri=uri)) == not_found(uri, "there is no such resource")
+    assert client.send(request("resources/read", uri=uri)) == not_found(uri, "there is no such resource")
     assert api.sent == []
 
 
 def test_read_only_leaves_every_resource() -> None:
-    talk, _ = talk_to(reply(), [Switch("--read-only", "read-only")])
-    assert len(talk.say(request("resources/list"))["result"]["resources"]) == 3
+    client, _ = client_of(reply(), [Switch("--read-only", "read-only")])
+    assert len(client.send(request("resources/list"))["result"]["resources"]) == 3
 
 
-def test_where_no_resource_and_no_prompt_is_left_neither_is_offered() -> None:
+def test_without_any_resource_or_prompt_neither_is_offered() -> None:
     switches = [Switch("--tools", "tools", ("manage_trash",))]
-    talk = Talk("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches))
-    assert talk.say(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
+    client = InProcessClient("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches))
+    assert client.send(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
     methods = ["resources/list", "prompts/list", "completion/complete"]
-    assert {talk.say(request(method))["error"]["code"] for method in methods} == {-32601}
+    assert {client.send(request(method))["error"]["code"] for method in methods} == {-32601}
 
 
 # completion
@@ -203,9 +205,9 @@ def test_where_no_resource_and_no_prompt_is_left_neither_is_offered() -> None:
 ROWS = b'[{"id":"proj_web","name":"Shop"},{"id":"proj_api","name":"web API"},{"id":"../x","name":"web"},{"name":"w"},7]'
 
 
-def complete(talk: Talk, begun: str, uri: str = TEMPLATE, name: str = "id") -> Any:
+def complete(client: InProcessClient, begun: str, uri: str = TEMPLATE, name: str = "id") -> Any:
     argument = {"name": name, "value": begun}
-    answer = talk.say(request("completion/complete", ref={"type": "ref/resource", "uri": uri}, argument=argument))
+    answer = client.send(request("completion/complete", ref={"type": "ref/resource", "uri": uri}, argument=argument))
     return answer["result"]["completion"]["values"] if "result" in answer else answer
 
 
@@ -223,24 +225,24 @@ def complete(talk: Talk, begun: str, uri: str = TEMPLATE, name: str = "id") -> A
 @pytest.mark.parametrize(
     "body", [ROWS, b'{"notices":[{"id":"web_1"}],"projects":' + ROWS + b"}"], ids=["list", "object"]
 )
-def test_ids_are_completed_by_their_beginning_and_by_name(begun: str, values: list[str], body: bytes) -> None:
-    talk, _ = talk_to(reply(body=body))
-    assert complete(talk, begun) == values
+def test_ids_are_completed_by_prefix_and_by_name(begun: str, values: list[str], body: bytes) -> None:
+    client, _ = client_of(reply(body=body))
+    assert complete(client, begun) == values
 
 
-def test_ids_that_begin_so_come_before_names_that_hold_it() -> None:
-    talk, _ = talk_to(reply(body=b'[{"id":"b","name":"a"},{"id":"a","name":"b"}]'))
-    assert complete(talk, "a") == ["a", "b"]
+def test_matching_ids_come_before_matching_names() -> None:
+    client, _ = client_of(reply(body=b'[{"id":"b","name":"a"},{"id":"a","name":"b"}]'))
+    assert complete(client, "a") == ["a", "b"]
 
 
 @pytest.mark.parametrize("body", [b"{}", b"[]", b'{"projects":7}', b'"x"'])
 def test_an_answer_without_ids_completes_nothing(body: bytes) -> None:
-    assert complete(talk_to(reply(body=body))[0], "") == []
+    assert complete(client_of(reply(body=body))[0], "") == []
 
 
 def test_a_thousand_ids_are_completed_by_the_first_hundred() -> None:
-    talk, _ = talk_to(reply(body=json.dumps([{"id": f"proj_{number}"} for number in range(1_000)]).encode()))
-    assert len(complete(talk, "proj")) == 100
+    client, _ = client_of(reply(body=json.dumps([{"id": f"proj_{number}"} for number in range(1_000)]).encode()))
+    assert len(complete(client, "proj")) == 100
 
 
 def test_the_vault_is_asked_once_for_a_while() -> None:
@@ -261,25 +263,25 @@ def test_the_vault_is_asked_once_for_a_while() -> None:
 
 
 def test_ids_are_not_completed_where_their_list_is_withheld() -> None:
-    talk, api = talk_to(reply(body=ROWS), without("manage_projects.list"))
-    assert complete(talk, "") == []
+    client, api = client_of(reply(body=ROWS), without("manage_projects.list"))
+    assert complete(client, "") == []
     assert api.sent == []
 
 
 @pytest.mark.parametrize(
     ("uri", "name"), [(TEMPLATE, "projectId"), (SECRETS, "id"), ("sikkerkey://projects", "id"), ("", "")]
 )
-def test_what_is_no_argument_of_a_template_is_refused(uri: str, name: str) -> None:
-    talk, api = talk_to(reply(body=ROWS))
+def test_completion_of_an_unknown_argument_of_a_template_is_refused(uri: str, name: str) -> None:
+    client, api = client_of(reply(body=ROWS))
     rule = "no prompt or resource template of ours has that argument"
-    assert complete(talk, "", uri, name) == refusal(-32602, rule, id=1)
+    assert complete(client, "", uri, name) == refusal(-32602, rule, id=1)
     assert api.sent == []
 
 
 # the program
 
 
-def test_a_read_tells_its_progress_and_can_be_cancelled(home: Path, recorder: Recorder) -> None:
+def test_a_read_reports_progress_and_can_be_cancelled(home: Path, recorder: Recorder) -> None:
     arrived, go_on = threading.Event(), threading.Event()
 
     def answer(_seen: ReceivedRequest) -> CannedResponse:

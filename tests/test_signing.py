@@ -75,7 +75,7 @@ def test_vectors_of_the_contract_verify_with_its_public_key() -> None:
         public.verify(base64.b64decode(vector["signature"]), text)
 
 
-def test_body_of_the_contract_is_what_the_json_writer_makes() -> None:
+def test_json_writer_produces_the_body_of_the_contract() -> None:
     """Writer and vector agree to the byte: no escapes for `<`, `>` or letters beyond ASCII."""
     body = CONTRACT["requests"][1]["body"]
     assert sikkerkey_mcp.to_json({"name": "søger <nøgle>", "value": "hunter2"}) == body
@@ -139,7 +139,7 @@ def broken_keys() -> list[Any]:
 
 
 @pytest.mark.parametrize("pem", foreign_keys() + broken_keys())
-def test_key_that_cannot_sign_is_refused_without_a_word_of_its_content(pem: bytes) -> None:
+def test_unusable_key_is_refused_without_showing_its_content(pem: bytes) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
         sikkerkey_mcp.load_signer(pem)
     assert str(refused.value) == "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM"

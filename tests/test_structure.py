@@ -10,6 +10,7 @@ import pytest
 
 import sikkerkey_mcp
 from tests.support.harness import ROOT
+from tests.support.table_calls import for_each
 
 SOURCE = (ROOT / "sikkerkey_mcp.py").read_text(encoding="utf-8")
 ANSWERS, WIRE = (ast.parse((ROOT / f"sikkerkey_{name}.py").read_text(encoding="utf-8")) for name in ("answers", "wire"))
@@ -65,7 +66,7 @@ def test_sections_stand_in_the_order_that_the_docstring_gives() -> None:
 
 
 @pytest.mark.parametrize("section", MAY_NOT_KNOW)
-def test_section_keeps_its_promise(section: str) -> None:
+def test_section_uses_no_forbidden_name(section: str) -> None:
     assert names_used(sections()[section]) & MAY_NOT_KNOW[section] == set()
 
 
@@ -82,7 +83,7 @@ def test_the_check_of_promises_finds_a_broken_one() -> None:
     assert names_used(broken) >= {"os.path", "time", "os.environ", "threading.Thread"}
 
 
-def test_what_is_derived_names_no_tool_and_no_action() -> None:
+def test_derived_code_names_no_tool_and_no_action() -> None:
     names = {tool.name for tool in sikkerkey_mcp.TOOLS} | {
         action.name for tool in sikkerkey_mcp.TOOLS for action in tool.actions
     }
@@ -99,7 +100,7 @@ def programs() -> list[Path]:
     return sorted([*ROOT.glob("*.py"), *(path for room in ROOMS for path in (ROOT / room).glob("*.py"))])
 
 
-@pytest.mark.parametrize("path", programs(), ids=lambda path: path.name)
+@for_each(programs())
 def test_functions_are_short(path: Path) -> None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
     functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
@@ -121,7 +122,7 @@ def dangerous(tree: ast.Module) -> set[str]:
     return ((called | names_used(tree)) & (EVALUATING | UNPICKLING | SHELLS)) | shell
 
 
-@pytest.mark.parametrize("path", programs(), ids=lambda path: path.name)
+@for_each(programs())
 def test_nothing_evaluates_unpickles_or_starts_a_shell(path: Path) -> None:
     """ruff's S102, S301, S302, S307, S602 to S606 say so too; a `noqa` cannot switch this one off."""
     assert dangerous(ast.parse(path.read_text(encoding="utf-8"))) == set()

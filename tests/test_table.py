@@ -9,7 +9,7 @@ from typing import Any
 
 import hypothesis.strategies as st
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
 import sikkerkey_mcp
@@ -67,11 +67,8 @@ def as_checked(row: sikkerkey_mcp.JsonObject) -> sikkerkey_mcp.JsonObject:
 def test_table_and_contract_have_the_same_rows_and_the_same_facts() -> None:
     ours = {str(row): facts(row) for row in ROWS}
     contract = {f"{row['tool']}.{row['action']}": as_checked(row) for row in CONTRACT}
+    assert set(ours) - set(contract) == set(), "add a line for each to tests/contract.json"
     assert ours == contract
-
-
-def test_table_has_18_tools_and_106_actions() -> None:
-    assert (len(sikkerkey_mcp.TOOLS), len(ROWS), len(CONTRACT)) == (18, 106, 106)
 
 
 def test_every_id_is_checked_as_an_id_and_nothing_else_is() -> None:
@@ -142,35 +139,33 @@ PLANTED: dict[str, list[sikkerkey_mcp.Action]] = {
 }
 
 
-def test_table_gives_no_cause_for_complaint() -> None:
+def test_table_has_no_mistakes() -> None:
     assert complaints(sikkerkey_mcp.TOOLS) == []
 
 
-def test_a_faultless_table_gives_no_cause_for_complaint() -> None:
+def test_correct_table_has_no_complaints() -> None:
     other = having(sikkerkey_mcp.opt(TEXT))._replace(name="other")
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (FINE, other))]) == []
 
 
 @pytest.mark.parametrize(("complaint", "actions"), PLANTED.items(), ids=list(PLANTED))
-def test_planted_mistake_is_complained_of_and_nothing_else_is(
-    complaint: str, actions: list[sikkerkey_mcp.Action]
-) -> None:
+def test_planted_mistake_is_the_only_complaint(complaint: str, actions: list[sikkerkey_mcp.Action]) -> None:
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", tuple(actions))]) == [complaint]
 
 
-def test_optional_argument_in_a_path_is_complained_of() -> None:
+def test_optional_argument_in_a_path_is_a_mistake() -> None:
     row = FINE._replace(args=(sikkerkey_mcp.opt(ID), TEXT))
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (row,))]) == [
         "t.make: hole projectId is no required argument"
     ]
 
 
-def test_body_function_of_a_get_is_complained_of() -> None:
+def test_body_function_of_a_get_is_a_mistake() -> None:
     row = FINE._replace(method="GET", effect="read", args=(ID,), body=dict)
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (row,))]) == ["t.make: a GET with a body"]
 
 
-def test_two_tools_of_one_name_are_complained_of() -> None:
+def test_two_tools_of_one_name_are_a_mistake() -> None:
     tool = sikkerkey_mcp.Tool("t", "T", "Things.", (FINE,))
     assert complaints([tool, tool]) == ["t: tool twice"]
 
@@ -226,18 +221,18 @@ def test_description_has_a_line_for_each_action_and_for_nothing_else(listed: sik
 
 
 @each_listed
-def test_no_two_actions_of_a_tool_read_alike(listed: sikkerkey_mcp.JsonObject) -> None:
+def test_no_two_actions_of_a_tool_have_the_same_text(listed: sikkerkey_mcp.JsonObject) -> None:
     said = [text for _, text in described(listed).values() if text]
     assert [text for text in said if said.count(text) > 1] == []
 
 
 @each_row
-def test_preview_is_named_before_what_cannot_be_undone(row: Row) -> None:
+def test_actions_with_a_preview_recommend_it(row: Row) -> None:
     if any(arg.name == "preview" for arg in row.action.args):
         assert row.action.text.endswith("; preview first.")
 
 
-def test_read_blind_contract_stands_where_values_go_in() -> None:
+def test_descriptions_say_that_values_cannot_be_read_back() -> None:
     descriptions = {listed["name"]: texts(listed) for listed in LISTING}
     assert "No action reads a value back" in descriptions["manage_secrets"][""]
     assert "never shown again" in descriptions["manage_secrets"]["value"]
@@ -259,7 +254,7 @@ def test_listed_tool_has_a_title_and_all_four_hints(listed: sikkerkey_mcp.JsonOb
 
 
 @each_row
-def test_hints_of_a_tool_promise_no_more_than_each_of_its_actions_keeps(row: Row) -> None:
+def test_hints_of_a_tool_hold_for_each_of_its_actions(row: Row) -> None:
     hints = sikkerkey_mcp.tool_listing(row.tool)["annotations"]
     assert not (hints["readOnlyHint"] and row.action.effect != "read")
     assert not (row.action.effect == "destructive" and not hints["destructiveHint"])
@@ -278,7 +273,7 @@ def test_schema_is_flat_and_valid_json_schema(listed: sikkerkey_mcp.JsonObject) 
 
 @each_row
 @pytest.mark.peer(16)
-def test_description_shows_what_an_action_needs_and_may_have(row: Row) -> None:
+def test_description_shows_required_and_optional_arguments(row: Row) -> None:
     if not sikkerkey_mcp.takes_action(row.tool):
         return
     names, text = described(sikkerkey_mcp.tool_listing(row.tool))[row.action.name]
@@ -336,10 +331,10 @@ def _like(
 
 
 @each_row
-def test_schema_takes_what_the_program_takes(row: Row) -> None:
+def test_schema_accepts_what_the_program_accepts(row: Row) -> None:
     validator = Draft202012Validator(sikkerkey_mcp.tool_schema(row.tool))
 
-    @settings(max_examples=12, deadline=None, database=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=12)
     @given(arguments(row))
     def agree(given_arguments: sikkerkey_mcp.JsonObject) -> None:
         sikkerkey_mcp.check(row.tool, sikkerkey_mcp.find_action(row.tool, given_arguments), given_arguments)
@@ -349,7 +344,7 @@ def test_schema_takes_what_the_program_takes(row: Row) -> None:
 
 
 @each_row
-def test_schema_takes_every_example(row: Row) -> None:
+def test_schema_accepts_every_example(row: Row) -> None:
     validator = Draft202012Validator(sikkerkey_mcp.tool_schema(row.tool))
     assert [list(validator.iter_errors(example)) for example in row.examples.values()] == [[] for _ in row.examples]
 

@@ -26,7 +26,7 @@ def answered(data: bytes) -> tuple[bytes, sikkerkey_mcp.Reply, bool]:
         return theirs.recv(65_536), reply, keep
 
 
-def test_request_is_spelt_once_and_exactly() -> None:
+def test_request_bytes_are_exact() -> None:
     whole = b"HTTP/1.1 200 OK\r\nVia: a\r\nVIA:b \r\nContent-Length: 2\r\n\r\n{}"
     assert answered(whole) == (SENT, sikkerkey_mcp.Reply(200, {"via": "a, b", "content-length": "2"}, b"{}"), True)
 
@@ -41,7 +41,7 @@ def test_request_is_spelt_once_and_exactly() -> None:
     ],
     ids=["announced", "HTTP/1.0", "surplus", "announced early"],
 )
-def test_connection_that_ends_or_is_out_of_step_serves_no_other_request(data: bytes) -> None:
+def test_connection_that_ends_or_is_out_of_step_is_not_reused(data: bytes) -> None:
     assert answered(data)[1:] == (sikkerkey_mcp.Reply(200, answered(data)[1].headers, b"{}"), False)
 
 
@@ -58,7 +58,7 @@ def test_size_is_digits_and_nothing_else(head: bytes, size: bytes) -> None:
     ("target", "headers"),
     [("/a b", {}), ("/a\r\nHost: b", {}), ("/", {"X": "a\r\nHost: b"}), ("/", {"X": "\x00"}), ("/", {"X": "é"})],
 )
-def test_request_that_would_say_something_else_is_not_made(target: str, headers: dict[str, str]) -> None:
+def test_request_with_unsafe_characters_is_refused(target: str, headers: dict[str, str]) -> None:
     with pytest.raises(ValueError, match="printable ASCII"):
         wire.request_head("GET", target, "vault.test", headers)
 
@@ -73,7 +73,7 @@ def test_request_that_would_say_something_else_is_not_made(target: str, headers:
         ("http://localhost", "localhost", 80),
     ],
 )
-def test_way_to_a_vault(monkeypatch: pytest.MonkeyPatch, url: str, host: str, port: int) -> None:
+def test_route_to_a_vault(monkeypatch: pytest.MonkeyPatch, url: str, host: str, port: int) -> None:
     monkeypatch.delenv("HTTPS_PROXY", raising=False)
     route = wire.route_to(url)
     assert (route.authority, route.host, route.port, route.proxy) == (url.partition("://")[2], host, port, None)
@@ -99,58 +99,6 @@ def test_proxy_of_the_environment(monkeypatch: pytest.MonkeyPatch, url: str, exp
     assert wire.proxy_for("https://vault.test:8443") is None
 
 
-WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
-
-
-class Waiting(sikkerkey_mcp.Context):
-    """A call that gets `then` from the vault only once it has made way for others."""
-
-    def __init__(self, theirs: socket.socket, then: bytes = b"") -> None:
-        super().__init__()
-        self.has_made_way = False
-        self._theirs, self._then = theirs, then
-
-    def about_to_wait(self) -> None:
-        self.has_made_way = True
-        self._theirs.sendall(self._then)
-        self._then = b""
-
-
-@pytest.mark.parametrize("at_once", range(len(WHOLE)))
-def test_call_makes_way_before_it_waits_wherever_the_answer_pauses(
-    monkeypatch: pytest.MonkeyPatch, at_once: int
-) -> None:
-    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 1.0)
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(WHOLE[:at_once])
-        waiting = Waiting(theirs, WHOLE[at_once:])
-        reply, _ = wire.Connection(ours, "vault.test").exchange(REQUEST, {}, waiting)
-        assert (reply.body, waiting.has_made_way) == (b"{}", True)
-
-
-def test_quick_answer_is_taken_without_making_way() -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        theirs.sendall(WHOLE)
-        quick = Waiting(theirs)
-        connection = wire.Connection(ours, "vault.test")
-        assert connection.exchange(REQUEST, {}, quick)[0].body == b"{}"
-        assert quick.has_made_way is False
-        assert quick.about_to_wait not in vars(connection).values()
-
-
-@pytest.mark.parametrize(("sent", "received"), [(16_384, 2), (2, wire.RECEIVED_AT_ONCE_BYTES + 1)])
-def test_what_is_large_makes_way_though_it_is_quick(sent: int, received: int) -> None:
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        large = Waiting(theirs)
-        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (received, b"x" * received))
-        request = sikkerkey_mcp.Request("POST", "/", b"x" * sent)
-        assert len(wire.Connection(ours, "vault.test").exchange(request, {}, large)[0].body) == received
-        assert large.has_made_way is True
-
-
 def chunked(rest: bytes) -> bytes:
     return b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + rest
 
@@ -168,7 +116,7 @@ def chunked(rest: bytes) -> bytes:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n", False),
     ],
 )
-def test_answer_that_http_allows_is_taken_and_its_connection_kept_if_its_end_is_sure(data: bytes, keep: bool) -> None:
+def test_valid_answer_is_accepted_and_its_connection_kept_if_its_length_is_certain(data: bytes, keep: bool) -> None:
     _, reply, kept = answered(data)
     assert (reply.status, reply.body, kept) == (200, b"{}", keep)
 
@@ -205,12 +153,12 @@ def test_answer_without_a_body_keeps_its_connection_unless_it_announces_one(
         b"\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}",
     ],
 )
-def test_answer_that_others_could_read_differently_is_refused(data: bytes) -> None:
+def test_ambiguous_answer_is_refused(data: bytes) -> None:
     with pytest.raises(wire.MalformedAnswer):
         answered(data)
 
 
-def test_address_of_a_kind_that_the_system_lacks_is_passed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_address_of_an_unsupported_family_is_skipped(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.socket
 
     def without_ipv6(family: int = socket.AF_INET, *rest: int) -> socket.socket:
@@ -232,39 +180,6 @@ ADDRESSES = [(socket.AF_INET6, "::1"), (socket.AF_INET, "127.0.0.1")]
 
 
 @pytest.mark.parametrize("address", ["1:2", "abc", "::1%lo", "1.2.3.4", "::1]", "", "::\u0661"])
-def test_address_that_is_none_is_refused_in_words(address: str) -> None:
+def test_invalid_address_is_refused(address: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError):
         sikkerkey_mcp.parse_base_url(f"https://[{address}]")
-
-
-def test_answer_that_trickles_in_quickly_makes_way_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Trickle:
-        """Always has another byte, at once."""
-
-        def __init__(self) -> None:
-            self.left = list(WHOLE)
-
-        def recv(self, _most: int) -> bytes:
-            return bytes([self.left.pop(0)])
-
-        def settimeout(self, _seconds: float) -> None:
-            """Is never needed."""
-
-        sendall = settimeout
-
-    class Clock:
-        """Moves on whenever it is looked at."""
-
-        now_s = 0.0
-
-        def monotonic(self) -> float:
-            self.now_s += wire.SOON_S / 10
-            return self.now_s
-
-    ours, theirs = socket.socketpair()
-    with ours, theirs:
-        trickled = Waiting(theirs)
-        monkeypatch.setattr(wire, "time", Clock())
-        connection = wire.Connection(Trickle(), "vault.test")  # type: ignore[arg-type]
-        assert connection.exchange(REQUEST, {}, trickled)[0].body == b"{}"
-        assert trickled.has_made_way is True

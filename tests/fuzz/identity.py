@@ -1,6 +1,6 @@
-"""Identity files that are nearly right.
+"""Identity files that are almost valid.
 
-Held: a slot is read, or refused with a ConfigError that has a remedy and holds nothing of the key; what was read signs.
+A slot is either read, and then its key signs, or refused by a ConfigError that has a hint and shows nothing of the key.
 """
 
 from __future__ import annotations
@@ -22,12 +22,13 @@ MODES = (0o600,) * 12 + (0o400, 0o000, 0o644, 0o620, 0o700, 0o666)
 
 
 def _write(rng: Random, path: Path, data: bytes) -> None:
+    path.unlink()  # the file of an earlier case may be read-only
     path.write_bytes(data)
     path.chmod(rng.choice(MODES))
 
 
 def check(key_pem: bytes) -> None:
-    """Loads the slot as `serve` and the first call do."""
+    """Loads the slot like `serve` and the first call do."""
     secret = key_pem.split(b"\n")[1].decode()
     refusal = None
     try:
@@ -38,13 +39,13 @@ def check(key_pem: bytes) -> None:
     except sikkerkey_mcp.ConfigError as error:
         refusal = error
     if refusal is not None:
-        assert refusal.hint, "a refusal without a remedy"
+        assert refusal.hint, "a refusal without a hint"
         assert secret not in f"{refusal}{refusal.hint}{refusal.__cause__!r}"
 
 
 @contextmanager
 def target() -> Iterator[Callable[[Random], None]]:
-    """Writes and reads one slot again and again."""
+    """Writes and reads the same slot in each case."""
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory)
         os.chmod(home, 0o700)

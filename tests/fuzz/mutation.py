@@ -1,4 +1,4 @@
-"""Bytes and JSON values that are nearly right."""
+"""Bytes and JSON values that are almost valid."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MUTATORS: tuple[Mutator, ...] = (_flip, _flip, _delete, _repeat, _insert, _inser
 
 
 def mutated(rng: Random, data: bytes) -> bytes:
-    """`data` after some changes, often none."""
+    """A copy of `data` with some changes, often none."""
     changed = bytearray(data)
     for _ in range(rng.choice((0, 0, 1, 1, 2, 5))):
         if changed:
@@ -60,7 +60,7 @@ def mutated(rng: Random, data: bytes) -> bytes:
 
 
 def pieces(rng: Random, data: bytes) -> list[bytes]:
-    """`data` cut as a stream may deliver it: whole, byte by byte, or anywhere."""
+    """`data` in pieces, as a stream may deliver it: whole, byte by byte, or cut anywhere."""
     if len(data) < 2_000 and rng.random() < 0.1:
         return [data[i : i + 1] for i in range(len(data))]
     cuts = sorted(rng.randrange(len(data) + 1) for _ in range(rng.choice((0, 1, 5, 30))))
@@ -69,7 +69,7 @@ def pieces(rng: Random, data: bytes) -> list[bytes]:
 
 
 def odd(rng: Random, value: Any) -> Any:
-    """A copy of a decoded JSON value with some of its parts exchanged, dropped, renamed or wrapped."""
+    """A copy of a decoded JSON value with some parts replaced, removed, renamed or wrapped."""
     changed = copy.deepcopy(value)
     for _ in range(rng.choice((0, 1, 1, 2, 3))):
         changed = _odd_once(rng, changed)
@@ -79,10 +79,10 @@ def odd(rng: Random, value: Any) -> Any:
 def _odd_once(rng: Random, value: Any) -> Any:
     if isinstance(value, dict) and value and rng.random() < 0.85:
         key = rng.choice(sorted(value))
-        deed = rng.random()
-        if deed < 0.2:
+        chance = rng.random()
+        if chance < 0.2:
             del value[key]
-        elif deed < 0.3:
+        elif chance < 0.3:
             value[rng.choice(("", "action", "Action", "constructor", "\u202e", key + "s"))] = value.pop(key)
         else:
             value[key] = _odd_once(rng, value[key])
@@ -95,6 +95,6 @@ def _odd_once(rng: Random, value: Any) -> Any:
 
 
 def as_line(rng: Random, value: Any) -> bytes:
-    """One JSON line, in one of the spellings that are allowed."""
+    """One line of JSON, in one of the permitted spellings."""
     text = json.dumps(value, ensure_ascii=rng.random() < 0.5, separators=rng.choice(((",", ":"), (", ", ": "))))
     return text.encode("utf-8", "surrogatepass") + rng.choice((b"\n", b"\n", b"\r\n"))

@@ -1,4 +1,4 @@
-"""What one drive of every action asked and was answered, made fit for documentation: short, and the same each time."""
+"""Records an example call and answer of each action for the documentation: short, and the same in each run."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from typing import Any
 
-import sikkerkey_mcp
+from tests.support.table_calls import BY_NAME
 
 ITEMS_SHOWN = 2  # of a list; the rest repeats its shape
 CHARACTERS_SHOWN = 160
@@ -18,31 +18,25 @@ LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost):[0-9]+")
 
 
 class Recording:
-    """Of each action the call whose answer says most; of equals, the first."""
+    """For each action, the call whose answer shows most; of equals, the first."""
 
     def __init__(self) -> None:
         self.calls: dict[str, dict[str, Any]] = {}
         self._ids: dict[str, str] = {}
 
-    def add(self, tool: str, action: str, given: Any, result: Any) -> None:
-        """Keeps it, unless there is one already that shows as much."""
-        [row] = [
-            row
-            for each in sikkerkey_mcp.TOOLS
-            if each.name == tool
-            for row in each.actions
-            if row.name == (action or tool)
-        ]
+    def add(self, tool: str, given: Any, result: Any) -> None:
+        """Keeps a call, unless there is one already that shows as much."""
+        row = BY_NAME[f"{tool}.{given.get('action', tool)}"]
         answer = _content(result)
-        call = {"arguments": self._plain(given), "answer": self._plain(_hide(answer) if row.mints else answer)}
-        name = f"{tool}.{row.name}"
+        call = {"arguments": self._plain(given), "answer": self._plain(_hide(answer) if row.action.mints else answer)}
+        name = str(row)
         if name not in self.calls or _weight(call) > _weight(self.calls[name]):
             self.calls[name] = call
 
     def text(self) -> str:
-        """All of it in the table's order, as the file holds it."""
-        order = [f"{tool.name}.{action.name}" for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
-        return json.dumps({name: self.calls[name] for name in order}, indent=1, ensure_ascii=False) + "\n"
+        """The content of the file, in the order of the table."""
+        recorded = {name: self.calls[name] for name in BY_NAME if name in self.calls}
+        return json.dumps(recorded, indent=1, ensure_ascii=False) + "\n"
 
     def _plain(self, value: Any) -> Any:
         if isinstance(value, dict):
@@ -68,7 +62,7 @@ class Recording:
 def _content(result: Any) -> Any:
     if "structuredContent" in result:
         return result["structuredContent"]
-    *_, content = result["content"]  # before a file stands a line about it
+    *_, content = result["content"]  # a file follows a line that describes it
     if content["type"] == "resource":
         return {"resource": {**content["resource"], "blob": content["resource"]["blob"][:16] + "..."}}
     return "\n".join(content["text"].splitlines()[: 1 + ITEMS_SHOWN])
@@ -81,12 +75,12 @@ def _hide(answer: Any) -> Any:
 
 
 def _weight(call: Any) -> int:
-    """How many names and kinds there are to see."""
+    """The number of names and kinds that an answer shows."""
     return len(re.findall(r"\w+", str(shape(call["answer"]))))
 
 
 def shape(value: Any) -> Any:
-    """The names and kinds in a JSON value; of a list, those of its first item."""
+    """The names and types in a JSON value; for a list, those of its first item."""
     if isinstance(value, dict):
         return {key: shape(member) for key, member in sorted(value.items())}
     if isinstance(value, list):

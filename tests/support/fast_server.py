@@ -1,7 +1,8 @@
-"""sikkerkey-mcp as a program whose limits are shorter, whose pauses pass at once and whose names come from a file.
+"""sikkerkey-mcp with shorter time limits, without pauses between attempts, and with names resolved from a file.
 
-The variables TEST_SPEED (limits are divided by it) and TEST_NAMES (a file of lines `NAME ADDRESS PORT`) steer it. A
-name that is not in the file cannot be resolved. Nothing else differs from `sikkerkey-mcp serve`.
+TEST_SPEED_FILE names a file that holds a number; the time limits of each call are divided by it. TEST_NAMES names a
+file of lines `NAME ADDRESS PORT`; a name that is not in the file cannot be resolved. Nothing else differs from
+`sikkerkey-mcp serve`.
 """
 
 from __future__ import annotations
@@ -13,34 +14,46 @@ import time
 from pathlib import Path
 from typing import Any
 
-if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
+if __name__ == "__main__":  # started by path and isolated, so the repository is not on the import path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import sikkerkey_mcp
 import sikkerkey_wire
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
-LIMITS = ("REQUEST_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
+LIMIT_NAMES = ("REQUEST_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
+LIMITS = {name: float(vars(sikkerkey_mcp)[name]) for name in LIMIT_NAMES}
 
 
 class Clock:
-    """Stands in for the module `time`: as that, but ahead by the pauses that were skipped."""
+    """Replaces the module `time`: the real time plus the pauses that were skipped."""
 
     def __init__(self) -> None:
-        self.ahead_s = 0.0
+        self.skipped_s = 0.0
         self.sleep = time.sleep
 
     def time(self) -> float:
         """Seconds since the epoch."""
-        return time.time() + self.ahead_s
+        return time.time() + self.skipped_s
 
     def monotonic(self) -> float:
-        """Seconds since some moment."""
-        return time.monotonic() + self.ahead_s
+        """Seconds on a clock that never goes backwards."""
+        return time.monotonic() + self.skipped_s
+
+
+class FastApi(sikkerkey_mcp.Api):
+    """Applies the current speed to each call."""
+
+    def send(
+        self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
+    ) -> sikkerkey_mcp.Reply:
+        speed = float(Path(os.environ["TEST_SPEED_FILE"]).read_text())
+        vars(sikkerkey_mcp).update({name: limit_s / speed for name, limit_s in LIMITS.items()})
+        return super().send(request, safe=safe, context=context)
 
 
 def resolve(name: bytes, port: int, *_more: Any, **_named: Any) -> list[Any]:
-    """As socket.getaddrinfo, by the file; so one name can lead to a vault, to a closed door and nowhere, in turn."""
+    """Replaces socket.getaddrinfo, so that a name can lead to a vault, to a closed port or nowhere."""
     lines = [line.split() for line in Path(os.environ["TEST_NAMES"]).read_text().splitlines()]
     host = name.decode("ascii")
     found = [(address, int(to)) for known, address, to in lines if known in (host, f"{host}:{port}")]
@@ -49,21 +62,20 @@ def resolve(name: bytes, port: int, *_more: Any, **_named: Any) -> list[Any]:
     return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", target) for target in found]
 
 
-def hurry(speed: float) -> None:
-    """Shortens the limits and lets pauses pass at once."""
+def skip_pauses() -> None:
+    """Makes pauses between attempts return immediately and moves the clock instead."""
     clock = Clock()
 
     def wait(self: sikkerkey_mcp.Cancellation, seconds: float) -> bool:
-        clock.ahead_s += seconds
+        clock.skipped_s += seconds
         return self.is_set()
 
     vars(sikkerkey_mcp)["time"] = vars(sikkerkey_wire)["time"] = clock
-    setattr(sikkerkey_mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy would have methods left alone)
-    for name in LIMITS:
-        vars(sikkerkey_mcp)[name] /= speed
+    setattr(sikkerkey_mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy does not allow assigning to a method)
 
 
 if __name__ == "__main__":
-    hurry(float(os.environ["TEST_SPEED"]))
+    skip_pauses()
+    vars(sikkerkey_mcp)["Api"] = FastApi
     vars(socket)["getaddrinfo"] = resolve
     sys.exit(sikkerkey_mcp.main(["serve"]))

@@ -132,7 +132,7 @@ def leads(name: str, port: Callable[[], faulty_vault.Port]) -> Callable[[Stage],
 
     def arrange(stage: Stage) -> None:
         stage.disconnect()
-        stage.lead(name, stage.stack.enter_context(port()))
+        stage.resolve(name, stage.stack.enter_context(port()))
 
     return arrange
 
@@ -142,7 +142,7 @@ def unresolved(name: str) -> Callable[[Stage], None]:
 
     def arrange(stage: Stage) -> None:
         stage.disconnect()
-        stage.lead(name, 0)
+        stage.resolve(name, 0)
 
     return arrange
 

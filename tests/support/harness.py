@@ -1,4 +1,4 @@
-"""What tests share: an HTTP server that records, an identity on disk, and sikkerkey-mcp as a process to talk to."""
+"""Shared by most tests: an HTTP server that records requests, an identity on disk, and sikkerkey-mcp as a process."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
 AGENT_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 VAULT_ID = "vault_a1b2c3d4e5"
-TIMEOUT_S = 20.0  # for what should take milliseconds: a test that waits this long has failed
+TIMEOUT_S = 20.0  # for events that take milliseconds: a test that waits this long fails
 
 
 class ReceivedRequest(NamedTuple):
-    """A request as it arrived; header names in lower case."""
+    """A request as it arrived, with header names in lower case."""
 
     method: str
     path: str
@@ -37,7 +37,7 @@ class ReceivedRequest(NamedTuple):
 
 
 class CannedResponse(NamedTuple):
-    """An answer to give."""
+    """A response to send."""
 
     status: int = 200
     body: bytes = b"{}"
@@ -49,13 +49,13 @@ class _Http(ThreadingHTTPServer):
     request_queue_size = 128  # the default of 5 makes a client wait a second when 32 connect at once
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that has gone is no error; anything else is printed."""
+        """Prints errors, except that a client has disconnected."""
         if not isinstance(sys.exc_info()[1], ConnectionError):
             super().handle_error(request, client_address)
 
 
 class Recorder:
-    """A loopback HTTP/1.1 server. `answer` decides what each request gets; `seen` holds them all, in order."""
+    """A loopback HTTP/1.1 server. `answer` makes the response to each request; `seen` holds the requests in order."""
 
     def __init__(self) -> None:
         self.seen: list[ReceivedRequest] = []
@@ -109,7 +109,7 @@ class Recorder:
 
 
 def make_slot(home: Path, api_url: str, agent_id: str = AGENT_ID, name: str = "test agent") -> Ed25519PrivateKey:
-    """An agent's slot below `home`/.sikkerkey, as the reference client writes it; the key that signs for it."""
+    """Writes an agent's slot below `home`/.sikkerkey like the reference client does; returns its key."""
     slot = home / ".sikkerkey" / "agents" / agent_id
     for directory in (slot.parent.parent, slot.parent, slot):
         directory.mkdir(mode=0o700, exist_ok=True)
@@ -134,9 +134,9 @@ ARCHIVE_COMMAND = (sys.executable, "-I", str(ARCHIVE))
 
 
 class Server:
-    """sikkerkey-mcp as a child process. Lines that it writes are collected by a thread, whole and in order.
+    """sikkerkey-mcp as a child process. A thread collects the lines that it writes.
 
-    When it is left, the whole session is held against the protocol's schema.
+    On exit from the context, the whole session is checked against the schema of the protocol.
     """
 
     def __init__(self, command: Sequence[str] = SOURCE_COMMAND, env: Mapping[str, str] | None = None) -> None:
@@ -187,7 +187,7 @@ class Server:
         self.stderr = self.process.stderr.read()
 
     def send_bytes(self, data: bytes) -> None:
-        """Writes `data` as it is."""
+        """Writes raw bytes."""
         assert self.process.stdin is not None
         self.sent += data
         self.process.stdin.write(data)
@@ -198,7 +198,7 @@ class Server:
         self.send_bytes(json.dumps(message).encode() + b"\n")
 
     def notify(self, method: str, **params: Any) -> None:
-        """Writes a notification, which must be a valid one; `send` writes others."""
+        """Writes a notification, which must be valid; use `send` for invalid ones."""
         from tests.support.schema_check import conforms  # it builds on this module
 
         message = {"jsonrpc": "2.0", "method": method, "params": params}
@@ -206,17 +206,17 @@ class Server:
         self.send(message)
 
     def start(self, method: str, **params: Any) -> int:
-        """Writes a request; its id."""
+        """Writes a request and returns its id."""
         self._last_id += 1
         self.send({"jsonrpc": "2.0", "id": self._last_id, "method": method, "params": params})
         return self._last_id
 
     def read(self, timeout_s: float = TIMEOUT_S) -> Any:
-        """The next message; None at the end of output. Raises queue.Empty after `timeout_s`."""
+        """The next message, or None at the end of the output. Raises queue.Empty after `timeout_s`."""
         return self._waiting.pop(0) if self._waiting else self._messages.get(timeout=timeout_s)
 
     def reply(self, request_id: Any) -> Any:
-        """The reply to a request; other messages stay for later."""
+        """The reply to a request; other messages are kept for later."""
         passed: list[Any] = []
         try:
             while (message := self.read()) is not None:
@@ -232,7 +232,7 @@ class Server:
         return self.reply(self.start(method, **params))
 
     def initialize(self, version: str = "2025-11-25") -> Any:
-        """The opening of a session; the reply to `initialize`."""
+        """Opens the session and returns the reply to `initialize`."""
         client = {"name": "tests", "version": "1"}
         reply = self.request("initialize", protocolVersion=version, capabilities={}, clientInfo=client)
         self.notify("notifications/initialized")
@@ -243,7 +243,7 @@ class Server:
         return self.request("tools/call", name=tool, arguments=arguments)["result"]
 
     def close(self, timeout_s: float = TIMEOUT_S) -> int:
-        """Closes stdin and waits for the end; the exit status."""
+        """Closes stdin, waits for the process and returns its exit status."""
         assert self.process.stdin is not None
         self.process.stdin.close()
         return self.process.wait(timeout_s)

@@ -1,6 +1,6 @@
-"""How marked plaintext is looked for: every spelling of it, in everything that others can see of a process.
+"""Searches for marked plaintext: every spelling of it, in everything that others can see of a process.
 
-The spellings are written down here anew, so that a mistake in the program's own list cannot hide itself.
+The spellings are written independently of the program's own list, so that a mistake there is found.
 """
 
 from __future__ import annotations
@@ -11,7 +11,6 @@ import json
 import os
 import re
 import sys
-import time
 import urllib.parse
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -24,8 +23,9 @@ import sikkerkey_mcp
 from tests.support.harness import ARCHIVE_COMMAND, TIMEOUT_S, CannedResponse, ReceivedRequest, Server
 from tests.support.table_calls import ROWS, Row
 
-ALONE = f"w7q{os.getpid()}zk"  # of MARK, as every spelling but base64 and hex has it; no other test run's
-MARK = f'mark <{ALONE}> "søg" \\ it\'s 9c/+=&'  # with what JSON, URLs and HTML write otherwise
+# The part of MARK that is the same in every spelling but base64 and hex, and unique to this run.
+ALONE = f"w7q{os.getpid()}zk"
+MARK = f'mark <{ALONE}> "søg" \\ it\'s 9c/+=&'  # characters that JSON, URLs and HTML escape
 on_linux = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to look at")
 
 
@@ -42,12 +42,12 @@ def in_json(text: str) -> Iterator[str]:
 
 
 def sent(text: str) -> str:
-    """As the body of the request holds it."""
+    """As the body of the request contains it."""
     return json.dumps(text, ensure_ascii=False)[1:-1]
 
 
 def in_base64(text: str) -> Iterator[str]:
-    """Base64 of what surrounds `text` as well, at each alignment: the part that no neighbour can change."""
+    """The part of the base64 of a longer text that depends on `text` alone, at each alignment."""
     data = text.encode("utf-8", "surrogatepass")
     for before in range(3):
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
@@ -56,7 +56,7 @@ def in_base64(text: str) -> Iterator[str]:
 
 
 def in_html(text: str) -> Iterator[str]:
-    """As Python, Go, Ruby, PHP and XML write it, and with every sign as its number."""
+    """As Python, Go, Ruby, PHP and XML escape it, and with each special character as a number."""
     named = html.escape(text, quote=False)
     for double, single in (("quot", "#x27"), ("#34", "#39"), ("quot", "#39"), ("quot", "#039"), ("quot", "apos")):
         yield named.replace('"', f"&{double};").replace("'", f"&{single};")
@@ -66,7 +66,7 @@ def in_html(text: str) -> Iterator[str]:
 
 
 def in_urls(text: str) -> Iterator[str]:
-    """Percent-encoded, as paths, queries, forms and browsers have it."""
+    """Percent-encoded, as in paths, queries, forms and browsers."""
     quoted = [urllib.parse.quote(text, safe=left) for left in ("", "/", "!'()*")]
     for percent in (*quoted, urllib.parse.quote_plus(text)):
         yield percent
@@ -74,7 +74,7 @@ def in_urls(text: str) -> Iterator[str]:
 
 
 def spellings(text: str) -> list[str]:
-    """Every way in which `text` may turn up."""
+    """Every form in which `text` may appear."""
     octets = text.encode("utf-8", "surrogatepass")
     twice = [again for once in in_json(text) for again in in_json(once)]
     marked_up = [form for written in (text, sent(text)) for form in (*in_html(written), *in_urls(written))]
@@ -85,7 +85,7 @@ def spellings(text: str) -> list[str]:
 
 
 def found(data: bytes, secrets: Iterable[str]) -> list[str]:
-    """What of `secrets` stands in `data`, each with its surroundings; in UTF-16 only as it is."""
+    """The occurrences of `secrets` in `data`, with their context. UTF-16 is searched for the plain form only."""
     traces = []
     for secret in secrets:
         codes = [form.encode("utf-8", "surrogatepass") for form in (*spellings(secret), *in_base64(secret))]
@@ -96,7 +96,7 @@ def found(data: bytes, secrets: Iterable[str]) -> list[str]:
 
 
 def assert_unmarked(data: bytes, *secrets: str) -> None:
-    """No spelling of MARK, of its core or of `secrets` stands in `data`."""
+    """Asserts that `data` holds no spelling of MARK or of `secrets`."""
     assert found(data, [MARK, *secrets]) == []
     assert ALONE.encode() not in data
 
@@ -104,8 +104,8 @@ def assert_unmarked(data: bytes, *secrets: str) -> None:
 # what others can see
 
 
-class Trail:
-    """Whatever a process leaves: its streams, and the files below its home, cache, temporary and working directory."""
+class SideEffects:
+    """What a process leaves behind: its output, and files in its home, cache, temporary and working directory."""
 
     def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self.directory = directory
@@ -116,13 +116,13 @@ class Trail:
         self.processes: set[bytes] = set()
 
     def files(self) -> bytes:
-        """The names and contents of all files but the private keys."""
+        """The names and contents of all files except private keys."""
         paths = [path for path in self.directory.rglob("*") if path.name != "private.pem"]
         contents = [path.read_bytes() for path in paths if path.is_file() and not path.is_symlink()]
         return b"\0".join([*(str(path).encode() for path in paths), *contents])
 
     def look_at_processes(self) -> None:
-        """Remembers every command line and every environment that there is at this moment."""
+        """Records the command line and environment of every running process."""
         for process in Path("/proc").glob("[0-9]*"):
             for name in ("cmdline", "environ"):
                 with suppress(OSError):  # it has ended meanwhile
@@ -131,7 +131,7 @@ class Trail:
     def watching(
         self, answer: Callable[[ReceivedRequest], CannedResponse]
     ) -> Callable[[ReceivedRequest], CannedResponse]:
-        """`answer`, with a look at the processes while the program waits for it."""
+        """`answer`, recording the processes while the program waits for it."""
 
         def answer_and_look(seen: ReceivedRequest) -> CannedResponse:
             self.look_at_processes()
@@ -140,18 +140,18 @@ class Trail:
         return answer_and_look
 
     def of(self, server: Server) -> bytes:
-        """All that can be seen of a process that has ended."""
+        """Everything that can be seen of a process that has exited."""
         return b"\0".join([*server.lines, server.stderr, self.files(), *self.processes])
 
 
 @pytest.fixture
-def trail(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Trail:
-    """A process's surroundings, and what is found in them."""
-    return Trail(tmp_path, monkeypatch)
+def effects(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> SideEffects:
+    """The directories of a process, and what is found in them."""
+    return SideEffects(tmp_path, monkeypatch)
 
 
-def end(server: Server) -> None:
-    """Closes the input and waits until both streams have been read to their end."""
+def close_and_read(server: Server) -> None:
+    """Closes the input and reads both output streams to their end."""
     server.close()
     server.__exit__(None, None, None)
 
@@ -159,14 +159,14 @@ def end(server: Server) -> None:
 # processes
 
 QUICK = (
-    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.REQUEST_MAX_S = m.CONNECT_MAX_S = 0.5; import sys; "
+    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.REQUEST_MAX_S = m.CONNECT_MAX_S = {timeout_s}; import sys; "
     "sys.exit(m.main(sys.argv[1:]))"
-)  # gives up at once on what would take half a minute
+)
 
 
-def quick_command(*flags: str) -> list[str]:
-    """The server from its source, without patience."""
-    return [sys.executable, *flags, "-c", QUICK, "serve"]
+def quick_command(*flags: str, timeout_s: float = TIMEOUT_S) -> list[str]:
+    """The server from its source, without pauses between attempts."""
+    return [sys.executable, *flags, "-c", QUICK.format(timeout_s=timeout_s), "serve"]
 
 
 def source_env(**more: str) -> dict[str, str]:
@@ -174,16 +174,16 @@ def source_env(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(sikkerkey_mcp.__file__).parent), **more}
 
 
-def talkative(command: Iterable[str] = ARCHIVE_COMMAND, env: dict[str, str] | None = None) -> Server:
-    """A server that logs and reports all it ever would."""
+def verbose_server(command: Iterable[str] = ARCHIVE_COMMAND, env: dict[str, str] | None = None) -> Server:
+    """A server at log level debug."""
     server = Server([*command], env)
     server.initialize()
     server.request("logging/setLevel", level="debug")
     return server
 
 
-def tell(server: Server, tool: str, arguments: dict[str, Any]) -> Any:
-    """The reply to one call that asks for progress."""
+def call_verbosely(server: Server, tool: str, arguments: dict[str, Any]) -> Any:
+    """The reply to one call that requests progress notifications."""
     return server.request("tools/call", name=tool, arguments=arguments, _meta={"progressToken": "p"})
 
 
@@ -208,14 +208,6 @@ def plaintext_rows() -> set[str]:
 
 
 def by_effect(rows: Iterable[Row]) -> list[Row]:
-    """Reads first and what destroys last, so that each finds what it asks for."""
+    """Reads first and destructive actions last, so that each finds the objects it needs."""
     order = ["read", "write", "destructive", "manage_secrets.delete", "manage_trash.purge", "manage_projects.delete"]
     return sorted(rows, key=lambda row: order.index(str(row) if str(row) in order else row.action.effect))
-
-
-def wait_for(happened: Any) -> None:
-    """Until `happened()`; it is another thread's or process's business."""
-    until_s = time.monotonic() + TIMEOUT_S
-    while not happened():
-        assert time.monotonic() < until_s, "it never happened"
-        time.sleep(0.01)

@@ -1,4 +1,4 @@
-"""Holds what a session wrote against the protocol's public schema, message by message."""
+"""Checks the messages of a session against the published schema of the protocol."""
 
 from __future__ import annotations
 
@@ -53,14 +53,14 @@ def _validator(definition: str) -> Draft202012Validator:
 
 
 def conforms(value: Any, definition: str) -> None:
-    """Raises ValidationError unless `value` is what the schema's `definition` says."""
+    """Raises ValidationError unless `value` matches a definition of the schema."""
     _validator(definition).validate(value)
 
 
 def check_message(message: Any, asked: Mapping[Any, str]) -> None:
-    """Checks one message of the server's; `asked` tells which method a request id belongs to.
+    """Checks one message of the server; `asked` maps request ids to methods.
 
-    Tighter than the schema: a message is exactly one thing, and this server sends no requests.
+    Stricter than the schema: a message is exactly one thing, and this server sends no requests.
     """
     if "method" in message:
         assert set(message) == {"jsonrpc", "method", "params"}
@@ -88,8 +88,8 @@ def check_line(line: bytes, asked: Mapping[Any, str]) -> None:
 def check_session(sent: bytes, lines: Iterable[bytes]) -> None:
     """Checks both directions of a whole session.
 
-    Each message of the server's is valid and answers a request, no request is answered twice, and only a request that
-    the schema allows gets a result. What the client sent may be invalid otherwise: that is what tests do.
+    Each message of the server must be valid and answer a request, no request may be answered twice, and only a valid
+    request may get a result. The client may send anything else: tests do.
     """
     open_requests = requests_in(sent)
     for line in lines:
@@ -101,7 +101,7 @@ def check_session(sent: bytes, lines: Iterable[bytes]) -> None:
 
 
 def requests_in(sent: bytes) -> dict[Any, list[Any]]:
-    """All requests with an id that an answer may name, by that id; what cannot be read asks for nothing."""
+    """The requests with a valid id, by that id; unreadable lines are skipped."""
     found: dict[Any, list[Any]] = {}
     for line in sent.split(b"\n"):
         try:
@@ -115,7 +115,7 @@ def requests_in(sent: bytes) -> dict[Any, list[Any]]:
 
 
 def check_answer(answer: Any, requests: list[Any]) -> None:
-    """Checks one answer against the requests that had its id and are not answered yet, and strikes out its own."""
+    """Checks one answer against the unanswered requests with its id, and removes the request that it answers."""
     assert requests, f"nobody asked for {answer['id']!r}, or it was answered before"
     if "error" in answer:
         requests.pop(0)
@@ -136,7 +136,7 @@ def valid_exchange(request: Any, result: Any) -> bool:
 
 
 class CheckedServer(Server):
-    """A server with more ways to talk to it."""
+    """A server with more methods for tests."""
 
     def __enter__(self) -> CheckedServer:
         return self
@@ -146,26 +146,26 @@ class CheckedServer(Server):
         return self.start("tools/call", name=tool, arguments=arguments)
 
     def cancel(self, request_id: Any) -> None:
-        """Writes the notification that cancels a request, whatever its id is."""
+        """Writes the notification that cancels a request. The id may be invalid."""
         params = {"requestId": request_id, "reason": "a test"}
         self.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": params})
 
     def ended(self, within_s: float = TIMEOUT_S) -> tuple[int, bytes]:
-        """Exit status and stderr, once the process has ended and all its output has been read."""
+        """Waits for the process; returns its exit status and stderr."""
         status = self.process.wait(within_s)
         for thread in self._threads:
             thread.join(TIMEOUT_S)
         return status, self.stderr
 
     def answered(self) -> list[Any]:
-        """The ids of all answers read so far, in order."""
+        """The ids of all answers so far, in order."""
         messages = [json.loads(line) for line in self.lines]
         return [message.get("id") for message in messages if "method" not in message]
 
 
 def wait_until(condition: Callable[[], object]) -> None:
-    """Returns once `condition` holds; fails if it does not within TIMEOUT_S."""
+    """Waits for something in another thread or process; fails after TIMEOUT_S."""
     deadline_s = time.monotonic() + TIMEOUT_S
     while not condition():
-        assert time.monotonic() < deadline_s, "it did not come about"
+        assert time.monotonic() < deadline_s, "the condition did not become true"
         time.sleep(0.002)

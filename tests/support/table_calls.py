@@ -1,10 +1,11 @@
-"""The dispatch table as test parameters, and calls of its tools without a process or a network."""
+"""Loops over the rows of the action table, and tool calls without a process or a network."""
 
 from __future__ import annotations
 
+import functools
 import json
-from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
@@ -40,16 +41,57 @@ class Row(NamedTuple):
 
 ROWS = [Row(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
 BY_NAME = {str(row): row for row in ROWS}
-each_row = pytest.mark.parametrize("row", ROWS, ids=str)
+Value = TypeVar("Value")
+
+
+def for_each(values: Iterable[Value]) -> Callable[[Callable[[Value], None]], Callable[[], None]]:
+    """Runs the decorated test once for each of `values`, as one test; a failure names the value."""
+    rows = list(values)
+    assert rows
+
+    def decorate(test: Callable[[Value], None]) -> Callable[[], None]:
+        @functools.wraps(test)
+        def run_all() -> None:
+            for value in rows:
+                try:
+                    test(value)
+                except (Exception, pytest.fail.Exception) as error:
+                    raise AssertionError(f"{test.__name__} failed for {value}") from error
+
+        del run_all.__wrapped__  # pytest would read its parameter as a fixture
+        return run_all
+
+    return decorate
+
+
+each_row = for_each(ROWS)
+
+
+class RowArg(NamedTuple):
+    """One argument of one row."""
+
+    row: Row
+    arg: sikkerkey_mcp.Arg
+
+    def __str__(self) -> str:
+        return f"{self.row} {self.arg.name}"
 
 
 def each_argument(
     *kinds: sikkerkey_mcp.Kind, where: Callable[[sikkerkey_mcp.Arg], bool] = lambda _arg: True
-) -> pytest.MarkDecorator:
-    """Parametrises over every argument of these kinds (of all, if none is named) in every row."""
-    wanted = [(row, arg) for row in ROWS for arg in row.action.args if (not kinds or arg.kind in kinds) and where(arg)]
-    assert wanted
-    return pytest.mark.parametrize(("row", "arg"), wanted, ids=[f"{row}.{arg.name}" for row, arg in wanted])
+) -> Callable[[Callable[[Row, sikkerkey_mcp.Arg], None]], Callable[[], None]]:
+    """Like `each_row`, for every argument of these kinds (of all kinds, if none is given) in every row."""
+    pairs = [RowArg(row, arg) for row in ROWS for arg in row.action.args if (not kinds or arg.kind in kinds)]
+    loop = for_each([pair for pair in pairs if where(pair.arg)])
+
+    def decorate(test: Callable[[Row, sikkerkey_mcp.Arg], None]) -> Callable[[], None]:
+        @functools.wraps(test)
+        def run_one(pair: RowArg) -> None:
+            test(pair.row, pair.arg)
+
+        return loop(run_one)
+
+    return decorate
 
 
 def reply(

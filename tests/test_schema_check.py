@@ -42,7 +42,7 @@ def line(message: Any) -> bytes:
         ([PING], []),  # cancelled, or the session ended
     ],
 )
-def test_what_the_protocol_allows_passes(sent: list[Any], answered: list[Any]) -> None:
+def test_valid_session_passes(sent: list[Any], answered: list[Any]) -> None:
     check(sent, answered)
 
 
@@ -63,7 +63,7 @@ def test_what_the_protocol_allows_passes(sent: list[Any], answered: list[Any]) -
         ([PING], [[]]),
     ],
 )
-def test_what_it_does_not_allow_is_found(sent: list[Any], answered: list[Any]) -> None:
+def test_invalid_session_is_found(sent: list[Any], answered: list[Any]) -> None:
     with pytest.raises(AssertionError):
         check(sent, answered)
 
@@ -80,12 +80,12 @@ def test_what_it_does_not_allow_is_found(sent: list[Any], answered: list[Any]) -
         {**PONG, "jsonrpc": "1.0"},
     ],
 )
-def test_a_message_that_is_not_valid_in_itself_is_found(message: Any) -> None:
+def test_invalid_message_is_found(message: Any) -> None:
     with pytest.raises(ValidationError):
         check([PING], [message])
 
 
-def test_every_server_of_the_tests_is_checked_when_it_is_left() -> None:
+def test_every_server_of_the_tests_is_checked_when_it_exits() -> None:
     script = f"import sys\nsys.stdin.readline()\nprint({json.dumps({**PONG, 'id': 7})!r}, flush=True)"
     server = Server([sys.executable, "-c", script])
     with pytest.raises(ValidationError):
