@@ -273,7 +273,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
     def __init__(self, tls: ssl.SSLContext | None, limits: Limits) -> None:
         if tls:
             tls.sslsocket_class = _TlsSocket
-        self._tls, self._limits = tls, limits
+        self._tls, self.limits = tls, limits
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
 
@@ -319,7 +319,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
     def _new_connection(self, request: AbortableRequest, authorization: str) -> _Connection:
         authority = urlsplit(request.full_url).netloc
         proxy = request.host if request.host != authority else ""  # ProxyHandler replaces the host
-        connection = _Connection(authority, proxy, self._tls, self._limits)
+        connection = _Connection(authority, proxy, self._tls, self.limits)
         if proxy:
             headers = {"Host": authority, **({"Proxy-Authorization": authorization} if authorization else {})}
             vault = urlsplit(request.full_url)
@@ -340,8 +340,8 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         connection.idle_since_s = time.monotonic()
         with self._lock:
             self._idle.append(connection)
-            surplus = self._idle[: -self._limits.idle_connections]
-            del self._idle[: -self._limits.idle_connections]
+            surplus = self._idle[: -self.limits.idle_connections]
+            del self._idle[: -self.limits.idle_connections]
         for old in surplus:
             old.close()
 

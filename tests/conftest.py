@@ -11,8 +11,8 @@ from pathlib import Path
 import hypothesis
 import pytest
 
+import sikkerkey_http
 import sikkerkey_mcp
-import sikkerkey_wire
 from tests.support.harness import Recorder, Server, make_slot
 from tests.support.shell import Shell
 
@@ -76,6 +76,6 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
 @pytest.fixture
 def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Shell:
     """Runs commands in this process, without keeping connections."""
-    monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
+    monkeypatch.setattr(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close())
     monkeypatch.setattr(sikkerkey_mcp, "BACKOFF_S", 0.0)
     return Shell(capsys)

@@ -13,9 +13,9 @@ from urllib.parse import quote, quote_plus
 
 import pytest
 
-import sikkerkey_answers
 import sikkerkey_mcp
-from sikkerkey_answers import CUT_OUT, NEXT_STEP, WITHHELD
+from sikkerkey_mcp import NEXT_STEP, WITHHELD
+from sikkerkey_redact import REDACTED
 from tests.support.harness import CannedResponse, Recorder, Server
 from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, for_each, reply, strings_in
 
@@ -58,7 +58,7 @@ def answered(body: bytes, row: Row = LIST) -> Any:
         "{}",
         '{"z":1,"a":2,"m":{"y":[],"b":null}}',
         '{"n":12345678901234567890,"m":-98765432109876543210}',
-        '{"n":[1.10,1e400,-0.0,-1.5e-07,1E5,0.1,9007199254740993.0,1.0]}',
+        '{"n":[1.1,-0.0,-1.5e-07,0.1,1.0]}',
         '{"t":"<a href=\'x\'>&amp;</a>","u":"\u00a0\u3000"}',
         '{"t":"søger 😀","q":"\\"\\\\\\n\\t\\r\\n"}',
         '{"":{"":""}," ":true,"items":[]}',
@@ -81,9 +81,9 @@ def test_lone_surrogate_is_shown_by_its_number_and_the_text_can_be_written() -> 
     ("body", "text"),
     [
         ("[]", '{"items":[]}'),
-        ('[{"id":1.10},2]', '{"items":[{"id":1.10},2]}'),
+        ('[{"id":1.5},2]', '{"items":[{"id":1.5},2]}'),
         ('"ok"', '{"result":"ok"}'),
-        ("7.50", '{"result":7.50}'),
+        ("7.5", '{"result":7.5}'),
         ("true", '{"result":true}'),
         ("null", '{"result":null}'),
     ],
@@ -94,7 +94,7 @@ def test_answer_that_is_no_object_is_put_into_one_in_both_forms(body: str, text:
 
 @pytest.mark.peer(7)
 def test_digits_and_characters_survive_the_whole_program(server: Server, recorder: Recorder) -> None:
-    body = '{"n":[12345678901234567890,1.10,1e400,-0.0],"t":"<ø>&😀","z":{"b":1,"a":2}}'
+    body = '{"n":[12345678901234567890,1.5,-0.0],"t":"<ø>&😀","z":{"b":1,"a":2}}'
     always(recorder, CannedResponse(200, body.encode()))
     assert server.call("manage_projects", action="list")["content"][0]["text"] == body
     line = server.lines[-1].decode()
@@ -115,7 +115,7 @@ def test_empty_answer_says_that_the_action_succeeded(row: Row) -> None:
 
 @for_each(JSON_ROWS)
 def test_every_action_shows_text_and_structure_that_hold_the_same(row: Row) -> None:
-    answered(b'{"id":"sk_1","rows":[{"version":3,"at":1767225600000}],"n":1.10}', row)
+    answered(b'{"id":"sk_1","rows":[{"version":3,"at":1767225600000}],"n":1.5}', row)
 
 
 NO_JSON = {
@@ -229,10 +229,10 @@ def test_attachment_survives_the_whole_program(server: Server, recorder: Recorde
 
 @pytest.mark.parametrize("where", ["send", "answer"])
 def test_lack_of_memory_is_reported_with_its_effect_on_a_write(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
-    def fail(*_: Any, **__: Any) -> sikkerkey_mcp.Reply:
+    def fail(*_: Any, **__: Any) -> sikkerkey_mcp.Answer:
         raise MemoryError
 
-    owner, name = {"send": (StubApi, "send"), "answer": (sikkerkey_answers, "render")}[where]
+    owner, name = {"send": (StubApi, "send"), "answer": (sikkerkey_mcp, "render")}[where]
     monkeypatch.setattr(owner, name, fail)
     lack = "this computer has too little memory for this call"
     assert shown(call(LIST, LIST.minimal)) == f"{lack}\nhint: {sikkerkey_mcp.ASK_FOR_LESS}"
@@ -299,7 +299,7 @@ def test_repeated_plaintext_is_cut_out_of_answers(row: Row) -> None:
         for body in bodies:
             result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
             assert_clean(result, SECRET)
-            assert CUT_OUT in shown(result), how
+            assert REDACTED in shown(result), how
             assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
 
 
@@ -333,7 +333,7 @@ def test_each_string_and_number_inside_a_structured_value_is_cut_out() -> None:
         body = {"a": values["user"], "b": [MARK + "-two"], "n": 73619284650, "t": "pin 1.1", "user": "kept"}
         result = call(CREATE, giving(CREATE, value), reply(200, json.dumps(body).encode()))
         assert result["structuredContent"] == {
-            "a": CUT_OUT, "b": [CUT_OUT], "n": CUT_OUT, "t": f"pin {CUT_OUT}", "user": "kept"
+            "a": REDACTED, "b": [REDACTED], "n": REDACTED, "t": f"pin {REDACTED}", "user": "kept"
         }  # fmt: skip
 
 
@@ -341,13 +341,13 @@ def test_static_fields_that_hold_json_are_cut_out_inside_as_well() -> None:
     fields = {"a": json.dumps({"token": MARK}), "b": {"c": [MARK + "-deep"]}}
     given = {**SCHEDULE.minimal, "fieldNames": ["a"], "staticFields": fields}
     result = call(SCHEDULE, given, reply(200, json.dumps({"x": MARK, "y": MARK + "-deep"}).encode()))
-    assert result["structuredContent"] == {"x": CUT_OUT, "y": CUT_OUT}
+    assert result["structuredContent"] == {"x": REDACTED, "y": REDACTED}
 
 
 def test_short_plaintext_is_cut_out_as_a_word_and_ids_stay_whole() -> None:
     body = {"id": "sk_a1b2", "said": "value 'a1' is weak", "a1": "a1", "n": 1, "name": "a1b2"}
     result = call(CREATE, giving(CREATE, "a1"), reply(200, json.dumps(body).encode()))
-    cut = CUT_OUT
+    cut = REDACTED
     expected = {"id": "sk_a1b2", "said": f"value '{cut}' is weak", cut: cut, "n": 1, "name": "a1b2"}
     assert result["structuredContent"] == expected
 

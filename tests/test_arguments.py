@@ -284,7 +284,7 @@ def test_id_that_could_lead_elsewhere_is_refused(row: Row, arg: sikkerkey_mcp.Ar
 def test_id_of_1_to_128_letters_digits_hyphens_and_underscores_is_sent(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for right in ("a", "0", "a" * 128, "proj_a1-B2_", "a--__"):
         request = sent(row, {**row.base_for(arg.name), arg.name: put(arg, right)})
-        in_path = arg.name in sikkerkey_mcp.holes(row.action.path)
+        in_path = arg.name in sikkerkey_mcp.path_parameters(row.action.path)
         assert right in (request.path.split("/") if in_path else (request.body or b"").decode())
 
 
@@ -386,7 +386,7 @@ def test_arguments_are_sent_in_the_path_or_the_body_and_nothing_else_is(row: Row
     for given in row.examples.values():
         if row.action.body is None:
             request = sent(row, given)
-            in_path = sikkerkey_mcp.holes(row.action.path)
+            in_path = sikkerkey_mcp.path_parameters(row.action.path)
             names = [arg.name for arg in row.action.args if arg.name in given and arg.name not in in_path]
             takes_body = any(arg.name not in in_path for arg in row.action.args)
             body = json.loads(request.body) if request.body is not None else None

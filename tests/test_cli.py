@@ -204,7 +204,7 @@ def test_each_installation_makes_a_new_key(shell: Shell, vault: Recorder) -> Non
     vault.answer = lambda _seen: answers.pop(0)
     shell("install", TOKEN)
     shell("install", TOKEN)
-    assert sikkerkey_mcp.slots() == [AGENT_ID, OTHER_ID]
+    assert sikkerkey_mcp.installed_agents() == [AGENT_ID, OTHER_ID]
     assert len({seen.json()["publicKey"] for seen in vault.seen}) == 2
 
 
@@ -401,7 +401,7 @@ def test_existing_slot_is_kept_and_so_is_the_new_key(shell: Shell, vault: Record
     assert isinstance(new_key, Ed25519PrivateKey)
     assert new_key.public_key() != old_key
     assert (slot.parent / f"{AGENT_ID}.old" / "private.pem").read_bytes() == before
-    assert sikkerkey_mcp.slots() == [AGENT_ID]
+    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -570,7 +570,7 @@ def test_revoke_deletes_the_named_agent_only(shell: Shell, home: Path) -> None:
     make_slot(home, "https://vault.test")
     make_slot(home, "https://vault.test", OTHER_ID)
     assert shell("revoke", OTHER_ID).status == 0
-    assert sikkerkey_mcp.slots() == [AGENT_ID]
+    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
 
 
 def test_revoke_without_a_choice_among_several_deletes_nothing(shell: Shell, home: Path) -> None:
@@ -646,7 +646,7 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
     before: list[list[str]] = []
 
     def look(_seen: ReceivedRequest) -> CannedResponse:
-        before.append(sikkerkey_mcp.slots())
+        before.append(sikkerkey_mcp.installed_agents())
         return CannedResponse()
 
     two.answer = look
@@ -654,14 +654,14 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
     assert (ran.status, ran.out.splitlines()[0]) == (0, f"the vault has revoked agent {AGENT_ID}")
     assert ran.err == "a server that runs keeps the key until it ends\n"
     assert requests_of(two) == [(OTHER_ID, "POST", f"/v1/ai/ai-agents/{AGENT_ID}/revoke", b"")]
-    assert (before, sikkerkey_mcp.slots()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
+    assert (before, sikkerkey_mcp.installed_agents()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
 def test_key_stays_where_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
     two.answer = lambda _seen: CannedResponse(status, headers={"Retry-After": "60"})
     ran = shell("revoke", AGENT_ID, "--server", "--yes")
-    assert (ran.status, ran.out, sikkerkey_mcp.slots()) == (1, "", [AGENT_ID, OTHER_ID])
+    assert (ran.status, ran.out, sikkerkey_mcp.installed_agents()) == (1, "", [AGENT_ID, OTHER_ID])
     assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}")
     again = f"if the vault has revoked it before, `sikkerkey-mcp revoke {AGENT_ID}` deletes its key"
     assert (again in ran.err) is (status == 404)
@@ -672,7 +672,7 @@ def test_key_stays_where_the_answer_is_lost(shell: Shell, home: Path) -> None:
         make_slot(home, broken.url)
         make_slot(home, broken.url, OTHER_ID)
         ran = shell("revoke", AGENT_ID, "--server", "--yes")
-        assert (ran.status, len(broken.seen), sikkerkey_mcp.slots()) == (1, 1, [AGENT_ID, OTHER_ID])
+        assert (ran.status, len(broken.seen), sikkerkey_mcp.installed_agents()) == (1, 1, [AGENT_ID, OTHER_ID])
     assert sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED in ran.err
 
 
@@ -687,7 +687,7 @@ def test_agent_cannot_revoke_itself_and_is_told_so(shell: Shell, home: Path, rec
         ran = shell("revoke", AGENT_ID, "--server", "--yes", *options)
         hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {AGENT_ID}` deletes its key here"
         assert ran == (1, "", f"sikkerkey-mcp: error: {words}\nhint: {hint}\n")
-    assert (recorder.seen, sikkerkey_mcp.slots()) == ([], [AGENT_ID, OTHER_ID])
+    assert (recorder.seen, sikkerkey_mcp.installed_agents()) == ([], [AGENT_ID, OTHER_ID])
 
 
 def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: Path) -> None:
@@ -704,7 +704,7 @@ def test_revocation_that_is_not_sure_or_not_clear_sends_nothing(
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     ran = shell("revoke", AGENT_ID, *arguments)
     status = 1 if "--yes" in arguments else USAGE
-    assert (ran.status, ran.out, two.seen, sikkerkey_mcp.slots()) == (status, "", [], [AGENT_ID, OTHER_ID])
+    assert (ran.status, ran.out, two.seen, sikkerkey_mcp.installed_agents()) == (status, "", [], [AGENT_ID, OTHER_ID])
 
 
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
@@ -712,7 +712,7 @@ def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, type
     shown = at_terminal(["revoke", AGENT_ID, "--server"], typed, {}, (b"[y/N]",))
     question = f"{OTHER_ID} will cut agent {AGENT_ID} off from {VAULT_ID} for good, and its key is deleted here"
     assert shown.decode().startswith(f"{question}\r\nGo on? [y/N] ")
-    assert (sikkerkey_mcp.slots(), len(two.seen)) == (left, 2 - len(left))
+    assert (sikkerkey_mcp.installed_agents(), len(two.seen)) == (left, 2 - len(left))
 
 
 # the command line as such

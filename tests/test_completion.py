@@ -74,7 +74,7 @@ def test_tools_and_actions_are_those_of_the_table() -> None:
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_arguments_are_those_of_the_action(row: Row) -> None:
     tool, action = row.tool, row.action
-    named = f"{tool.name} {action.name}" if sikkerkey_mcp.takes_action(tool) else tool.name
+    named = f"{tool.name} {action.name}" if sikkerkey_mcp.has_actions(tool) else tool.name
     assert words(f"call {named} ") == [f"{arg.name}=" for arg in action.args]
 
 

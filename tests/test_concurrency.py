@@ -178,7 +178,7 @@ def test_waiting_calls_are_bounded_by_bytes_too(mcp: CheckedServer, gate: Gate) 
     whoami(mcp, CONCURRENT)
     gate.wait_for(CONCURRENT)
     large = "x" * 3_000_000
-    fitting = sikkerkey_mcp.WAITING_MAX_BYTES // 3_000_200
+    fitting = sikkerkey_mcp.CALLS_WAITING_MAX_BYTES // 3_000_200
     started = [mcp.start("tools/call", name="whoami", arguments={"x": large}) for _ in range(fitting + 1)]
     assert "too many calls are waiting" in mcp.reply(started[-1])["result"]["content"][0]["text"]
     gate.allow(CONCURRENT)

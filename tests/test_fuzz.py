@@ -48,7 +48,7 @@ def _value_in_error(_key: str, value: str) -> str:
 
 
 FAULTS: dict[str, tuple[Any, str, Any]] = {
-    "stdin": (sikkerkey_mcp, "readable_id", _any_id),
+    "stdin": (sikkerkey_mcp, "valid_id", _any_id),
     "arguments": (sikkerkey_mcp, "is_id", lambda _value: True),
     "answers": (sikkerkey_mcp, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
     "identity": (sikkerkey_mcp, "load_signer", _leak_the_key),

@@ -15,8 +15,8 @@ import certifi
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+import sikkerkey_http
 import sikkerkey_mcp
-import sikkerkey_wire
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
 from tests.support.harness import AGENT_ID, TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
@@ -78,15 +78,15 @@ class Client:
         self.caller = Caller(clock)
         self.tools = sikkerkey_mcp.VaultTools(lambda: api)
 
-    def read(self) -> sikkerkey_mcp.Reply:
+    def read(self) -> sikkerkey_mcp.Answer:
         """A request that may be repeated."""
         return self.api.send(READ, safe=True, context=self.caller)
 
-    def write(self) -> sikkerkey_mcp.Reply:
+    def write(self) -> sikkerkey_mcp.Answer:
         """A request that must not be processed twice."""
         return self.api.send(WRITE, safe=False, context=self.caller)
 
-    def refused(self, send: Callable[[], sikkerkey_mcp.Reply]) -> sikkerkey_mcp.ServiceError:
+    def refused(self, send: Callable[[], sikkerkey_mcp.Answer]) -> sikkerkey_mcp.ServiceError:
         """The error that `send` ends with."""
         with pytest.raises(sikkerkey_mcp.ServiceError) as raised:
             send()
@@ -117,7 +117,7 @@ def clock() -> Clock:
 @pytest.fixture
 def stopped_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """No time passes but that of pauses between attempts."""
-    for module in (sikkerkey_mcp, sikkerkey_wire):
+    for module in (sikkerkey_mcp, sikkerkey_http):
         monkeypatch.setattr(module, "time", clock)
     return clock
 
@@ -134,8 +134,7 @@ def connect(home: Path, clock: Clock) -> Iterator[Connect]:
 
     yield to
     for client in made:
-        for connection in vars(vars(client.api)["_connections"])["_idle"]:
-            connection.close()
+        client.api.close()
 
 
 # what goes out
@@ -343,8 +342,8 @@ def test_vault_that_does_not_read_times_out(connect: Connect, monkeypatch: pytes
     with FaultyVault() as vault:
         client = connect(vault.url)
         client.write()
-        monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.15)
-        monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
+        monkeypatch.setattr(sikkerkey_mcp, "EXCHANGE_MAX_S", 0.15)
+        monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
         vault.acts[:] = [faulty_vault.then_silence()]
         endless = sikkerkey_mcp.Request("POST", "/v1/ai/projects", b"x" * 64 * 1024 * 1024)
         vault.wires[0].plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -406,7 +405,7 @@ PIECE = b'{"a":1},' * 8192
 
 def test_chunk_of_a_negative_size_is_refused_before_its_end(connect: Connect, monkeypatch: pytest.MonkeyPatch) -> None:
     """Some versions of http.client read to the end of the stream for a size of -1, others call it malformed."""
-    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
     with FaultyVault(faulty_vault.flood(CHUNKED + b"-1\r\n", PIECE, FIFTY_MB // len(PIECE))) as vault:
         client = connect(vault.url)
         client.refused(client.read)
@@ -538,7 +537,7 @@ def wait_until_readable(client: Client) -> None:
 
 
 def test_context_checks_certificates_and_names() -> None:
-    context = sikkerkey_wire.tls_context()
+    context = sikkerkey_mcp.tls_context()
     assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
@@ -546,12 +545,12 @@ def test_context_checks_certificates_and_names() -> None:
 def test_bundle_of_certifi_is_loaded_by_default() -> None:
     expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     expected.load_verify_locations(cafile=certifi.where())
-    assert sikkerkey_wire.tls_context().cert_store_stats() == expected.cert_store_stats()
-    assert sikkerkey_wire.tls_context().cert_store_stats()["x509_ca"] > 50
+    assert sikkerkey_mcp.tls_context().cert_store_stats() == expected.cert_store_stats()
+    assert sikkerkey_mcp.tls_context().cert_store_stats()["x509_ca"] > 50
 
 
 def test_bundle_replaces_the_default_one(trust: Authority) -> None:
-    assert sikkerkey_wire.tls_context().cert_store_stats() == {"x509": 1, "crl": 0, "x509_ca": 1}
+    assert sikkerkey_mcp.tls_context().cert_store_stats() == {"x509": 1, "crl": 0, "x509_ca": 1}
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])
@@ -638,8 +637,8 @@ def test_proxy_with_endless_headers_times_out(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Newer versions of http.client count them, older ones read until the time limit."""
-    monkeypatch.setattr(sikkerkey_mcp, "REQUEST_MAX_S", 0.3)
-    monkeypatch.setattr(sikkerkey_mcp, "RETRIES", 0)
+    monkeypatch.setattr(sikkerkey_mcp, "EXCHANGE_MAX_S", 0.3)
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
     endless = faulty_vault.flood(b"HTTP/1.1 200 OK\r\n", b"X: x\r\n" * 1_000, 1_000_000)
     with FaultyVault(endless) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")

@@ -192,20 +192,20 @@ def test_identity_with_a_bad_url_is_refused(home: Path) -> None:
 
 def test_without_an_agent_the_error_says_how_to_install_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/my tools/sikkerkey.pyz"])
-    assert (sikkerkey_mcp.slots(), sikkerkey_mcp.choose_slot()) == ([], None)
+    assert (sikkerkey_mcp.installed_agents(), sikkerkey_mcp.choose_agent()) == ([], None)
     error = refused()
     assert str(error) == "no agent is installed on this computer"
     assert error.hint.endswith("'/opt/my tools/sikkerkey.pyz' install -")
 
 
 def test_only_agent_is_chosen_without_asking(slot: Path) -> None:
-    assert sikkerkey_mcp.choose_slot() == AGENT_ID
+    assert sikkerkey_mcp.choose_agent() == AGENT_ID
 
 
 def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None:
     make_slot(home, API_URL, OTHER_ID)
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.choose_slot()
+        sikkerkey_mcp.choose_agent()
     assert str(raised.value) == "2 agents are installed here and none was chosen"
     assert "--agent ID" in raised.value.hint
     assert "SIKKERKEY_AGENT_ID=ID" in raised.value.hint
@@ -215,8 +215,8 @@ def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None
 def test_option_takes_precedence_over_the_environment(home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_slot(home, API_URL, OTHER_ID)
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", OTHER_ID)
-    assert sikkerkey_mcp.choose_slot() == OTHER_ID
-    assert sikkerkey_mcp.choose_slot(AGENT_ID) == AGENT_ID
+    assert sikkerkey_mcp.choose_agent() == OTHER_ID
+    assert sikkerkey_mcp.choose_agent(AGENT_ID) == AGENT_ID
 
 
 HOSTILE_IDS = ["../x", "..", ".", "/etc", "a/b", "a\\b", "a b", "a\x00", "a\n", "-x", "%2e%2e", "x" * 129, "ø", ".new"]
@@ -228,7 +228,7 @@ def test_malformed_choice_is_refused_unquoted(home: Path, slot: Path, wanted: st
     make_slot(home, API_URL, OTHER_ID)
     shutil.copytree(slot, slot.parent.parent / "x")
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.choose_slot(wanted)
+        sikkerkey_mcp.choose_agent(wanted)
     assert str(raised.value) == "the agent id is malformed"
 
 
@@ -240,7 +240,7 @@ def test_malformed_choice_in_the_environment_is_refused_too(slot: Path, monkeypa
 @pytest.mark.parametrize("wanted", ["unknown", AGENT_ID.upper()])
 def test_unknown_choice_is_refused(slot: Path, wanted: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.choose_slot(wanted)
+        sikkerkey_mcp.choose_agent(wanted)
     assert str(raised.value) == f"there is no agent {wanted} in {slot.parent}"
     assert "whoami" in raised.value.hint
 
@@ -250,14 +250,14 @@ def test_files_of_other_programs_in_agents_are_skipped(slot: Path) -> None:
         (slot.parent / name).write_text("{}")
     for name in (".new-1-abcdef01", ".cache", "with space", "x.old", "ø"):
         (slot.parent / name).mkdir()
-    assert sikkerkey_mcp.slots() == [AGENT_ID]
-    assert sikkerkey_mcp.choose_slot() == AGENT_ID
+    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
+    assert sikkerkey_mcp.choose_agent() == AGENT_ID
 
 
 def test_home_may_be_elsewhere(home: Path, tmp_path: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / 'søger\'s "home"'
     shutil.move(slot.parent.parent, elsewhere)
-    assert sikkerkey_mcp.slots() == []
+    assert sikkerkey_mcp.installed_agents() == []
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
     key_pem = (elsewhere / "agents" / AGENT_ID / "private.pem").read_bytes()
     assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == key_pem
@@ -468,7 +468,7 @@ def revoke_by_hint(error: sikkerkey_mcp.ConfigError, tmp_path: Path) -> None:
     command = re.fullmatch("`(.*)`, then install it anew", error.hint)
     assert command
     run_hint(command[1], tmp_path)
-    assert sikkerkey_mcp.slots() == []
+    assert sikkerkey_mcp.installed_agents() == []
 
 
 @pytest.mark.parametrize(

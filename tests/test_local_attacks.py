@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_http
 import sikkerkey_mcp
-import sikkerkey_wire
 from tests.support.harness import (
     AGENT_ID,
     ARCHIVE,
@@ -207,7 +207,7 @@ def test_unusual_but_valid_id_names_its_directory(
 ) -> None:
     make_slot(home, recorder.url)
     monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
-    monkeypatch.setattr(sikkerkey_wire.Connections, "_give_back", lambda _self, connection: connection.close())
+    monkeypatch.setattr(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close())
     answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
     recorder.answer = lambda _seen: CannedResponse(201, answer)
     assert sikkerkey_mcp.main(["install", "0" * 64]) == 0
@@ -362,7 +362,7 @@ def test_file_that_is_no_ca_bundle_is_refused(tmp_path: Path, monkeypatch: pytes
         bundle.write_text("no certificate")
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", kind if kind.startswith("/") else str(bundle))
     with pytest.raises(sikkerkey_mcp.ConfigError, match="the CA bundle cannot be read as PEM certificates"):
-        sikkerkey_wire.tls_context()
+        sikkerkey_mcp.tls_context()
 
 
 def test_running_server_keeps_its_key_when_the_slot_is_replaced(slot: Path, recorder: Recorder) -> None:

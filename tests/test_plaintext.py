@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_answers import CUT_OUT
+from sikkerkey_redact import REDACTED
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Act, Authority, FaultyVault, Wire
 from tests.support.harness import (
@@ -122,8 +122,8 @@ def api_answering(told: CannedResponse) -> sikkerkey_mcp.Api:
     class Fixed(sikkerkey_mcp.Api):
         def send(
             self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
-        ) -> sikkerkey_mcp.Reply:
-            return sikkerkey_mcp.Reply(
+        ) -> sikkerkey_mcp.Answer:
+            return sikkerkey_mcp.Answer(
                 told.status, {name.lower(): value for name, value in told.headers.items()}, told.body
             )
 
@@ -152,7 +152,7 @@ def test_value_in_the_base64_of_a_whole_body_is_cut_out(server: Server, recorder
         )  # type: ignore[misc]
         result = server.call("manage_secrets", action="create", **PROJECT, name="n", value="correct horse battery")
         assert found(json.dumps(result).encode(), ["correct horse battery"]) == []
-        assert CUT_OUT in json.dumps(result)
+        assert REDACTED in json.dumps(result)
 
 
 def test_no_trace_of_a_value_outside_the_request(home: Path, effects: SideEffects, recorder: Recorder) -> None:
@@ -339,7 +339,7 @@ def cores_can_be_had() -> str:
 def test_crash_leaves_no_core(home: Path, effects: SideEffects, name: str, undefended: bool) -> None:
     if reason := cores_can_be_had():
         pytest.skip(reason)
-    undo = "m.leave_no_core = lambda: None; " if undefended else ""
+    undo = "m.disable_core_dumps = lambda: None; " if undefended else ""
     unlimited = "import resource as r; most = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (most, most)); "
     program = f"{unlimited}import sikkerkey_mcp as m; {undo}m.main([])"
     with FaultyVault(faulty_vault.then_silence()) as vault:
@@ -361,7 +361,7 @@ def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
     """For every argument of every row: the mark where it cannot stand, and under a name that does not exist."""
     for tool in sikkerkey_mcp.TOOLS:
         for action in tool.actions:
-            start = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
+            start = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
             yield tool.name, {**start, MARK: MARK}
             yield tool.name, {**start, "unknown": MARK}
             yield tool.name, {**start, WORD: 1}

@@ -8,26 +8,25 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_resources import PROMPTS, Prompt, VaultLibrary, actions_in
-from sikkerkey_switches import Switch
+from sikkerkey_mcp import PROMPTS, Prompt, Restriction, VaultResources, actions_in
 from tests.support.in_process_client import InProcessClient, refusal, request
 from tests.support.schema_check import conforms
 from tests.support.table_calls import BY_NAME, StubApi, reply
 
 NOW_MS = 1_767_225_600_000
 each_prompt = pytest.mark.parametrize("prompt", PROMPTS, ids=lambda prompt: prompt.name)
-READ_ONLY = Switch("--read-only", "read-only")
+READ_ONLY = Restriction("--read-only", "--read-only")
 LEAST = {"onboard_ci_runner": {"projectId": "proj_1"}, "retire_machine": {"machineId": "machine_1"}}
 NAMES = ["review_audit", "find_stale_secrets", "check_coverage", "onboard_ci_runner", "retire_machine"]
 
 
-def client_with(*switches: Switch) -> InProcessClient:
+def client_with(*switches: Restriction) -> InProcessClient:
     """A session with the real registry, whose vault knows two projects and machines."""
     api = StubApi(reply(body=b'[{"id":"thing_1","name":"one"},{"id":"thing_2","name":"two"}]'))
     return InProcessClient(registry=sikkerkey_mcp.VaultTools(lambda: api, switches))
 
 
-def text_of(name: str, *switches: Switch, **arguments: str) -> str:
+def text_of(name: str, *switches: Restriction, **arguments: str) -> str:
     """The text of a prompt."""
     asked = request("prompts/get", name=name, arguments={**LEAST.get(name, {}), **arguments})
     result = client_with(*switches).send(asked)["result"]
@@ -38,13 +37,13 @@ def text_of(name: str, *switches: Switch, **arguments: str) -> str:
     return text
 
 
-def listed(*switches: Switch) -> list[str]:
+def listed(*switches: Restriction) -> list[str]:
     return [prompt["name"] for prompt in client_with(*switches).send(request("prompts/list"))["result"]["prompts"]]
 
 
 def at(now_ms: int, name: str, **arguments: str) -> str:
     """The text of a prompt at a moment."""
-    library = VaultLibrary(lambda *_: {}, set(BY_NAME), now_s=lambda: now_ms / 1000)
+    library = VaultResources(lambda *_: {}, set(BY_NAME), now_s=lambda: now_ms / 1000)
     text: str = library.prompt(name, arguments, sikkerkey_mcp.Context())["messages"][0]["content"]["text"]
     return text
 
@@ -164,9 +163,9 @@ def test_an_argument_that_the_vault_could_not_take_is_refused(name: str, argumen
 
 def test_prompts_do_not_ask_the_vault() -> None:
     api = StubApi(reply())
-    library = sikkerkey_mcp.VaultTools(lambda: api).library()
+    resources = sikkerkey_mcp.VaultTools(lambda: api).resources
     for name in NAMES:
-        library.prompt(name, LEAST.get(name, {}), sikkerkey_mcp.Context())
+        resources.prompt(name, LEAST.get(name, {}), sikkerkey_mcp.Context())
     assert api.sent == []
 
 
@@ -188,7 +187,7 @@ def test_under_read_only_no_text_names_a_withheld_action(name: str) -> None:
 @each_prompt
 def test_a_prompt_is_withheld_with_any_action_that_it_needs(prompt: Prompt) -> None:
     for name in actions_in(prompt.text):
-        assert prompt.name not in listed(Switch("--exclude", "exclude", (name,)))
+        assert prompt.name not in listed(Restriction("--exclude", "--exclude", (name,)))
 
 
 def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
@@ -201,7 +200,7 @@ def test_a_prompt_that_is_not_offered_cannot_be_had() -> None:
 # completion
 
 
-def complete(name: Any, argument: str, begun: str, *switches: Switch) -> Any:
+def complete(name: Any, argument: str, begun: str, *switches: Restriction) -> Any:
     params = {"ref": {"type": "ref/prompt", "name": name}, "argument": {"name": argument, "value": begun}}
     answer = client_with(*switches).send(request("completion/complete", **params))
     return answer["result"]["completion"]["values"] if "result" in answer else answer

@@ -489,19 +489,19 @@ WRONG_MACHINE_CALLS = [
 
 @pytest.mark.parametrize(("arguments", "rule"), WRONG_MACHINE_CALLS)
 def test_a_wrong_argument_is_a_result_that_names_it_and_the_rule(arguments: Any, rule: str) -> None:
-    answer = InProcessClient(registry=vault_tools()).send(call("manage_machines", **arguments))
+    answer = InProcessClient(tools=vault_tools()).send(call("manage_machines", **arguments))
     assert answer == reply({"content": [{"type": "text", "text": rule}], "isError": True})
 
 
 def test_a_number_out_of_range_is_a_result_that_names_the_range() -> None:
     link = {"projectId": "p", "name": "n", "value": "canary", "expiresInSeconds": 59}
-    answer = InProcessClient(registry=vault_tools()).send(call("manage_temporary_secrets", action="create", **link))
+    answer = InProcessClient(tools=vault_tools()).send(call("manage_temporary_secrets", action="create", **link))
     text = "expiresInSeconds must be between 60 and 86,400"
     assert answer == reply({"content": [{"type": "text", "text": text}], "isError": True})
 
 
 def test_the_argument_that_gemini_adds_is_ignored() -> None:
-    answer = InProcessClient(registry=vault_tools()).send(call("whoami", wait_for_previous=True))
+    answer = InProcessClient(tools=vault_tools()).send(call("whoami", wait_for_previous=True))
     text = "no agent is installed\nhint: install one"  # it came as far as connecting
     assert answer == reply({"content": [{"type": "text", "text": text}], "isError": True})
 
@@ -548,7 +548,7 @@ def test_a_method_without_its_capability_is_not_found(method: str, version: str)
 
 def test_without_tools_there_is_no_method_for_them() -> None:
     answers = [
-        InProcessClient(registry=FixtureTools(ALL[1:])).send(request(method)) for method in ("tools/list", "tools/call")
+        InProcessClient(tools=FixtureTools(ALL[1:])).send(request(method)) for method in ("tools/list", "tools/call")
     ]
     assert answers == [refusal(-32601, "there is no such method", id=1)] * 2
 

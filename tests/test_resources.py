@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,8 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_answers import WITHHELD
-from sikkerkey_resources import IDS_KEPT_S, RESOURCES, VaultLibrary
-from sikkerkey_switches import Switch
-from tests.support.harness import ARCHIVE_COMMAND, ROOT, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
+from sikkerkey_mcp import IDS_CACHED_S, RESOURCES, WITHHELD, Restriction, VaultResources
+from tests.support.harness import ARCHIVE_COMMAND, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
 from tests.support.in_process_client import VERSIONS, InProcessClient, opening, refusal, request
 from tests.support.in_process_client import reply as answered
 from tests.support.local_vault import LocalVault, install
@@ -33,11 +29,11 @@ URIS = {
 each_uri = pytest.mark.parametrize(("uri", "called"), URIS.items(), ids=list(URIS))
 
 
-def without(*names: str) -> list[Switch]:
-    return [Switch("--exclude", "exclude", names)]
+def without(*names: str) -> list[Restriction]:
+    return [Restriction("--exclude", "--exclude", names)]
 
 
-def client_of(answer: sikkerkey_mcp.Reply, switches: Any = ()) -> tuple[InProcessClient, StubApi]:
+def client_of(answer: sikkerkey_mcp.Answer, switches: Any = ()) -> tuple[InProcessClient, StubApi]:
     """A session with the real registry, whose vault gives always the same answer."""
     api = StubApi(answer)
     return InProcessClient(registry=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
@@ -87,17 +83,7 @@ def test_the_vaults_registry_declares_resources_prompts_and_completion(version: 
 
 def test_declared_capabilities_match_the_library() -> None:
     tools = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))
-    assert tools.offers == ("tools", *tools.library().offers)
-
-
-def test_declaring_them_loads_nothing() -> None:
-    code = (
-        "import sys, sikkerkey_mcp as m; s = m.Session(m.VaultTools(lambda: None), print);"
-        's.receive(b\'{"jsonrpc":"2.0","id":1,"method":"initialize"}\');'
-        's.receive(b\'{"jsonrpc":"2.0","id":2,"method":"tools/list"}\');'
-        "sys.exit('sikkerkey_resources' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+    assert tools.capabilities == ("tools", *tools.resources.capabilities)
 
 
 # reading
@@ -188,12 +174,12 @@ def test_a_resource_whose_action_is_withheld_is_neither_listed_nor_read(resource
 
 
 def test_read_only_leaves_every_resource() -> None:
-    client, _ = client_of(reply(), [Switch("--read-only", "read-only")])
+    client, _ = client_of(reply(), [Restriction("--read-only", "--read-only")])
     assert len(client.send(request("resources/list"))["result"]["resources"]) == 3
 
 
 def test_without_any_resource_or_prompt_neither_is_offered() -> None:
-    switches = [Switch("--tools", "tools", ("manage_trash",))]
+    switches = [Restriction("--tools", "--tools", ("manage_trash",))]
     client = InProcessClient("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches))
     assert client.send(opening())["result"]["capabilities"] == {"logging": {}, "tools": {}}
     methods = ["resources/list", "prompts/list", "completion/complete"]
@@ -254,9 +240,9 @@ def test_the_vault_is_asked_once_for_a_while() -> None:
         asked.append((tool, arguments))
         return sikkerkey_mcp.json_result([{"id": f"p{len(asked)}"}])
 
-    library = VaultLibrary(answer, {"manage_projects.list", "manage_secrets.list"}, ticks_s=lambda: now_s[0])
+    library = VaultResources(answer, {"manage_projects.list", "manage_secrets.list"}, monotonic_s=lambda: now_s[0])
     reference, found = {"type": "ref/resource", "uri": TEMPLATE}, []
-    for now_s[0] in (0.1, 1.0, IDS_KEPT_S, IDS_KEPT_S + 0.2):
+    for now_s[0] in (0.1, 1.0, IDS_CACHED_S, IDS_CACHED_S + 0.2):
         found += library.suggestions(reference, "id", "", {}, sikkerkey_mcp.Context())
     assert found == ["p1", "p1", "p1", "p2"]
     assert asked == [("manage_projects", {"action": "list"})] * 2

@@ -121,8 +121,6 @@ PLANTED: dict[str, list[sikkerkey_mcp.Action]] = {
     "t: 'Name' is no sentence": [having(TEXT._replace(text="Name"))],
     "t: 'Name.\\nMore.' is no sentence": [having(TEXT._replace(text="Name.\nMore."))],
     "t: '' is no sentence": [FINE._replace(text="")],
-    "t: 'Long' is no sentence": [FINE._replace(long="Long")],
-    "t: 'Longer' is no sentence": [having(TEXT._replace(long="Longer"))],
     "t.make: hole projectId is no required argument": [FINE._replace(args=(TEXT,))],
     "t.make: hole otherId is no required argument": [FINE._replace(path="/v1/ai/things/{projectId}/{otherId}")],
     "t.make: hole name could hold a slash": [FINE._replace(path="/v1/ai/things/{projectId}/{name}")],
@@ -144,7 +142,7 @@ def test_table_has_no_mistakes() -> None:
 
 
 def test_correct_table_has_no_complaints() -> None:
-    other = having(sikkerkey_mcp.opt(TEXT))._replace(name="other")
+    other = having(sikkerkey_mcp.optional(TEXT))._replace(name="other")
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (FINE, other))]) == []
 
 
@@ -154,7 +152,7 @@ def test_planted_mistake_is_the_only_complaint(complaint: str, actions: list[sik
 
 
 def test_optional_argument_in_a_path_is_a_mistake() -> None:
-    row = FINE._replace(args=(sikkerkey_mcp.opt(ID), TEXT))
+    row = FINE._replace(args=(sikkerkey_mcp.optional(ID), TEXT))
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (row,))]) == [
         "t.make: hole projectId is no required argument"
     ]
@@ -274,7 +272,7 @@ def test_schema_is_flat_and_valid_json_schema(listed: sikkerkey_mcp.JsonObject) 
 @each_row
 @pytest.mark.peer(16)
 def test_description_shows_required_and_optional_arguments(row: Row) -> None:
-    if not sikkerkey_mcp.takes_action(row.tool):
+    if not sikkerkey_mcp.has_actions(row.tool):
         return
     names, text = described(sikkerkey_mcp.tool_listing(row.tool))[row.action.name]
     needed = {arg.name for arg in row.action.args if arg.required}
@@ -337,7 +335,7 @@ def test_schema_accepts_what_the_program_accepts(row: Row) -> None:
     @settings(max_examples=12)
     @given(arguments(row))
     def agree(given_arguments: sikkerkey_mcp.JsonObject) -> None:
-        sikkerkey_mcp.check(row.tool, sikkerkey_mcp.find_action(row.tool, given_arguments), given_arguments)
+        sikkerkey_mcp.check_arguments(row.tool, sikkerkey_mcp.find_action(row.tool, given_arguments), given_arguments)
         assert [error.message for error in validator.iter_errors(given_arguments)] == []
 
     agree()

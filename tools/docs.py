@@ -111,7 +111,7 @@ def examples(tool: sikkerkey_mcp.Tool, recorded: dict[str, Any]) -> str:
 def _action_cells(action: sikkerkey_mcp.Action) -> list[str]:
     return [
         f"`{action.name}`",
-        (action.long or action.text) + (" *inferred*" if action.inferred else ""),
+        action.text + (" *inferred*" if action.inferred else ""),
         _names(action, required=True),
         _names(action, required=False),
         f"`{action.scope}`" if action.scope else "none",
@@ -126,7 +126,7 @@ def _names(action: sikkerkey_mcp.Action, *, required: bool) -> str:
 
 def _argument_cells(arg: sikkerkey_mcp.Arg) -> list[str]:
     limits = "; ".join(sikkerkey_call.limits(arg, "`"))
-    return [f"`{arg.name}`", sikkerkey_call.TYPES[arg.kind], limits, arg.long or arg.text]
+    return [f"`{arg.name}`", sikkerkey_call.TYPES[arg.kind], limits, arg.text]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:

@@ -81,7 +81,7 @@ def examples(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> Examples
     found = {"minimal": _select(action, required), "full": _select(action, every)}
     if action.rule or action.body:
         _apply_rules(f"{tool.name}.{action.name}", action, found)
-    name = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
+    name = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
     return {kind: {**name, **arguments} for kind, arguments in found.items()}
 
 

@@ -7,13 +7,12 @@ from itertools import groupby
 
 from sikkerkey_mcp import (
     ANSWER_MAX_BYTES,
-    ANSWER_MAX_LINES,
     BACKOFF_S,
     CONNECT_MAX_S,
     ERROR_MAX_CHARACTERS,
+    EXCHANGE_MAX_S,
     JSON_MAX_VALUES,
-    REQUEST_MAX_S,
-    RETRIES,
+    RETRIES_MAX,
     RETRY_MAX_S,
 )
 from tests.support.fault_table import FAULTS, Fault, Outcome
@@ -26,14 +25,13 @@ plays each of the {len(FAULTS)} rows twice, for a read and for a write, before a
 model is told, how often it was tried and what arrived to the row. After each row the next call on the same process must
 succeed; one process outlives all rows of its kind and ends with the threads and descriptors that it began with.
 
-- A **read** is tried again where another try can help: {RETRIES + 1} times at most, within {RETRY_MAX_S:.0f} s,
+- A **read** is tried again where another try can help: {RETRIES_MAX + 1} times at most, within {RETRY_MAX_S:.0f} s,
   after {BACKOFF_S} s and then twice as long each time, or after what `Retry-After` asks for.
 - A **write** is sent again only where the vault cannot have processed it: nothing was sent, or it answered 429. Where
   it may have, the model is told to look first.
 - Each attempt has a timestamp, nonce and signature of its own; the tests see none of them twice.
-- An attempt ends {REQUEST_MAX_S:.0f} s after its connection is open, connecting after {CONNECT_MAX_S:.0f} s. An
-  answer of more than {ANSWER_MAX_BYTES:,} bytes, {JSON_MAX_VALUES:,} values or {ANSWER_MAX_LINES:,} lines
-  of framing is refused. Rows of 16 MB let the process grow by less than 256 MB, all others by less than 128 MB.
+- An attempt ends {EXCHANGE_MAX_S:.0f} s after its connection is open, connecting after {CONNECT_MAX_S:.0f} s. An
+  answer of more than {ANSWER_MAX_BYTES:,} bytes or {JSON_MAX_VALUES:,} values is refused.
 - Nothing that the peer sent is shown but the vault's own `error` text, cleaned and cut to {ERROR_MAX_CHARACTERS}
   characters, and the JSON of an answer.
 

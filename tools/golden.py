@@ -35,12 +35,12 @@ def _text(value: Any) -> str:
 
 def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_mcp.JsonObject:
     return {
-        "description": f"{sikkerkey_mcp.signature(action)}: {action.long or action.text}",
+        "description": f"{sikkerkey_mcp.call_signature(action)}: {action.text}",
         "scope": action.scope,
         "inferred": action.inferred,
         "mints": action.mints,
         "answer": action.answer,
-        "annotations": sikkerkey_mcp.hints([action.effect], reaches_out=tool.reaches_out),
+        "annotations": sikkerkey_mcp.behaviour_hints([action.effect], open_world=tool.open_world),
         "schema": {
             "type": "object",
             "properties": {arg.name: sikkerkey_mcp.arg_schema(arg) for arg in action.args},
@@ -54,7 +54,7 @@ def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_
 
 
 def _request(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action, arguments: Arguments) -> sikkerkey_mcp.JsonObject:
-    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check(tool, action, arguments))
+    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check_arguments(tool, action, arguments))
     body = None if request.body is None else json.loads(request.body)
     return {"method": request.method, "path": request.path, "body": body}
 

@@ -16,7 +16,6 @@ from sikkerkey_mcp import (
     Context,
     Error,
     JsonObject,
-    Library,
     ProtocolError,
     error_result,
     serve,
@@ -74,7 +73,7 @@ def text(words: str) -> JsonObject:
 class ConformanceLibrary:
     """Resources and prompts."""
 
-    offers = ("resources", "prompts", "completions")
+    capabilities = ("resources", "prompts", "completions")
 
     def __init__(self) -> None:
         both = [{"name": "arg1", "required": True}, {"name": "arg2", "required": True}]
@@ -132,9 +131,10 @@ class ConformanceTools:
     """Tools that need no network and take no arguments."""
 
     instructions = "Fixtures of the conformance suite."
-    offers = ("tools", *ConformanceLibrary.offers)
+    capabilities = ("tools", *ConformanceLibrary.capabilities)
 
     def __init__(self) -> None:
+        self.resources: ResourceProvider = ConformanceLibrary()
         self._contents: dict[str, list[JsonObject]] = {
             "test_simple_text": [text("This is a simple text response for testing.")],
             "test_image_content": [IMAGE],
@@ -171,10 +171,6 @@ class ConformanceTools:
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """What the suite expects of it."""
         return {"content": self._contents[name]} if name in self._contents else self._deeds[name](context)
-
-    def library(self) -> Library:
-        """Resources and prompts."""
-        return ConformanceLibrary()
 
     def _log(self, context: Context) -> JsonObject:
         for words in ("Tool execution started", "Tool processing data", "Tool execution completed"):

@@ -20,7 +20,7 @@ from tests.support.schema_check import conforms
 from tests.support.table_calls import ROWS, Row
 
 LIMITS: dict[str, Any] = {
-    "REQUEST_MAX_S": 0.1,
+    "EXCHANGE_MAX_S": 0.1,
     "CONNECT_MAX_S": 0.3,
     "RETRY_MAX_S": 0.5,
     "BACKOFF_S": 0.001,
@@ -78,7 +78,7 @@ class _Script:
             wire.send(part)
         chance = self.rng.random()
         if chance < 0.01:
-            wire.stopped.wait(2 * LIMITS["REQUEST_MAX_S"])
+            wire.stopped.wait(2 * LIMITS["EXCHANGE_MAX_S"])
         elif chance < 0.1:
             wire.reset()
         return chance > 0.9
@@ -118,7 +118,7 @@ def target() -> Iterator[Callable[[Random], None]]:
                 conforms(_call(api, row), "CallToolResult")
             if row.action.effect != "read":
                 assert set(script.statuses[:-1]) <= {429}, "a write was sent again"
-            assert len(vault.seen) <= 1 + sikkerkey_mcp.RETRIES
+            assert len(vault.seen) <= 1 + sikkerkey_mcp.RETRIES_MAX
             vault.acts = [valid]
             assert _call(api, ROWS[0])["structuredContent"] == {"valid": True}
             check_nonces(vault.seen)

@@ -25,14 +25,12 @@ SENTINEL = "the ping at the end"
 BOM = b"\xef\xbb\xbf"
 
 
-class _AtOnce(sikkerkey_mcp.Workers):
-    """Workers without threads: a call is run as soon as it is read."""
+class _NoThreads(sikkerkey_mcp.WorkerPool):
+    """A pool without threads: a call runs as soon as it is submitted."""
 
-    def run(self) -> None:
-        """Returns at the end of input."""
-        while (jobs := self._read()) is not None:
-            for job in jobs:
-                job.deliver(job.call.run())
+    def submit(self, job: sikkerkey_mcp.Job) -> None:
+        """Runs a job."""
+        job.deliver(job.call.run())
 
 
 class _Lines(sikkerkey_mcp.Output):
@@ -54,7 +52,7 @@ def _request(rng: Random) -> dict[str, Any]:
     params: dict[str, Any] = {}
     if method == "initialize":
         params = {
-            "protocolVersion": rng.choice((*sikkerkey_mcp.SUPPORTED, "1999-01-01")),
+            "protocolVersion": rng.choice((*sikkerkey_mcp.SUPPORTED_VERSIONS, "1999-01-01")),
             "capabilities": {},
             "clientInfo": {},
         }
@@ -87,7 +85,7 @@ def stream(rng: Random) -> bytes:
     opening = {
         **_request(rng),
         "method": "initialize",
-        "params": {"protocolVersion": rng.choice(sikkerkey_mcp.SUPPORTED)},
+        "params": {"protocolVersion": rng.choice(sikkerkey_mcp.SUPPORTED_VERSIONS)},
     }
     messages = [opening] * (rng.random() < 0.8) + [_message(rng) for _ in range(rng.randrange(12))]
     last = as_line(rng, {"jsonrpc": "2.0", "id": SENTINEL, "method": "ping"})
@@ -156,5 +154,5 @@ def target() -> Iterator[Callable[[Random], None]]:
         data = stream(rng)
         run(data, pieces(rng, data))
 
-    with mock.patch.object(sikkerkey_mcp, "Workers", _AtOnce):
+    with mock.patch.object(sikkerkey_mcp, "WorkerPool", _NoThreads):
         yield case

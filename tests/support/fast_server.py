@@ -17,11 +17,11 @@ from typing import Any
 if __name__ == "__main__":  # started by path and isolated, so the repository is not on the import path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
+import sikkerkey_http
 import sikkerkey_mcp
-import sikkerkey_wire
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
-LIMIT_NAMES = ("REQUEST_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
+LIMIT_NAMES = ("EXCHANGE_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
 LIMITS = {name: float(vars(sikkerkey_mcp)[name]) for name in LIMIT_NAMES}
 
 
@@ -46,16 +46,19 @@ class FastApi(sikkerkey_mcp.Api):
 
     def send(
         self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
-    ) -> sikkerkey_mcp.Reply:
+    ) -> sikkerkey_mcp.Answer:
         speed = float(Path(os.environ["TEST_SPEED_FILE"]).read_text())
         vars(sikkerkey_mcp).update({name: limit_s / speed for name, limit_s in LIMITS.items()})
+        self.close()  # idle connections keep their limits
+        self._connections.limits = self._connections.limits._replace(
+            connect_s=sikkerkey_mcp.CONNECT_MAX_S, exchange_s=sikkerkey_mcp.EXCHANGE_MAX_S
+        )
         return super().send(request, safe=safe, context=context)
 
 
-def resolve(name: bytes, port: int, *_more: Any, **_named: Any) -> list[Any]:
+def resolve(host: str, port: int, *_more: Any, **_named: Any) -> list[Any]:
     """Replaces socket.getaddrinfo, so that a name can lead to a vault, to a closed port or nowhere."""
     lines = [line.split() for line in Path(os.environ["TEST_NAMES"]).read_text().splitlines()]
-    host = name.decode("ascii")
     found = [(address, int(to)) for known, address, to in lines if known in (host, f"{host}:{port}")]
     if not found:
         raise socket.gaierror(socket.EAI_NONAME, "magpie of the resolver")
@@ -70,7 +73,7 @@ def skip_pauses() -> None:
         clock.skipped_s += seconds
         return self.is_set()
 
-    vars(sikkerkey_mcp)["time"] = vars(sikkerkey_wire)["time"] = clock
+    vars(sikkerkey_mcp)["time"] = vars(sikkerkey_http)["time"] = clock
     setattr(sikkerkey_mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy does not allow assigning to a method)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import NamedTuple
 
-from sikkerkey_answers import NEXT_STEP
+from sikkerkey_mcp import NEXT_STEP
 from tests.support import faulty_vault
 from tests.support.fault_stage import Kind, Stage
 from tests.support.faulty_vault import DAY, Act, Wire
@@ -60,7 +60,7 @@ MAY_HAVE_BEEN = "hint: the request may have been processed: look (list, get) bef
 NOTHING_CHANGED = "hint: nothing was changed; check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
 PORTAL = "hint: check that the API URL is the vault's and no portal or proxy answers in its place"
 ASK_FOR_LESS = "hint: ask for less: a smaller pageSize, a shorter span of time, a filter"
-IN_BETWEEN = "hint: check what stands between this machine and the vault"
+CHECK_INTERMEDIARY_HINT = "hint: check what stands between this machine and the vault"
 SHORT = "its answer was cut short or malformed (*)"
 LATE = "it did not answer in time"
 
@@ -95,8 +95,8 @@ def unreadable(message: str, hint: str) -> Pair:
 
 NOT_JSON = unreadable("the vault's answer is not JSON", PORTAL)
 TOO_LARGE = unreadable("the vault's answer is larger than 16,777,216 bytes", ASK_FOR_LESS)
-MANY_LINES = unreadable("the vault's answer comes in more than 50,000 lines", IN_BETWEEN)
-COMPRESSED = unreadable("the vault's answer is compressed, which was not asked for", IN_BETWEEN)
+MANY_LINES = unreadable("the vault's answer comes in more than 50,000 lines", CHECK_INTERMEDIARY_HINT)
+COMPRESSED = unreadable("the vault's answer is compressed, which was not asked for", CHECK_INTERMEDIARY_HINT)
 
 
 def untrusted(reason: str) -> Pair:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from sikkerkey_mcp import Call, Registry, Session
+from sikkerkey_mcp import Call, Session, ToolProvider
 from tests.support.sample_tools import FixtureTools
 from tests.support.schema_check import check_message, check_session
 
@@ -49,11 +49,13 @@ class InProcessClient:
     With `lenient`, invalid requests may get a result. `notifications` holds what the session has sent by itself.
     """
 
-    def __init__(self, version: str = "2025-11-25", registry: Registry | None = None, *, lenient: bool = False) -> None:
+    def __init__(
+        self, version: str = "2025-11-25", tools: ToolProvider | None = None, *, lenient: bool = False
+    ) -> None:
         self.lenient = lenient
         self.tools = FixtureTools()
         self.notifications: list[dict[str, Any]] = []
-        self.session = Session(registry or self.tools, self._notify)
+        self.session = Session(tools or self.tools, self._notify)
         if version:
             self.send(opening(version))
             assert self.send(notification("notifications/initialized")) is None
@@ -72,7 +74,7 @@ class InProcessClient:
             check_message(message, {})
         if not self.lenient:
             check_session(line, [json.dumps(message).encode() + b"\n" for message in answers])
-        return (said or None) if received.batch else (said[0] if said else None)
+        return (said or None) if received.is_batch else (said[0] if said else None)
 
     def send(self, message: Any) -> Any:
         """The reply to a message."""

@@ -159,7 +159,7 @@ def close_and_read(server: Server) -> None:
 # processes
 
 QUICK = (
-    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.REQUEST_MAX_S = m.CONNECT_MAX_S = {timeout_s}; import sys; "
+    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.EXCHANGE_MAX_S = m.CONNECT_MAX_S = {timeout_s}; import sys; "
     "sys.exit(m.main(sys.argv[1:]))"
 )
 

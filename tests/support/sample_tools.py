@@ -18,8 +18,8 @@ from sikkerkey_mcp import (
     Context,
     Error,
     JsonObject,
-    Library,
     ProtocolError,
+    ResourceProvider,
     error_result,
     json_result,
     serve,
@@ -32,7 +32,7 @@ COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
 class FixtureLibrary:
     """Resources and prompts without a network."""
 
-    offers = ("resources", "prompts", "completions")
+    capabilities = ("resources", "prompts", "completions")
 
     def __init__(self) -> None:
         arguments = [{"name": "what", "required": True}, {"name": "how"}]
@@ -77,8 +77,9 @@ class FixtureTools:
 
     instructions = "Tools for tests."
 
-    def __init__(self, offers: Sequence[str] = ("tools",)) -> None:
-        self.offers = offers
+    def __init__(self, capabilities: Sequence[str] = ("tools",)) -> None:
+        self.capabilities = capabilities
+        self.resources: ResourceProvider = FixtureLibrary()
         self.calls: list[tuple[str, JsonObject]] = []
         self.preparations = 0
         self.gate = threading.Event()
@@ -108,15 +109,10 @@ class FixtureTools:
         self.calls.append((name, arguments))
         return self._tools[name](arguments, context)
 
-    def library(self) -> Library:
-        """Resources and prompts."""
-        return FixtureLibrary()
-
     def _break(self, _arguments: JsonObject, _context: Context) -> JsonObject:
         raise LookupError("canary in an exception")
 
     def _wait(self, _arguments: JsonObject, context: Context) -> JsonObject:
-        context.about_to_wait()
         context.cancellation.on_set(self.gate.set)
         self.gate.wait()
         return text_result("waited")

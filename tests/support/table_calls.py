@@ -96,10 +96,10 @@ def each_argument(
 
 def reply(
     status: int = 200, body: bytes = b"{}", content_type: str = "application/json", **headers: str
-) -> sikkerkey_mcp.Reply:
+) -> sikkerkey_mcp.Answer:
     """An answer of the vault; underscores in header names stand for hyphens."""
     named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
-    return sikkerkey_mcp.Reply(status, {"content-type": content_type, **named}, body)
+    return sikkerkey_mcp.Answer(status, {"content-type": content_type, **named}, body)
 
 
 class Logged(sikkerkey_mcp.Context):
@@ -121,7 +121,7 @@ class Logged(sikkerkey_mcp.Context):
 class StubApi(sikkerkey_mcp.Api):
     """The vault without a network: keeps every request and gives always the same answer."""
 
-    def __init__(self, answer: sikkerkey_mcp.Reply) -> None:
+    def __init__(self, answer: sikkerkey_mcp.Answer) -> None:
         super().__init__("https://vault.example", lambda _request: {})
         self.answer = answer
         self.sent: list[sikkerkey_mcp.Request] = []
@@ -131,13 +131,13 @@ class StubApi(sikkerkey_mcp.Api):
 
     def send(
         self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
-    ) -> sikkerkey_mcp.Reply:
+    ) -> sikkerkey_mcp.Answer:
         """Keeps `request`; the answer."""
         self.sent.append(request)
         return self.answer
 
 
-def call(row: Row, arguments: Any, answer: sikkerkey_mcp.Reply | None = None) -> Any:
+def call(row: Row, arguments: Any, answer: sikkerkey_mcp.Answer | None = None) -> Any:
     """The result of one call that the vault answers with `answer`."""
     api = StubApi(answer or reply())
     return sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, sikkerkey_mcp.Context())

@@ -29,17 +29,16 @@ def _repeated(names: Iterable[str]) -> set[str]:
 
 
 def _texts(tool: sikkerkey_mcp.Tool) -> list[str]:
-    """What must be a sentence. An action may leave it to its name to tell the model, but not to tell people."""
+    """What must be a sentence."""
     texts = [tool.text]
     for action in tool.actions:
-        texts += [text for text in (action.text, action.long) if text] or [""]
-        texts += [text for arg in action.args for text in (arg.text, arg.long)[: 2 if arg.long else 1]]
+        texts += [action.text, *(arg.text for arg in action.args)]
     return texts
 
 
 def _row_complaints(action: sikkerkey_mcp.Action) -> Iterator[str]:
     args = {arg.name: arg for arg in action.args}
-    in_path = sikkerkey_mcp.holes(action.path)
+    in_path = sikkerkey_mcp.path_parameters(action.path)
     yield from (f"argument {name} twice" for name in _repeated(arg.name for arg in action.args))
     for hole in in_path:
         if hole not in args or not args[hole].required:
@@ -73,5 +72,5 @@ def _clashes(tool: sikkerkey_mcp.Tool) -> Iterator[str]:
     for action in tool.actions:
         for arg in action.args:
             known = seen.setdefault(arg.name, arg)
-            if sikkerkey_mcp.opt(known) != sikkerkey_mcp.opt(arg):
+            if sikkerkey_mcp.optional(known) != sikkerkey_mcp.optional(arg):
                 yield f"{tool.name}.{action.name}: {arg.name} differs from an earlier row's"

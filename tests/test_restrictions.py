@@ -1,4 +1,4 @@
-"""Switches: what they leave is listed and callable, what they withhold is neither."""
+"""Restrictions: what they leave is listed and callable, what they withhold is neither."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ import pytest
 
 import sikkerkey_cli
 import sikkerkey_mcp
-from sikkerkey_switches import Switch, narrowed, switches
+from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, each_row, reply
 
-READ_ONLY = Switch("--read-only", "read-only")
-WHO = "hint: the user restricted this server so; only they can change it, where they configured it"
+READ_ONLY = Restriction("--read-only", "--read-only")
+WHO = "hint: the user restricted this server; only they can change that, where they configured it"
 
 
-def only(*names: str) -> Switch:
-    return Switch("--tools", "tools", names)
+def only(*names: str) -> Restriction:
+    return Restriction("--tools", "--tools", names)
 
 
-def without(*names: str) -> Switch:
-    return Switch("--exclude", "exclude", names)
+def without(*names: str) -> Restriction:
+    return Restriction("--exclude", "--exclude", names)
 
 
-def offered(*switches: Switch) -> set[str]:
+def offered(*switches: Restriction) -> set[str]:
     """Every action that is listed, as tool.action."""
     listing = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).listing()
     return {
@@ -38,7 +38,7 @@ def offered(*switches: Switch) -> set[str]:
     }
 
 
-def call(row: Row, arguments: Any, *switches: Switch) -> tuple[str, int]:
+def call(row: Row, arguments: Any, *switches: Restriction) -> tuple[str, int]:
     """The text of a call's result, empty for a file, and how many requests it sent."""
     api = StubApi(reply(body=b'{"ok":true}'))
     result = sikkerkey_mcp.VaultTools(lambda: api, switches).call(row.tool.name, arguments, Logged())
@@ -101,7 +101,7 @@ def test_several_restrictions_all_apply() -> None:
 
 
 def test_withheld_action_removes_the_arguments_that_only_it_has() -> None:
-    [tool] = narrowed([BY_NAME["manage_secrets.list"].tool], [without("manage_secrets.dynamic_create")])
+    [tool] = available_tools([BY_NAME["manage_secrets.list"].tool], [without("manage_secrets.dynamic_create")])
     before, after = (
         sikkerkey_mcp.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool)
     )
@@ -139,7 +139,7 @@ def test_refusal_of_a_wrong_action_lists_the_remaining_ones() -> None:
 
 
 def test_refusal_names_the_first_restriction_that_applies() -> None:
-    switches = [READ_ONLY, Switch("SIKKERKEY_EXCLUDE", "exclude", ("manage_trash.list", "manage_trash.purge"))]
+    switches = [READ_ONLY, Restriction("SIKKERKEY_EXCLUDE", "--exclude", ("manage_trash.list", "manage_trash.purge"))]
     row = BY_NAME["manage_trash.purge"]
     assert call(row, row.minimal, *switches) == refusal("manage_trash.purge", "--read-only")
     assert call(row, {"action": "list"}, *switches) == refusal("manage_trash.list", "SIKKERKEY_EXCLUDE")
@@ -178,7 +178,7 @@ def test_instructions_omit_text_about_withheld_actions() -> None:
 
 
 @pytest.mark.parametrize("switches", [[], [without("support")], [without(*(str(row) for row in ROWS[1:]))]])
-def test_instructions_stay_under_two_kilobytes(switches: list[Switch]) -> None:
+def test_instructions_stay_under_two_kilobytes(switches: list[Restriction]) -> None:
     told = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).instructions
     assert len(told.encode()) < 2_000
 
@@ -189,7 +189,7 @@ def test_instructions_stay_under_two_kilobytes(switches: list[Switch]) -> None:
 def in_force(monkeypatch: pytest.MonkeyPatch, options: dict[str, str], **variables: str) -> list[tuple[Any, ...]]:
     for name, value in variables.items():
         monkeypatch.setenv(f"SIKKERKEY_{name.upper()}", value)
-    return [(switch.source, switch.kind, switch.names) for switch in switches(options)]
+    return [tuple(each) for each in read_restrictions(options)]
 
 
 def test_options_and_variables_apply_together(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -243,13 +243,13 @@ HOW = "hint: write TOOL or TOOL.ACTION, with commas between them"
 @pytest.mark.parametrize("option", ["--tools", "--exclude"])
 def test_unknown_name_is_refused_with_the_nearest(option: str, text: str, told: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
-        switches({option: text})
-    assert refused.value.in_words() == f"{option} names {told}"
+        read_restrictions({option: text})
+    assert refused.value.full_text() == f"{option} names {told}"
 
 
 def test_switches_that_leave_nothing_are_refused() -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^--read-only, --tools leave nothing to offer$"):
-        switches({"--read-only": "1", "--tools": "manage_trash.purge"})
+        read_restrictions({"--read-only": "1", "--tools": "manage_trash.purge"})
 
 
 # the command line
