@@ -1,18 +1,18 @@
-# `make test` and `make demo` do all their own set-up: they need make and CPython 3.9.2 or newer with venv, nothing else.
+# `make test` and `make demo` set themselves up. They need only make and CPython 3.9.2 to 3.15 with venv.
 
 .DEFAULT_GOAL := help
 
-# Empty means the newest suitable one on the path; `make PYTHON=/path/to/python3` names it.
+# Empty: the newest supported Python on the path. `make PYTHON=/path/to/python3` selects another one.
 PYTHON ?=
 
-# Settings that send pip's files elsewhere or bring foreign modules in. The index that the user configured stays.
+# These variables redirect pip's files or add other modules. The package index that the user configured stays.
 unexport PIP_TARGET PIP_PREFIX PIP_ROOT PIP_DRY_RUN PIP_NO_DEPS PIP_CONSTRAINT PIP_REQUIREMENT PIP_ONLY_BINARY PIP_NO_BINARY
 unexport PYTHONPATH PYTHONHOME PYTHONSTARTUP PYTHONWARNINGS PYTHONOPTIMIZE PYTHONDONTWRITEBYTECODE PYTHONSAFEPATH
 export PIP_USER := 0
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-# Runs under any Python, so it keeps to old syntax.
+# Runs under any Python, so it uses old syntax.
 define CHECK_PYTHON
 import sys
 found = 'Python %d.%d.%d (%s)' % (sys.version_info[:3] + (sys.executable,))
@@ -26,8 +26,8 @@ except ImportError:
 endef
 export CHECK_PYTHON
 
-# $(1) is the directory, $(2) its lock file. Candidates are run, not only looked up: a version manager's python3.13 may be on
-# the path and refuse to start. Whatever interrupts this leaves no .ready, so the next run begins anew.
+# $(1) is the directory, $(2) its lock file. Each candidate is started, because a version manager's python3.13 can be on the
+# path and refuse to run. If this is interrupted, there is no .ready and the next run starts over.
 define make-venv
 	@python='$(PYTHON)'; \
 	for name in python3.15 python3.14 python3.13 python3.12 python3.11 python3.10 python3.9; do \
@@ -40,7 +40,7 @@ define make-venv
 	@touch $@
 endef
 
-# An environment whose Python has gone (upgraded, moved) is not ready, whatever its stamp says.
+# If an environment's Python is gone (upgraded, moved), set the environment up again.
 $(foreach venv,.venv .venv-mcp1,$(shell $(venv)/bin/python -c pass 2>/dev/null || rm -f $(venv)/.ready))
 
 RUN := .venv/bin/python
@@ -55,7 +55,7 @@ help: ## list the targets
 .venv/.ready: requirements/dev.txt
 	$(call make-venv,.venv,$<)
 
-# Empty on Python 3.9, for which there is no client; the tests that want it are skipped there.
+# Empty on Python 3.9: the client needs 3.10. The tests that use it are skipped there.
 .venv-mcp1/.ready: requirements/mcp1.txt
 	$(call make-venv,.venv-mcp1,$<)
 
@@ -70,11 +70,11 @@ $(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py sikkerkey_cli/*.py)
 $(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/* vault/*/*)
 	@$(RUN) build_zipapp.py --program vault
 
-# Empty means all platforms in one archive.
+# Empty: one archive for all platforms.
 PLATFORM ?=
 
 .PHONY: zipapp
-zipapp: $(if $(PLATFORM),$(BUILDER),$(ARCHIVE)) ## build dist/sikkerkey-mcp.pyz; PLATFORM=linux-x86_64 makes a small one
+zipapp: $(if $(PLATFORM),$(BUILDER),$(ARCHIVE)) ## build dist/sikkerkey-mcp.pyz; PLATFORM=linux-x86_64 builds a small one
 	@$(if $(PLATFORM),$(RUN) build_zipapp.py --platform $(PLATFORM),echo "$(ARCHIVE) is ready")
 
 .PHONY: vault-zipapp
@@ -82,11 +82,11 @@ vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vaul
 	@echo "$(VAULT_ARCHIVE) is ready"
 
 .PHONY: mcpb
-mcpb: $(ARCHIVE) ## build dist/sikkerkey-mcp.mcpb and server.json, and have them validated (needs npm)
+mcpb: $(ARCHIVE) ## build and validate dist/sikkerkey-mcp.mcpb and server.json (needs npm)
 	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE)) $(if $(REGISTRY_NAME),--name $(REGISTRY_NAME))
 
 .PHONY: verify
-verify: .venv/.ready ## build everything twice under different circumstances and compare
+verify: .venv/.ready ## check that builds are reproducible: build everything twice and compare
 	@$(RUN) tools/release.py verify
 
 .PHONY: test-platforms
@@ -97,15 +97,15 @@ test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroot
 CLIENT ?=
 
 .PHONY: test-clients
-test-clients: venv $(ARCHIVE) ## have real MCP clients, fetched below build/clients, manage a local vault (needs npm's registry)
+test-clients: venv $(ARCHIVE) ## let real MCP clients manage a local vault (needs PyPI and npm)
 	@$(RUN) -m tools.clients $(CLIENT)
 
 .PHONY: conformance
-conformance: .venv/.ready ## run the official protocol suite against the protocol layer (needs a package index, npm)
+conformance: .venv/.ready ## run the official protocol suite (needs PyPI and npm)
 	@$(RUN) tools/conformance.py
 
 .PHONY: demo
-demo: $(ARCHIVE) ## watch an official MCP client drive the archive against a local vault
+demo: $(ARCHIVE) ## watch an official MCP client manage a local vault
 	@$(RUN) tools/demo.py
 
 .PHONY: recording
@@ -121,7 +121,7 @@ lint: .venv/.ready ## ruff check, ruff format --check
 	@$(RUN) -m ruff format --quiet --check .
 
 .PHONY: format
-format: .venv/.ready ## format the code with ruff; tables stand under `# fmt: off`
+format: .venv/.ready ## format the code with ruff; tables are under `# fmt: off`
 	@$(RUN) -m ruff format --quiet .
 
 .PHONY: types

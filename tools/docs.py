@@ -62,7 +62,7 @@ secret in it, list the secrets, and a call with an invalid id, which must be ref
 resources.
 
 The trial compares what the client received with what the server wrote and what the vault holds. The secret's value must
-be in the vault and must not come back. During the trial the network consists of loopback only.
+be in the vault and must not come back. On Linux, the trial runs in a network namespace with loopback only.
 """
 
 EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
