@@ -2477,16 +2477,21 @@ def _run(arguments: list[str]) -> int:
     options = _serve_options(arguments[1:]) if arguments[:1] in ([], ["serve"]) else None
     if options is not None:
         return command_serve(options)
-    import sikkerkey_cli
+    import sikkerkey_cli.__main__
 
-    return sikkerkey_cli.run(arguments)
+    return sikkerkey_cli.__main__.run(arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; the exit status."""
+    return exit_status(lambda: _run(list(sys.argv[1:] if arguments is None else arguments)))
+
+
+def exit_status(command: Callable[[], int]) -> int:
+    """Runs a command, reports its error on stderr in one line, and returns the exit status."""
     try:
         try:
-            return _run(list(sys.argv[1:] if arguments is None else arguments))
+            return command()
         finally:
             if sys.stdout:
                 sys.stdout.flush()  # here, where a full disk can still be put into words

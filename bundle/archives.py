@@ -39,10 +39,13 @@ class Program(NamedTuple):
 PROGRAMS = {
     "mcp": Program(
         "sikkerkey-mcp",
-        main="sikkerkey_mcp",
-        sources=("sikkerkey_*.py",),
+        main="sikkerkey_cli.__main__",
+        sources=("sikkerkey_*.py", "sikkerkey_cli/**/*.py"),
         projects=("certifi", "cryptography"),
-        kept=("sikkerkey_answers", "sikkerkey_mcp", "sikkerkey_resources", "sikkerkey_switches", "sikkerkey_wire"),
+        kept=(
+            *("sikkerkey_answers", "sikkerkey_cli", "sikkerkey_mcp", "sikkerkey_resources"),
+            *("sikkerkey_switches", "sikkerkey_wire"),
+        ),
         platforms=wheels.PLATFORMS,
     ),
     # The last releases for Python 3.9 serve the newer ones too. The vault itself is written for POSIX.

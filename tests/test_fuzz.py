@@ -11,9 +11,9 @@ from unittest import mock
 
 import pytest
 
-import sikkerkey_call as call
-import sikkerkey_edit as edit
 import sikkerkey_mcp
+from sikkerkey_cli import call
+from sikkerkey_cli.edit import jsonc, text
 from tests.fuzz.__main__ import TARGETS, Case
 from tests.support.harness import ROOT, TIMEOUT_S
 
@@ -37,8 +37,8 @@ def _any_id(message: Any) -> Any:
     return message.get("id") if isinstance(message, dict) else None
 
 
-def _tidily(text: str, changes: Any, changed: Any = edit.changed) -> str:
-    tidied: str = changed(text, changes).replace("\t", "  ")
+def _tidily(before: str, changes: Any, apply_changes: Any = text.apply_changes) -> str:
+    tidied: str = apply_changes(before, changes).replace("\t", "  ")
     return tidied
 
 
@@ -51,7 +51,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "arguments": (sikkerkey_mcp, "is_id", lambda _value: True),
     "answers": (sikkerkey_mcp, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
     "identity": (sikkerkey_mcp, "load_signer", _leak_the_key),
-    "client_files": (edit, "changed", _tidily),
+    "client_files": (jsonc, "apply_changes", _tidily),
     "command_line": (call, "_text", _repeated),
 }
 

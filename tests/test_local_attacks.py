@@ -220,7 +220,7 @@ def test_id_that_is_odd_but_harmless_is_a_directory_of_that_name(
 PLANTED = (
     "json.py", "re.py", "ssl.py", "socket.py", "http/__init__.py", "urllib/__init__.py", "email.py", "base64.py",
     "cryptography/__init__.py", "certifi/__init__.py", "_cffi_backend.py", "typing.py", "threading.py", "resource.py",
-    "sikkerkey_mcp.py", "sikkerkey_cli.py", "sikkerkey_native.py", "sikkerkey_archive.py",
+    "sikkerkey_mcp.py", "sikkerkey_cli/__init__.py", "sikkerkey_native.py", "sikkerkey_archive.py",
     "usercustomize.py", "sitecustomize.py", "encodings/__init__.py", "evil.py", "startup.py", "__main__.py",
 )  # fmt: skip
 

@@ -12,7 +12,7 @@ STATUS = re.compile(r"(?<=the vault answered )\d{3}$")
 
 def said() -> str:
     """Every text of the program, holes as {}."""
-    files = [*ROOT.glob("sikkerkey_*.py"), *(ROOT / "runtime").glob("*.py")]
+    files = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/**/*.py"), *(ROOT / "runtime").glob("*.py")]
     return "\n".join(text for file in files for text in _texts(ast.parse(file.read_text(encoding="utf-8"))))
 
 

@@ -1,14 +1,14 @@
-"""docs/clients.md: a section for each client of sikkerkey_clients, with the block that the program itself writes."""
+"""docs/clients.md: a section for each client of the table, with the block that the program itself writes."""
 
 from __future__ import annotations
 
-import sikkerkey_clients as clients
-from sikkerkey_clients import CLIENTS, Client
+from sikkerkey_cli.clients import CLIENTS, Client
+from sikkerkey_cli.config import block_text
 
 INTRO = """\
 # Clients
 
-This page is generated from the clients' table in `sikkerkey_clients.py`; `make docs` rewrites it.
+This page is generated from the clients' table in `sikkerkey_cli/clients.py`; `make docs` rewrites it.
 
 ```sh
 python3 sikkerkey-mcp.pyz config CLIENT            # prints the block and says where it belongs
@@ -113,8 +113,8 @@ def page() -> str:
 
 def _section(name: str, client: Client) -> str:
     title = client.title[0].upper() + client.title[1:] if name == "generic" else client.title
-    notes = [f"- {note}" for note in (*_places(client), f"To see that it works: {client.look}.", *NOTES[name])]
-    block = clients.block_text(client, {"sikkerkey": EXAMPLE}).rstrip("\n")
+    notes = [f"- {note}" for note in (*_places(client), f"To see that it works: {client.success_sign}.", *NOTES[name])]
+    block = block_text(client, {"sikkerkey": EXAMPLE}).rstrip("\n")
     command = f"`config {name}{' --write' if client.files else ''}`"
     return "\n".join([f"## {title}", "", f"{command} gives", "", f"```{client.format}", block, "```", "", *notes, ""])
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import sikkerkey_call as call
 import sikkerkey_mcp
+from sikkerkey_cli import call
 from tools import advisories, clients_page
 from tools.clients import record
 from tools.examples import ROOT

@@ -1,7 +1,7 @@
-"""`doctor`: whether everything from Python to the vault works, a line for each check, with the command that mends it.
+"""`doctor`: checks everything from Python to the vault and prints a line for each check, with a command that fixes it.
 
-Each check stands alone: whatever is broken, the others are made all the same. Nothing is changed, nothing secret is
-shown, and what others wrote is cleaned. Checks that need a network have short limits and run side by side.
+The checks are independent: a failure does not stop the others. Nothing is changed, no secret is shown, and text from
+elsewhere is cleaned. Network checks have short time limits and run concurrently.
 """
 
 from __future__ import annotations
@@ -23,37 +23,37 @@ import threading
 import time
 import urllib.parse
 import urllib.request
+import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Literal, NamedTuple
 
 import sikkerkey_answers
-import sikkerkey_cli as cli
-import sikkerkey_clients as clients
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 import sikkerkey_switches
-import sikkerkey_terminal as terminal
 import sikkerkey_wire
+from sikkerkey_cli import agents, entries, grammar, terminal, version
+from sikkerkey_cli.clients import CLIENTS
 from sikkerkey_mcp import Error, Identity, JsonObject, clean
 
 State = Literal["ok", "warn", "fail"]
 
-PYTHONS = ((3, 9, 2), (3, 15))  # the first that works, the last that was tried
-NETWORK_MAX_S = 10.0  # all that is asked of one host, and all that is asked of the vault for one agent
-CLIENT_MAX_S = 8.0  # from starting a client's entry to the list of its tools; clients themselves give it 10 s or more
-CLOCK_WARN_S = 60  # a clock that far off drifts on; mcp.CLOCK_SKEW_MAX_S is where the vault refuses
-EXPIRY_WARN_DAYS = 14  # certificates are renewed earlier than that, so the renewal has failed
+PYTHONS = ((3, 9, 2), (3, 15))  # the oldest that works, the newest that was tested
+NETWORK_MAX_S = 10.0  # for all requests to one host, and for all requests about one agent
+CLIENT_MAX_S = 8.0  # from starting a client's entry to its list of tools; clients allow 10 s or more
+CLOCK_WARN_S = 60  # such a clock will drift further; beyond sikkerkey_mcp.CLOCK_SKEW_MAX_S the vault refuses
+EXPIRY_WARN_DAYS = 14  # certificates are normally renewed earlier, so the renewal has probably failed
 DAY_S = 86_400
-SCOPES_MAX = 100  # that are looked at; there are some 25
+SCOPES_MAX = 100  # the rest of an answer is ignored; there are about 25
 LABEL_WIDTH = 10
-INSTALL = "make an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
-APPROVE = "the vault's owner approves it on the dashboard, page AI agents"
-ENABLE = "the vault's owner enables it on the dashboard, page AI agents"
+INSTALL = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
+APPROVE = "the vault's owner approves it on the dashboard (AI agents page)"
+ENABLE = "the vault's owner enables it on the dashboard (AI agents page)"
 
 
 class Line(NamedTuple):
-    """What one check found. `remedy` is the command or the deed that mends it, empty where all is well."""
+    """The result of one check. `remedy` is a command or an instruction that fixes it, empty if all is well."""
 
     check: str
     state: State
@@ -72,21 +72,21 @@ def failed(check: str, error: Error, who: str = "") -> Line:
 
 
 def check_python() -> Line:
-    """Whether this Python is one that the program runs on."""
+    """Whether the program supports this Python."""
     version = ".".join(map(str, sys.version_info[:3]))
     detail = f"{sys.implementation.name} {version}, {clean(sys.executable)}"
     remedy = "start this program with CPython {} to {}".format(*(".".join(map(str, one)) for one in PYTHONS))
     if sys.version_info[:3] < PYTHONS[0] or sys.implementation.name != "cpython" or sys.maxsize < 2**32:
         return Line("python", "fail", f"{detail}: not supported", remedy)
     if sys.version_info[:2] > PYTHONS[1]:
-        return Line("python", "warn", f"{detail}: newer than any that was tried", remedy)
+        return Line("python", "warn", f"{detail}: newer than any tested version", remedy)
     return Line("python", "ok", detail)
 
 
 def check_program() -> Line:
-    """What runs here: the archive and its hash, or the module."""
+    """The running program: the archive, or the module outside an archive, and its hash."""
     runtime = sys.modules.get("sikkerkey_native")
-    path: str = runtime.report()["archive"] if runtime else os.path.abspath(mcp.__file__)
+    path: str = runtime.report()["archive"] if runtime else os.path.abspath(sikkerkey_mcp.__file__)
     digest = hashlib.sha256()
     try:
         with open(path, "rb") as file:
@@ -95,39 +95,39 @@ def check_program() -> Line:
     except OSError as error:
         remedy = "put the file back, or start it from where it is now"
         return Line("program", "fail", f"{clean(path)} cannot be read: {error.strerror}", remedy)
-    return Line("program", "ok", f"{mcp.VERSION}, {clean(path)}\nsha256 {digest.hexdigest()}")
+    return Line("program", "ok", f"{sikkerkey_mcp.VERSION}, {clean(path)}\nsha256 {digest.hexdigest()}")
 
 
 def check_library() -> Line:
-    """How cryptography's native library was loaded; a detour is slow at each start."""
-    loaded = cli.loaded()
+    """How cryptography's native library was loaded, and whether the cache works."""
+    loaded = version.runtime_facts()
     if loaded["cryptography"].startswith("unusable"):
         other = "use the archive for this platform, or: python3 -m pip install cryptography"
         reason = loaded["cryptography"]
         return Line("library", "fail", f"cryptography is {clean(reason)}", _remedy_of_damage(reason) or other)
     try:
-        mcp.load_signer(cli.new_key()[0])(b"")
+        sikkerkey_mcp.load_signer(agents.new_key()[0])(b"")
     except Error as error:
         return failed("library", error)
     library, bytecode = loaded.get("library", "installed"), loaded.get("bytecode", "")
     detail = f"cryptography {loaded['cryptography']}, {clean(library)}"
-    kept_out = [text for text in (library if ";" in library else "", bytecode if ": " in bytecode else "") if text]
-    if not kept_out:
+    uncached = [text for text in (library if ";" in library else "", bytecode if ": " in bytecode else "") if text]
+    if not uncached:
         return Line("library", "ok", detail)
     remedy = _remedy_of_damage(library) or _cache_remedy()
-    return Line("library", "warn", f"{detail}\nslow at each start: {clean('; '.join(kept_out))}", remedy)
+    return Line("library", "warn", f"{detail}\nevery start is slow: {clean('; '.join(uncached))}", remedy)
 
 
-def _remedy_of_damage(told: str) -> str:
-    damaged = "the archive was replaced or is damaged" in told
-    return "fetch the archive anew, and compare its sha256 with SHA256SUMS" if damaged else ""
+def _remedy_of_damage(report: str) -> str:
+    damaged = "the archive was replaced or is damaged" in report
+    return "download the archive again and compare its sha256 with SHA256SUMS" if damaged else ""
 
 
 def _cache_remedy() -> str:
     directory = sys.modules["sikkerkey_native"].runtime.cache_directory()
     if os.path.isdir(directory) and os.stat(directory).st_mode & 0o022:
         return f"chmod 700 {shlex.quote(directory)}"
-    return "export SIKKERKEY_CACHE_DIR=DIR, a directory of yours on a disk that may hold programs"
+    return "export SIKKERKEY_CACHE_DIR=DIR, a directory that belongs to you and is not mounted noexec"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -135,15 +135,15 @@ def _cache_remedy() -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Agents:
-    """The slots of the home, those that can be used, and the lines about them."""
+class AgentChecks:
+    """Checks the slots of this computer; `lines` are the results, `usable` the identities that can be used."""
 
     def __init__(self, wanted: str) -> None:
         self.lines: list[Line] = []
         self.usable: list[Identity] = []
-        self.addresses: list[str] = []  # of their vaults, and of those that the others name
+        self.addresses: list[str] = []  # of the vaults of all agents, also of unusable ones
         try:
-            self._found = mcp.slots()
+            self._found = sikkerkey_mcp.slots()
             self.lines.append(self._home())
         except Error as error:
             self._found = []
@@ -155,70 +155,70 @@ class Agents:
                 self._examine(agent)
 
     def _home(self) -> Line:
-        home, agents = mcp.home(), mcp.agents_dir()
+        home, agents = sikkerkey_mcp.home(), sikkerkey_mcp.agents_dir()
         if not self._found:
             return Line("home", "warn", f"{clean(home)}: no agent is installed", INSTALL)
         return Line("home", "ok", f"{clean(home)}{_mode(home)}, {clean(agents)}{_mode(agents)}")
 
     def _choose(self, wanted: str) -> list[str]:
-        """The chosen agent; all of them where there is no choice, or a wrong one."""
+        """The ids to check: the chosen agent, or all of them if none is chosen or the choice is wrong."""
         several = not wanted and not os.environ.get("SIKKERKEY_AGENT_ID") and len(self._found) > 1
         try:
-            chosen = None if several else mcp.choose_slot(wanted)
+            chosen = None if several else sikkerkey_mcp.choose_slot(wanted)
         except Error as error:
             self.lines.append(failed("choice", error))
             return self._found
         if several:
-            detail = f"{len(self._found)} agents and none is chosen: `serve` wants to be told which"
-            self.lines.append(Line("choice", "warn", detail, f"--agent ID, with one of: {', '.join(self._found)}"))
+            detail = f"{len(self._found)} agents are installed and none is chosen; `serve` requires a choice"
+            self.lines.append(Line("choice", "warn", detail, f"choose one with --agent ID: {', '.join(self._found)}"))
         return [chosen] if chosen else self._found
 
     def _examine(self, agent: str) -> None:
-        slot = os.path.join(mcp.agents_dir(), agent)
+        slot = os.path.join(sikkerkey_mcp.agents_dir(), agent)
         try:
-            identity = mcp.load_identity(agent)
-            mcp.load_signer(identity.key_pem)
+            identity = sikkerkey_mcp.load_identity(agent)
+            sikkerkey_mcp.load_signer(identity.key_pem)
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))
             self.addresses += _address_in(os.path.join(slot, "identity.json"))
             return
-        modes = [_mode(slot), *(f" {name}{_mode(os.path.join(slot, name))}" for name in cli.SLOT_FILES)]
-        whose = f"{agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
-        detail = f"{whose};{','.join(modes)}" if os.name == "posix" else whose
+        modes = [_mode(slot), *(f" {name}{_mode(os.path.join(slot, name))}" for name in agents.SLOT_FILES)]
+        summary = f"{agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
+        detail = f"{summary};{','.join(modes)}" if os.name == "posix" else summary
         self.lines.append(Line("agent", "ok", detail))
         self.usable.append(identity)
         self.addresses.append(identity.api_url)
 
 
 def _address_in(path: str) -> list[str]:
-    """The vault that a slot names which cannot be used; what is asked of it is unsigned and carries nothing."""
-    if not os.path.isfile(path):  # a pipe would wait for somebody who writes
+    """The API URL in an unusable slot's identity. The requests sent to it are unsigned and contain no data."""
+    if not os.path.isfile(path):  # opening a named pipe would block
         return []
     try:
         with open(path, "rb") as file:
-            members = mcp.parse_json(file.read(mcp.FILE_MAX_BYTES))
-        return [mcp.parse_base_url(str(members["apiUrl"]))]
-    except (OSError, ValueError, LookupError, TypeError, Error):  # the agent's own line says what is wrong
+            members = sikkerkey_mcp.parse_json(file.read(sikkerkey_mcp.FILE_MAX_BYTES))
+        return [sikkerkey_mcp.parse_base_url(str(members["apiUrl"]))]
+    except (OSError, ValueError, LookupError, TypeError, Error):  # the agent's own line reports the problem
         return []
 
 
 def _mode(path: str) -> str:
-    """` 0700`; nothing where the system has no modes, or the file is kept elsewhere."""
+    """The mode as ` 0700`; empty on systems without modes and for missing files."""
     if os.name != "posix" or not os.path.lexists(path):
         return ""
     return f" {stat.S_IMODE(os.lstat(path).st_mode):04o}"
 
 
 def check_switches() -> Line:
-    """What the environment withholds from whoever is started here; a client's entry may withhold more."""
+    """The restrictions that the environment sets here; a client's entry may set more."""
     try:
         found = sikkerkey_switches.switches({})
     except Error as error:
         return failed("switches", error)
     if not found:
         return Line("switches", "ok", "none: every action is offered")
-    left = sum(len(tool.actions) for tool in sikkerkey_switches.narrowed(mcp.TOOLS, found))
-    every = sum(len(tool.actions) for tool in mcp.TOOLS)
+    left = sum(len(tool.actions) for tool in sikkerkey_switches.narrowed(sikkerkey_mcp.TOOLS, found))
+    every = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS)
     set_by = "; ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in found)
     return Line("switches", "ok", f"{set_by}: {left} of {every} actions are offered")
 
@@ -228,9 +228,9 @@ def check_switches() -> Line:
 # ---------------------------------------------------------------------------------------------------------------------
 
 INTERPRETER = r"(python(3(\.[0-9]+)?)?|py)(\.exe)?"
-FLAGS = ("-I", "-E", "-S", "-s", "-B", "-P", "-u", "-3")  # of Python; none of them takes code or a module
-# What a client with the strictest rules hands on, so that an entry which needs more is found out.
-HANDED_ON = (
+FLAGS = ("-I", "-E", "-S", "-s", "-B", "-P", "-u", "-3")  # options of Python that run neither code nor a module
+# The variables that the strictest client passes on, so that an entry which needs more is detected.
+MINIMAL_ENVIRONMENT = (
     *("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"),
     *("APPDATA", "LOCALAPPDATA", "PATHEXT", "SYSTEMROOT", "TEMP", "TMP", "USERPROFILE"),
 )
@@ -239,9 +239,9 @@ HANDSHAKE: tuple[JsonObject, ...] = (
         "id": 1,
         "method": "initialize",
         "params": {
-            "protocolVersion": mcp.LATEST,
+            "protocolVersion": sikkerkey_mcp.LATEST,
             "capabilities": {},
-            "clientInfo": {"name": "sikkerkey-mcp doctor", "version": mcp.VERSION},
+            "clientInfo": {"name": "sikkerkey-mcp doctor", "version": sikkerkey_mcp.VERSION},
         },
     },
     {"method": "notifications/initialized"},
@@ -250,99 +250,104 @@ HANDSHAKE: tuple[JsonObject, ...] = (
 
 
 def check_clients() -> Iterator[Line]:
-    """The entries in the clients' files, and whether those that lead here start."""
-    found = clients.found(os.environ)
+    """The entries in the clients' files, and whether those that start this program work."""
+    found = entries.find_entries(os.environ)
     if not found:
-        detail = f"none of the {len(clients.CLIENTS) - 1} that are known has an entry in its user's file"
+        detail = f"none of the {len(CLIENTS) - 1} supported clients has an entry in its user file"
         yield Line("clients", "warn", detail, "sikkerkey-mcp config CLIENT --write")
     for job in [Job("client", partial(check_client, entry)) for entry in found]:
         yield from job.lines()
 
 
-def check_client(entry: clients.Found) -> list[Line]:
-    """One entry. What is not an interpreter with this very program is named and never started."""
+def check_client(entry: entries.FoundEntry) -> list[Line]:
+    """One entry. It is started only if its command is a Python interpreter that runs this same program."""
     where = ", ".join(clean(text) for text in (entry.client, entry.path, entry.key) if text)
-    mend = f"sikkerkey-mcp config {entry.client} --write"
+    rewrite = f"sikkerkey-mcp config {entry.client} --write"
     if entry.problem:
-        remedy = "mend the file in that program or in an editor"
+        remedy = "fix the file in the client or in an editor"
         return [Line("client", "warn", f"{where}: {clean(entry.problem)}", remedy)]
-    reason = _not_ours(entry)
+    reason = _reason_not_to_start(entry)
     if reason:
-        return [Line("client", "warn", f"{where}: {reason}; it was not started", mend)]
-    began_s = time.monotonic()
+        return [Line("client", "warn", f"{where}: {reason}; it was not started", rewrite)]
+    started_s = time.monotonic()
     count, error = _tools_of(entry)
     if error is not None:
-        return [Line("client", "fail", f"{where}: {error}", error.hint or mend)]
-    detail = f"{where}: starts in {time.monotonic() - began_s:.1f} s with {count} tools"
+        return [Line("client", "fail", f"{where}: {error}", error.hint or rewrite)]
+    detail = f"{where}: starts in {time.monotonic() - started_s:.1f} s with {count} tools"
     if "-I" not in entry.command:
-        return [Line("client", "warn", f"{detail}, but lets other modules stand in for ours: -I is missing", mend)]
+        return [Line("client", "warn", f"{detail}, but other modules can replace its own: -I is missing", rewrite)]
     return [Line("client", "ok", detail)]
 
 
-def _not_ours(entry: clients.Found) -> str:
-    """Why an entry is not started: everything in its command must be what `config` would have written."""
+def _reason_not_to_start(entry: entries.FoundEntry) -> str:
+    """Why an entry is not started; empty if its whole command is one that `config` could have written."""
     interpreter, *words = entry.command or [""]
     while words and words[0] in FLAGS:
         words.pop(0)
-    program, behind = (words[0] if words else ""), words[1:]
+    program, rest = (words[0] if words else ""), words[1:]
     known = re.fullmatch(INTERPRETER, re.split(r"[/\\]", interpreter)[-1])
-    if not known or not program or program.startswith("-") or (behind and behind[0] != "serve"):
+    if not known or not program or program.startswith("-") or (rest and rest[0] != "serve"):
         return "its command is not Python with this program"
     if any(re.match("LD_|DYLD_|PYTHON", name.upper()) for name in entry.environment):
         return "its environment changes what Python loads"
     python = shutil.which(interpreter)
     if python is None or (os.path.dirname(interpreter) and not os.path.isabs(interpreter)):
-        return f"there is no {clean(interpreter)}"
+        return f"{clean(interpreter)} does not exist"
     if os.name == "posix" and not os.path.samefile(python, sys.executable):
         status = os.stat(python)
         if status.st_mode & 0o022 or status.st_uid not in (0, os.getuid()):
-            return f"{clean(python)} is another user's, or others can write it"
-    return "" if _is_this_program(program) else f"{clean(program)} is not the program that runs here"
+            return f"{clean(python)} belongs to another user, or others can write to it"
+    return "" if _is_this_program(program) else f"{clean(program)} is not this program"
 
 
 def _is_this_program(path: str) -> bool:
-    """The same file, or a copy of it."""
-    here = mcp.program()[1]
+    """Whether this is the running file, or a copy of the running archive. A module would import others beside it."""
+    here = sikkerkey_mcp.program()[1]
     try:
-        return os.path.isabs(path) and (os.path.samefile(path, here) or filecmp.cmp(path, here, shallow=False))
-    except OSError:  # not there, or not to be read
+        same = os.path.samefile(path, here) or (zipfile.is_zipfile(here) and filecmp.cmp(path, here, shallow=False))
+        return os.path.isabs(path) and same
+    except OSError:  # missing or unreadable
         return False
 
 
-def _tools_of(entry: clients.Found) -> tuple[int, Error | None]:
-    """How many tools the entry's server lists, or why it does not."""
+def _tools_of(entry: entries.FoundEntry) -> tuple[int, Error | None]:
+    """The number of tools that the entry's server lists, or an error."""
     messages = "".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in HANDSHAKE)
-    handed_on = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+    inherited = {name: os.environ[name] for name in MINIMAL_ENVIRONMENT if name in os.environ}
     own = {name: value for name, value in entry.environment.items() if isinstance(value, str)}
     try:
         ended = subprocess.run(
-            [shutil.which(entry.command[0]) or "", *entry.command[1:]],  # not by a PATH that the entry may bring
+            [shutil.which(entry.command[0]) or "", *entry.command[1:]],  # resolved here, because the entry may set PATH
             input=messages.encode(),
-            env={**handed_on, **own},
+            env={**inherited, **own},
             capture_output=True,
             check=False,
             timeout=CLIENT_MAX_S,
         )
     except subprocess.TimeoutExpired:
-        return 0, mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s")
+        return 0, sikkerkey_mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s")
     except (OSError, ValueError) as error:
-        return 0, mcp.ConfigError(f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}")
+        return 0, sikkerkey_mcp.ConfigError(
+            f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}"
+        )
     for line in ended.stdout.splitlines():
-        reply = sikkerkey_answers.error_members(mcp.Reply(0, {}, line))
+        reply = sikkerkey_answers.error_members(sikkerkey_mcp.Reply(0, {}, line))
         if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
             return len(reply["result"].get("tools", ())), None
-    said = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
-    reason, hint = map(clean, said.groups("")) if said else ("and says nothing about it", "")
-    return 0, mcp.ConfigError(f"it does not start: {reason}", "" if reason.startswith("there is no agent") else hint)
+    reported = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
+    reason, hint = map(clean, reported.groups("")) if reported else ("it exits without a message on stderr", "")
+    return 0, sikkerkey_mcp.ConfigError(
+        f"it does not start: {reason}", "" if reason.startswith("there is no agent") else hint
+    )
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the way to the vault
+# the connection to the vault
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def check_proxy(base_url: str) -> Line:
-    """Which proxy there is for the vault, without its credentials."""
+    """The proxy for the vault, without its credentials."""
     parts = urllib.parse.urlsplit(base_url)
     try:
         proxy = sikkerkey_wire.proxy_for(base_url)
@@ -352,16 +357,16 @@ def check_proxy(base_url: str) -> Line:
         password = " with a password" if proxy.headers else ""
         return Line("proxy", "ok", f"{proxy.host}:{proxy.port}{password} (HTTPS_PROXY)")
     if parts.scheme == "http":
-        return Line("proxy", "ok", "none: http:// to this computer never takes one")
-    excepted = "https" in urllib.request.getproxies()
-    return Line("proxy", "ok", f"none for {parts.hostname} (NO_PROXY)" if excepted else "none")
+        return Line("proxy", "ok", "none: http:// to this computer never uses a proxy")
+    excluded = "https" in urllib.request.getproxies()
+    return Line("proxy", "ok", f"none for {parts.hostname} (NO_PROXY)" if excluded else "none")
 
 
 def check_dns(base_url: str) -> list[Line]:
-    """Whether the vault's name, or its proxy's, is known."""
+    """Whether the host name of the vault, or of its proxy, can be resolved."""
     try:
         proxy = sikkerkey_wire.proxy_for(base_url)
-    except Error:  # check_proxy says so
+    except Error:  # reported by check_proxy
         proxy = None
     parts = urllib.parse.urlsplit(base_url)
     host, port = (proxy.host, proxy.port) if proxy else (parts.hostname or "", parts.port or 443)
@@ -373,19 +378,21 @@ def check_dns(base_url: str) -> list[Line]:
     return [Line("dns", "ok", f"{host} is {', '.join(addresses[:3])}{', ...' if len(addresses) > 3 else ''}")]
 
 
-def check_way(base_url: str) -> list[Line]:
-    """One unsigned request: TLS, whether the vault answers, and its clock. Burns no nonce and needs no agent."""
+def check_connection(base_url: str) -> list[Line]:
+    """TLS, the API and the clock, by one unsigned request, which needs no agent and uses no nonce."""
     try:
-        connection = sikkerkey_wire.opened(sikkerkey_wire.route_to(base_url), mcp.Cancellation())
+        connection = sikkerkey_wire.opened(sikkerkey_wire.route_to(base_url), sikkerkey_mcp.Cancellation())
     except Error as error:
         return [failed("tls", error), _unchecked("api"), _unchecked("clock")]
     except sikkerkey_wire.BROKEN as error:
         return _unreachable(base_url, error)
     try:
         tls = _tls_line(connection.wire)
-        begun_s = time.monotonic()
-        reply, _ = connection.exchange(mcp.Request("GET", "/", None), {"User-Agent": mcp.USER_AGENT}, mcp.Context())
-        took_ms = (time.monotonic() - begun_s) * 1000
+        started_s = time.monotonic()
+        reply, _ = connection.exchange(
+            sikkerkey_mcp.Request("GET", "/", None), {"User-Agent": sikkerkey_mcp.USER_AGENT}, sikkerkey_mcp.Context()
+        )
+        took_ms = (time.monotonic() - started_s) * 1000
         return [tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(reply.headers)]
     except Error as error:
         return [tls, failed("api", error), _unchecked("clock")]
@@ -397,22 +404,22 @@ def check_way(base_url: str) -> list[Line]:
 
 
 def _unreachable(base_url: str, error: Exception) -> list[Line]:
-    """A failure of TLS is the tls line's, any other the api line's."""
+    """Reports a TLS error in the tls line, any other in the api line."""
     reason = sikkerkey_wire.reason(error)
     if isinstance(error, ssl.SSLError):
-        remedy = "where a company's proxy opens TLS, export SIKKERKEY_CA_BUNDLE=FILE with its certificate in PEM"
-        line = Line("tls", "fail", f"{base_url}: {reason}; trusted are {_trusted()}", remedy)
+        remedy = "if a company proxy intercepts TLS: export SIKKERKEY_CA_BUNDLE=FILE with its certificate in PEM"
+        line = Line("tls", "fail", f"{base_url}: {reason}; trusted: {_trusted()}", remedy)
         return [line, _unchecked("api"), _unchecked("clock")]
     return [_unchecked("tls"), Line("api", "fail", f"{base_url}: {reason}", _network_remedy()), _unchecked("clock")]
 
 
 def _network_remedy() -> str:
-    address = "sikkerkey-mcp whoami; before there is an agent, SIKKERKEY_API_URL"
+    address = "sikkerkey-mcp whoami, or SIKKERKEY_API_URL if no agent is installed"
     return f"check the network, HTTPS_PROXY, and the vault's address: {address}"
 
 
 def _unchecked(check: str) -> Line:
-    return Line(check, "warn", "not checked: the way to the vault is not open", "first what says fail")
+    return Line(check, "warn", "not checked: no connection to the vault", "fix the checks marked fail first")
 
 
 def _trusted() -> str:
@@ -428,19 +435,26 @@ def _tls_line(wire: socket.socket) -> Line:
     date = time.strftime("%Y-%m-%d", time.gmtime(until_s))
     detail = f"{wire.version()}, certificate valid until {date} ({days} days), checked against {_trusted()}"
     if days < EXPIRY_WARN_DAYS:
-        return Line("tls", "warn", detail, "tell whoever runs the vault: its certificate is about to end")
+        return Line("tls", "warn", detail, "tell the vault's operator that its certificate is about to expire")
     return Line("tls", "ok", detail)
 
 
-def _clock_line(headers: mcp.Headers) -> Line:
-    vault_s = mcp.http_date_s(headers.get("date", ""))
+def _clock_line(headers: sikkerkey_mcp.Headers) -> Line:
+    vault_s = sikkerkey_mcp.http_date_s(headers.get("date", ""))
     if vault_s is None:
-        return Line("clock", "warn", "not checked: the answer bears no date", "compare this computer's clock by hand")
-    skew_s = int(time.time()) - vault_s  # both cut to the second, as the answer's date is
-    apart = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'}" if skew_s else "the same as"
-    detail = f"{apart} the vault's"
-    if abs(skew_s) > mcp.CLOCK_SKEW_MAX_S:
-        return Line("clock", "fail", f"{detail}: beyond {mcp.CLOCK_SKEW_MAX_S} s it refuses every call", _set_clock())
+        return Line(
+            "clock", "warn", "not checked: the response has no Date header", "compare this computer's clock yourself"
+        )
+    skew_s = int(time.time()) - vault_s  # both in whole seconds, as in the Date header
+    difference = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'}" if skew_s else "the same as"
+    detail = f"{difference} the vault's"
+    if abs(skew_s) > sikkerkey_mcp.CLOCK_SKEW_MAX_S:
+        return Line(
+            "clock",
+            "fail",
+            f"{detail}: beyond {sikkerkey_mcp.CLOCK_SKEW_MAX_S} s the vault refuses every call",
+            _set_clock(),
+        )
     return Line("clock", "warn", detail, _set_clock()) if abs(skew_s) > CLOCK_WARN_S else Line("clock", "ok", detail)
 
 
@@ -454,91 +468,99 @@ def _set_clock() -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class OneAttempt(mcp.Cancellation):
-    """Ends the wait for a second attempt before it begins: a sealed vault has then said so, and in time."""
+class OneAttempt(sikkerkey_mcp.Cancellation):
+    """Disables retries, so that a sealed vault is reported within the time limit."""
 
-    def wait(self, seconds: float) -> bool:  # noqa: ARG002 (as in the class above)
-        """Cancelled."""
+    def wait(self, seconds: float) -> bool:  # noqa: ARG002 (the signature of the base class)
+        """Returns at once, as if cancelled."""
         return True
 
 
 def check_agent(identity: Identity) -> list[Line]:
-    """What the vault says of an agent: its state, its scopes, and which actions those open."""
-    who, action = identity.agent_id, mcp.TOOLS[0].actions[0]
+    """The state of an agent at the vault, its scopes, and the actions that these allow."""
+    agent, action = identity.agent_id, sikkerkey_mcp.TOOLS[0].actions[0]
     try:
-        request = mcp.build_request(action, {})
-        context = mcp.Context()
+        request = sikkerkey_mcp.build_request(action, {})
+        context = sikkerkey_mcp.Context()
         context.cancellation = OneAttempt()
-        reply = mcp.agent_api(identity).send(request, safe=True, context=context)
+        reply = sikkerkey_mcp.agent_api(identity).send(request, safe=True, context=context)
         if not 200 <= reply.status < 300:
             raise sikkerkey_answers.service_error(action, reply, sikkerkey_answers.cutter([]))
     except Error as error:
-        return [Line("vault", "fail", f"{who}: {error}", _state_remedy(error, who))]
+        return [Line("vault", "fail", f"{agent}: {error}", _state_remedy(error, agent))]
     members = sikkerkey_answers.error_members(reply)
     listed = members.get("scopes")
     if not isinstance(listed, list):
-        return [Line("vault", "fail", f"{who}: the answer is no vault's", "check apiUrl: sikkerkey-mcp whoami")]
+        return [Line("vault", "fail", f"{agent}: the answer is not from a vault", "check apiUrl: sikkerkey-mcp whoami")]
     scopes = sorted(clean(scope, 64) for scope in listed[:SCOPES_MAX] if isinstance(scope, str))
-    return [_state_line(who, members), _scopes_line(scopes), *reach(scopes)]
+    return [_state_line(agent, members), _scopes_line(scopes), *available_actions(scopes)]
 
 
 def _state_remedy(error: Error, agent: str) -> str:
-    status = error.status if isinstance(error, mcp.ServiceError) else 0
+    status = error.status if isinstance(error, sikkerkey_mcp.ServiceError) else 0
     if status == 401 and "clock" not in error.hint:
-        return f"if it was revoked: sikkerkey-mcp revoke {agent}, then install it anew"
+        return f"if it was revoked: sikkerkey-mcp revoke {agent}, then install a new one"
     if status == 403:
         return ENABLE if "disabled" in str(error) else APPROVE if "pending" in str(error) else error.hint
     return error.hint
 
 
-def _state_line(who: str, members: JsonObject) -> Line:
+def _state_line(agent: str, members: JsonObject) -> Line:
     if members.get("approved") is False:
-        return Line("vault", "fail", f"{who} is pending", APPROVE)
+        return Line("vault", "fail", f"{agent} is pending", APPROVE)
     if members.get("enabled") is False:
-        return Line("vault", "fail", f"{who} is disabled", ENABLE)
+        return Line("vault", "fail", f"{agent} is disabled", ENABLE)
     allowed = members.get("projectAllowlist")
     projects = f"{len(allowed)} projects" if isinstance(allowed, list) else "all projects"
-    return Line("vault", "ok", f"{who} is approved and enabled, for {projects}")
+    return Line("vault", "ok", f"{agent} is approved and enabled, for {projects}")
 
 
 def _scopes_line(scopes: list[str]) -> Line:
-    wanted = {action.scope for tool in mcp.TOOLS for action in tool.actions if action.scope}
+    wanted = {action.scope for tool in sikkerkey_mcp.TOOLS for action in tool.actions if action.scope}
     if wanted <= set(scopes):
-        return Line("scopes", "ok", f"all {len(wanted)} that an action needs")
+        return Line("scopes", "ok", f"all {len(wanted)} that actions require")
     return Line("scopes", "ok", ", ".join(scopes) or "none")
 
 
-def reach(scopes: list[str]) -> Iterator[Line]:
-    """How many actions of each tool the scopes open, and which scopes are missing for the others."""
-    shut = {tool.name: [action for action in tool.actions if action.scope not in (None, *scopes)] for tool in mcp.TOOLS}
-    each = (f"{tool.name} {len(tool.actions) - len(shut[tool.name])}/{len(tool.actions)}" for tool in mcp.TOOLS)
-    every, closed = sum(len(tool.actions) for tool in mcp.TOOLS), sum(map(len, shut.values()))
-    yield Line("tools", "ok", f"{every - closed} of {every} actions: {', '.join(each)}")
-    if closed:
-        title = "scopes that only the owner can grant, and what waits for them"
-        yield Line("missing", "ok", "\n".join([title, *_by_scope(shut)]))
+def available_actions(scopes: list[str]) -> Iterator[Line]:
+    """How many actions of each tool the scopes allow, and which scopes the others require."""
+    unavailable = {
+        tool.name: [action for action in tool.actions if action.scope not in (None, *scopes)]
+        for tool in sikkerkey_mcp.TOOLS
+    }
+    each = (
+        f"{tool.name} {len(tool.actions) - len(unavailable[tool.name])}/{len(tool.actions)}"
+        for tool in sikkerkey_mcp.TOOLS
+    )
+    total, blocked = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS), sum(map(len, unavailable.values()))
+    yield Line("tools", "ok", f"{total - blocked} of {total} actions: {', '.join(each)}")
+    if blocked:
+        title = "missing scopes, which only the vault's owner can grant, and the actions that require them"
+        yield Line("missing", "ok", "\n".join([title, *_by_scope(unavailable)]))
 
 
-def _by_scope(shut: dict[str, list[mcp.Action]]) -> Iterator[str]:
-    """Whole tools first, in one line; then for each scope the actions of tools that are open in part."""
-    whole = {tool.name for tool in mcp.TOOLS if len(shut[tool.name]) == len(tool.actions)}
-    wanted = {name: sorted({str(action.scope) for action in shut[name]}) for name in shut if name in whole}
+def _by_scope(unavailable: dict[str, list[sikkerkey_mcp.Action]]) -> Iterator[str]:
+    """One line for all tools that are unavailable as a whole, then one line for each scope with the other actions."""
+    whole = {tool.name for tool in sikkerkey_mcp.TOOLS if len(unavailable[tool.name]) == len(tool.actions)}
+    wanted = {
+        name: sorted({str(action.scope) for action in unavailable[name]}) for name in unavailable if name in whole
+    }
     if whole:
         yield "; ".join(f"{', '.join(scopes)}: all of {name}" for name, scopes in wanted.items())
     parts: dict[str, list[str]] = {}
-    for name, actions in shut.items():
+    for name, actions in unavailable.items():
         for action in actions if name not in whole else ():
             parts.setdefault(str(action.scope), []).append(f"{name}.{action.name}")
     yield from (f"{scope}: {', '.join(names)}" for scope, names in sorted(parts.items()))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# all of it
+# the command
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 class Job:
-    """A check on a thread of its own; the thread is left behind if it takes too long."""
+    """A check on its own thread, which is abandoned if it takes too long."""
 
     def __init__(self, check: str, run: Callable[[], list[Line]]) -> None:
         self._check, self._run = check, run
@@ -551,11 +573,11 @@ class Job:
     def _work(self) -> None:
         try:
             self._lines = self._run()
-        except BaseException as error:  # raised again where somebody sees it
+        except BaseException as error:  # raised again in lines()
             self._bug = error
 
     def lines(self) -> list[Line]:
-        """What it found, after at most NETWORK_MAX_S from its start."""
+        """The result, at most NETWORK_MAX_S after the start."""
         self._thread.join(max(0.0, self._until_s - time.monotonic()))
         if self._thread.is_alive():
             return [Line(self._check, "fail", f"no answer within {NETWORK_MAX_S:.0f} s", _network_remedy())]
@@ -565,32 +587,34 @@ class Job:
 
 
 def examine(wanted: str) -> Iterator[Line]:
-    """Every line, each as soon as it is known and in an order that can be read."""
+    """All lines, each as soon as it is known, in a fixed order."""
     yield check_python()
     yield check_program()
     yield check_library()
-    agents = Agents(wanted)
-    yield from agents.lines
+    checked = AgentChecks(wanted)
+    yield from checked.lines
     yield check_switches()
     yield from check_clients()
-    addresses = list(dict.fromkeys(agents.addresses))
+    addresses = list(dict.fromkeys(checked.addresses))
     if not addresses:
         try:
-            addresses = [mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or mcp.DEFAULT_API_URL)]
+            addresses = [
+                sikkerkey_mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)
+            ]
         except Error as error:
             yield failed("api", error)
-    open_ways: list[str] = []
-    jobs = [(Job("dns", partial(check_dns, one)), Job("api", partial(check_way, one))) for one in addresses]
-    for address, (dns, way) in zip(addresses, jobs):
-        found = [check_proxy(address), *dns.lines(), *way.lines()]
+    reachable: list[str] = []
+    jobs = [(Job("dns", partial(check_dns, one)), Job("api", partial(check_connection, one))) for one in addresses]
+    for address, (dns, connection) in zip(addresses, jobs):
+        found = [check_proxy(address), *dns.lines(), *connection.lines()]
         yield from found
         if not any(line.check == "api" and line.state != "ok" for line in found):
-            open_ways.append(address)
-    yield from _at_the_vault(agents.usable, open_ways)
+            reachable.append(address)
+    yield from _check_at_vault(checked.usable, reachable)
 
 
-def _at_the_vault(usable: list[Identity], open_ways: list[str]) -> Iterator[Line]:
-    asked = [Job("vault", partial(check_agent, identity)) for identity in usable if identity.api_url in open_ways]
+def _check_at_vault(usable: list[Identity], reachable: list[str]) -> Iterator[Line]:
+    asked = [Job("vault", partial(check_agent, identity)) for identity in usable if identity.api_url in reachable]
     for job in asked:
         yield from job.lines()
     if len(asked) < len(usable):
@@ -617,18 +641,18 @@ def command_doctor(options: argparse.Namespace) -> int:
 
 
 def _pasteable(remedy: str) -> str:
-    """With this program as it was started in the place of its name, where a command of it is meant."""
-    started = shlex.join(mcp.program())
-    ours = rf"(?<![\w./-])sikkerkey-mcp (?=({'|'.join(cli.EXAMPLES)})\b)"
-    return terminal.cleaned(re.sub(ours, lambda _: f"{started} ", remedy))
+    """The remedy with the name of this program replaced by the command that started it, so that it can be pasted."""
+    started = shlex.join(sikkerkey_mcp.program())
+    command = rf"(?<![\w./-])sikkerkey-mcp (?=({'|'.join(grammar.COMMANDS)})\b)"
+    return terminal.cleaned(re.sub(command, lambda _: f"{started} ", remedy))
 
 
 def _for_people(line: Line) -> str:
-    """`ok    python      CPython 3.11.7`, further lines below, and `mend:` before what mends it."""
+    """One line as `ok    python      CPython 3.11.7`, with details below it, and the remedy after `fix:`."""
     indent = 6 + LABEL_WIDTH + 2
     begin = terminal.coloured(line.state) + " " * (6 - len(line.state)) + line.check.ljust(LABEL_WIDTH + 2)
     parts = [terminal.wrapped(part, indent) for part in line.detail.split("\n")]
-    parts += [f"mend: {line.remedy}"] if line.remedy else []  # in one piece, to be pasted
+    parts += [f"fix: {line.remedy}"] if line.remedy else []  # not wrapped, so that it can be pasted
     return begin + ("\n" + " " * indent).join(parts)
 
 
