@@ -97,7 +97,7 @@ def test_client_holds_nothing_of_the_vault() -> None:
     ours = {path.name for path in ROOT.glob("sikkerkey_*.py")}
     assert {name.partition("/")[0] for name in names} == {
         *ours,
-        *("certifi", "cryptography-48.0.1", "cryptography-50.0.2"),
+        *("sikkerkey_cli", "certifi", "cryptography-48.0.1", "cryptography-50.0.2"),
     }
 
 
