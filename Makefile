@@ -46,7 +46,7 @@ $(foreach venv,.venv .venv-mcp1,$(shell $(venv)/bin/python -c pass 2>/dev/null |
 RUN := .venv/bin/python
 ARCHIVE := dist/sikkerkey-mcp.pyz
 VAULT_ARCHIVE := dist/sikkerkey-vault.pyz
-TYPED := $(wildcard sikkerkey_*.py) build_zipapp.py bench bundle runtime vault tests tools
+TYPED := $(wildcard sikkerkey_*.py) sikkerkey_cli build_zipapp.py bench bundle runtime vault tests tools
 
 .PHONY: help
 help: ## list the targets
@@ -64,7 +64,7 @@ venv: .venv/.ready .venv-mcp1/.ready ## set up .venv and .venv-mcp1 from the loc
 
 BUILDER := .venv/.ready build_zipapp.py $(wildcard bundle/*.py) LICENSE requirements/wheels.lock $(wildcard runtime/*.py runtime/*/*.py)
 
-$(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py sikkerkey_cli/*.py)
+$(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py sikkerkey_cli/*.py sikkerkey_cli/edit/*.py)
 	@$(RUN) build_zipapp.py
 
 $(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/* vault/*/*)

@@ -46,7 +46,7 @@ class Response(NamedTuple):
 
 
 class Unreachable(Exception):
-    """There is no response. `reason` never repeats what the peer sent.
+    """There is no response. `reason` never repeats what the peer sent; `__cause__` may.
 
     `sent` is False only if the vault cannot have seen the request; `retryable` is False if another attempt cannot help.
     """
@@ -59,13 +59,22 @@ class Unreachable(Exception):
 class TooLarge(Exception):
     """The response is larger than `response_bytes`."""
 
+    def __init__(self) -> None:
+        super().__init__("the response is too large")
+
 
 class Compressed(Exception):
     """The response is compressed, which was not requested."""
 
+    def __init__(self) -> None:
+        super().__init__("the response is compressed, which was not requested")
+
 
 class NotLoopback(Exception):
     """The name in an http:// URL resolves to another computer."""
+
+    def __init__(self) -> None:
+        super().__init__("the name resolves to another computer, and http:// is for this computer only")
 
 
 FAILURES = (OSError, http.client.HTTPException, ValueError)  # ssl and names that are not ASCII raise ValueError
@@ -274,6 +283,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         if tls:
             tls.sslsocket_class = _TlsSocket
         self._tls, self.limits = tls, limits
+        self.on_connect: Callable[[Any], None] = lambda _socket: None  # is called with each new socket
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
 
@@ -291,6 +301,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         try:
             if connection.sock is None:
                 connection.connect()
+                self.on_connect(connection.sock)
             sent = True
             response, keep = connection.exchange(method, request.selector, body, headers)
             return response
@@ -299,7 +310,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
                 raise
             raise Unreachable("the proxy's answer has no end", sent=False) from None
         except FAILURES as error:
-            raise Unreachable(_reason(error), sent=sent, retryable=not _is_permanent(error)) from None
+            raise Unreachable(_reason(error), sent=sent, retryable=not _is_permanent(error)) from error
         finally:
             request.on_abort(None)
             if keep:

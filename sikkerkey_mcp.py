@@ -50,9 +50,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from typing import Any, Literal, NamedTuple, NoReturn, Protocol, Union
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Union
 
 import sikkerkey_redact
+
+if TYPE_CHECKING:
+    import ssl
+    import urllib.request
+
+    import sikkerkey_http
 
 VERSION = "0.1.0"
 
@@ -1335,25 +1341,9 @@ class Api:
     """The vault as one agent sees it. `authenticate` makes the headers of one attempt, new ones each time."""
 
     def __init__(self, base_url: str, authenticate: Callable[[Request], Headers]) -> None:
-        import urllib.request  # not at the top: urllib and ssl take 20 ms to load, and a listing needs neither
-
-        import sikkerkey_http
-
         self.base_url = parse_base_url(base_url)
         self._authenticate = authenticate
-        encrypted = self.base_url.startswith("https:")
-        limits = sikkerkey_http.Limits(
-            connect_s=CONNECT_MAX_S,
-            exchange_s=EXCHANGE_MAX_S,
-            response_bytes=ANSWER_MAX_BYTES,
-            idle_s=IDLE_MAX_S,
-            idle_connections=IDLE_CONNECTIONS_MAX,
-        )
-        self._connections = sikkerkey_http.KeepAliveHandler(tls_context() if encrypted else None, limits)
-        # Built by hand, because urllib.request.build_opener would also add handlers for redirects and other schemes.
-        self._opener = urllib.request.OpenerDirector()
-        self._opener.add_handler(urllib.request.ProxyHandler(https_proxies(self.base_url) if encrypted else {}))
-        self._opener.add_handler(self._connections)
+        self._opener, self._connections = open_vault(self.base_url)
 
     def close(self) -> None:
         """Closes the connections that are kept for the next request."""
@@ -1390,7 +1380,7 @@ class Api:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        import sikkerkey_http  # see __init__
+        import sikkerkey_http  # see open_vault
 
         url_request = sikkerkey_http.AbortableRequest(
             self.base_url + request.path, request.body, headers, method=request.method
@@ -1422,12 +1412,34 @@ def parse_base_url(url: str) -> str:
     return url.removesuffix("/")
 
 
-def tls_context() -> Any:
-    """An ssl.SSLContext: TLS 1.2 or newer, certificates and host names checked.
+def open_vault(base_url: str) -> tuple[urllib.request.OpenerDirector, sikkerkey_http.KeepAliveHandler]:
+    """An opener for the vault, and its handler, which keeps the connections. Raises ConfigError."""
+    import urllib.request  # not at the top: urllib and ssl take 20 ms to load, and a listing needs neither
+
+    import sikkerkey_http
+
+    limits = sikkerkey_http.Limits(
+        connect_s=CONNECT_MAX_S,
+        exchange_s=EXCHANGE_MAX_S,
+        response_bytes=ANSWER_MAX_BYTES,
+        idle_s=IDLE_MAX_S,
+        idle_connections=IDLE_CONNECTIONS_MAX,
+    )
+    encrypted = base_url.startswith("https:")
+    connections = sikkerkey_http.KeepAliveHandler(tls_context() if encrypted else None, limits)
+    # Built by hand, because urllib.request.build_opener would also add handlers for redirects and other schemes.
+    opener = urllib.request.OpenerDirector()
+    opener.add_handler(urllib.request.ProxyHandler(https_proxies(base_url)))
+    opener.add_handler(connections)
+    return opener, connections
+
+
+def tls_context() -> ssl.SSLContext:
+    """TLS 1.2 or newer, certificates and host names checked.
 
     Trusts SIKKERKEY_CA_BUNDLE if it is set, else certifi's bundle. Raises ConfigError.
     """
-    import ssl  # not at the top, like sikkerkey_http
+    import ssl  # see open_vault
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
@@ -1449,7 +1461,7 @@ def tls_context() -> Any:
 
 def _certifi_bundle() -> str:
     try:
-        import certifi  # not at the top, like sikkerkey_http; absent in some installations
+        import certifi  # here, because it may be absent
     except ImportError:
         raise ConfigError("certifi is not installed", "pip install certifi, or set SIKKERKEY_CA_BUNDLE") from None
     return certifi.contents()
@@ -1457,8 +1469,10 @@ def _certifi_bundle() -> str:
 
 def https_proxies(base_url: str) -> dict[str, str]:
     """The proxies for urllib's ProxyHandler, from the environment or the system. Raises ConfigError."""
-    from urllib.request import getproxies, proxy_bypass  # not at the top, like sikkerkey_http
+    from urllib.request import getproxies, proxy_bypass  # see open_vault
 
+    if base_url.startswith("http:"):  # to this computer
+        return {}
     url = getproxies().get("https", "")
     if not url or proxy_bypass(base_url.partition("://")[2]):
         return {}
@@ -2903,19 +2917,33 @@ def connect(agent: str = "") -> Api:
     return agent_api(load_identity(chosen))
 
 
-def serve_parser() -> argparse.ArgumentParser:
-    """The options of `serve`."""
+# Each restriction's option, its placeholder and its help.
+RESTRICTION_OPTIONS = (
+    ("--read-only", "", "offer only actions that change nothing and create no credential"),
+    ("--tools", "NAMES", "offer only these: TOOL or TOOL.ACTION, separated by commas"),
+    ("--exclude", "NAMES", "do not offer these: TOOL or TOOL.ACTION, separated by commas"),
+)
+
+
+def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """The chosen agent, and the text of each restriction by its option. Exits with status 2 on wrong usage."""
     parser = argparse.ArgumentParser(
         prog="sikkerkey-mcp serve",
         description="Serves MCP on stdin and stdout.",
         allow_abbrev=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),  # measuring the terminal takes 4 ms
     )
-    parser.add_argument("--agent", default="", metavar="ID", help="the agent to use if several are installed")
-    parser.add_argument("--read-only", action="store_const", const="1", help="offer only actions that change nothing")
-    parser.add_argument("--tools", action="append", metavar="NAMES", help="offer only these tools or TOOL.ACTIONs")
-    parser.add_argument("--exclude", action="append", metavar="NAMES", help="do not offer these tools or TOOL.ACTIONs")
-    return parser
+    parser.add_argument("--agent", default="", metavar="ID", help="which agent, if several are installed")
+    for name, metavar, text in RESTRICTION_OPTIONS:
+        if metavar:
+            parser.add_argument(name, action="append", metavar=metavar, help=text)
+        else:
+            parser.add_argument(name, action="store_const", const=["1"], help=text)
+    options, rest = parser.parse_known_args(arguments)
+    if rest:
+        parser.error("unknown option or argument; see --help")  # not repeated: it may be a token
+    given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in RESTRICTION_OPTIONS}
+    return options.agent, {name: ",".join(texts) for name, texts in given.items() if texts}
 
 
 def command_serve(arguments: Sequence[str]) -> int:
@@ -2923,18 +2951,16 @@ def command_serve(arguments: Sequence[str]) -> int:
 
     A faulty identity ends the start with an error. If no agent is installed yet, only calls fail.
     """
-    options = serve_parser().parse_args(arguments)
-    given = {"--read-only": options.read_only, "--tools": options.tools, "--exclude": options.exclude}
-    texts = {name: value if isinstance(value, str) else ",".join(value) for name, value in given.items() if value}
-    restrictions = read_restrictions(texts)
-    chosen = choose_agent(options.agent)
+    agent, options = parse_serve_options(arguments)
+    restrictions = read_restrictions(options)
+    chosen = choose_agent(agent)
     if chosen is None:
         print_notice(f"sikkerkey-mcp: no agent is installed in {clean(agents_directory())}; calls fail until `install`")
     else:
         load_identity(chosen, with_key=False)  # the first call reads the key, so that it is in memory only from then on
     if sys.stdin and sys.stdin.isatty():
         print_notice("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C stops it")
-    serve(VaultTools(lambda: connect(options.agent), restrictions))
+    serve(VaultTools(lambda: connect(agent), restrictions))
 
 
 def run_command(command: Callable[[], int]) -> int:

@@ -40,7 +40,7 @@ class Program(NamedTuple):
 PROGRAMS = {
     "mcp": Program(
         "sikkerkey-mcp",
-        main="sikkerkey_mcp:main",
+        main="sikkerkey_cli.__main__:main",
         sources=("sikkerkey_*.py", "sikkerkey_cli/**/*.py"),
         projects=("certifi", "cryptography"),
         platforms=wheels.PLATFORMS,

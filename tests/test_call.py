@@ -16,9 +16,8 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_call
 import sikkerkey_mcp
-import sikkerkey_terminal as terminal
+from sikkerkey_cli import call, terminal
 from tests.support.harness import TIMEOUT_S, CannedResponse, Recorder, make_slot
 from tests.support.schema_check import wait_until
 from tests.support.shell import COMMAND, Shell, at_terminal, run_process
@@ -68,11 +67,11 @@ def test_list_for_programs_holds_the_whole_table(shell: Shell) -> None:
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str], row: Row) -> None:
     words = ["describe", row.tool.name, row.action.name]
-    assert sikkerkey_call.command_tools(argparse.Namespace(words=words, json=False)) == 0
+    assert call.command_tools(argparse.Namespace(words=words, json=False)) == 0
     shown = capsys.readouterr().out
-    assert sikkerkey_call.command_tools(argparse.Namespace(words=words, json=True)) == 0
+    assert call.command_tools(argparse.Namespace(words=words, json=True)) == 0
     told = json.loads(capsys.readouterr().out)
-    assert sikkerkey_call.in_words(row.action) in shown
+    assert call.describe(row.action) in shown
     assert [line.split()[0] for line in shown.split("\n\n")[1].splitlines()] == (
         [arg.name for arg in row.action.args] or ["example:"]
     )
@@ -84,21 +83,21 @@ def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) 
     assert shell("tools", "describe", "manage_temporary_secrets", "create").out.splitlines()[:7] == [
         "manage_temporary_secrets create",
         "  Make one. The answer's URL and passphrase are for the recipient only.",
-        "  write; scope projects.secrets.write; answers with a credential, once",
+        "  write; scope projects.secrets.write; returns a credential, only once",
         "",
-        "projectId         needed           id             Project id.",
-        "name              needed           string         Name. (1 to 256 characters)",
-        "value             may be left out  string         The plaintext, at most 102,400 bytes; or generateRandom."
+        "projectId         required  id             Project id.",
+        "name              required  string         Name. (1 to 256 characters)",
+        "value             optional  string         The plaintext, at most 102,400 bytes; or generateRandom."
         " (at most 102,400 bytes in UTF-8; plaintext: never shown, logged or repeated)",
     ]
 
 
 def test_description_of_a_tool_lists_its_actions(shell: Shell) -> None:
-    tool = sikkerkey_call.find_tool("manage_trash")
-    listing, restore, purge = map(sikkerkey_call.in_words, tool.actions)
+    tool = call.find_tool("manage_trash")
+    listing, restore, purge = map(call.describe, tool.actions)
     assert shell("tools", "describe", "manage_trash").out == (
         f"{tool.text}\n\n"
-        "ACTION   EFFECT       SCOPE        WHAT IT DOES\n"
+        "ACTION   EFFECT       SCOPE        DESCRIPTION\n"
         f"list     read         trash.read   {listing}\n"
         f"restore  write        trash.write  {restore}\n"
         f"purge    destructive  trash.write  {purge}\n"
@@ -107,10 +106,10 @@ def test_description_of_a_tool_lists_its_actions(shell: Shell) -> None:
 
 @pytest.mark.parametrize("row", ROWS, ids=str)
 def test_example_of_every_action_can_be_called_once_its_capitals_are_filled_in(row: Row) -> None:
-    words = sikkerkey_call.example(row.tool, row.action).replace("'", "").split()
+    words = call.example(row.tool, row.action).replace("'", "").split()
     assert words[:2] == ["sikkerkey-mcp", "call"]
-    tool = sikkerkey_call.find_tool(words[2])
-    given = sikkerkey_call.Words(tool, words[3:])
+    tool = call.find_tool(words[2])
+    given = call.Words(tool, words[3:])
     assert (given.action, sorted(given.given)) == (
         row.action,
         sorted(arg.name for arg in row.action.args if arg.required),
@@ -199,8 +198,8 @@ def test_value_is_what_a_file_or_stdin_holds(
 ) -> None:
     (tmp_path / "value").write_bytes(data)
     typed_in(monkeypatch, data)
-    tool = sikkerkey_call.find_tool("manage_secrets")
-    words = sikkerkey_call.Words(tool, ["update_value", f"note=@{tmp_path}/value", "value=-"])
+    tool = call.find_tool("manage_secrets")
+    words = call.Words(tool, ["update_value", f"note=@{tmp_path}/value", "value=-"])
     assert words.arguments() == {"note": value, "value": value}
 
 
@@ -224,32 +223,32 @@ def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
     ("words", "error"),
     [
         ([], f"call needs a tool\n{LISTED}"),
-        (["nope"], f"there is no tool of that name\n{LISTED}"),
-        (["manage_project"], "there is no tool of that name\nhint: did you mean manage_projects?\n"),
+        (["nope"], f"unknown tool\n{LISTED}"),
+        (["manage_project"], "unknown tool\nhint: did you mean manage_projects?\n"),
         (
             ["manage_trash"],
             "manage_trash needs an action\nhint: `sikkerkey-mcp tools describe manage_trash` lists them\n",
         ),
         (
             ["manage_trash", "purged"],
-            "manage_trash has no action of that name\nhint: did you mean purge?\n",
+            "unknown action of manage_trash\nhint: did you mean purge?\n",
         ),
         (
             ["manage_trash", "restore", SECRET],
-            "arguments are key=value\nhint: for example: sikkerkey-mcp call manage_trash restore secretId=ID\n",
+            "arguments have the form key=value\nhint: example: sikkerkey-mcp call manage_trash restore secretId=ID\n",
         ),
         (["manage_trash", "restore", "secretId=a", "secretId=b"], "secretId is given twice\n"),
         (
             ["manage_secrets", "create", "note=-", "value=-"],
-            "stdin can be read for one argument only\nhint: use key=@FILE for the others\n",
+            "only one argument can be read from stdin\nhint: use key=@FILE for the others\n",
         ),
         (
             ["support", "attachment", "attachmentId=a"],
-            "attachment answers with a file\nhint: --output FILE says where to put it\n",
+            "attachment returns a file\nhint: --output FILE says where to store it\n",
         ),
         (
             ["manage_trash", "purge", "secretId=sk_1"],
-            "nobody can be asked here, and this cannot be undone\nhint: add --yes if it is meant\n",
+            "not a terminal, so this cannot be confirmed\nhint: pass --yes to confirm\n",
         ),
     ],
 )
@@ -271,7 +270,9 @@ def test_plaintext_is_not_taken_from_the_command_line(
 ) -> None:
     ran = shell("call", row.tool.name, row.action.name, f"{arg.name}={value}")
     assert (ran.status, ran.out, vault.seen) == (USAGE, "", [])
-    assert ran.err.startswith(f"sikkerkey-mcp: error: {arg.name} is plaintext, and every process ")
+    assert ran.err.startswith(
+        f"sikkerkey-mcp: error: {arg.name} is plaintext and cannot be given on the command line, "
+    )
     assert SECRET not in ran.err
 
 
@@ -308,14 +309,14 @@ def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: 
         1,
         "",
         "sikkerkey-mcp: error: the file for note cannot be read: No such file or directory\n"
-        "hint: note=@@... is a value that begins with @\n",
+        "hint: write note=@@... for a value that begins with @\n",
     )
     (tmp_path / "binary").write_bytes(b"\xff")
     binary = shell(*note, f"note=@{tmp_path}/binary")
-    assert binary.err == "sikkerkey-mcp: error: what was read for note is not text in UTF-8\n"
-    (tmp_path / "huge").write_bytes(b"x" * (sikkerkey_call.READ_MAX_BYTES + 1))
+    assert binary.err == "sikkerkey-mcp: error: the input for note is not UTF-8 text\n"
+    (tmp_path / "huge").write_bytes(b"x" * (call.READ_MAX_BYTES + 1))
     huge = shell(*note, f"note=@{tmp_path}/huge")
-    assert huge.err == "sikkerkey-mcp: error: what was read for note is larger than 4,194,304 bytes\n"
+    assert huge.err == "sikkerkey-mcp: error: the input for note is larger than 4,194,304 bytes\n"
     assert vault.seen == []
 
 
@@ -358,9 +359,9 @@ def test_preview_is_not_asked_about(shell: Shell, vault: Recorder) -> None:
 @pytest.mark.parametrize(("typed", "count"), [(b"y\n", 1), (b"YES\n", 1), (b"n\n", 0), (b"\n", 0), (b"\x04", 0)])
 def test_somebody_at_a_terminal_is_asked(vault: Recorder, typed: bytes, count: int) -> None:
     shown = at_terminal(["call", "manage_trash", "purge", "secretId=sk_1"], typed, {}, (b"[y/N]",))
-    purge = sikkerkey_call.find_action(sikkerkey_call.find_tool("manage_trash"), "purge")
-    assert shown.decode().startswith(f"manage_trash purge: {sikkerkey_call.in_words(purge)}\r\nGo on? [y/N] ")
-    assert (b"not confirmed: nothing was sent" in shown) is (count == 0)
+    purge = call.find_action(call.find_tool("manage_trash"), "purge")
+    assert shown.decode().startswith(f"manage_trash purge: {call.describe(purge)}\r\nContinue? [y/N] ")
+    assert (b"not confirmed; nothing was sent" in shown) is (count == 0)
     assert len(vault.seen) == count
 
 
@@ -444,7 +445,7 @@ def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_
     assert shell(*attachment) == (0, "", "")
     assert (path.read_bytes(), mode(path)) == (data, 0o600)
     there = shell(*attachment)
-    assert there == (1, "", f"sikkerkey-mcp: error: {path} is there already\nhint: --overwrite replaces it\n")
+    assert there == (1, "", f"sikkerkey-mcp: error: {path} already exists\nhint: --overwrite replaces it\n")
     assert len(vault.seen) == 1
     vault.answer = lambda _seen: CannedResponse(200, b"n\xc3\xa9w\r\n", {"Content-Type": "text/plain"})
     path.chmod(0o644)
@@ -494,8 +495,8 @@ def test_disk_that_is_full_is_told_with_what_has_happened(
     assert shell("call", "whoami", "--output", str(place / "x"), *overwrite) == (
         1,
         "",
-        f"sikkerkey-mcp: error: the call succeeded, but its answer cannot be written to {place}/x: "
-        "No space left on device\nhint: look (list, get) before repeating it\n",
+        f"sikkerkey-mcp: error: the call succeeded, but its result cannot be written to {place}/x: "
+        "No space left on device\nhint: check with list or get before you repeat it\n",
     )
     assert (os.listdir(place), len(vault.seen)) == ([], 1)
 
@@ -530,8 +531,8 @@ def test_answer_that_cannot_be_moved_into_place_is_kept(
 @pytest.mark.parametrize(
     ("typed", "reason"),
     [
-        (b"\x04", b"no value was typed: nothing was sent"),
-        (b"\xffab\n", b"the value that was typed is not text in UTF-8"),
+        (b"\x04", b"no value was entered; nothing was sent"),
+        (b"\xffab\n", b"the value is not UTF-8 text"),
     ],
 )
 def test_prompt_that_is_answered_with_no_text_ends_in_words(vault: Recorder, typed: bytes, reason: bytes) -> None:

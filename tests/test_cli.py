@@ -20,11 +20,11 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-import sikkerkey_cli as cli
 import sikkerkey_mcp
+from sikkerkey_cli import agents, grammar
 from tests.support import faulty_vault
 from tests.support.faulty_vault import FaultyVault
-from tests.support.harness import AGENT_ID, ROOT, VAULT_ID, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
+from tests.support.harness import AGENT_ID, VAULT_ID, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
 from tests.support.shell import COMMAND, Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
@@ -109,11 +109,11 @@ BAD_TOKENS = ["", TOKEN[:-1], TOKEN + "0", "g" * 64, TOKEN[:-1] + " ", "０" * 6
 
 
 STILL_LISTED = (
-    "the vault still lists it: revoke it on the dashboard as well; a server that runs keeps the key until it ends\n"
+    "the vault still lists it: revoke it on the dashboard as well; a running server keeps the key until it exits\n"
 )
 TOKEN_REFUSED = (
     "sikkerkey-mcp: error: the token must be 64 hexadecimal characters\n"
-    "hint: copy it from the dashboard's page of AI agents\n"
+    "hint: copy it from the AI agents page of the dashboard\n"
 )
 
 
@@ -176,7 +176,7 @@ def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault
         (slot / "private.pem").read_bytes(),
     )
     assert ran.out == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\n"
-    assert ran.err.startswith("next: the vault's owner approves it (on the dashboard, page AI agents), then: ")
+    assert ran.err.startswith("next: the vault's owner approves it on the dashboard (AI agents page), then: ")
     assert sikkerkey_mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
 
 
@@ -224,7 +224,7 @@ def assert_no_token_spent(ran: Ran, vault: Recorder, reason: str) -> None:
     """The refusal says so, and it is true."""
     assert (ran.status, ran.out, vault.seen, vault.connections) == (1, "", [], 0)
     assert re.search(f"^sikkerkey-mcp: error: no agent can be stored in .*: {reason}$", ran.err, re.MULTILINE)
-    assert ran.err.endswith("\nhint: no token was spent; mend this and try again\n")
+    assert ran.err.endswith("\nhint: the token was not used; fix this and try again\n")
 
 
 @pytest.mark.peer(14)
@@ -316,7 +316,7 @@ def test_lost_answer_leaves_no_key_and_says_that_the_token_may_be_spent(
         monkeypatch.setenv("SIKKERKEY_API_URL", broken.url)
         ran = shell("install", TOKEN)
         assert (ran.status, len(broken.seen)) == (1, 1)
-    assert "\nhint: the token may be spent: " in ran.err
+    assert "\nhint: the token may be used up: " in ran.err
     assert agents_of(home) == []
 
 
@@ -360,8 +360,8 @@ def test_hostile_id_from_the_vault_writes_nothing(
     assert ran == (
         1,
         "",
-        f"sikkerkey-mcp: error: the vault's answer holds no well-formed {member}Id; nothing was stored\n"
-        "hint: the token is spent: make a new one\n",
+        f"sikkerkey-mcp: error: the vault's answer has no valid {member}Id; nothing was stored\n"
+        "hint: the token is used up: create a new one\n",
     )
     assert set(tree(tmp_path)) - set(before) == {"home/.sikkerkey", "home/.sikkerkey/agents"}
 
@@ -592,7 +592,7 @@ def test_revoke_deletes_nothing_outside(shell: Shell, home: Path, wanted: str) -
     make_slot(home, "https://vault.test")
     victim = home / ".sikkerkey" / "victim"
     victim.mkdir()
-    for name in cli.SLOT_FILES:
+    for name in agents.SLOT_FILES:
         (victim / name).write_text("mine")
     before = tree(home)
     ran = shell("revoke", wanted)
@@ -652,7 +652,7 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
     two.answer = look
     ran = shell("revoke", AGENT_ID, "--server", "--yes", *by)
     assert (ran.status, ran.out.splitlines()[0]) == (0, f"the vault has revoked agent {AGENT_ID}")
-    assert ran.err == "a server that runs keeps the key until it ends\n"
+    assert ran.err == "a running server keeps the key until it exits\n"
     assert requests_of(two) == [(OTHER_ID, "POST", f"/v1/ai/ai-agents/{AGENT_ID}/revoke", b"")]
     assert (before, sikkerkey_mcp.installed_agents()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
 
@@ -663,7 +663,7 @@ def test_key_stays_where_the_vault_does_not_confirm(shell: Shell, two: Recorder,
     ran = shell("revoke", AGENT_ID, "--server", "--yes")
     assert (ran.status, ran.out, sikkerkey_mcp.installed_agents()) == (1, "", [AGENT_ID, OTHER_ID])
     assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}")
-    again = f"if the vault has revoked it before, `sikkerkey-mcp revoke {AGENT_ID}` deletes its key"
+    again = f"if it is already revoked, `sikkerkey-mcp revoke {AGENT_ID}` deletes its key"
     assert (again in ran.err) is (status == 404)
 
 
@@ -694,7 +694,7 @@ def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: 
     make_slot(home, two.url, "third")
     ran = shell("revoke", AGENT_ID, "--server", "--yes")
     assert (ran.status, two.seen) == (1, [])
-    assert ran.err.endswith(f"\nhint: --by ID, with one of: {OTHER_ID}, third\n")
+    assert ran.err.endswith(f"\nhint: choose one with --by ID: {OTHER_ID}, third\n")
 
 
 @pytest.mark.parametrize("arguments", [["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
@@ -710,8 +710,8 @@ def test_revocation_that_is_not_sure_or_not_clear_sends_nothing(
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
 def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, typed: bytes, left: list[str]) -> None:
     shown = at_terminal(["revoke", AGENT_ID, "--server"], typed, {}, (b"[y/N]",))
-    question = f"{OTHER_ID} will cut agent {AGENT_ID} off from {VAULT_ID} for good, and its key is deleted here"
-    assert shown.decode().startswith(f"{question}\r\nGo on? [y/N] ")
+    question = f"{OTHER_ID} will permanently revoke agent {AGENT_ID} of {VAULT_ID}"
+    assert shown.decode().startswith(f"{question}, and the key on this computer will be deleted\r\nContinue? [y/N] ")
     assert (sikkerkey_mcp.installed_agents(), len(two.seen)) == (left, 2 - len(left))
 
 
@@ -720,7 +720,7 @@ def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, type
 
 def test_version_and_help_are_shown(shell: Shell) -> None:
     assert shell("--version") == (0, f"sikkerkey-mcp {sikkerkey_mcp.VERSION}\n", "")
-    for arguments in (["--help"], ["-h"], *([name, "--help"] for name in cli.EXAMPLES)):
+    for arguments in (["--help"], ["-h"], *([name, "--help"] for name in grammar.COMMANDS)):
         ran = shell(*arguments)
         assert (ran.status, ran.err) == (0, "")
         assert ran.out.startswith("usage: sikkerkey-mcp")
@@ -728,7 +728,10 @@ def test_version_and_help_are_shown(shell: Shell) -> None:
 
 
 EXAMPLE_LINES = [
-    line.strip() for text in (cli.FIRST_STEPS, *cli.EXAMPLES.values()) for line in text.splitlines() if line[:2] == "  "
+    line.strip()
+    for text in (grammar.FIRST_STEPS, *(command.examples for command in grammar.COMMANDS.values()))
+    for line in text.splitlines()
+    if line[:2] == "  "
 ]
 
 
@@ -737,14 +740,14 @@ def test_examples_of_the_help_are_understood(line: str) -> None:
     words = shlex.split(re.split(r"   | > | >> | < |\)\"", line)[0].replace('eval "$(', ""))
     words = words[words.index("sikkerkey-mcp") + 1 :]
     if words[0] != "COMMAND":
-        assert cli.parse(words).grammar.prog == f"sikkerkey-mcp {words[0]}"
+        assert grammar.parse(words).parser.prog == f"sikkerkey-mcp {words[0]}"
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("whomi", "whoami"), ("docter", "doctor"), ("instal", "install")])
 def test_command_that_is_mistyped_is_answered_by_the_nearest(shell: Shell, typed: str, meant: str) -> None:
     ran = shell(typed)
     assert (ran.status, ran.out) == (USAGE, "")
-    assert ran.err.endswith(f"sikkerkey-mcp: error: there is no such command: did you mean {meant}?\n")
+    assert ran.err.endswith(f"sikkerkey-mcp: error: unknown command: did you mean {meant}?\n")
 
 
 def test_what_was_mistyped_is_not_repeated(shell: Shell) -> None:
@@ -851,7 +854,7 @@ def test_full_output_is_reported_in_one_line(home: Path, words: str) -> None:
         pytest.skip("this system has no /dev/full")
     make_slot(home, "https://vault.test")
     with open("/dev/full", "wb") as full:
-        command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words.split()]
+        command = [*COMMAND, *words.split()]
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     lines = ended.stderr.decode().splitlines()
     assert (ended.returncode, lines[-1]) == (1, "sikkerkey-mcp: error: the system refused: No space left on device")
@@ -862,14 +865,13 @@ def test_reader_that_leaves_early_is_no_fault(home: Path) -> None:
     make_slot(home, "https://vault.test")
     gone, output = os.pipe()
     os.close(gone)
-    command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), "whoami"]
-    ended = subprocess.run(command, stdout=output, stderr=subprocess.PIPE, check=False)
+    ended = subprocess.run([*COMMAND, "whoami"], stdout=output, stderr=subprocess.PIPE, check=False)
     os.close(output)
     assert (ended.returncode, ended.stderr) == (1, b"")
 
 
 def test_install_without_a_standard_input_is_refused(home: Path) -> None:
-    command = f"{shlex.join([sys.executable, str(ROOT / 'sikkerkey_mcp.py')])} install - <&-"
+    command = f"{shlex.join(COMMAND)} install - <&-"
     ended = subprocess.run(["sh", "-c", command], capture_output=True, check=False)
     assert (ended.returncode, ended.stderr.splitlines()[0]) == (
         1,

@@ -16,12 +16,15 @@ from typing import Any, NamedTuple
 import pytest
 import yaml
 
-import sikkerkey_clients as clients
-import sikkerkey_edit as edit
 import sikkerkey_mcp
-from sikkerkey_clients import CLIENTS, Found
+from sikkerkey_cli import clients, edit, entries
+from sikkerkey_cli import config as config_command
+from sikkerkey_cli.__main__ import main
+from sikkerkey_cli.clients import CLIENTS
+from sikkerkey_cli.entries import FoundEntry
 from tests.support.config_parsers import toml
-from tests.support.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
+from tests.support.harness import AGENT_ID, Recorder, Server, make_slot
+from tests.support.shell import PROGRAM
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sikkerkey-mcp.pyz'
@@ -53,7 +56,7 @@ def config(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     def run(*arguments: str) -> Ran:
         capsys.readouterr()
         try:
-            status = sikkerkey_mcp.main(["config", *arguments])
+            status = main(["config", *arguments])
         except SystemExit as ended:  # argparse ends by itself
             status = int(ended.code or 0)
         return Ran(status, *capsys.readouterr())
@@ -72,7 +75,7 @@ def servers(name: str, text: str) -> dict[str, Any]:
     """The entries of a block or a file, by the client's real reader, in one shape."""
     shape = CLIENTS[name].shape
     held = READ[CLIENTS[name].format](text)[shape.container]
-    entries = {entry["name"]: entry for entry in held} if shape.listed else held
+    entries = {entry["name"]: entry for entry in held} if shape.is_list else held
     return {key: {**uniform(shape, entry), **fixed(shape, key, entry)} for key, entry in entries.items()}
 
 
@@ -84,8 +87,8 @@ def uniform(shape: clients.Shape, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def fixed(shape: clients.Shape, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Nothing, if the entry has just those other members that it should have at first."""
-    wanted = {**shape.always, **shape.at_first, **({shape.named: key} if shape.named else {})}
-    wanted = {**wanted, **({"name": key} if shape.listed else {})}
+    wanted = {**shape.fixed, **shape.defaults, **({shape.name_member: key} if shape.name_member else {})}
+    wanted = {**wanted, **({"name": key} if shape.is_list else {})}
     known = {shape.command, shape.args, shape.env}
     others = {member: value for member, value in entry.items() if member not in known}
     return {} if others == wanted else {"others": others}
@@ -196,7 +199,7 @@ def test_switches_go_behind_serve(config: Config, slot: str) -> None:
 def test_unknown_tool_is_refused(config: Config, switch: tuple[str, str]) -> None:
     ran = config("cursor", *switch)
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith(f"sikkerkey-mcp: error: {switch[0]} names a tool or an action that there is not\nhint: ")
+    assert ran.err.startswith(f"sikkerkey-mcp: error: {switch[0]} contains an unknown tool or action\nhint: ")
 
 
 def test_interpreter_of_a_virtual_environment_is_named_and_warned_of(
@@ -205,19 +208,19 @@ def test_interpreter_of_a_virtual_environment_is_named_and_warned_of(
     monkeypatch.setattr(sys, "prefix", "/somewhere/else")
     ran = config("cursor")
     assert servers("cursor", ran.out) == {"sikkerkey": started()}
-    assert "lies in a virtual environment" in ran.err
+    assert "is in a virtual environment" in ran.err
 
 
 def test_path_that_is_not_utf_8_is_refused(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [os.fsdecode(b"/opt/\xff/sikkerkey-mcp.pyz")])
     ran = config("cursor", "--write")
     assert ran.status == 1
-    assert "has a name that is not UTF-8" in ran.err
+    assert "is not UTF-8" in ran.err
 
 
 def test_entry_starts_the_server(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
-    command = [sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "config", "claude-desktop", "--write"]
+    command = [sys.executable, "-I", PROGRAM, "config", "claude-desktop", "--write"]
     subprocess.run(command, check=True, capture_output=True)
     server = servers("claude-desktop", file_of("claude-desktop").read_text())["sikkerkey"]
     with Server([server["command"], *server["args"]]) as process:
@@ -324,7 +327,7 @@ def test_second_run_writes_nothing(config: Config, slot: str, home: Path, name: 
     config(name, "--write")
     before, since = listing(home), file_of(name).stat()
     ran = config(name, "--write")
-    assert (ran.status, ran.out) == (0, f"sikkerkey is in {file_of(name)}\n")
+    assert (ran.status, ran.out) == (0, f"sikkerkey is up to date in {file_of(name)}\n")
     assert (listing(home), file_of(name).stat()) == (before, since)
 
 
@@ -340,8 +343,8 @@ NEIGHBOURS = {
 def neighbours(name: str) -> bytes:
     """A file in which others have settled, with a byte order mark."""
     shape = CLIENTS[name].shape
-    text = NEIGHBOURS["list" if shape.listed else CLIENTS[name].format].format(shape.container)
-    return clients.BOM + text.encode("utf-8")
+    text = NEIGHBOURS["list" if shape.is_list else CLIENTS[name].format].format(shape.container)
+    return entries.BOM + text.encode("utf-8")
 
 
 @each_file
@@ -436,15 +439,15 @@ def test_no_copy_is_overwritten_and_none_is_made_twice(config: Config, slot: str
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
-        (b'{\n  "a": 1 "b"}', "line 2, column 10: a comma or } must stand here"),
+        (b'{\n  "a": 1 "b"}', "line 2, column 10: expected a comma or }"),
         (b'{"a": "\xff"}', "line 1, byte 8: this is not UTF-8"),
-        (b"\x1e", "line 1, column 1: an object must begin here"),
-        (b'{"a": \x00}', "line 1, column 7: a value must begin here"),
+        (b"\x1e", "line 1, column 1: expected an object"),
+        (b'{"a": \x00}', "line 1, column 7: expected a value"),
         ('{"a": 1}'.encode("utf-16"), "line 1, byte 1: this is not UTF-8"),
         (b'{"mcpServers": []}', "mcpServers is not an object"),
         (b'{"mcpServers": {"sikkerkey": 1}}', "the entry sikkerkey starts another program"),
         (b'{"mcpServers": {"sikkerkey": {"url": "http://x"}}}', "the entry sikkerkey starts another program"),
-        (b'{"a":' * 200_000, f"this is nested deeper than {edit.DEPTH_MAX} levels"),
+        (b'{"a":' * 200_000, f"nested more than {edit.DEPTH_MAX} levels deep"),
     ],
 )
 def test_file_that_cannot_be_judged_is_left_as_it_is(
@@ -483,15 +486,17 @@ def test_file_of_another_user_is_refused(config: Config, slot: str, home: Path) 
 
 def test_change_by_another_program_is_noticed(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write(file_of("cursor"), "{}")
-    plainly = clients._write_new
+    plainly = config_command._write_new
 
     def slowly(temporary: str, data: bytes, mode: int) -> None:
         plainly(temporary, data, mode)
         path.write_text('{"new": 1}')
 
-    monkeypatch.setattr(clients, "_write_new", slowly)
+    monkeypatch.setattr(config_command, "_write_new", slowly)
     ran = config("cursor", "--write")
-    assert ran.err == f"sikkerkey-mcp: error: {path} was changed by another program just now\nhint: run this again\n"
+    assert (
+        ran.err == f"sikkerkey-mcp: error: {path} was just changed by another program\nhint: run this command again\n"
+    )
     assert path.read_text() == '{"new": 1}'
     assert sorted(each.name for each in path.parent.iterdir()) == ["mcp.json", "mcp.json.bak"]
 
@@ -511,7 +516,7 @@ def test_full_disk_leaves_the_file_as_it_was(config: Config, slot: str, monkeypa
 def test_file_that_is_read_only_is_left_alone(config: Config, slot: str) -> None:
     path = write(file_of("cursor"), "{}", 0o444)
     ran = config("cursor", "--write")
-    assert f"{path} is read-only\nhint: chmod u+w {path}, or put the block in by hand" in ran.err
+    assert f"{path} is read-only\nhint: chmod u+w {path}, or add the block by hand" in ran.err
     assert (listing(path.parent), mode(path)) == ({"mcp.json": b"{}"}, 0o444)
 
 
@@ -520,16 +525,16 @@ def test_change_that_would_touch_more_is_not_written(
 ) -> None:
     path = write(file_of("cursor"), '{"a": 1}')
     monkeypatch.setitem(edit.FORMATS, "json", edit.JSON._replace(put=lambda *_: '{"a": 2}'))
-    assert "more than our entry would change" in config("cursor", "--write").err
+    assert "the change would affect more than the sikkerkey entry" in config("cursor", "--write").err
     assert path.read_text() == '{"a": 1}'
 
 
 def test_text_that_the_end_of_the_file_cuts_short_is_not_lengthened(config: Config, slot: str) -> None:
     path = write(file_of("continue"), "rules: |\n  the last line end is missing")
-    assert "more than our entry would change" in config("continue", "--write").err
+    assert "the change would affect more than the sikkerkey entry" in config("continue", "--write").err
     write(path, "rules: |\n  the last line end is there\n")
     assert config("continue", "--write").status == 0
-    assert config("continue", "--remove").err.startswith("what was there is kept in")
+    assert config("continue", "--remove").err.startswith("the previous file is kept as")
 
 
 # Entries that were there
@@ -550,7 +555,7 @@ def test_moved_archive_and_new_interpreter_replace_the_old(
     monkeypatch.setattr(sys, "argv", ["/new place/sikkerkey-mcp.pyz"])
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3.99")
     ran = config(name, "--write")
-    assert ran.out == f"sikkerkey changed in {file_of(name)}\n"
+    assert ran.out == f"sikkerkey updated in {file_of(name)}\n"
     args = ["-I", "/new place/sikkerkey-mcp.pyz", "serve", "--agent", AGENT_ID]
     wanted = {"command": "/usr/bin/python3.99", "args": args}
     assert servers(name, file_of(name).read_text()) == {"sikkerkey": wanted}
@@ -593,7 +598,7 @@ def test_what_the_user_switched_off_stays_off(config: Config, slot: str) -> None
 def test_switches_that_are_lost_are_named(config: Config, slot: str) -> None:
     config("cursor", "--write", "--read-only", "--tools", "whoami")
     ran = config("cursor", "--write", "--tools", "whoami")
-    assert "note: sikkerkey was started with --read-only --tools whoami; give these again to keep them\n" in ran.err
+    assert "note: sikkerkey was started with --read-only --tools whoami; repeat these options to keep them\n" in ran.err
     assert entry_in("cursor")["args"] == started(AGENT_ID, "--tools", "whoami")["args"]
     assert "note: " not in config("cursor", "--write", "--tools", "whoami", "--read-only").err
 
@@ -602,7 +607,7 @@ def test_agent_keeps_its_key_when_others_come_and_go(config: Config, slot: str, 
     config("cursor", "--write")
     make_slot(home, "https://vault.test", OTHER_ID)
     config("cursor", "--write")
-    key = clients.server_key(OTHER_ID, 2)
+    key = entries.server_key(OTHER_ID, 2)
     text = file_of("cursor").read_text()
     assert servers("cursor", text) == {"sikkerkey": started(AGENT_ID), key: started(OTHER_ID)}
     file_of("cursor").write_text(text.replace('"sikkerkey"', '"my vault"'))
@@ -620,7 +625,7 @@ def test_removal_leaves_what_only_looks_like_ours(config: Config, slot: str) -> 
     text = '{"mcpServers": {"sikkerkey-docs": {"url": "http://x"}, "s": {"command": "npx", "args": ["serve"]}}}'
     path = write(file_of("cursor"), text)
     ran = config("cursor", "--remove")
-    assert ran == (0, "", f"nothing of ours is in {path}\n")
+    assert ran == (0, "", f"no sikkerkey entry in {path}\n")
     assert path.read_text() == text
 
 
@@ -683,8 +688,8 @@ def test_entries_of_ours_are_found_in_all_files(config: Config, slot: str) -> No
     for name in names:
         config(name, "--write")
     command = [INTERPRETER, *started()["args"]]
-    assert clients.found(os.environ) == [
-        Found(name, str(file_of(name)), "sikkerkey", command, {}, "") for name in names
+    assert entries.find_entries(os.environ) == [
+        FoundEntry(name, str(file_of(name)), "sikkerkey", command, {}, "") for name in names
     ]
 
 
@@ -694,15 +699,15 @@ def test_entries_by_name_and_files_that_cannot_be_read_are_found(home: Path) -> 
     broken = write(file_of("codex"), "a = \n")
     odd = write(file_of("goose"), "extensions: 1\n")
     write(file_of("zed"), " \n")
-    assert clients.found(os.environ) == [
-        Found("cursor", str(path), "sikkerkey-go", ["x"], {"A": "b"}, ""),
-        Found("codex", str(broken), "", [], {}, "line 1, column 5: a value must begin here"),
-        Found("goose", str(odd), "", [], {}, "extensions is not an object"),
+    assert entries.find_entries(os.environ) == [
+        FoundEntry("cursor", str(path), "sikkerkey-go", ["x"], {"A": "b"}, ""),
+        FoundEntry("codex", str(broken), "", [], {}, "line 1, column 5: expected a value"),
+        FoundEntry("goose", str(odd), "", [], {}, "extensions is not an object"),
     ]
 
 
 def test_home_that_is_not_known_is_a_problem_of_each_client() -> None:
-    found = clients.found({"HOME": "relative"})
+    found = entries.find_entries({"HOME": "relative"})
     assert {(each.client, each.problem) for each in found} == {
         (name, "the home directory is not an absolute path") for name, client in CLIENTS.items() if client.files
     }

@@ -14,12 +14,11 @@ from pathlib import Path
 
 import pytest
 
-import sikkerkey_cli as cli
-import sikkerkey_clients as clients
 import sikkerkey_mcp
-from sikkerkey_completion import candidates
-from tests.support.harness import AGENT_ID, ROOT, TIMEOUT_S, make_slot
-from tests.support.shell import COMMAND, Shell
+from sikkerkey_cli import clients, grammar
+from sikkerkey_cli.completion import candidates
+from tests.support.harness import AGENT_ID, TIMEOUT_S, make_slot
+from tests.support.shell import COMMAND, PROGRAM, Shell
 from tests.support.table_calls import ROWS, Row
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
@@ -32,7 +31,7 @@ def words(line: str) -> list[str]:
 
 
 def test_commands_are_those_of_the_parser() -> None:
-    assert words("") == list(cli.EXAMPLES)
+    assert words("") == list(grammar.COMMANDS)
     assert words("re") == ["revoke"]
     assert words("nope ") == []
 
@@ -197,9 +196,8 @@ def test_fish_completes(bin_path: str, tmp_path: Path) -> None:
 
 def test_powershell_is_asked_with_the_words_before_the_cursor() -> None:
     shown = script("powershell")
-    python, program = sys.executable, str(ROOT / "sikkerkey_mcp.py")
     assert shown.startswith("Register-ArgumentCompleter -Native -CommandName 'sikkerkey-mcp', 'sikkerkey-mcp.pyz' -S")
-    assert f"& '{python}' '-I' '{program}' '__complete' powershell $line 2>$null" in shown
+    assert f"& '{sys.executable}' '-I' '{PROGRAM}' '__complete' powershell $line 2>$null" in shown
     for opening, closing in (("{", "}"), ("(", ")"), ("[", "]")):
         assert shown.count(opening) == shown.count(closing)
 

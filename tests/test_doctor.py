@@ -19,10 +19,9 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_cli as cli
-import sikkerkey_doctor as doctor
 import sikkerkey_mcp
-from sikkerkey_doctor import Line
+from sikkerkey_cli import doctor, version
+from sikkerkey_cli.doctor import Line
 from tests.support import faulty_vault
 from tests.support.faulty_vault import DAY, Authority, ConnectProxy, FaultyVault
 from tests.support.harness import (
@@ -38,13 +37,12 @@ from tests.support.harness import (
     make_slot,
 )
 from tests.support.local_vault import LocalVault, install
-from tests.support.shell import Shell, at_terminal, run_process
+from tests.support.shell import COMMAND, PROGRAM, Shell, at_terminal, run_process
 from tests.support.table_calls import ROWS
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
-PROGRAM = str(ROOT / "sikkerkey_mcp.py")
 SCOPES = sorted({row.action.scope for row in ROWS if row.action.scope})
-NO_WAY = "not checked: the way to the vault is not open"
+NOT_CHECKED = "not checked: no connection to the vault"
 
 Examine = Callable[..., dict[str, list[Line]]]
 
@@ -109,7 +107,7 @@ def test_everything_is_looked_at_in_an_order_that_can_be_read(examine: Examine, 
         slot,
         "none: every action is offered",
         f"{AGENT_ID} is approved and enabled, for all projects",
-        f"all {len(SCOPES)} that an action needs",
+        f"all {len(SCOPES)} that actions require",
     ]
     assert sorted(seen.path for seen in vault.seen) == ["/", "/v1/ai/whoami"]
 
@@ -145,9 +143,9 @@ def test_archive_is_named_with_its_hash_and_its_library(vault: Recorder, home: P
 
 
 def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    for version, state in (((3, 9, 1), "fail"), ((3, 9, 2), "ok"), ((3, 15, 9), "ok"), ((3, 16, 0), "warn")):
+    for numbers, state in (((3, 9, 1), "fail"), ((3, 9, 2), "ok"), ((3, 15, 9), "ok"), ((3, 16, 0), "warn")):
         with monkeypatch.context() as patch:
-            patch.setattr(sys, "version_info", version)
+            patch.setattr(sys, "version_info", numbers)
             assert doctor.check_python().state == state
     monkeypatch.setattr(sys.implementation, "name", "pypy")
     assert doctor.check_python().state == "fail"
@@ -169,7 +167,7 @@ def test_library_fails_if_unusable_and_warns_of_detours(
     runtime = type(sys)("sikkerkey_runtime")
     vars(runtime)["cache_directory"] = lambda _program: str(tmp_path)
     monkeypatch.setitem(sys.modules, "sikkerkey_runtime", runtime)
-    monkeypatch.setattr(cli, "loaded", lambda: loaded)
+    monkeypatch.setattr(version, "runtime_facts", lambda: loaded)
     tmp_path.chmod(0o777)
     line = doctor.check_library()
     assert (line.state, line.detail[: len(detail)]) == (state, detail)
@@ -181,8 +179,8 @@ def test_library_fails_if_unusable_and_warns_of_detours(
 def test_damaged_archive_is_to_be_fetched_anew(monkeypatch: pytest.MonkeyPatch, cryptography: str) -> None:
     damage = "memory: the archive was replaced or is damaged"  # as runtime/ has it, to which test_archive holds it
     loaded = {"cryptography": cryptography.format(damage), "library": f"installed; {damage}"}
-    monkeypatch.setattr(cli, "loaded", lambda: loaded)
-    assert doctor.check_library().remedy == "fetch the archive anew, and compare its sha256 with SHA256SUMS"
+    monkeypatch.setattr(version, "runtime_facts", lambda: loaded)
+    assert doctor.check_library().remedy == "download the archive again and compare its sha256 with SHA256SUMS"
 
 
 def test_home_without_agents_is_a_warning_and_the_default_vault_is_asked_after(
@@ -332,7 +330,7 @@ def test_certificate_is_told_with_its_end_and_what_it_was_checked_against(
 ) -> None:
     tls = authority.server("127.0.0.1", ends_in=ends_in + datetime.timedelta(hours=-1))
     with FaultyVault(dated(), tls=tls) as vault:
-        line, api, clock = doctor.check_way(vault.url)
+        line, api, clock = doctor.check_connection(vault.url)
         date = (faulty_vault.NOW + ends_in + datetime.timedelta(hours=-1)).strftime("%Y-%m-%d")
         trusted = f"checked against the certificates in {authority.bundle} (SIKKERKEY_CA_BUNDLE)"
         assert line.detail == f"TLSv1.3, certificate valid until {date} ({days} days), {trusted}"
@@ -349,20 +347,20 @@ def test_certificate_is_told_with_its_end_and_what_it_was_checked_against(
 )
 def test_untrusted_certificate_fails_at_tls(authority: Authority, make: Any, reason: str) -> None:
     with FaultyVault(tls=make(authority)) as vault:
-        tls, api, clock = doctor.check_way(vault.url)
+        tls, api, clock = doctor.check_connection(vault.url)
     assert (tls.state, reason in tls.detail) == ("fail", True)
     assert "SIKKERKEY_CA_BUNDLE" in tls.remedy
-    assert [(line.state, line.detail) for line in (api, clock)] == [("warn", NO_WAY)] * 2
+    assert [(line.state, line.detail) for line in (api, clock)] == [("warn", NOT_CHECKED)] * 2
 
 
 def test_bundle_that_is_no_bundle_fails_at_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(tmp_path / "no\x1b"))
-    tls, api, clock = doctor.check_way("https://vault.test")
+    tls, api, clock = doctor.check_connection("https://vault.test")
     assert tls == Line(
         *("tls", "fail", "the CA bundle cannot be read as PEM certificates"),
         f"check SIKKERKEY_CA_BUNDLE ({tmp_path}/no<U+001B>)",
     )
-    assert [line.detail for line in (api, clock)] == [NO_WAY] * 2
+    assert [line.detail for line in (api, clock)] == [NOT_CHECKED] * 2
 
 
 @pytest.mark.parametrize(
@@ -378,9 +376,9 @@ def test_bundle_that_is_no_bundle_fails_at_tls(tmp_path: Path, monkeypatch: pyte
 )
 def test_vault_that_answers_with_something_else_fails_at_api(act: faulty_vault.Act, reason: str) -> None:
     with FaultyVault(act) as vault:
-        tls, api, clock = doctor.check_way(vault.url)
+        tls, api, clock = doctor.check_connection(vault.url)
         assert (api.state, api.detail) == ("fail", f"{vault.url}: {reason}")
-    assert (tls.state, clock.detail) == ("ok", NO_WAY)
+    assert (tls.state, clock.detail) == ("ok", NOT_CHECKED)
 
 
 @pytest.mark.parametrize(
@@ -391,20 +389,20 @@ def test_vault_that_answers_with_something_else_fails_at_api(act: faulty_vault.A
         (66, "warn", "behind the vault's"),
         (-66, "warn", "ahead of the vault's"),
         (-290, "warn", "ahead of the vault's"),
-        (310, "fail", "behind the vault's: beyond 300 s it refuses every call"),
-        (-310, "fail", "ahead of the vault's: beyond 300 s it refuses every call"),
+        (310, "fail", "behind the vault's: beyond 300 s the vault refuses every call"),
+        (-310, "fail", "ahead of the vault's: beyond 300 s the vault refuses every call"),
     ],
 )
 def test_clock_is_held_against_the_vaults(ahead_s: int, state: str, words: str) -> None:
     with FaultyVault(dated(ahead_s=ahead_s)) as vault:
-        clock = doctor.check_way(vault.url)[2]
+        clock = doctor.check_connection(vault.url)[2]
     assert (clock.state, clock.detail.endswith(words)) == (state, True)
     assert bool(clock.remedy) is (state != "ok")
 
 
 def test_clock_is_not_judged_by_an_answer_without_a_date() -> None:
     with FaultyVault() as vault:
-        assert doctor.check_way(vault.url)[2].state == "warn"
+        assert doctor.check_connection(vault.url)[2].state == "warn"
 
 
 def test_name_that_is_not_known_fails_at_dns(examine: Examine, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -423,7 +421,12 @@ def test_name_that_is_not_known_fails_at_dns(examine: Examine, home: Path, monke
 
 def test_name_that_cannot_be_one_fails_at_dns_and_api() -> None:
     url = f"https://{'x' * 64}.test"
-    assert [line.state for line in (*doctor.check_dns(url), *doctor.check_way(url))] == ["fail", "warn", "fail", "warn"]
+    assert [line.state for line in (*doctor.check_dns(url), *doctor.check_connection(url))] == [
+        "fail",
+        "warn",
+        "fail",
+        "warn",
+    ]
 
 
 def test_name_that_is_known_is_told_with_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -474,7 +477,7 @@ def test_way_leads_through_the_proxy_whose_password_is_not_shown(
 def test_proxy_that_refuses_is_told(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     with ConnectProxy(1, faulty_vault.refusal(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
-        api = doctor.check_way("https://vault.test")[1]
+        api = doctor.check_connection("https://vault.test")[1]
     assert (api.state, api.detail) == ("fail", "https://vault.test: the proxy answered 407")
 
 
@@ -493,7 +496,7 @@ def test_malformed_proxy_fails_without_its_password(
     ("url", "no_proxy", "detail"),
     [
         ("https://vault.test", "vault.test", "none for vault.test (NO_PROXY)"),
-        ("http://127.0.0.1:1", "", "none: http:// to this computer never takes one"),
+        ("http://127.0.0.1:1", "", "none: http:// to this computer never uses a proxy"),
         ("https://vault.test", "other.test", "proxy.test:3128 (HTTPS_PROXY)"),
     ],
 )
@@ -536,9 +539,9 @@ def test_host_may_be_excepted_from_the_proxy(
             "the vault is sealed or being serviced",
         ),
         (CannedResponse(500), "the vault answered 500", "the vault failed; try again later"),
-        (CannedResponse(200, b"<html>"), "the answer is no vault's", "check apiUrl: "),
-        (CannedResponse(200, b"[]"), "the answer is no vault's", "check apiUrl: "),
-        (whoami(scopes="all"), "the answer is no vault's", "check apiUrl: "),
+        (CannedResponse(200, b"<html>"), "the answer is not from a vault", "check apiUrl: "),
+        (CannedResponse(200, b"[]"), "the answer is not from a vault", "check apiUrl: "),
+        (whoami(scopes="all"), "the answer is not from a vault", "check apiUrl: "),
     ],
 )
 def test_agent_that_cannot_work_fails_with_what_helps(
@@ -639,11 +642,15 @@ def test_entry_with_switches_lists_fewer_tools(examine: Examine, vault: Recorder
     assert examine()["client"][0].detail.endswith(" with 2 tools")
 
 
-def test_entry_that_starts_a_copy_of_this_program_is_ours(
-    examine: Examine, vault: Recorder, home: Path, tmp_path: Path
+def test_only_a_copy_of_the_archive_counts_as_this_program(
+    examine: Examine, vault: Recorder, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    copy = shutil.copy(PROGRAM, tmp_path / "sikkerkey_mcp.py")
-    entered(home, [sys.executable, "-I", str(copy), "serve"])
+    module = shutil.copy(PROGRAM, tmp_path / "__main__.py")  # would import what lies beside it
+    entered(home, [sys.executable, "-I", str(module), "serve"])
+    assert states(examine())["client"] == "warn"
+    archive = shutil.copy(ARCHIVE, tmp_path / "sikkerkey-mcp.pyz")
+    entered(home, [sys.executable, "-I", str(archive), "serve"])
+    monkeypatch.setattr(sys, "argv", [str(ARCHIVE)])
     assert states(examine())["client"] == "ok"
 
 
@@ -693,11 +700,11 @@ def test_entry_gets_its_own_environment_and_little_else(
         (["{python}", "-I", "{program}", "revoke"], {}, "its command is not Python with this program"),
         (["{python}", "-I"], {}, "its command is not Python with this program"),
         (["{evil}", "serve"], {}, "its command is not Python with this program"),
-        (["{python}", "-I", "{evil}", "serve"], {}, "{evil} is not the program that runs here"),
-        (["{python}", "-I", "sikkerkey_mcp.py", "serve"], {}, "sikkerkey_mcp.py is not the program that runs here"),
-        (["/no/python3", "-I", "{program}", "serve"], {}, "there is no /no/python3"),
-        (["./python3", "-I", "{program}", "serve"], {}, "there is no ./python3"),
-        (["{open}", "-I", "{program}", "serve"], {}, "{open} is another user's, or others can write it"),
+        (["{python}", "-I", "{evil}", "serve"], {}, "{evil} is not this program"),
+        (["{python}", "-I", "__main__.py", "serve"], {}, "__main__.py is not this program"),
+        (["/no/python3", "-I", "{program}", "serve"], {}, "/no/python3 does not exist"),
+        (["./python3", "-I", "{program}", "serve"], {}, "./python3 does not exist"),
+        (["{open}", "-I", "{program}", "serve"], {}, "{open} belongs to another user, or others can write to it"),
         (["{python}", "-I", "{program}", "serve"], {"LD_PRELOAD": "/x"}, "its environment changes what Python loads"),
         (["{python}", "-I", "{program}", "serve"], {"PYTHONPATH": "/x"}, "its environment changes what Python loads"),
     ],
@@ -726,7 +733,7 @@ def test_file_that_cannot_be_understood_is_a_warning(examine: Examine, vault: Re
     (home / ".cursor").mkdir()
     (home / ".cursor" / "mcp.json").write_text('{"mcpServers": ')
     (line,) = examine()["client"]
-    assert (line.state, line.remedy) == ("warn", "mend the file in that program or in an editor")
+    assert (line.state, line.remedy) == ("warn", "fix the file in the client or in an editor")
 
 
 # as a process
@@ -752,7 +759,7 @@ def test_interrupted_examination_is_quiet(home: Path, recorder: Recorder) -> Non
 
     recorder.answer = interrupt
     pipe = subprocess.PIPE
-    command = [sys.executable, PROGRAM, "doctor", "--json"]
+    command = [*COMMAND, "doctor", "--json"]
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe) as process:
         out, err = process.communicate(timeout=TIMEOUT_S)
     assert (process.returncode, out, err) == (130, b"", b"")

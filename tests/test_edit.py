@@ -13,8 +13,8 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import sikkerkey_edit as edit
-from sikkerkey_edit import Bare, Item, TextError
+from sikkerkey_cli import edit
+from sikkerkey_cli.edit import Item, Raw, TextError
 from tests.support.config_parsers import jsonc_loads, toml, yaml_loads
 
 ENTRY: dict[str, Any] = {
@@ -48,7 +48,7 @@ KINDS = {
 
 def resolved(value: Any, number: Callable[[str], Any]) -> Any:
     """A value that was read, with what was kept as it is written read by the real reader."""
-    if isinstance(value, Bare):
+    if isinstance(value, Raw):
         return number(value.text)
     if isinstance(value, dict):
         return {key: resolved(inner, number) for key, inner in value.items()}
@@ -80,7 +80,7 @@ def check(kind: Kind, text: str) -> None:
     if document.get(kind.path[0]):
         assert kind.form.drop(new, kind.path) == text
     kept = new
-    for start, end in sorted(kind.form.spans(new, kind.path), reverse=True):
+    for start, end in sorted(kind.form.locate(new, kind.path), reverse=True):
         kept = kept[:start] + kept[end:]
     assert letters(kept).replace(kind.path[0], "", 1) == letters(text).replace(kind.path[0], "", 1)
     check_changes(kind, new)

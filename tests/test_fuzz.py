@@ -8,9 +8,9 @@ from unittest import mock
 
 import pytest
 
-import sikkerkey_call as call
-import sikkerkey_edit as edit
 import sikkerkey_mcp
+from sikkerkey_cli import call
+from sikkerkey_cli.edit import jsonc, text
 from tests.fuzz.__main__ import TARGETS, Case, fuzz
 
 # About two seconds each.
@@ -38,9 +38,9 @@ def _any_id(message: Any) -> Any:
     return message.get("id") if isinstance(message, dict) else None
 
 
-def _without_tabs(text: str, changes: Any, changed: Any = edit.changed) -> str:
-    changed_text: str = changed(text, changes).replace("\t", "  ")
-    return changed_text
+def _without_tabs(before: str, changes: Any, apply_changes: Any = text.apply_changes) -> str:
+    changed: str = apply_changes(before, changes).replace("\t", "  ")
+    return changed
 
 
 def _value_in_error(_key: str, value: str) -> str:
@@ -52,7 +52,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "arguments": (sikkerkey_mcp, "is_id", lambda _value: True),
     "answers": (sikkerkey_mcp, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
     "identity": (sikkerkey_mcp, "load_signer", _leak_the_key),
-    "client_files": (edit, "changed", _without_tabs),
+    "client_files": (jsonc, "apply_changes", _without_tabs),
     "command_line": (call, "_text", _value_in_error),
 }
 

@@ -35,7 +35,10 @@ def run_hint(hint: str, tmp_path: Path) -> None:
     """Runs a mending command as its reader would; `sudo` just runs what it is given, since it asks for passwords."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
-    for name, command in (("sudo", "exec"), ("sikkerkey-mcp", f"exec '{sys.executable}' '{ROOT}/sikkerkey_mcp.py'")):
+    for name, command in (
+        ("sudo", "exec"),
+        ("sikkerkey-mcp", f"exec '{sys.executable}' '{ROOT}/sikkerkey_cli/__main__.py'"),
+    ):
         (tools / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
         (tools / name).chmod(0o700)
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"

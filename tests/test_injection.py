@@ -18,7 +18,8 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_clients import CLIENTS
+from sikkerkey_cli.__main__ import main
+from sikkerkey_cli.clients import CLIENTS
 from tests.support import faulty_vault
 from tests.support.faulty_vault import FaultyVault
 from tests.support.harness import (
@@ -249,7 +250,7 @@ def test_table_keeps_its_rows_and_columns(text: str) -> None:
 
 def typed(*words: str, token: str = "", **env: str) -> subprocess.CompletedProcess[bytes]:
     """A command as its own process."""
-    command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words]
+    command = [sys.executable, str(ROOT / "sikkerkey_cli" / "__main__.py"), *words]
     everything = {**os.environ, **env}
     return subprocess.run(
         command, input=token.encode(), env=everything, capture_output=True, check=False, timeout=TIMEOUT_S
@@ -358,7 +359,7 @@ def test_config_is_read_back_equal(
         monkeypatch.setenv(name, value)
     commands = [[sys.executable, "-I", archive, "serve", "--agent", agent] for agent in ("AGENT_2", "agent-1")]
     for client in CLIENTS:
-        assert sikkerkey_mcp.main(["config", client]) == 0, client
+        assert main(["config", client]) == 0, client
         printed = capsys.readouterr().out
         read = [*commands_in(READ[CLIENTS[client].format](printed))]
         assert read == [(command, environment) for command in commands], client

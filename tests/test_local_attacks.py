@@ -220,7 +220,7 @@ def test_unusual_but_valid_id_names_its_directory(
 PLANTED = (
     "json.py", "re.py", "ssl.py", "socket.py", "http/__init__.py", "urllib/__init__.py", "email.py", "base64.py",
     "cryptography/__init__.py", "certifi/__init__.py", "_cffi_backend.py", "typing.py", "threading.py", "resource.py",
-    "sikkerkey_mcp.py", "sikkerkey_cli.py", "sikkerkey_runtime.py", "sikkerkey_launch.py",
+    "sikkerkey_mcp.py", "sikkerkey_cli/__init__.py", "sikkerkey_runtime.py", "sikkerkey_launch.py",
     "usercustomize.py", "sitecustomize.py", "encodings/__init__.py", "evil.py", "startup.py", "__main__.py",
 )  # fmt: skip
 

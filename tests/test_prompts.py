@@ -23,7 +23,7 @@ NAMES = ["review_audit", "find_stale_secrets", "check_coverage", "onboard_ci_run
 def client_with(*switches: Restriction) -> InProcessClient:
     """A session with the real registry, whose vault knows two projects and machines."""
     api = StubApi(reply(body=b'[{"id":"thing_1","name":"one"},{"id":"thing_2","name":"two"}]'))
-    return InProcessClient(registry=sikkerkey_mcp.VaultTools(lambda: api, switches))
+    return InProcessClient(tools=sikkerkey_mcp.VaultTools(lambda: api, switches))
 
 
 def text_of(name: str, *switches: Restriction, **arguments: str) -> str:

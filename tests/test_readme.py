@@ -11,8 +11,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sikkerkey_cli import EXAMPLES
-from sikkerkey_clients import CLIENTS
+from sikkerkey_cli.clients import CLIENTS
+from sikkerkey_cli.grammar import COMMANDS
 from tests.support.harness import ARCHIVE, ROOT, TIMEOUT_S
 from tests.support.local_vault import LocalVault
 
@@ -96,7 +96,7 @@ def test_table_of_commands_names_every_command_variable_and_client() -> None:
     product = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/**/*.py"), *(ROOT / "runtime").rglob("*.py")]
     sources = "".join(path.read_text(encoding="utf-8") for path in product)
     variables = set(re.findall(r"SIKKERKEY_[A-Z]+(?:_[A-Z]+)*", sources))
-    assert named == {*EXAMPLES, "--version", "--help", *variables, "HTTPS_PROXY", "NO_PROXY"}
+    assert named == {*COMMANDS, "--version", "--help", *variables, "HTTPS_PROXY", "NO_PROXY"}
     assert {name for name in CLIENTS if f"`{name}`" not in section("Install")} == {"generic"}
 
 

@@ -36,7 +36,7 @@ def without(*names: str) -> list[Restriction]:
 def client_of(answer: sikkerkey_mcp.Answer, switches: Any = ()) -> tuple[InProcessClient, StubApi]:
     """A session with the real registry, whose vault gives always the same answer."""
     api = StubApi(answer)
-    return InProcessClient(registry=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
+    return InProcessClient(tools=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
 
 
 def not_found(uri: str, message: str) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def test_without_an_agent_a_read_says_what_to_do() -> None:
     def connect() -> sikkerkey_mcp.Api:
         raise sikkerkey_mcp.ConfigError("no agent is installed", "install one")
 
-    answer = InProcessClient(registry=sikkerkey_mcp.VaultTools(connect)).send(
+    answer = InProcessClient(tools=sikkerkey_mcp.VaultTools(connect)).send(
         request("resources/read", uri="sikkerkey://whoami")
     )
     assert answer == refusal(-32603, "no agent is installed\nhint: install one", id=1)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_cli
 import sikkerkey_mcp
+from sikkerkey_cli import __main__ as cli
 from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, each_row, reply
@@ -280,8 +280,8 @@ def served(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch, *, by_argp
         return 0
 
     monkeypatch.setattr(sikkerkey_mcp, "command_serve", keep)
-    monkeypatch.setitem(sys.modules, "sikkerkey_cli", sikkerkey_cli if by_argparse else None)
-    assert (sikkerkey_cli.run(list(arguments)) if by_argparse else sikkerkey_mcp.main(arguments)) == 0
+    monkeypatch.setitem(sys.modules, "sikkerkey_cli.__main__", cli if by_argparse else None)
+    assert (cli.run(list(arguments)) if by_argparse else sikkerkey_mcp.main(arguments)) == 0
     return {name: value for name, value in seen[0].items() if value}
 
 

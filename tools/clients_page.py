@@ -1,103 +1,101 @@
-"""docs/clients.md: a section for each client of sikkerkey_clients, with the block that the program itself writes."""
+"""docs/clients.md: a section for each client of the table, with the block that `config` writes."""
 
 from __future__ import annotations
 
-import sikkerkey_clients as clients
-from sikkerkey_clients import CLIENTS, Client
+from sikkerkey_cli.clients import CLIENTS, Client
+from sikkerkey_cli.config import block_text
 
 INTRO = """\
 # Clients
 
-This page is generated from the clients' table in `sikkerkey_clients.py`; `make docs` rewrites it.
+This page is generated from the table in `sikkerkey_cli/clients.py`; `make docs` rewrites it.
 
 ```sh
-python3 sikkerkey-mcp.pyz config CLIENT            # prints the block and says where it belongs
+python3 sikkerkey-mcp.pyz config CLIENT            # prints the block and says where to add it
 python3 sikkerkey-mcp.pyz config CLIENT --dry-run  # shows what --write would change, and changes nothing
-python3 sikkerkey-mcp.pyz config CLIENT --write    # puts it into the client's own file
-python3 sikkerkey-mcp.pyz config CLIENT --remove   # takes it out again
+python3 sikkerkey-mcp.pyz config CLIENT --write    # adds it to the client's own file
+python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
 ```
 
-- **What is changed** is the smallest span of the file: comments, order, indentation, line ends and the entries of
-  other servers stay as they are, and `--remove` gives back the bytes that were there. What was there is also kept
-  beside the file as `.bak`, `.bak.2` and so on; none of these is ever overwritten, and they may hold other servers'
-  tokens, as the file does.
-- **What is refused**, with line and column and without touching the file: a file that is malformed or more than the
-  program can judge (YAML with anchors or several documents, servers in one inline table of TOML, a key that stands
-  twice), one that belongs to another user, one that another program changes at that moment, and an entry of our name
-  that starts something else. Then print the block and put it in by hand.
-- **Running it again** changes nothing if the entry is right, and puts it right if the archive has moved or Python is
-  another. What you added to the entry (`disabled`, `timeout`, `autoApprove`, variables in `env`) stays. Switches
-  (`--read-only`, `--tools A,B`, `--exclude A,B`) are those of the last run: give them again to keep them.
-- **A dry run** shows changed lines without their neighbours, and cuts out what others have on a line that changes,
-  since that may be a token.
-- **`--project`** uses the file of the project in the current directory, where the client has one. It names the
-  archive and Python of this computer, and is not for a shared repository; nor is its `.bak`.
-- **Several agents** get an entry each (`sikkerkey-` and the beginning of the id; short, because some clients drop
-  tools with long names), or `--agent ID` picks one. An agent that has an entry keeps it, whatever you have called it.
-- **The agent is an argument** (`serve --agent ID`), since some clients do not pass on variables whose names look
-  secret. `SIKKERKEY_HOME`, `SIKKERKEY_CA_BUNDLE` and `SIKKERKEY_CACHE_DIR`, if they are set when `config` runs, go
-  into the entry.
-- **The interpreter** is the one that ran `config`, by its absolute path, and `-I` keeps the working directory and
-  your own packages away from it. If it lies in a virtual environment, `config` says so: with that, the server would
-  be gone.
+- **Changes are minimal.** Comments, order, indentation, line endings and the entries of other servers stay byte for
+  byte, and `--remove` restores the bytes that were there. The previous file is kept beside the new one as `.bak`,
+  `.bak.2` and so on. Backups are never overwritten. They may contain the tokens of other servers, as the file does.
+- **Unclear files are refused**, with line and column, and stay unchanged: malformed files, files with constructs that
+  the program does not support (YAML anchors, several YAML documents, servers in an inline TOML table, duplicate keys),
+  files of another user, files that another program is changing, and files in which another program has an entry named
+  `sikkerkey`. In these cases, print the block and add it by hand.
+- **Running it again** changes nothing if the entry is correct, and updates it if the archive was moved or another
+  Python is used. What you added to the entry (`disabled`, `timeout`, `autoApprove`, variables in `env`) stays. The
+  restrictions (`--read-only`, `--tools A,B`, `--exclude A,B`) are those of the last run: repeat them to keep them.
+- **A dry run** shows the changed lines without context. Text of other servers on a changed line is cut out, because it
+  may be a token.
+- **`--project`** uses the client's file in the project in the current directory. The entry contains paths of this
+  computer, so do not commit the file or its `.bak` to a shared repository.
+- **Several agents** get one entry each (`sikkerkey-` and the start of the id; short, because some clients drop tools
+  with long names). `--agent ID` selects one. An agent that already has an entry keeps its name.
+- **The agent is an argument** (`serve --agent ID`), because some clients do not pass on variables whose names look
+  secret. `SIKKERKEY_HOME`, `SIKKERKEY_CA_BUNDLE` and `SIKKERKEY_CACHE_DIR` are added to the entry if they are set when
+  `config` runs.
+- **The interpreter** is the absolute path of the Python that runs `config`. `-I` isolates it from the working directory
+  and your own packages. `config` warns if it is in a virtual environment, because deleting that breaks the server.
 
-In paths, `${NAME:-PATH}` is the variable NAME if it is set, and else PATH. Of Claude Code, Codex, Gemini CLI,
-opencode and Copilot CLI the files, the projects' files and the variables were tried with the clients themselves on
-Linux; the rest is what the clients' documentation says.
+In paths, `${NAME:-PATH}` is the value of the variable NAME if it is set, and PATH otherwise. For Claude Code, Codex,
+Gemini CLI, opencode and Copilot CLI, the paths and variables were tested with the clients on Linux; the others are
+taken from the clients' documentation.
 """
 
 NOTES = {
     "claude-code": (
-        "The model sees names and instructions first and loads a tool when it wants it.",
-        "Results of more than 50,000 characters go to a file.",
-        "The file also holds its history and is rewritten while it runs: if `config` says that it was changed just now,"
-        " run it again.",
-        "A project's `.mcp.json` has to be approved once, in `claude`.",
-        "What `claude mcp add` adds without `-s user` stands below `projects` in the same file, where `config` does not"
-        " look.",
+        "The model sees names and instructions first, and loads a tool when it needs it.",
+        "Results longer than 50,000 characters are stored in a file.",
+        "The file also contains the history and is rewritten while the client runs: if `config` says that it was just"
+        " changed, run it again.",
+        "A project's `.mcp.json` must be approved once, in `claude`.",
+        "`claude mcp add` without `-s user` adds servers below `projects` in the same file, which `config` ignores.",
     ),
-    "claude-desktop": ("It reads the file when it starts: quit it, not only its window.",),
+    "claude-desktop": ("It reads the file only at startup: quit the application, not only its window.",),
     "cursor": (
-        "It sends at most 40 tools, over all servers, and drops those whose name and server's name exceed 60"
-        " characters.",
+        "It sends at most 40 tools from all servers together, and drops tools whose name and server name together"
+        " exceed 60 characters.",
     ),
     "vscode": ("The member is `servers`, not `mcpServers`.",),
     "codex": (
-        "A server has 10 seconds to start; `startup_timeout_sec` in the table changes that, and is kept.",
-        "It passes a short list of variables on, and those in `env`.",
+        "A server has 10 seconds to start; `startup_timeout_sec` in the table changes that, and `config` keeps it.",
+        "It passes on only a short list of variables and those in `env`.",
         "It keeps about 12,000 characters of a result.",
-        "A project's file counts only where the project is trusted.",
-        "`codex mcp list` does not start the server and says nothing about it; `doctor` does.",
-        "A session without a person (`codex exec`) refuses every tool that is not read-only, unless the server's entry"
+        "A project's file is used only if the project is trusted.",
+        "`codex mcp list` does not start the server, so it cannot show whether it works; `doctor` does.",
+        "Non-interactive sessions (`codex exec`) refuse every tool that is not read-only, unless the server's entry"
         " allows it: `codex exec -c 'mcp_servers.sikkerkey.default_tools_approval_mode=\"approve\"'`.",
     ),
     "continue": (
-        "Servers are a list of items with names. The model sees the text of results, and no instructions.",
-        "A new `config.yaml` gets the members that Continue insists on; add your models to it.",
+        "Servers are a list of items with names. The model sees the text of results, but no instructions.",
+        "A new `config.yaml` contains the members that Continue requires; add your models to it.",
     ),
     "gemini": (
-        "It takes variables whose names contain KEY, TOKEN or SECRET out of what servers inherit; those in `env` reach"
-        " them.",
+        "Servers do not inherit variables whose names contain KEY, TOKEN or SECRET, except those in `env`.",
         "It keeps the first 8,000 and the last 32,000 characters of a result.",
-        "In a folder that is not trusted, `gemini mcp list` wants `GEMINI_CLI_TRUST_WORKSPACE=true`.",
+        "In an untrusted folder, `gemini mcp list` requires `GEMINI_CLI_TRUST_WORKSPACE=true`.",
     ),
     "opencode": (
-        "Where there is an `opencode.jsonc` beside it, that one is changed.",
-        "Large results go to a file.",
+        "If `opencode.jsonc` exists in the same directory, that file is changed instead.",
+        "Large results are stored in a file.",
     ),
     "copilot": (
-        "`tools` says which tools are offered; `[\"*\"]` is all of them, and yours to change.",
-        "`copilot mcp list` does not start the server and says nothing about it; `doctor` does.",
-        "A project's file counts only in a trusted folder. It reads `.mcp.json` too, which is left to Claude Code,"
-        " whose entries differ.",
+        "`tools` lists the tools that are offered; `[\"*\"]` means all, and you can change it.",
+        "`copilot mcp list` does not start the server, so it cannot show whether it works; `doctor` does.",
+        "A project's file is used only in a trusted folder. It also reads `.mcp.json`, but entries for Claude Code"
+        " differ.",
     ),
-    "windsurf": ("It offers at most 100 tools, over all servers.",),
-    "zed": ("The member is `context_servers`, in the same file as all other settings, with its comments.",),
-    "goose": ("`timeout` is in seconds and yours to change, as `enabled` is.",),
+    "windsurf": ("It offers at most 100 tools from all servers together.",),
+    "zed": ("The member is `context_servers`, in the same file as all other settings.",),
+    "goose": ("`timeout` is in seconds. You can change it and `enabled`.",),
     "lm-studio": (),
-    "kiro": ("`disabled` and `autoApprove` in the entry are yours.",),
+    "kiro": ("You can set `disabled` and `autoApprove` in the entry.",),
     "warp": (),
-    "generic": ("Put it where your client keeps its servers. Many take this shape; the command is what matters.",),
+    "generic": (
+        "Add it where your client keeps its servers. Many use this shape; otherwise, use the command and arguments.",
+    ),
 }  # fmt: skip
 
 EXAMPLE = {
@@ -113,10 +111,25 @@ def page() -> str:
 
 def _section(name: str, client: Client) -> str:
     title = client.title[0].upper() + client.title[1:] if name == "generic" else client.title
-    notes = [f"- {note}" for note in (*_places(client), f"To see that it works: {client.look}.", *NOTES[name])]
-    block = clients.block_text(client, {"sikkerkey": EXAMPLE}).rstrip("\n")
+    notes = [
+        f"- {note}" for note in (*_places(client), f"To check that it works: {client.success_sign}.", *NOTES[name])
+    ]
+    block = block_text(client, {"sikkerkey": EXAMPLE}).rstrip("\n")
     command = f"`config {name}{' --write' if client.files else ''}`"
-    return "\n".join([f"## {title}", "", f"{command} gives", "", f"```{client.format}", block, "```", "", *notes, ""])
+    return "\n".join(
+        [
+            f"## {title}",
+            "",
+            f"{command} {'writes' if client.files else 'prints'}",
+            "",
+            f"```{client.format}",
+            block,
+            "```",
+            "",
+            *notes,
+            "",
+        ]
+    )
 
 
 def _places(client: Client) -> list[str]:

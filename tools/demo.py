@@ -100,8 +100,8 @@ def answer(result: Any) -> Any:
 
 
 def forge(url: str, agent: str) -> str:
-    """Sends a request in the agent's name, signed with another key; describes the vault's answer."""
-    from sikkerkey_cli import new_key
+    """What the vault says to the agent's request signed with somebody else's key."""
+    from sikkerkey_cli.agents import new_key
     from sikkerkey_mcp import Api, Context, Request, load_signer, signed_headers
 
     sign = load_signer(new_key()[0])

@@ -20,8 +20,8 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-import sikkerkey_call
 import sikkerkey_mcp
+from sikkerkey_cli import call as cli_call
 from tools import advisories, clients_page
 from tools.clients import record
 from tools.examples import ROOT
@@ -125,8 +125,8 @@ def _names(action: sikkerkey_mcp.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: sikkerkey_mcp.Arg) -> list[str]:
-    limits = "; ".join(sikkerkey_call.limits(arg, "`"))
-    return [f"`{arg.name}`", sikkerkey_call.TYPES[arg.kind], limits, arg.text]
+    limits = "; ".join(cli_call.limits(arg, "`"))
+    return [f"`{arg.name}`", cli_call.TYPES[arg.kind], limits, arg.text]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:

@@ -17,6 +17,7 @@ from sikkerkey_mcp import (
     Error,
     JsonObject,
     ProtocolError,
+    ResourceProvider,
     error_result,
     serve,
     text_result,

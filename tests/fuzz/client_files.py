@@ -20,7 +20,10 @@ from typing import Any
 from unittest import mock
 
 import sikkerkey_mcp
-from sikkerkey_clients import BOM, CLIENTS, Client, alike, is_blank, members, user_file
+from sikkerkey_cli.__main__ import main
+from sikkerkey_cli.clients import CLIENTS, Client, user_file
+from sikkerkey_cli.config import common_prefix_length
+from sikkerkey_cli.entries import BOM, entry_members, is_blank
 from tests.fuzz.mutation import mutated
 from tests.support.config_parsers import jsonc_loads, toml, yaml_loads
 from tests.support.harness import AGENT_ID, make_slot
@@ -84,15 +87,15 @@ class Ran:
     def __init__(self, *arguments: str) -> None:
         out, err = io.StringIO(), io.StringIO()
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-            self.status = sikkerkey_mcp.main(["config", *arguments])
+            self.status = main(["config", *arguments])
         self.out, self.err = out.getvalue(), err.getvalue()
-        self.done = re.match(r"(.+) (added to|changed in|is in|removed from) /", self.out)
+        self.done = re.match(r"(.+) (added to|updated in|is up to date in|removed from) /", self.out)
 
 
 def read(client: Client, data: bytes) -> Any:
     """What the client's own kind of reader finds; nothing where it cannot read."""
     text = data[len(BOM) :].decode("utf-8") if data.startswith(BOM) else data.decode("utf-8")
-    empty = client.new_file or {"json": "{}"}.get(client.format, "")
+    empty = client.initial_text or {"json": "{}"}.get(client.format, "")
     return READ[client.format](empty if is_blank(text) else text) or {}
 
 
@@ -111,8 +114,8 @@ def _name(item: Any) -> Any:
 
 def check_added(client: Client, old: bytes, new: bytes, key: str) -> None:
     """A new entry is all that came, in one piece but for a comma, and nothing went but the marks of an empty place."""
-    head = alike(old, new)
-    tail = alike(old[head:][::-1], new[head:][::-1])
+    head = common_prefix_length(old, new)
+    tail = common_prefix_length(old[head:][::-1], new[head:][::-1])
     replaced, came = old[head : len(old) - tail], new[head : len(new) - tail]
     if not replaced or came.startswith(b"," + replaced):
         return
@@ -131,7 +134,7 @@ def check_written(client: Client, old: bytes, new: bytes, ran: Ran) -> None:
     shape = client.shape
     words = [entry[shape.command], *entry[shape.args]] if shape.args else entry[shape.command]
     assert words == [sikkerkey_mcp.program()[0], "-I", sikkerkey_mcp.program()[1], "serve", "--agent", AGENT_ID]
-    fixed = members(shape, key, {"command": words[0], "args": words[1:]})
+    fixed = entry_members(shape, key, {"command": words[0], "args": words[1:]})
     assert {name: entry[name] for name in fixed} == fixed
     if ran.done[2] == "added to" and not is_blank(old.decode("utf-8").lstrip("\ufeff")):
         check_added(client, old, new, key)

@@ -17,15 +17,16 @@ from contextlib import contextmanager
 from random import Random
 from unittest import mock
 
-import sikkerkey_cli as cli
 import sikkerkey_mcp
+from sikkerkey_cli.__main__ import main
+from sikkerkey_cli.grammar import COMMANDS
 from tests.support.table_calls import MARK, ROWS
 
 TOKEN = "5eC7" * 16
 SHELLS = ("bash", "zsh", "fish", "powershell")
 OPTIONS = ("--json", "--table", "--yes", "--help", "--agent", "--output", "--overwrite", "--bogus", "--", "-", "-x", "")
 STRANGE = ("", "=", "@", "@@", "-", "@/", "[", "[1,", "{", '"', "\x1b[2J", "\u202e", "\udcff", "9" * 5_000, "[" * 2_000)
-COMMANDS = [name for name in cli.EXAMPLES if name not in ("serve", "doctor")]  # these two go on for long
+NAMES = [name for name in COMMANDS if name not in ("serve", "doctor")]  # these two take long
 
 
 def words(rng: Random) -> list[str]:
@@ -34,7 +35,7 @@ def words(rng: Random) -> list[str]:
         row = rng.choice(ROWS)
         typed = ["call", row.tool.name, row.action.name, *(_pair(rng, arg.name) for arg in row.action.args)]
     else:
-        typed = rng.choice((["install", TOKEN], [rng.choice(COMMANDS), rng.choice(("list", "cursor", "zsh", "x"))]))
+        typed = rng.choice((["install", TOKEN], [rng.choice(NAMES), rng.choice(("list", "cursor", "zsh", "x"))]))
     for _ in range(rng.choice((0, 0, 1, 2))):
         typed.insert(rng.randrange(1, len(typed) + 1), rng.choice((*OPTIONS, *STRANGE)))
     return typed[: rng.choice((len(typed), len(typed), rng.randrange(len(typed)) + 1))]
@@ -49,8 +50,8 @@ def check_command(typed: list[str]) -> None:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
-            status = sikkerkey_mcp.main(typed)
-        except SystemExit as ended:  # argparse ends by itself
+            status = main(typed)
+        except SystemExit as ended:  # by argparse
             status = int(ended.code or 0)
     assert status in (0, 1, 2), status
     assert status == 0 or "error: " in err.getvalue(), err.getvalue()
@@ -62,7 +63,7 @@ def check_completion(rng: Random, typed: list[str]) -> None:
     """Asks as a shell does."""
     out, shell, line = io.StringIO(), rng.choice(SHELLS), " ".join(["sikkerkey-mcp", *typed])
     with contextlib.redirect_stdout(out):
-        assert sikkerkey_mcp.main(["__complete", shell, line]) == 0
+        assert main(["__complete", shell, line]) == 0
     last = "" if line[-1:].isspace() else line.split()[-1]
     begun = last[last.rfind("=") + 1 :] if shell == "bash" else last
     if len(line.split()) > 1:

@@ -1,4 +1,4 @@
-"""Commands typed in this process, in a process of their own, and by somebody at a terminal."""
+"""Runs commands in this process, as a child process, and at a terminal."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ from typing import NamedTuple
 
 import pytest
 
-import sikkerkey_mcp
+from sikkerkey_cli.__main__ import main
 from tests.support.harness import ROOT
 
-COMMAND = (sys.executable, str(ROOT / "sikkerkey_mcp.py"))
+PROGRAM = str(ROOT / "sikkerkey_cli" / "__main__.py")
+COMMAND = (sys.executable, PROGRAM)
 
 
 class Ran(NamedTuple):
@@ -25,7 +26,7 @@ class Ran(NamedTuple):
 
 
 class Shell:
-    """Runs commands in this process, as if typed."""
+    """Runs commands in this process."""
 
     def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
         self._capsys = capsys
@@ -33,8 +34,8 @@ class Shell:
     def __call__(self, *arguments: str) -> Ran:
         self._capsys.readouterr()
         try:
-            status = sikkerkey_mcp.main(arguments)
-        except SystemExit as ended:  # argparse ends by itself
+            status = main(arguments)
+        except SystemExit as ended:  # by argparse
             status = int(ended.code or 0)
         return Ran(status, *self._capsys.readouterr())
 
@@ -42,7 +43,7 @@ class Shell:
 def run_process(
     *arguments: str, stdin: str = "", env: Mapping[str, str] | None = None, before: tuple[str, ...] = ()
 ) -> subprocess.CompletedProcess[str]:
-    """Runs a command as a process of its own; `before` stands before it on the command line."""
+    """Runs a command as a child process; `before` is a command that runs it."""
     return subprocess.run(
         [*before, *COMMAND, *arguments],
         input=stdin,
@@ -57,14 +58,15 @@ def run_process(
 def at_terminal(
     words: list[str], typed: bytes, env: dict[str, str], after: tuple[bytes, ...] = (b"token: ", b"Ctrl-C")
 ) -> bytes:
-    """What somebody sees who starts the program in a terminal and types `typed`, once asked, until it ends."""
+    """The output of the program in a terminal where `typed` is entered as soon as one of `after` is shown."""
     keyboard, terminal = os.openpty()
-    command = [sys.executable, str(ROOT / "sikkerkey_mcp.py"), *words]
     env = {**os.environ, **env}
-    with subprocess.Popen(command, env=env, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True):
+    with subprocess.Popen(
+        [*COMMAND, *words], env=env, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+    ):
         os.close(terminal)
         shown = b""
-        while piece := _typed_on(keyboard):
+        while piece := _read(keyboard):
             shown += piece
             if typed and any(asked in shown for asked in after):
                 os.write(keyboard, typed)
@@ -73,8 +75,8 @@ def at_terminal(
     return shown
 
 
-def _typed_on(keyboard: int) -> bytes:
+def _read(keyboard: int) -> bytes:
     try:
         return os.read(keyboard, 4096)
-    except OSError:  # on Linux a terminal ends with an error once the other end has been closed
+    except OSError:  # on Linux, reading fails after the other end was closed
         return b""

@@ -1,4 +1,4 @@
-"""The entry point of this program, whichever of both modules the archive starts."""
+"""The entry point, as in the program."""
 
 from sikkerkey_mcp import main
 

@@ -1,6 +1,6 @@
-"""Completion for bash, zsh, fish and PowerShell: four short scripts that ask this program what could come next.
+"""`completion`: short scripts for bash, zsh, fish and PowerShell, which ask this program what could come next.
 
-The words are those of the parser and of the dispatch table; agents are those of the home. Nothing is sent anywhere.
+Words come from the table of commands, the dispatch table and the installed agents. Nothing is sent anywhere.
 """
 
 from __future__ import annotations
@@ -9,111 +9,85 @@ import argparse
 import shlex
 from typing import NamedTuple
 
-import sikkerkey_cli as cli
-import sikkerkey_mcp as mcp
-from sikkerkey_call import in_words
+import sikkerkey_mcp
+from sikkerkey_cli.call import describe
+from sikkerkey_cli.grammar import COMMANDS, GLOBAL_OPTIONS, HELP, Command, Option
 
 NAMES = ("sikkerkey-mcp", "sikkerkey-mcp.pyz")
 
 
 class Candidate(NamedTuple):
-    """A word that could stand there, and what it means."""
+    """A word that may come next, and its description."""
 
     word: str
     text: str = ""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# what could come next
+# candidates
 # ---------------------------------------------------------------------------------------------------------------------
 
 
 def candidates(words: list[str], current: str) -> list[Candidate]:
-    """What could stand in the place of `current`, behind the words that follow the program's name."""
+    """What may replace `current`, the last word of a line; `words` are those between it and the program's name."""
     return [found for found in _possible(words, current) if found.word.startswith(current)]
 
 
 def _possible(words: list[str], current: str) -> list[Candidate]:
-    root = cli.parser(words)
-    command = next((word for word in words if not word.startswith("-")), "")
-    commands = _commands(root)
-    if not command:
-        return _options(root) if current.startswith("-") else [Candidate(*item) for item in _command_texts(root)]
-    if command not in commands:
+    name = next((word for word in words if not word.startswith("-")), "")
+    if not name:
+        if current.startswith("-"):
+            return _flags(GLOBAL_OPTIONS)
+        return [Candidate(word, command.help) for word, command in COMMANDS.items()]
+    if name not in COMMANDS:
         return []
-    grammar, behind = commands[command], words[words.index(command) + 1 :]
-    waiting = _waits_for_value(grammar, behind)
-    if waiting is not None:
-        return _values(waiting, [])
+    command, rest = COMMANDS[name], words[words.index(name) + 1 :]
+    if rest and _takes_value(command, rest[-1]):
+        return _agents() if rest[-1] in ("--agent", "--by") else []
     if current.startswith("-"):
-        return [option for option in _options(grammar) if option.word not in behind]
-    return _positional(command, grammar, _without_options(grammar, behind), current)
+        return [flag for flag in _flags(command.options) if flag.word not in rest]
+    return _positional(name, _without_options(command, rest), current)
 
 
-def _commands(root: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
-    found: dict[str, argparse.ArgumentParser] = _subparsers(root).choices
-    return found
-
-
-def _subparsers(root: argparse.ArgumentParser) -> argparse._SubParsersAction[argparse.ArgumentParser]:
-    return next(action for action in root._actions if isinstance(action, argparse._SubParsersAction))
-
-
-def _command_texts(root: argparse.ArgumentParser) -> list[tuple[str, str]]:
-    return [(action.dest, action.help or "") for action in _subparsers(root)._choices_actions]
-
-
-def _options(grammar: argparse.ArgumentParser) -> list[Candidate]:
+def _flags(options: tuple[Option, ...]) -> list[Candidate]:
     return [
-        Candidate(word, action.help or "")
-        for action in grammar._actions
-        for word in action.option_strings
-        if word.startswith("--")
+        Candidate(flag, option.help) for option in (HELP, *options) for flag in option.flags if flag.startswith("--")
     ]
 
 
-def _option(grammar: argparse.ArgumentParser, word: str) -> argparse.Action | None:
-    return next((action for action in grammar._actions if word in action.option_strings), None)
+def _takes_value(command: Command, word: str) -> bool:
+    return any(option.metavar and word in option.flags for option in command.options)
 
 
-def _waits_for_value(grammar: argparse.ArgumentParser, words: list[str]) -> argparse.Action | None:
-    option = _option(grammar, words[-1]) if words else None
-    return option if option is not None and option.nargs is None else None
-
-
-def _without_options(grammar: argparse.ArgumentParser, words: list[str]) -> list[str]:
+def _without_options(command: Command, words: list[str]) -> list[str]:
     return [
         word
         for before, word in zip(["", *words], words)
-        if not word.startswith("-") and _waits_for_value(grammar, [before]) is None
+        if not word.startswith("-") and not _takes_value(command, before)
     ]
 
 
-def _positional(command: str, grammar: argparse.ArgumentParser, words: list[str], current: str) -> list[Candidate]:
-    if command == "call":
+def _positional(name: str, words: list[str], current: str) -> list[Candidate]:
+    if name == "call":
         return _call_words(words, current)
-    if command == "tools":
+    if name == "tools":
         return _tools_words(words)
-    places = [action for action in grammar._actions if not action.option_strings]
-    return _values(places[len(words)], words) if len(words) < len(places) else _options(grammar)
-
-
-def _values(place: argparse.Action, _words: list[str]) -> list[Candidate]:
-    """What an option or a place takes: its choices, or agents where it is one."""
-    if place.choices is not None:
-        return [Candidate(str(choice)) for choice in place.choices]
-    return _agents() if place.dest in ("agent", "by") else []
+    command = COMMANDS[name]
+    if len(words) >= len(command.arguments):
+        return _flags(command.options)
+    argument = command.arguments[len(words)]
+    return _agents() if argument.name == "agent" else [Candidate(choice) for choice in argument.choices]
 
 
 def _agents() -> list[Candidate]:
     try:
-        return [Candidate(agent) for agent in mcp.slots()]
-    except mcp.Error:  # whoami and doctor say what is wrong there; here, there is nobody to tell
+        return [Candidate(agent) for agent in sikkerkey_mcp.installed_agents()]
+    except sikkerkey_mcp.Error:  # a shell would discard the message; whoami and doctor show it
         return []
 
 
 def _tool_candidates() -> list[Candidate]:
-    return [Candidate(tool.name, tool.title) for tool in mcp.TOOLS]
+    return [Candidate(tool.name, tool.title) for tool in sikkerkey_mcp.TOOLS]
 
 
 def _tools_words(words: list[str]) -> list[Candidate]:
@@ -125,17 +99,17 @@ def _tools_words(words: list[str]) -> list[Candidate]:
 
 
 def _actions(tool_name: str) -> list[Candidate]:
-    tools = (tool for tool in mcp.TOOLS if tool.name == tool_name and mcp.takes_action(tool))
-    return [Candidate(action.name, in_words(action)) for tool in tools for action in tool.actions]
+    tools = (tool for tool in sikkerkey_mcp.TOOLS if tool.name == tool_name and sikkerkey_mcp.has_actions(tool))
+    return [Candidate(action.name, describe(action)) for tool in tools for action in tool.actions]
 
 
 def _call_words(words: list[str], current: str) -> list[Candidate]:
     if not words:
         return _tool_candidates()
-    tool = next((tool for tool in mcp.TOOLS if tool.name == words[0]), None)
+    tool = next((tool for tool in sikkerkey_mcp.TOOLS if tool.name == words[0]), None)
     if tool is None:
         return []
-    if not mcp.takes_action(tool):
+    if not sikkerkey_mcp.has_actions(tool):
         return _arguments(tool.actions[0], words[1:], current)
     if len(words) == 1:
         return _actions(tool.name)
@@ -143,17 +117,17 @@ def _call_words(words: list[str], current: str) -> list[Candidate]:
     return _arguments(action, words[2:], current) if action else []
 
 
-def _arguments(action: mcp.Action, words: list[str], current: str) -> list[Candidate]:
-    """`key=` for arguments that are not there yet; behind a `key=`, the values that it may have."""
+def _arguments(action: sikkerkey_mcp.Action, words: list[str], current: str) -> list[Candidate]:
+    """`key=` for each argument that is not given yet; after `key=`, the values that it may have."""
     key, equals, _ = current.partition("=")
     if equals:
         arg = next((arg for arg in action.args if arg.name == key), None)
         return [Candidate(f"{key}={value}") for value in _known_values(arg)] if arg else []
     given = {word.partition("=")[0] for word in words}
-    return [Candidate(f"{arg.name}=", in_words(arg)) for arg in action.args if arg.name not in given]
+    return [Candidate(f"{arg.name}=", describe(arg)) for arg in action.args if arg.name not in given]
 
 
-def _known_values(arg: mcp.Arg) -> tuple[str, ...]:
+def _known_values(arg: sikkerkey_mcp.Arg) -> tuple[str, ...]:
     if arg.kind == "boolean":
         return ("true", "false")
     if arg.plaintext:
@@ -167,11 +141,11 @@ def _known_values(arg: mcp.Arg) -> tuple[str, ...]:
 
 
 def command_complete(arguments: list[str]) -> int:
-    """`__complete SHELL LINE`: candidates for the end of LINE, one a line, a tab before what it means."""
+    """`__complete SHELL LINE`: prints the candidates for the end of LINE: word, tab, description."""
     shell, line = [*arguments, "", ""][:2]
     words = line.split()[1:]
     current = "" if line[-1:].isspace() or not words else words.pop()
-    # bash takes words apart at = and puts what it gets in the place of the last part.
+    # bash splits words at = and replaces only the last part.
     cut = current.rfind("=") + 1 if shell == "bash" else 0
     for found in candidates(words, current):
         print(f"{found.word[cut:]}\t{found.text}")
@@ -181,7 +155,7 @@ def command_complete(arguments: list[str]) -> int:
 def command_completion(options: argparse.Namespace) -> int:
     """Prints the script for one shell."""
     quote, script = SCRIPTS[options.shell]
-    ask = " ".join(quote(word) for word in [mcp.program()[0], "-I", mcp.program()[1], "__complete"])
+    ask = " ".join(quote(word) for word in [sikkerkey_mcp.program()[0], "-I", sikkerkey_mcp.program()[1], "__complete"])
     print(script.replace("ASK", ask).strip())
     return 0
 
@@ -233,7 +207,7 @@ FISH = "\n".join(
         "    ASK fish (commandline -cp) 2>/dev/null",
         "end",
         *(f"complete -c {name} -f -a '(__sikkerkey_mcp)'" for name in NAMES),
-        *(f"complete -c {name} -l output -r -F" for name in NAMES),  # all else takes no files
+        *(f"complete -c {name} -l output -r -F" for name in NAMES),  # nothing else takes a file
     ]
 )
 

@@ -1,7 +1,7 @@
-"""`tools` and `call`: the dispatch table shown to people, and one action of it carried out from a terminal or a script.
+"""`tools` and `call`: show the table of actions, and run one action from a terminal or a script.
 
-Arguments are typed by the action's row and checked by the same code as a model's. A plaintext argument is never taken
-from the command line itself, where every process of the computer could read it.
+Arguments are converted by the types of the table and checked by the same code as those of a model. A plaintext argument
+is never taken from the command line itself, which every process of the computer can read.
 """
 
 from __future__ import annotations
@@ -16,21 +16,22 @@ from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
-import sikkerkey_mcp as mcp
-import sikkerkey_switches
-import sikkerkey_terminal as terminal
+import sikkerkey_mcp
+from sikkerkey_cli import terminal
+from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
-from sikkerkey_terminal import UsageError
 
-LISTED = "`sikkerkey-mcp tools` lists them"
-_TIMES = re.compile("(At|Start|End)$|^(timestamp|from|to)$")  # members that the contract has in milliseconds
-READ_MAX_BYTES = mcp.LINE_MAX_BYTES  # of one file or of stdin, as of one message of an MCP client
+LIST_TOOLS_HINT = "`sikkerkey-mcp tools` lists them"
+_TIME_MEMBERS = re.compile("(At|Start|End)$|^(timestamp|from|to)$")  # timestamps in milliseconds
+READ_MAX_BYTES = (
+    sikkerkey_mcp.LINE_MAX_BYTES
+)  # of a file or of stdin; the same limit as for one message of an MCP client
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the table in words
 # ---------------------------------------------------------------------------------------------------------------------
 
-TYPES: dict[mcp.Kind, str] = {
+TYPES: dict[sikkerkey_mcp.Kind, str] = {
     "string": "string",
     "id": "id",
     "integer": "integer",
@@ -39,11 +40,11 @@ TYPES: dict[mcp.Kind, str] = {
     "ids": "list of ids",
     "object": "object",
 }
-_UNITS: dict[mcp.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
+_UNITS: dict[sikkerkey_mcp.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
 
 
 def limits(arg: Arg, quote: str = "") -> list[str]:
-    """What an argument's value must keep to, in words; `quote` stands around what is meant literally."""
+    """The limits of an argument's value, in words. `quote` encloses literals."""
     unit = _UNITS.get(arg.kind, "")
     found = [f"at least {arg.least:,}{unit}"] if arg.least is not None and arg.most is None else []
     if arg.most is not None:
@@ -57,18 +58,18 @@ def limits(arg: Arg, quote: str = "") -> list[str]:
     return found + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
 
 
-def in_words(row: Action | Arg) -> str:
-    """What an action does or an argument means, for people."""
-    return row.long or row.text
+def describe(row: Action | Arg) -> str:
+    """The description of an action or an argument."""
+    return row.text
 
 
 def find_tool(name: str) -> Tool:
-    """The tool of that name. Raises UsageError, with the nearest one where there is one that is near."""
-    for tool in mcp.TOOLS:
+    """The tool of that name. Raises UsageError, with a similar name as hint if there is one."""
+    for tool in sikkerkey_mcp.TOOLS:
         if tool.name == name:
             return tool
-    near = mcp.nearest(name, [tool.name for tool in mcp.TOOLS])
-    raise UsageError("there is no tool of that name", near or LISTED)
+    near = sikkerkey_mcp.did_you_mean(name, [tool.name for tool in sikkerkey_mcp.TOOLS])
+    raise UsageError("unknown tool", near or LIST_TOOLS_HINT)
 
 
 def find_action(tool: Tool, name: str) -> Action:
@@ -76,8 +77,8 @@ def find_action(tool: Tool, name: str) -> Action:
     for action in tool.actions:
         if action.name == name:
             return action
-    near = mcp.nearest(name, [action.name for action in tool.actions])
-    raise UsageError(f"{tool.name} has no action of that name", near or _listed(tool))
+    near = sikkerkey_mcp.did_you_mean(name, [action.name for action in tool.actions])
+    raise UsageError(f"unknown action of {tool.name}", near or _listed(tool))
 
 
 def _listed(tool: Tool) -> str:
@@ -85,11 +86,11 @@ def _listed(tool: Tool) -> str:
 
 
 def _action_members(tool: Tool, action: Action) -> JsonObject:
-    """An action for programs: everything that its row says."""
+    """Everything that the table says about an action, for --json."""
     return {
         "tool": tool.name,
         "action": action.name,
-        "text": in_words(action),
+        "text": describe(action),
         "effect": action.effect,
         "scope": action.scope,
         "method": action.method,
@@ -100,8 +101,8 @@ def _action_members(tool: Tool, action: Action) -> JsonObject:
         "arguments": [
             {
                 **{"name": arg.name, "required": arg.required, "plaintext": arg.plaintext},
-                **mcp.arg_schema(arg),
-                "description": in_words(arg),
+                **sikkerkey_mcp.arg_schema(arg),
+                "description": describe(arg),
             }
             for arg in action.args
         ],
@@ -114,34 +115,34 @@ def _tool_members(tool: Tool) -> JsonObject:
 
 
 def _action_lines(tool: Tool, action: Action) -> list[str]:
-    notes = [action.effect, f"scope {action.scope}" if action.scope else "no scope needed"]
-    notes += ["answers with a credential, once"] if action.mints else []
-    notes += ["not on every vault"] if action.inferred else []
+    notes = [action.effect, f"scope {action.scope}" if action.scope else "no scope required"]
+    notes += ["returns a credential, only once"] if action.mints else []
+    notes += ["not available on every vault"] if action.inferred else []
     rows = [
-        (arg.name, "needed" if arg.required else "may be left out", TYPES[arg.kind], _meaning(arg))
+        (arg.name, "required" if arg.required else "optional", TYPES[arg.kind], _description_with_limits(arg))
         for arg in action.args
     ]
-    head = [_called(tool, action), f"  {in_words(action)}", f"  {'; '.join(notes)}"]
+    head = [_command_name(tool, action), f"  {describe(action)}", f"  {'; '.join(notes)}"]
     arguments = ["", *terminal.aligned(rows).splitlines()] if rows else []
     return [*head, *arguments, "", f"example: {example(tool, action)}"]
 
 
-def _meaning(arg: Arg) -> str:
-    said = "; ".join(limits(arg))
-    return f"{in_words(arg)} ({said})" if said else in_words(arg)
+def _description_with_limits(arg: Arg) -> str:
+    limit = "; ".join(limits(arg))
+    return f"{describe(arg)} ({limit})" if limit else describe(arg)
 
 
-def _called(tool: Tool, action: Action) -> str:
-    return f"{tool.name} {action.name}" if mcp.takes_action(tool) else tool.name
+def _command_name(tool: Tool, action: Action) -> str:
+    return f"{tool.name} {action.name}" if sikkerkey_mcp.has_actions(tool) else tool.name
 
 
 def example(tool: Tool, action: Action) -> str:
-    """A command line with what the action needs; a plaintext comes from stdin."""
+    """A command line with the required arguments; plaintext comes from stdin."""
     words = [f"{arg.name}={'-' if arg.plaintext else _SAMPLES[arg.kind]}" for arg in action.args if arg.required]
-    return " ".join(["sikkerkey-mcp call", _called(tool, action), *words])
+    return " ".join(["sikkerkey-mcp call", _command_name(tool, action), *words])
 
 
-_SAMPLES: dict[mcp.Kind, str] = {
+_SAMPLES: dict[sikkerkey_mcp.Kind, str] = {
     "string": "TEXT",
     "id": "ID",
     "integer": "NUMBER",
@@ -156,7 +157,7 @@ def command_tools(options: argparse.Namespace) -> int:
     """Lists the tools, or describes one of them or one action."""
     what, *names = options.words or ["list"]
     if what == "list" and not names:
-        offered = sikkerkey_switches.narrowed(mcp.TOOLS, sikkerkey_switches.switches({}))
+        offered = sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, sikkerkey_mcp.read_restrictions({}))
         return _show(options, [_tool_members(tool) for tool in offered], _list_lines(offered))
     if what != "describe" or not 1 <= len(names) <= 2:
         raise UsageError("tools takes `list`, or `describe TOOL [ACTION]`")
@@ -174,14 +175,14 @@ def _show(options: argparse.Namespace, members: Any, lines: list[str]) -> int:
 
 def _list_lines(tools: list[Tool]) -> list[str]:
     rows = [(tool.name, str(len(tool.actions)), tool.text) for tool in tools]
-    return terminal.aligned([("TOOL", "ACTIONS", "WHAT IT IS ABOUT"), *rows]).splitlines()
+    return terminal.aligned([("TOOL", "ACTIONS", "DESCRIPTION"), *rows]).splitlines()
 
 
 def _tool_lines(tool: Tool) -> list[str]:
-    if not mcp.takes_action(tool):
+    if not sikkerkey_mcp.has_actions(tool):
         return _action_lines(tool, tool.actions[0])
-    rows = [(action.name, action.effect, action.scope or "none", in_words(action)) for action in tool.actions]
-    return [tool.text, "", *terminal.aligned([("ACTION", "EFFECT", "SCOPE", "WHAT IT DOES"), *rows]).splitlines()]
+    rows = [(action.name, action.effect, action.scope or "none", describe(action)) for action in tool.actions]
+    return [tool.text, "", *terminal.aligned([("ACTION", "EFFECT", "SCOPE", "DESCRIPTION"), *rows]).splitlines()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -190,7 +191,7 @@ def _tool_lines(tool: Tool) -> list[str]:
 
 
 class Words:
-    """The words behind `call TOOL`: an action, where the tool has several, and arguments."""
+    """The words after `call TOOL`: an action, if the tool has several, and arguments."""
 
     def __init__(self, tool: Tool, words: list[str]) -> None:
         self.tool = tool
@@ -198,7 +199,7 @@ class Words:
         self.given = dict(self._pairs(words))
 
     def _take_action(self, words: list[str]) -> Action:
-        if not mcp.takes_action(self.tool):
+        if not sikkerkey_mcp.has_actions(self.tool):
             return self.tool.actions[0]
         if not words or "=" in words[0]:
             raise UsageError(f"{self.tool.name} needs an action", _listed(self.tool))
@@ -209,20 +210,20 @@ class Words:
         keys = [key for key, _ in pairs]
         for key in keys:
             if keys.count(key) > 1:
-                raise UsageError(f"{mcp.clean(key, 40)} is given twice")
+                raise UsageError(f"{sikkerkey_mcp.clean(key, 40)} is given twice")
         if sum(value == "-" for _, value in pairs) > 1:
-            raise UsageError("stdin can be read for one argument only", "use key=@FILE for the others")
+            raise UsageError("only one argument can be read from stdin", "use key=@FILE for the others")
         return pairs
 
     def _pair(self, word: str) -> tuple[str, str]:
         key, equals, value = word.partition("=")
         if not equals or not key:
-            raise UsageError("arguments are key=value", f"for example: {example(self.tool, self.action)}")
+            raise UsageError("arguments have the form key=value", f"example: {example(self.tool, self.action)}")
         arg = self._arg(key)
         if arg and arg.plaintext and not (value == "-" or (value.startswith("@") and not value.startswith("@@"))):
             raise UsageError(
-                f"{key} is plaintext, and every process of this computer can read a command line",
-                f"use {key}=@FILE, or {key}=- for stdin; what stood on the command line is in the shell's history",
+                f"{key} is plaintext and cannot be given on the command line, which every process can read",
+                f"use {key}=@FILE, or {key}=- for stdin; the shell's history now contains what you typed",
             )
         return key, value
 
@@ -235,7 +236,7 @@ class Words:
 
 
 def _text(key: str, value: str) -> str:
-    """What a word means: itself, a file's content, stdin's."""
+    """The text that a word stands for: itself, the content of a file, or stdin."""
     if value == "-":
         return _from_stdin(key)
     if value.startswith("@@"):
@@ -244,20 +245,20 @@ def _text(key: str, value: str) -> str:
 
 
 def _typed(arg: Arg | None, text: str) -> Any:
-    """The value that `check` is to see; what is no JSON stays text, and the check says what it should have been."""
+    """The value for the check. Invalid JSON stays text, so that the check reports the expected type."""
     if arg is None or arg.kind in ("string", "id"):
         return text
     try:
-        return mcp.parse_json(text.encode("utf-8", "surrogatepass"))
+        return sikkerkey_mcp.parse_json(text.encode("utf-8", "surrogatepass"))
     except ValueError:
         return text
 
 
 def _from_stdin(key: str) -> str:
     if sys.stdin is None:
-        raise UsageError(f"there is no stdin to read {key} from")
+        raise UsageError(f"stdin is closed, so {key} cannot be read")
     if terminal.is_terminal(sys.stdin):
-        return terminal.hidden(key)
+        return terminal.prompt_hidden(key)
     return _decoded(key, sys.stdin.buffer.read(READ_MAX_BYTES + 1))
 
 
@@ -266,18 +267,18 @@ def _from_file(key: str, path: str) -> str:
         with open(path, "rb") as file:
             return _decoded(key, file.read(READ_MAX_BYTES + 1))
     except OSError as error:
-        hint = f"{key}=@@... is a value that begins with @"
+        hint = f"write {key}=@@... for a value that begins with @"
         raise ConfigError(f"the file for {key} cannot be read: {error.strerror}", hint) from None
 
 
 def _decoded(key: str, data: bytes) -> str:
-    """The text of a file or of stdin. `echo` ends its one line; a key in PEM, of several lines, needs its last end."""
+    """The text of a file or of stdin. The line end of a single line is dropped; a PEM key keeps its last one."""
     if len(data) > READ_MAX_BYTES:
-        raise ConfigError(f"what was read for {key} is larger than {READ_MAX_BYTES:,} bytes")
+        raise ConfigError(f"the input for {key} is larger than {READ_MAX_BYTES:,} bytes")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
-        raise ConfigError(f"what was read for {key} is not text in UTF-8") from None
+        raise ConfigError(f"the input for {key} is not UTF-8 text") from None
     line = text[:-1].removesuffix("\r") if text.endswith("\n") else text
     return line if "\n" not in line else text
 
@@ -288,27 +289,27 @@ def _decoded(key: str, data: bytes) -> str:
 
 
 class Prepared(NamedTuple):
-    """A call that has been checked and may be sent; `named` is how a model would have named the action."""
+    """A checked call. `named` is the `action` argument as a model would give it."""
 
     tool: Tool
     action: Action
     named: JsonObject
     arguments: JsonObject
-    given: mcp.Given
+    given: sikkerkey_mcp.Arguments
 
 
 def command_call(options: argparse.Namespace) -> int:
-    """Carries out one action. Raises UsageError and whatever a command may raise; a refusal is 1."""
-    switches = sikkerkey_switches.switches({})
+    """Runs one action. Returns 1 if the vault or a check refuses it. Raises Error, and UsageError for wrong usage."""
+    switches = sikkerkey_mcp.read_restrictions({})
     call = _prepare(options, switches)
     if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
-        terminal.confirm(f"{_called(call.tool, call.action)}: {in_words(call.action)}")
+        terminal.confirm(f"{_command_name(call.tool, call.action)}: {describe(call.action)}")
     with OutputFile(options.output, overwrite=options.overwrite) as output:
-        with terminal.Progress("asking the vault"):
-            registry = mcp.VaultTools(lambda: mcp.connect(options.agent), switches, exact=True)
-            result = registry.call(call.tool.name, {**call.arguments, **call.named}, mcp.Context())
+        with terminal.Progress("waiting for the vault"):
+            registry = sikkerkey_mcp.VaultTools(lambda: sikkerkey_mcp.connect(options.agent), switches, exact=True)
+            result = registry.call(call.tool.name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
         if result.get("isError"):
-            mcp.advise(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
+            sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
             return 1
         if output.path:
             output.write(_as_bytes(result))
@@ -317,32 +318,32 @@ def command_call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(options: argparse.Namespace, switches: list[sikkerkey_switches.Switch]) -> Prepared:
-    """Everything that can be refused before somebody is asked or anything is sent."""
+def _prepare(options: argparse.Namespace, switches: list[sikkerkey_mcp.Restriction]) -> Prepared:
+    """Checks everything that can be checked before the user is asked and before anything is sent."""
     if not options.words:
-        raise UsageError("call needs a tool", LISTED)
+        raise UsageError("call needs a tool", LIST_TOOLS_HINT)
     tool = find_tool(options.words[0])
     words = Words(tool, options.words[1:])
     action = words.action
     if action.answer == "file" and not options.output:
-        raise UsageError(f"{action.name} answers with a file", "--output FILE says where to put it")
-    named = {"action": action.name} if mcp.takes_action(tool) else {}
-    sikkerkey_switches.refuse_withheld(tool, named, switches)
+        raise UsageError(f"{action.name} returns a file", "--output FILE says where to store it")
+    named = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
+    sikkerkey_mcp.refuse_withheld(tool, named, switches)
     arguments = words.arguments()
     return Prepared(tool, action, named, arguments, _check(tool, action, arguments))
 
 
-def _check(tool: Tool, action: Action, arguments: JsonObject) -> mcp.Given:
+def _check(tool: Tool, action: Action, arguments: JsonObject) -> sikkerkey_mcp.Arguments:
     try:
-        return mcp.check(tool, action, arguments)
-    except mcp.ArgumentError as error:
-        describe = f"`sikkerkey-mcp tools describe {_called(tool, action)}` says what it takes"
-        error.hint = error.hint or _how_to_type(action, str(error)) or describe
+        return sikkerkey_mcp.check_arguments(tool, action, arguments)
+    except sikkerkey_mcp.ArgumentError as error:
+        hint = f"`sikkerkey-mcp tools describe {_command_name(tool, action)}` lists its arguments"
+        error.hint = error.hint or _how_to_type(action, str(error)) or hint
         raise
 
 
 def _how_to_type(action: Action, message: str) -> str:
-    """A hint for lists and objects, which are typed as JSON."""
+    """A hint for lists and objects, which are given as JSON."""
     for arg in action.args:
         if arg.kind in ("strings", "ids", "object") and message.startswith(f"{arg.name} must be an"):
             return f"as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
@@ -350,33 +351,33 @@ def _how_to_type(action: Action, message: str) -> str:
 
 
 class OutputFile:
-    """Where the answer goes if not to stdout: a file that only its owner can read, made before anything is sent.
+    """The file of --output: readable by its owner only, and created before anything is sent.
 
-    An answer may be a credential that is shown once, so a place that cannot be written must be found out first.
+    The result may be a credential that is shown only once, so an unwritable path must be found first.
     """
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self.path = path
-        self._aside = f"{path}.{os.getpid()}.new" if path and overwrite else path
+        self._temporary = f"{path}.{os.getpid()}.new" if path and overwrite else path
         self._descriptor = -1
         self._done = False
 
     def __enter__(self) -> OutputFile:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        if self._aside != self.path and os.path.lexists(self.path) and not os.path.isfile(self.path):
-            raise ConfigError(f"{mcp.clean(self.path)} is not a regular file", "--output FILE names another place")
+        if self._temporary != self.path and os.path.lexists(self.path) and not os.path.isfile(self.path):
+            raise ConfigError(f"{sikkerkey_mcp.clean(self.path)} is not a regular file", "choose another --output FILE")
         try:
             if self.path:
-                self._descriptor = os.open(self._aside, flags, 0o600)
+                self._descriptor = os.open(self._temporary, flags, 0o600)
         except FileExistsError:
-            raise ConfigError(f"{mcp.clean(self.path)} is there already", "--overwrite replaces it") from None
+            raise ConfigError(f"{sikkerkey_mcp.clean(self.path)} already exists", "--overwrite replaces it") from None
         except OSError as error:
-            raise ConfigError(f"{mcp.clean(self.path)} cannot be written: {error.strerror}") from None
+            raise ConfigError(f"{sikkerkey_mcp.clean(self.path)} cannot be written: {error.strerror}") from None
         return self
 
     def write(self, data: bytes) -> None:
-        """Puts the answer there. Raises ConfigError; what was written whole is kept, if under another name."""
-        hint = "look (list, get) before repeating it"
+        """Writes the result. Raises ConfigError; a file that cannot be renamed is kept under its temporary name."""
+        hint = "check with list or get before you repeat it"
         try:
             descriptor, self._descriptor = self._descriptor, -1
             with os.fdopen(descriptor, "wb") as file:
@@ -384,11 +385,11 @@ class OutputFile:
                 file.flush()
                 os.fsync(descriptor)
             self._done = True
-            if self._aside != self.path:
-                hint = f"it is kept in {mcp.clean(self._aside)}"
-                os.replace(self._aside, self.path)
+            if self._temporary != self.path:
+                hint = f"it is kept in {sikkerkey_mcp.clean(self._temporary)}"
+                os.replace(self._temporary, self.path)
         except OSError as error:
-            message = f"the call succeeded, but its answer cannot be written to {mcp.clean(self.path)}"
+            message = f"the call succeeded, but its result cannot be written to {sikkerkey_mcp.clean(self.path)}"
             raise ConfigError(f"{message}: {error.strerror}", hint) from None
 
     def __exit__(self, *_exception: object) -> None:
@@ -396,11 +397,11 @@ class OutputFile:
             os.close(self._descriptor)
         if self.path and not self._done:
             with suppress(FileNotFoundError):
-                os.unlink(self._aside)
+                os.unlink(self._temporary)
 
 
 def _as_bytes(result: JsonObject) -> bytes:
-    content = result["content"][-1]  # before a file stands a line about it
+    content = result["content"][-1]  # a file is preceded by a line about it
     if content["type"] == "resource":
         file = content["resource"]
         return file["text"].encode("utf-8") if "text" in file else base64.b64decode(file["blob"])
@@ -409,30 +410,30 @@ def _as_bytes(result: JsonObject) -> bytes:
 
 
 def _as_text(result: JsonObject) -> str:
-    """JSON on one line for programs, indented for people, in which nothing can move the cursor; or the CSV."""
+    """JSON on one line, or indented on a terminal, without characters that move the cursor; CSV as it is."""
     text: str = result["content"][0]["text"]
     if "structuredContent" not in result:
         return terminal.cleaned(text) if terminal.is_terminal(sys.stdout) else text
     try:
         return _visible(_indented(result["structuredContent"]) if terminal.is_terminal(sys.stdout) else text)
-    except RecursionError:  # json's own limit is a deeper one
+    except RecursionError:  # the limit of json is higher
         return _visible(text)
 
 
 def _visible(text: str) -> str:
-    """The same JSON with the characters escaped that `clean` would not show; they can stand in strings only."""
-    return "".join(c if c in "\n " or mcp.clean(c) == c else json.dumps(c)[1:-1] for c in text)
+    """The same JSON with hidden characters escaped; outside its strings there are none."""
+    return "".join(c if c in "\n " or sikkerkey_mcp.clean(c) == c else json.dumps(c)[1:-1] for c in text)
 
 
 def _indented(value: Any, indent: str = "\n") -> str:
-    """JSON over several lines; json.dumps cannot write an ExactNumber."""
+    """JSON on several lines; json.dumps cannot write an ExactNumber."""
     deeper = indent + "  "
     if isinstance(value, dict) and value:
-        members = (f"{mcp.to_json(key)}: {_indented(member, deeper)}" for key, member in value.items())
+        members = (f"{sikkerkey_mcp.to_json(key)}: {_indented(member, deeper)}" for key, member in value.items())
         return "{" + deeper + ("," + deeper).join(members) + indent + "}"
     if isinstance(value, list) and value:
         return "[" + deeper + ("," + deeper).join(_indented(item, deeper) for item in value) + indent + "]"
-    return mcp.to_json(value)
+    return sikkerkey_mcp.to_json(value)
 
 
 def _as_table(result: JsonObject) -> str:
@@ -442,8 +443,8 @@ def _as_table(result: JsonObject) -> str:
         return _as_text(result)
     tables = {name: member for name, member in value.items() if is_table(member)}
     others = ((name, member) for name, member in value.items() if name not in tables)
-    facts = [(terminal.cell(name), _shown(_dated(name, member))) for name, member in others]
-    parts = [terminal.aligned(facts)] if facts else []
+    scalars = [(terminal.cell(name), _shown(_dated(name, member))) for name, member in others]
+    parts = [terminal.aligned(scalars)] if scalars else []
     for name, rows in tables.items():
         title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
         parts.append(title + columns(rows))
@@ -451,31 +452,31 @@ def _as_table(result: JsonObject) -> str:
 
 
 def is_table(value: Any) -> bool:
-    """Whether these are rows: objects, and at least one."""
+    """Whether this is a list of at least one object, and nothing else."""
     return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
 
 
 def columns(rows: list[JsonObject]) -> str:
-    """Rows as lines, under the names of their members; of others' text nothing is left that could deceive."""
+    """Objects as rows below the names of their members, with all text cleaned."""
     names = list(dict.fromkeys(name for row in rows for name in row))
     cells = [[terminal.cell(_plain(_dated(name, row[name]))) if name in row else "" for name in names] for row in rows]
     return terminal.aligned([[terminal.cell(name) for name in names], *cells])
 
 
 def _dated(name: str, value: Any) -> Any:
-    """Milliseconds since 1970 as a date and time of UTC, to the second; whatever else it is, as it was."""
-    if not (_TIMES.search(name) and isinstance(value, int) and 10**11 < value < 10**14):
+    """A timestamp in milliseconds since 1970 as date and time in UTC; any other value unchanged."""
+    if not (_TIME_MEMBERS.search(name) and isinstance(value, int) and 10**11 < value < 10**14):
         return value
     return datetime.fromtimestamp(value // 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _plain(value: Any) -> str:
-    """In a table: null is empty, a list of strings is joined, what else is no string is JSON."""
+    """A value in a table: null is empty, a list of strings is joined, other values are JSON."""
     if value is None:
         return ""
     if isinstance(value, list) and all(isinstance(item, str) for item in value):
         return ", ".join(value)
-    return value if isinstance(value, str) else mcp.to_json(value)
+    return value if isinstance(value, str) else sikkerkey_mcp.to_json(value)
 
 
 def _shown(value: Any) -> str:

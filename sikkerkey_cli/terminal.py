@@ -1,10 +1,11 @@
-"""What a person at a terminal sees: colour, progress, questions, aligned columns. Never imported by `serve`.
+"""Terminal output: colour, progress, prompts and aligned columns.
 
-Answers go to stdout and can be parsed; everything else goes to stderr. What others wrote is cleaned before it is shown.
+Results go to stdout and can be parsed; everything else goes to stderr. Text from others is cleaned before it is shown.
 """
 
 from __future__ import annotations
 
+import getpass
 import os
 import re
 import shutil
@@ -16,40 +17,40 @@ from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import TextIO
 
-import sikkerkey_mcp as mcp
+import sikkerkey_mcp
 
 PROGRESS_AFTER_S = 1.0
-CELL_MAX_CHARACTERS = 60  # of a column: an answer's free texts would push all others off the screen
+CELL_MAX_CHARACTERS = 60  # longer free text would push the other columns off the screen
 COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 
 
-class UsageError(mcp.Error):
-    """The command line itself is wrong; the exit status is 2."""
+class UsageError(sikkerkey_mcp.Error):
+    """The command line is wrong; the exit status is 2."""
 
 
 def is_terminal(stream: TextIO | None) -> bool:
-    """False as well where there is no such stream."""
+    """Whether the stream is a terminal; False if there is no stream."""
     return stream is not None and stream.isatty()
 
 
 def moves_cursor(stream: TextIO | None) -> bool:
-    """True where escape sequences are understood."""
+    """Whether the stream is a terminal that understands escape sequences."""
     return is_terminal(stream) and os.environ.get("TERM") != "dumb"
 
 
 def coloured(state: str, stream: TextIO | None = None) -> str:
-    """`ok`, `warn` or `fail` in its colour: on a terminal, and never against NO_COLOR or on a dumb one."""
+    """`ok`, `warn` or `fail` in its colour, if the stream is a terminal and neither NO_COLOR nor TERM=dumb is set."""
     wanted = moves_cursor(stream or sys.stdout) and not os.environ.get("NO_COLOR")
     return f"\033[{COLOURS[state]}m{state}\033[0m" if wanted else state
 
 
 def width() -> int | None:
-    """Characters in a line of the terminal; None where stdout is none, and lines are as long as they are."""
+    """The width of the terminal in characters; None if stdout is not a terminal."""
     return shutil.get_terminal_size().columns if is_terminal(sys.stdout) else None
 
 
 def wrapped(text: str, indent: int) -> str:
-    """`text` folded to the terminal, but for its first line each begun with `indent` spaces."""
+    """`text` wrapped to the width of the terminal; every line but the first is indented by `indent` spaces."""
     columns = width()
     if columns is None:
         return text
@@ -58,17 +59,17 @@ def wrapped(text: str, indent: int) -> str:
 
 
 def cleaned(text: str) -> str:
-    """`text` of others with its line ends and tabs, and nothing else that could move the cursor or hide words."""
-    return re.sub(r"[^\n\t]+", lambda piece: mcp.clean(piece[0], len(piece[0])), text)
+    """`text` with line ends and tabs, but without other characters that could move the cursor or hide words."""
+    return re.sub(r"[^\n\t]+", lambda piece: sikkerkey_mcp.clean(piece[0], len(piece[0])), text)
 
 
 class Progress:
-    """Says what is being waited for: after a second, on stderr, if that is a terminal; gone when the wait is over."""
+    """A context that shows what is being waited for, after a second and only if stderr is a terminal."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._lock = threading.Lock()
-        self._shown = self._over = False
+        self._shown = self._finished = False
         self._timer = threading.Timer(PROGRESS_AFTER_S, self._show)
         self._timer.daemon = True
 
@@ -80,57 +81,55 @@ class Progress:
     def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
         self._timer.cancel()
         with self._lock:
-            self._over = True
+            self._finished = True
             if self._shown:
                 sys.stderr.write("\r\033[K" if moves_cursor(sys.stderr) else "\n")
                 sys.stderr.flush()
 
     def _show(self) -> None:
         with self._lock:
-            if not self._over:
+            if not self._finished:
                 sys.stderr.write(f"{self._text} ...")
                 sys.stderr.flush()
                 self._shown = True
 
 
-def hidden(name: str) -> str:
-    """A line that is typed and not shown. Raises Error where the typing ends without one, or it is not UTF-8."""
-    import getpass
-
+def prompt_hidden(name: str) -> str:
+    """Asks for a line without echoing it. Raises Error at the end of input, or if the line is not UTF-8."""
     try:
         typed = getpass.getpass(f"{name}: ")
         typed.encode("utf-8")
         return typed
     except EOFError:
-        raise mcp.Error(f"no {name} was typed: nothing was sent") from None
-    except UnicodeError:  # its own words would hold a byte
-        raise mcp.Error(f"the {name} that was typed is not text in UTF-8") from None
+        raise sikkerkey_mcp.Error(f"no {name} was entered; nothing was sent") from None
+    except UnicodeError:  # the message of UnicodeError would contain part of the input
+        raise sikkerkey_mcp.Error(f"the {name} is not UTF-8 text") from None
 
 
 def confirm(question: str) -> None:
-    """Asks before something that cannot be undone. Raises UsageError where nobody can answer, Error for a no."""
+    """Asks before something that cannot be undone. Raises UsageError without a terminal, Error unless confirmed."""
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        raise UsageError("nobody can be asked here, and this cannot be undone", "add --yes if it is meant")
-    sys.stderr.write(f"{question}\nGo on? [y/N] ")
+        raise UsageError("not a terminal, so this cannot be confirmed", "pass --yes to confirm")
+    sys.stderr.write(f"{question}\nContinue? [y/N] ")
     sys.stderr.flush()
     if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        raise mcp.Error("not confirmed: nothing was sent and nothing was changed")
+        raise sikkerkey_mcp.Error("not confirmed; nothing was sent and nothing was changed")
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> str:
-    """Lines of columns, two spaces apart, each as wide as its widest cell; the last is not padded."""
+    """Rows as lines with aligned columns, two spaces apart; the last column is not padded."""
     table = [list(row) for row in rows]
-    widths = [max(map(_columns, column)) for column in zip(*table)]
+    widths = [max(map(_width, column)) for column in zip(*table)]
     return "\n".join(
-        "  ".join(cell + " " * (wide - _columns(cell)) for cell, wide in zip(row, widths)).rstrip() for row in table
+        "  ".join(cell + " " * (wide - _width(cell)) for cell, wide in zip(row, widths)).rstrip() for row in table
     )
 
 
 def cell(text: str) -> str:
-    """`text` of others as one cell of a table."""
-    return mcp.clean(text, CELL_MAX_CHARACTERS)
+    """`text` cleaned and shortened for one cell of a table."""
+    return sikkerkey_mcp.clean(text, CELL_MAX_CHARACTERS)
 
 
-def _columns(text: str) -> int:
-    """Of the screen: East Asian characters take two, combining ones none."""
+def _width(text: str) -> int:
+    """Columns on the screen: wide East Asian characters take two, combining characters none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -1,0 +1,295 @@
+"""`install`, `whoami` and `revoke`: the agents of this computer.
+
+Each agent has a slot, a directory with its key and identity. Only this module writes slots: a slot is completed in a
+temporary directory and then renamed into place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import os
+import re
+import shlex
+import sys
+import textwrap
+from contextlib import suppress
+
+import sikkerkey_mcp
+import sikkerkey_redact
+from sikkerkey_cli import call
+from sikkerkey_cli.terminal import Progress, UsageError, confirm, prompt_hidden
+from sikkerkey_mcp import (
+    ConfigError,
+    JsonObject,
+    ServiceError,
+    agents_directory,
+    check_private,
+    clean,
+    home,
+    print_notice,
+)
+
+REGISTER_PATH = "/v1/ai-bootstrap/register"
+NAME_MAX_CHARACTERS = 255
+AUDIT_MEMBERS = ("timestamp", "severity", "action", "sourceIp", "detail")  # of an audit entry, the most useful ones
+SLOT_FILES = ("private.pem", "identity.json")  # in this order, so that an interrupted removal has removed the key
+
+# ---------------------------------------------------------------------------------------------------------------------
+# slots
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def new_key() -> tuple[bytes, bytes]:
+    """Generates an Ed25519 key: the private key as PKCS8 PEM, the public key as its 32 raw bytes."""
+    # Here, because whoami and revoke work without cryptography, as does the report of a broken installation.
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = Ed25519PrivateKey.generate()
+    pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return key.private_bytes(serialization.Encoding.PEM, pkcs8, plain), public
+
+
+def write_private(path: str, data: bytes) -> None:
+    """Creates a file with mode 0600 and flushes it to disk. Raises OSError, also if the file exists."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+class NewSlot:
+    """A slot that is being created: a hidden directory beside the others, renamed when it is complete.
+
+    The key and space for the identity are on disk before the token is used, so a full disk does not waste a token.
+    """
+
+    def __init__(self) -> None:
+        self.path = os.path.join(agents_directory(), f".new-{os.getpid()}-{os.urandom(4).hex()}")
+
+    def prepare(self, key_pem: bytes) -> None:
+        """Creates the directories and writes the key. Raises ConfigError."""
+        try:
+            for directory in (home(), agents_directory()):
+                os.makedirs(directory, mode=0o700, exist_ok=True)
+            sikkerkey_mcp.check_parents(agents_directory())
+            os.mkdir(self.path, 0o700)
+            write_private(os.path.join(self.path, "private.pem"), key_pem)
+            write_private(os.path.join(self.path, "identity.json"), b" " * 4096)
+        except OSError as error:
+            with suppress(ConfigError):  # the first error is the one to report
+                remove_slot(self.path)
+            message = f"no agent can be stored in {clean(agents_directory())}: {error.strerror}"
+            raise ConfigError(message, "the token was not used; fix this and try again") from None
+
+    def publish(self, members: dict[str, str]) -> str:
+        """Completes the slot, moves it to its final path and returns that. Raises ConfigError, also if it exists."""
+        slot = os.path.join(agents_directory(), members["agentId"])
+        members = {**members, "privateKeyPath": os.path.join(slot, "private.pem")}
+        identity = os.path.join(self.path, "identity.json")
+        try:
+            os.unlink(identity)
+            write_private(
+                identity, json.dumps(members, indent=2, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+            )
+            os.rename(self.path, slot)
+        except OSError as error:
+            message = f"the agent is registered, but {clean(slot)} cannot be written: {error.strerror}"
+            raise ConfigError(message, f"its key is kept: {_move_into_place(self.path, slot)}") from None
+        return slot
+
+
+def _move_into_place(new: str, slot: str) -> str:
+    """A shell command that moves the slot; an existing one is kept under a name that is not an agent id."""
+    place = shlex.quote(slot)
+    aside = f"mv {place} {place}.old && " if os.path.lexists(slot) else ""
+    return f"{aside}mv {shlex.quote(new)} {place}"
+
+
+def remove_slot(path: str) -> None:
+    """Deletes a slot's files, and its directory if it is then empty. Raises ConfigError."""
+    for name in SLOT_FILES:
+        try:
+            os.unlink(os.path.join(path, name))
+        except FileNotFoundError:
+            continue
+        except OSError as error:
+            raise ConfigError(f"{clean(os.path.join(path, name))} cannot be deleted: {error.strerror}") from None
+    try:
+        os.rmdir(path)
+    except OSError:
+        return
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# install, whoami, revoke
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def command_install(options: argparse.Namespace) -> int:
+    """Registers a new agent."""
+    token = _token_from_stdin() if options.token == "-" else options.token  # noqa: S105 (a dash is no password)
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", token):
+        raise ConfigError(
+            "the token must be 64 hexadecimal characters", "copy it from the AI agents page of the dashboard"
+        )
+    if len(options.name) > NAME_MAX_CHARACTERS:
+        raise ConfigError(f"the name must be at most {NAME_MAX_CHARACTERS} characters")
+    base_url = sikkerkey_mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)
+    key_pem, public_key = new_key()
+    slot = NewSlot()
+    slot.prepare(key_pem)
+    try:
+        with Progress("registering with the vault"):
+            members = register(base_url, token, public_key, options.name)
+    except BaseException:  # also KeyboardInterrupt: no key may be left behind
+        remove_slot(slot.path)
+        raise
+    slot.publish({**members, "apiUrl": base_url})
+    print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
+    approve = "the vault's owner approves it on the dashboard (AI agents page)"
+    print_notice(f"next: {approve}, then: {shlex.join(sikkerkey_mcp.program())} config CLIENT --write")
+    return 0
+
+
+def _token_from_stdin() -> str:
+    if sys.stdin is None:
+        return ""
+    if sys.stdin.isatty():
+        return prompt_hidden("token").strip()
+    return sys.stdin.readline(1024).strip()
+
+
+def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[str, str]:
+    """Registers with the one-time token; returns the agent's agentId, name and vaultId. Raises ServiceError."""
+    body: JsonObject = {"token": token, "publicKey": base64.b64encode(public_key).decode("ascii")}
+    if name:
+        body["name"] = name
+    request = sikkerkey_mcp.Request("POST", REGISTER_PATH, sikkerkey_mcp.to_json(body).encode("utf-8"))
+    try:
+        reply = sikkerkey_mcp.Api(base_url, _unsigned).send(request, safe=False, context=sikkerkey_mcp.Context())
+    except ServiceError as error:
+        if error.hint == sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED:
+            error.hint = (
+                "the token may be used up: if the dashboard lists a new agent, remove it and create a new token"
+            )
+        raise
+    members = sikkerkey_mcp.error_members(reply)
+    redact = sikkerkey_redact.redactor([token])
+    if reply.status not in (200, 201):
+        said = redact(str(members.get("error", "nothing")))
+        message = f"the vault answered {reply.status}, saying {sikkerkey_mcp.to_json(clean(said))}"
+        raise ServiceError(
+            message, "a token works once and expires soon: create a new one on the dashboard", reply.status
+        )
+    for key in ("agentId", "vaultId"):
+        if not sikkerkey_mcp.is_id(members.get(key)):
+            message = f"the vault's answer has no valid {key}; nothing was stored"
+            raise ServiceError(message, "the token is used up: create a new one")
+    given_name = members.get("name")
+    stored_name = redact(given_name)[:NAME_MAX_CHARACTERS] if isinstance(given_name, str) else name
+    return {"agentId": members["agentId"], "name": stored_name, "vaultId": members["vaultId"]}
+
+
+def _unsigned(_request: sikkerkey_mcp.Request) -> sikkerkey_mcp.Headers:
+    """No headers: before registration there is no key to sign with."""
+    return {}
+
+
+def command_whoami(options: argparse.Namespace) -> int:
+    """Lists the agents of this computer, or shows what the vault says about one."""
+    if options.remote:
+        return _whoami_remote(sikkerkey_mcp.connect(options.agent))
+    chosen = [sikkerkey_mcp.choose_agent(options.agent)] if options.agent else sikkerkey_mcp.installed_agents()
+    if not chosen:
+        hint = f"{shlex.join(sikkerkey_mcp.program())} install -"
+        print_notice(f"no agent is installed in {clean(agents_directory())}\nhint: {hint}")
+    return max([_show_slot(agent) for agent in filter(None, chosen)], default=0)
+
+
+def _show_slot(agent: str) -> int:
+    """Prints one line for a slot, or its error; returns the exit status."""
+    try:
+        identity = sikkerkey_mcp.load_identity(agent)
+    except ConfigError as error:
+        print_notice(f"{agent}: {error.full_text()}")
+        return 1
+    print(f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}")
+    return 0
+
+
+def _whoami_remote(api: sikkerkey_mcp.Api) -> int:
+    action = sikkerkey_mcp.TOOLS[0].actions[0]
+    with Progress("waiting for the vault"):
+        reply = api.send(sikkerkey_mcp.build_request(action, {}), safe=True, context=sikkerkey_mcp.Context())
+    if reply.status != 200:
+        raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
+    members = sikkerkey_mcp.error_members(reply)
+    if not members:
+        raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
+    for key, value in members.items():
+        if call.is_table(value):
+            rows = [{name: row[name] for name in AUDIT_MEMBERS if name in row} or row for row in value]
+            print(f"{clean(key, 40)}:\n{textwrap.indent(call.columns(rows), '  ')}")
+        else:
+            print(
+                f"{clean(key, 40)}: {clean(value if isinstance(value, str) else sikkerkey_mcp.to_json(value), 2_000)}"
+            )
+    return 0
+
+
+def command_revoke(options: argparse.Namespace) -> int:
+    """Deletes an agent's slot; with --server, only after the vault has revoked the agent."""
+    agent = sikkerkey_mcp.choose_agent(options.agent)
+    if agent is None:
+        raise ConfigError("no agent is installed on this computer")
+    if options.by and not options.server:
+        raise UsageError("--by requires --server")
+    slot = os.path.join(agents_directory(), agent)
+    check_private(slot, directory=True, forbidden=0o022)
+    if options.server:
+        _revoke_at_vault(agent, options.by, sure=options.yes)
+    remove_slot(slot)
+    print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
+    still_listed = "the vault still lists it: revoke it on the dashboard as well; "
+    print_notice(f"{'' if options.server else still_listed}a running server keeps the key until it exits")
+    return 0
+
+
+def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
+    """Has another agent of this computer revoke `agent`. Raises Error, and then nothing was deleted."""
+    actor = _agent_that_can_revoke(sikkerkey_mcp.load_identity(agent), by)
+    if not sure:
+        action_text = f"{actor.agent_id} will permanently revoke agent {agent} of {actor.vault_id}"
+        confirm(f"{action_text}, and the key on this computer will be deleted")
+    tool = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_ai_agents")
+    action = sikkerkey_mcp.find_action(tool, {"action": "revoke"})
+    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check_arguments(tool, action, {"agentId": agent}))
+    with Progress("waiting for the vault"):
+        reply = sikkerkey_mcp.agent_api(actor).send(request, safe=False, context=sikkerkey_mcp.Context())
+    if not 200 <= reply.status < 300:
+        error = sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
+        if reply.status == 404:
+            error.hint = f"if it is already revoked, `sikkerkey-mcp revoke {agent}` deletes its key"
+        raise error
+    print(f"the vault has revoked agent {agent}")
+
+
+def _agent_that_can_revoke(target: sikkerkey_mcp.Identity, by: str) -> sikkerkey_mcp.Identity:
+    """`by`, or the only other agent of the same vault, since no agent can revoke itself. Raises ConfigError."""
+    found = [sikkerkey_mcp.choose_agent(by)] if by else sikkerkey_mcp.installed_agents()
+    others = [sikkerkey_mcp.load_identity(agent) for agent in found if agent and agent != target.agent_id]
+    able = [other for other in others if (other.vault_id, other.api_url) == (target.vault_id, target.api_url)]
+    if len(able) == 1:
+        return able[0]
+    if able:
+        ids = ", ".join(other.agent_id for other in able)
+        raise ConfigError("several agents of this computer can revoke it", f"choose one with --by ID: {ids}")
+    hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {target.agent_id}` deletes its key here"
+    if by:
+        raise ConfigError("--by must name another agent of the same vault: no agent can revoke itself", hint)
+    raise ConfigError("no agent can revoke itself, and no other agent of this vault is installed here", hint)

@@ -1,0 +1,179 @@
+"""The supported MCP clients: one row for each, with the file where it keeps its servers and the shape of an entry."""
+
+from __future__ import annotations
+
+import ntpath
+import os
+import posixpath
+import re
+import sys
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal, NamedTuple
+
+from sikkerkey_mcp import ConfigError
+
+System = Literal["linux", "macos", "windows"]
+SYSTEMS: tuple[System, ...] = ("linux", "macos", "windows")
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the table of clients
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+# The hint of every error that leaves a file unchanged.
+MANUAL_EDIT_HINT = "add the block by hand: `config CLIENT` without --write prints it"
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Shape(NamedTuple):
+    """How a client stores servers: the member that contains all of them, and the members of one entry."""
+
+    container: str
+    command: str = "command"
+    args: str = "args"  # empty: the command is a list that includes them
+    env: str = "env"
+    name_member: str = ""  # a member that repeats the key
+    fixed: Mapping[str, Any] = NOTHING
+    defaults: Mapping[str, Any] = NOTHING  # written once, in a new entry; the user may change them
+    is_list: bool = False  # the container is a list of items with a `name`
+
+
+class Files(NamedTuple):
+    """The path of a client's user file on each of SYSTEMS, in shell syntax: `${NAME:-default}`, `~`."""
+
+    linux: str
+    macos: str
+    windows: str
+
+
+class Client(NamedTuple):
+    """One program that can start this server."""
+
+    title: str
+    format: str
+    shape: Shape
+    files: Files | None  # None: the program does not know where the file is
+    project: str  # relative to a project directory; empty: the client has no project file
+    success_sign: str  # how a user sees that the server works
+    alternative_name: str = ""  # used instead of the file's usual name if such a file exists
+    initial_text: str = ""  # what a new file begins with
+
+
+def _everywhere(path: str) -> Files:
+    return Files(path, path, path)
+
+
+def _application(path: str) -> Files:
+    """A path below the directory where desktop applications keep their settings."""
+    return Files(
+        f"${{XDG_CONFIG_HOME:-~/.config}}/{path}",
+        f"~/Library/Application Support/{path}",
+        f"${{APPDATA:-~/AppData/Roaming}}/{path}",
+    )
+
+
+MCP_SERVERS = Shape("mcpServers")
+XDG = "${XDG_CONFIG_HOME:-~/.config}"
+APPDATA = "${APPDATA:-~/AppData/Roaming}"
+
+# fmt: off
+CLIENTS: dict[str, Client] = {
+    "claude-code": Client(
+        "Claude Code", "json", Shape("mcpServers", fixed={"type": "stdio"}),
+        _everywhere("${CLAUDE_CONFIG_DIR:-~}/.claude.json"), ".mcp.json",
+        "`claude mcp list` says \"Connected\""),
+    "claude-desktop": Client(
+        "Claude Desktop", "json", MCP_SERVERS, _application("Claude/claude_desktop_config.json"), "",
+        "Settings, Developer shows the server as running"),
+    "cursor": Client(
+        "Cursor", "json", MCP_SERVERS, _everywhere("~/.cursor/mcp.json"), ".cursor/mcp.json",
+        "Settings, MCP shows a green dot and the number of tools"),
+    "vscode": Client(
+        "VS Code", "json", Shape("servers", fixed={"type": "stdio"}), _application("Code/User/mcp.json"),
+        ".vscode/mcp.json", "the command \"MCP: List Servers\" shows it as running"),
+    "codex": Client(
+        "Codex", "toml", Shape("mcp_servers"), _everywhere("${CODEX_HOME:-~/.codex}/config.toml"),
+        ".codex/config.toml", "`/mcp` in a session lists its tools"),
+    "continue": Client(
+        "Continue", "yaml", Shape("mcpServers", is_list=True),
+        _everywhere("${CONTINUE_GLOBAL_DIR:-~/.continue}/config.yaml"), ".continue/mcpServers/sikkerkey.yaml",
+        "the tools menu of agent mode lists it; `/mcp` does in `cn`",
+        initial_text="name: Local Config\nversion: 1.0.0\nschema: v1\n"),
+    "gemini": Client(
+        "Gemini CLI", "json", MCP_SERVERS, _everywhere("${GEMINI_CLI_HOME:-~}/.gemini/settings.json"),
+        ".gemini/settings.json", "`gemini mcp list` says \"Connected\""),
+    "opencode": Client(
+        "opencode", "json",
+        Shape("mcp", args="", env="environment", fixed={"type": "local"}, defaults={"enabled": True}),
+        _everywhere(f"{XDG}/opencode/opencode.json"), "opencode.json", "`opencode mcp list` says \"connected\"",
+        alternative_name="opencode.jsonc", initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n'),
+    "copilot": Client(
+        "Copilot CLI", "json", Shape("mcpServers", fixed={"type": "local"}, defaults={"tools": ["*"]}),
+        _everywhere("${COPILOT_HOME:-~/.copilot}/mcp-config.json"), ".github/mcp.json",
+        "`/mcp show` in a session shows it as running"),
+    "windsurf": Client(
+        "Windsurf", "json", MCP_SERVERS, _everywhere("~/.codeium/windsurf/mcp_config.json"), "",
+        "after a refresh, Cascade's list of MCP servers shows a green dot"),
+    "zed": Client(
+        "Zed", "json", Shape("context_servers", fixed={"source": "custom"}),
+        Files(f"{XDG}/zed/settings.json", "~/.config/zed/settings.json", f"{APPDATA}/Zed/settings.json"),
+        ".zed/settings.json", "the agent panel's settings show a green dot"),
+    "goose": Client(
+        "Goose", "yaml",
+        Shape("extensions", command="cmd", env="envs", fixed={"type": "stdio"},
+              name_member="name",
+              defaults={"enabled": True, "timeout": 300}),
+        Files(f"{XDG}/goose/config.yaml", f"{XDG}/goose/config.yaml", f"{APPDATA}/Block/goose/config/config.yaml"), "",
+        "`goose info -v` shows the extension, and a session lists its tools"),
+    "lm-studio": Client(
+        "LM Studio", "json", MCP_SERVERS, _everywhere("~/.lmstudio/mcp.json"), "",
+        "the Program tab shows `mcp/sikkerkey` as enabled"),
+    "kiro": Client(
+        "Kiro", "json", MCP_SERVERS, _everywhere("~/.kiro/settings/mcp.json"), ".kiro/settings/mcp.json",
+        "the panel of MCP servers shows it as connected"),
+    "warp": Client(
+        "Warp", "json", MCP_SERVERS, _everywhere("~/.warp/.mcp.json"), "",
+        "Settings, MCP Servers shows it as running"),
+    "generic": Client(
+        "any other client", "json", MCP_SERVERS, None, "", "its own list of MCP servers"),
+}
+# fmt: on
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# paths of the clients' files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def this_system() -> System:
+    """The system of this computer. Other POSIX systems use the same paths as Linux."""
+    if sys.platform == "win32":
+        return "windows"
+    return "macos" if sys.platform == "darwin" else "linux"
+
+
+def expand_path(template: str, environ: Mapping[str, str], system: System) -> str:
+    """Expands a path template of Files. Raises ConfigError if the result is not an absolute path."""
+    flavour = ntpath if system == "windows" else posixpath
+    found = re.fullmatch(r"(?:\$\{(\w+):-(.*?)\})?(.*)", template)
+    variable, default, rest = found.groups("") if found else ("", "", template)
+    path: str = ((environ.get(variable) or default) if variable else "") + rest
+    if path.startswith("~"):
+        home = environ.get("USERPROFILE" if system == "windows" else "HOME") or os.path.expanduser("~")
+        path = home + path[1:]
+    if not flavour.isabs(path):
+        source = variable if variable and environ.get(variable) else "the home directory"
+        raise ConfigError(f"{source} is not an absolute path", f"set it to an absolute path, or {MANUAL_EDIT_HINT}")
+    normal: str = flavour.normpath(path)
+    return normal
+
+
+def user_file(client: Client, environ: Mapping[str, str], system: System | None = None) -> str:
+    """The path of the client's user file, whether or not it exists. Raises ConfigError."""
+    system = system or this_system()
+    if client.files is None:
+        raise ConfigError("the program does not know where a generic client keeps its file", MANUAL_EDIT_HINT)
+    path = expand_path(dict(zip(SYSTEMS, client.files))[system], environ, system)
+    other = os.path.join(os.path.dirname(path), client.alternative_name)
+    return other if client.alternative_name and os.path.exists(other) else path

@@ -1,0 +1,408 @@
+"""`config`: prints the block for an MCP client, or adds it to the client's own file, or removes it.
+
+A file is changed in the smallest possible span, written atomically, and backed up beside itself.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import os
+import re
+import shlex
+import stat
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+import sikkerkey_mcp
+from sikkerkey_cli import edit
+from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, user_file
+from sikkerkey_cli.entries import (
+    PASSED_VARIABLES,
+    Entries,
+    FileContent,
+    Server,
+    entry_members,
+    entry_path,
+    is_blank,
+    parse,
+    read_file,
+    server_entry,
+    server_key,
+    servers,
+)
+from sikkerkey_mcp import ConfigError, JsonObject, clean, print_notice
+
+SECRET_MIN_CHARACTERS = 6  # shorter values are flags such as 1 or true
+EMPTY_FILE = {"json": "{}\n", "toml": "", "yaml": ""}
+
+# ---------------------------------------------------------------------------------------------------------------------
+# changing a text
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def with_entry(client: Client, text: str, key: str, block: JsonObject) -> str:
+    """The text with the entry. In an existing entry, only our members that differ are changed. Raises ConfigError."""
+    text = (client.initial_text or EMPTY_FILE[client.format]) if is_blank(text) else text
+    form, shape, path = edit.FORMATS[client.format], client.shape, entry_path(client.shape, key)
+    existing = servers(shape, form.read(text)).get(key)
+    wanted = entry_members(shape, key, block)
+    if existing is None:
+        return form.put(text, path, {**wanted, **shape.defaults})
+    if not existing.starts_this_program:
+        raise ConfigError(f"the entry {key} starts another program", "rename or remove it in the file, then try again")
+    for name, value in wanted.items():
+        if name == shape.env and isinstance(existing.members.get(name), dict):
+            for variable, setting in value.items():
+                if existing.environment.get(variable) != setting:
+                    text = form.put(text, (*path, name, variable), setting)
+        elif existing.members.get(name) != value:
+            text = form.put(text, (*path, name), value)
+    return _drop_unset_variables(client, text, existing, block.get("env", {}))
+
+
+def _drop_unset_variables(client: Client, text: str, existing: Server, wanted: JsonObject) -> str:
+    """Removes PASSED_VARIABLES that are no longer set. All other variables in the entry are the user's."""
+    form, path = edit.FORMATS[client.format], (*entry_path(client.shape, existing.key), client.shape.env)
+    unset = [name for name in PASSED_VARIABLES if name in existing.environment and name not in wanted]
+    if unset and set(unset) == set(existing.environment) and not wanted:
+        return form.drop(text, path)
+    for name in unset:
+        text = form.drop(text, (*path, name))
+    return text
+
+
+def without_entry(client: Client, text: str, key: str) -> str:
+    """The text without the entry. Raises ConfigError."""
+    return edit.FORMATS[client.format].drop(text, entry_path(client.shape, key))
+
+
+def check_only_entries_changed(client: Client, old: str, new: str, keys: set[str]) -> None:
+    """Reads both texts and compares everything but the entries of those keys. Raises ConfigError if it differs."""
+    before, after = (_everything_else(client, text, keys) for text in (old, new))
+    if before != after:
+        raise ConfigError("the change would affect more than the sikkerkey entry", MANUAL_EDIT_HINT)
+
+
+def _everything_else(client: Client, text: str, keys: set[str]) -> tuple[JsonObject, list[Any]]:
+    """What a document contains besides the entries of those keys. An empty file counts as a new one."""
+    document = {**parse(client, client.initial_text if is_blank(text) else text)}
+    container = document.pop(client.shape.container, None) or {}
+    if isinstance(container, dict):
+        return document, [(key, value) for key, value in container.items() if key not in keys]
+    return document, [item for item in container if not (isinstance(item, dict) and item.get("name") in keys)]
+
+
+def block_text(client: Client, entries: Entries) -> str:
+    """What `config` prints: the entries as a file that contains nothing else."""
+    text = EMPTY_FILE[client.format]
+    for key, block in entries.items():
+        text = with_entry(client._replace(initial_text=""), text, key, block)
+    return text
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# changing a file
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def replace_file(path: str, old: FileContent, new: str) -> str:
+    """Replaces a file atomically; returns the path of the backup, empty if there was nothing to back up.
+
+    Raises ConfigError, also if the file has changed since `old` was read.
+    """
+    if not old.mode & stat.S_IWUSR:  # renaming a file over it would ignore the mode
+        raise ConfigError(f"{clean(path)} is read-only", f"chmod u+w {shlex.quote(path)}, or {MANUAL_EDIT_HINT}")
+    directory = os.path.dirname(path)
+    temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}-{os.urandom(4).hex()}")
+    try:
+        make_directories(directory)
+        backup = back_up(path, old.data)
+        try:
+            _write_new(temporary, old.bom + new.encode("utf-8"), old.mode)
+            if read_file(path).data != old.data:
+                raise ConfigError(f"{clean(path)} was just changed by another program", "run this command again")
+            os.replace(temporary, path)
+        finally:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+        _sync_directory(directory)
+    except OSError as error:
+        raise ConfigError(f"{clean(path)} cannot be written: {error.strerror}", MANUAL_EDIT_HINT) from None
+    return backup
+
+
+def make_directories(directory: str) -> None:
+    """Creates missing directories with mode 0700. Raises OSError, and ConfigError if root would do so for a user."""
+    missing = []
+    while not os.path.isdir(directory):
+        missing.append(directory)
+        directory = os.path.dirname(directory)
+    if hasattr(os, "getuid") and os.getuid() == 0 and os.stat(directory).st_uid != 0:
+        raise ConfigError(f"{clean(directory)} belongs to another user", "run this as its owner")
+    for path in reversed(missing):
+        os.mkdir(path, 0o700)
+
+
+def _write_new(path: str, data: bytes, mode: int) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(path, mode)
+    except BaseException:  # an incomplete file must not be mistaken for a backup
+        os.unlink(path)
+        raise
+
+
+def _sync_directory(directory: str) -> None:
+    """Makes the new name survive a power failure. Windows cannot open directories."""
+    if os.name == "posix":
+        descriptor = os.open(directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def back_up(path: str, data: bytes | None) -> str:
+    """Saves `data` beside the file as .bak, .bak.2, ... and returns the path; never overwrites, never duplicates."""
+    if data is None or not data.strip():
+        return ""
+    number = 1
+    while True:
+        backup = f"{path}.bak" + (f".{number}" if number > 1 else "")
+        if not os.path.lexists(backup):
+            _write_new(backup, data, 0o600)
+            return backup
+        if os.path.isfile(backup) and os.path.getsize(backup) == len(data):
+            with open(backup, "rb") as file:
+                if file.read() == data:
+                    return backup
+        number += 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# showing a change
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def diff_lines(client: Client, old: str, new: str, keys: set[str]) -> Iterator[str]:
+    """The hunks of a unified diff without context, in which text of other programs on a changed line is cut out.
+
+    That text may be a token: a neighbour's line gets a comma when an entry follows it, and some files are one line.
+    """
+    before, after = ([line.rstrip("\r") for line in text.split("\n")] for text in (old, new))
+    own = [lines_of_entries(client, text, keys) for text in (old, new)]
+    hidden = _user_settings(client, old, keys)
+    head = common_prefix_length(before, after)
+    tail = common_prefix_length(before[head:][::-1], after[head:][::-1])
+    middle = [lines[head : len(lines) - tail] for lines in (before, after)]
+    for tag, *bounds in difflib.SequenceMatcher(None, middle[0], middle[1], autojunk=False).get_opcodes():
+        if tag == "equal":
+            continue
+        spans = [range(head + bounds[0], head + bounds[1]), range(head + bounds[2], head + bounds[3])]
+        removed, added = ([lines[number] for number in span] for lines, span in zip((before, after), spans))
+        if removed and added and not all(set(span) <= numbers for span, numbers in zip(spans, own)):
+            removed, added = _redact_neighbours(removed, added)
+        yield f"@@ -{_hunk_range(spans[0])} +{_hunk_range(spans[1])} @@"
+        for sign, lines in (("-", removed), ("+", added)):
+            yield from (f"{sign}{clean(hidden.sub('...', line), 4_000)}" for line in lines)
+
+
+def _user_settings(client: Client, text: str, keys: set[str]) -> re.Pattern[str]:
+    """Matches values that users set in the environment of our entries: the address of a proxy contains a password."""
+    existing = servers(client.shape, parse(client, text))
+    each = [existing[key].environment for key in keys if key in existing]
+    values = [str(value) for held in each for name, value in held.items() if name not in PASSED_VARIABLES]
+    written = [form for value in values if len(value) >= SECRET_MIN_CHARACTERS for form in (value, _escaped(value))]
+    return re.compile("|".join(map(re.escape, written)) or r"\Z.")
+
+
+def _escaped(value: str) -> str:
+    return json.dumps(value)[1:-1]
+
+
+def lines_of_entries(client: Client, text: str, keys: set[str]) -> set[int]:
+    """The numbers, from 0, of the lines that contain nothing but those entries."""
+    if is_blank(text):
+        return set()
+    found: set[int] = set()
+    for key in keys:
+        for start, end in edit.FORMATS[client.format].locate(text, entry_path(client.shape, key)):
+            first, last = text.count("\n", 0, start), text.count("\n", 0, end)
+            begins_line = not text[edit.line_start(text, start) : start].strip(" \t-")
+            ends_line = re.compile(r"[ \t]*,?[ \t]*(?=\r?\n|\Z)").match(text, end)
+            found |= set(range(first + (not begins_line), last + bool(ends_line)))
+    return found
+
+
+def _redact_neighbours(removed: list[str], added: list[str]) -> tuple[list[str], list[str]]:
+    """Both without their common beginning and end, which are unchanged; the indentation stays."""
+    texts = ["\n".join(lines) for lines in (removed, added)]
+    head = common_prefix_length(*texts)
+    tail = common_prefix_length(*(text[head:][::-1] for text in texts))
+    indent = len(texts[0]) - len(texts[0].lstrip())
+    begin, end = texts[0][: min(indent, head)] + "..." * (head > indent), "..." * (tail > 0)
+    middles = [text[head : len(text) - tail] for text in texts]
+    cut = [begin + middle + end * (middle != "" or not begin.endswith("...")) for middle in middles]
+    return cut[0].split("\n"), cut[1].split("\n")
+
+
+def common_prefix_length(one: Sequence[object], other: Sequence[object]) -> int:
+    """How many of the first items are equal."""
+    return next((place for place, (a, b) in enumerate(zip(one, other)) if a != b), min(len(one), len(other)))
+
+
+def _hunk_range(span: range) -> str:
+    """A range of lines in the notation of diff: counted from 1, and an empty range by the line before it."""
+    return f"{span.start + bool(span)},{len(span)}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the command
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def command_config(options: argparse.Namespace) -> int:
+    """Prints the block for one client, or changes the client's file."""
+    client = CLIENTS[options.client]
+    if options.remove:
+        return _change_file(options, client, _removal(options.agent))
+    installed = sikkerkey_mcp.installed_agents()
+    wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
+    chosen: list[str | None] = [sikkerkey_mcp.choose_agent(wanted)] if wanted else [*installed] or [None]
+    blocks = {agent: server_entry(agent, _serve_options(options)) for agent in chosen}
+    if chosen == [None]:
+        print_notice(f"no agent is installed yet: {shlex.join(sikkerkey_mcp.program())} install -")
+    if sys.prefix != sys.base_prefix:
+        print_notice(f"note: {clean(sys.executable)} is in a virtual environment; deleting that breaks this server")
+    if options.write or options.dry_run:
+        return _change_file(options, client, _addition(blocks, len(installed)))
+    entries = {server_key(agent, len(installed)): block for agent, block in blocks.items()}
+    print(block_text(client, entries).rstrip("\n"))
+    print_notice(_where_to_put_it(options, client))
+    return 0
+
+
+def _serve_options(options: argparse.Namespace) -> list[str]:
+    """The options after `serve`. Raises ConfigError if a tool or action is unknown."""
+    known = {tool.name for tool in sikkerkey_mcp.TOOLS}
+    known |= {f"{tool.name}.{action.name}" for tool in sikkerkey_mcp.TOOLS for action in tool.actions}
+    words = ["--read-only"] if options.read_only else []
+    for name in ("tools", "exclude"):
+        given = getattr(options, name)
+        if given and not set(given.split(",")) <= known:
+            raise ConfigError(f"--{name} contains an unknown tool or action", "docs/actions.md lists all of them")
+        words += [f"--{name}", given] if given else []
+    return words
+
+
+def _where_to_put_it(options: argparse.Namespace, client: Client) -> str:
+    if client.files is None:
+        return "add it where your client keeps its MCP servers"
+    return f"add it to {clean(_file(options, client))}, or let --write do it"
+
+
+def _file(options: argparse.Namespace, client: Client) -> str:
+    if not options.project:
+        return user_file(client, os.environ)
+    if not client.project:
+        raise ConfigError(f"{options.client} has no project file", "without --project, the user's file is changed")
+    return os.path.join(os.getcwd(), client.project)
+
+
+class Outcome(NamedTuple):
+    """A new text, and what was done for each key, such as `added to`."""
+
+    text: str
+    done: dict[str, str]
+
+
+Change = Callable[[Client, str], Outcome]
+
+
+def _addition(blocks: dict[str | None, JsonObject], installed: int) -> Change:
+    """Adds or updates an entry for each agent. An agent's existing entry keeps its key."""
+
+    def change(client: Client, text: str) -> Outcome:
+        done = {}
+        for agent, block in blocks.items():
+            existing = servers(client.shape, parse(client, text))
+            key = _key_for(agent, server_key(agent, installed), existing)
+            if key in existing:
+                _warn_about_dropped_options(existing[key], block)
+            new = with_entry(client, text, key, block)
+            done[key] = "is up to date in" if new == text else "updated in" if key in existing else "added to"
+            text = new
+        return Outcome(text, done)
+
+    return change
+
+
+def _warn_about_dropped_options(existing: Server, block: JsonObject) -> None:
+    """A restricted server should not lose its restrictions unnoticed."""
+    if not set(existing.options) <= set(block["args"]):
+        words = clean(shlex.join(existing.options), 1_000)
+        print_notice(f"note: {clean(existing.key)} was started with {words}; repeat these options to keep them")
+
+
+def _key_for(agent: str | None, usual: str, existing: dict[str, Server]) -> str:
+    keys = [key for key, server in existing.items() if agent and server.starts_this_program and server.agent == agent]
+    return usual if usual in keys or not keys else keys[0]
+
+
+def _removal(agent: str) -> Change:
+    """Removes the entries that start this program, or only those of one agent."""
+
+    def change(client: Client, text: str) -> Outcome:
+        existing = servers(client.shape, parse(client, text)).values()
+        keys = [server.key for server in existing if server.starts_this_program and agent in ("", server.agent)]
+        for key in keys:
+            text = without_entry(client, text, key)
+        return Outcome(text, dict.fromkeys(keys, "removed from"))
+
+    return change
+
+
+def _change_file(options: argparse.Namespace, client: Client, change: Change) -> int:
+    """Changes the client's file, or shows the change. Raises ConfigError, and then the file is unchanged."""
+    shown = _file(options, client)
+    path = os.path.realpath(shown)  # managers of dot files use symbolic links; these stay
+    if options.project and not path.startswith(os.path.join(os.path.realpath(os.getcwd()), "")):
+        raise ConfigError(f"{clean(shown)} leads out of the project, to {clean(path)}", MANUAL_EDIT_HINT)
+    try:
+        old = read_file(path)
+        new, done = change(client, old.text)
+        check_only_entries_changed(client, old.text, new, set(done))
+    except ConfigError as error:
+        named = str(error) if clean(path) in str(error) else f"{clean(path)}, {error}"
+        raise ConfigError(named, error.hint or MANUAL_EDIT_HINT) from None
+    if options.dry_run:
+        _print_diff(client, path, old, new, set(done))
+        return 0
+    backup = replace_file(path, old, new) if new != old.text else ""
+    for key, what in done.items():
+        print(f"{clean(key)} {what} {clean(shown, 4_000)}")
+    if not done:
+        print_notice(f"no sikkerkey entry in {clean(shown, 4_000)}")
+    if backup:
+        print_notice(f"the previous file is kept as {clean(backup, 4_000)}")
+    if done and not options.remove:
+        print_notice(f"restart {client.title}; then {client.success_sign}")
+    return 0
+
+
+def _print_diff(client: Client, path: str, old: FileContent, new: str, keys: set[str]) -> None:
+    name = clean(path, 4_000)
+    if new == old.text:
+        print_notice(f"nothing would change in {name}")
+        return
+    print(f"--- {name if old.data is not None else '/dev/null'}\n+++ {name}")
+    for line in diff_lines(client, old.text, new, keys):
+        print(line)

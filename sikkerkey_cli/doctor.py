@@ -1,0 +1,664 @@
+"""`doctor`: checks everything from Python to the vault and prints a line for each check, with a command that fixes it.
+
+The checks are independent: a failure does not stop the others. Nothing is changed, no secret is shown, and text from
+elsewhere is cleaned. Network checks have short time limits and run concurrently.
+"""
+
+from __future__ import annotations
+
+import argparse
+import filecmp
+import hashlib
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import ssl
+import stat
+import subprocess
+import sys
+import threading
+import time
+import urllib.parse
+import urllib.request
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Literal, NamedTuple
+
+import sikkerkey_http
+import sikkerkey_mcp
+from sikkerkey_cli import agents, entries, grammar, terminal, version
+from sikkerkey_cli.clients import CLIENTS
+from sikkerkey_mcp import Error, Identity, JsonObject, clean
+
+State = Literal["ok", "warn", "fail"]
+
+PYTHONS = ((3, 9, 2), (3, 15))  # the oldest that works, the newest that was tested
+NETWORK_MAX_S = 10.0  # for all requests to one host, and for all requests about one agent
+CLIENT_MAX_S = 8.0  # from starting a client's entry to its list of tools; clients allow 10 s or more
+CLOCK_WARN_S = 60  # such a clock will drift further; beyond sikkerkey_mcp.CLOCK_SKEW_MAX_S the vault refuses
+EXPIRY_WARN_DAYS = 14  # certificates are normally renewed earlier, so the renewal has probably failed
+DAY_S = 86_400
+SCOPES_MAX = 100  # the rest of an answer is ignored; there are about 25
+LABEL_WIDTH = 10
+INSTALL = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
+APPROVE = "the vault's owner approves it on the dashboard (AI agents page)"
+ENABLE = "the vault's owner enables it on the dashboard (AI agents page)"
+
+
+class Line(NamedTuple):
+    """The result of one check. `remedy` is a command or an instruction that fixes it, empty if all is well."""
+
+    check: str
+    state: State
+    detail: str
+    remedy: str = ""
+
+
+def failed(check: str, error: Error, who: str = "") -> Line:
+    """The line for a check that ended with an error."""
+    return Line(check, "fail", f"{who}{error}", error.hint)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# this computer: Python, the program, its library
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def check_python() -> Line:
+    """Whether the program supports this Python."""
+    version = ".".join(map(str, sys.version_info[:3]))
+    detail = f"{sys.implementation.name} {version}, {clean(sys.executable)}"
+    remedy = "start this program with CPython {} to {}".format(*(".".join(map(str, one)) for one in PYTHONS))
+    if sys.version_info[:3] < PYTHONS[0] or sys.implementation.name != "cpython" or sys.maxsize < 2**32:
+        return Line("python", "fail", f"{detail}: not supported", remedy)
+    if sys.version_info[:2] > PYTHONS[1]:
+        return Line("python", "warn", f"{detail}: newer than any tested version", remedy)
+    return Line("python", "ok", detail)
+
+
+def check_program() -> Line:
+    """The running program: the archive, or the module outside an archive, and its hash."""
+    runtime = sys.modules.get("sikkerkey_launch")
+    path: str = runtime.report()["archive"] if runtime else os.path.abspath(sikkerkey_mcp.__file__)
+    digest = hashlib.sha256()
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError as error:
+        remedy = "put the file back, or start it from where it is now"
+        return Line("program", "fail", f"{clean(path)} cannot be read: {error.strerror}", remedy)
+    return Line("program", "ok", f"{sikkerkey_mcp.VERSION}, {clean(path)}\nsha256 {digest.hexdigest()}")
+
+
+def check_library() -> Line:
+    """How cryptography's native library was loaded, and whether the cache works."""
+    loaded = version.runtime_facts()
+    if loaded["cryptography"].startswith("unusable"):
+        other = "use the archive for this platform, or: python3 -m pip install cryptography"
+        reason = loaded["cryptography"]
+        return Line("library", "fail", f"cryptography is {clean(reason)}", _remedy_of_damage(reason) or other)
+    try:
+        sikkerkey_mcp.load_signer(agents.new_key()[0])(b"")
+    except Error as error:
+        return failed("library", error)
+    library, bytecode = loaded.get("library", "installed"), loaded.get("bytecode", "")
+    detail = f"cryptography {loaded['cryptography']}, {clean(library)}"
+    uncached = [text for text in (library if ";" in library else "", bytecode if ": " in bytecode else "") if text]
+    if not uncached:
+        return Line("library", "ok", detail)
+    remedy = _remedy_of_damage(library) or _cache_remedy()
+    return Line("library", "warn", f"{detail}\nevery start is slow: {clean('; '.join(uncached))}", remedy)
+
+
+def _remedy_of_damage(report: str) -> str:
+    damaged = "the archive was replaced or is damaged" in report
+    return "download the archive again and compare its sha256 with SHA256SUMS" if damaged else ""
+
+
+def _cache_remedy() -> str:
+    directory = sys.modules["sikkerkey_runtime"].cache_directory("sikkerkey-mcp")
+    if os.path.isdir(directory) and os.stat(directory).st_mode & 0o022:
+        return f"chmod 700 {shlex.quote(directory)}"
+    return "export SIKKERKEY_CACHE_DIR=DIR, a directory that belongs to you and is not mounted noexec"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# this computer: the agents
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class AgentChecks:
+    """Checks the slots of this computer; `lines` are the results, `usable` the identities that can be used."""
+
+    def __init__(self, wanted: str) -> None:
+        self.lines: list[Line] = []
+        self.usable: list[Identity] = []
+        self.addresses: list[str] = []  # of the vaults of all agents, also of unusable ones
+        try:
+            self._found = sikkerkey_mcp.installed_agents()
+            self.lines.append(self._home())
+        except Error as error:
+            self._found = []
+            self.lines.append(failed("home", error))
+            return
+        examined = self._choose(wanted)
+        for agent in self._found:
+            if agent in examined:
+                self._examine(agent)
+
+    def _home(self) -> Line:
+        home, agents = sikkerkey_mcp.home(), sikkerkey_mcp.agents_directory()
+        if not self._found:
+            return Line("home", "warn", f"{clean(home)}: no agent is installed", INSTALL)
+        return Line("home", "ok", f"{clean(home)}{_mode(home)}, {clean(agents)}{_mode(agents)}")
+
+    def _choose(self, wanted: str) -> list[str]:
+        """The ids to check: the chosen agent, or all of them if none is chosen or the choice is wrong."""
+        several = not wanted and not os.environ.get("SIKKERKEY_AGENT_ID") and len(self._found) > 1
+        try:
+            chosen = None if several else sikkerkey_mcp.choose_agent(wanted)
+        except Error as error:
+            self.lines.append(failed("choice", error))
+            return self._found
+        if several:
+            detail = f"{len(self._found)} agents are installed and none is chosen; `serve` requires a choice"
+            self.lines.append(Line("choice", "warn", detail, f"choose one with --agent ID: {', '.join(self._found)}"))
+        return [chosen] if chosen else self._found
+
+    def _examine(self, agent: str) -> None:
+        slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
+        try:
+            identity = sikkerkey_mcp.load_identity(agent)
+            sikkerkey_mcp.load_signer(identity.key_pem)
+        except Error as error:
+            self.lines.append(failed("agent", error, f"{agent}: "))
+            self.addresses += _address_in(os.path.join(slot, "identity.json"))
+            return
+        modes = [_mode(slot), *(f" {name}{_mode(os.path.join(slot, name))}" for name in agents.SLOT_FILES)]
+        summary = f"{agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
+        detail = f"{summary};{','.join(modes)}" if os.name == "posix" else summary
+        self.lines.append(Line("agent", "ok", detail))
+        self.usable.append(identity)
+        self.addresses.append(identity.api_url)
+
+
+def _address_in(path: str) -> list[str]:
+    """The API URL in an unusable slot's identity. The requests sent to it are unsigned and contain no data."""
+    if not os.path.isfile(path):  # opening a named pipe would block
+        return []
+    try:
+        with open(path, "rb") as file:
+            members = sikkerkey_mcp.parse_json(file.read(sikkerkey_mcp.FILE_MAX_BYTES))
+        return [sikkerkey_mcp.parse_base_url(str(members["apiUrl"]))]
+    except (OSError, ValueError, LookupError, TypeError, Error):  # the agent's own line reports the problem
+        return []
+
+
+def _mode(path: str) -> str:
+    """The mode as ` 0700`; empty on systems without modes and for missing files."""
+    if os.name != "posix" or not os.path.lexists(path):
+        return ""
+    return f" {stat.S_IMODE(os.lstat(path).st_mode):04o}"
+
+
+def check_switches() -> Line:
+    """The restrictions that the environment sets here; a client's entry may set more."""
+    try:
+        found = sikkerkey_mcp.read_restrictions({})
+    except Error as error:
+        return failed("switches", error)
+    if not found:
+        return Line("switches", "ok", "none: every action is offered")
+    left = sum(len(tool.actions) for tool in sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, found))
+    every = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS)
+    set_by = "; ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in found)
+    return Line("switches", "ok", f"{set_by}: {left} of {every} actions are offered")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# this computer: the MCP clients
+# ---------------------------------------------------------------------------------------------------------------------
+
+INTERPRETER = r"(python(3(\.[0-9]+)?)?|py)(\.exe)?"
+FLAGS = ("-I", "-E", "-S", "-s", "-B", "-P", "-u", "-3")  # options of Python that run neither code nor a module
+# The variables that the strictest client passes on, so that an entry which needs more is detected.
+MINIMAL_ENVIRONMENT = (
+    *("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"),
+    *("APPDATA", "LOCALAPPDATA", "PATHEXT", "SYSTEMROOT", "TEMP", "TMP", "USERPROFILE"),
+)
+HANDSHAKE: tuple[JsonObject, ...] = (
+    {
+        "id": 1,
+        "method": "initialize",
+        "params": {
+            "protocolVersion": sikkerkey_mcp.LATEST_VERSION,
+            "capabilities": {},
+            "clientInfo": {"name": "sikkerkey-mcp doctor", "version": sikkerkey_mcp.VERSION},
+        },
+    },
+    {"method": "notifications/initialized"},
+    {"id": 2, "method": "tools/list"},
+)
+
+
+def check_clients() -> Iterator[Line]:
+    """The entries in the clients' files, and whether those that start this program work."""
+    found = entries.find_entries(os.environ)
+    if not found:
+        detail = f"none of the {len(CLIENTS) - 1} supported clients has an entry in its user file"
+        yield Line("clients", "warn", detail, "sikkerkey-mcp config CLIENT --write")
+    for job in [Job("client", partial(check_client, entry)) for entry in found]:
+        yield from job.lines()
+
+
+def check_client(entry: entries.FoundEntry) -> list[Line]:
+    """One entry. It is started only if its command is a Python interpreter that runs this same program."""
+    where = ", ".join(clean(text) for text in (entry.client, entry.path, entry.key) if text)
+    rewrite = f"sikkerkey-mcp config {entry.client} --write"
+    if entry.problem:
+        remedy = "fix the file in the client or in an editor"
+        return [Line("client", "warn", f"{where}: {clean(entry.problem)}", remedy)]
+    reason = _reason_not_to_start(entry)
+    if reason:
+        return [Line("client", "warn", f"{where}: {reason}; it was not started", rewrite)]
+    started_s = time.monotonic()
+    count, error = _tools_of(entry)
+    if error is not None:
+        return [Line("client", "fail", f"{where}: {error}", error.hint or rewrite)]
+    detail = f"{where}: starts in {time.monotonic() - started_s:.1f} s with {count} tools"
+    if "-I" not in entry.command:
+        return [Line("client", "warn", f"{detail}, but other modules can replace its own: -I is missing", rewrite)]
+    return [Line("client", "ok", detail)]
+
+
+def _reason_not_to_start(entry: entries.FoundEntry) -> str:
+    """Why an entry is not started; empty if its whole command is one that `config` could have written."""
+    interpreter, *words = entry.command or [""]
+    while words and words[0] in FLAGS:
+        words.pop(0)
+    program, rest = (words[0] if words else ""), words[1:]
+    known = re.fullmatch(INTERPRETER, re.split(r"[/\\]", interpreter)[-1])
+    if not known or not program or program.startswith("-") or (rest and rest[0] != "serve"):
+        return "its command is not Python with this program"
+    if any(re.match("LD_|DYLD_|PYTHON", name.upper()) for name in entry.environment):
+        return "its environment changes what Python loads"
+    python = shutil.which(interpreter)
+    if python is None or (os.path.dirname(interpreter) and not os.path.isabs(interpreter)):
+        return f"{clean(interpreter)} does not exist"
+    if os.name == "posix" and not os.path.samefile(python, sys.executable):
+        status = os.stat(python)
+        if status.st_mode & 0o022 or status.st_uid not in (0, os.getuid()):
+            return f"{clean(python)} belongs to another user, or others can write to it"
+    return "" if _is_this_program(program) else f"{clean(program)} is not this program"
+
+
+def _is_this_program(path: str) -> bool:
+    """Whether this is the running file, or a copy of the running archive. A module would import others beside it."""
+    here = sikkerkey_mcp.program()[1]
+    try:
+        same = os.path.samefile(path, here) or (zipfile.is_zipfile(here) and filecmp.cmp(path, here, shallow=False))
+        return os.path.isabs(path) and same
+    except OSError:  # missing or unreadable
+        return False
+
+
+def _tools_of(entry: entries.FoundEntry) -> tuple[int, Error | None]:
+    """The number of tools that the entry's server lists, or an error."""
+    messages = "".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in HANDSHAKE)
+    inherited = {name: os.environ[name] for name in MINIMAL_ENVIRONMENT if name in os.environ}
+    own = {name: value for name, value in entry.environment.items() if isinstance(value, str)}
+    try:
+        ended = subprocess.run(
+            [shutil.which(entry.command[0]) or "", *entry.command[1:]],  # resolved here, because the entry may set PATH
+            input=messages.encode(),
+            env={**inherited, **own},
+            capture_output=True,
+            check=False,
+            timeout=CLIENT_MAX_S,
+        )
+    except subprocess.TimeoutExpired:
+        return 0, sikkerkey_mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s")
+    except (OSError, ValueError) as error:
+        return 0, sikkerkey_mcp.ConfigError(
+            f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}"
+        )
+    for line in ended.stdout.splitlines():
+        reply = sikkerkey_mcp.error_members(sikkerkey_mcp.Answer(0, {}, line))
+        if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
+            return len(reply["result"].get("tools", ())), None
+    reported = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
+    reason, hint = map(clean, reported.groups("")) if reported else ("it exits without a message on stderr", "")
+    return 0, sikkerkey_mcp.ConfigError(
+        f"it does not start: {reason}", "" if reason.startswith("there is no agent") else hint
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the connection to the vault
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _proxy(base_url: str) -> urllib.parse.SplitResult | None:
+    """The proxy for the vault. Raises ConfigError."""
+    url = sikkerkey_mcp.https_proxies(base_url).get("https", "")
+    return urllib.parse.urlsplit(url if "://" in url else f"http://{url}") if url else None
+
+
+def check_proxy(base_url: str) -> Line:
+    """The proxy for the vault, without its credentials."""
+    parts = urllib.parse.urlsplit(base_url)
+    try:
+        proxy = _proxy(base_url)
+    except Error as error:
+        return failed("proxy", error)
+    if proxy:
+        password = " with a password" if proxy.password else ""
+        return Line("proxy", "ok", f"{proxy.hostname}:{proxy.port or 80}{password} (HTTPS_PROXY)")
+    if parts.scheme == "http":
+        return Line("proxy", "ok", "none: http:// to this computer never uses a proxy")
+    excluded = "https" in urllib.request.getproxies()
+    return Line("proxy", "ok", f"none for {parts.hostname} (NO_PROXY)" if excluded else "none")
+
+
+def check_dns(base_url: str) -> list[Line]:
+    """Whether the host name of the vault, or of its proxy, can be resolved."""
+    try:
+        proxy = _proxy(base_url)
+    except Error:  # reported by check_proxy
+        proxy = None
+    parts = urllib.parse.urlsplit(base_url)
+    host, port = (proxy.hostname, proxy.port or 80) if proxy else (parts.hostname, parts.port or 443)
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        return [Line("dns", "fail", f"{host} cannot be resolved", _network_remedy())]
+    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    return [Line("dns", "ok", f"{host} is {', '.join(addresses[:3])}{', ...' if len(addresses) > 3 else ''}")]
+
+
+def check_connection(base_url: str) -> list[Line]:
+    """TLS, the API and the clock, by one unsigned request, which needs no agent and uses no nonce."""
+    tls: list[Line] = []
+    try:
+        opener, connections = sikkerkey_mcp.open_vault(base_url)
+    except Error as error:
+        return [failed("tls", error), _unchecked("api"), _unchecked("clock")]
+    connections.on_connect = lambda connected: tls.append(_tls_line(connected))
+    request = sikkerkey_http.AbortableRequest(f"{base_url}/", headers={"User-Agent": sikkerkey_mcp.USER_AGENT})
+    request.on_abort = lambda _abort: None
+    started_s = time.monotonic()
+    try:
+        response: Any = opener.open(request)
+    except (sikkerkey_http.Unreachable, sikkerkey_http.NotLoopback) as error:
+        return _unreachable(base_url, tls, error)
+    except (sikkerkey_http.TooLarge, sikkerkey_http.Compressed) as error:
+        unreadable = Line("api", "fail", f"{base_url}: {error}", sikkerkey_mcp.CHECK_INTERMEDIARY_HINT)
+        return [*tls, unreadable, _unchecked("clock")]
+    finally:
+        connections.close()
+    took_ms = (time.monotonic() - started_s) * 1000
+    return [*tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(response.headers)]
+
+
+def _unreachable(base_url: str, tls: list[Line], error: Exception) -> list[Line]:
+    """Reports a TLS error in the tls line, any other in the api line."""
+    if isinstance(error.__cause__, ssl.SSLError) and not tls:
+        remedy = "if a company proxy intercepts TLS: export SIKKERKEY_CA_BUNDLE=FILE with its certificate in PEM"
+        line = Line("tls", "fail", f"{base_url}: {error}; trusted: {_trusted()}", remedy)
+        return [line, _unchecked("api"), _unchecked("clock")]
+    failure = Line("api", "fail", f"{base_url}: {error}", _network_remedy())
+    return [*(tls or [_unchecked("tls")]), failure, _unchecked("clock")]
+
+
+def _network_remedy() -> str:
+    address = "sikkerkey-mcp whoami, or SIKKERKEY_API_URL if no agent is installed"
+    return f"check the network, HTTPS_PROXY, and the vault's address: {address}"
+
+
+def _unchecked(check: str) -> Line:
+    return Line(check, "warn", "not checked: no connection to the vault", "fix the checks marked fail first")
+
+
+def _trusted() -> str:
+    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
+    return f"the certificates in {clean(bundle)} (SIKKERKEY_CA_BUNDLE)" if bundle else "certifi's certificates"
+
+
+def _tls_line(connected: socket.socket) -> Line:
+    if not isinstance(connected, ssl.SSLSocket):
+        return Line("tls", "ok", "none: http:// to this computer")
+    until_s = ssl.cert_time_to_seconds(str((connected.getpeercert() or {}).get("notAfter")))
+    days = int((until_s - time.time()) // DAY_S)
+    date = time.strftime("%Y-%m-%d", time.gmtime(until_s))
+    detail = f"{connected.version()}, certificate valid until {date} ({days} days), checked against {_trusted()}"
+    if days < EXPIRY_WARN_DAYS:
+        return Line("tls", "warn", detail, "tell the vault's operator that its certificate is about to expire")
+    return Line("tls", "ok", detail)
+
+
+def _clock_line(headers: sikkerkey_mcp.Headers) -> Line:
+    vault_s = sikkerkey_mcp.parse_http_date(headers.get("date", ""))
+    if vault_s is None:
+        return Line(
+            "clock", "warn", "not checked: the response has no Date header", "compare this computer's clock yourself"
+        )
+    skew_s = int(time.time()) - vault_s  # both in whole seconds, as in the Date header
+    difference = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'}" if skew_s else "the same as"
+    detail = f"{difference} the vault's"
+    if abs(skew_s) > sikkerkey_mcp.CLOCK_SKEW_MAX_S:
+        return Line(
+            "clock",
+            "fail",
+            f"{detail}: beyond {sikkerkey_mcp.CLOCK_SKEW_MAX_S} s the vault refuses every call",
+            _set_clock(),
+        )
+    return Line("clock", "warn", detail, _set_clock()) if abs(skew_s) > CLOCK_WARN_S else Line("clock", "ok", detail)
+
+
+def _set_clock() -> str:
+    commands = {"darwin": "sudo sntp -sS time.apple.com", "win32": "w32tm /resync"}
+    return commands.get(sys.platform, "sudo timedatectl set-ntp true")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the agent at the vault
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class OneAttempt(sikkerkey_mcp.Cancellation):
+    """Disables retries, so that a sealed vault is reported within the time limit."""
+
+    def wait(self, seconds: float) -> bool:  # noqa: ARG002 (the signature of the base class)
+        """Returns at once, as if cancelled."""
+        return True
+
+
+def check_agent(identity: Identity) -> list[Line]:
+    """The state of an agent at the vault, its scopes, and the actions that these allow."""
+    agent, action = identity.agent_id, sikkerkey_mcp.TOOLS[0].actions[0]
+    try:
+        request = sikkerkey_mcp.build_request(action, {})
+        context = sikkerkey_mcp.Context()
+        context.cancellation = OneAttempt()
+        reply = sikkerkey_mcp.agent_api(identity).send(request, safe=True, context=context)
+        if not 200 <= reply.status < 300:
+            raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
+    except Error as error:
+        return [Line("vault", "fail", f"{agent}: {error}", _state_remedy(error, agent))]
+    members = sikkerkey_mcp.error_members(reply)
+    listed = members.get("scopes")
+    if not isinstance(listed, list):
+        return [Line("vault", "fail", f"{agent}: the answer is not from a vault", "check apiUrl: sikkerkey-mcp whoami")]
+    scopes = sorted(clean(scope, 64) for scope in listed[:SCOPES_MAX] if isinstance(scope, str))
+    return [_state_line(agent, members), _scopes_line(scopes), *available_actions(scopes)]
+
+
+def _state_remedy(error: Error, agent: str) -> str:
+    status = error.status if isinstance(error, sikkerkey_mcp.ServiceError) else 0
+    if status == 401 and "clock" not in error.hint:
+        return f"if it was revoked: sikkerkey-mcp revoke {agent}, then install a new one"
+    if status == 403:
+        return ENABLE if "disabled" in str(error) else APPROVE if "pending" in str(error) else error.hint
+    return error.hint
+
+
+def _state_line(agent: str, members: JsonObject) -> Line:
+    if members.get("approved") is False:
+        return Line("vault", "fail", f"{agent} is pending", APPROVE)
+    if members.get("enabled") is False:
+        return Line("vault", "fail", f"{agent} is disabled", ENABLE)
+    allowed = members.get("projectAllowlist")
+    projects = f"{len(allowed)} projects" if isinstance(allowed, list) else "all projects"
+    return Line("vault", "ok", f"{agent} is approved and enabled, for {projects}")
+
+
+def _scopes_line(scopes: list[str]) -> Line:
+    wanted = {action.scope for tool in sikkerkey_mcp.TOOLS for action in tool.actions if action.scope}
+    if wanted <= set(scopes):
+        return Line("scopes", "ok", f"all {len(wanted)} that actions require")
+    return Line("scopes", "ok", ", ".join(scopes) or "none")
+
+
+def available_actions(scopes: list[str]) -> Iterator[Line]:
+    """How many actions of each tool the scopes allow, and which scopes the others require."""
+    unavailable = {
+        tool.name: [action for action in tool.actions if action.scope not in (None, *scopes)]
+        for tool in sikkerkey_mcp.TOOLS
+    }
+    each = (
+        f"{tool.name} {len(tool.actions) - len(unavailable[tool.name])}/{len(tool.actions)}"
+        for tool in sikkerkey_mcp.TOOLS
+    )
+    total, blocked = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS), sum(map(len, unavailable.values()))
+    yield Line("tools", "ok", f"{total - blocked} of {total} actions: {', '.join(each)}")
+    if blocked:
+        title = "missing scopes, which only the vault's owner can grant, and the actions that require them"
+        yield Line("missing", "ok", "\n".join([title, *_by_scope(unavailable)]))
+
+
+def _by_scope(unavailable: dict[str, list[sikkerkey_mcp.Action]]) -> Iterator[str]:
+    """One line for all tools that are unavailable as a whole, then one line for each scope with the other actions."""
+    whole = {tool.name for tool in sikkerkey_mcp.TOOLS if len(unavailable[tool.name]) == len(tool.actions)}
+    wanted = {
+        name: sorted({str(action.scope) for action in unavailable[name]}) for name in unavailable if name in whole
+    }
+    if whole:
+        yield "; ".join(f"{', '.join(scopes)}: all of {name}" for name, scopes in wanted.items())
+    parts: dict[str, list[str]] = {}
+    for name, actions in unavailable.items():
+        for action in actions if name not in whole else ():
+            parts.setdefault(str(action.scope), []).append(f"{name}.{action.name}")
+    yield from (f"{scope}: {', '.join(names)}" for scope, names in sorted(parts.items()))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the command
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Job:
+    """A check on its own thread, which is abandoned if it takes too long."""
+
+    def __init__(self, check: str, run: Callable[[], list[Line]]) -> None:
+        self._check, self._run = check, run
+        self._lines: list[Line] = []
+        self._bug: BaseException | None = None
+        self._until_s = time.monotonic() + NETWORK_MAX_S
+        self._thread = threading.Thread(target=self._work, daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        try:
+            self._lines = self._run()
+        except BaseException as error:  # raised again in lines()
+            self._bug = error
+
+    def lines(self) -> list[Line]:
+        """The result, at most NETWORK_MAX_S after the start."""
+        self._thread.join(max(0.0, self._until_s - time.monotonic()))
+        if self._thread.is_alive():
+            return [Line(self._check, "fail", f"no answer within {NETWORK_MAX_S:.0f} s", _network_remedy())]
+        if self._bug:
+            raise self._bug
+        return self._lines
+
+
+def examine(wanted: str) -> Iterator[Line]:
+    """All lines, each as soon as it is known, in a fixed order."""
+    yield check_python()
+    yield check_program()
+    yield check_library()
+    checked = AgentChecks(wanted)
+    yield from checked.lines
+    yield check_switches()
+    yield from check_clients()
+    addresses = list(dict.fromkeys(checked.addresses))
+    if not addresses:
+        try:
+            addresses = [
+                sikkerkey_mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)
+            ]
+        except Error as error:
+            yield failed("api", error)
+    reachable: list[str] = []
+    jobs = [(Job("dns", partial(check_dns, one)), Job("api", partial(check_connection, one))) for one in addresses]
+    for address, (dns, connection) in zip(addresses, jobs):
+        found = [check_proxy(address), *dns.lines(), *connection.lines()]
+        yield from found
+        if not any(line.check == "api" and line.state != "ok" for line in found):
+            reachable.append(address)
+    yield from _check_at_vault(checked.usable, reachable)
+
+
+def _check_at_vault(usable: list[Identity], reachable: list[str]) -> Iterator[Line]:
+    asked = [Job("vault", partial(check_agent, identity)) for identity in usable if identity.api_url in reachable]
+    for job in asked:
+        yield from job.lines()
+    if len(asked) < len(usable):
+        yield _unchecked("vault")
+
+
+def command_doctor(options: argparse.Namespace) -> int:
+    """Prints a line for each check; 1 if one of them failed."""
+    found: list[Line] = []
+    lines = examine(options.agent)
+    while True:
+        with terminal.Progress("checking"):
+            line = next(lines, None)
+        if line is None:
+            break
+        found.append(line._replace(detail=terminal.cleaned(line.detail), remedy=_pasteable(line.remedy)))
+        if not options.json:
+            print(_for_people(found[-1]), flush=True)
+    if options.json:
+        print(json.dumps([line._asdict() for line in found], indent=2))
+    else:
+        print(_summary(found))
+    return 1 if any(line.state == "fail" for line in found) else 0
+
+
+def _pasteable(remedy: str) -> str:
+    """The remedy with the name of this program replaced by the command that started it, so that it can be pasted."""
+    started = shlex.join(sikkerkey_mcp.program())
+    command = rf"(?<![\w./-])sikkerkey-mcp (?=({'|'.join(grammar.COMMANDS)})\b)"
+    return terminal.cleaned(re.sub(command, lambda _: f"{started} ", remedy))
+
+
+def _for_people(line: Line) -> str:
+    """One line as `ok    python      CPython 3.11.7`, with details below it, and the remedy after `fix:`."""
+    indent = 6 + LABEL_WIDTH + 2
+    begin = terminal.coloured(line.state) + " " * (6 - len(line.state)) + line.check.ljust(LABEL_WIDTH + 2)
+    parts = [terminal.wrapped(part, indent) for part in line.detail.split("\n")]
+    parts += [f"fix: {line.remedy}"] if line.remedy else []  # not wrapped, so that it can be pasted
+    return begin + ("\n" + " " * indent).join(parts)
+
+
+def _summary(lines: list[Line]) -> str:
+    states = Counter(line.state for line in lines)
+    return f"{states['ok']} ok, {states['warn']} warn, {states['fail']} fail"

@@ -1,0 +1,225 @@
+"""Entries for this server in the clients' files: what one consists of, and those that are already there."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import sikkerkey_mcp
+from sikkerkey_cli import edit
+from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Shape, user_file
+from sikkerkey_mcp import ConfigError, JsonObject, clean
+
+KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server exceed 60 characters together
+FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code's file also contains its history and grows to tens of megabytes
+# Variables that an entry sets, because a client may start the server without the user's environment.
+PASSED_VARIABLES = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
+BOM = b"\xef\xbb\xbf"
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the entry that `config` writes
+# ---------------------------------------------------------------------------------------------------------------------
+
+Entries = dict[str, JsonObject]
+
+
+def server_key(agent: str | None, count: int) -> str:
+    """The server's name in the client. With several agents, each has a name made from its id."""
+    if agent is None or count <= 1:
+        return "sikkerkey"
+    key = f"sikkerkey-{agent}"
+    if len(key) <= KEY_MAX_CHARACTERS:
+        return key
+    digest = hashlib.sha256(agent.encode("ascii")).hexdigest()[:8]  # two ids may have the same beginning
+    return f"{key[: KEY_MAX_CHARACTERS - 9]}-{digest}"
+
+
+def server_entry(agent: str | None, options: Sequence[str] = ()) -> JsonObject:
+    """One server: `command`, `args`, and `env` if a variable is set. Raises ConfigError.
+
+    -I prevents the working directory and the user's packages from replacing modules of this program.
+    """
+    interpreter, path = sikkerkey_mcp.program()
+    args = ["-I", path, "serve", *(["--agent", agent] if agent else []), *options]
+    # Absolute, because the client chooses the directory in which it starts the server.
+    environment = {name: os.path.abspath(os.environ[name]) for name in PASSED_VARIABLES if os.environ.get(name)}
+    for text in (interpreter, path, *environment.values()):
+        if not text.isprintable() and re.search("[\ud800-\udfff]", text):
+            raise ConfigError(f"the path {clean(text)} is not UTF-8", "rename it: a client's file cannot contain it")
+    return {"command": interpreter, "args": args, **({"env": environment} if environment else {})}
+
+
+def entry_members(shape: Shape, key: str, block: JsonObject) -> JsonObject:
+    """The entry in this client's shape, without the defaults of a new entry."""
+    command = {shape.command: block["command"], shape.args: block["args"]}
+    if not shape.args:
+        command = {shape.command: [block["command"], *block["args"]]}
+    name = {shape.name_member: key} if shape.name_member else {}
+    environment = {shape.env: block["env"]} if "env" in block else {}
+    return {**name, **shape.fixed, **command, **environment}
+
+
+def entry_path(shape: Shape, key: str) -> edit.Path:
+    """The path of an entry in a document."""
+    return (shape.container, edit.Item(key) if shape.is_list else key)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# entries in a document
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Server(NamedTuple):
+    """An entry of a client's file."""
+
+    key: str
+    members: JsonObject
+    command: list[str]
+    environment: JsonObject
+
+    @property
+    def agent(self) -> str:
+        """The agent that the entry names; empty if it names none."""
+        return next((after for word, after in zip(self.command, self.command[1:]) if word == "--agent"), "")
+
+    @property
+    def starts_this_program(self) -> bool:
+        """Whether it starts this program, from any path: by the file's name, or by a command as `config` writes it."""
+        names = [re.split(r"[/\\]", word)[-1] for word in self.command]
+        if any(re.fullmatch(r"sikkerkey[-_]mcp.*\.pyz?", name) for name in names):
+            return True
+        if len(self.command) > 3 and self.command[1] == "-I" and self.command[3] == "serve":
+            return True
+        as_module = self.command[1:2] == ["-m"] and self.command[2:3] in (["sikkerkey_cli"], ["sikkerkey_mcp"])
+        return as_module or sikkerkey_mcp.program()[1] in self.command[:4]
+
+    @property
+    def options(self) -> list[str]:
+        """The options after `serve` that restrict the server, without --agent."""
+        words = self.command[self.command.index("serve") + 1 :] if "serve" in self.command else []
+        pairs = zip(["", *words], words)
+        return [word for before, word in pairs if "--agent" not in (before, word)]
+
+
+def servers(shape: Shape, document: JsonObject) -> dict[str, Server]:
+    """All entries of a document by their keys, including those of other programs. Raises ConfigError."""
+    container = document.get(shape.container)
+    if container is None:
+        return {}
+    if not isinstance(container, list if shape.is_list else dict):
+        kind = "a list" if shape.is_list else "an object"
+        raise ConfigError(f"{shape.container} is not {kind}", MANUAL_EDIT_HINT)
+    if isinstance(container, list):
+        pairs = [(item.get("name"), item) for item in container if isinstance(item, dict)]
+    else:
+        pairs = list(container.items())
+    return {key: _server(shape, key, value) for key, value in pairs if isinstance(key, str)}
+
+
+def _server(shape: Shape, key: str, value: Any) -> Server:
+    members = value if isinstance(value, dict) else {}
+    command, args, environment = members.get(shape.command), members.get(shape.args, []), members.get(shape.env)
+    words = [*(command if isinstance(command, list) else [command]), *(args if isinstance(args, list) else [])]
+    return Server(
+        key,
+        members,
+        [word for word in words if isinstance(word, str)],
+        environment if isinstance(environment, dict) else {},
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# reading the clients' files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class FoundEntry(NamedTuple):
+    """An entry for this server in a client's user file; or, if `problem` is set, a file that cannot be read."""
+
+    client: str
+    path: str
+    key: str
+    command: list[str]
+    environment: JsonObject
+    problem: str
+
+
+def find_entries(environ: Mapping[str, str]) -> list[FoundEntry]:
+    """The entries in all clients' user files that start this program or whose key begins with `sikkerkey`."""
+    return [entry for name in CLIENTS if name != "generic" for entry in _entries_in(name, environ)]
+
+
+def _entries_in(name: str, environ: Mapping[str, str]) -> Iterator[FoundEntry]:
+    client, path = CLIENTS[name], ""
+    try:
+        path = user_file(client, environ)
+        if not os.path.lexists(path):
+            return
+        existing = servers(client.shape, parse(client, read_file(path).text))
+    except ConfigError as error:
+        yield FoundEntry(name, path, "", [], {}, str(error))
+        return
+    for server in existing.values():
+        if server.starts_this_program or server.key.startswith("sikkerkey"):
+            yield FoundEntry(name, path, server.key, server.command, server.environment, "")
+
+
+def is_blank(text: str) -> bool:
+    """Whether a file is empty. Unlike str.strip, this does not ignore characters that the client would not ignore."""
+    return not text.strip(" \t\r\n")
+
+
+def parse(client: Client, text: str) -> JsonObject:
+    """The document; an empty one for an empty file. Raises ConfigError."""
+    return {} if is_blank(text) else edit.FORMATS[client.format].read(text)
+
+
+class FileContent(NamedTuple):
+    """A file as it was read; `data` is None if there is no file."""
+
+    data: bytes | None
+    bom: bytes
+    text: str
+    mode: int
+
+
+def read_file(path: str) -> FileContent:
+    """A client's file, which may be missing. Raises ConfigError."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+        try:
+            status = os.fstat(descriptor)
+            _check_type_and_owner(path, status)
+            with open(descriptor, "rb", closefd=False) as file:
+                data = file.read(FILE_MAX_BYTES + 1)
+        finally:
+            os.close(descriptor)
+    except FileNotFoundError:
+        return FileContent(None, b"", "", 0o600)
+    except OSError as error:
+        raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}", MANUAL_EDIT_HINT) from None
+    if len(data) > FILE_MAX_BYTES:
+        raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes", MANUAL_EDIT_HINT)
+    return FileContent(data, *_decode(data), stat.S_IMODE(status.st_mode))
+
+
+def _check_type_and_owner(path: str, status: os.stat_result) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ConfigError(f"{clean(path)} is not a regular file", MANUAL_EDIT_HINT)
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():
+        raise ConfigError(f"{clean(path)} belongs to another user", "run this as its owner")
+
+
+def _decode(data: bytes) -> tuple[bytes, str]:
+    """The byte order mark and the text."""
+    bom = BOM if data.startswith(BOM) else b""
+    try:
+        return bom, data[len(bom) :].decode("utf-8")
+    except UnicodeDecodeError as error:
+        before = data[: len(bom) + error.start]
+        line, column = before.count(b"\n") + 1, len(before) - before.rfind(b"\n")
+        raise ConfigError(f"line {line}, byte {column}: this is not UTF-8", MANUAL_EDIT_HINT) from None

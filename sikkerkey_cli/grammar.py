@@ -1,0 +1,280 @@
+"""The command line: a table of commands with their arguments and options, and the parser and help made from it."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, NoReturn
+
+import sikkerkey_mcp
+from sikkerkey_cli.clients import CLIENTS
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the table of commands
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Option(NamedTuple):
+    """An option of a command. Without a metavar it is a flag and takes no value."""
+
+    flags: tuple[str, ...]
+    help: str
+    metavar: str = ""
+    repeatable: bool = False
+    exclusive: bool = False  # cannot be combined with the command's other exclusive options
+
+
+class Argument(NamedTuple):
+    """A positional argument. `nargs` is that of argparse."""
+
+    name: str
+    metavar: str = ""
+    help: str = ""
+    choices: tuple[str, ...] = ()
+    nargs: str = ""
+
+
+class Command(NamedTuple):
+    """A command, as the help describes it and as completion offers it."""
+
+    help: str
+    examples: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    usage: str = ""  # if empty, argparse generates it
+
+
+AGENT = Option(("--agent",), "which agent, if several are installed", "ID")
+HELP = Option(("-h", "--help"), "show this help and exit")
+GLOBAL_OPTIONS = (
+    Option(("--version",), "print the version and exit"),
+    Option(("--verbose",), "with --version: also print how the program was loaded"),
+)
+
+COMMANDS = {
+    "serve": Command(
+        "serve MCP on stdin and stdout (the default)",
+        """\
+  sikkerkey-mcp serve                  started by MCP clients; it speaks JSON-RPC
+  sikkerkey-mcp serve --agent ID       if several agents are installed
+  sikkerkey-mcp serve --read-only --exclude manage_team,read_audit.export""",
+        options=(
+            *(Option((flag,), text, name, bool(name)) for flag, name, text in sikkerkey_mcp.RESTRICTION_OPTIONS),
+            AGENT,
+        ),
+    ),
+    "install": Command(
+        "register this computer as a new agent",
+        """\
+  sikkerkey-mcp install -              asks for the token without showing it
+  sikkerkey-mcp install - --name "my laptop" < token.txt
+  SIKKERKEY_API_URL=http://127.0.0.1:8300 sikkerkey-mcp install -
+                                       a vault other than https://api.sikkerkey.com""",
+        arguments=(Argument("token", "TOKEN", "one-time token; - reads it from stdin, so that no process can see it"),),
+        options=(Option(("--name", "-name"), "the agent's name in the vault", "NAME"),),
+    ),
+    "whoami": Command(
+        "list the agents of this computer",
+        """\
+  sikkerkey-mcp whoami                 id, name, vault and API of each agent of this computer
+  sikkerkey-mcp whoami --remote        what the vault says about the agent: approval, scopes, projects
+  sikkerkey-mcp whoami --remote --agent ID""",
+        options=(Option(("--remote",), "ask the vault about one of them"), AGENT),
+    ),
+    "revoke": Command(
+        "delete an agent's key from this computer",
+        """\
+  sikkerkey-mcp revoke                 delete the key of the only agent; the vault still lists the agent
+  sikkerkey-mcp revoke ID --server     revoke it at the vault first, then delete the key
+
+No agent can revoke itself. With --server, another agent of this computer does it: one of the same vault with the scope
+aiagents.write. Without such an agent, revoke it on the dashboard. If the vault does not confirm, the key stays.""",
+        arguments=(Argument("agent", "AGENT_ID", "required if several are installed", nargs="?"),),
+        options=(
+            Option(("--server",), "also revoke it at the vault; asks first"),
+            Option(("--by",), "with --server: the agent that revokes it (no agent can revoke itself)", "ID"),
+            Option(("--yes",), "with --server: do not ask"),
+        ),
+    ),
+    "config": Command(
+        "print the configuration for an MCP client, or write it",
+        """\
+  sikkerkey-mcp config claude-code     prints the block; stderr says where to add it
+  sikkerkey-mcp config codex --write   adds it to the client's own file; --dry-run shows the change
+  sikkerkey-mcp config codex --agent ID --write
+  sikkerkey-mcp config cursor --project --write
+  sikkerkey-mcp config zed --remove""",
+        arguments=(Argument("client", "CLIENT", f"one of: {', '.join(CLIENTS)}", tuple(CLIENTS)),),
+        options=(
+            Option(("--write",), "add it to the client's own file", exclusive=True),
+            Option(("--remove",), "remove it from the client's own file", exclusive=True),
+            Option(("--dry-run",), "show what would change, and change nothing"),
+            Option(("--project",), "use the client's file in the current directory's project"),
+            Option(("--read-only",), "the server offers only actions that change nothing and create no credential"),
+            Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B"),
+            Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B"),
+            AGENT,
+        ),
+    ),
+    "doctor": Command(
+        "check everything from Python to the vault, and show how to fix problems",
+        """\
+  sikkerkey-mcp doctor                 a line for each check: ok, warn or fail, and how to fix it
+  sikkerkey-mcp doctor --agent ID      check one agent only
+  sikkerkey-mcp doctor --json          the same as JSON
+
+The exit status is 1 if a check failed. No secrets are shown.""",
+        options=(Option(("--json",), "an array of {check, state, detail, remedy}"), AGENT),
+    ),
+    "tools": Command(
+        "list the tools, or describe a tool or an action",
+        """\
+  sikkerkey-mcp tools                  every tool
+  sikkerkey-mcp tools describe manage_secrets
+  sikkerkey-mcp tools describe manage_secrets rotate
+  sikkerkey-mcp tools list --json""",
+        arguments=(Argument("words", "list | describe TOOL [ACTION]", "what to show (default: list)", nargs="*"),),
+        options=(Option(("--json",), "print everything that the table contains as JSON"),),
+        usage="sikkerkey-mcp tools [list | describe TOOL [ACTION]] [--json]",
+    ),
+    "call": Command(
+        "run one action, for scripts and for trying it out",
+        """\
+  sikkerkey-mcp call whoami
+  sikkerkey-mcp call manage_projects list --table
+  sikkerkey-mcp call manage_projects create name=web description='The shop'
+  sikkerkey-mcp call manage_secrets create projectId=ID name=db value=-
+  sikkerkey-mcp call manage_secrets create projectId=ID name=tls value=@key.pem
+  sikkerkey-mcp call read_audit query severities='["high","critical"]' pageSize=20
+  sikkerkey-mcp call support attachment attachmentId=ID --output log.txt
+
+arguments:
+  key=TEXT    text, a number, true or false; lists and objects as JSON
+  key=@FILE   the content of a file
+  key=-       stdin; on a terminal, asks without showing the input
+  key=@@TEXT  text that begins with @
+The line end of a single line is dropped; text of several lines is used as it is. Plaintext is accepted only as
+key=@FILE or key=-, because every process of a computer can read command lines.
+
+exit status: 0 success, 1 refused or failed (stderr says why), 2 wrong usage""",
+        arguments=(
+            Argument("words", "TOOL [ACTION] [key=value ...]", "see `sikkerkey-mcp tools`, and below", nargs="*"),
+        ),
+        options=(
+            Option(("--table",), "print columns instead of JSON"),
+            Option(("--output",), "write the result to a file that only you can read", "FILE"),
+            Option(("--overwrite",), "with --output: replace an existing file"),
+            Option(("--yes",), "do not ask before a destructive action"),
+            AGENT,
+        ),
+        usage="sikkerkey-mcp call TOOL [ACTION] [key=value ...] [options]",
+    ),
+    "completion": Command(
+        "print the completion script for a shell",
+        """\
+  eval "$(sikkerkey-mcp completion bash)"      in ~/.bashrc
+  eval "$(sikkerkey-mcp completion zsh)"       in ~/.zshrc, after compinit
+  sikkerkey-mcp completion fish > ~/.config/fish/completions/sikkerkey-mcp.fish
+  sikkerkey-mcp completion powershell >> $PROFILE
+
+It completes the commands `sikkerkey-mcp` and `sikkerkey-mcp.pyz`: add a link to the archive to a directory in PATH.""",
+        arguments=(Argument("shell", choices=("bash", "zsh", "fish", "powershell")),),
+    ),
+}
+
+FIRST_STEPS = """\
+In the examples, sikkerkey-mcp stands for the command that starts this program, such as python3 sikkerkey-mcp.pyz.
+
+examples:
+  sikkerkey-mcp install -              register this computer; type or pipe the token from the vault's dashboard
+  sikkerkey-mcp config claude-code     print the configuration for your MCP client; --write adds it to its file
+  sikkerkey-mcp doctor                 if anything does not work
+  sikkerkey-mcp COMMAND --help         help and examples for a command"""
+
+# ---------------------------------------------------------------------------------------------------------------------
+# parsing
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse without its own colours (Python 3.14), and with errors that never repeat a token."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
+        vars(self)["color"] = False
+
+    def error(self, message: str) -> NoReturn:
+        """Prints usage, message and a hint, and exits with status 2."""
+        hint = "" if re.search("--help|did you mean", message) else f"\nhint: {self.prog} --help has examples"
+        super().error(sikkerkey_mcp.clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)) + hint)
+
+
+def parser() -> Parser:
+    """The parser of the whole command line. Each result has `command`, and `parser`, the command's own parser."""
+    root = Parser(
+        prog="sikkerkey-mcp",
+        description="MCP server that manages a SikkerKey vault and cannot read its secrets.",
+        epilog=FIRST_STEPS,
+    )
+    root.set_defaults(command="", parser=root)
+    for option in GLOBAL_OPTIONS:
+        _add_option(root.add_argument, option)
+    subparsers = root.add_subparsers(metavar="COMMAND", title="commands")
+    for name, command in COMMANDS.items():
+        description = f"{command.help[0].upper()}{command.help[1:]}."
+        epilog = f"examples:\n{command.examples}"
+        made = subparsers.add_parser(
+            name, help=command.help, description=description, epilog=epilog, usage=command.usage or None
+        )
+        made.set_defaults(command=name, parser=made)
+        for argument in command.arguments:
+            _add_argument(made, argument)
+        for option in command.options:
+            if not option.exclusive:
+                _add_option(made.add_argument, option)
+        if exclusive := [option for option in command.options if option.exclusive]:
+            group = made.add_mutually_exclusive_group()
+            for option in exclusive:
+                _add_option(group.add_argument, option)
+    return root
+
+
+def _add_argument(target: argparse.ArgumentParser, argument: Argument) -> None:
+    settings: dict[str, Any] = {"help": argument.help or None, "metavar": argument.metavar or None}
+    if argument.choices:
+        settings["choices"] = argument.choices
+    if argument.nargs:
+        settings["nargs"] = argument.nargs
+    if argument.nargs == "?":
+        settings["default"] = ""
+    target.add_argument(argument.name, **settings)
+
+
+def _add_option(add_argument: Callable[..., Any], option: Option) -> None:
+    if not option.metavar:
+        add_argument(*option.flags, action="store_true", help=option.help)
+    elif option.repeatable:
+        add_argument(*option.flags, metavar=option.metavar, action="append", help=option.help)
+    else:
+        add_argument(*option.flags, metavar=option.metavar, default="", help=option.help)
+
+
+def parse(arguments: list[str]) -> argparse.Namespace:
+    """The options of a command line. On wrong usage and for --help, argparse exits the process."""
+    root = parser()
+    _refuse_unknown_command(root, arguments)
+    options, rest = root.parse_known_args(arguments)
+    if rest and (not hasattr(options, "words") or any(word.startswith("-") for word in rest)):
+        # argparse's own message would repeat the words, which may be secret values.
+        names = [word.partition("=")[0] for word in rest if re.fullmatch("--?[a-z-]{1,20}(=.*)?", word, re.DOTALL)]
+        options.parser.error(f"unknown option {names[0]}" if names else "too many arguments; see --help")
+    if rest:  # argparse takes only the words before the first option
+        options.words += rest
+    return options
+
+
+def _refuse_unknown_command(root: Parser, arguments: list[str]) -> None:
+    word = next((word for word in arguments if not word.startswith("-")), None)
+    if word is not None and word not in COMMANDS:
+        root.error(f"unknown command: {sikkerkey_mcp.did_you_mean(word, list(COMMANDS)) or 'see --help'}")
