@@ -176,6 +176,12 @@ def test_no_bytecode_is_kept_where_the_user_wants_none(flag: bool, archive: Arch
     assert list(archive.unpacked().rglob("*.pyc")) == []
 
 
+def test_bytecode_stays_in_the_private_directory(archive: Archive, tmp_path: Path) -> None:
+    archive.flags = []
+    result = archive.run(env={"HOME": str(archive.home), "PYTHONPYCACHEPREFIX": str(tmp_path / "elsewhere")})
+    assert archive.unpacked() in Path(result["bytecode"]).parents
+
+
 @posix_only
 def test_empty_environment_is_enough(archive: Archive, tmp_path: Path) -> None:
     # HOME is then the password entry's, which a test must not write to: the cache cannot be named, so it is not used.
