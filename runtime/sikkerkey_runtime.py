@@ -155,7 +155,12 @@ def lock(directory: str, exclusive: bool = False) -> bool:
     if not fcntl:  # Windows renames no directory with a loaded library in it
         return True
     try:
-        handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            # At 3 or higher: a program that starts without standard streams must find them closed.
+            handle = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)
+        finally:
+            os.close(opened)
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
     except OSError:
         return False

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -187,6 +188,15 @@ def test_empty_environment_is_enough(archive: Archive, tmp_path: Path) -> None:
     # HOME is then the password entry's, which a test must not write to: the cache cannot be named, so it is not used.
     assert archive.run("sign", env={"SIKKERKEY_CACHE_DIR": "relative"}, cwd=tmp_path)["sign"] == SIGNATURE
     assert not (tmp_path / "relative").exists()
+
+
+@posix_only
+def test_closed_standard_stream_stays_closed(archive: Archive) -> None:
+    """Or the program would take what the start has opened for its input."""
+    command = ["sh", "-c", 'exec "$@" 0<&-', "sh", archive.python, *archive.flags, str(archive.path), "stdin"]
+    for _ in ("first start", "later start"):
+        done = subprocess.run(command, capture_output=True, check=True, env={"HOME": str(archive.home)})
+        assert json.loads(done.stdout)["stdin"] is False
 
 
 @pytest.mark.parametrize("name", ["with space.pyz", "quo'te\".pyz", "tø-日本.pyz", "no-suffix"])
