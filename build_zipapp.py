@@ -1,7 +1,7 @@
 """Builds the archives: dist/sikkerkey-mcp.pyz and dist/sikkerkey-vault.pyz, each one executable file.
 
-The same sources give the same bytes on every machine. Beside an archive go its bill of materials, all licences in one
-file, and SHA256SUMS.
+The same sources give the same bytes on every machine. The bill of materials, all licences in one file and SHA256SUMS
+are written next to an archive.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--platform", action="append", choices=PLATFORMS, help="default: all of them; repeatable")
     parser.add_argument("--output", type=Path, help="default: below dist/, named after program and platform")
     parser.add_argument("--source", type=Path, default=ROOT, help="directory of the program, for tests of runtime/")
-    parser.add_argument("--relock", type=Path, metavar="FILE", help="only write wheels.lock, from these pins")
+    parser.add_argument("--relock", type=Path, metavar="FILE", help="only write wheels.lock, from the pins in FILE")
     return parser.parse_args(argv)
 
 

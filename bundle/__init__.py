@@ -1,8 +1,8 @@
-"""What build_zipapp.py is made of, from the outside in.
+"""The parts of build_zipapp.py, from the top down.
 
-archives.py   which files of ours and of others go into which archive
-wheels.py     requirements/wheels.lock: fetching what it allows, and writing it
+archives.py   which files go into which archive
+wheels.py     requirements/wheels.lock: writing it, and fetching the wheels it lists
 papers.py     licences, software bill of materials, checksums
 members.py    the zip format
-mcpb.py       the desktop bundle and the registry's server.json, both around a finished archive
+mcpb.py       the desktop bundle and the registry's server.json, both made from a finished archive
 """

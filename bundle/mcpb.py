@@ -1,4 +1,4 @@
-"""What desktop clients and the registry of MCP servers take: an MCPB bundle around the archive, and server.json."""
+"""Files for desktop clients and the registry of MCP servers: an MCPB bundle with the archive, and server.json."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bundle.papers import version
 from bundle.wheels import ROOT
 
 NAME = "sikkerkey-mcp"
-# The registry lets a name be published by whoever proves to hold its domain: this one is the vendor's.
+# The registry accepts a name only from the owner of its domain; this one is the vendor's.
 REGISTRY_NAME = "com.sikkerkey/mcp"
 DESCRIPTION = "Lets an AI assistant manage a SikkerKey secrets vault and never read a secret in it."
 WEBSITE = "https://sikkerkey.com"
@@ -22,7 +22,7 @@ REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/ser
 
 
 def manifest(tools: list[dict[str, str]]) -> dict[str, Any]:
-    """manifest.json of the bundle. `-I` as in every configuration that `config` prints."""
+    """manifest.json of the bundle. It starts Python with `-I`, as every configuration that `config` prints."""
     entry = "server/sikkerkey-mcp.pyz"
     arguments = ["-I", "${__dirname}/" + entry, "serve"]
     return {
@@ -32,7 +32,7 @@ def manifest(tools: list[dict[str, str]]) -> dict[str, Any]:
         "version": version(ROOT),
         "description": DESCRIPTION,
         "long_description": (
-            "One Python archive without dependencies. Before the first use register this computer as an agent: "
+            "One Python archive without dependencies. Before the first use, register this computer as an agent: "
             "`python3 sikkerkey-mcp.pyz install -` with a one-time token from the vault's dashboard."
         ),
         "author": {"name": "sikkerkey-mcp contributors"},
@@ -54,7 +54,7 @@ def manifest(tools: list[dict[str, str]]) -> dict[str, Any]:
 
 
 def bundle(archive: Path, tools: list[dict[str, str]]) -> bytes:
-    """The bundle: a zip archive, the same bytes for the same archive."""
+    """The bundle, a zip archive: the same bytes for the same archive."""
     listed = json.dumps(manifest(tools), indent=2).encode() + b"\n"
     members = [
         stored("manifest.json", listed),
@@ -65,7 +65,7 @@ def bundle(archive: Path, tools: list[dict[str, str]]) -> bytes:
 
 
 def server_json(bundled: bytes, release: str, name: str = REGISTRY_NAME) -> bytes:
-    """The registry's description; it names a download only where `release`, the URL of a release's files, is given."""
+    """server.json; it names a download only if `release`, the URL of a release's files, is given."""
     described: dict[str, Any] = {
         "$schema": REGISTRY_SCHEMA,
         "name": name,
@@ -89,7 +89,7 @@ def server_json(bundled: bytes, release: str, name: str = REGISTRY_NAME) -> byte
 
 
 def complaints(described: dict[str, Any]) -> list[str]:
-    """What the registry's published rules say against it, as far as they concern the fields that are used here."""
+    """Violations of the registry's published rules for the fields that are used here."""
     found = []
     if not re.fullmatch(r"[a-zA-Z0-9.-]+/[a-zA-Z0-9._-]+", described["name"]) or len(described["name"]) > 200:
         found.append("name must be a reversed domain, a slash and a name")

@@ -1,7 +1,7 @@
-"""The zip format, as little of it as an archive needs, with nothing in it that depends on the machine.
+"""Writes zip files that do not depend on the machine.
 
-Nothing here compresses, since zlib's output differs between its versions and replacements: our own files are stored,
-and the members of wheels keep the compressed bytes that they came with.
+Nothing is compressed here, since zlib's output differs between its versions and replacements: our own files are stored,
+and the members of wheels keep their compressed bytes.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from typing import NamedTuple
 
 
 class BuildError(Exception):
-    """A reason, for people, why there is no archive."""
+    """Why the archive cannot be built; the message is shown to people."""
 
 
 class Member(NamedTuple):
-    """A file as it lies in a zip archive."""
+    """A file in a zip archive."""
 
     name: str
     data: bytes  # compressed if method is ZIP_DEFLATED
@@ -29,22 +29,22 @@ class Member(NamedTuple):
     size: int
 
     def content(self) -> bytes:
-        """What it unpacks to."""
+        """The unpacked content."""
         return zlib.decompress(self.data, -zlib.MAX_WBITS) if self.method == zipfile.ZIP_DEFLATED else self.data
 
 
 def stored(name: str, content: bytes) -> Member:
-    """A file of our own, as it is."""
+    """A file that is stored without compression."""
     return Member(name, content, zipfile.ZIP_STORED, zlib.crc32(content), len(content))
 
 
 def text(name: str, content: bytes) -> Member:
-    """A text of our own; a checkout with other line ends gives the same archive."""
+    """A text file; line ends are normalized, so that every checkout gives the same archive."""
     return stored(name, content.replace(b"\r\n", b"\n"))
 
 
 def members_of(path: Path) -> Iterator[Member]:
-    """A wheel's files with their compressed bytes as they are."""
+    """A wheel's files, still compressed."""
     with path.open("rb") as file, zipfile.ZipFile(file) as archive:
         for info in archive.infolist():
             file.seek(info.header_offset)
@@ -54,26 +54,26 @@ def members_of(path: Path) -> Iterator[Member]:
 
 
 def header_fields(member: Member) -> bytes:
-    """What the local header and the central directory have in common; the date is the first that zip can say."""
+    """The fields that local header and central directory share; the date is the earliest that zip can express."""
     version, flags, time, date = 20, 0, 0, 0x21
     sizes = (member.crc, len(member.data), member.size, len(member.name.encode("ascii")), 0)
     return struct.pack("<HHHHHIIIHH", version, flags, member.method, time, date, *sizes)
 
 
 def local_header(member: Member) -> bytes:
-    """What stands before a member's data."""
+    """The header before a member's data."""
     return b"PK\3\4" + header_fields(member) + member.name.encode("ascii")
 
 
 def central_header(member: Member, offset: int) -> bytes:
-    """A member's row in the directory at the end."""
+    """A member's entry in the directory at the end."""
     made_by_unix, mode = 3 << 8 | 20, 0o100644
     head = b"PK\1\2" + struct.pack("<H", made_by_unix) + header_fields(member)
     return head + struct.pack("<HHHII", 0, 0, 0, mode << 16, offset) + member.name.encode("ascii")
 
 
 def archive_bytes(members: list[Member], shebang: bytes = b"") -> bytes:
-    """The whole file, in the order given."""
+    """The whole file, with members in the given order."""
     body, directory = bytearray(shebang), bytearray()
     for member in members:
         directory += central_header(member, len(body))
@@ -84,7 +84,7 @@ def archive_bytes(members: list[Member], shebang: bytes = b"") -> bytes:
 
 
 def write(path: Path, data: bytes, mode: int = 0o644) -> None:
-    """Replaces a file whole or not at all; the mode does not depend on the umask."""
+    """Replace a file atomically; the mode does not depend on the umask."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""What is written about an archive: licences, a CycloneDX bill of materials, checksums. All of it without dates."""
+"""The documents about an archive: licences, a CycloneDX bill of materials, checksums. None contains a date."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from bundle.members import BuildError, Member, members_of, text, write
 from bundle.wheels import ROOT, Wheel
 
 PUBLISHED = ("sikkerkey-*", "server.json")
-# Where a wheel names no licence as an SPDX expression in its metadata.
+# For wheels whose metadata has no SPDX expression.
 SPDX_OF_CLASSIFIER = {
     "License :: OSI Approved :: Apache Software License": "Apache-2.0",
     "License :: OSI Approved :: MIT License": "MIT",
@@ -23,7 +23,7 @@ SPDX_OF_CLASSIFIER = {
 
 
 def version(source: Path) -> str:
-    """The program's; a literal, so nothing is imported."""
+    """The program's version, read without importing it."""
     found = re.search(r'^VERSION = "([^"]+)"', (source / "sikkerkey_mcp.py").read_text(encoding="utf-8"), re.MULTILINE)
     if not found:
         raise BuildError("sikkerkey_mcp.py has no VERSION")
@@ -34,7 +34,7 @@ def version(source: Path) -> str:
 
 
 def licenses(wheels: Sequence[Wheel]) -> list[Member]:
-    """Our own licence and those of everything in the wheels."""
+    """This project's licence and those of everything in the wheels."""
     found = [text("licenses/sikkerkey-mcp/LICENSE", (ROOT / "LICENSE").read_bytes())]
     for wheel in wheels:
         members = list(members_of(wheel.path))
@@ -48,7 +48,7 @@ def licenses(wheels: Sequence[Wheel]) -> list[Member]:
 
 
 def as_licence(wheel: Wheel, member: Member) -> Member | None:
-    """A wheel's licence under its name in the archive; older wheels have it right in their dist-info."""
+    """The member under its name in the archive if it is a licence; older wheels have it directly in their dist-info."""
     place, _, rest = member.name.partition(".dist-info/")
     name = rest[len("licenses/") :] if rest.startswith("licenses/") else rest
     is_one = rest.startswith("licenses/") or re.match(r"(LICEN[CS]E|COPYING|NOTICE)", rest)
@@ -58,13 +58,13 @@ def as_licence(wheel: Wheel, member: Member) -> Member | None:
 
 
 def libgcc_licenses() -> Iterator[Member]:
-    """Wheels for musl carry GCC's run-time library without its licence."""
+    """Wheels for musl contain GCC's run-time library without its licence."""
     for path in (ROOT / "bundle" / "licenses" / "libgcc").iterdir():
         yield text(f"licenses/libgcc/{path.name}", path.read_bytes())
 
 
 def licenses_text(members: list[Member]) -> bytes:
-    """All of them in one file, to lie beside the archive."""
+    """All licences in one file."""
     rule = "=" * 100
     parts = [f"{rule}\n{member.name[len('licenses/') :]}\n{rule}\n\n".encode() + member.content() for member in members]
     return b"\n\n".join(part.rstrip() for part in parts) + b"\n"
@@ -74,7 +74,7 @@ def licenses_text(members: list[Member]) -> bytes:
 
 
 def sbom(name: str, program_version: str, wheels: Sequence[Wheel]) -> bytes:
-    """CycloneDX 1.6: one component for each wheel, and in it what is compiled into it."""
+    """CycloneDX 1.6: one component for each wheel, with the components that are compiled into it."""
     root = f"{name}@{program_version}"
     components = [component(wheel) for wheel in wheels]
     listed = {
@@ -117,7 +117,7 @@ def component(wheel: Wheel) -> dict[str, Any]:
 
 
 def license_of(wheel: Wheel, members: dict[str, Member]) -> str:
-    """As an SPDX expression."""
+    """The licence as an SPDX expression."""
     (metadata,) = (member for name, member in members.items() if name.endswith(".dist-info/METADATA"))
     header = metadata.content().decode("utf-8").partition("\n\n")[0]
     if found := re.search(r"^License-Expression: (.+)$", header, re.MULTILINE):
@@ -127,11 +127,11 @@ def license_of(wheel: Wheel, members: dict[str, Member]) -> str:
     for classifier in re.findall(r"^Classifier: (License :: .+)$", header, re.MULTILINE):
         if classifier in SPDX_OF_CLASSIFIER:
             return SPDX_OF_CLASSIFIER[classifier]
-    raise BuildError(f"{wheel.filename} names no licence that papers.py knows")
+    raise BuildError(f"{wheel.filename} has no licence that papers.py knows")
 
 
 def compiled_in(owner: str, members: dict[str, Member]) -> Iterator[dict[str, Any]]:
-    """What the wheel's own bills of materials list: OpenSSL, Rust crates, GCC's run-time library."""
+    """The components in the wheel's own bills of materials: OpenSSL, Rust crates, GCC's run-time library."""
     for name in sorted(members):
         if ".dist-info/sboms/" not in name or not name.endswith(".json"):
             continue
@@ -146,7 +146,7 @@ def compiled_in(owner: str, members: dict[str, Member]) -> Iterator[dict[str, An
 
 
 def write_sums(directory: Path) -> None:
-    """SHA256SUMS of what is published from here, as `sha256sum --check` reads it."""
+    """Write SHA256SUMS of the published files, in the format of `sha256sum --check`."""
     paths = {path for pattern in PUBLISHED for path in directory.glob(pattern) if path.is_file()}
     lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(paths)]
     write(directory / "SHA256SUMS", "".join(lines).encode())

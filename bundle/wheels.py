@@ -1,7 +1,7 @@
-"""requirements/wheels.lock: one line for each wheel that goes into an archive, and nothing else goes in.
+"""requirements/wheels.lock: one line for each wheel that may go into an archive.
 
-A line holds the platform, the wheel's sha256 and its name, which says project and version. Wheels are looked for in
-build/wheels and else downloaded through pip, from the index that pip is configured for.
+A line has the platform, the wheel's SHA-256 and its file name, which contains project and version. Wheels that are not
+in build/wheels are downloaded with pip, from the index that pip is configured for.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ROOT = Path(__file__).resolve().parent.parent
 LOCK = ROOT / "requirements" / "wheels.lock"
 WHEELS = ROOT / "build" / "wheels"
 
-# Platform, as runtime/ names it -> the tag that pip asks for.
+# Platform, as runtime/ names it -> the tag for pip.
 TAGS = {
     "any": "any",
     "linux-aarch64": "manylinux2014_aarch64",
@@ -32,9 +32,9 @@ TAGS = {
     "windows-amd64": "win_amd64",
 }
 PLATFORMS = tuple(sorted(TAGS.keys() - {"any"}))
-# The last release with wheels for Intel macOS. docs/platforms.md says what that means.
+# The last release with wheels for Intel macOS; docs/platforms.md explains what that means.
 LAST_FOR = {("cryptography", "macos-x86_64"): "48.0.1"}
-# cp39-abi3 wheels serve every later Python. Plain 3.9 means 3.9.0, for which pip finds an old release only.
+# cp39-abi3 wheels work with every later Python. Plain 3.9 means 3.9.0, for which pip finds only an old release.
 OLDEST_PYTHON = "3.9.18"
 INTRODUCTION = """\
 # Every wheel that goes into an archive: platform, sha256, name. Written by `make lock`; build_zipapp.py takes no other.
@@ -50,21 +50,21 @@ class Wheel(NamedTuple):
 
     @property
     def project(self) -> str:
-        """As in the wheel's name, with underscores."""
+        """The project in the wheel's name, with underscores."""
         return self.filename.split("-")[0]
 
     @property
     def version(self) -> str:
-        """As in the wheel's name."""
+        """The version in the wheel's name."""
         return self.filename.split("-")[1]
 
     @property
     def path(self) -> Path:
-        """Where it is kept."""
+        """Where the file is kept."""
         return WHEELS / self.filename
 
     def is_here(self) -> bool:
-        """Whether the file is the one that the lock file means."""
+        """Whether the file exists and has the digest in the lock file."""
         return self.path.is_file() and hashlib.sha256(self.path.read_bytes()).hexdigest() == self.digest
 
 
@@ -75,7 +75,7 @@ def locked() -> list[Wheel]:
 
 
 def select(projects: Sequence[str], platforms: Sequence[str]) -> list[Wheel]:
-    """The wheels of these projects for these platforms, here and verified; sorted."""
+    """The wheels of these projects for these platforms, sorted; they are downloaded and verified. Raises BuildError."""
     wanted = sorted(row for row in locked() if row.project in projects and row.platform in ("any", *platforms))
     if missing := set(projects) - {row.project for row in wanted}:
         raise BuildError(f"{LOCK.name} has no {', '.join(sorted(missing))}: run `make lock`")
@@ -85,7 +85,7 @@ def select(projects: Sequence[str], platforms: Sequence[str]) -> list[Wheel]:
 
 
 def fetch(platform: str, wheels: list[Wheel]) -> None:
-    """Download what is missing; pip checks the digests, and so does this."""
+    """Download missing wheels; pip checks their digests, and so does this function."""
     if not wheels:
         return
     pins = [f"{wheel.project}=={wheel.version} --hash=sha256:{wheel.digest}" for wheel in wheels]
@@ -95,12 +95,12 @@ def fetch(platform: str, wheels: list[Wheel]) -> None:
         sys.stderr.write(error.stderr)
         names = ", ".join(wheel.filename for wheel in wheels)
         raise BuildError(
-            f"pip cannot get {names}: connect to a package index, or put it into {WHEELS.relative_to(ROOT)}/ "
+            f"pip cannot get {names}: connect to a package index, or put the file into {WHEELS.relative_to(ROOT)}/ "
             "(`make zipapp` uses a Python that has pip)"
         ) from None
     for wheel in wheels:
         if not wheel.is_here():
-            raise BuildError(f"pip brought another file than {wheel.filename} of {LOCK.name}")
+            raise BuildError(f"pip downloaded a different {wheel.filename} than {LOCK.name} lists")
 
 
 def download(pins: list[str], platform: str, directory: Path, *options: str) -> None:
@@ -128,7 +128,7 @@ def pinned(requirements: Path) -> Iterator[tuple[str, str, list[str]]]:
 
 
 def relock(requirements: Path, projects: Sequence[str], native: Sequence[str]) -> None:
-    """Write the lock file: `native` projects once for each platform, the others once."""
+    """Write the lock file, with one line per platform for `native` projects and one line for each other."""
     rows = []
     for project, version, digests in pinned(requirements):
         for platform in PLATFORMS if project in native else ["any"] if project in projects else []:
@@ -143,7 +143,7 @@ def relock(requirements: Path, projects: Sequence[str], native: Sequence[str]) -
 
 
 def newest(project: str, version: str, platform: str) -> Wheel:
-    """The wheel that pip picks for a platform."""
+    """The wheel that pip chooses for a platform."""
     directory = WHEELS / "lock" / f"{project}-{version}-{platform}"
     download([f"{project}=={version}"], platform, directory)
     (path,) = directory.glob("*.whl")

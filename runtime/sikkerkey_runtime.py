@@ -20,8 +20,8 @@ try:
 except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
-# The modification time of every unpacked file, 1980-01-01 as in the archive, so that a later change shows.
-UNPACKED_TIME_S = 315532800
+# Every unpacked file has this modification time (2000-01-01), so that a later change shows.
+UNPACKED_TIME_S = 946684800
 
 
 # -- the archive -----------------------------------------------------------------------------------------------------
@@ -87,6 +87,7 @@ class Archive:
     def extend_path(self) -> None:
         """Have Python import the files, and not search the archive itself, which may be replaced from now on."""
         places = [f"{self.path}/{tree}" for tree in self.trees] if self.cache_failure else [self.directory]
+        sys.pycache_prefix = None  # PYTHONPYCACHEPREFIX could name a directory that others can write to
         sys.path[:] = [*places, *(place for place in sys.path if place != self.loader.archive)]
 
 
@@ -149,12 +150,18 @@ def require_private(path: str, kind: int) -> os.stat_result:
     return status
 
 
-def lock(directory: str) -> None:
-    """Hold a shared lock until this process ends. sikkerkey_unpack removes no directory that is locked."""
-    if not fcntl:
-        return
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def lock(directory: str, exclusive: bool = False) -> bool:
+    """Lock a directory until this process ends; False if that fails. A shared lock keeps it from being removed."""
+    if not fcntl:  # Windows renames no directory with a loaded library in it
+        return True
     try:
-        fcntl.flock(handle, fcntl.LOCK_SH)
-    except OSError:  # a file system without locks
-        os.close(handle)
+        opened = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            # At 3 or higher: a program that starts without standard streams must find them closed.
+            handle = fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, 3)
+        finally:
+            os.close(opened)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB if exclusive else fcntl.LOCK_SH)
+    except OSError:
+        return False
+    return True

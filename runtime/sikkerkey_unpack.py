@@ -12,11 +12,6 @@ from contextlib import suppress
 
 from sikkerkey_runtime import UNPACKED_TIME_S, Archive, ArchiveError, lock, require_private
 
-try:
-    import fcntl
-except ImportError:  # Windows
-    fcntl = None  # type: ignore[assignment]
-
 KEPT_BUILDS = 4
 # A temporary directory this old belongs to a process that died while it was unpacking.
 ABANDONED_S = 3600.0
@@ -34,7 +29,7 @@ def unpack(archive: Archive) -> None:
         advice = "download it again and compare its SHA-256 with SHA256SUMS"
         sys.exit(f"{archive.program}: error: {error}: {advice}")
     else:
-        with suppress(OSError):
+        with suppress(OSError):  # another process sweeps too, or Windows has a library loaded
             sweep(archive.cache, archive.program)
 
 
@@ -95,18 +90,5 @@ def sweep(cache: str, program: str) -> None:
             elif found and time.time() - changed_s > ABANDONED_S:
                 shutil.rmtree(entry.path, ignore_errors=True)
     for _, path in sorted(builds, reverse=True)[KEPT_BUILDS:]:
-        with suppress(OSError):
-            discard_unused(path)
-
-
-def discard_unused(directory: str) -> None:
-    """Raises OSError if a process runs from it. Windows renames no directory with a loaded library in it."""
-    if not fcntl:
-        discard(directory)
-        return
-    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        discard(directory)
-    finally:
-        os.close(handle)
+        if lock(path, exclusive=True):
+            discard(path)

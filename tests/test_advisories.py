@@ -1,4 +1,4 @@
-"""Every pinned version is held against the committed list of known weaknesses, without a network."""
+"""Every pinned version is checked against the committed list of known weaknesses, without a network."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from tools import advisories as a
 TODAY = datetime.date(2026, 11, 22)
 
 
-def test_no_pinned_version_is_affected_by_what_nobody_accepted() -> None:
+def test_no_pinned_version_has_a_weakness_that_is_not_accepted() -> None:
     assert a.complaints(a.load(), a.pins()) == []
 
 
 def test_every_package_in_the_archives_was_looked_up() -> None:
-    """All but Rust's crates, whose weaknesses only the database knows."""
+    """Except Rust crates, whose weaknesses only the database knows."""
     shipped = {pin.package for pin in a.pins() if pin.place not in a.LOCKS}
     assert {package for package in shipped if not package.startswith("cargo/")} <= {*a.load()["checked"]}
 
 
-def test_pins_are_those_of_every_lock_file_and_of_what_is_compiled_in() -> None:
+def test_pins_come_from_every_lock_file_and_from_compiled_parts() -> None:
     pinned = a.pins()
     assert {pin.place for pin in pinned} == {*a.LOCKS, "any", *PLATFORMS}
     found = {(pin.package, pin.version) for pin in pinned if pin.place == "macos-x86_64"}
@@ -61,7 +61,7 @@ def test_an_acceptance_needs_an_affected_pin_and_a_reason() -> None:
     ]
 
 
-def test_the_list_is_written_as_the_tool_writes_it_and_has_every_column() -> None:
+def test_the_list_has_every_column_and_the_tools_format() -> None:
     listed = a.load()
     assert a.ADVISORIES.read_text(encoding="utf-8") == a.dump(listed)
     assert {tuple(row) for row in listed["advisories"]} == {("id", "package", "affected", "summary", "source")}

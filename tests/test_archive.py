@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import subprocess
@@ -176,6 +177,12 @@ def test_no_bytecode_is_kept_where_the_user_wants_none(flag: bool, archive: Arch
     assert list(archive.unpacked().rglob("*.pyc")) == []
 
 
+def test_bytecode_stays_in_the_private_directory(archive: Archive, tmp_path: Path) -> None:
+    archive.flags = []
+    result = archive.run(env={"HOME": str(archive.home), "PYTHONPYCACHEPREFIX": str(tmp_path / "elsewhere")})
+    assert archive.unpacked() in Path(result["bytecode"]).parents
+
+
 @posix_only
 def test_empty_environment_is_enough(archive: Archive, tmp_path: Path) -> None:
     # HOME is then the password entry's, which a test must not write to: the cache cannot be named, so it is not used.
@@ -183,15 +190,24 @@ def test_empty_environment_is_enough(archive: Archive, tmp_path: Path) -> None:
     assert not (tmp_path / "relative").exists()
 
 
+@posix_only
+def test_closed_standard_stream_stays_closed(archive: Archive) -> None:
+    """Or the program would take what the start has opened for its input."""
+    command = ["sh", "-c", 'exec "$@" 0<&-', "sh", archive.python, *archive.flags, str(archive.path), "stdin"]
+    for _ in ("first start", "later start"):
+        done = subprocess.run(command, capture_output=True, check=True, env={"HOME": str(archive.home)})
+        assert json.loads(done.stdout)["stdin"] is False
+
+
 @pytest.mark.parametrize("name", ["with space.pyz", "quo'te\".pyz", "tø-日本.pyz", "no-suffix"])
-def test_any_path_will_do(name: str, archive: Archive) -> None:
+def test_any_path_works(name: str, archive: Archive) -> None:
     if os.name == "nt" and '"' in name:
         pytest.skip("Windows has no such file names")
     archive.path = archive.path.rename(archive.path.with_name(name))
     assert archive.run("sign", "ca")["sign"] == archive.run("sign", "ca")["sign"] == SIGNATURE
 
 
-def test_links_and_relative_paths_will_do(archive: Archive, tmp_path: Path) -> None:
+def test_links_and_relative_paths_work(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(archive.path)
     archive.path = Path("link")
     assert archive.run("sign", "ca", cwd=tmp_path)["argv0"] == "link"
@@ -286,7 +302,7 @@ def unusable(kind: str, cache: Path) -> None:
 
 @linux_only
 @pytest.mark.parametrize("kind", ["link", "file", "writable by others", "foreign", "read-only home"])
-def test_unusable_cache_is_left_alone_and_not_needed(kind: str, archive: Archive) -> None:
+def test_unusable_cache_is_left_alone_and_not_required(kind: str, archive: Archive) -> None:
     unusable(kind, archive.cache)
     before = sorted(str(path) for path in archive.home.rglob("*"))
     result = archive.run("sign", "ca")
@@ -326,7 +342,7 @@ def test_untrusted_files_are_replaced(kind: str, archive: Archive, tmp_path: Pat
 
 
 @linux_only
-def test_read_only_place_is_not_needed(archive: Archive) -> None:
+def test_read_only_place_is_not_required(archive: Archive) -> None:
     result = archive.run("sign", env={"SIKKERKEY_CACHE_DIR": "/proc/sikkerkey/mcp"})
     assert (result["sign"], result["library"][:7]) == (SIGNATURE, "memory;")
 
@@ -391,14 +407,14 @@ def test_build_that_a_process_runs_from_is_not_swept(archive: Archive, other_bui
     assert not used.exists()
 
 
-# -- machines that are hard to live on -------------------------------------------------------------------------------
+# -- restricted machines ----------------------------------------------------------------------------------------------
 
 
 def inside(preparation: str, archive: Archive, *steps: str, empty: bool = False) -> dict[str, Any]:
-    """Run it where the network has no interfaces and $1, its home, was prepared so; nothing of that is seen outside."""
+    """Run it without network interfaces, after a script has prepared $1, its home. Nothing outside sees that."""
     unshare = ["unshare", "--mount", "--net"]
     if not shutil.which("unshare") or subprocess.run([*unshare, "true"], capture_output=True, check=False).returncode:
-        pytest.skip("this user may not make namespaces of its own")
+        pytest.skip("this user may not create namespaces")
     home = "exec env -i" if empty else 'exec env -i HOME="$1"'
     script = f'set -e; {preparation}\n{home} "$@"'.replace('"$@"', '"${@:2}"')
     command = [*unshare, "bash", "-c", script, "bash", str(archive.home), archive.python]
@@ -408,7 +424,7 @@ def inside(preparation: str, archive: Archive, *steps: str, empty: bool = False)
 
 
 @linux_only
-def test_no_network_is_needed(archive: Archive) -> None:
+def test_no_network_is_required(archive: Archive) -> None:
     result = inside("test -z \"$(grep -v -e '|' -e 'lo:' /proc/net/dev)\"", archive, "sign", "ca")
     assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library()))
 
@@ -423,7 +439,7 @@ def test_no_network_is_needed(archive: Archive) -> None:
         ("size=1m,nr_inodes=1", "No space left on device"),
     ],
 )
-def test_home_that_cannot_hold_the_library_is_not_needed(options: str, reason: str, archive: Archive) -> None:
+def test_home_that_cannot_hold_the_library_is_not_required(options: str, reason: str, archive: Archive) -> None:
     prepare = f'mount -t tmpfs -o mode=0700,{options} none "$1"'
     result = inside(prepare, archive, "sign", "ca")
     assert result["sign"] == SIGNATURE

@@ -1,4 +1,4 @@
-"""The build: the same bytes from every one, exactly the members that are listed, every licence, checksums that fit."""
+"""The build: reproducible bytes, the expected members, every licence, correct checksums."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_every_python_builds_the_same_bytes(name: str, slim: Path, tmp_path: Pat
 
 
 @posix_only
-def test_archives_are_executable_whatever_the_umask(slim: Path) -> None:
+def test_archives_are_executable_with_any_umask(slim: Path) -> None:
     data = slim.read_bytes()
     assert data.startswith(b"#!/usr/bin/env python3\n")
     assert slim.stat().st_mode & 0o777 == 0o755
@@ -176,7 +176,7 @@ def test_checksums_are_those_of_the_files() -> None:
 # -- bundle and registry ---------------------------------------------------------------------------------------------
 
 
-def test_desktop_bundle_starts_the_archive_in_it(tmp_path: Path) -> None:
+def test_desktop_bundle_starts_its_archive(tmp_path: Path) -> None:
     archive = tmp_path / "small.pyz"
     archive.write_bytes(b"archive")
     tools = [{"name": tool.name, "description": tool.text} for tool in sikkerkey_mcp.TOOLS]
@@ -208,7 +208,7 @@ def test_registry_entry_keeps_the_registry_rules() -> None:
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
-def test_missing_wheels_and_no_index_are_said_plainly(tmp_path: Path) -> None:
+def test_missing_wheels_without_an_index_give_a_clear_error(tmp_path: Path) -> None:
     copy = tmp_path / "checkout"
     copy.mkdir()
     for name in ("build_zipapp.py", "LICENSE", "bundle", "requirements", "runtime"):

@@ -1,4 +1,4 @@
-"""The native libraries in the archive, of which this machine can load one: their headers say where the others load."""
+"""The native libraries in the archive. This machine can load one of them; the headers of the others are read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ STABLE |= {"_Py_EllipsisObject", "_Py_IncRef", "_Py_DecRef"}
 
 @pytest.fixture(scope="module")
 def libraries() -> dict[str, list[Binary]]:
-    """By the names of their members."""
+    """Member name -> what its headers say."""
     with zipfile.ZipFile(ARCHIVE) as archive:
         natives = [name for name in archive.namelist() if name.startswith("native/")]
         return {name: binary_headers.read(archive.read(name)) for name in natives}
@@ -45,7 +45,7 @@ def test_every_platform_has_one(libraries: dict[str, list[Binary]]) -> None:
 
 
 @pytest.mark.parametrize("platform", wheels.PLATFORMS)
-def test_it_is_for_the_machine_that_its_place_says(platform: str, libraries: dict[str, list[Binary]]) -> None:
+def test_library_is_for_the_platform_of_its_directory(platform: str, libraries: dict[str, list[Binary]]) -> None:
     kind = {"linux": "ELF", "macos": "Mach-O", "windows": "PE"}[platform.partition("-")[0]]
     machine = platform.rpartition("-")[2].replace("amd64", "x86_64")
     found = rust(libraries, platform)
@@ -53,7 +53,7 @@ def test_it_is_for_the_machine_that_its_place_says(platform: str, libraries: dic
     assert machine in {binary.machine for binary in found}
 
 
-def test_its_name_is_that_of_the_stable_abi(libraries: dict[str, list[Binary]]) -> None:
+def test_name_is_that_of_the_stable_abi(libraries: dict[str, list[Binary]]) -> None:
     names = {name.rpartition("/")[2] for name in libraries if "/_rust." in name}
     assert names == {"_rust.abi3.so", "_rust.pyd"}  # Windows has the one suffix for both
     assert all("-cp39-abi3-" in row.filename for row in wheels.locked() if row.project == "cryptography")
@@ -65,7 +65,7 @@ def python_symbols(found: list[Binary]) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("platform", wheels.PLATFORMS)
-def test_what_it_wants_of_python_is_stable(platform: str, libraries: dict[str, list[Binary]]) -> None:
+def test_symbols_of_python_are_in_the_stable_abi(platform: str, libraries: dict[str, list[Binary]]) -> None:
     wanted = set(python_symbols(rust(libraries, platform)))
     assert "PyModule_Create2" in wanted or "PyModuleDef_Init" in wanted
     assert {name for name in wanted if name.startswith("_Py")} <= STABLE
@@ -81,7 +81,7 @@ def test_glibc_of_2012_is_enough(platform: str, libraries: dict[str, list[Binary
 
 
 @pytest.mark.parametrize("platform", ["linux-musl-x86_64", "linux-musl-aarch64"])
-def test_musl_libraries_lie_where_their_search_path_leads(platform: str, libraries: dict[str, list[Binary]]) -> None:
+def test_musl_libraries_are_where_their_search_path_leads(platform: str, libraries: dict[str, list[Binary]]) -> None:
     (binary,) = rust(libraries, platform)
     bundled = {name for name in binary.needed if name.startswith("libgcc_s-")}
     assert set(binary.needed) == bundled | SYSTEM[platform]
@@ -92,7 +92,7 @@ def test_musl_libraries_lie_where_their_search_path_leads(platform: str, librari
 
 
 @pytest.mark.parametrize(("platform", "oldest"), [("macos-arm64", (11, 0)), ("macos-x86_64", (10, 13))])
-def test_macos_libraries_need_the_system_only(
+def test_macos_libraries_need_only_the_system(
     platform: str, oldest: tuple[int, int], libraries: dict[str, list[Binary]]
 ) -> None:
     machine = platform.rpartition("-")[2]
@@ -101,7 +101,7 @@ def test_macos_libraries_need_the_system_only(
     assert [binary_headers.number(version) <= oldest for version in binary.versions] == [True]
 
 
-def test_windows_library_needs_the_stable_python_and_the_system_only(libraries: dict[str, list[Binary]]) -> None:
+def test_windows_library_needs_only_the_stable_python_and_the_system(libraries: dict[str, list[Binary]]) -> None:
     (binary,) = rust(libraries, "windows-amd64")
     needed = {name.lower() for name in binary.needed}
     assert "python3.dll" in needed

@@ -1,4 +1,4 @@
-"""The vault's archive, with the client's: two files and an interpreter are a whole installation."""
+"""The vault's archive and the client's: with an interpreter, two files are a whole installation."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="the vault runs on Li
 
 
 class Installation:
-    """A vault that serves, and what its owner and an agent's user type."""
+    """A running vault, with the commands of its owner and of an agent's user."""
 
     def __init__(self, python: str, directory: Path) -> None:
         self.python, self.directory = python, directory
@@ -56,7 +56,7 @@ class Installation:
         return errors
 
 
-# 3.9 and 3.10 read a package's files each in their own way, later ones alike.
+# importlib.resources differs in 3.9, in 3.10 and in later versions.
 @pytest.fixture(params=["this", *OTHER_PYTHONS[:2], OTHER_PYTHONS[-1]])
 def installation(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Installation]:
     made = Installation(sys.executable if request.param == "this" else find_python(request.param), tmp_path)
@@ -81,7 +81,7 @@ def test_two_files_are_a_whole_installation(installation: Installation) -> None:
     assert installation.stop() == ""
 
 
-def test_a_windows_python_is_told_where_the_vault_runs() -> None:
+def test_refusal_on_windows_lists_the_vaults_platforms() -> None:
     code = "import sys, os; os.name, sys.version = 'nt', '3.13.0 (AMD64)'\nimport runpy\n"
     code += f"runpy.run_path({str(VAULT_ARCHIVE)!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Bills of materials are held against the schemas that CycloneDX publishes, as its Python library carries them."""
+"""Bills of materials are validated against the schemas in CycloneDX's Python library."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NAMES = ("bom-1.6.SNAPSHOT.schema.json", "spdx.SNAPSHOT.schema.json", "jsf-0.82.
 
 
 def validator() -> Draft7Validator:
-    """Of CycloneDX 1.6, with the schemas that it refers to; formats (URLs, times) are not checked."""
+    """A validator for CycloneDX 1.6 and the schemas that it refers to; formats (URLs, times) are not checked."""
     schemas: dict[str, Any] = {name: json.loads((SCHEMAS / name).read_bytes()) for name in NAMES}
     known: Registry[Any] = Registry()
     for name, schema in schemas.items():

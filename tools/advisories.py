@@ -1,12 +1,12 @@
-"""Holds every pinned version against requirements/advisories.json, which lists known weaknesses of what is pinned.
+"""Checks every pinned version against requirements/advisories.json, which lists known weaknesses.
 
-`make test` does the same without a network. With --refresh (`make advisories`) the list is first completed from the
-OSV database, where that can be reached: it knows packages of Python and of Rust. What it does not know, OpenSSL above
-all, is added by hand from the change log of a newer release. The file has three parts:
+`make test` does the same without a network. With --refresh (`make advisories`) the list is first completed from the OSV
+database, which knows packages of Python and of Rust. Others, such as OpenSSL, are added by hand from the change log of
+a newer release. The file has three parts:
 
-    checked     package -> the date and the source of the last look; what was never looked up is not in it
-    advisories  id, package, affected (ranges as pip writes them, with "or" between them), summary in our words, source
-    accepted    package, version, ids, the reason why that version stays; place, where it may stay in that place only
+    checked     package -> date and source of the last check
+    advisories  id, package, affected (ranges as pip writes them, joined by "or"), summary, source
+    accepted    package, version, ids, the reason to keep that version; place, if it is accepted in that place only
 
 A package is `pypi/NAME`, `cargo/NAME` or `generic/NAME`, the beginning of its package URL. A place is a lock file, or a
 platform of requirements/wheels.lock.
@@ -45,7 +45,7 @@ Record = dict[str, Any]
 
 
 class Pin(NamedTuple):
-    """A version that something here asks for."""
+    """A version that a lock file or a wheel names."""
 
     package: str
     version: str
@@ -59,7 +59,7 @@ class Pin(NamedTuple):
 
 
 def pins() -> list[Pin]:
-    """Every pinned version, and what the locked wheels, which are fetched if need be, say is compiled into them."""
+    """Every pinned version, and those compiled into the locked wheels, which are downloaded if they are missing."""
     directory = wheels.LOCK.parent
     listed = [pin for name in LOCKS for pin in pins_of_lock(name, (directory / name).read_text(encoding="utf-8"))]
     projects = sorted({row.project for row in wheels.locked()})
@@ -76,18 +76,18 @@ def pins_of_lock(name: str, text: str) -> list[Pin]:
 
 
 def pins_in_wheel(row: wheels.Wheel) -> Iterator[Pin]:
-    """What the wheel's own bill of materials names."""
+    """The versions in the wheel's own bill of materials."""
     members = {member.name: member for member in members_of(row.path)}
     for part in compiled_in("", members):
         if found := re.match(r"pkg:(cargo|generic)/([^@]+)@", part["purl"]):
             yield Pin(f"{found[1]}/{found[2]}", part["version"], row.platform)
 
 
-# -- what is known about it ------------------------------------------------------------------------------------------
+# -- known weaknesses -----------------------------------------------------------------------------------------------
 
 
 def complaints(listed: Record, pinned: Sequence[Pin]) -> list[str]:
-    """Affected pins that nobody accepted, and acceptances that accept nothing."""
+    """Affected pins that are not accepted, and acceptances that are not needed or give no reason."""
     found, used = [], set()
     for pin in pinned:
         for advisory in affecting(listed["advisories"], pin):
@@ -103,7 +103,7 @@ def complaints(listed: Record, pinned: Sequence[Pin]) -> list[str]:
 
 
 def affecting(advisories: Iterable[Record], pin: Pin) -> list[Record]:
-    """The advisories in whose range a pin lies."""
+    """The advisories that affect a pin."""
     mine = [advisory for advisory in advisories if advisory["package"] == pin.package]
     return [row for row in mine if lies_in(pin.version, row["affected"])]
 
@@ -115,7 +115,7 @@ def lies_in(version: str, affected: str) -> bool:
 
 
 def accepts(row: Record, pin: Pin, advisory: Record) -> bool:
-    """Whether somebody gave a reason for this one."""
+    """Whether the list accepts this advisory for this pin."""
     return (
         (row["package"], row["version"]) == (pin.package, pin.version)
         and row.get("place", pin.place) == pin.place
@@ -130,7 +130,7 @@ def load() -> Record:
 
 
 def dump(listed: Record) -> str:
-    """The list as it is committed: a line for each row, so that a change is a line."""
+    """The list as it is committed: one line per row, so that diffs are readable."""
     parts = [f'"checked": {{\n{_lines(_pairs(sorted(listed["checked"].items())))}\n }}']
     for name in ("advisories", "accepted"):
         parts.append(f'"{name}": [\n{_lines(json.dumps(row, ensure_ascii=False) for row in listed[name])}\n ]')
@@ -149,7 +149,7 @@ def _lines(rows: Iterable[str]) -> str:
 
 
 def refresh(listed: Record, packages: Iterable[str], today: datetime.date, database: str) -> Record:
-    """`listed` and what the database knows beyond it; OSError, HTTPException or ValueError if it cannot be asked."""
+    """`listed` with the database's additions. Raises OSError, HTTPException or ValueError if it cannot be reached."""
     checked, rows = dict(listed["checked"]), list(listed["advisories"])
     for package in packages:
         ecosystem, name = package.split("/", 1)
@@ -180,7 +180,7 @@ def ask(database: str, ecosystem: str, name: str) -> list[Record]:
 
 
 def advisory_of(package: str, name: str, entry: Record) -> Record:
-    """An entry of the database as a row of the list; a person puts the summary into our words."""
+    """An entry of the database as a row of the list; a person rewrites the summary."""
     numbers = [alias for alias in entry.get("aliases", ()) if alias.startswith("CVE-")]
     return {
         "id": min(numbers, default=entry["id"]),
@@ -192,7 +192,7 @@ def advisory_of(package: str, name: str, entry: Record) -> Record:
 
 
 def affected_range(name: str, entry: Record) -> str:
-    """The affected versions as ranges of pip's with "or" between them."""
+    """The affected versions as pip writes ranges, joined by "or"."""
     mine = [part for part in entry["affected"] if part.get("package", {}).get("name", "").lower() == name]
     ranges = [row["events"] for part in mine for row in part.get("ranges", ()) if row["type"] != "GIT"]
     found = [interval for events in ranges for interval in intervals(events)]
@@ -200,7 +200,7 @@ def affected_range(name: str, entry: Record) -> str:
 
 
 def intervals(events: list[dict[str, str]]) -> Iterator[str]:
-    """What lies between an `introduced` and what ends it; the database promises no order."""
+    """The ranges between an `introduced` and the event that ends it; the database promises no order."""
     since = ""
     for event in sorted(events, key=lambda event: Version(*event.values())):
         (kind, version), *_ = event.items()
@@ -217,7 +217,7 @@ def intervals(events: list[dict[str, str]]) -> Iterator[str]:
 
 
 def accepted_at(listed: Record, place: str) -> str:
-    """Markdown: what is known about the parts that stay in one place, and why they stay."""
+    """Markdown: the weaknesses that are accepted in one place, and why."""
     rows = [row for row in listed["accepted"] if row.get("place") == place]
     found = []
     for row in rows:
@@ -238,8 +238,8 @@ def main(arguments: Sequence[str]) -> int:
             listed = refresh(listed, sorted({pin.package for pin in pinned}), today, DATABASE)
         except (OSError, http.client.HTTPException, ValueError) as error:
             reason = error.reason if isinstance(error, urllib.error.URLError) else error
-            print(f"advisories: error: {DATABASE} cannot be asked: {reason}", file=sys.stderr)
-            print("advisories: hint: the list is unchanged; run this where there is internet", file=sys.stderr)
+            print(f"advisories: error: {DATABASE} cannot be reached: {reason}", file=sys.stderr)
+            print("advisories: hint: the list is unchanged; run this with internet access", file=sys.stderr)
             return 1
         ADVISORIES.write_text(dump(listed), encoding="utf-8")
     found = complaints(listed, pinned)

@@ -1,9 +1,9 @@
-"""`make test-platforms`: the archives on platforms that are not this machine's, as far as one machine can.
+"""`make test-platforms`: runs the archives on other platforms, as far as one machine can.
 
-Debian systems with other Pythons are unpacked below build/platforms and entered with chroot; arm64 runs under qemu. For
-musl there is no Python to be had from Debian, so musl's own loader is asked whether it finds everything but Python. It
-needs root, debootstrap and, for arm64, qemu-user-static; what cannot be tried is said. No program in there starts
-another one, because under qemu none could: everything is started from here.
+Debian systems with other Pythons are unpacked below build/platforms and entered with chroot; arm64 runs under qemu.
+Debian has no Python for musl, so musl's own loader checks that it finds everything but Python. This needs root,
+debootstrap and, for arm64, qemu-user-static; the report lists what could not be tried. No program inside starts another
+one, because under qemu it could not: everything is started from here.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PLACE = ROOT / "build" / "platforms"
 DIST = ROOT / "dist"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-TMP = "/tmp"  # noqa: S108 (of the system that is entered, which nobody else uses)
+TMP = "/tmp"  # noqa: S108 (inside the other system, which nobody else uses)
 CLIENT_FILE = "root/.claude.json"
 
 
@@ -37,7 +37,7 @@ class Unavailable(Exception):
 
 
 class System(NamedTuple):
-    """A Debian to enter, with one of its Pythons: a package and a program of the same name."""
+    """A Debian system with one of its Pythons, which is a package and a program of the same name."""
 
     suite: str
     architecture: str
@@ -54,12 +54,12 @@ SYSTEMS = (
 
 
 def surroundings(**settings: str) -> dict[str, str]:
-    """The environment of whatever is started."""
+    """The environment of every program that is started."""
     return {"PATH": PATH, "HOME": "/root", "DEBIAN_FRONTEND": "noninteractive", **settings}
 
 
 def output(command: list[str], text_in: str = "", **settings: str) -> str:
-    """What a command prints; its complaint if it fails."""
+    """What a command prints. Raises RuntimeError with its last line if it fails."""
     environment = surroundings(**settings)
     done = subprocess.run(command, input=text_in, capture_output=True, text=True, check=False, env=environment)
     if done.returncode:
@@ -77,7 +77,7 @@ def tool(name: str) -> str:
 
 
 def unpacked(system: System) -> Path:
-    """A Debian with python3 in it, from the mirror that apt uses. It is unpacked, not set up: that is all it takes."""
+    """A Debian with Python, from the mirrors that apt uses. Its packages are unpacked but not configured."""
     if os.geteuid() != 0:
         raise Unavailable("only root can enter another system")
     emulator = tool(system.emulator) if system.emulator else ""
@@ -108,11 +108,11 @@ def debootstrap(system: System, root: Path) -> None:
             return
         except RuntimeError as error:
             failure = error
-    raise Unavailable(f"no mirror of apt's has {system.suite} for {system.architecture} ({failure})")
+    raise Unavailable(f"no mirror that apt uses has {system.suite} for {system.architecture} ({failure})")
 
 
 def require(fine: object, what: str) -> None:
-    """An assertion that ends up in the report."""
+    """Raise what the report shows as a failure unless `fine` is true."""
     if not fine:
         raise RuntimeError(what)
 
@@ -139,7 +139,7 @@ class Installation:
 
     @contextmanager
     def vault(self) -> Iterator[str]:
-        """The vault's archive serves; its URL."""
+        """The URL of a vault that the vault's archive serves."""
         command = [*self.owner("serve"), "--port", "0"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=surroundings())
         assert process.stdout is not None
@@ -152,7 +152,7 @@ class Installation:
 
 
 def try_system(system: System) -> str:
-    """What ran there, in one line."""
+    """Run everything in a system; what ran, in one line."""
     there = Installation(system)
     found = try_loading(there)
     with there.vault() as url:
@@ -168,7 +168,7 @@ def try_system(system: System) -> str:
 
 
 def try_loading(there: Installation) -> str:
-    """Signs and verifies, with the library and the bytecode from the cache; platform and Python."""
+    """Signs and verifies, with library and bytecode from the cache; returns platform and Python."""
     there.client("--version", "--verbose")
     told = there.client("--version", "--verbose")
     for kept in ("library", "bytecode"):
@@ -195,7 +195,7 @@ def try_commands(there: Installation) -> None:
 
 
 def try_session(there: Installation) -> None:
-    """What a client asks; the harness holds every line against the protocol's schema."""
+    """What a client asks; the harness validates every line against the protocol's schema."""
     with Server(there.command("serve"), env=surroundings()) as server:
         server.initialize()
         require(server.request("tools/list")["result"]["tools"], "no tools")
@@ -208,23 +208,23 @@ def try_session(there: Installation) -> None:
         require("review_audit" in prompts, f"prompts/list: {prompts}")
         prompt = server.request("prompts/get", name="review_audit", arguments={"hours": "2"})
         require(prompt["result"]["messages"], f"prompts/get: {prompt}")
-        require(server.close() == 0 and not server.stderr, f"the end: {server.stderr!r}")
+        require(server.close() == 0 and not server.stderr, f"the server did not end cleanly: {server.stderr!r}")
 
 
 def try_tampered(there: Installation) -> None:
-    """What was changed in the cache is not run, and is replaced."""
-    kept = sorted((there.root / "root/.cache/sikkerkey-mcp").glob("*-*"))
-    before = {path: path.read_bytes() for path in kept}
-    require(len(kept) == 2, f"in the cache: {kept}")
+    """Files that were changed in the cache are not run, and are replaced."""
+    (unpacked,) = (there.root / "root/.cache/sikkerkey-mcp").iterdir()
+    files = [next(unpacked.glob("cryptography/hazmat/bindings/_rust*")), unpacked / "sikkerkey_mcp.py"]
+    before = {path: path.read_bytes() for path in files}
     for path, data in before.items():
         middle = len(data) // 2
         path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     there.client("call", "whoami")
-    require({path: path.read_bytes() for path in kept} == before, "the cache stays damaged")
+    require({path: path.read_bytes() for path in files} == before, "the cache stays damaged")
 
 
 def try_musl() -> str:
-    """musl's loader finds what the library needs, in the place where the archive puts it."""
+    """musl's loader finds what the library needs, in the directories that the archive uses."""
     machine = platform.machine()
     loader = Path(f"/lib/ld-musl-{machine}.so.1")
     if not loader.exists():
@@ -238,14 +238,14 @@ def try_musl() -> str:
     done = subprocess.run([str(loader), "--list", str(library)], capture_output=True, text=True, check=False)
     missing = set(re.findall(r"(?:relocating|symbol) .*?: (\w+): symbol not found", done.stdout + done.stderr))
     if foreign := sorted(name for name in missing if not name.startswith(("Py", "_Py"))):
-        raise RuntimeError(f"missing beside Python: {', '.join(foreign)}")
+        raise RuntimeError(f"symbols other than Python's are missing: {', '.join(foreign)}")
     if not re.search(r"libgcc_s\S+ => \S*/cryptography\.libs/", done.stdout):
         raise RuntimeError(f"libgcc_s is not found in its place:\n{done.stdout}")
     return f"linux-musl-{machine}: musl's loader links the library and its libgcc_s (no Python ran)"
 
 
 def report(name: str, attempt: Callable[[], str]) -> bool:
-    """Whether it did not fail."""
+    """Print the outcome of one attempt; False if it failed."""
     try:
         print(f"ran      {attempt()}", flush=True)
     except Unavailable as reason:

@@ -1,4 +1,4 @@
-"""Reads of native libraries what says where they load: ELF, Mach-O and PE headers, as far as that takes."""
+"""Reads the parts of ELF, Mach-O and PE headers that decide where a native library loads."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 
 class Binary(NamedTuple):
-    """What a native library is built for and what it wants."""
+    """What a native library is built for and what it needs."""
 
     kind: str
     machine: str
@@ -33,7 +33,7 @@ def read(data: bytes) -> list[Binary]:
 
 
 def text(data: bytes, offset: int) -> str:
-    """A string that ends in a zero."""
+    """A string that ends with a zero byte."""
     return data[offset : data.index(b"\0", offset)].decode("ascii")
 
 
@@ -81,7 +81,7 @@ def elf(data: bytes) -> Binary:
 
 
 def elf_versions(data: bytes, sections: list[Section]) -> Iterator[str]:
-    """Of the symbols that it takes from other libraries, such as GLIBC_2.17."""
+    """The versions of the symbols from other libraries, such as GLIBC_2.17."""
     for section in sections:
         if section.kind != VERSIONS_NEEDED:
             continue

@@ -20,6 +20,8 @@ def main() -> int:
             sys.stdin.readline()
         if step == "no-memfd":
             vars(os).pop("memfd_create", None)
+        if step == "stdin":
+            result["stdin"] = is_open(0)
         if step == "fail":
             result["fail"] = fail()
         if step == "sign":
@@ -40,6 +42,14 @@ def sign() -> str:
     except InvalidSignature:
         return key.sign(b"").hex()
     raise AssertionError("a bad signature was accepted")
+
+
+def is_open(descriptor: int) -> bool:
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        return False
+    return True
 
 
 def fail() -> str:
