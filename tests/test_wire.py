@@ -1,4 +1,4 @@
-"""The wire itself: how a request is spelt, how an answer is framed, and which way leads to the vault."""
+"""HTTP on the wire: the bytes of a request, the framing of an answer, and the route to the vault."""
 
 from __future__ import annotations
 
