@@ -43,7 +43,7 @@ OVERHEAR = 'sent=$1 said=$2; shift 2; tee "$sent" | "$@" | tee "$said"'
 
 
 def sdk_session(sdk: str, calls: list[Any], place: Path) -> Any:
-    """The results of `calls` in the official client. The session, recorded in `place`, is checked against the schema."""
+    """The results of `calls` in the official client. The session is recorded in `place` and checked by the schema."""
     sent, said = place / "sent", place / "said"
     overheard = ["sh", "-c", OVERHEAR, "sh", str(sent), str(said), *ARCHIVE_COMMAND]
     command = [sdk_python(sdk), str(ROOT / "tests" / "support" / "sdk_session.py"), *overheard]
