@@ -22,10 +22,10 @@ VALUE = "marked-value-6f1d3c"
 SDKS = {"mcp 2": ROOT / ".venv", "mcp 1": ROOT / ".venv-mcp1"}
 
 
-@pytest.fixture
-def local_vault(tmp_path: Path) -> Iterator[LocalVault]:
-    """An empty vault that serves on loopback."""
-    vault = LocalVault(tmp_path / "vault")
+@pytest.fixture(scope="module")
+def local_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVault]:
+    """A vault on loopback; each test installs its own agents."""
+    vault = LocalVault(tmp_path_factory.mktemp("end_to_end") / "vault")
     yield vault
     vault.close()
 
