@@ -129,8 +129,8 @@ types: .venv/.ready ## mypy --strict
 	@$(RUN) -m mypy --strict --no-error-summary $(TYPED)
 
 .PHONY: unit
-unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, two at once, warnings as errors
-	@$(RUN) -m pytest --quiet --numprocesses 2 --dist loadfile
+unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, in two processes, warnings as errors
+	@$(RUN) -m pytest --quiet --numprocesses 2 --dist worksteal
 
 .PHONY: bench
 bench: $(ARCHIVE) ## measure everything beside its limits and peers; writes bench/RESULTS.md (3 minutes)

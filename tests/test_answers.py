@@ -1,4 +1,4 @@
-"""From the vault's answer to what the model sees: fidelity, cutting out of plaintext, and errors that say what next."""
+"""From the vault's answer to the model's: unchanged data, plaintext cut out, and errors that say what to do next."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def shown(result: Any) -> str:
 
 
 def always(recorder: Recorder, told: CannedResponse) -> None:
-    """From now on `recorder` answers every request with `told`."""
+    """Lets `recorder` answer every request with `told`."""
     recorder.answer = lambda _seen: told
 
 
@@ -251,7 +251,7 @@ PLAIN_ROWS = [row for row in ROWS if any(arg.plaintext for arg in row.action.arg
 
 
 def spellings(secret: str) -> dict[str, str]:
-    """`secret` as an echo may write it."""
+    """`secret` in the forms in which a vault may repeat it."""
     data = secret.encode()
     return {
         "as it is": secret,
@@ -273,7 +273,7 @@ def spellings(secret: str) -> dict[str, str]:
 
 
 def traces(secret: str) -> list[str]:
-    """What must be in no result: the marked part of a secret, and a piece of its base64."""
+    """What no result may contain: the marked part of a secret, and part of its base64."""
     data = secret.encode()
     return [MARK, quote(MARK), base64.b64encode(data).decode()[8:24], base64.urlsafe_b64encode(data).decode()[8:24]]
 

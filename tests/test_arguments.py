@@ -1,6 +1,6 @@
-"""The argument rules over every row: what is refused and how that is worded, what is sent and what is not.
+"""The argument rules for every row: what is refused, with which message, and what is sent.
 
-A refusal names the argument and the rule and never the value, and nothing is sent; `refusal` sees to the last two.
+A refusal names the argument and the rule, never the value, and sends nothing; `refusal` checks the last two.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ LONE = "\ud800" + MARK
 
 
 def decoded(json_text: str) -> Any:
-    """As a message's arguments are decoded."""
+    """JSON decoded like the arguments of a message."""
     return sikkerkey_mcp.parse_json(json_text.encode("utf-8"))
 
 

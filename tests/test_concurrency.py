@@ -439,7 +439,7 @@ def test_the_vaults_failure_is_a_result(mcp: CheckedServer, recorder: Recorder, 
 
 def test_the_networks_failure_is_a_result(home: Path) -> None:
     with loopback() as (_listener, url):
-        pass  # nobody listens there any more
+        pass  # the port is closed again
     make_slot(home, url)
     with CheckedServer() as server:
         server.initialize()

@@ -1,4 +1,4 @@
-"""The fixtures of `make conformance` go on working between its runs, which need npm."""
+"""The fixtures of `make conformance`, which itself needs npm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The built archive, an official MCP client of each generation, and the local vault, as a user has them."""
+"""The built archive, both versions of the official MCP client, and the local vault, as a user has them."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ VALUE = "marked-value-6f1d3c"
 SDKS = {"mcp 2": ROOT / ".venv", "mcp 1": ROOT / ".venv-mcp1"}
 
 
-@pytest.fixture
-def local_vault(tmp_path: Path) -> Iterator[LocalVault]:
-    """An empty vault that serves on loopback."""
-    vault = LocalVault(tmp_path / "vault")
+@pytest.fixture(scope="module")
+def local_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVault]:
+    """A vault on loopback; each test installs its own agents."""
+    vault = LocalVault(tmp_path_factory.mktemp("end_to_end") / "vault")
     yield vault
     vault.close()
 
 
 def sdk_python(sdk: str) -> str:
-    """The interpreter that has this generation of the official client."""
+    """The interpreter with this version of the official client."""
     python = SDKS[sdk] / "bin" / "python"
-    if subprocess.run([python, "-c", "import mcp"], capture_output=True, check=False).returncode:
+    if not python.exists() or subprocess.run([python, "-c", "import mcp"], capture_output=True, check=False).returncode:
         pytest.skip(f"{sdk} is not installed: it needs Python 3.10 or newer, and `make venv`")
     return str(python)
 
 
-# Both directions pass through files: first argument what the client says, second what the server says.
+# Copies both directions to files: the client's messages to the first argument, the server's to the second.
 OVERHEAR = 'sent=$1 said=$2; shift 2; tee "$sent" | "$@" | tee "$said"'
 
 
 def sdk_session(sdk: str, calls: list[Any], place: Path) -> Any:
-    """What the official client got for `calls`. The session, kept in `place`, is held against the schema."""
+    """The results of `calls` in the official client. The session is recorded in `place` and checked by the schema."""
     sent, said = place / "sent", place / "said"
     overheard = ["sh", "-c", OVERHEAR, "sh", str(sent), str(said), *ARCHIVE_COMMAND]
     command = [sdk_python(sdk), str(ROOT / "tests" / "support" / "sdk_session.py"), *overheard]

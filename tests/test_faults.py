@@ -85,7 +85,7 @@ def assert_outcome(met: Measured, outcome: Outcome, url: str) -> None:
 
 
 def is_like(pattern: str, text: str) -> bool:
-    """True if `text` matches `pattern`, in which * stands for anything."""
+    """True if `text` matches `pattern`, where * matches anything."""
     return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), text, re.DOTALL) is not None
 
 

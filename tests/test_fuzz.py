@@ -13,15 +13,15 @@ from sikkerkey_cli import call
 from sikkerkey_cli.edit import jsonc, text
 from tests.fuzz.__main__ import TARGETS, Case, fuzz
 
-# About two seconds each.
+# About one second each.
 CASES = {
-    "stdin": 600,
-    "process": 25,
-    "arguments": 4_000,
-    "answers": 150,
-    "identity": 5_000,
-    "client_files": 250,
-    "command_line": 500,
+    "stdin": 400,
+    "process": 20,
+    "arguments": 2_500,
+    "answers": 100,
+    "identity": 2_000,
+    "client_files": 150,
+    "command_line": 250,
 }
 
 

@@ -1,4 +1,4 @@
-"""What a hostile review found: surplus bytes, missing threads, names that lead elsewhere, answers too deep to write."""
+"""Findings of a security review: surplus bytes, missing threads, misleading names, answers nested too deeply."""
 
 from __future__ import annotations
 

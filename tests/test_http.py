@@ -1,4 +1,4 @@
-"""What the vault, the network and proxies can do to a request: what is repeated, what is refused, what is reported."""
+"""Requests to the vault: retries, refused answers, reported errors, TLS and proxies."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ MAY_HAVE_BEEN = "the request may have been processed: look (list, get) before re
 
 
 class Clock:
-    """Stands in for the module `time`: it moves when told to."""
+    """Replaces the module `time`; a test moves it."""
 
     def __init__(self) -> None:
         self.now_s = 1_767_225_600.0
@@ -40,8 +40,8 @@ class Clock:
     monotonic = time
 
 
-class Patience(sikkerkey_mcp.Cancellation):
-    """Notes how long a pause should have been, and moves the clock instead of waiting."""
+class SkippedPauses(sikkerkey_mcp.Cancellation):
+    """Records the length of each pause and moves the clock instead of waiting."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class Patience(sikkerkey_mcp.Cancellation):
         self._clock = clock
 
     def wait(self, seconds: float) -> bool:
-        """Returns at once."""
+        """Returns immediately."""
         self.pauses_s.append(seconds)
         self._clock.now_s += seconds
         self.meanwhile()
@@ -58,15 +58,15 @@ class Patience(sikkerkey_mcp.Cancellation):
 
 
 class Caller(sikkerkey_mcp.Context):
-    """A caller that does not wait; `pauses_s` and `logs` hold what it was told."""
+    """A context that does not wait; `logs` holds the log messages."""
 
     def __init__(self, clock: Clock) -> None:
         super().__init__()
-        self.cancellation = self.patience = Patience(clock)
+        self.cancellation = self.pauses = SkippedPauses(clock)
         self.logs: list[str] = []
 
     def log(self, level: str, message: str) -> None:
-        """Keeps the line."""
+        """Records the message."""
         self.logs.append(f"{level}: {message}")
 
 
@@ -102,7 +102,7 @@ class Client:
     @property
     def pauses_s(self) -> list[float]:
         """The pauses between attempts so far."""
-        return self.caller.patience.pauses_s
+        return self.caller.pauses.pauses_s
 
 
 Connect = Callable[[str], Client]
@@ -110,7 +110,7 @@ Connect = Callable[[str], Client]
 
 @pytest.fixture
 def clock() -> Clock:
-    """The time that clients see, once a test puts it in the place of the real one."""
+    """A clock that a test can put in place of the real one."""
     return Clock()
 
 
@@ -124,7 +124,7 @@ def stopped_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def connect(home: Path, clock: Clock) -> Iterator[Connect]:
-    """Makes clients, and closes what they keep open."""
+    """Makes clients, and closes their connections at the end."""
     made: list[Client] = []
 
     def to(url: str) -> Client:
@@ -137,7 +137,7 @@ def connect(home: Path, clock: Clock) -> Iterator[Connect]:
         client.api.close()
 
 
-# what goes out
+# requests
 
 
 def test_request_carries_exactly_its_headers(connect: Connect, recorder: Recorder) -> None:
@@ -229,7 +229,7 @@ def test_write_survives_a_connection_that_died_between_requests(
 
 
 def wait_until_closed(vault: FaultyVault, client: Client) -> None:
-    """Until the end of the vault's side has arrived at the client's idle connection."""
+    """Waits until the client's idle connection has received the end of the stream."""
     (connection,) = vars(vars(client.api)["_connections"])["_idle"]
     socket_: socket.socket = connection.wire
     socket_.settimeout(TIMEOUT_S)
@@ -250,9 +250,7 @@ def test_idle_connection_is_dropped_before_the_vault_would(connect: Connect, sto
 
 def test_unsolicited_bytes_are_never_taken_for_an_answer(connect: Connect) -> None:
     def answer_twice(wire: faulty_vault.Wire, _request: ReceivedRequest) -> bool:
-        wire.send(
-            faulty_vault.message(b'{"n":1}') + faulty_vault.message(b'{"planted":true}')
-        )  # both are there at once
+        wire.send(faulty_vault.message(b'{"n":1}') + faulty_vault.message(b'{"planted":true}'))  # both arrive together
         return True
 
     with FaultyVault(answer_twice, faulty_vault.answer(b'{"n":2}')) as vault:
@@ -261,7 +259,7 @@ def test_unsolicited_bytes_are_never_taken_for_an_answer(connect: Connect) -> No
         assert client.read().body == b'{"n":2}'
 
 
-# whole answers in unusual clothes
+# unusual but complete answers
 
 
 @pytest.mark.parametrize(
@@ -321,7 +319,7 @@ def test_write_arrives_once_the_vault_is_back(connect: Connect) -> None:
     vault = FaultyVault(faulty_vault.answer(b'{"back":1}'))
     client = connect(vault.url)
     with contextlib.ExitStack() as stack:
-        client.caller.patience.meanwhile = lambda: stack.enter_context(vault)
+        client.caller.pauses.meanwhile = lambda: stack.enter_context(vault)
         assert client.write().body == b'{"back":1}'
     assert (len(vault.seen), client.pauses_s) == (1, [0.25])
 
@@ -422,7 +420,7 @@ def test_framing_counts_as_well(connect: Connect, monkeypatch: pytest.MonkeyPatc
         assert len(vault.seen) == 1
 
 
-# statuses that ask to come again
+# statuses that are retried
 
 
 @pytest.mark.parametrize("status", [429, 502, 503, 504])
@@ -529,7 +527,7 @@ def test_write_survives_a_tls_connection_that_died_between_requests(connect: Con
 
 
 def wait_until_readable(client: Client) -> None:
-    """Until something, which can only be the end, has arrived at the client's idle connection."""
+    """Waits until the client's idle connection has something to read, which is the end of the stream."""
     import select
 
     (connection,) = vars(vars(client.api)["_connections"])["_idle"]

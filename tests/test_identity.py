@@ -1,4 +1,4 @@
-"""The agent's slot on disk: which URLs, agents, modes, owners and links are taken, and what mends the others."""
+"""The agent's slot on disk: which URLs, agents, modes, owners and links are accepted, and how errors are fixed."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ as_root = hasattr(os, "getuid") and os.getuid() == 0
 
 
 def refused() -> sikkerkey_mcp.ConfigError:
-    """The refusal of the installed agent."""
+    """The error for the installed agent."""
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
         sikkerkey_mcp.connect()
     return raised.value
 
 
 def run_hint(hint: str, tmp_path: Path) -> None:
-    """Runs a mending command as its reader would; `sudo` just runs what it is given, since it asks for passwords."""
+    """Runs the command of a hint; `sudo` is replaced by a script that just runs its arguments."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
     for name, command in (
@@ -74,7 +74,7 @@ def test_base_url_is_accepted_with_and_without_a_slash(url: str) -> None:
     assert sikkerkey_mcp.parse_base_url(url) == sikkerkey_mcp.parse_base_url(url + "/") == url
 
 
-# The rule once more, as a pattern.
+# The same rule, as a pattern.
 HOST = r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?)"
 PORT = r"(?:0*[1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
 BASE_URL = re.compile(
@@ -86,10 +86,10 @@ BASE_URL = re.compile(
 def test_base_url_is_accepted_exactly_if_it_matches_the_pattern(url: str) -> None:
     try:
         sikkerkey_mcp.parse_base_url(url)
-        taken = True
+        accepted = True
     except sikkerkey_mcp.ConfigError:
-        taken = False
-    assert taken == (BASE_URL.fullmatch(url) is not None)
+        accepted = False
+    assert accepted == (BASE_URL.fullmatch(url) is not None)
 
 
 @given(st.text("aZ09_-.ø/ \n", max_size=6) | st.integers(126, 130).map("a".__mul__))
@@ -313,7 +313,7 @@ def test_further_members_and_a_missing_name_do_no_harm(slot: Path) -> None:
     assert sikkerkey_mcp.load_identity(AGENT_ID).name == ""
 
 
-# what is refused, and mended by the command that the refusal names
+# what is refused, and fixed by the command in the hint
 
 
 @pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o770])
@@ -349,7 +349,7 @@ def test_slot_that_others_can_open_is_refused_until_fixed(slot: Path, tmp_path: 
 
 
 def linked_name(slot: Path, which: str) -> Path:
-    """The path of one of the five places where a link would lead astray."""
+    """One of the five paths that must not be links."""
     return {"home": slot.parent.parent, "agents": slot.parent, "slot": slot}.get(which, slot / which)
 
 
@@ -432,12 +432,12 @@ def without_identity(slot: Path) -> None:
 
 
 def oversized_identity(slot: Path) -> None:
-    """A byte more than is read."""
+    """One byte more than the limit."""
     (slot / "identity.json").write_bytes(b" " * (sikkerkey_mcp.FILE_MAX_BYTES + 1))
 
 
 def oversized_key(slot: Path) -> None:
-    """A key file that goes on and on."""
+    """A very large key file."""
     with (slot / "private.pem").open("ab") as file:
         file.truncate(10**9)
 
@@ -447,7 +447,7 @@ def other_agent(slot: Path) -> None:
     rewrite(slot, agentId=OTHER_ID)
 
 
-BEYOND_MENDING = {
+BROKEN_SLOTS = {
     without_key: "private.pem cannot be read: No such file or directory",
     without_identity: "identity.json cannot be read: No such file or directory",
     oversized_identity: "identity.json is larger than 65,536 bytes",
@@ -456,7 +456,7 @@ BEYOND_MENDING = {
 }
 
 
-@pytest.mark.parametrize(("spoil", "words"), BEYOND_MENDING.items(), ids=lambda part: getattr(part, "__name__", ""))
+@pytest.mark.parametrize(("spoil", "words"), BROKEN_SLOTS.items(), ids=lambda part: getattr(part, "__name__", ""))
 def test_broken_slot_is_refused_until_revoked(
     slot: Path, tmp_path: Path, spoil: Callable[[Path], None], words: str
 ) -> None:
@@ -467,7 +467,7 @@ def test_broken_slot_is_refused_until_revoked(
 
 
 def revoke_by_hint(error: sikkerkey_mcp.ConfigError, tmp_path: Path) -> None:
-    """Runs the command in the hint, after which there is no agent any more."""
+    """Runs the command in the hint; afterwards no agent is installed."""
     command = re.fullmatch("`(.*)`, then install it anew", error.hint)
     assert command
     run_hint(command[1], tmp_path)

@@ -1,4 +1,4 @@
-"""What others wrote into the vault is data: it arrives visible and delimited, moves no cursor and forges no line."""
+"""Data that others wrote into the vault: it is shown visibly and delimited, and controls neither terminal nor lines."""
 
 from __future__ import annotations
 
@@ -77,13 +77,13 @@ IGNORABLE = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180
 
 
 def hidden_in(text: str) -> set[str]:
-    """The characters of `text` that nobody sees, by Python's own tables and not by the program's list."""
+    """The invisible characters of `text`, by Python's tables instead of the program's list."""
     unseen = {c for c in set(text) if unicodedata.category(c) in UNSEEN or c > "\U000e0000" or ord(c) in IGNORABLE}
     return {c for c in unseen if ord(c) not in VISIBLE_FORMATS}
 
 
 def assert_readable(value: Any) -> None:
-    """Nothing in a decoded message is hidden but the ends of its lines."""
+    """Asserts that a decoded message has no hidden characters except line ends and tabs."""
     for text in strings_in(value):
         assert hidden_in(text.replace("\r\n", "\n")) <= {"\n", "\t"}, ascii(text)
 
@@ -98,9 +98,9 @@ def test_every_hidden_character_is_cleaned() -> None:
 
 
 def test_visible_characters_are_unchanged() -> None:
-    everything = [*map(chr, range(0x110000))]
-    hidden = hidden_in("".join(everything))
-    seen = "".join(c for c in everything if c not in hidden and unicodedata.category(c) != "Cn")
+    assigned = [c for c in map(chr, range(0x110000)) if unicodedata.category(c) not in ("Cn", "Co")]
+    hidden = hidden_in("".join(assigned))
+    seen = "".join(c for c in assigned if c not in hidden)
     assert len(seen) > 140_000
     assert sikkerkey_mcp.readable(seen) == sikkerkey_mcp.clean(seen, len(seen)) == seen
 
@@ -182,7 +182,7 @@ SAID: dict[str, Any] = {"status": 200, "body": b""}
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One verbose_server server whose vault answers with SAID."""
+    """One server at log level debug whose vault answers with SAID."""
     directory = tmp_path_factory.mktemp("shared")
     with Recorder() as vault, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIKKERKEY_HOME", str(directory / ".sikkerkey"))
@@ -258,7 +258,7 @@ def typed(*words: str, token: str = "", **env: str) -> subprocess.CompletedProce
 
 
 def shown_by(done: subprocess.CompletedProcess[bytes]) -> str:
-    """Both streams, which hide nothing."""
+    """The text of both streams, which must not have hidden characters."""
     shown = (done.stdout + done.stderr).decode()
     assert hidden_in(shown) <= {"\n"}, ascii(shown)
     assert b"Traceback" not in done.stderr
@@ -298,7 +298,7 @@ def test_path_with_control_characters_is_shown_cleaned(tmp_path: Path, words: st
 
 
 def ends(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """What a command that is typed wrongly shows."""
+    """The output of a command with wrong words."""
     try:
         status = sikkerkey_mcp.main(words)
     except SystemExit as ended:  # argparse ends by itself
@@ -332,7 +332,7 @@ PLACES = [
 
 
 def commands_in(block: Any) -> Iterator[tuple[list[str], dict[str, str]]]:
-    """Each server's command line and environment, wherever a client wants them to stand."""
+    """The command line and environment of each server, in the format of any client."""
     if isinstance(block, dict) and ("command" in block or "cmd" in block):
         first = block.get("command", block.get("cmd"))
         line = [*first] if isinstance(first, list) else [first, *block.get("args", [])]

@@ -254,7 +254,7 @@ def test_a_socket_that_is_reset_ends_the_process(home: Path, recorder: Recorder)
     with ServerProcess(descriptor, descriptor) as server, ours:
         ours.sendall(line("ping"))
         assert select.select([ours], [], [], TIMEOUT_S)[0]
-        ours.close()  # with a reply in it that nobody has read, which makes it a reset
+        ours.close()  # with an unread reply, which makes it a reset
         server.assert_exit()
 
 
@@ -534,7 +534,7 @@ def test_a_process_that_was_suspended_in_the_middle_of_a_message_completes_it(pi
 
 
 def unread(descriptor: int) -> int:
-    """How many bytes a pipe holds."""
+    """The number of unread bytes in a pipe."""
     return int.from_bytes(fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4)), sys.byteorder)
 
 

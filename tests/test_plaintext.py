@@ -98,7 +98,7 @@ def test_the_search_finds_a_server_that_leaks(home: Path, effects: SideEffects, 
 
 
 def echoes(seen: ReceivedRequest) -> Iterator[CannedResponse]:
-    """Every way in which a vault might repeat what it was sent."""
+    """Answers that repeat the request in many ways."""
     body = seen.json()
     text = seen.body.decode()
     spelled = spellings(MARK)
@@ -117,7 +117,7 @@ def echoes(seen: ReceivedRequest) -> Iterator[CannedResponse]:
 
 
 def api_answering(told: CannedResponse) -> sikkerkey_mcp.Api:
-    """An Api whose vault always answers the same."""
+    """An Api whose vault always gives the same answer."""
 
     class Fixed(sikkerkey_mcp.Api):
         def send(
@@ -178,9 +178,9 @@ def test_no_trace_of_a_value_outside_the_request(home: Path, effects: SideEffect
 
 
 def repeating(make: Callable[[bytes], bytes]) -> Act:
-    """Answers with bytes made of the request's body and, in the same segment, with the end of the stream.
+    """Answers with bytes made from the request body and closes in the same TCP segment.
 
-    An end that comes later, as after more than 60 KB, may meet the next request on its way, which is then lost.
+    A close that arrives later, as after more than 60 KB, may cross the next request, which is then lost.
     """
 
     def act(wire: Wire, seen: ReceivedRequest) -> bool:
@@ -320,13 +320,13 @@ def test_process_that_dies_in_the_middle_of_a_call_leaves_no_trace(home: Path, e
 
 
 def core_pattern() -> str:
-    """Where the kernel puts the memory of what crashes."""
+    """Where the kernel writes core dumps."""
     path = Path("/proc/sys/kernel/core_pattern")
     return path.read_text().strip() if path.exists() else "unknown"
 
 
-def cores_can_be_had() -> str:
-    """Why not, or an empty string."""
+def why_no_cores() -> str:
+    """Why core dumps are not available, or an empty string."""
     if re.fullmatch(r"[A-Za-z0-9_.%-]+", core_pattern()) is None:
         return f"a crash does not leave a file in the working directory (core_pattern is {core_pattern()})"
     import resource
@@ -337,7 +337,7 @@ def cores_can_be_had() -> str:
 @pytest.mark.parametrize("name", ["SIGABRT", "SIGSEGV"])
 @pytest.mark.parametrize("undefended", [False, True], ids=["as it is", "without the limit"])
 def test_crash_leaves_no_core(home: Path, effects: SideEffects, name: str, undefended: bool) -> None:
-    if reason := cores_can_be_had():
+    if reason := why_no_cores():
         pytest.skip(reason)
     undo = "m.disable_core_dumps = lambda: None; " if undefended else ""
     unlimited = "import resource as r; most = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (most, most)); "
@@ -358,7 +358,7 @@ def test_crash_leaves_no_core(home: Path, effects: SideEffects, name: str, undef
 
 
 def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
-    """For every argument of every row: the mark where it cannot stand, and under a name that does not exist."""
+    """For every argument of every row: the mark where it is invalid, and under an unknown name."""
     for tool in sikkerkey_mcp.TOOLS:
         for action in tool.actions:
             start = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
@@ -372,14 +372,14 @@ def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
         yield tool.name, {"action": WORD}
 
 
-WORD = "correct-horse-battery-staple"  # a passphrase that is almost a name
+WORD = "correct-horse-battery-staple"  # a passphrase that looks like a name
 
 
 def test_refused_arguments_are_never_repeated(server: Server, recorder: Recorder) -> None:
     refused = list(wrong_arguments())
     for tool, arguments in refused:
         result = server.call(tool, **arguments)
-        if not result.get("isError"):  # free text may hold anything, so it may be sent
+        if not result.get("isError"):  # free text may be anything, so it is sent
             assert ALONE.encode() in recorder.seen[-1].body
     close_and_read(server)
     assert len(refused) > 1_500
@@ -410,7 +410,7 @@ def test_protocol_errors_never_repeat_what_was_sent(server: Server) -> None:
 
 
 def parts_of(key_file: Path) -> list[str]:
-    """What a private key would be known by: its file's line, either half of it, and the key itself in hex."""
+    """What would reveal a private key: the line in its file, either half of it, and the key in hex."""
     inner = key_file.read_text().splitlines()[1]
     return [inner, inner[:22], inner[-22:], base64.b64decode(inner)[-32:].hex()]
 
@@ -443,7 +443,7 @@ def test_token_appears_nowhere_but_in_the_registration(home: Path, effects: Side
 
 
 class FilledVault:
-    """A vault in which there is one of each, filled through the server; `known` names them as arguments do."""
+    """A vault with one object of each kind, created through the server; `known` maps argument names to their ids."""
 
     def __init__(self, vault: LocalVault, server: Server, directory: Path) -> None:
         self.vault, self.server = vault, server
@@ -465,13 +465,13 @@ class FilledVault:
         self.known |= {"actions": ["secret_create"], "url": "http://127.0.0.1:9/hook", **self.ticket(directory)}
 
     def ask(self, tool: str, **arguments: Any) -> Any:
-        """What one call answered; it must have succeeded."""
+        """The answer to one call, which must succeed."""
         result = self.server.call(tool, **arguments)
         assert not result.get("isError"), (tool, arguments, result)
         return result["structuredContent"]
 
     def made(self, tool: str, **arguments: Any) -> str:
-        """The id of something new."""
+        """The id of a new object."""
         answer = self.ask(tool, **arguments)
         return str(answer.get("id") or answer["inviteId"])
 
@@ -494,7 +494,7 @@ class FilledVault:
         return {"ticketId": ticket, "attachmentId": files[0]}
 
     def arguments(self, row: Row, kind: str) -> dict[str, Any]:
-        """An example of the row's arguments that names what there is, and holds the mark as its plaintext."""
+        """An example of the row's arguments, with existing ids and the mark as plaintext."""
         given = {**row.examples[kind]}
         for arg in row.action.args:
             if arg.name in given and arg.name in self.known:
@@ -508,13 +508,13 @@ class FilledVault:
         return given
 
     def learn(self, row: Row, answer: dict[str, Any]) -> None:
-        """Remembers the id of what an action made, where nothing of the kind was known."""
+        """Records the id of an enrollment token or a webhook that the action created."""
         name = {"manage_enrollment.create": "tokenId", "manage_webhooks.create": "webhookId"}.get(str(row))
         if name:
             self.known[name] = answer["id"]
 
     def drive(self, row: Row) -> None:
-        """Calls an action with each of its examples; a credential that it makes is noted, and its line set apart."""
+        """Calls an action with each of its examples. Records a minted credential and sets its line apart."""
         for kind in row.examples:
             reply = call_verbosely(self.server, row.tool.name, self.arguments(row, kind))
             if not reply["result"].get("isError"):
@@ -534,7 +534,7 @@ class FilledVault:
 def test_no_action_on_a_real_vault_shows_a_stored_value(
     home: Path, effects: SideEffects, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    vault_directory = tmp_path.parent / f"{tmp_path.name}-vault"  # which is the vault's own affair, not the effects's
+    vault_directory = tmp_path.parent / f"{tmp_path.name}-vault"  # outside the directories that are searched
     vault_directory.mkdir()
     vault = LocalVault(vault_directory / "data")
     try:
@@ -553,7 +553,7 @@ def test_no_action_on_a_real_vault_shows_a_stored_value(
     parts = parts_of(home / ".sikkerkey" / "agents" / agent / "private.pem")
     assert found(effects.of(server), [MARK, *filled.minted, *parts]) == []
     assert stored == MARK
-    assert len(filled.succeeded) > 80  # that each of them can is test_every_action's affair
+    assert len(filled.succeeded) > 80  # test_every_action.py checks that each of them works
     assert len(filled.minted) >= 5
 
 

@@ -1,4 +1,4 @@
-"""Prompts: what they ask for exists, is asked for in the right order, and is offered where it can be done."""
+"""Prompts: they name existing actions in a safe order, and are offered only if those actions are."""
 
 from __future__ import annotations
 

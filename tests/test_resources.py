@@ -1,4 +1,4 @@
-"""Resources: the same answers as the tools', chosen by URI; completion of the ids in their templates."""
+"""Resources: the answers of tools by URI, and completion of the ids in their templates."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def without(*names: str) -> list[Restriction]:
 
 
 def client_of(answer: sikkerkey_mcp.Answer, switches: Any = ()) -> tuple[InProcessClient, StubApi]:
-    """A session with the real registry, whose vault gives always the same answer."""
+    """A client of the real tools, whose vault always gives the same answer."""
     api = StubApi(answer)
     return InProcessClient(tools=sikkerkey_mcp.VaultTools(lambda: api, switches)), api
 

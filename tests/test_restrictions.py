@@ -1,4 +1,4 @@
-"""Restrictions: what they leave is listed and callable, what they withhold is neither."""
+"""Restrictions of the server: actions that remain are listed and callable, withheld ones are neither."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def test_refusal_names_the_first_restriction_that_applies() -> None:
     assert call(row, {"action": "list"}, *switches) == refusal("manage_trash.list", "SIKKERKEY_EXCLUDE")
 
 
-# what the model is told
+# the instructions
 
 
 def test_instructions_begin_with_the_restriction() -> None:

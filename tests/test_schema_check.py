@@ -1,4 +1,4 @@
-"""The check that every session of the tests passes when its server is left: here it is shown to find what is wrong."""
+"""The schema check that every session of the tests must pass: it finds invalid sessions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The signed text, the headers and the key, against published vectors and the wire contract's own."""
+"""The signed text, the headers and the key, against published test vectors and those of the contract."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the module says of itself is held here: its sections, and what each of them may not know."""
+"""The structure of the modules: their sections, what each of them may not use, and how long functions may be."""
 
 from __future__ import annotations
 

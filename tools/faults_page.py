@@ -1,4 +1,4 @@
-"""docs/faults.md: what comes of which fault, from the rows that tests/test_faults.py holds the program to."""
+"""Generates docs/faults.md, the outcome of each fault, from the rows that tests/test_faults.py tests."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ from sikkerkey_mcp import (
 from tests.support.fault_table import FAULTS, Fault, Outcome
 
 INTRO = f"""\
-# What may go wrong between the program and the vault
+# Faults between the program and the vault
 
 This page is generated from the rows in `tests/support/fault_table.py`; `make docs` rewrites it. `tests/test_faults.py`
-plays each of the {len(FAULTS)} rows twice, for a read and for a write, before a server process, and holds what the
-model is told, how often it was tried and what arrived to the row. After each row the next call on the same process must
-succeed; one process outlives all rows of its kind and ends with the threads and descriptors that it began with.
+runs each of the {len(FAULTS)} rows against a server process, once with a read and once with a write. It checks the
+message that the model gets, the number of attempts, and the requests that arrive. The next call on the same process
+must succeed. One process handles all rows of a kind and must not be left with extra threads or descriptors.
 
-- A **read** is tried again where another try can help: {RETRIES_MAX + 1} times at most, within {RETRY_MAX_S:.0f} s,
-  after {BACKOFF_S} s and then twice as long each time, or after what `Retry-After` asks for.
-- A **write** is sent again only where the vault cannot have processed it: nothing was sent, or it answered 429. Where
-  it may have, the model is told to look first.
-- Each attempt has a timestamp, nonce and signature of its own; the tests see none of them twice.
-- An attempt ends {EXCHANGE_MAX_S:.0f} s after its connection is open, connecting after {CONNECT_MAX_S:.0f} s. An
-  answer of more than {ANSWER_MAX_BYTES:,} bytes or {JSON_MAX_VALUES:,} values is refused.
-- Nothing that the peer sent is shown but the vault's own `error` text, cleaned and cut to {ERROR_MAX_CHARACTERS}
-  characters, and the JSON of an answer.
+- A **read** is retried if that may help: at most {RETRIES_MAX + 1} attempts within {RETRY_MAX_S:.0f} s. The first pause
+  is {BACKOFF_S} s, each further pause twice as long; `Retry-After` takes precedence.
+- A **write** is repeated only if the vault cannot have processed it: nothing was sent, or the answer was 429.
+  Otherwise the message tells the model to check before it repeats the call.
+- Each attempt has its own timestamp, nonce and signature. The tests check that no nonce is sent twice.
+- Connecting may take {CONNECT_MAX_S:.0f} s, the exchange on an open connection {EXCHANGE_MAX_S:.0f} s. An answer of
+  more than {ANSWER_MAX_BYTES:,} bytes or {JSON_MAX_VALUES:,} values is refused.
+- The model sees nothing of what the peer sends, except the `error` text of the vault, cleaned and cut to
+  {ERROR_MAX_CHARACTERS} characters, and the JSON of an answer.
 
-`<URL>` is the vault's, N the status, and * stands for words of the system or of the TLS library.
+`<URL>` is the URL of the vault, N the status, and * stands for words of the system or of the TLS library.
 """
 
 TIMES = {0: "not sent", 1: "sent once", 2: "sent twice", 3: "sent 3 times", 4: "sent 4 times"}
-HEAD = ("What happens", "A read", "A write")
+HEAD = ("Fault", "Read", "Write")
 
 
 def faults_page() -> str:
-    """The whole of docs/faults.md."""
+    """The content of docs/faults.md."""
     return "\n".join([INTRO, *(_section(group, list(faults)) for group, faults in groupby(FAULTS, lambda f: f.group))])
 
 
 def _section(group: str, faults: list[Fault]) -> str:
-    """The faults of one group; those that come to the same share a line."""
-    alike: dict[tuple[Outcome, Outcome], list[str]] = {}
+    """The faults of one group; faults with the same outcome share a line."""
+    same: dict[tuple[Outcome, Outcome], list[str]] = {}
     for fault in faults:
-        alike.setdefault((_numbered(fault.read, fault), _numbered(fault.write, fault)), []).append(fault.name)
-    rows = [("; ".join(names), _cell(read), _cell(write, read)) for (read, write), names in alike.items()]
+        same.setdefault((_numbered(fault.read, fault), _numbered(fault.write, fault)), []).append(fault.name)
+    rows = [("; ".join(names), _cell(read), _cell(write, read)) for (read, write), names in same.items()]
     lines = [HEAD, ("---",) * 3, *rows]
     return f"## {group[0].upper()}{group[1:]}\n\n" + "".join(f"| {' | '.join(cells)} |\n" for cells in lines)
 

@@ -1,8 +1,8 @@
 """Argument objects for every row.
 
-Held: a result that the protocol's schema allows; what is refused is not sent and not repeated; what is sent has the
-row's method and a path without anything but its ids, and only arguments that the tool's published schema accepts;
-the unchanged examples are sent.
+The result must match the protocol's schema. Refused arguments are neither sent nor shown. A request has the method of
+its row, a path with valid ids, and only arguments that the published schema of the tool accepts. Unchanged examples
+are accepted.
 """
 
 from __future__ import annotations
@@ -31,19 +31,19 @@ def _published(tool: str) -> Draft202012Validator:
 
 
 def _path(row: Row) -> str:
-    """What the row's path may look like."""
+    """The pattern of the row's path."""
     return re.sub(r"\\\{\w+\\\}", ID, re.escape(row.action.path))
 
 
 def _marked(rng: Random, value: Any) -> Any:
-    """`value` with MARK somewhere in it where a secret could be."""
+    """`value` with MARK in some of its strings."""
     if isinstance(value, dict):
         return {key: _marked(rng, member) if key != "action" else member for key, member in value.items()}
     return MARK + value if isinstance(value, str) and rng.random() < 0.3 else value
 
 
 def check_sent(row: Row, arguments: dict[str, Any], request: sikkerkey_mcp.Request) -> None:
-    """Holds a request against its row."""
+    """Checks a request against its row."""
     assert request.method == row.action.method
     assert re.fullmatch(_path(row), request.path)
     _published(row.tool.name).validate({key: arguments[key] for key in arguments if key != "wait_for_previous"})
@@ -54,7 +54,7 @@ def check_sent(row: Row, arguments: dict[str, Any], request: sikkerkey_mcp.Reque
 
 
 def check_refused(result: dict[str, Any], api: StubApi) -> None:
-    """Holds a refusal: nothing was sent, nothing is repeated."""
+    """Checks that a refused call sent nothing and shows no value."""
     assert result.get("isError") is True
     assert api.sent == []
     assert MARK not in json.dumps(result)

@@ -1,7 +1,7 @@
-"""Bytes on stdin: sessions that are nearly right, cut anywhere.
+"""Sessions on stdin that are almost valid, cut anywhere.
 
-Held: nothing escapes; every line of output is a valid message; a request is answered exactly once, by its id, and
-nothing else is answered; only well-formed `tools/call` requests are carried out; a ping after all of it is answered.
+No exception may escape. Every line of output must be a valid message. Each request is answered exactly once, by its
+id, and nothing else is answered. Only valid `tools/call` requests are carried out, and a final ping is answered.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.fuzz.mutation import as_line, mutated, odd, pieces
 from tests.support.sample_tools import FixtureTools
 from tests.support.schema_check import check_line
 
-TOOLS = ("echo", "fail", "break", "report")  # those that end by themselves and print nothing
+TOOLS = ("echo", "fail", "break", "report")  # those that neither block nor print
 SENTINEL = "the ping at the end"
 BOM = b"\xef\xbb\xbf"
 
@@ -81,7 +81,7 @@ def _message(rng: Random) -> Any:
 
 
 def stream(rng: Random) -> bytes:
-    """A session: most begin as they should, all end with a ping."""
+    """A session: most begin with `initialize`, all end with a ping."""
     opening = {
         **_request(rng),
         "method": "initialize",
@@ -93,7 +93,7 @@ def stream(rng: Random) -> bytes:
 
 
 def _decoded(line: bytes) -> Any:
-    """The line as another reader would take it, None if not at all."""
+    """The line as another JSON reader decodes it, or None."""
     if not re.search(rb"\S", line):
         return None
     try:
@@ -122,17 +122,19 @@ def _is_request(message: Any) -> bool:
 
 
 def run(data: bytes, parts: list[bytes]) -> None:
-    """One session, and what is held of it."""
+    """Runs one session and checks its output."""
     registry, output, rest = FixtureTools(), _Lines(), iter([*parts, b""])
     sikkerkey_mcp.StdioServer(registry, lambda: next(rest), output).run()
     lines = data.split(b"\n")
     asked = [_decoded(line) for line in lines]
-    allowed = _flat([_decoded(line.removeprefix(BOM)) for line in lines])  # it is passed over until `initialize`
+    allowed = _flat(
+        [_decoded(line.removeprefix(BOM)) for line in lines]
+    )  # a byte order mark is ignored until `initialize`
     for line in output.lines:
         check_line(line, {})
     replies = [reply for reply in _flat([json.loads(line) for line in output.lines]) if "method" not in reply]
     answered, given = _ids(replies), _ids(allowed)
-    assert not answered - given, "an id that nobody gave was answered, or one too often"
+    assert not answered - given, "an unknown id was answered, or an id twice"
     requests = _ids([message for message in asked if _is_request(message)])
     assert not requests - answered, "a request was not answered"
     calls = [message["params"]["name"] for message in allowed if _is_call(message)]
@@ -148,7 +150,7 @@ def _is_call(message: Any) -> bool:
 
 @contextmanager
 def target() -> Iterator[Callable[[Random], None]]:
-    """Runs sessions in this process, calls at once."""
+    """Runs sessions in this process, without threads."""
 
     def case(rng: Random) -> None:
         data = stream(rng)

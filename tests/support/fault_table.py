@@ -1,7 +1,7 @@
-"""The fault table: what a vault, a network and a proxy may do, and what comes of it.
+"""The fault table: faults of a vault, a network or a proxy, and the outcome of each.
 
-A row says what is played and what a read and a write then come to. tests/test_faults.py plays each row before a real
-server process and holds it to the row; docs/faults.md is written from the same rows.
+A row has a fault and the outcomes of a read and a write. tests/test_faults.py runs each row against a real server
+process; docs/faults.md is generated from the same rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from tests.support.fault_stage import Kind, Stage
 from tests.support.faulty_vault import DAY, Act, Wire
 from tests.support.harness import ReceivedRequest
 
-HOSTILE = "\x1b[2J\x9b1mmagpie\x07"  # in every place that is not shown to the model
+HOSTILE = "\x1b[2J\x9b1mmagpie\x07"  # in places that are never shown to the model
 HEAD = f"HTTP/1.1 200 {HOSTILE}\r\nContent-Type: application/json\r\nX-Note: {HOSTILE}\r\n".encode("latin-1")
 TWENTY = HEAD + b"Content-Length: 20\r\n\r\n"
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n"
@@ -28,17 +28,17 @@ PIECE = b'{"a":1},' * 8192
 
 
 class Outcome(NamedTuple):
-    """What a call comes to. In `text`, <URL> stands for the vault's and * for words of the system or of a library."""
+    """The outcome of a call. In `text`, <URL> is the vault's and * stands for words of the system or of a library."""
 
     text: str
     sent: int = 1  # requests that arrived at the vault
-    tried: int = 1  # attempts, whether or not anything arrived
+    tried: int = 1  # attempts, including those that did not arrive
     error: bool = True
-    pause_s: float | None = None  # what every pause must be, where the peer asked for one
+    pause_s: float | None = None  # the length of every pause, if the peer asked for one
 
 
 class Fault(NamedTuple):
-    """One row. `arrange` puts the fault in place; only what is `slow` is played against short limits."""
+    """One row. `arrange` puts the fault in place; a `slow` row runs with short time limits."""
 
     group: str
     name: str
@@ -54,7 +54,7 @@ class Fault(NamedTuple):
 
 Pair = tuple[Outcome, Outcome]
 
-# what there is to be told
+# messages
 
 MAY_HAVE_BEEN = "hint: the request may have been processed: look (list, get) before repeating it"
 NOTHING_CHANGED = "hint: nothing was changed; check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
@@ -66,30 +66,30 @@ LATE = "it did not answer in time"
 
 
 def both(outcome: Outcome) -> Pair:
-    """The same for reads and writes."""
+    """The same outcome for a read and a write."""
     return outcome, outcome
 
 
 def answered(text: str) -> Pair:
-    """No fault at all, as far as the model can see."""
+    """Success, as far as the model can see."""
     return both(Outcome(text, error=False))
 
 
 def unreached(reason: str, tried: int = 4) -> Pair:
-    """Nothing was sent."""
+    """Nothing could be sent."""
     attempts = f" after {tried} attempts" if tried > 1 else ""
     return both(Outcome(f"the vault at <URL> cannot be reached{attempts}: {reason}\n{NOTHING_CHANGED}", 0, tried))
 
 
 def lost(reason: str, tried: int = 4, arrives: bool = True) -> Pair:
-    """Something was sent and no whole answer came back: a read is repeated, a write is not."""
+    """The request was sent and the answer is incomplete: a read is repeated, a write is not."""
     reached = f"the connection to <URL> failed before its answer was complete: {reason}\n{MAY_HAVE_BEEN}"
     read = unreached(reason, tried)[0]._replace(sent=tried if arrives else 0)
     return read, Outcome(reached, 1 if arrives else 0)
 
 
 def unreadable(message: str, hint: str) -> Pair:
-    """There was an answer, but not one to be read."""
+    """The answer is complete, but cannot be used."""
     return Outcome(f"{message}\n{hint}"), Outcome(f"{message}\n{MAY_HAVE_BEEN}")
 
 
@@ -100,15 +100,15 @@ COMPRESSED = unreadable("the vault's answer is compressed, which was not asked f
 
 
 def untrusted(reason: str) -> Pair:
-    """TLS refused the vault; no other try can help."""
+    """The certificate was refused, which is not retried."""
     return unreached(f"its certificate is not trusted: {reason}", tried=1)
 
 
-# what is played
+# faults
 
 
 def plays(*acts: Act, body_too: bool = True) -> Callable[[Stage], None]:
-    """The vault does that with each request."""
+    """The vault answers each request by the next of `acts`."""
 
     def arrange(stage: Stage) -> None:
         stage.vault.acts[:] = acts
@@ -118,7 +118,7 @@ def plays(*acts: Act, body_too: bool = True) -> Callable[[Stage], None]:
 
 
 def greets(greet: faulty_vault.Greet) -> Callable[[Stage], None]:
-    """The vault does that with each connection."""
+    """The vault handles each connection with `greet`."""
 
     def arrange(stage: Stage) -> None:
         stage.disconnect()
@@ -128,7 +128,7 @@ def greets(greet: faulty_vault.Greet) -> Callable[[Stage], None]:
 
 
 def leads(name: str, port: Callable[[], faulty_vault.Port]) -> Callable[[Stage], None]:
-    """`name` leads to another port, which is open as long as the stage is."""
+    """`name` resolves to another port, which stays as it is until the stage is closed."""
 
     def arrange(stage: Stage) -> None:
         stage.disconnect()
@@ -138,7 +138,7 @@ def leads(name: str, port: Callable[[], faulty_vault.Port]) -> Callable[[Stage],
 
 
 def unresolved(name: str) -> Callable[[Stage], None]:
-    """`name` cannot be resolved."""
+    """`name` does not resolve."""
 
     def arrange(stage: Stage) -> None:
         stage.disconnect()
@@ -148,7 +148,7 @@ def unresolved(name: str) -> Callable[[Stage], None]:
 
 
 def shows(certificate: Callable[[faulty_vault.Authority], ssl.SSLContext | None]) -> Callable[[Stage], None]:
-    """The vault shows another certificate, or speaks no TLS."""
+    """The vault uses another certificate, or no TLS."""
 
     def arrange(stage: Stage) -> None:
         stage.disconnect()
@@ -158,7 +158,7 @@ def shows(certificate: Callable[[faulty_vault.Authority], ssl.SSLContext | None]
 
 
 def through(instead: faulty_vault.Greet) -> Callable[[Stage], None]:
-    """The proxy does that with each connection."""
+    """The proxy handles each connection with `instead`."""
 
     def arrange(stage: Stage) -> None:
         stage.disconnect()
@@ -173,13 +173,13 @@ def says(data: bytes) -> faulty_vault.Greet:
 
 
 def resets(wire: Wire) -> None:
-    """Resets once something has arrived; before that, it could be the connecting that fails."""
+    """Resets after the first byte; before that, the client could fail to connect."""
     wire.plain.recv(1)
     wire.reset()
 
 
 def trickles(data: bytes) -> faulty_vault.Greet:
-    """Sends `data` byte by byte, ten a second."""
+    """Sends `data` byte by byte, ten bytes a second."""
     return lambda wire: faulty_vault.trickle(data, 0.1)(wire, NOBODY)
 
 
@@ -187,13 +187,13 @@ NOBODY = ReceivedRequest("", "", {}, b"")
 
 
 def told(status: int, body: bytes = b'{"error":"because"}', *headers: str) -> Act:
-    """A complete answer whose reason and headers are hostile."""
+    """A complete answer with hostile text in its reason phrase and headers."""
     lines = [f"HTTP/1.1 {status} {HOSTILE}", f"X-Note: {HOSTILE}", *headers, f"Content-Length: {len(body)}", "", ""]
     return faulty_vault.then_go_on("\r\n".join(lines).encode("latin-1") + body)
 
 
 def old_tls(authority: faulty_vault.Authority) -> ssl.SSLContext:
-    """A server that knows TLS 1.0 and 1.1 alone."""
+    """A server that supports TLS 1.0 and 1.1 only."""
     context = authority.server("vault.test")
     context.set_ciphers("ALL:@SECLEVEL=0")
     with warnings.catch_warnings():
@@ -202,21 +202,21 @@ def old_tls(authority: faulty_vault.Authority) -> ssl.SSLContext:
     return context
 
 
-def stranger(authority: faulty_vault.Authority) -> ssl.SSLContext:
+def untrusted_authority(authority: faulty_vault.Authority) -> ssl.SSLContext:
     """A certificate of an authority that is not trusted."""
-    other = authority.bundle.parent / "stranger"
+    other = authority.bundle.parent / "untrusted_authority"
     other.mkdir(exist_ok=True)
-    return faulty_vault.Authority(other, "stranger").server("vault.test")
+    return faulty_vault.Authority(other, "untrusted_authority").server("vault.test")
 
 
 def in_five_seconds(wire: Wire, request: ReceivedRequest) -> bool:
-    """429, and the date five seconds after the request's."""
+    """429 with a Retry-After date five seconds after the request."""
     date = formatdate(int(request.headers["x-timestamp"]) + 5, usegmt=True)
     return told(429, b'{"error":"because"}', f"Retry-After: {date}")(wire, request)
 
 
 def slow_body(head: bytes, body: bytes) -> Act:
-    """`head` at once, `body` ten bytes a second."""
+    """Sends `head` immediately and `body` at ten bytes a second."""
 
     def act(wire: Wire, request: ReceivedRequest) -> bool:
         wire.send(head)
@@ -230,44 +230,44 @@ def slow_body(head: bytes, body: bytes) -> Act:
 
 CONNECTING = [
     Fault("connecting", "refused", leads("localhost", faulty_vault.refused_port), *unreached("Connection refused")),
-    Fault("connecting", "nobody answers", leads("localhost", faulty_vault.silent_port), *unreached(LATE, tried=2), slow=True),
-    Fault("connecting", "the name cannot be resolved", unresolved("localhost"), *unreached("its name cannot be resolved")),
-    Fault("connecting", "closed as soon as it is open", greets(lambda _wire: None), *lost("*", arrives=False)),
+    Fault("connecting", "no answer to the connection attempt", leads("localhost", faulty_vault.silent_port), *unreached(LATE, tried=2), slow=True),
+    Fault("connecting", "the name does not resolve", unresolved("localhost"), *unreached("its name cannot be resolved")),
+    Fault("connecting", "closed immediately", greets(lambda _wire: None), *lost("*", arrives=False)),
     Fault("connecting", "reset at the first byte", greets(resets), *lost("*", arrives=False)),
     Fault("connecting", "the vault restarted since the last call", Stage.disconnect, *answered("{}")),
-    Fault("connecting", "the vault speaks TLS, the URL is http://", shows(lambda authority: authority.server("localhost")), *lost("*", arrives=False)),
+    Fault("connecting", "a TLS server at an http:// URL", shows(lambda authority: authority.server("localhost")), *lost("*", arrives=False)),
 ]
 
 BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act, reason in [
     ("closed before the answer",       faulty_vault.then_close(),                                  "the connection broke"),
     ("reset before the answer",        faulty_vault.then_reset(),                                  "Connection reset by peer"),
-    ("closed within the status line",  faulty_vault.then_close(b"HTTP/1.1 2"),                     "the connection broke"),
+    ("closed in the status line",  faulty_vault.then_close(b"HTTP/1.1 2"),                     "the connection broke"),
     ("closed after the status line",   faulty_vault.then_close(b"HTTP/1.1 200 OK\r\n"),            "the connection broke"),
-    ("closed within the headers",      faulty_vault.then_close(HEAD + b"Content-Le"),              "the connection broke"),
+    ("closed in the headers",      faulty_vault.then_close(HEAD + b"Content-Le"),              "the connection broke"),
     ("closed between two headers",     faulty_vault.then_close(HEAD),                              "the connection broke"),
     ("closed between headers and body", faulty_vault.then_close(TWENTY),                           SHORT),
-    ("the same, without a length",     faulty_vault.then_close(HEAD + b"\r\n"),                    SHORT),
+    ("closed between headers and body, without a length",     faulty_vault.then_close(HEAD + b"\r\n"),                    SHORT),
     ("reset between headers and body", faulty_vault.then_reset(TWENTY),                            "*"),
-    ("closed within the body",         faulty_vault.then_close(TWENTY + b'{"secrets'),             SHORT),
-    ("reset within the body",          faulty_vault.then_reset(TWENTY + b'{"secrets'),             "*"),
-    ("closed within a chunk",          faulty_vault.then_close(CHUNKED + b"9\r\n{\"a"),            SHORT),
+    ("closed in the body",         faulty_vault.then_close(TWENTY + b'{"secrets'),             SHORT),
+    ("reset in the body",          faulty_vault.then_reset(TWENTY + b'{"secrets'),             "*"),
+    ("closed in a chunk",          faulty_vault.then_close(CHUNKED + b"9\r\n{\"a"),            SHORT),
     ("closed between chunks",          faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n"),          "*"),
-    ("closed within a chunk's size",   faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n1"),         "*"),
-    ("closed within the trailers",     faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: "),  "*"),
-    ("a chunk of no size",             faulty_vault.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
-    ("a chunk longer than it says",    faulty_vault.then_close(CHUNKED + b"1\r\n{}\r\n0\r\n\r\n"), "*"),
-    ("a chunk shorter than it says",   faulty_vault.then_close(CHUNKED + b"9\r\n{}\r\n0\r\n\r\n"), "*"),
+    ("closed in a chunk size",   faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n1"),         "*"),
+    ("closed in the trailers",     faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: "),  "*"),
+    ("a chunk size that is no number",             faulty_vault.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
+    ("a chunk longer than its size",    faulty_vault.then_close(CHUNKED + b"1\r\n{}\r\n0\r\n\r\n"), "*"),
+    ("a chunk shorter than its size",   faulty_vault.then_close(CHUNKED + b"9\r\n{}\r\n0\r\n\r\n"), "*"),
     ("a length longer than the body",  faulty_vault.then_close(TWENTY + b"{}"),                    SHORT),
     ("a length that is no number",     faulty_vault.then_close(HEAD + b"Content-Length: magpie\r\n\r\n{}"), SHORT),
     ("a negative length",              faulty_vault.then_close(HEAD + b"Content-Length: -1\r\n\r\n{}"), SHORT),
     ("two lengths",                    faulty_vault.then_close(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), SHORT),
-    ("a chunk's size with a sign",     faulty_vault.then_close(CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n"), SHORT),
+    ("a chunk size with a sign",     faulty_vault.then_close(CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n"), SHORT),
     ("an unknown transfer coding",     faulty_vault.then_close(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"), SHORT),
     ("a header without a colon",       faulty_vault.then_close(HEAD + b"magpie\r\n\r\n{}"), SHORT),
     ("a header with a bare LF",        faulty_vault.then_close(HEAD + b"X: magpie\nContent-Length: 2\r\n\r\n{}"), SHORT),
     ("a header with a NUL",            faulty_vault.then_close(HEAD + b"X: magpie\x00\r\nContent-Length: 2\r\n\r\n{}"), SHORT),
     ("lines that end in a bare LF",    faulty_vault.then_silence(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}"), SHORT),
-    ("a chunk's size that ends in a bare LF", faulty_vault.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n"), SHORT),
+    ("a chunk size that ends in a bare LF", faulty_vault.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n"), SHORT),
     ("HTTP/0.9",                       faulty_vault.then_close(b"<h1>magpie</h1>"),                SHORT),
     ("another protocol",               faulty_vault.then_close(b"SSH-2.0-magpie\r\n"),             SHORT),
     ("HTTP/2",                         faulty_vault.then_close(b"HTTP/2.0 200 OK\r\n\r\n{}"),      SHORT),
@@ -278,43 +278,43 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     ("101 Switching Protocols",        faulty_vault.then_close(b"HTTP/1.1 101 magpie\r\n\r\n\x81\x02hi\r\n"), SHORT),
     ("a header of 70,000 bytes",       faulty_vault.then_close(HEAD + b"X: " + b"x" * 70_000 + b"\r\n\r\n"), SHORT),
     ("200 headers",                    faulty_vault.then_close(HEAD + b"X: x\r\n" * 200 + b"\r\n"), SHORT),
-    ("headers without end",            faulty_vault.flood(HEAD, b"X: x\r\n" * 1_000, 10_000),      SHORT),
+    ("endless headers",            faulty_vault.flood(HEAD, b"X: x\r\n" * 1_000, 10_000),      SHORT),
 ]] + [
-    Fault("broken answers", "closed within the request's body", plays(faulty_vault.then_close(), body_too=False), *lost("*")),
-    Fault("broken answers", "reset within the request's body", plays(faulty_vault.then_reset(), body_too=False), *lost("*")),
+    Fault("broken answers", "closed before the request body was read", plays(faulty_vault.then_close(), body_too=False), *lost("*")),
+    Fault("broken answers", "reset before the request body was read", plays(faulty_vault.then_reset(), body_too=False), *lost("*")),
 ]
 
 SLOW = [Fault("slow answers", name, plays(act), *lost(LATE, tried=1), slow=True) for name, act in [
     ("silence",                      faulty_vault.then_silence()),
     ("silence between two headers",  faulty_vault.then_silence(HEAD)),
-    ("silence within the body",      faulty_vault.then_silence(TWENTY + b"{}")),
+    ("silence in the body",      faulty_vault.then_silence(TWENTY + b"{}")),
     ("headers at one byte a second", faulty_vault.trickle(faulty_vault.message(), 0.1)),
     ("body at one byte a second",    slow_body(TWENTY, b"x" * 20)),
     ("chunks at one byte a second",  slow_body(CHUNKED, b"1\r\nx\r\n" * 9)),
 ]]
 
 SLOW += [Fault("slow answers", name, plays(faulty_vault.flood(b"", said, 1_000_000)), *MANY_LINES) for name, said in [
-    ("100 Continue without end",     b"HTTP/1.1 100 magpie\r\n\r\n"),
-    ("103 Early Hints without end",  b"HTTP/1.1 103 magpie\r\n\r\n"),
+    ("endless 100 Continue",     b"HTTP/1.1 100 magpie\r\n\r\n"),
+    ("endless 103 Early Hints",  b"HTTP/1.1 103 magpie\r\n\r\n"),
 ]]
 
-UNUSUAL = [Fault("unusual, but whole", name, plays(faulty_vault.then_go_on(data)), *answered('{"a":1}')) for name, data in [
+UNUSUAL = [Fault("unusual but complete answers", name, plays(faulty_vault.then_go_on(data)), *answered('{"a":1}')) for name, data in [
     ("100 Continue first",         b"HTTP/1.1 100 Continue\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
-    ("102 Processing, thrice",     3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
+    ("102 Processing three times",     3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
     ("103 Early Hints first",      b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
     ("chunks and trailers",        CHUNKED + b"3;x=y\r\n{\"a\r\n4\r\n\":1}\r\n0\r\nT: t\r\n\r\n"),
     ("a chunked answer with a length", HEAD + b"Content-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n"),
     ("a folded header",            b"HTTP/1.1 200 OK\r\nX: magpie\r\n\tmagpie\r\nContent-Length:\r\n 7\r\n\r\n{\"a\":1}"),
     ("the same length twice",      b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 7\r\n\r\n{\"a\":1}"),
     ("empty headers",              b"HTTP/1.1 200 OK\r\nX:\r\nContent-Encoding: \r\nContent-Length: 7\r\n\r\n{\"a\":1}"),
-    ("a chunk's size with spaces after it", CHUNKED + b"7  \r\n{\"a\":1}\r\n0 \r\n\r\n"),
+    ("a chunk size with trailing spaces", CHUNKED + b"7  \r\n{\"a\":1}\r\n0 \r\n\r\n"),
     ("no reason phrase",           b"HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{\"a\":1}"),
     ("bytes after the answer",     faulty_vault.message(b'{"a":1}') + faulty_vault.message(b'{"planted":true}')),
-]] + [Fault("unusual, but whole", name, plays(faulty_vault.then_close(data)), *answered('{"a":1}')) for name, data in [
+]] + [Fault("unusual but complete answers", name, plays(faulty_vault.then_close(data)), *answered('{"a":1}')) for name, data in [
     ("HTTP/1.0",                   b"HTTP/1.0 200 OK\r\n\r\n{\"a\":1}"),
     ("no length",                  HEAD + b"\r\n{\"a\":1}"),
 ]] + [
-    Fault("unusual, but whole", "204 No Content", plays(told(204, b"")),
+    Fault("unusual but complete answers", "204 No Content", plays(told(204, b"")),
           Outcome('{"ok":true,"message":"whoami succeeded; the vault sent no further data"}', error=False),
           Outcome('{"ok":true,"message":"create succeeded; the vault sent no further data"}', error=False)),
 ]
@@ -326,7 +326,7 @@ REDIRECTS = [Fault("redirects", str(status), plays(told(status, b"", "Location: 
 
 
 def status(code: int, read: str, write: str = "", *, tried: int = 1) -> Fault:
-    """An answer of that status; the hints that follow it."""
+    """An answer with a status, and the hints for a read and a write."""
     said = f'the vault answered {code}, saying "because"\nhint: '
     return Fault("statuses", str(code), plays(told(code)), Outcome(said + read, tried, tried), Outcome(said + (write or read)))
 
@@ -352,22 +352,22 @@ STATUSES = [
     status(504, LATER, MAY, tried=4),
     status(507, NEXT_STEP[507]),
     *(status(code, LATER, MAY) for code in (505, 508, 511, *range(520, 531), 599, 999)),
-    Fault("statuses", "503 without the vault's words", plays(told(503, b"<h1>magpie</h1>")),
+    Fault("statuses", "503 without an error message", plays(told(503, b"<h1>magpie</h1>")),
           Outcome(f"the vault answered 503\nhint: {NEXT_STEP[503]}", 4, 4), Outcome(f"the vault answered 503\n{MAY_HAVE_BEEN}")),
     Fault("statuses", "413 before the body was read, then closed", plays(faulty_vault.then_close(faulty_vault.message(b"", 413)), body_too=False),
           *both(Outcome(f"the vault answered 413\nhint: {NEXT_STEP[413]}"))),
-    Fault("statuses", "400 with hostile words", plays(told(400, b'{"error":"\\u001b[2Jno\\u202e \\udb40\\udc41"}')),
+    Fault("statuses", "400 with a hostile message", plays(told(400, b'{"error":"\\u001b[2Jno\\u202e \\udb40\\udc41"}')),
           *both(Outcome(f'the vault answered 400, saying "<U+001B>[2Jno<U+202E> <U+E0041>"\nhint: {NEXT_STEP[400]}'))),
-    Fault("statuses", "400 with 5 MB of words", plays(told(400, b'{"error":"%b"}' % (b"x" * 5_000_000))),
+    Fault("statuses", "400 with a message of 5 MB", plays(told(400, b'{"error":"%b"}' % (b"x" * 5_000_000))),
           *both(Outcome(f'the vault answered 400, saying "{"x" * 500}..."\nhint: {NEXT_STEP[400]}'))),
-    Fault("statuses", "400 with 50 MB of words", plays(faulty_vault.flood(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % FIFTY_MB, PIECE, 800)), *TOO_LARGE),
+    Fault("statuses", "400 with a message of 50 MB", plays(faulty_vault.flood(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % FIFTY_MB, PIECE, 800)), *TOO_LARGE),
     Fault("statuses", "500 with bad UTF-8", plays(told(500, b'{"error":"\xff\xfe"}')), Outcome(f"the vault answered 500\nhint: {LATER}"), Outcome(f"the vault answered 500\n{MAY_HAVE_BEEN}")),
-    Fault("statuses", "206 with a part", plays(told(206, b'{"a":')), *NOT_JSON),
+    Fault("statuses", "206 with a partial body", plays(told(206, b'{"a":')), *NOT_JSON),
 ]
 
 
 def busy(name: str, act: Act, hint: str, tried: int, pause_s: float | None = None) -> Fault:
-    """An answer that says when to come again."""
+    """An answer with status 429."""
     outcome = Outcome(f'the vault answered 429, saying "because"\nhint: {hint}', tried, tried, pause_s=pause_s)
     return Fault("429 Too Many Requests", name, plays(act), *both(outcome))
 
@@ -386,10 +386,10 @@ BUSY = [
     busy("after a number of 30 digits", after("9" * 30),                    NEXT_STEP[429], 4),
     busy("after a negative time",   after("-5"),                            NEXT_STEP[429], 4),
     busy("after a fraction",        after("1.5"),                           NEXT_STEP[429], 4),
-    busy("at a date 5 seconds on",  in_five_seconds,                        "too many requests: repeat after * s", 4, 5.0),
+    busy("at a date in 5 seconds",  in_five_seconds,                        "too many requests: repeat after * s", 4, 5.0),
     busy("at a date in the past",   after("Thu, 01 Jan 1970 00:00:00 GMT"), "too many requests: repeat after 0 s", 4),
     busy("at a date in 2199",       after("Fri, 31 Dec 2199 23:59:59 GMT"), "too many requests: repeat after * s", 1),
-    busy("at no date",              after(HOSTILE),                         NEXT_STEP[429], 4),
+    busy("at an invalid date",              after(HOSTILE),                         NEXT_STEP[429], 4),
 ]
 
 CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name, body in [
@@ -422,44 +422,44 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
 ]] + [Fault("contents", "a gzip bomb" + name, plays(told(code, gzip.compress(bytes(FIFTY_MB), 9), "Content-Encoding: gzip")), *COMPRESSED) for name, code in [
     ("", 200), (" as an error", 500),
 ]] + [
-    Fault("contents", "16 MB of smallest objects", plays(told(200, b"[%b{}]" % (b"{}," * 5_500_000))), *unreadable("the vault's answer has more than 300,000 values", ASK_FOR_LESS)),
+    Fault("contents", "16 MB of empty objects", plays(told(200, b"[%b{}]" % (b"{}," * 5_500_000))), *unreadable("the vault's answer has more than 300,000 values", ASK_FOR_LESS)),
     Fault("contents", "chunks of one byte", plays(faulty_vault.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *MANY_LINES),
-    Fault("contents", "trailers without end", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *MANY_LINES),
+    Fault("contents", "endless trailers", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *MANY_LINES),
 ]
 
 TLS = [Fault("TLS", name, shows(certificate), *untrusted(reason), stage="https") for name, certificate, reason in [
     ("an expired certificate",     lambda authority: authority.server("vault.test", ends_in=-1 * DAY),   "certificate has expired"),
     ("a self-signed certificate",  lambda authority: authority.server("vault.test", itself=True),        "self*signed certificate"),
     ("a certificate of another host", lambda authority: authority.server("other.test", "127.0.0.1"),     "Hostname mismatch, certificate is not valid for 'vault.test'."),
-    ("an authority that is not trusted", stranger,                                                       "unable to get local issuer certificate"),
+    ("an untrusted authority", untrusted_authority,                                                       "unable to get local issuer certificate"),
 ]] + [
     Fault("TLS", "1.0 and 1.1 only", shows(old_tls), *unreached("TLS failed: *"), stage="https"),
-    Fault("TLS", "none: HTTP in the clear", greets(says(faulty_vault.message(b'{"error":"magpie"}', 400))), *unreached("TLS failed: *"), stage="https"),
+    Fault("TLS", "plain HTTP at an https:// URL", greets(says(faulty_vault.message(b'{"error":"magpie"}', 400))), *unreached("TLS failed: *"), stage="https"),
     Fault("TLS", "closed before the handshake", greets(lambda _wire: None), *unreached("*"), stage="https"),
-    Fault("TLS", "reset within the handshake", greets(resets), *unreached("*"), stage="https"),
+    Fault("TLS", "reset in the handshake", greets(resets), *unreached("*"), stage="https"),
     Fault("TLS", "silence instead of a handshake", greets(Wire.wait_for_the_client_to_leave), *unreached("*", tried=2), stage="https", slow=True),
-    Fault("TLS", "closed within the body", plays(faulty_vault.then_close(TWENTY + b"{}")), *lost("the connection broke"), stage="https"),
-    Fault("TLS", "cut off, without a length", plays(faulty_vault.then_close(HEAD + b"\r\n{}")), *lost("the connection broke"), stage="https"),
-    Fault("TLS", "ended in TLS's way, without a length", plays(faulty_vault.then_close_tls(HEAD + b"\r\n{}")), *answered("{}"), stage="https"),
-    Fault("TLS", "reset within the body", plays(faulty_vault.then_reset(TWENTY + b"{}")), *lost("*"), stage="https"),
+    Fault("TLS", "closed in the body", plays(faulty_vault.then_close(TWENTY + b"{}")), *lost("the connection broke"), stage="https"),
+    Fault("TLS", "closed without close_notify and without a length", plays(faulty_vault.then_close(HEAD + b"\r\n{}")), *lost("the connection broke"), stage="https"),
+    Fault("TLS", "closed with close_notify, without a length", plays(faulty_vault.then_close_tls(HEAD + b"\r\n{}")), *answered("{}"), stage="https"),
+    Fault("TLS", "reset in the body", plays(faulty_vault.then_reset(TWENTY + b"{}")), *lost("*"), stage="https"),
     Fault("TLS", "the vault restarted since the last call", Stage.disconnect, *answered("{}"), stage="https"),
     Fault("TLS", "the vault restarted with an expired certificate", shows(lambda authority: authority.server("vault.test", ends_in=-1 * DAY)), *untrusted("certificate has expired"), stage="https"),
 ]
 
 PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arrange, pair in [
-    ("none: one with the credentials it wants", Stage.disconnect,            answered("{}")),
+    ("none: the proxy accepts the credentials", Stage.disconnect,            answered("{}")),
     ("refused",                    leads("proxy.test", faulty_vault.refused_port),   unreached("Connection refused")),
-    ("its name cannot be resolved", unresolved("proxy.test"),                  unreached("its name cannot be resolved")),
-    ("407: other credentials",     through(faulty_vault.refusal(407)),               unreached("the proxy answered 407", tried=1)),
-    ("403: not this host",         through(faulty_vault.refusal(403)),               unreached("the proxy answered 403", tried=1)),
-    ("502: cannot reach the vault", through(faulty_vault.refusal(502)),              unreached("the proxy answered 502")),
+    ("its name does not resolve", unresolved("proxy.test"),                  unreached("its name cannot be resolved")),
+    ("407: wrong credentials",     through(faulty_vault.refusal(407)),               unreached("the proxy answered 407", tried=1)),
+    ("403: host not allowed",         through(faulty_vault.refusal(403)),               unreached("the proxy answered 403", tried=1)),
+    ("502: the vault is unreachable", through(faulty_vault.refusal(502)),              unreached("the proxy answered 502")),
     ("closed before its answer",   through(lambda _wire: None),                unreached("*")),
-    ("closed within its answer",   through(says(b"HTTP/1.1 200 magpie\r\nX")), unreached("*")),
+    ("closed in its answer",   through(says(b"HTTP/1.1 200 magpie\r\nX")), unreached("*")),
     ("closed after its answer",    through(says(b"HTTP/1.1 200 OK\r\n\r\n")),  unreached("*")),
     ("reset before its answer",    through(Wire.reset),                        unreached("*")),
     ("another protocol",           through(says(b"SSH-2.0-magpie\r\n")),       unreached("*")),
-    ("a certificate of its own",   shows(lambda authority: authority.server("vault.test", itself=True)), untrusted("self*signed certificate")),
-    ("the vault closes within the body", plays(faulty_vault.then_close(TWENTY)),     lost("the connection broke")),
+    ("its own certificate",   shows(lambda authority: authority.server("vault.test", itself=True)), untrusted("self*signed certificate")),
+    ("the vault closes in the body", plays(faulty_vault.then_close(TWENTY)),     lost("the connection broke")),
 ]] + [
     Fault("proxies", "silence", through(Wire.wait_for_the_client_to_leave), *unreached(LATE, tried=2), stage="proxy", slow=True),
     Fault("proxies", "headers at one byte a second", through(trickles(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000)), *unreached(LATE, tried=2), stage="proxy", slow=True),

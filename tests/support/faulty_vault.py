@@ -1,7 +1,7 @@
-"""A vault that misbehaves: raw sockets on loopback, so that bytes, resets and closes come exactly when a test wants.
+"""A vault that misbehaves, on raw loopback sockets: bytes, resets and closes come exactly when a test wants them.
 
-Each request that arrives gets the next act of a list, the last act again and again. An act is called with the
-connection and the request and may do anything to it; it returns True if the connection shall serve another request.
+Each request gets the next act of a list; the last act repeats. An act is called with the connection and the request
+and may do anything; it returns True to keep the connection for another request.
 """
 
 from __future__ import annotations
@@ -42,23 +42,23 @@ class Wire:
         self._pending = b""
 
     def send(self, data: bytes) -> None:
-        """Writes all of `data`. Raises OSError once the client has gone."""
+        """Writes all of `data`. Raises OSError if the client has disconnected."""
         self.plain.sendall(data)
         self.sent += len(data)
 
     def reset(self) -> None:
-        """Breaks the connection off: the client gets a reset instead of an end."""
+        """Closes the connection with a TCP reset."""
         self.plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.plain.close()
 
     def wait_for_the_client_to_leave(self) -> None:
-        """Keeps silent until the other side closes."""
+        """Sends nothing until the client closes."""
         with contextlib.suppress(OSError):
             while self.plain.recv(65_536):
                 continue
 
     def read_head(self) -> str:
-        """Everything up to the empty line; "" at the end of the stream."""
+        """The text before the next empty line; "" at the end of the stream."""
         while b"\r\n\r\n" not in self._pending:
             piece = self.plain.recv(65_536)
             if not piece:
@@ -68,7 +68,7 @@ class Wire:
         return head.decode("latin-1")
 
     def read_request(self, *, body_too: bool = True) -> ReceivedRequest | None:
-        """The next request, None at the end of the stream; with an empty body where that is not to be waited for."""
+        """The next request, or None at the end of the stream. Without `body_too`, its body is not read."""
         head = self.read_head()
         if not head:
             return None
@@ -86,7 +86,7 @@ class Wire:
 
 
 class Listener:
-    """Accepts connections on loopback and gives each a thread of its own; knows how many there were."""
+    """Accepts connections on loopback, handles each in a thread and counts them."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -112,7 +112,7 @@ class Listener:
             thread.join(TIMEOUT_S)
 
     def drop(self) -> None:
-        """Ends every connection, as a server does that restarts."""
+        """Closes every connection, like a server that restarts."""
         for end in list(self.on_exit):
             end()
 
@@ -139,16 +139,16 @@ class Listener:
 
 
 def shut_down(connection: socket.socket) -> None:
-    """Ends a socket that another thread may be waiting on."""
+    """Shuts down a socket that another thread may be blocked on."""
     with contextlib.suppress(OSError):
         socket.socket.shutdown(connection, socket.SHUT_RDWR)  # not SSLSocket's, which takes its TLS state away
 
 
 class FaultyVault(Listener):
-    """Plays `acts`; `seen` holds the requests and `wires` the connections, both in order.
+    """Answers requests by `acts`; `seen` holds the requests and `wires` the connections, both in order.
 
-    `tls` counts for connections to come. Where `greet` is set, it gets each of those instead of requests being read;
-    without `body_too` an act comes before the body has arrived.
+    A change of `tls` applies to new connections. `greet`, if set, handles each new connection instead of requests
+    being read. Without `body_too`, an act runs before the request body has been read.
     """
 
     def __init__(self, *acts: Act, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
@@ -167,11 +167,11 @@ class FaultyVault(Listener):
 
     @property
     def sent(self) -> int:
-        """Bytes written on all connections."""
+        """The number of bytes written on all connections."""
         return sum(wire.sent for wire in self.wires)
 
     def serve(self, plain: socket.socket) -> None:
-        """Requests and acts in turn, until an act or the client ends it."""
+        """Reads requests and runs acts until an act or the client closes the connection."""
         if self.greet is not None:
             self.greet(Wire(plain, self.stopped))
         elif self.tls is None:
@@ -215,7 +215,7 @@ def then_go_on(data: bytes) -> Act:
 
 
 def then_close(data: bytes = b"") -> Act:
-    """Sends `data` and ends the stream."""
+    """Sends `data` and closes."""
 
     def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(data)
@@ -225,13 +225,13 @@ def then_close(data: bytes = b"") -> Act:
 
 
 def then_close_tls(data: bytes) -> Act:
-    """Sends `data` and ends the stream in TLS's own way, so that nobody else can have."""
+    """Sends `data` and closes with TLS's close_notify, which nobody else can forge."""
 
     def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(data)
         if isinstance(wire.plain, ssl.SSLSocket):
             wire.plain.settimeout(TIMEOUT_S)
-            with contextlib.suppress(OSError):  # the client closes without a word
+            with contextlib.suppress(OSError):  # the client closes without close_notify
                 wire.plain.unwrap()
         return False
 
@@ -284,7 +284,7 @@ def once(act: Act, afterwards: Act) -> Act:
 
 
 def flood(head: bytes, piece: bytes, times: int) -> Act:
-    """Sends `head` and then `piece` many times, or until the client has had enough."""
+    """Sends `head` and then `piece` many times, until the client disconnects."""
 
     def act(wire: Wire, _request: ReceivedRequest) -> bool:
         wire.send(head)
@@ -299,9 +299,9 @@ def flood(head: bytes, piece: bytes, times: int) -> Act:
 
 
 class ConnectProxy(Listener):
-    """An HTTP proxy that knows CONNECT only and leads every tunnel to one loopback port, whatever was asked for.
+    """An HTTP proxy that supports CONNECT only and connects every tunnel to the same loopback port.
 
-    Where `instead` is set, it gets the connection once the request has been read.
+    `instead`, if set, handles the connection after the CONNECT request.
     """
 
     def __init__(self, port: int, instead: Greet | None = None) -> None:
@@ -330,12 +330,12 @@ class ConnectProxy(Listener):
 
 
 def refusal(status: int) -> Greet:
-    """A proxy that leads nowhere."""
+    """A proxy that refuses with this status."""
     return lambda wire: wire.send(f"HTTP/1.1 {status} canary-of-the-proxy\r\nContent-Length: 0\r\n\r\n".encode())
 
 
 def pump(source: socket.socket, sink: socket.socket) -> None:
-    """Copies until the source ends, and says so to the sink."""
+    """Copies until the source ends, then ends the stream of the sink."""
     with contextlib.suppress(OSError):
         while piece := source.recv(65_536):
             sink.sendall(piece)
@@ -350,7 +350,7 @@ DAY = datetime.timedelta(days=1)
 
 
 class Authority:
-    """A certificate authority that lives for one test run; `bundle` is what a client trusts it by."""
+    """A certificate authority for one test run; `bundle` is the file by which clients trust it."""
 
     def __init__(self, directory: Path, name: str = "test authority") -> None:
         self._directory = directory
@@ -361,7 +361,7 @@ class Authority:
         self.bundle.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
     def server(self, *hosts: str, ends_in: datetime.timedelta = DAY, itself: bool = False) -> ssl.SSLContext:
-        """The TLS side of a server for `hosts`; `itself` makes it sign its own certificate."""
+        """The TLS context of a server for `hosts`; with `itself`, its certificate is self-signed."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
         signer, issuer = (key, name) if itself else (self._key, self._name)
@@ -413,7 +413,7 @@ def _general_name(host: str) -> x509.GeneralName:
 
 
 def assert_signed_afresh(requests: list[ReceivedRequest], key: Ed25519PublicKey) -> None:
-    """Every request carries a good signature, and no nonce or signature comes twice."""
+    """Every request has a valid signature, and no nonce or signature is used twice."""
     for name in ("x-nonce", "x-signature"):
         values = [request.headers[name] for request in requests]
         assert len(set(values)) == len(values), name
@@ -422,7 +422,7 @@ def assert_signed_afresh(requests: list[ReceivedRequest], key: Ed25519PublicKey)
 
 
 def assert_signed(request: ReceivedRequest, key: Ed25519PublicKey) -> None:
-    """The request carries a good signature. Raises InvalidSignature otherwise."""
+    """The request has a valid signature. Raises InvalidSignature otherwise."""
     headers = request.headers
     body_hash = hashlib.sha256(request.body).hexdigest()
     parts = (request.method, request.path, headers["x-timestamp"], headers["x-nonce"], body_hash)
@@ -431,7 +431,7 @@ def assert_signed(request: ReceivedRequest, key: Ed25519PublicKey) -> None:
 
 @contextlib.contextmanager
 def silent_port() -> Iterator[int]:
-    """A loopback port that takes no more connections and refuses none: its queue is full."""
+    """A loopback port that neither accepts nor refuses connections: its queue is full."""
     with contextlib.ExitStack() as stack:
         listening = stack.enter_context(socket.socket())
         listening.bind(("127.0.0.1", 0))
@@ -445,7 +445,7 @@ def silent_port() -> Iterator[int]:
 
 @contextlib.contextmanager
 def refused_port() -> Iterator[int]:
-    """A loopback port that nobody listens on and nobody else can take."""
+    """A loopback port that is reserved, with nothing listening."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
         yield bound.getsockname()[1]

@@ -129,7 +129,7 @@ def make_slot(home: Path, api_url: str, agent_id: str = AGENT_ID, name: str = "t
     return key
 
 
-SOURCE_COMMAND = (sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"))
+SOURCE_COMMAND = (sys.executable, "-I", str(ROOT / "sikkerkey_cli" / "__main__.py"))
 ARCHIVE_COMMAND = (sys.executable, "-I", str(ARCHIVE))
 
 

@@ -1,4 +1,4 @@
-"""The local vault as a process, its owner's commands, and agents that the built archive installs."""
+"""The local vault as a process, commands of its owner, and agents that the archive installs."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class LocalVault:
         self.url = self.process.stdout.readline().strip()
 
     def owner(self, *words: str, text_in: str = "") -> str:
-        """What one of the owner's commands prints."""
+        """Runs a command of the owner and returns its output."""
         command = [sys.executable, "-m", "vault", *words, "--dir", str(self.directory)]
         done = subprocess.run(
             command, cwd=ROOT, input=text_in, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
@@ -33,18 +33,18 @@ class LocalVault:
         return done.stdout.strip()
 
     def reply(self, ticket: str, words: str, *files: Path, status: str = "waiting_on_customer") -> None:
-        """An answer of the staff, with files."""
+        """Answers a support ticket, with files."""
         attached = [option for file in files for option in ("--attach", str(file))]
         self.owner("reply", ticket, "--status", status, *attached, text_in=words)
 
     def value_of(self, secret_id: str) -> str:
-        """What is stored, as only the vault can tell."""
+        """The stored value, read from the vault's own files."""
         with Store(self.directory) as store, store.transaction() as db:
             row = find(db, secret_id)
             return plaintext(db, store.keys, row, row["version"])
 
     def close(self) -> None:
-        """Stops the server, which must end well."""
+        """Stops the server, which must exit with status 0."""
         self.process.terminate()
         assert self.process.wait(TIMEOUT_S) == 0
         assert self.process.stdout is not None
@@ -52,7 +52,7 @@ class LocalVault:
 
 
 def install(vault: LocalVault, scopes: str = "all") -> str:
-    """A new agent, by the archive's own `install`; its id."""
+    """Installs a new agent with the archive and returns its id."""
     token = vault.owner("agent-token", "--scopes", scopes)
     env = {**os.environ, "SIKKERKEY_API_URL": vault.url}
     command = [*ARCHIVE_COMMAND, "install", "-", "--name", "end to end"]

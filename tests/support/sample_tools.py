@@ -1,4 +1,4 @@
-"""A registry that is not the vault's: what the protocol must be able to do. As a program it serves its tools."""
+"""Sample tools, resources and prompts for tests of the protocol. Run as a program, it serves them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
+if __name__ == "__main__":  # started by path and isolated, so the repository is not on the import path yet
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from sikkerkey_mcp import (
@@ -43,11 +43,11 @@ class FixtureLibrary:
         }
 
     def listing(self, kind: str) -> list[JsonObject]:
-        """What there is of a kind."""
+        """The items of a kind."""
         return self._listings[kind]
 
     def contents(self, uri: str, context: Context) -> list[JsonObject]:
-        """A text that says nothing; four URIs behave in ways of their own."""
+        """A fixed text; four URIs fail or report progress instead."""
         if uri == "test://fail":
             raise Error("it failed", "do not read it")
         if uri == "test://break":
@@ -59,21 +59,21 @@ class FixtureLibrary:
         return [{"uri": uri, "mimeType": "text/plain", "text": "a text"}]
 
     def prompt(self, name: str, arguments: dict[str, str], context: Context) -> JsonObject:
-        """One message that repeats what was given."""
+        """One message that repeats the arguments."""
         text = f"{name}: {sorted(arguments.items())}"
         return {"messages": [{"role": "user", "content": {"type": "text", "text": text}}]}
 
     def suggestions(
         self, reference: JsonObject, argument: str, begun: str, known: dict[str, str], context: Context
     ) -> list[str]:
-        """All that is known of the question, three words long; of `many` a few more than one answer holds."""
+        """Repeats the question; for `many`, more suggestions than one answer may hold."""
         if reference.get("type") not in ("ref/prompt", "ref/resource"):
             raise ProtocolError(INVALID_PARAMS, "there is nothing to complete")
         return [str(number) for number in range(103)] if argument == "many" else [argument, begun, *sorted(known)]
 
 
 class FixtureTools:
-    """Tools without a network; `calls` holds what was carried out, `gate` lets waiting ones go on."""
+    """Tools without a network; `calls` holds the calls that ran, `gate` releases those of the tool `wait`."""
 
     instructions = "Tools for tests."
 
@@ -93,7 +93,7 @@ class FixtureTools:
         }
 
     def listing(self) -> list[JsonObject]:
-        """Every tool, with the least that the protocol asks for."""
+        """Every tool, with the members that the protocol requires."""
         return [{"name": name, "inputSchema": {"type": "object"}} for name in self._tools]
 
     def has(self, name: str) -> bool:
@@ -101,11 +101,11 @@ class FixtureTools:
         return name in self._tools
 
     def prepare(self) -> None:
-        """Counts how often it was asked to."""
+        """Counts its calls."""
         self.preparations += 1
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
-        """Carries one call out."""
+        """Runs one call."""
         self.calls.append((name, arguments))
         return self._tools[name](arguments, context)
 

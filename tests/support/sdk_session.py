@@ -1,4 +1,4 @@
-"""Run by a Python that has the official MCP client, of version 1 or 2: carries out calls and prints what it got.
+"""Runs calls with the official MCP client, version 1 or 2, and prints the results. Its Python must have the client.
 
     python sdk_session.py COMMAND... < calls.json > results.json
 
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def resolved(value: Any, results: list[Any]) -> Any:
-    """`value`, or what it refers to in an earlier result."""
+    """`value`, or the part of an earlier result that it refers to."""
     if not isinstance(value, dict) or list(value) != ["from"]:
         return value
     number, *keys = value["from"]
@@ -27,7 +27,7 @@ def resolved(value: Any, results: list[Any]) -> Any:
 
 
 async def session(command: list[str], calls: list[Any]) -> dict[str, Any]:
-    """One session: what was agreed on, what is listed, what each call gave."""
+    """One session: its protocol version, the tools, and the result of each call."""
     from mcp import ClientSession, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
@@ -50,12 +50,12 @@ async def session(command: list[str], calls: list[Any]) -> dict[str, Any]:
 
 
 def members(made: Any) -> Any:
-    """One of the client's objects as it travels."""
+    """An object of the client as JSON data."""
     return made.model_dump(by_alias=True, mode="json", exclude_none=True)
 
 
 async def offered(client: Any, capabilities: Any) -> dict[str, Any]:
-    """Resources, what each of them holds, and prompts, where the server has some."""
+    """The resources with their contents, and the prompts, if the server has any."""
     told: dict[str, Any] = {}
     if "resources" in capabilities:
         told["resources"] = members(await client.list_resources())["resources"]

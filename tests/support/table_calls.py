@@ -12,7 +12,7 @@ import pytest
 import sikkerkey_mcp
 from tools.examples import examples
 
-MARK = "m4rked-Value-9f8e7d"  # no part of any message, name or path
+MARK = "m4rked-Value-9f8e7d"  # in no message, name or path of the program
 
 
 class Row(NamedTuple):
@@ -31,11 +31,11 @@ class Row(NamedTuple):
 
     @property
     def minimal(self) -> dict[str, Any]:
-        """The least that the row accepts."""
+        """The smallest example."""
         return self.examples["minimal"]
 
     def base_for(self, name: str) -> dict[str, Any]:
-        """Arguments that the row accepts, `name` among them."""
+        """An example that includes the argument `name`."""
         return next(given for given in self.examples.values() if name in given)
 
 
@@ -97,29 +97,29 @@ def each_argument(
 def reply(
     status: int = 200, body: bytes = b"{}", content_type: str = "application/json", **headers: str
 ) -> sikkerkey_mcp.Answer:
-    """An answer of the vault; underscores in header names stand for hyphens."""
+    """An answer of the vault; underscores in header names become hyphens."""
     named = {name.replace("_", "-").lower(): value for name, value in headers.items()}
     return sikkerkey_mcp.Answer(status, {"content-type": content_type, **named}, body)
 
 
 class Logged(sikkerkey_mcp.Context):
-    """A call's context that keeps what is logged and reported."""
+    """A context that records progress and log messages."""
 
     def __init__(self) -> None:
         super().__init__()
         self.lines: list[str] = []
 
     def progress(self, message: str) -> None:
-        """Keeps it."""
+        """Records the message."""
         self.lines.append(message)
 
     def log(self, level: str, message: str) -> None:
-        """Keeps it."""
+        """Records the message."""
         self.lines.append(message)
 
 
 class StubApi(sikkerkey_mcp.Api):
-    """The vault without a network: keeps every request and gives always the same answer."""
+    """A vault without a network: records every request and always gives the same answer."""
 
     def __init__(self, answer: sikkerkey_mcp.Answer) -> None:
         super().__init__("https://vault.example", lambda _request: {})
@@ -127,12 +127,12 @@ class StubApi(sikkerkey_mcp.Api):
         self.sent: list[sikkerkey_mcp.Request] = []
 
     def prepare(self) -> None:
-        """Nothing has to be loaded; certificates alone would take longer than the rest."""
+        """Does nothing: loading certificates would take longer than the call."""
 
     def send(
         self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
     ) -> sikkerkey_mcp.Answer:
-        """Keeps `request`; the answer."""
+        """Records `request` and returns the answer."""
         self.sent.append(request)
         return self.answer
 
@@ -153,13 +153,13 @@ def sent(row: Row, arguments: Any) -> sikkerkey_mcp.Request:
 
 
 def sent_body(row: Row, arguments: Any) -> Any:
-    """The decoded body of that request; None where there is none at all."""
+    """The decoded body of that request, or None without a body."""
     body = sent(row, arguments).body
     return None if body is None else json.loads(body)
 
 
 def refusal(row: Row, arguments: Any) -> str:
-    """The message of a refused call; nothing was sent or logged, and MARK is nowhere in the result."""
+    """The message of a refused call. Asserts that nothing was sent or logged and that the result shows no MARK."""
     api, context = StubApi(reply()), Logged()
     result = sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, context)
     assert api.sent == []

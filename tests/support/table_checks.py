@@ -1,4 +1,4 @@
-"""What a type checker cannot see in the dispatch table."""
+"""Mistakes in the action table that a type checker cannot find."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import sikkerkey_mcp
 
 
 def complaints(tools: Sequence[sikkerkey_mcp.Tool]) -> list[str]:
-    """Every mistake in `tools`, in words."""
+    """Describes every mistake in `tools`."""
     found = [f"{name}: tool twice" for name in _repeated(tool.name for tool in tools)]
     for tool in tools:
         found += [f"{tool.name}: {name} twice" for name in _repeated(action.name for action in tool.actions)]
