@@ -67,7 +67,7 @@ BUILDER := .venv/.ready build_zipapp.py $(wildcard bundle/*.py) LICENSE requirem
 $(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py)
 	@$(RUN) build_zipapp.py
 
-$(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/*)
+$(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/*.py vault/*/*.py vault/*/*.css)
 	@$(RUN) build_zipapp.py --program vault
 
 # Empty means all platforms in one archive.

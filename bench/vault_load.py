@@ -33,9 +33,9 @@ sys.path.insert(0, str(ROOT))
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402  # after the path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: E402
 
-from vault import agents, machines  # noqa: E402
-from vault.calls import wall_clock  # noqa: E402
-from vault.store import Store  # noqa: E402
+from vault.domains import agents, machines  # noqa: E402
+from vault.router import wall_clock  # noqa: E402
+from vault.schema import open_store  # noqa: E402
 
 VALUE = "v" * 1000
 
@@ -106,7 +106,7 @@ def identity() -> tuple[bytes, bytes]:
 def settle(directory: Path, port: int, count: int) -> tuple[list[Client], list[Client]]:
     """As many approved agents and machines, written by the owner."""
     found: tuple[list[Client], list[Client]] = ([], [])
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         for _ in range(count):
             private, public = identity()
             agent = (base64.b16encode(os.urandom(8)).decode(), "load", public, json.dumps(agents.SCOPES))
@@ -120,7 +120,7 @@ def settle(directory: Path, port: int, count: int) -> tuple[list[Client], list[C
             machine = machines.register(
                 db, wall_clock(), "load", kind="standard", hostname="load", public_key=public, expires_ms=None
             )
-            machines.approve(db, wall_clock(), machine)
+            machines.approve_as_owner(db, wall_clock(), machine)
             found[1].append(Client(port, machine, private))
     return found
 
@@ -129,7 +129,7 @@ def prepare(directory: Path, owners: list[Client], readers: list[Client]) -> tup
     """A project and a secret in it that every machine may read; answers their ids."""
     project_id = post(owners[0], "/v1/ai/projects", {"name": "load"})["id"]
     secret_id = post(owners[0], f"/v1/ai/projects/{project_id}/secrets", {"name": "load", "value": VALUE})["id"]
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         for each in readers:
             db.execute("INSERT INTO project_machines VALUES (?, ?, 0)", (project_id, each.identity))
             db.execute("INSERT INTO grants VALUES (?, ?, 0)", (each.identity, secret_id))

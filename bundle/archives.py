@@ -48,8 +48,8 @@ PROGRAMS = {
     # The last releases for Python 3.9 serve the newer ones too. The vault itself is written for POSIX.
     "vault": Program(
         "sikkerkey-vault",
-        main="vault.cli",
-        sources=("vault/*.py", "vault/*.css"),
+        main="vault.owner.cli",
+        sources=("vault/**/*.py", "vault/**/*.css"),
         projects=(
             *("anyio", "click", "cryptography", "exceptiongroup", "h11", "idna", "starlette", "typing_extensions"),
             *("tzdata", "uvicorn"),

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from vault import alerts, audit
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault import audit
+from vault.domains import alerts
 
 ALERTS = "/v1/ai/alerts"
 
@@ -16,7 +17,7 @@ def enable(agent: Agent, *actions: str) -> Any:
     return agent.post(ALERTS, {"enabledActions": list(actions)})
 
 
-def shown(action: str, **changed: Any) -> dict[str, Any]:
+def expected_json(action: str, **changed: Any) -> dict[str, Any]:
     counts = {"enabledAt": START_MS, "raised": 0, "lastRaisedAt": None}
     return {"action": action, "severity": audit.ACTIONS[action], **counts, **changed}
 
@@ -40,10 +41,13 @@ def test_every_audited_action_can_alert(agent: Agent) -> None:
 
 def test_set_replaces_the_whole_set_and_keeps_the_date_of_what_stays(agent: Agent, clock: FakeClock) -> None:
     enable(agent, "secret_delete", "project_delete", "secret_delete")
-    assert agent.get(ALERTS) == [shown("project_delete"), shown("secret_delete")]
+    assert agent.get(ALERTS) == [expected_json("project_delete"), expected_json("secret_delete")]
     clock.advance(10)
     assert enable(agent, "secret_delete", "auth_failure") == {"enabledActions": ["auth_failure", "secret_delete"]}
-    assert agent.get(ALERTS) == [shown("auth_failure", enabledAt=START_MS + 10_000), shown("secret_delete")]
+    assert agent.get(ALERTS) == [
+        expected_json("auth_failure", enabledAt=START_MS + 10_000),
+        expected_json("secret_delete"),
+    ]
 
 
 def test_an_empty_set_turns_every_alert_off(vault: Vault, agent: Agent) -> None:
@@ -58,7 +62,7 @@ def test_a_set_with_unknown_actions_changes_nothing(agent: Agent, given: object)
     enable(agent, "project_create")
     assert agent.send("POST", ALERTS, {"enabledActions": given}).status == 400
     assert agent.send("POST", ALERTS, {}).error == "enabledActions is required"
-    assert agent.get(ALERTS) == [shown("project_create")]
+    assert agent.get(ALERTS) == [expected_json("project_create")]
 
 
 def test_an_enabled_action_leaves_an_alert_and_others_do_not(vault: Vault, agent: Agent, clock: FakeClock) -> None:
@@ -66,7 +70,7 @@ def test_an_enabled_action_leaves_an_alert_and_others_do_not(vault: Vault, agent
     clock.advance(10)
     first, second = agent.project("one"), agent.project("two")
     agent.post(f"/v1/ai/projects/{first}/update", {"name": "other"})
-    assert agent.get(ALERTS) == [shown("project_create", raised=2, lastRaisedAt=START_MS + 10_000)]
+    assert agent.get(ALERTS) == [expected_json("project_create", raised=2, lastRaisedAt=START_MS + 10_000)]
     details = [f"project {second} created as two", f"project {first} created as one"]
     assert [(row["action"], row["detail"]) for row in raised(vault)] == [("project_create", text) for text in details]
     assert raised(vault)[0]["aiAgentId"] == agent.id
@@ -81,7 +85,7 @@ def test_a_refused_request_raises_only_the_alert_of_its_refusal(vault: Vault, ag
 
 
 def test_only_the_latest_alerts_are_kept(vault: Vault, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "KEPT", 3)
+    monkeypatch.setattr(alerts, "MAX_ALERTS", 3)
     enable(agent, "project_create")
     ids = [agent.project() for _ in range(5)]
     assert [row["detail"].split()[1] for row in raised(vault)] == [ids[4], ids[3], ids[2]]

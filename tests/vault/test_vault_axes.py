@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from vault import axes
-from vault.axes import Facts
+from vault.domains import axes
+from vault.domains.axes import Facts
 from vault.errors import Refusal
 
 COPENHAGEN, NEW_YORK = "Europe/Copenhagen", "America/New_York"
@@ -85,7 +85,7 @@ def window(start: str, end: str, zone: str = COPENHAGEN, days: tuple[str, ...] =
 )
 def test_the_window_follows_the_wall_clock_of_its_zone(rules: dict[str, Any], moment: str, inside: bool) -> None:
     assert axes.in_window(rules, utc(moment)) is inside
-    assert (axes.broken(rules, Facts(utc(moment), None)) == "timeWindow") is not inside
+    assert (axes.find_violation(rules, Facts(utc(moment), None)) == "timeWindow") is not inside
 
 
 ZONES = (COPENHAGEN, NEW_YORK, "UTC", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia", "America/Havana")
@@ -156,7 +156,7 @@ def test_zones_are_there_on_a_machine_without_zone_files() -> None:
 )
 def test_a_source_outside_the_networks_breaks_the_policy(listed: str, source_ip: str | None, inside: bool) -> None:
     rules = {"ipAllowlistEnabled": True, "ipAllowlistCidrs": ["198.51.100.0/24", listed]}
-    assert axes.broken(rules, Facts(0, source_ip)) == (None if inside else "ipAllowlist")
+    assert axes.find_violation(rules, Facts(0, source_ip)) == (None if inside else "ipAllowlist")
 
 
 @pytest.mark.parametrize(
@@ -184,12 +184,12 @@ def test_a_source_outside_the_networks_breaks_the_policy(listed: str, source_ip:
     ],
 )
 def test_the_first_broken_axis_is_named(rules: dict[str, Any], facts: Facts, axis: str | None) -> None:
-    assert axes.broken(rules, facts) == axis
+    assert axes.find_violation(rules, facts) == axis
 
 
 def test_a_value_is_due_for_rotation_at_the_read_that_reaches_the_number() -> None:
-    assert [axes.rotates({"rotateAfterReads": 3}, reads) for reads in (2, 3, 4)] == [False, True, True]
-    assert not axes.rotates({}, 1_000_000)
+    assert [axes.is_rotation_due({"rotateAfterReads": 3}, reads) for reads in (2, 3, 4)] == [False, True, True]
+    assert not axes.is_rotation_due({}, 1_000_000)
 
 
 COMPLETE = {

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from tests.vault.readers import Reader, grant, reader
+from tests.vault.support.machines import Machine, grant, granted_machine
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
 CANARIES = "/v1/ai/canaries"
 FROZEN = "the project is frozen: a canary was read"
 
 
-def shown(canary_id: str, project_id: str, **changed: Any) -> dict[str, Any]:
+def expected_json(canary_id: str, project_id: str, **changed: Any) -> dict[str, Any]:
     return {
         "id": canary_id,
         "projectId": project_id,
@@ -51,8 +51,8 @@ def test_a_created_canary_is_listed_got_and_made_of_64_characters(vault: Vault, 
     reply = agent.send("POST", CANARIES, {"projectId": project_id, "name": "bait"})
     canary_id = reply.json["id"]
     assert (reply.status, reply.json) == (201, {"id": canary_id, "name": "bait", "enabled": True})
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id)
-    assert agent.get(f"/v1/ai/projects/{project_id}/canaries") == [shown(canary_id, project_id)]
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id)
+    assert agent.get(f"/v1/ai/projects/{project_id}/canaries") == [expected_json(canary_id, project_id)]
     assert agent.get(f"/v1/ai/projects/{project_id}/secrets/{canary_id}")["type"] == "canary"
     assert re.fullmatch(r"[A-Za-z0-9]{64}", vault.value(canary_id))
     assert [row["secret_id"] for row in vault.audited("canary_create")] == [canary_id]
@@ -61,7 +61,7 @@ def test_a_created_canary_is_listed_got_and_made_of_64_characters(vault: Vault, 
 def test_switches_given_at_creation_are_kept(agent: Agent, project_id: str) -> None:
     switches = {"enabled": False, "triggerFreezeProject": False, "triggerFreezeRelatedProjects": True}
     canary_id = bait(agent, project_id, **switches)
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, **switches)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, **switches)
 
 
 def test_a_configuration_changes_what_it_names(vault: Vault, agent: Agent, project_id: str, clock: FakeClock) -> None:
@@ -70,7 +70,9 @@ def test_a_configuration_changes_what_it_names(vault: Vault, agent: Agent, proje
     reply = agent.post(f"{CANARIES}/{canary_id}/config", {"triggerFreezeRelatedProjects": True})
     switches = {"triggerFreezeProject": True, "triggerFreezeRelatedProjects": True}
     assert reply == {"id": canary_id, "name": "bait", **switches}
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, **switches, updatedAt=START_MS + 5000)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(
+        canary_id, project_id, **switches, updatedAt=START_MS + 5000
+    )
     assert agent.send("POST", f"{CANARIES}/{canary_id}/config").status == 400
     assert details(vault, "canary_config") == [(project_id, "canary set: triggerFreezeRelatedProjects on")]
 
@@ -111,7 +113,7 @@ def test_a_restricted_agent_reaches_only_its_projects(vault: Vault, agent: Agent
         ("POST", f"/v1/ai/projects/{project_id}/unfreeze", None),
     ):
         assert outsider.send(method, where, body).status == 403, where
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id)
 
 
 def test_the_value_belongs_to_the_vault(vault: Vault, agent: Agent, project_id: str) -> None:
@@ -146,7 +148,7 @@ def test_a_canary_comes_and_goes_with_its_secret(vault: Vault, agent: Agent, pro
 
 def test_a_read_freezes_the_project_then_answers(vault: Vault, agent: Agent, project_id: str, clock: FakeClock) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine, other = reader(vault, secret, canary_id), reader(vault, secret)
+    machine, other = granted_machine(vault, secret, canary_id), granted_machine(vault, secret)
     assert machine.value(secret) == "v"
     clock.advance(5)
     assert machine.value(canary_id) == vault.value(canary_id)
@@ -154,7 +156,7 @@ def test_a_read_freezes_the_project_then_answers(vault: Vault, agent: Agent, pro
         reply = who.read(what)
         assert (reply.status, reply.json) == (423, {"error": FROZEN})
     sprung = {"triggerCount": 1, "lastTriggeredAt": START_MS + 5000, "projectFrozenAt": START_MS + 5000}
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, **sprung)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, **sprung)
     [row] = vault.audited("canary_triggered")
     found = (row["severity"], row["machine_id"], row["secret_id"], row["project_id"])
     assert found == ("critical", machine.id, canary_id, project_id)
@@ -166,7 +168,7 @@ def test_an_unfreeze_lets_reads_through_and_leaves_the_canary_armed(
     vault: Vault, agent: Agent, project_id: str
 ) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine = reader(vault, secret, canary_id)
+    machine = granted_machine(vault, secret, canary_id)
     for _ in range(2):
         machine.value(canary_id)
         assert machine.read(secret).status == 423
@@ -180,10 +182,10 @@ def test_an_unfreeze_lets_reads_through_and_leaves_the_canary_armed(
 
 def test_a_disabled_canary_reads_like_any_secret(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id, enabled=False), agent.secret(project_id, "v")
-    machine = reader(vault, secret, canary_id)
+    machine = granted_machine(vault, secret, canary_id)
     assert machine.value(canary_id) == vault.value(canary_id)
     assert machine.value(secret) == "v"
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, enabled=False)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, enabled=False)
     assert vault.audited("canary_triggered") == []
 
 
@@ -191,7 +193,11 @@ def test_related_projects_freeze_where_so_set(vault: Vault, agent: Agent, projec
     related, foreign = agent.project("related"), agent.project("foreign")
     canary_id = bait(agent, project_id, triggerFreezeRelatedProjects=True)
     here, there, away = (agent.secret(each, "v") for each in (project_id, related, foreign))
-    shared, thief, stranger = reader(vault, here, there), reader(vault, canary_id), reader(vault, away)
+    shared, thief, stranger = (
+        granted_machine(vault, here, there),
+        granted_machine(vault, canary_id),
+        granted_machine(vault, away),
+    )
     thief.value(canary_id)
     assert [machine.read(secret).status for machine, secret in ((shared, here), (shared, there))] == [423, 423]
     assert stranger.value(away) == "v"
@@ -209,7 +215,7 @@ def test_a_canary_freezes_only_what_it_is_set_to(
 ) -> None:
     canary_id = bait(agent, project_id, triggerFreezeProject=own, triggerFreezeRelatedProjects=related)
     here, there = agent.secret(project_id, "v"), agent.secret(agent.project("related"), "v")
-    machine = reader(vault, canary_id, here, there)
+    machine = granted_machine(vault, canary_id, here, there)
     machine.value(canary_id)
     assert [machine.read(secret).status for secret in (here, there)] == [423 if own else 200, 423 if related else 200]
     assert len(vault.audited("canary_triggered")) == 1
@@ -220,7 +226,7 @@ def test_a_project_that_is_frozen_already_stays_as_it_is(
 ) -> None:
     there = agent.project("related")
     first, second = bait(agent, there), bait(agent, project_id, triggerFreezeRelatedProjects=True)
-    machine = reader(vault, first, second)
+    machine = granted_machine(vault, first, second)
     machine.value(first)
     clock.advance(5)
     machine.value(second)
@@ -231,7 +237,7 @@ def test_a_project_that_is_frozen_already_stays_as_it_is(
 
 def test_a_freeze_outlives_its_canary(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine = reader(vault, canary_id, secret)
+    machine = granted_machine(vault, canary_id, secret)
     machine.value(canary_id)
     agent.post(f"/v1/ai/projects/{project_id}/secrets/{canary_id}/delete")
     agent.post(f"/v1/ai/trash/{canary_id}/purge")
@@ -241,7 +247,7 @@ def test_a_freeze_outlives_its_canary(vault: Vault, agent: Agent, project_id: st
 
 
 def test_a_frozen_vault_stays_frozen_after_a_restart(vault: Vault, agent: Agent, project_id: str) -> None:
-    machine = reader(vault, bait(agent, project_id), agent.secret(project_id, "v"))
+    machine = granted_machine(vault, bait(agent, project_id), agent.secret(project_id, "v"))
     [canary, secret] = machine.get("/v1/secrets")["secrets"]
     machine.value(canary["id"])
     vault.close()
@@ -251,7 +257,7 @@ def test_a_frozen_vault_stays_frozen_after_a_restart(vault: Vault, agent: Agent,
 
 def test_a_policy_comes_before_the_canary(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id = bait(agent, project_id)
-    machine = reader(vault, canary_id)
+    machine = granted_machine(vault, canary_id)
     rules = {"name": "p", "ipAllowlistEnabled": True, "ipAllowlistCidrs": ["192.0.2.1"]}
     policy = agent.post(f"/v1/ai/projects/{project_id}/policies", rules)
     agent.post(f"/v1/ai/secrets/{canary_id}/binding", {"policyId": policy["id"]})
@@ -261,7 +267,7 @@ def test_a_policy_comes_before_the_canary(vault: Vault, agent: Agent, project_id
 
 def test_an_ungranted_machine_does_not_spring_it(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine = reader(vault, secret)
+    machine = granted_machine(vault, secret)
     assert machine.read(canary_id).status == 403
     assert machine.value(secret) == "v"
     grant(vault, machine, canary_id)
@@ -271,7 +277,7 @@ def test_an_ungranted_machine_does_not_spring_it(vault: Vault, agent: Agent, pro
 
 def test_an_export_yields_the_bait_and_nothing_else_of_the_project(vault: Vault, agent: Agent, project_id: str) -> None:
     secret = agent.secret(project_id, "v")
-    machine: Reader = reader(vault, secret, bait(agent, project_id))
+    machine: Machine = granted_machine(vault, secret, bait(agent, project_id))
     rows = machine.post("/v1/secrets/export")["secrets"]
     assert [row["name"] for row in rows] == ["bait"]
     assert details(vault, "secret_read_denied") == [(project_id, FROZEN)]

@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import START_MS, Agent, Vault
-from vault import commands_audit
-from vault.calls import wall_clock
-from vault.cli import main
+from tests.vault.support.served_vault import START_MS, Agent, Vault
 from vault.control import Control
+from vault.owner import commands_vault
+from vault.owner.cli import main
+from vault.router import wall_clock
 from vault.terminal import printable
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 class Owner:
-    """Runs commands against one directory; answers status, standard output and standard error."""
+    """Runs commands on one vault, and returns status, standard output and standard error."""
 
     def __init__(self, directory: Path, capture: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
@@ -144,10 +144,10 @@ def test_a_machine_is_made_listed_approved_by_its_id_and_revoked(vault: Vault, o
     directory = home / "vaults" / vault.store.vault_id
     known = {"machineId": made["machineId"], "name": "ci"}
     assert (status, made) == (0, {**known, "kind": "standard", "directory": str(directory)})
-    assert err == "hint: the machine is pending until: python -m vault approve ID --dir DIR\n"
+    assert err == "hint: the machine is pending until you run: python -m vault approve ID --dir DIR\n"
     assert json.loads((directory / "identity.json").read_text())["machineId"] == made["machineId"]
     assert [row["state"] for row in json.loads(owner("machines", "--json")[1])] == ["pending"]
-    assert owner("disable", made["machineId"])[2].startswith("vault: error: a machine has no such switch")
+    assert owner("disable", made["machineId"])[2].startswith("vault: error: machines cannot be enabled or disabled")
     assert json.loads(owner("approve", made["machineId"], "--json")[1]) == {**known, "state": "approved"}
     header, row = owner("machines")[1].splitlines()
     assert header.split() == ["ID", "NAME", "KIND", "STATE", "HOSTNAME", "LAST", "SEEN"]
@@ -187,7 +187,7 @@ def test_invitations_are_accepted_and_declined_on_behalf_of_the_invitee(
 def test_the_staff_reads_a_ticket_and_replies_with_a_file(
     vault: Vault, owner: Owner, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert owner("tickets")[2] == "hint: no tickets wait\n"
+    assert owner("tickets")[2] == "hint: no open tickets\n"
     category = agent.get("/v1/ai/ticket-categories")[0]["id"]
     ticket = {"categoryId": category, "priority": "low", "title": "a\x1b[2J", "body": "first\nsecond \u202e"}
     ticket_id = agent.post("/v1/ai/tickets", ticket)["id"]
@@ -246,7 +246,7 @@ def test_following_prints_each_new_entry_once(
         return False
 
     agent.project("first")
-    monkeypatch.setattr(commands_audit, "_wait", wait)
+    monkeypatch.setattr(commands_vault, "_wait", wait)
     status, out, _ = owner("audit", "--follow", "--json", "--action", "project_create")
     assert status == 0
     details = [json.loads(line)["detail"].rpartition(" ")[2] for line in out.splitlines()]
@@ -259,7 +259,7 @@ def test_a_follower_that_is_interrupted_ends_quietly(
     def interrupt() -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands_audit, "_wait", interrupt)
+    monkeypatch.setattr(commands_vault, "_wait", interrupt)
     assert owner("audit", "--follow") == (130, "", "")
 
 

@@ -13,25 +13,25 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.vault.support.served_vault import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
 
-from tests.vault.harness import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
 from vault import server
-from vault.calls import wall_clock
 from vault.errors import VaultError
 from vault.migrations import SCHEMA_VERSION
-from vault.store import Store
+from vault.router import wall_clock
+from vault.schema import open_store
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
     """A vault's directory that nobody has open."""
-    Store(tmp_path / "vault").close()
+    open_store(tmp_path / "vault").close()
     return tmp_path / "vault"
 
 
 def refusal(directory: Path) -> tuple[str, str]:
     with pytest.raises(VaultError) as caught:
-        Store(directory)
+        open_store(directory)
     return str(caught.value), caught.value.hint
 
 
@@ -43,7 +43,7 @@ def test_everything_is_made_for_the_owner_alone(directory: Path) -> None:
 def test_the_umask_does_not_matter(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with Store(tmp_path / "vault"):
+        with open_store(tmp_path / "vault"):
             modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "vault").iterdir()}
     finally:
         os.umask(before)
@@ -57,7 +57,7 @@ def test_a_file_that_others_can_reach_is_refused(directory: Path, name: str) -> 
         path.chmod(mode)
         assert refusal(directory) == (f"file {path} can be reached by others", f"chmod 600 {path}")
     path.chmod(0o600)
-    Store(directory).close()
+    open_store(directory).close()
 
 
 def test_a_directory_that_others_can_reach_is_refused(directory: Path) -> None:
@@ -73,7 +73,7 @@ def test_a_linked_file_is_refused_and_the_hint_mends_it(directory: Path, name: s
     message, hint = refusal(directory)
     assert message == f"file {path} is a symbolic link"
     subprocess.run(["sh", "-c", hint], check=True)
-    Store(directory).close()
+    open_store(directory).close()
 
 
 def test_a_linked_directory_is_refused(directory: Path) -> None:
@@ -120,7 +120,7 @@ def test_a_file_that_is_no_database_is_refused(directory: Path) -> None:
 
 
 def test_a_vault_from_a_newer_program_is_refused(directory: Path) -> None:
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     assert refusal(directory)[1] == "use a newer program"
 
@@ -130,7 +130,7 @@ def test_twenty_may_make_the_directory_at_once(tmp_path: Path) -> None:
 
     def make() -> None:
         gate.wait()
-        with Store(tmp_path / "vault") as store:
+        with open_store(tmp_path / "vault") as store:
             ids.append(store.vault_id)
 
     threads = [threading.Thread(target=make) for _ in range(20)]
@@ -181,7 +181,7 @@ def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
 
 def test_answers_on_a_kept_connection_are_not_held_back() -> None:
     """asyncio turns Nagle's algorithm off for sockets that say they are TCP; with it, each answer takes 40 ms."""
-    with server._listen(server.Place()) as listener:
+    with server._listen(server.ListenOptions()) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
@@ -257,5 +257,5 @@ def test_memory_is_left_to_neither_a_file_nor_a_crash_reporter(
     told: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: (0, allowed))
     monkeypatch.setattr(resource, "setrlimit", lambda *limit: told.append(limit))
-    server.leave_no_core()
+    server.disable_core_dumps()
     assert told == [(resource.RLIMIT_CORE, left)]

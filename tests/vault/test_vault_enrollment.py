@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault, disk, encoded, exchange, public_bytes
-from tests.vault.machines_harness import HOUR_S, TOKENS, enroll, enrolled, token_body
+from tests.vault.support.machines import HOUR_S, TOKENS, enroll, enrolled_machine, token_body
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, encoded, exchange, public_bytes
 
 UNUSABLE = "the enrollment token is unknown, revoked, used up or expired"
 
@@ -51,7 +51,7 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(vault: Vault, agent: Agent) ->
 
 def test_an_enrolled_machine_may_read_at_once_and_until_its_end(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine = enrolled(vault, agent, [secret], machineLifetimeSeconds=60)
+    machine = enrolled_machine(vault, agent, [secret], machineLifetimeSeconds=60)
     assert machine.read(secret).json == {"value": "v"}
     clock.advance(59)
     assert machine.read(secret).status == 200
@@ -103,7 +103,7 @@ def test_a_token_ends_with_its_life(vault: Vault, agent: Agent, clock: FakeClock
 @pytest.mark.parametrize("reason", ["leaked", ""])
 def test_a_revoked_token_enrolls_nobody_and_its_machines_go_on(vault: Vault, agent: Agent, reason: str) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine = enrolled(vault, agent, [secret])
+    machine = enrolled_machine(vault, agent, [secret])
     path = f"{TOKENS}/{agent.get(TOKENS)[0]['id']}"
     again = minted(agent)
     assert agent.post(f"{path}/revoke", {"reason": reason} if reason else {})["state"] == "revoked"

@@ -1,4 +1,4 @@
-"""Who gets in: the signature, and the order in which a request is checked."""
+"""Authentication: the signature, and the order of the checks."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ import base64
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from starlette.datastructures import Headers
 
-from tests.vault.harness import NONCES, Agent, FakeClock, Vault, exchange, signature
-from vault import agents
-from vault.gate import Signed, verify
+from tests.vault.support.served_vault import NONCES, Agent, FakeClock, Vault, exchange, signature
+from vault.domains import agents
+from vault.gate import signed_text, verify
+from vault.router import Received
 
 WHOAMI = "/v1/ai/whoami"
 VECTOR_KEY = base64.b64decode("A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=")
@@ -29,11 +31,12 @@ VECTORS = [
 ]
 
 
-@pytest.mark.parametrize(("method", "path", "body", "expected"), VECTORS)
-def test_the_vectors_of_the_contract_verify(method: str, path: str, body: str, expected: str) -> None:
-    signed = Signed(method, path, body.encode(), (), "1767225600", "00112233445566778899aabbccddeeff", expected)
-    assert verify(VECTOR_KEY, expected, signed.text())
-    assert not verify(VECTOR_KEY, expected, signed._replace(method="PUT").text())
+def test_the_vectors_of_the_contract_verify() -> None:
+    headers = Headers({"x-timestamp": "1767225600", "x-nonce": "00112233445566778899aabbccddeeff"})
+    for method, path, body, expected in VECTORS:
+        received = Received(method, path, b"", headers, body.encode(), None, "http://localhost")
+        assert verify(VECTOR_KEY, expected, signed_text(received)), path
+        assert not verify(VECTOR_KEY, expected, signed_text(received._replace(method="PUT"))), path
 
 
 def test_either_identity_header_will_do(agent: Agent) -> None:
@@ -121,7 +124,7 @@ def test_a_refused_request_cannot_be_sent_again(vault: Vault) -> None:
     headers = agent.headers("GET", WHOAMI)
     assert exchange(vault.port, "GET", WHOAMI, b"", headers).status == 403
     with vault.store.transaction() as db:
-        agents.approve(db, vault.clock(), agent.id)
+        agents.approve_as_owner(db, vault.clock(), agent.id)
     assert exchange(vault.port, "GET", WHOAMI, b"", headers).error == "the nonce was used before"
 
 
@@ -153,7 +156,7 @@ def test_a_pending_agent_and_a_disabled_one_are_refused(vault: Vault) -> None:
     agent = vault.pending()
     assert agent.send("GET", WHOAMI).error == "Agent is pending approval"
     with vault.store.transaction() as db:
-        agents.approve(db, vault.clock(), agent.id)
+        agents.approve_as_owner(db, vault.clock(), agent.id)
         agents.set_enabled(db, vault.clock(), agent.id, enabled=False)
     reply = agent.send("GET", WHOAMI)
     assert (reply.status, reply.json) == (403, {"error": "Agent is disabled"})

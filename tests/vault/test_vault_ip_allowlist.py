@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from tests.vault.machines_harness import TOKENS, enroll, enrolled, token_body
-from vault.addresses import network, within
+from tests.vault.support.machines import TOKENS, enroll, enrolled_machine, token_body
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault.domains.ip_allowlist import is_within, parse_network
 
 LIST = "/v1/ai/ipallowlist"
 
@@ -78,7 +78,7 @@ def test_a_list_in_force_shuts_out_every_machine_and_newcomer_elsewhere(
     vault: Vault, agent: Agent, entries: list[str]
 ) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine = enrolled(vault, agent, [secret])
+    machine = enrolled_machine(vault, agent, [secret])
     token = agent.post(TOKENS, token_body())["token"]
     for cidr in entries:
         agent.post(LIST, {"cidr": cidr})
@@ -97,7 +97,7 @@ def test_a_list_in_force_shuts_out_every_machine_and_newcomer_elsewhere(
 @pytest.mark.parametrize("cidr", ["127.0.0.0/8", "::ffff:127.0.0.1", "0.0.0.0/0"])
 def test_a_list_in_force_lets_its_networks_in(vault: Vault, agent: Agent, cidr: str) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine = enrolled(vault, agent, [secret])
+    machine = enrolled_machine(vault, agent, [secret])
     agent.post(LIST, {"cidr": cidr})
     agent.post(f"{LIST}/enable")
     assert machine.read(secret).json == {"value": "v"}
@@ -133,4 +133,4 @@ def test_an_agent_with_a_project_allowlist_is_kept_away(vault: Vault, agent: Age
     ],
 )
 def test_addresses_and_networks_compare_across_spellings(source_ip: str | None, cidr: str, expected: bool) -> None:
-    assert within(source_ip, [network(cidr)]) is expected
+    assert is_within(source_ip, [parse_network(cidr)]) is expected

@@ -11,10 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.vault.harness import START_MS, Agent, Vault, disk
-from tests.vault.machines_harness import Machine
+from tests.vault.support.machines import Machine
+from tests.vault.support.served_vault import START_MS, Agent, Vault, disk
 from vault.errors import VaultError
-from vault.machine_bundle import write_bundle
+from vault.owner.machine_bundle import write_bundle
 
 URL = "http://localhost:8200"
 
@@ -77,7 +77,7 @@ def test_a_file_that_cannot_be_written_leaves_no_machine(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vault.machine_bundle.os.fsync", full)
+    monkeypatch.setattr("vault.owner.machine_bundle.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_bundle(vault.store, vault.clock(), sk, URL, "web")
     assert agent.get("/v1/ai/machines") == []

@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
+from tests.vault.support.served_vault import Agent, FakeClock, Vault
 
-from tests.vault.harness import Agent, FakeClock, Vault
-from tests.vault.machines_harness import TOKENS, token_body
-from vault import machines
-from vault.machine_bundle import write_bundle
-from vault.store import Store
+from tests.vault.support.machines import TOKENS, token_body
+from vault.domains import machines
+from vault.owner.machine_bundle import write_bundle
+from vault.schema import open_store
 
 sikkerkey = pytest.importorskip("sikkerkey", reason="the vendor's client needs Python 3.10")
 
@@ -95,7 +95,7 @@ def test_it_reads_with_an_identity_on_disk_once_approved(
     with pytest.raises(sikkerkey.AccessDeniedError, match="Machine is pending approval"):
         on_disk.get_secret(id_of(secrets[0]))
     with vault.store.transaction() as db:
-        machines.approve(db, vault.clock(), machine_id)
+        machines.approve_as_owner(db, vault.clock(), machine_id)
     base = f"{secrets[0].rpartition('/secrets/')[0]}/machines"
     agent.post(base, {"machineId": machine_id})
     agent.post(f"{base}/{machine_id}/grants", {"secretIds": [id_of(secrets[0])]})
@@ -185,7 +185,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("impatient")
 def test_a_busy_vault_is_tried_again(vault: Vault, client: Any, secrets: list[str]) -> None:
     vault.store._db.execute("PRAGMA busy_timeout = 0")
-    with Store(vault.directory) as other, other.transaction():
+    with open_store(vault.directory) as other, other.transaction():
         assert refused(client, id_of(secrets[0])) == (sikkerkey.ServerSealedError, 503)
     assert client.get_secret(id_of(secrets[0])) == "hunter2"
 
@@ -196,7 +196,7 @@ def test_a_cached_value_serves_while_the_vault_is_busy_and_not_once_access_is_go
 ) -> None:
     client.enable_cache().get_secret(id_of(secrets[0]))
     vault.store._db.execute("PRAGMA busy_timeout = 0")
-    with Store(vault.directory) as other, other.transaction():
+    with open_store(vault.directory) as other, other.transaction():
         assert client.get_secret(id_of(secrets[0])) == "hunter2"
     agent.post(f"/v1/ai/machines/{client.machine_id}/revoke")
     assert refused(client, id_of(secrets[0])) == (sikkerkey.AuthenticationError, 401)

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Reply, Vault, exchange
-from tests.vault.machines_harness import Machine, enrolled, waiting
-from vault import machines
-from vault.calls import Route
-from vault.surface import ROUTES
+from tests.vault.support.machines import Machine, enrolled_machine, pending_machine
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Reply, Vault, exchange
+from vault.domains import machines
+from vault.router import Route
+from vault.schema import ROUTES
 
 MACHINE_ROUTES = [route for route in ROUTES if route.caller == "machine"]
 
@@ -48,7 +48,7 @@ def by_id(listed: dict[str, Any]) -> dict[str, Any]:
 
 
 def test_a_read_answers_the_value_and_nothing_else(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     reply = machine.read(secrets[0])
     assert (reply.status, reply.raw) == (200, b'{"value":"one"}')
     agent.post(secrets[0] + "/update", {"value": "two"})
@@ -59,7 +59,7 @@ def test_a_read_answers_the_value_and_nothing_else(vault: Vault, agent: Agent, s
 
 
 def test_lists_hold_what_is_granted_without_values(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets)
+    machine = enrolled_machine(vault, agent, secrets)
     agent.secret(secrets[0].split("/")[4], "not granted")
     expected = {each["id"]: each for each in rows(secrets)}
     assert by_id(machine.get("/v1/secrets")) == expected
@@ -70,7 +70,7 @@ def test_lists_hold_what_is_granted_without_values(vault: Vault, agent: Agent, s
 
 
 def test_an_export_holds_the_values_and_is_audited_for_each(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets)
+    machine = enrolled_machine(vault, agent, secrets)
     values = ("one", '{"user": "søren", "pass": "p"}', "three")
     expected = [{**each, "value": value} for each, value in zip(rows(secrets), values)]
     assert by_id(machine.post("/v1/secrets/export")) == {each["id"]: each for each in expected}
@@ -80,7 +80,7 @@ def test_an_export_holds_the_values_and_is_audited_for_each(vault: Vault, agent:
 
 
 def test_a_read_says_what_stands_in_its_way_and_is_audited(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     agent.post(secrets[0] + "/delete")
     ids = [path.rpartition("/")[2] for path in secrets]
     expected = [
@@ -97,7 +97,7 @@ def test_a_read_says_what_stands_in_its_way_and_is_audited(vault: Vault, agent: 
 
 
 def test_a_grant_without_membership_gives_nothing(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     with vault.store.transaction() as db:
         db.execute("DELETE FROM project_machines")
     assert (machine.read(secrets[0]).status, machine.get("/v1/secrets")) == (403, {"secrets": []})
@@ -107,7 +107,7 @@ def test_a_grant_without_membership_gives_nothing(vault: Vault, agent: Agent, se
 def test_a_project_that_is_not_the_machines_is_refused_whether_it_exists_or_not(
     vault: Vault, agent: Agent, secrets: list[str]
 ) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     for project_id in (secrets[2].split("/")[4], "proj_unknown"):
         for tail in ("list", "export"):
             reply = machine.send("POST", f"/v1/secrets/{tail}", {"projectId": project_id})
@@ -125,12 +125,12 @@ STATES = {
 
 def brought_to(state: str, vault: Vault, agent: Agent, clock: FakeClock) -> Machine:
     if state in ("pending", "denied"):
-        machine = waiting(vault)
+        machine = pending_machine(vault)
     elif state == "expired temp":
-        machine = waiting(vault, kind="temp", expires_ms=START_MS + 60_000)
+        machine = pending_machine(vault, kind="temp", expires_ms=START_MS + 60_000)
         agent.post(f"/v1/ai/machines/{machine.id}/approve")
     else:
-        machine = enrolled(vault, agent, [], machineLifetimeSeconds=60)
+        machine = enrolled_machine(vault, agent, [], machineLifetimeSeconds=60)
     if state == "denied":
         agent.post(f"/v1/ai/machines/{machine.id}/deny")
     elif state == "revoked":
@@ -156,18 +156,18 @@ def test_a_machine_in_no_state_to_read_is_refused_everywhere_and_audited(
 def test_an_approved_machine_of_any_kind_reads_what_it_is_granted(
     vault: Vault, agent: Agent, secrets: list[str], kind: str
 ) -> None:
-    machine = waiting(vault, kind=kind, expires_ms=START_MS + 60_000 if kind == "temp" else None)
+    machine = pending_machine(vault, kind=kind, expires_ms=START_MS + 60_000 if kind == "temp" else None)
     base = f"{secrets[0].rpartition('/secrets/')[0]}/machines"
     agent.post(base, {"machineId": machine.id})
     agent.post(f"{base}/{machine.id}/grants", {"secretIds": [secrets[0].rpartition("/")[2]]})
     assert machine.read(secrets[0]).status == 403
     with vault.store.transaction() as db:
-        assert machines.approve(db, vault.clock(), machine.id).name == "web-1"
+        assert machines.approve_as_owner(db, vault.clock(), machine.id).name == "web-1"
     assert machine.read(secrets[0]).json == {"value": "one"}
 
 
 def test_each_identity_is_refused_on_the_routes_of_the_other(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     disguised = Machine(agent.port, agent.clock, agent.id, agent.key)
     for route in ROUTES:
         if route.caller == "machine":
@@ -181,14 +181,14 @@ def test_each_identity_is_refused_on_the_routes_of_the_other(vault: Vault, agent
 
 
 def test_a_machine_needs_no_agent_header(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     headers = [pair for pair in machine.headers("GET", "/v1/secrets") if pair[0] != "X-Agent-Id"]
     assert exchange(vault.port, "GET", "/v1/secrets", b"", headers).status == 200
     assert exchange(vault.port, "GET", "/v1/secrets", b"", headers).error == "the nonce was used before"
 
 
 def test_poll_reports_a_new_version_until_it_is_read(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine, other = (enrolled(vault, agent, secrets[:2]) for _ in range(2))
+    machine, other = (enrolled_machine(vault, agent, secrets[:2]) for _ in range(2))
     plain = secrets[0].rpartition("/")[2]
     assert machine.poll(*secrets[:2]) == {}
     agent.post(secrets[0] + "/update", {"value": "two"})
@@ -206,14 +206,14 @@ def test_poll_reports_a_new_version_until_it_is_read(vault: Vault, agent: Agent,
 def test_poll_compares_with_what_the_machine_read_before_it_first_asked(
     vault: Vault, agent: Agent, secrets: list[str]
 ) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     machine.read(secrets[0])
     agent.post(secrets[0] + "/update", {"value": "two"})
     assert machine.poll(secrets[0]) == {secrets[0].rpartition("/")[2]: "changed"}
 
 
 def test_poll_tells_gone_from_forbidden(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets[:1])
+    machine = enrolled_machine(vault, agent, secrets[:1])
     ids = [path.rpartition("/")[2] for path in secrets]
     expected = {ids[1]: "access_denied", ids[2]: "access_denied", "sk_unknown": "deleted"}
     assert machine.poll(*ids, "sk_unknown") == expected
@@ -227,7 +227,7 @@ def test_poll_tells_gone_from_forbidden(vault: Vault, agent: Agent, secrets: lis
 
 
 def test_a_watch_list_has_its_limits(vault: Vault, agent: Agent) -> None:
-    machine = enrolled(vault, agent, [])
+    machine = enrolled_machine(vault, agent, [])
     for body in (None, {}, {"watch": "sk_1"}, {"watch": [1]}, {"watch": ["sk_1"] * 1001}, {"watch": [], "wait": 30}):
         assert machine.send("POST", "/v1/secrets/poll", body).status == 400
     assert machine.send("POST", "/v1/secrets/list", {}).error == "projectId is required"
@@ -240,7 +240,7 @@ def canary(agent: Agent, project_id: str, **more: Any) -> str:
 
 def test_a_canary_answers_and_freezes_its_project(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     bait = canary(agent, secrets[0].split("/")[4])
-    machine = enrolled(vault, agent, [*secrets, bait])
+    machine = enrolled_machine(vault, agent, [*secrets, bait])
     reply = machine.read(bait)
     assert (reply.status, list(reply.json)) == (200, ["value"])
     assert [machine.read(each).status for each in (bait, *secrets)] == [423, 423, 423, 200]
@@ -252,7 +252,7 @@ def test_a_canary_answers_and_freezes_its_project(vault: Vault, agent: Agent, se
 
 def test_an_export_springs_the_canary_before_it_takes_the_rest(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     bait = canary(agent, secrets[0].split("/")[4])
-    machine = enrolled(vault, agent, [*secrets, bait])
+    machine = enrolled_machine(vault, agent, [*secrets, bait])
     names = [each["name"] for each in machine.post("/v1/secrets/export")["secrets"]]
     assert names == ["bait", "other"]
     denied = {each["secret_id"] for each in vault.audited("secret_read_denied")}
@@ -261,7 +261,7 @@ def test_an_export_springs_the_canary_before_it_takes_the_rest(vault: Vault, age
 
 
 def test_an_export_leaves_out_what_a_policy_forbids(vault: Vault, agent: Agent, secrets: list[str]) -> None:
-    machine = enrolled(vault, agent, secrets[:2])
+    machine = enrolled_machine(vault, agent, secrets[:2])
     secret_id, project_id = secrets[0].rpartition("/")[2], secrets[0].split("/")[4]
     created = agent.post(f"/v1/ai/projects/{project_id}/policies", {"name": "once", "ttlMaxReads": 1})
     agent.post(f"/v1/ai/secrets/{secret_id}/binding", {"policyId": created["id"]})

@@ -18,9 +18,9 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.vault.receiver import Receiver
+from tests.vault.support.webhook_receiver import Receiver
 from vault import outbound
-from vault.outbound import Forbidden, Network, SendError, Target, is_public, post, target_of
+from vault.outbound import ForbiddenUrl, Network, SendError, Target, is_public, parse_url, post
 
 HOOK = "https://hooks.example.com"
 PUBLIC = ("93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c")
@@ -50,22 +50,22 @@ ODD_SPELLINGS = (
 def test_an_address_inside_is_not_public(address: str) -> None:
     assert not is_public(address)
     literal = f"[{address}]" if ":" in address else address
-    with pytest.raises(Forbidden, match="private or special"):
-        target_of(f"https://{literal}/hook")
+    with pytest.raises(ForbiddenUrl, match="private or special"):
+        parse_url(f"https://{literal}/hook")
 
 
 @pytest.mark.parametrize("address", [*PUBLIC, "1.1.1.1", "172.32.0.1", "100.128.0.1", "198.20.0.1", "2a00::1"])
 def test_an_address_outside_is_public(address: str) -> None:
     assert is_public(address)
     literal = f"[{address}]" if ":" in address else address
-    assert target_of(f"https://{literal}/hook") == Target(True, literal, 443, "/hook")
+    assert parse_url(f"https://{literal}/hook") == Target(True, literal, 443, "/hook")
 
 
 @pytest.mark.parametrize("host", ODD_SPELLINGS)
 def test_an_ipv4_address_in_an_unusual_spelling_is_refused(host: str) -> None:
     assert not is_public(host)
-    with pytest.raises(Forbidden):
-        target_of(f"https://{host}/")
+    with pytest.raises(ForbiddenUrl):
+        parse_url(f"https://{host}/")
 
 
 @pytest.mark.parametrize("text", ["", "localhost", "fe80::1%eth0", "2a00::1%eth0", "1.1.1.1/8", " 1.1.1.1"])
@@ -87,13 +87,13 @@ def test_what_is_no_address_is_not_public(text: str) -> None:
     ],
 )
 def test_a_url_is_taken_apart(url: str, target: Target) -> None:
-    assert target_of(url) == target
+    assert parse_url(url) == target
 
 
 def test_the_host_header_names_the_port_unless_it_is_the_usual_one() -> None:
     urls = [HOOK, HOOK + ":8443", "http://localhost", "http://localhost:8080", "https://[2a00::1]:444"]
     expected = ["hooks.example.com", "hooks.example.com:8443", "localhost", "localhost:8080", "[2a00::1]:444"]
-    assert [target_of(url).authority for url in urls] == expected
+    assert [parse_url(url).authority for url in urls] == expected
 
 
 @pytest.mark.parametrize(
@@ -143,8 +143,8 @@ def test_the_host_header_names_the_port_unless_it_is_the_usual_one() -> None:
     ],
 )
 def test_a_url_that_must_not_be_called_is_refused_without_being_quoted(url: str) -> None:
-    with pytest.raises(Forbidden) as caught:
-        target_of(url)
+    with pytest.raises(ForbiddenUrl) as caught:
+        parse_url(url)
     assert "example" not in str(caught.value)
     assert "evil" not in str(caught.value)
 

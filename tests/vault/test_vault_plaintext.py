@@ -12,15 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from tests.vault.harness import ROOT, START_MS, Agent, Reply, Spawned, Vault, disk, encoded
-from tests.vault.receiver import Receiver
-from vault import backup, control
+from tests.vault.support.served_vault import ROOT, START_MS, Agent, Reply, Spawned, Vault, disk, encoded, run_job
+from tests.vault.support.webhook_receiver import Receiver
+from vault import control
 from vault.control import Control
 from vault.crypto import Envelope
+from vault.domains.webhooks import deliver_due
 from vault.errors import VaultError
+from vault.owner import backup
+from vault.schema import ROUTES, open_store
 from vault.store import Store
-from vault.surface import ROUTES
-from vault.webhooks import deliver_due
 
 MARK = "MARKED-value-9d1c"
 
@@ -111,10 +112,10 @@ def test_what_a_call_mints_is_told_once_and_never_written_down(
         share = {"name": "x", "value": MARK, "expiresInSeconds": 60}
         link = agent.post(f"/v1/ai/projects/{project_id}/temporary-secrets", share)
         receiver.statuses = [500]
-        deliver_due(vault.store, START_MS)
+        run_job(deliver_due, vault.store, START_MS)
         listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/update", {"enabled": True})
         listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/test")
-        deliver_due(vault.store, START_MS)
+        run_job(deliver_due, vault.store, START_MS)
     for route in ROUTES:
         path = route.path.replace("{projectId}", project_id).replace("{webhookId}", hook["id"])
         listening.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))
@@ -208,7 +209,7 @@ def test_neither_value_nor_key_nor_passphrase_is_anywhere_across_rekey_seal_unse
 
 def test_a_server_that_dies_leaves_no_passphrase_and_no_key_behind(tmp_path: Path) -> None:
     directory, words = tmp_path / "vault", WORDS[0]
-    with Store(directory, words) as store:
+    with open_store(directory, words) as store:
         secrets = [words.encode(), *keys_of(store)]
     served = Spawned(directory)
     line = [sys.executable, "-m", "vault", "unseal", "--dir", str(directory), "--passphrase-file", "-"]

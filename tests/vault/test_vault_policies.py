@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from tests.vault.readers import Reader, reader
-from vault import axes
+from tests.vault.support.machines import Machine, granted_machine
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault.domains import axes
 
 HOUR_S = 3600
 MARK = "MARKED-7f3a"
@@ -43,8 +43,8 @@ def secret(agent: Agent) -> str:
 
 
 @pytest.fixture
-def machine(vault: Vault, secret: str) -> Reader:
-    return reader(vault, secret)
+def machine(vault: Vault, secret: str) -> Machine:
+    return granted_machine(vault, secret)
 
 
 def denied_axes(vault: Vault) -> list[str]:
@@ -106,7 +106,7 @@ def test_an_update_may_not_leave_an_enabled_axis_incomplete(agent: Agent) -> Non
 
 
 def test_a_cosigner_is_a_machine_of_the_project(vault: Vault, agent: Agent, secret: str) -> None:
-    inside, outside = reader(vault, secret), reader(vault, agent.secret(agent.project("other"), "x"))
+    inside, outside = granted_machine(vault, secret), granted_machine(vault, agent.secret(agent.project("other"), "x"))
     rules = {"name": "p", "coSignEnabled": True, "coSignWindowSeconds": 60}
     base = policies(secret.split("/")[4])
     for machine_id in (outside.id, "nobody"):
@@ -131,7 +131,7 @@ def test_a_policy_with_bound_secrets_is_not_deleted(vault: Vault, agent: Agent, 
 
 
 def test_a_binding_is_read_back_replaced_and_removed(vault: Vault, agent: Agent, secret: str, clock: FakeClock) -> None:
-    secret_id, machine = secret.rpartition("/")[2], reader(vault, secret)
+    secret_id, machine = secret.rpartition("/")[2], granted_machine(vault, secret)
     assert agent.get(binding(secret)) == {"secretId": secret_id, "policyId": None}
     assert agent.send("POST", binding(secret) + "/delete").status == 404
     first, clock.now_ms = bound(agent, secret).rpartition("/")[2], START_MS + 5000
@@ -180,13 +180,13 @@ def test_a_restricted_agent_reaches_only_its_projects(vault: Vault, agent: Agent
 # ---- the axes, through reads -----------------------------------------------------------------------------------------
 
 
-def test_without_a_policy_or_rules_a_read_goes_through(agent: Agent, secret: str, machine: Reader) -> None:
+def test_without_a_policy_or_rules_a_read_goes_through(agent: Agent, secret: str, machine: Machine) -> None:
     assert machine.value(secret) == "the value"
     bound(agent, secret)
     assert machine.value(secret) == "the value"
 
 
-def test_a_refused_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+def test_a_refused_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
     path = bound(agent, secret, ipAllowlistEnabled=True, ipAllowlistCidrs=["192.0.2.0/24"])
     reply = machine.read(secret)
     message = f"policy {path.rpartition('/')[2]} forbids this read: ipAllowlist"
@@ -199,7 +199,7 @@ def test_a_refused_read_is_audited_with_its_axis(vault: Vault, agent: Agent, sec
 
 
 def test_the_time_window_opens_and_closes(
-    vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock
+    vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
 ) -> None:
     """The clock of the tests starts on a Thursday at 01:00 in Copenhagen."""
     times = {"timeWindowStart": "23:30", "timeWindowEnd": "01:30", "timeWindowTimezone": "Europe/Copenhagen"}
@@ -212,9 +212,9 @@ def test_the_time_window_opens_and_closes(
     assert denied_axes(vault) == ["timeWindow"]
 
 
-def test_rate_caps_slide(vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock) -> None:
+def test_rate_caps_slide(vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock) -> None:
     bound(agent, secret, rateCapEnabled=True, maxReadsPerMinute=2, maxReadsPerDay=3)
-    other = reader(vault, secret)
+    other = granted_machine(vault, secret)
     statuses: list[int] = []
     for seconds in (30, 29, 1, 30, 24 * HOUR_S - 91, 1, 29, 1, 0):
         statuses.append((machine if len(statuses) % 2 else other).read(secret).status)
@@ -226,7 +226,7 @@ def test_rate_caps_slide(vault: Vault, agent: Agent, secret: str, machine: Reade
     assert denied_axes(vault) == ["maxReadsPerMinute", "maxReadsPerDay", "maxReadsPerDay", "maxReadsPerDay"]
 
 
-def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine: Reader) -> None:
+def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine: Machine) -> None:
     rules = {"rateCapEnabled": True, "maxReadsPerDay": 1}
     bound(agent, secret, **rules)
     machine.value(secret)
@@ -235,7 +235,7 @@ def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine
     assert machine.read(secret).status == 403
 
 
-def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock) -> None:
+def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock) -> None:
     bound(agent, secret, ttlExpiresAt=START_MS + 10_000)
     clock.now_ms = START_MS + 9_999
     assert machine.value(secret) == "the value"
@@ -244,7 +244,7 @@ def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: R
     assert denied_axes(vault) == ["ttlExpiresAt"]
 
 
-def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
     path = bound(agent, secret, ttlMaxReads=2)
     assert [machine.read(secret).status for _ in range(4)] == [200, 200, 403, 403]
     assert denied_axes(vault) == ["ttlMaxReads", "ttlMaxReads"]
@@ -253,9 +253,9 @@ def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine:
 
 
 def test_two_machines_sign_for_each_other(
-    vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock
+    vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
 ) -> None:
-    cosigner, third = reader(vault, secret), reader(vault, secret)
+    cosigner, third = granted_machine(vault, secret), granted_machine(vault, secret)
     bound(agent, secret, coSignEnabled=True, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
     assert machine.read(secret).status == 403  # remembered, though refused
     assert machine.read(secret).status == 403  # nobody signs for itself
@@ -272,9 +272,9 @@ def test_two_machines_sign_for_each_other(
 
 
 def test_a_request_to_cosign_that_lacks_something_else_is_not_remembered(
-    agent: Agent, vault: Vault, secret: str, machine: Reader
+    agent: Agent, vault: Vault, secret: str, machine: Machine
 ) -> None:
-    cosigner = reader(vault, secret)
+    cosigner = granted_machine(vault, secret)
     rules = {"coSignEnabled": True, "coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}
     path = bound(agent, secret, ipAllowlistEnabled=True, ipAllowlistCidrs=["192.0.2.1"], **rules)
     assert machine.read(secret).status == 403
@@ -283,8 +283,8 @@ def test_a_request_to_cosign_that_lacks_something_else_is_not_remembered(
     assert denied_axes(vault) == ["ipAllowlist", "coSign"]
 
 
-def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, secret: str, machine: Reader) -> None:
-    cosigner = reader(vault, secret)
+def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, secret: str, machine: Machine) -> None:
+    cosigner = granted_machine(vault, secret)
     rules = {"coSignEnabled": True, "coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}
     bound(agent, secret, **rules)
     assert machine.read(secret).status == 403
@@ -294,7 +294,7 @@ def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, se
 
 
 def test_the_read_that_reaches_the_number_gets_the_old_value_then_the_vault_rotates(
-    vault: Vault, agent: Agent, secret: str, machine: Reader
+    vault: Vault, agent: Agent, secret: str, machine: Machine
 ) -> None:
     bound(agent, secret, rotateAfterReads=2)
     assert [machine.value(secret) for _ in range(2)] == ["the value"] * 2
@@ -307,7 +307,7 @@ def test_the_read_that_reaches_the_number_gets_the_old_value_then_the_vault_rota
     assert rows == [("system", f"rotated after 2 reads, now version {version}") for version in (2, 3)]
 
 
-def test_a_rotation_by_hand_starts_the_count_anew(agent: Agent, secret: str, machine: Reader) -> None:
+def test_a_rotation_by_hand_starts_the_count_anew(agent: Agent, secret: str, machine: Machine) -> None:
     bound(agent, secret, rotateAfterReads=2)
     machine.value(secret)
     agent.post(secret + "/rotate")
@@ -323,7 +323,7 @@ def test_structured_and_scheduled_secrets_rotate_by_their_recipe(vault: Vault, a
     schedule = {"fieldNames": ["user", "pin"], "staticFields": {"user": "u"}, "length": 6, "charset": "numbers"}
     body = {"projectId": project_id, "name": "d", "intervalSeconds": 300, **schedule}
     scheduled = f"/v1/ai/projects/{project_id}/secrets/{agent.post('/v1/ai/dynamic-secrets', body)['secretId']}"
-    machine = reader(vault, plain, scheduled)
+    machine = granted_machine(vault, plain, scheduled)
     for secret in (plain, scheduled):
         bound(agent, secret, rotateAfterReads=1)
     before = [machine.read(secret).json["value"] for secret in (plain, scheduled)]
@@ -341,16 +341,16 @@ def test_a_value_that_cannot_be_replaced_is_still_read_and_the_failure_audited(v
     value = "{" + ",".join(f'"{name}":""' for name in names) + "}"
     secret = agent.secret(agent.project(), value, fieldNames=names)
     agent.post("/v1/ai/dynamic-secrets", {"secretId": secret.rpartition("/")[2], "intervalSeconds": 300})
-    with vault.store.transaction() as db:  # no route lets such a recipe in
+    with vault.store.transaction() as db:  # no route lets such a options in
         db.execute("UPDATE rotation_schedules SET length = 1024")
     bound(agent, secret, rotateAfterReads=1)
-    assert reader(vault, secret).value(secret) == value
+    assert granted_machine(vault, secret).value(secret) == value
     assert agent.get(secret)["version"] == 1
     [row] = vault.audited("secret_rotate_denied")
     assert row["detail"] == "not rotated after 1 reads: the new value would be larger than 12288 bytes"
 
 
-def test_an_export_leaves_out_what_a_policy_forbids(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+def test_an_export_leaves_out_what_a_policy_forbids(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
     bound(agent, secret, ttlMaxReads=1)
     ids = [row["id"] for _ in range(2) for row in machine.post("/v1/secrets/export")["secrets"]]
     assert ids == [secret.rpartition("/")[2]]

@@ -10,13 +10,12 @@ from pathlib import Path
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from tests.vault.harness import ROOT, START_MS, Agent, Spawned, Vault, disk
+from tests.vault.support.served_vault import ROOT, START_MS, Agent, Spawned, Vault, disk
 from tests.vault.test_vault_sealing import cli
 from vault import rootkey
 from vault.crypto import Keyring
 from vault.errors import VaultError
-from vault.store import Store
-from vault.surface import WRAPPED
+from vault.schema import WRAPPED, open_store
 
 OLD, NEW = "the old words of the owner", "the new words of the owner"
 
@@ -74,15 +73,15 @@ def test_everything_opens_with_the_new_key_and_nothing_with_the_old(
     ]
     vault.close()
     assert (vault.directory / "root.key").exists() == (words is None)
-    with Store(vault.directory, words) as store:
+    with open_store(vault.directory, words) as store:
         assert not store.sealed
     (vault.directory / "root.key").write_bytes(old_key)
     (vault.directory / "root.key").chmod(0o600)
     if words is None:
         with pytest.raises(VaultError, match="belongs to another vault"):
-            Store(vault.directory)
+            open_store(vault.directory)
         return
-    with Store(vault.directory) as store:
+    with open_store(vault.directory) as store:
         assert store.sealed
     assert not (vault.directory / "root.key").exists()
 
@@ -104,7 +103,7 @@ def test_a_sealed_vault_cannot_be_given_another_key(vault: Vault) -> None:
     vault.store.seal(START_MS)
     with pytest.raises(Exception, match="the vault is sealed"):
         vault.store.rekey(START_MS, NEW)
-    with Store(vault.directory, OLD) as store:
+    with open_store(vault.directory, OLD) as store:
         assert not store.sealed
 
 
@@ -122,7 +121,7 @@ def test_a_death_at_any_line_leaves_a_vault_that_opens_with_one_of_the_two_keys(
         db.execute("DROP TRIGGER audit_keeps_rows")
         db.execute("DELETE FROM audit")
     vault.close()
-    command = [sys.executable, "-m", "tests.vault.dying", str(vault.directory), before, after]
+    command = [sys.executable, "-m", "tests.vault.support.rekey_crashes", str(vault.directory), before, after]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False)
     vault.open()
     assert done.returncode == 0, done.stderr
@@ -136,18 +135,18 @@ def test_rekey_from_the_command_line_keeps_the_kind_unless_told(tmp_path: Path) 
     assert cli(directory, "init")[0] == 0
     first = (directory / "root.key").read_bytes()
     status, out, err = cli(directory, "rekey")
-    assert (status, out) == (0, "new root key, kept by a key file\n")
-    assert err == "hint: a copy of the old key and of vault.db, backups included, still opens what was in it\n"
+    assert (status, out) == (0, "new root key, protected by a key file\n")
+    assert err == "hint: copies of the old key and the old vault.db, including backups, still open what they contain\n"
     second = (directory / "root.key").read_bytes()
     assert (len(second), second != first) == (65, True)
     line = ["--to", "passphrase", "--new-passphrase-file", "-"]
-    assert cli(directory, "rekey", *line, typed=OLD + "\n")[:2] == (0, "new root key, kept by a passphrase\n")
+    assert cli(directory, "rekey", *line, typed=OLD + "\n")[:2] == (0, "new root key, protected by a passphrase\n")
     line = ["--passphrase-file", "-", "--new-passphrase-file", "-"]
     assert cli(directory, "rekey", *line, typed=f"{NEW}\n{OLD}\n")[0] == 1
     assert cli(directory, "rekey", *line, typed=f"{OLD}\n{NEW}\n")[0] == 0
     assert cli(directory, "rekey", "--to", "key-file", *line, typed=f"{NEW}\n{OLD}\n")[0] == 1
     assert cli(directory, "rekey", "--to", "key-file", *line[:2], typed=NEW + "\n")[0] == 0
-    with Store(directory) as store:
+    with open_store(directory) as store:
         assert not store.sealed
 
 

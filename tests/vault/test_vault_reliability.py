@@ -16,24 +16,25 @@ from pathlib import Path
 import pytest
 
 from tests.support.harness import TIMEOUT_S
-from tests.vault.dying import every_value
-from tests.vault.harness import ALL, ROOT, Agent, FakeClock, Front, Spawned, Vault
+from tests.vault.support.rekey_crashes import every_value
+from tests.vault.support.served_vault import ALL, ROOT, Agent, FakeClock, SharedServer, Spawned, Vault
 from tests.vault.test_vault_directory import registered
-from vault import agents, server
-from vault.calls import wall_clock
-from vault.store import Store
+from vault import server
+from vault.domains import agents
+from vault.router import wall_clock
+from vault.schema import open_store
 
 WRITERS, WRITES = 4, 1_000
 
 
 def writers(directory: Path, port: int, count: int) -> list[Agent]:
     """Approved agents of a vault that another process serves."""
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         tokens = [agents.issue_token(db, wall_clock(), ALL, None, None) for _ in range(count)]
     found = [registered(port, token) for token in tokens]
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         for each in found:
-            agents.approve(db, wall_clock(), each.id)
+            agents.approve_as_owner(db, wall_clock(), each.id)
     return found
 
 
@@ -79,7 +80,7 @@ def test_kill_9_during_a_thousand_writes_loses_nothing_acknowledged(tmp_path: Pa
     assert served.end(signal.SIGKILL)[0] == -signal.SIGKILL
     for thread in threads:
         thread.join()
-    with Store(directory) as store:
+    with open_store(directory) as store:
         kept = every_value(store)
         with store.transaction() as db:
             assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -111,8 +112,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_full_disk_is_507_without_half_a_row_and_passes(small_disk: Path, clock: FakeClock, front: Front) -> None:
-    vault = Vault(small_disk / "vault", clock, front)
+def test_a_full_disk_is_507_without_half_a_row_and_passes(
+    small_disk: Path, clock: FakeClock, shared_server: SharedServer
+) -> None:
+    vault = Vault(small_disk / "vault", clock, shared_server)
     try:
         agent = vault.agent()
         project_id = agent.project()
@@ -161,7 +164,7 @@ def test_fifty_parallel_clients_of_a_process_of_its_own_see_no_error(tmp_path: P
         thread.join()
     assert failures == []
     assert served.end() == (0, "", "")
-    with Store(directory) as store:
+    with open_store(directory) as store:
         assert [len(versions) for versions in every_value(store).values()] == [5] * 50
 
 

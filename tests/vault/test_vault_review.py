@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from urllib.parse import urlencode
 
-from tests.vault.harness import ALL, START_MS, Agent, FakeClock, Vault, exchange
-from tests.vault.machines_harness import TOKENS, token_body
-from vault.schedules import rotate_due
-from vault.temporary_secrets import MISSES
+from tests.vault.support.machines import TOKENS, token_body
+from tests.vault.support.served_vault import ALL, START_MS, Agent, FakeClock, Vault, exchange, run_job
+from vault.domains.schedules import rotate_due
+from vault.domains.temporary_secrets import MAX_MISSES
 
 DYNAMIC, WHOAMI = "/v1/ai/dynamic-secrets", "/v1/ai/whoami"
 FORM = [("Content-Type", "application/x-www-form-urlencoded")]
@@ -41,7 +41,7 @@ def test_a_secret_that_cannot_rotate_does_not_hold_up_the_next(vault: Vault, age
     with vault.store.transaction() as db:
         db.execute("UPDATE rotation_schedules SET length = 1024, next_ms = next_ms - 1 WHERE secret_id = ?", (stuck,))
     other = agent.post(DYNAMIC, {"projectId": project, "name": "o", "intervalSeconds": 300})["secretId"]
-    rotate_due(vault.store, START_MS + 300_000)
+    run_job(rotate_due, vault.store, START_MS + 300_000)
     assert agent.get(f"{DYNAMIC}/{other}")["version"] == 2
     assert agent.get(f"{DYNAMIC}/{stuck}")["nextRotationAt"] == START_MS + 600_000
     assert [entry["secret_id"] for entry in vault.audited("secret_rotate_denied")] == [stuck]
@@ -76,7 +76,7 @@ def test_an_old_value_is_not_written_where_the_vault_makes_the_values(agent: Age
 def test_wrong_links_do_not_lock_out_the_right_one(vault: Vault, agent: Agent) -> None:
     path = f"/v1/ai/projects/{agent.project()}/temporary-secrets"
     made = agent.post(path, {"name": "t", "value": "shown", "expiresInSeconds": 600})
-    for number in range(MISSES + 1):
+    for number in range(MAX_MISSES + 1):
         assert opened(vault, f"wrong{number}", "x") in (404, 429)
     assert opened(vault, made["token"], made["passphrase"]) == 200
 

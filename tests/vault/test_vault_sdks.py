@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.vault.harness import Agent, Vault
-from tests.vault.readers import Reader, reader
-from vault.calls import wall_clock
+from tests.vault.support.machines import Machine, granted_machine
+from tests.vault.support.served_vault import Agent, Vault
+from vault.router import wall_clock
 
 SDKS = "/v1/ai/sdks"
 IDS = ["python", "node", "go", "dotnet", "kotlin"]
@@ -38,7 +38,7 @@ def test_no_scope_is_needed_and_an_unknown_language_is_not_found(vault: Vault) -
     assert (reply.status, reply.error) == (404, f"no such SDK: there are {', '.join(IDS)}")
 
 
-def settled(home: Path, vault: Vault, machine: Reader) -> None:
+def settled(home: Path, vault: Vault, machine: Machine) -> None:
     """The machine's identity on disk, as the clients look for it."""
     slot = home / ".sikkerkey" / "vaults" / vault.store.vault_id
     slot.mkdir(parents=True, mode=0o700)
@@ -63,7 +63,7 @@ def test_the_example_reads_a_secret(vault: Vault, agent: Agent, home: Path, sdk:
         pytest.skip(f"nothing here runs the {sdk} example")
     vault.clock.now_ms = wall_clock()  # the example takes the time from its machine
     secret = agent.secret(agent.project(), "the value")
-    settled(home, vault, reader(vault, secret))
+    settled(home, vault, granted_machine(vault, secret))
     example = agent.get(f"{SDKS}/{sdk}")["example"] + ending
     source = example.replace("VAULT_ID", vault.store.vault_id).replace("SECRET_ID", secret.rpartition("/")[2])
     run = subprocess.run(command, input=source, capture_output=True, text=True, timeout=60, check=False)

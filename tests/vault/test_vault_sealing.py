@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import ROOT, START_MS, Agent, FakeClock, Spawned, Vault, disk, exchange
-from vault import control, schedules
-from vault.clockwork import Clockwork
+from tests.vault.support.served_vault import ROOT, START_MS, Agent, FakeClock, Spawned, Vault, disk, exchange
+from vault import control
 from vault.control import Control, ask
+from vault.domains import schedules
 from vault.errors import SealedDenied, VaultError
+from vault.jobs import JobRunner
 from vault.rootkey import check_passphrase
-from vault.store import Store
+from vault.schema import open_store
 
 WORDS = "correct horse battery ståple"
 SEALED = {"error": "the vault is sealed"}
@@ -47,28 +48,28 @@ def failure(call: Any, *arguments: Any) -> tuple[str, str]:
 
 
 def test_a_vault_with_a_passphrase_has_no_key_file_and_starts_sealed(tmp_path: Path) -> None:
-    with Store(tmp_path / "vault", WORDS) as store:
+    with open_store(tmp_path / "vault", WORDS) as store:
         assert not store.sealed
         proof = store.keys.wrap("x:1", b"kept")
     assert {path.name for path in (tmp_path / "vault").iterdir()} == {"vault.db", "init.lock"}
-    with Store(tmp_path / "vault") as store:
+    with open_store(tmp_path / "vault") as store:
         assert store.sealed
         with pytest.raises(SealedDenied):
             _ = store.keys
-    with Store(tmp_path / "vault", WORDS) as store:
+    with open_store(tmp_path / "vault", WORDS) as store:
         assert store.keys.unwrap("x:1", proof) == b"kept"
 
 
 def test_the_same_characters_spelled_otherwise_are_the_same_passphrase(tmp_path: Path) -> None:
-    Store(tmp_path / "vault", WORDS).close()
-    with Store(tmp_path / "vault", WORDS.replace("å", "a\u030a")) as store:
+    open_store(tmp_path / "vault", WORDS).close()
+    with open_store(tmp_path / "vault", WORDS.replace("å", "a\u030a")) as store:
         assert not store.sealed
 
 
 def test_a_wrong_passphrase_opens_nothing_and_is_audited(sealed: Vault) -> None:
     for words in ("correct horse battery staple", "", WORDS + " "):
         assert failure(sealed.store.unseal, START_MS, words)[0] == "the passphrase is wrong"
-        assert failure(Store, sealed.directory, words)[0] == "the passphrase is wrong"
+        assert failure(open_store, sealed.directory, words)[0] == "the passphrase is wrong"
     assert sealed.store.sealed
     entries = [(row["user_id"], row["detail"]) for row in sealed.audited("vault_unseal_denied")]
     assert entries == [("owner", "the passphrase is wrong")] * 3
@@ -81,8 +82,8 @@ def test_a_passphrase_has_12_to_1024_characters(tmp_path: Path, words: str, good
     if good:
         check_passphrase(words)
     else:
-        assert failure(Store, tmp_path / "vault", words)[0] == "the passphrase must have 12 to 1024 characters"
-        with Store(tmp_path / "vault"):
+        assert failure(open_store, tmp_path / "vault", words)[0] == "the passphrase must have 12 to 1024 characters"
+        with open_store(tmp_path / "vault"):
             pass  # and nothing half-made stands in the way
 
 
@@ -139,7 +140,7 @@ def test_jobs_rest_while_the_vault_is_sealed(
     body = {"projectId": agent.project(), "name": "s", "intervalSeconds": 300}
     secret_id = agent.post("/v1/ai/dynamic-secrets", body)["secretId"]
     path = f"/v1/ai/dynamic-secrets/{secret_id}"
-    works = Clockwork(vault.store, clock, [schedules.rotate_due])
+    works = JobRunner(vault.store, clock, [schedules.rotate_due])
     vault.store.seal(START_MS)
     clock.advance(3600)
     works.tick()
@@ -166,7 +167,7 @@ def test_the_owner_reaches_the_server_through_its_socket(sealed: Vault) -> None:
 
 def test_a_long_directory_has_a_socket_as_well(tmp_path: Path, clock: FakeClock) -> None:
     directory = tmp_path / ("d" * 100) / ("e" * 100)
-    with Store(directory) as store, Control(store, clock, "http://here"):
+    with open_store(directory) as store, Control(store, clock, "http://here"):
         assert ask(directory, "status") == {"vaultId": store.vault_id, "url": "http://here", "sealed": False}
 
 
@@ -223,7 +224,7 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     served = Spawned(directory)
     assert cli(directory, "unseal", "--passphrase-file", "-", typed="wrong words here\n")[::2] == (
         1,
-        "vault: error: the passphrase is wrong\nhint: try again; there is no other way in\n",
+        "vault: error: the passphrase is wrong\nhint: try again; the vault cannot be opened without it\n",
     )
     assert cli(directory, "unseal", "--passphrase-file", "-", typed=typed) == (0, "unsealed\n", "")
     state = json.loads(cli(directory, "status", "--json")[1])
@@ -232,13 +233,13 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     assert state == {**made, **more, **counts}
     assert cli(directory, "seal")[:2] == (0, "sealed\n")
     assert "served at" in cli(directory, "status")[1]
-    assert served.end() == (0, "", "hint: the vault is sealed until: python -m vault unseal --dir DIR\n")
+    assert served.end() == (0, "", "hint: the vault is sealed until you run: python -m vault unseal --dir DIR\n")
     assert "not served" in cli(directory, "status")[1]
 
 
 def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path) -> None:
     directory, words = tmp_path / "vault", tmp_path / "words"
-    Store(directory, WORDS).close()
+    open_store(directory, WORDS).close()
     words.write_text(WORDS + "\n")
     words.chmod(0o640)
     refused = Spawned(directory, "--passphrase-file", str(words))
@@ -250,7 +251,7 @@ def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path
 
 
 def vault_id(directory: Path) -> str:
-    with Store(directory) as store:
+    with open_store(directory) as store:
         return store.vault_id
 
 
@@ -276,7 +277,7 @@ def test_what_is_typed_at_the_terminal_is_not_echoed(tmp_path: Path) -> None:
     master, slave = pty.openpty()
     line = ["init", "--dir", str(tmp_path / "vault"), "--passphrase"]
     script = f"import os, sys; os.close(os.open({os.ttyname(slave)!r}, os.O_RDWR)); sys.argv = ['vault'] + {line!r}"
-    script += "; from vault.cli import main; sys.exit(main(sys.argv[1:]))"
+    script += "; from vault.owner.cli import main; sys.exit(main(sys.argv[1:]))"
     child = subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
     )
@@ -286,10 +287,10 @@ def test_what_is_typed_at_the_terminal_is_not_echoed(tmp_path: Path) -> None:
         while prompt not in shown:
             shown += os.read(master, 1000)
         os.write(master, WORDS.encode() + b"\n")
-    while b"made vault_" not in shown:
+    while b"created vault_" not in shown:
         shown += os.read(master, 1000)
     assert child.wait(60) == 0
     os.close(master)
     assert b"horse" not in shown
-    with Store(tmp_path / "vault", WORDS) as store:
+    with open_store(tmp_path / "vault", WORDS) as store:
         assert WORDS.encode() not in disk(store.directory)

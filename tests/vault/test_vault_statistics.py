@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from tests.vault.readers import reader
-from vault import agents, audit, statistics
-from vault.calls import OWNER, Call
+from tests.vault.support.machines import granted_machine
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault import audit
+from vault.domains import agents, statistics
+from vault.router import OWNER, Call
 
 EXPORT, SERIES = "/v1/ai/audit/export", "/v1/ai/stats/reads-over-time"
 HOUR_S, DAY_S = 3600, 24 * 3600
@@ -43,7 +44,7 @@ def populated(vault: Vault, agent: Agent) -> str:
     canary = agent.post("/v1/ai/canaries", {"projectId": project_id, "name": "bait"})["id"]
     agent.post(f"/v1/ai/projects/{project_id}/policies", {"name": "p"})
     agent.post(gone + "/delete")
-    machine = reader(vault, first, canary)
+    machine = granted_machine(vault, first, canary)
     for secret in (first, first, canary, first):
         machine.read(secret)
     agent.secret(agent.project("other"), "v")
@@ -106,7 +107,7 @@ def test_a_restricted_agent_counts_its_own_projects(vault: Vault, agent: Agent) 
 
 def test_reads_are_counted_by_bucket_and_empty_ones_are_there(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine, stranger = reader(vault, secret), reader(vault)
+    machine, stranger = granted_machine(vault, secret), granted_machine(vault)
     machine.read(secret)
     clock.advance(HOUR_S - 1)
     machine.read(secret)
@@ -229,13 +230,13 @@ def test_a_formula_becomes_text(vault: Vault, agent: Agent, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["a=1", "1-1", "x@example.com", " plain", "", "'=1"])
 def test_what_is_no_formula_stays_as_it_is(name: str) -> None:
-    assert statistics.defused(name) == name
+    assert statistics.escape_formula(name) == name
 
 
 @settings(database=None)
 @given(st.text(alphabet=st.sampled_from("=+-@\t\r\n \"',;a1\u00a0\ufeff\uff1d")))
 def test_every_cell_reads_back_and_none_starts_a_formula(cell: str) -> None:
-    [[read]] = csv.reader(io.StringIO(statistics._csv([[statistics.defused(cell)]]).decode(), newline=""))
+    [[read]] = csv.reader(io.StringIO(statistics._csv([[statistics.escape_formula(cell)]]).decode(), newline=""))
     assert read.removeprefix("'") == cell.removeprefix("'")
     assert not read.strip(" \t\r\n\u00a0\ufeff").startswith(("=", "+", "-", "@", "\uff1d"))
     assert not read.startswith(("\t", "\r", "\n"))

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from vault import support
+from vault.domains import support
+from vault.domains.support import Attachment
 from vault.errors import VaultError
-from vault.support import Attachment
 
 TICKETS = "/v1/ai/tickets"
 FILE = Attachment("log.txt", "text/plain", b"line\n")
@@ -28,7 +28,7 @@ def answer(vault: Vault, ticket_id: str, body: str = "We look.", **more: Any) ->
         return support.staff_reply(db, vault.clock(), ticket_id, body, **more)
 
 
-def shown(ticket_id: str, **changed: Any) -> dict[str, Any]:
+def expected_json(ticket_id: str, **changed: Any) -> dict[str, Any]:
     plain = {"id": ticket_id, "categoryId": "bug", "priority": "normal", "title": "It broke", "status": "open"}
     times = {"createdAt": START_MS, "updatedAt": START_MS}
     return {**plain, "rating": None, "messageCount": 1, **times, **changed}
@@ -48,7 +48,7 @@ def test_a_new_ticket_is_open_and_can_be_read(vault: Vault, agent: Agent) -> Non
     found = agent.get(f"{TICKETS}/{ticket_id}")
     message = {"author": "customer", "body": "Here is how.", "createdAt": START_MS, "attachments": []}
     assert found.pop("conversation") == [{"id": found_id(agent, ticket_id, 0), **message}]
-    assert found == shown(ticket_id)
+    assert found == expected_json(ticket_id)
     assert [row["detail"] for row in vault.audited("ticket_create")] == [f"ticket {ticket_id} opened"]
 
 
@@ -95,7 +95,7 @@ def test_query_pages_through_the_tickets_that_moved_last(agent: Agent, clock: Fa
     assert found == [[ids[0], ids[4]], [ids[3], ids[2]], [ids[1]], []]
     assert {(page["total"], page["pageSize"]) for page in pages} == {(5, 2)}
     assert agent.post(TICKETS + "/query", {"status": "waiting_on_staff"}) == {
-        "tickets": [shown(ids[0], status="waiting_on_staff", messageCount=2, updatedAt=START_MS + 5_000)],
+        "tickets": [expected_json(ids[0], status="waiting_on_staff", messageCount=2, updatedAt=START_MS + 5_000)],
         "total": 1,
         "page": 1,
         "pageSize": 20,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from vault import team
+from vault.domains import team
 from vault.errors import VaultError
 
 TEAM = "/v1/ai/team"

@@ -12,13 +12,13 @@ from urllib.parse import quote
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Reply, Vault, disk, exchange
-from vault import temporary_secrets
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Reply, Vault, disk, exchange, run_job
 from vault.app import create_app
-from vault.clockwork import Clockwork
 from vault.crypto import decrypt
-from vault.surface import JOBS
-from vault.temporary_secrets import expire_due
+from vault.domains import temporary_secrets
+from vault.domains.temporary_secrets import expire_due
+from vault.jobs import JobRunner
+from vault.schema import JOBS
 
 MARK = "MARKED-value-4b7e"
 FORM = [("Content-Type", "application/x-www-form-urlencoded")]
@@ -149,11 +149,11 @@ def test_a_link_expires_at_its_moment_and_its_content_goes_with_the_job(
     created = made(agent, project_id, expiresInSeconds=60)
     clock.now_ms += 59_999
     assert (load(vault, created["token"]).status, statuses(agent, project_id)) == (200, ["pending"])
-    expire_due(vault.store, clock())
+    run_job(expire_due, vault.store, clock())
     clock.now_ms += 1
     assert (load(vault, created["token"]).status, statuses(agent, project_id)) == (410, ["expired"])
     assert enter(vault, created["token"], created["passphrase"]).status == 410
-    Clockwork(vault.store, clock, JOBS).tick()
+    JobRunner(vault.store, clock, JOBS).tick()
     with vault.store.transaction() as db:
         assert db.execute("SELECT ciphertext FROM temporary_secrets").fetchone()[0] is None
     assert agent.get(base(project_id))[0]["closedAt"] == START_MS + 60_000
@@ -166,10 +166,10 @@ def test_what_became_of_a_link_is_forgotten_after_thirty_days(
     token = made(agent, project_id)["token"]
     enter(vault, token, "x")
     clock.advance(30 * 24 * 3600 - 1)
-    expire_due(vault.store, clock())
+    run_job(expire_due, vault.store, clock())
     assert statuses(agent, project_id) == ["destroyed"]
     clock.advance(1)
-    expire_due(vault.store, clock())
+    run_job(expire_due, vault.store, clock())
     assert statuses(agent, project_id) == []
     assert load(vault, token).status == 404
 
@@ -252,7 +252,7 @@ def test_the_database_and_the_root_key_together_do_not_open_a_link(vault: Vault,
     for key in stored_keys:
         with pytest.raises(InvalidTag):
             decrypt(key, row["ciphertext"], temporary_secrets._label(created["id"]))
-    assert temporary_secrets._opened(row, created["passphrase"]) == MARK
+    assert temporary_secrets._decrypt(row, created["passphrase"]) == MARK
 
 
 def test_the_page_forbids_everything_but_its_own_style_and_form(vault: Vault, agent: Agent, project_id: str) -> None:
@@ -319,7 +319,7 @@ def test_unknown_links_are_not_found_and_soon_not_looked_up(
 
 
 def test_a_link_starts_with_the_public_url_if_there_is_one(vault: Vault, agent: Agent, project_id: str) -> None:
-    vault._front.app = create_app(vault.store, clock=vault.clock, public_url="https://vault.example")
+    vault._shared_server.app = create_app(vault.store, clock=vault.clock, public_url="https://vault.example")
     created = made(agent, project_id)
     assert created["url"] == f"https://vault.example/s/{created['token']}"
 

@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault, disk
-from tests.vault.receiver import Received, Receiver
-from vault import webhooks
-from vault.clockwork import Clockwork
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, run_job
+from tests.vault.support.webhook_receiver import Received, Receiver
+from vault.domains import webhooks
+from vault.domains.webhooks import deliver_due
+from vault.jobs import JobRunner
 from vault.outbound import Network
-from vault.surface import JOBS
-from vault.webhooks import deliver_due
+from vault.schema import JOBS
 
 HOOKS = "/v1/ai/webhooks"
 PUBLIC_URL = "https://hooks.example.com/in?key=in-the-url"
@@ -40,7 +40,7 @@ def made(agent: Agent, url: str, *actions: str) -> dict[str, Any]:
 
 
 def tick(vault: Vault) -> None:
-    deliver_due(vault.store, vault.clock())
+    run_job(deliver_due, vault.store, vault.clock())
 
 
 def health(agent: Agent, webhook_id: str) -> dict[str, Any]:
@@ -193,7 +193,7 @@ def test_a_delivery_is_signed_over_its_raw_body(vault: Vault, agent: Agent, url:
 def test_the_serving_process_delivers_by_itself(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     made(agent, url)
     agent.project()
-    Clockwork(vault.store, vault.clock, JOBS).tick()
+    JobRunner(vault.store, vault.clock, JOBS).tick()
     assert len(receiver.received) == 1
 
 
@@ -316,7 +316,7 @@ def test_a_webhook_that_always_fails_is_switched_off_until_it_is_enabled(
         tick(vault)
         clock.advance(7_200)
     assert agent.get(f"{HOOKS}/{webhook_id}")["enabled"]
-    deliver_due(vault.store, clock(), Network(look_up=lambda _host, _port: []))
+    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: []))
     shown = agent.get(f"{HOOKS}/{webhook_id}")
     assert (shown["enabled"], shown["consecutiveFailures"], shown["queuedDeliveries"]) == (False, 20, 0)
     assert [row["actor_kind"] for row in vault.audited("webhook_disable")] == ["system"]
@@ -325,7 +325,7 @@ def test_a_webhook_that_always_fails_is_switched_off_until_it_is_enabled(
     assert agent.send("POST", f"{HOOKS}/{webhook_id}/test").error == "the webhook is switched off: enable it first"
     agent.post(f"{HOOKS}/{webhook_id}/update", {"enabled": True})
     agent.project("seen")
-    deliver_due(vault.store, clock(), Network(look_up=lambda _host, _port: []))
+    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: []))
     assert content(receiver.received[-1])["data"]["detail"].endswith("created as seen")
     assert health(agent, webhook_id)["consecutiveFailures"] == 0
 
@@ -339,7 +339,7 @@ def test_the_address_is_checked_again_at_delivery(vault: Vault, agent: Agent) ->
         connected.append(address)
         raise ConnectionRefusedError
 
-    deliver_due(vault.store, vault.clock(), Network(lambda _host, _port: ["169.254.169.254"], connect))
+    run_job(deliver_due, vault.store, vault.clock(), Network(lambda _host, _port: ["169.254.169.254"], connect))
     failed = {"lastFailureAt": START_MS, "lastError": "refused", "consecutiveFailures": 1, "queuedDeliveries": 1}
     assert (health(agent, webhook_id), connected) == (healthy(**failed), [])
 

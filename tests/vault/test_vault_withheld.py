@@ -10,10 +10,10 @@ import re
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import ALL, Agent, Vault
-from tests.vault.machines_harness import TOKENS, Machine, enroll, token_body, waiting
+from tests.vault.support.machines import TOKENS, Machine, enroll, pending_machine, token_body
+from tests.vault.support.served_vault import ALL, Agent, Vault
 from tests.vault.test_vault_plaintext import Listening
-from vault.surface import ROUTES
+from vault.schema import ROUTES
 
 MARK = "MARKED-value-51fe"
 
@@ -30,7 +30,7 @@ def by_token(vault: Vault, agent: Listening, secret: str) -> Machine:
 
 def by_approval(vault: Vault, agent: Listening, secret: str) -> Machine:
     """Has the key of a pending machine; approves, attaches and grants."""
-    machine, base = waiting(vault), secret.rpartition("/secrets/")[0] + "/machines"
+    machine, base = pending_machine(vault), secret.rpartition("/secrets/")[0] + "/machines"
     for path, body in (
         (f"/v1/ai/machines/{machine.id}/approve", None),
         (base, {"machineId": machine.id}),
