@@ -165,6 +165,11 @@ def note(call: Call, action: str, detail: str, *, secret_id: str | None = None, 
     record(call.db, call.now_ms, call.actor, action, detail, secret_id=secret_id, project_id=project_id)
 
 
+def note_secret(call: Call, action: str, secret: sqlite3.Row, detail: str) -> None:
+    """Append an entry about a secret, given by a row with its `id` and `project_id`."""
+    note(call, action, detail, secret_id=secret["id"], project_id=secret["project_id"])
+
+
 def recent_of(db: sqlite3.Connection, agent_id: str) -> list[dict[str, object]]:
     """The latest entries that an agent caused, newest first."""
     rows = db.execute("SELECT * FROM audit WHERE agent_id = ? ORDER BY id DESC LIMIT ?", (agent_id, RECENT))

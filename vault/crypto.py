@@ -9,6 +9,7 @@ that is moved to another secret, version or project does not decrypt.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import string
@@ -134,6 +135,11 @@ def decrypt(key: bytes, blob: bytes, label: bytes) -> bytes:
 def new_id(prefix: str) -> str:
     """An unguessable identifier such as `sk_9f3k...`."""
     return prefix + "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
+
+
+def hash_token(token: str) -> bytes:
+    """The SHA-256 hash under which the vault stores a token."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _root_label(vault_id: str) -> bytes:

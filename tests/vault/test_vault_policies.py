@@ -341,7 +341,7 @@ def test_a_value_that_cannot_be_replaced_is_still_read_and_the_failure_audited(v
     value = "{" + ",".join(f'"{name}":""' for name in names) + "}"
     secret = agent.secret(agent.project(), value, fieldNames=names)
     agent.post("/v1/ai/dynamic-secrets", {"secretId": secret.rpartition("/")[2], "intervalSeconds": 300})
-    with vault.store.transaction() as db:  # no route lets such a options in
+    with vault.store.transaction() as db:  # no route accepts such options
         db.execute("UPDATE rotation_schedules SET length = 1024")
     bound(agent, secret, rotateAfterReads=1)
     assert granted_machine(vault, secret).value(secret) == value

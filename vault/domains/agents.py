@@ -11,7 +11,6 @@ ids and ids of other agents look the same.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -20,6 +19,7 @@ import uuid
 from collections.abc import Iterable
 
 from vault import audit
+from vault.crypto import hash_token
 from vault.domains import identities
 from vault.domains.identities import AGENT, parse_public_key
 from vault.errors import Denied, Refusal, VaultError
@@ -150,7 +150,7 @@ def whoami(call: Call) -> object:
 def _use_token(call: Call, token: str) -> sqlite3.Row:
     if not TOKEN_PATTERN.fullmatch(token):
         raise Refusal(400, "token must be 64 lower-case hex characters")
-    token_hash = _hash(token)
+    token_hash = hash_token(token)
     spent = call.db.execute(
         "UPDATE bootstrap_tokens SET used_ms = ? WHERE token_hash = ? AND used_ms IS NULL AND expires_ms > ?",
         (call.now_ms, token_hash, call.now_ms),
@@ -315,7 +315,7 @@ def issue_token(
     db.execute(
         "INSERT INTO bootstrap_tokens (token_hash, name, scopes, allowlist, created_ms, expires_ms)"
         " VALUES (?, ?, ?, ?, ?, ?)",
-        (_hash(token), name, json.dumps(wanted), allowlist, now_ms, now_ms + TOKEN_LIFE_MS),
+        (hash_token(token), name, json.dumps(wanted), allowlist, now_ms, now_ms + TOKEN_LIFE_MS),
     )
     audit.record(db, now_ms, OWNER, "bootstrap_token_create", f"scopes: {' '.join(wanted)}")
     return token
@@ -387,7 +387,3 @@ def _from_row(db: sqlite3.Connection, row: sqlite3.Row) -> Agent:
 def _allowlist(db: sqlite3.Connection, agent_id: str) -> tuple[str, ...]:
     rows = db.execute("SELECT project_id FROM agent_projects WHERE agent_id = ? ORDER BY project_id", (agent_id,))
     return tuple(row["project_id"] for row in rows)
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()

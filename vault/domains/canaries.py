@@ -70,7 +70,7 @@ def trigger(call: Call, secret: sqlite3.Row) -> None:
         "UPDATE canaries SET triggers = triggers + 1, triggered_ms = ? WHERE secret_id = ?", (call.now_ms, canary["id"])
     )
     detail = f"canary {canary['name']} read by machine {call.machine.id}"
-    audit.note(call, "canary_triggered", detail, secret_id=canary["id"], project_id=canary["project_id"])
+    audit.note_secret(call, "canary_triggered", canary, detail)
     for project_id in _projects_to_freeze(call.db, canary):
         _freeze(call, canary, project_id)
 
@@ -147,7 +147,7 @@ def configure(call: Call) -> object:
         "UPDATE canaries SET freeze_project = ?, freeze_related = ?, updated_ms = ? WHERE secret_id = ?",
         (own, related, call.now_ms, canary["id"]),
     )
-    _note(call, "canary_config", canary, f"canary set: {_settings(call.body)}")
+    audit.note_secret(call, "canary_config", canary, f"canary set: {_settings(call.body)}")
     return {
         "id": canary["id"],
         "name": canary["name"],
@@ -181,7 +181,7 @@ def _switch(call: Call, *, enabled: bool) -> object:
             "UPDATE canaries SET enabled = ?, updated_ms = ? WHERE secret_id = ?", (enabled, call.now_ms, canary["id"])
         )
         action = "enable" if enabled else "disable"
-        _note(call, f"canary_{action}", canary, f"canary {canary['name']} {action}d")
+        audit.note_secret(call, f"canary_{action}", canary, f"canary {canary['name']} {action}d")
     return {"id": canary["id"], "name": canary["name"], "enabled": enabled}
 
 
@@ -211,10 +211,6 @@ def _to_json(row: sqlite3.Row) -> dict[str, object]:
         "createdAt": row["created_ms"],
         "updatedAt": row["updated_ms"],
     }
-
-
-def _note(call: Call, action: str, canary: sqlite3.Row, detail: str) -> None:
-    audit.note(call, action, detail, secret_id=canary["id"], project_id=canary["project_id"])
 
 
 DEFAULTS = {"enabled": True, "triggerFreezeProject": True, "triggerFreezeRelatedProjects": False}

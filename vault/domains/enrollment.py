@@ -26,7 +26,6 @@ No scope protects against an agent that can read a machine's private key from di
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import secrets
@@ -34,7 +33,7 @@ import sqlite3
 from typing import Callable
 
 from vault import audit
-from vault.crypto import new_id
+from vault.crypto import hash_token, new_id
 from vault.domains import ip_allowlist, machines, patterns, projects
 from vault.domains.identities import parse_public_key
 from vault.domains.project_machines import grant
@@ -106,7 +105,7 @@ def create(call: Call) -> object:
     call.db.execute(
         "INSERT INTO enrollment_tokens (id, token_hash, name, description, machine_life_s, max_uses, source_cidr,"
         " hostname_pattern, name_pattern, created_ms, expires_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        (token_id, _hash(token), name, call.body.get("description", ""), call.body["machineLifetimeSeconds"])
+        (token_id, hash_token(token), name, call.body.get("description", ""), call.body["machineLifetimeSeconds"])
         + (call.body["maxUses"], *limits, call.now_ms, expires_ms),
     )
     call.db.executemany("INSERT INTO enrollment_projects VALUES (?, ?)", [(token_id, each) for each in listed])
@@ -157,7 +156,7 @@ def register(call: Call) -> object:
 
 def _require_active(call: Call, token: str) -> sqlite3.Row:
     """The row of an active token. All other tokens get the same error, so clients cannot tell which ones exist."""
-    row = fetch_one(call.db, SELECT + "WHERE t.token_hash = ?", (_hash(token),))
+    row = fetch_one(call.db, SELECT + "WHERE t.token_hash = ?", (hash_token(token),))
     if not TOKEN.fullmatch(token) or row is None or _state(row, call.now_ms) != "active":
         raise Denied(401, "the enrollment token is unknown, revoked, used up or expired")
     return row
@@ -262,10 +261,6 @@ def _to_json(row: sqlite3.Row, now_ms: int) -> dict[str, object]:
         "revokedAt": row["revoked_ms"],
         "revokeReason": row["revoke_reason"],
     }
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 CREATE_FIELDS = {

@@ -58,7 +58,7 @@ def export(call: Call) -> object:
         try:
             rows.append({**_to_json(secret), "value": _read(call, secret)})
         except ReadDenied as denied:
-            _note(call, "secret_read_denied", secret, str(denied))
+            audit.note_secret(call, "secret_read_denied", secret, str(denied))
     return {"secrets": rows}
 
 
@@ -75,7 +75,7 @@ def _read(call: Call, secret: sqlite3.Row) -> str:
     if secret["kind"] == "canary":
         canaries.trigger(call, secret)
     value = secrets.plaintext(call.db, call.keys, secret, secret["version"])
-    _note(call, "secret_read", secret, f"{secret['name']} read, version {secret['version']}")
+    audit.note_secret(call, "secret_read", secret, f"{secret['name']} read, version {secret['version']}")
     _store_version(call, secret, overwrite=True)
     policies.after_read(call, secret)
     return value
@@ -139,10 +139,6 @@ def _to_json(secret: sqlite3.Row) -> dict[str, object]:
         "fieldNames": None if names is None else json.dumps(names, ensure_ascii=False),
         "projectId": secret["project_id"],
     }
-
-
-def _note(call: Call, action: str, secret: sqlite3.Row, detail: str) -> None:
-    audit.note(call, action, detail, secret_id=secret["id"], project_id=secret["project_id"])
 
 
 PROJECT = text(1, 64)

@@ -284,7 +284,7 @@ def bind(call: Call) -> object:
             "INSERT INTO policy_bindings (secret_id, policy_id, bound_ms) VALUES (?, ?, ?)",
             (secret["id"], policy["id"], call.now_ms),
         )
-        _note(call, "policy_bind", secret, f"policy {policy['id']} bound to {secret['name']}")
+        audit.note_secret(call, "policy_bind", secret, f"policy {policy['id']} bound to {secret['name']}")
     return {"secretId": secret["id"], "policyId": policy["id"], "policyName": policy["name"]}
 
 
@@ -295,7 +295,7 @@ def unbind(call: Call) -> object:
     if binding is None:
         raise Refusal(404, "no policy is bound to the secret")
     _delete_binding(call.db, secret["id"])
-    _note(call, "policy_unbind", secret, f"policy {binding['policy_id']} unbound from {secret['name']}")
+    audit.note_secret(call, "policy_unbind", secret, f"policy {binding['policy_id']} unbound from {secret['name']}")
     return {"secretId": secret["id"], "policyId": None}
 
 
@@ -307,10 +307,6 @@ def _delete_binding(db: sqlite3.Connection, secret_id: str) -> None:
     """Delete the binding and the co-sign requests. Read times are kept, or unbinding would reset a rate cap."""
     db.execute("DELETE FROM policy_bindings WHERE secret_id = ?", (secret_id,))
     db.execute("DELETE FROM cosign_requests WHERE secret_id = ?", (secret_id,))
-
-
-def _note(call: Call, action: str, secret: sqlite3.Row, detail: str) -> None:
-    audit.note(call, action, detail, secret_id=secret["id"], project_id=secret["project_id"])
 
 
 NAME = text(1, 255)

@@ -77,7 +77,7 @@ def create(call: Call) -> object:
         (secret_id, call.body["intervalSeconds"], options.length, options.charset, _fields_to_json(options.fields))
         + (_next_ms(call, call.body["intervalSeconds"]), call.now_ms, call.now_ms),
     )
-    _note(call, "dynamic_secret_create", secret, f"rotates every {call.body['intervalSeconds']} seconds")
+    audit.note_secret(call, "dynamic_secret_create", secret, f"rotates every {call.body['intervalSeconds']} seconds")
     return {"secretId": secret_id, "name": secret["name"], "version": secret["version"]}
 
 
@@ -105,7 +105,7 @@ def update(call: Call) -> object:
         )
         + (call.now_ms, schedule["id"]),
     )
-    _note(call, "dynamic_secret_update", schedule, f"schedule changed: {', '.join(sorted(call.body))}")
+    audit.note_secret(call, "dynamic_secret_update", schedule, f"schedule changed: {', '.join(sorted(call.body))}")
     return {"secretId": schedule["id"], "name": schedule["name"], "version": schedule["version"]}
 
 
@@ -113,7 +113,7 @@ def delete(call: Call) -> object:
     """Delete the schedule. The secret keeps its current value."""
     schedule = _require(call)
     call.db.execute("DELETE FROM rotation_schedules WHERE secret_id = ?", (schedule["id"],))
-    _note(call, "dynamic_secret_delete", schedule, "schedule removed")
+    audit.note_secret(call, "dynamic_secret_delete", schedule, "schedule removed")
     return {"secretId": schedule["id"], "name": schedule["name"]}
 
 
@@ -246,10 +246,6 @@ def _next_ms(call: Call, interval_s: int) -> int:
 
 def _fields_to_json(fields: Sequence[str] | None) -> str | None:
     return json.dumps(fields, ensure_ascii=False) if fields else None
-
-
-def _note(call: Call, action: str, row: sqlite3.Row, detail: str) -> None:
-    audit.note(call, action, detail, secret_id=row["id"], project_id=row["project_id"])
 
 
 INTERVAL = integer(300, 30 * 24 * 3600)

@@ -248,7 +248,8 @@ def create(call: Call) -> object:
     check_names(names or (), "fieldNames")
     check_structure(call.body["value"], names)
     secret_id = insert(call, project["id"], call.body["value"], names)
-    _note(call, "secret_create", secret_id, project["id"], f"secret created as {call.body['name']}")
+    detail = f"secret created as {call.body['name']}"
+    audit.note(call, "secret_create", detail, secret_id=secret_id, project_id=project["id"])
     return {"id": secret_id, "name": call.body["name"]}
 
 
@@ -258,7 +259,7 @@ def update_value(call: Call) -> object:
     _refuse_managed(secret)
     check_structure(call.body["value"], field_names(secret))
     version = add_version(call.db, call.keys, secret, call.body["value"], origin="update", now_ms=call.now_ms)
-    _note(call, "secret_update", secret["id"], secret["project_id"], f"value replaced, now version {version}")
+    audit.note_secret(call, "secret_update", secret, f"value replaced, now version {version}")
     return {"id": secret["id"], "version": version}
 
 
@@ -273,7 +274,7 @@ def delete(call: Call) -> object:
             DISABLE_CANARY_SCOPE,
         )
     call.db.execute("UPDATE secrets SET deleted_ms = ? WHERE id = ?", (call.now_ms, secret["id"]))
-    _note(call, "secret_delete", secret["id"], secret["project_id"], f"{secret['name']} moved to the trash")
+    audit.note_secret(call, "secret_delete", secret, f"{secret['name']} moved to the trash")
     return {"id": secret["id"], "deletedAt": call.now_ms, "purgeAt": call.now_ms + TRASH_MS}
 
 
@@ -281,7 +282,7 @@ def rename(call: Call) -> object:
     """Rename a secret."""
     secret, name = _require(call), call.body["name"]
     call.db.execute("UPDATE secrets SET name = ?, updated_ms = ? WHERE id = ?", (name, call.now_ms, secret["id"]))
-    _note(call, "secret_rename", secret["id"], secret["project_id"], f"renamed from {secret['name']} to {name}")
+    audit.note_secret(call, "secret_rename", secret, f"renamed from {secret['name']} to {name}")
     return {"id": secret["id"], "name": name}
 
 
@@ -289,7 +290,7 @@ def update_note(call: Call) -> object:
     """Replace the note. An absent note clears it."""
     secret, note = _require(call), call.body.get("note", "")
     call.db.execute("UPDATE secrets SET note = ?, updated_ms = ? WHERE id = ?", (note, call.now_ms, secret["id"]))
-    _note(call, "secret_note_update", secret["id"], secret["project_id"], "note replaced" if note else "note cleared")
+    audit.note_secret(call, "secret_note_update", secret, "note replaced" if note else "note cleared")
     return {"id": secret["id"], "name": secret["name"]}
 
 
@@ -301,7 +302,7 @@ def rotate(call: Call) -> object:
     version = rotate_value(
         call.db, call.keys, secret, generator_options(call.db, secret).updated(call.body), call.now_ms
     )
-    _note(call, "secret_rotate", secret["id"], secret["project_id"], f"rotated, now version {version}")
+    audit.note_secret(call, "secret_rotate", secret, f"rotated, now version {version}")
     return {"id": secret["id"], "version": version}
 
 
@@ -311,7 +312,7 @@ def rollback(call: Call) -> object:
     _refuse_managed(secret)
     value = plaintext(call.db, call.keys, secret, old)
     version = add_version(call.db, call.keys, secret, value, origin="rollback", now_ms=call.now_ms)
-    _note(call, "secret_rollback", secret["id"], secret["project_id"], f"version {old} restored as version {version}")
+    audit.note_secret(call, "secret_rollback", secret, f"version {old} restored as version {version}")
     return {"id": secret["id"], "version": version}
 
 
@@ -345,10 +346,6 @@ def schedule_options(schedule: sqlite3.Row) -> GeneratorOptions:
     """The generator options of a rotation schedule."""
     fields: list[str] | None = json.loads(schedule["fields"]) if schedule["fields"] else None
     return GeneratorOptions(schedule["length"], schedule["charset"], tuple(fields) if fields else None)
-
-
-def _note(call: Call, action: str, secret_id: str, project_id: str, detail: str) -> None:
-    audit.note(call, action, detail, secret_id=secret_id, project_id=project_id)
 
 
 def _envelope(secret: sqlite3.Row, version: int) -> Envelope:

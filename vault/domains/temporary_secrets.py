@@ -23,7 +23,7 @@ from typing import Any
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from vault import audit
-from vault.crypto import KEY_BYTES, decrypt, encrypt, new_id
+from vault.crypto import KEY_BYTES, decrypt, encrypt, hash_token, new_id
 from vault.domains import projects
 from vault.domains.secrets import CHARSET, LENGTH, READ, WRITE, GeneratorOptions, generate_string
 from vault.errors import Refusal
@@ -91,7 +91,7 @@ def create(call: Call) -> object:
     call.db.execute(
         "INSERT INTO temporary_secrets (id, project_id, name, status, token_hash, salt, passphrase_hash, ciphertext,"
         " created_ms, expires_ms) VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)",
-        (secret_id, project["id"], call.body["name"], _hash(token), salt, check)
+        (secret_id, project["id"], call.body["name"], hash_token(token), salt, check)
         + (encrypt(key, value.encode(), _label(secret_id)), call.now_ms, expires_ms),
     )
     detail = f"temporary secret {secret_id} created as {call.body['name']}"
@@ -168,7 +168,7 @@ def open_once(call: Call) -> Raw:
 
 def _find(call: Call) -> sqlite3.Row | None:
     """Find the row by the hash of the token, so that timing reveals nothing about stored tokens."""
-    token_hash = _hash(call.params["token"])
+    token_hash = hash_token(call.params["token"])
     return fetch_one(call.db, "SELECT * FROM temporary_secrets WHERE token_hash = ?", (token_hash,))
 
 
@@ -239,10 +239,6 @@ def _derive_key(passphrase: str, salt: bytes) -> tuple[bytes, bytes]:
     )
     derived = derivation.derive(typed.encode())
     return derived[:KEY_BYTES], derived[KEY_BYTES:]
-
-
-def _hash(token: str) -> bytes:
-    return hashlib.sha256(token.encode()).digest()
 
 
 def _label(secret_id: str) -> bytes:

@@ -38,8 +38,7 @@ def restore(call: Call) -> object:
     if canaries.is_frozen(call.db, secret["project_id"]):
         raise Refusal(423, "the project is frozen: a canary was read; unfreeze it first")
     call.db.execute("UPDATE secrets SET deleted_ms = NULL WHERE id = ?", (secret["id"],))
-    detail = f"{secret['name']} restored from the trash"
-    audit.note(call, "secret_restore", detail, secret_id=secret["id"], project_id=secret["project_id"])
+    audit.note_secret(call, "secret_restore", secret, f"{secret['name']} restored from the trash")
     return {"id": secret["id"], "name": secret["name"], "projectId": secret["project_id"], "restored": True}
 
 
