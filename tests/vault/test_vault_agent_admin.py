@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+
 from tests.vault.support.served_vault import ALL, START_MS, Agent, FakeClock, Vault
 
 AGENTS = "/v1/ai/ai-agents"

@@ -6,6 +6,7 @@ import sqlite3
 from typing import Any
 
 import pytest
+
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
 QUERY = "/v1/ai/audit/query"

@@ -7,6 +7,7 @@ import threading
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
 from tests.vault.support.served_vault import ALL, Agent, FakeClock, Vault, disk, encoded, exchange, public_bytes
 
 REGISTER = "/v1/ai-bootstrap/register"

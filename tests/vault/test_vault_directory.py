@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from tests.vault.support.served_vault import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
 
+from tests.vault.support.served_vault import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
 from vault import server
 from vault.errors import VaultError
 from vault.migrations import SCHEMA_VERSION

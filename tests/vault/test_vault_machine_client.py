@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any, Callable
 
 import pytest
-from tests.vault.support.served_vault import Agent, FakeClock, Vault
 
 from tests.vault.support.machines import TOKENS, token_body
+from tests.vault.support.served_vault import Agent, FakeClock, Vault
 from vault.domains import machines
 from vault.owner.machine_bundle import write_bundle
 from vault.schema import open_store

@@ -105,6 +105,32 @@ def test_an_update_may_not_leave_an_enabled_axis_incomplete(agent: Agent) -> Non
     assert len(agent.get(policies(project_id))) == 1
 
 
+def test_every_limit_of_a_policy_is_enforced_at_its_edge(agent: Agent) -> None:
+    path = policies(agent.project())
+    for key, low, high in (
+        ("maxReadsPerMinute", 1, 100_000),
+        ("maxReadsPerDay", 1, 100_000),
+        ("coSignWindowSeconds", 1, 86_400),
+        ("ttlMaxReads", 1, 2**53 - 1),
+        ("rotateAfterReads", 1, 2**53 - 1),
+        ("ttlExpiresAt", 0, 2**53 - 1),
+    ):
+        for number, status in ((low - 1, 400), (low, 201), (high, 201), (high + 1, 400)):
+            assert agent.send("POST", path, {"name": "p", key: number}).status == status, (key, number)
+    for body, status in (
+        ({"name": ""}, 400),
+        ({"name": "n" * 255}, 201),
+        ({"name": "n" * 256}, 400),
+        ({"name": "p", "ipAllowlistCidrs": ["10.0.0.1"] * 100}, 201),
+        ({"name": "p", "ipAllowlistCidrs": ["10.0.0.1"] * 101}, 400),
+        ({"name": "p", "coSignMachineId": "m" * 64}, 201),
+        ({"name": "p", "coSignMachineId": "m" * 65}, 400),
+        ({"name": "p", "timeWindowDays": []}, 400),
+        ({"name": "p", "timeWindowDays": ["mon"]}, 201),
+    ):
+        assert agent.send("POST", path, body).status == status, body
+
+
 def test_a_cosigner_is_a_machine_of_the_project(vault: Vault, agent: Agent, secret: str) -> None:
     inside, outside = granted_machine(vault, secret), granted_machine(vault, agent.secret(agent.project("other"), "x"))
     rules = {"name": "p", "coSignEnabled": True, "coSignWindowSeconds": 60}
@@ -224,6 +250,74 @@ def test_rate_caps_slide(vault: Vault, agent: Agent, secret: str, machine: Machi
     with vault.store.transaction() as db:
         assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 3  # what is a day old is forgotten
     assert denied_axes(vault) == ["maxReadsPerMinute", "maxReadsPerDay", "maxReadsPerDay", "maxReadsPerDay"]
+
+
+def test_an_axis_is_enforced_only_while_its_flag_is_on(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
+    """Each policy forbids the read once its flag is on; the clock of the tests starts at 01:00 in Copenhagen."""
+    times = {"timeWindowStart": "02:00", "timeWindowEnd": "03:00", "timeWindowTimezone": "Europe/Copenhagen"}
+    cosigner = granted_machine(vault, secret)
+    for flag, rules, axis in (
+        ("timeWindowEnabled", {**times, "timeWindowDays": list(axes.DAYS)}, "timeWindow"),
+        ("ipAllowlistEnabled", {"ipAllowlistCidrs": ["192.0.2.0/24"]}, "ipAllowlist"),
+        ("coSignEnabled", {"coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}, "coSign"),
+    ):
+        path = bound(agent, secret, **rules, **{flag: False})
+        assert machine.value(secret) == "the value", flag
+        agent.post(path + "/update", {flag: True})
+        assert machine.read(secret).status == 403, flag
+        agent.post(path + "/update", {flag: False})
+        assert machine.value(secret) == "the value", flag
+        assert denied_axes(vault)[-1] == axis, flag
+
+
+def test_reads_count_for_a_rate_cap_only_while_it_is_on(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
+    path = bound(agent, secret, maxReadsPerMinute=1)
+    machine.value(secret)
+    machine.value(secret)
+    agent.post(path + "/update", {"rateCapEnabled": True})
+    assert [machine.read(secret).status for _ in range(2)] == [200, 403]
+    agent.post(path + "/update", {"rateCapEnabled": False})
+    assert machine.value(secret) == "the value"
+    with vault.store.transaction() as db:
+        assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 1
+
+
+def test_a_read_is_a_cosign_request_only_while_cosigning_is_on(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
+    cosigner = granted_machine(vault, secret)
+    path = bound(agent, secret, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
+    machine.value(secret)
+    agent.post(path + "/update", {"coSignEnabled": True})
+    assert cosigner.read(secret).status == 403  # the earlier read was not a request
+    assert machine.value(secret) == "the value"  # but this one was
+
+
+def test_rate_caps_count_reads_of_less_than_a_minute_and_a_day_ago(
+    vault: Vault, agent: Agent, clock: FakeClock
+) -> None:
+    for key, span_ms in (("maxReadsPerMinute", 60_000), ("maxReadsPerDay", 24 * HOUR_S * 1000)):
+        secret = agent.secret(agent.project(key), "the value")
+        machine = granted_machine(vault, secret)
+        bound(agent, secret, rateCapEnabled=True, **{key: 1})
+        start_ms = clock.now_ms
+        for later_ms, status in ((0, 200), (1, 403), (span_ms - 1, 403), (span_ms, 200), (span_ms + 1, 403)):
+            clock.now_ms = start_ms + later_ms
+            assert machine.read(secret).status == status, (key, later_ms)
+
+
+def test_a_cosign_request_counts_until_the_end_of_its_window(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    for later_ms, status in ((0, 200), (60_000, 200), (60_001, 403)):
+        secret = agent.secret(agent.project(), "the value")
+        machine, cosigner = granted_machine(vault, secret), granted_machine(vault, secret)
+        bound(agent, secret, coSignEnabled=True, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
+        assert machine.read(secret).status == 403
+        clock.now_ms += later_ms
+        assert cosigner.read(secret).status == status, later_ms
 
 
 def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine: Machine) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
-
 from vault.domains import projects
 
 PROJECTS = "/v1/ai/projects"

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
 DYNAMIC = "/v1/ai/dynamic-secrets"

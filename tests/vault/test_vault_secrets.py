@@ -8,6 +8,7 @@ import uuid
 from typing import Any
 
 import pytest
+
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
 STRUCTURED = {"value": '{"user": "u", "pass": "p"}', "fieldNames": ["user", "pass"]}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 from vault.domains import support
 from vault.domains.support import Attachment
 from vault.errors import VaultError

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 from vault.domains import team
 from vault.errors import VaultError
 
