@@ -30,9 +30,8 @@ def window(start: str, end: str, zone: str = COPENHAGEN, days: tuple[str, ...] =
 
 # 2026-03-29 and 2026-10-25 are the Sundays on which Copenhagen changes its clocks, at 01:00 UTC; New York changes on
 # 2026-03-08 at 07:00 UTC and on 2026-11-01 at 06:00 UTC.
-@pytest.mark.parametrize(
-    ("rules", "moment", "inside"),
-    [
+def test_the_window_follows_the_wall_clock_of_its_zone() -> None:
+    for rules, moment, inside in [
         # An ordinary Friday in winter, one hour ahead of UTC: the start counts, the end does not.
         (window("09:00", "17:00", days=("fri",)), "2026-01-02T07:59:59", False),
         (window("09:00", "17:00", days=("fri",)), "2026-01-02T08:00:00", True),
@@ -81,11 +80,13 @@ def window(start: str, end: str, zone: str = COPENHAGEN, days: tuple[str, ...] =
         (window("01:00", "02:00", NEW_YORK, ("sun",)), "2026-11-01T05:00:00", True),
         (window("01:00", "02:00", NEW_YORK, ("sun",)), "2026-11-01T06:59:59", True),
         (window("01:00", "02:00", NEW_YORK, ("sun",)), "2026-11-01T07:00:00", False),
-    ],
-)
-def test_the_window_follows_the_wall_clock_of_its_zone(rules: dict[str, Any], moment: str, inside: bool) -> None:
-    assert axes.in_window(rules, utc(moment)) is inside
-    assert (axes.find_violation(rules, Facts(utc(moment), None)) == "timeWindow") is not inside
+    ]:
+        assert axes.in_window(rules, utc(moment)) is inside, (rules, moment)
+        assert (axes.find_violation(rules, Facts(utc(moment), None)) == "timeWindow") is not inside, (
+            rules,
+            moment,
+            inside,
+        )
 
 
 ZONES = (COPENHAGEN, NEW_YORK, "UTC", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia", "America/Havana")
@@ -133,9 +134,8 @@ def test_zones_are_there_on_a_machine_without_zone_files() -> None:
         zoneinfo.reset_tzpath(before)
 
 
-@pytest.mark.parametrize(
-    ("listed", "source_ip", "inside"),
-    [
+def test_a_source_outside_the_networks_breaks_the_policy() -> None:
+    for listed, source_ip, inside in [
         ("10.0.0.0/8", "10.1.2.3", True),
         ("10.0.0.0/8", "11.0.0.0", False),
         ("10.0.0.0/8", "::ffff:10.1.2.3", True),
@@ -152,16 +152,17 @@ def test_zones_are_there_on_a_machine_without_zone_files() -> None:
         ("::/0", "2001:db8::1", True),
         ("0.0.0.0/0", None, False),
         ("0.0.0.0/0", "not an address", False),
-    ],
-)
-def test_a_source_outside_the_networks_breaks_the_policy(listed: str, source_ip: str | None, inside: bool) -> None:
-    rules = {"ipAllowlistEnabled": True, "ipAllowlistCidrs": ["198.51.100.0/24", listed]}
-    assert axes.find_violation(rules, Facts(0, source_ip)) == (None if inside else "ipAllowlist")
+    ]:
+        rules = {"ipAllowlistEnabled": True, "ipAllowlistCidrs": ["198.51.100.0/24", listed]}
+        assert axes.find_violation(rules, Facts(0, source_ip)) == (None if inside else "ipAllowlist"), (
+            listed,
+            source_ip,
+            inside,
+        )
 
 
-@pytest.mark.parametrize(
-    ("rules", "facts", "axis"),
-    [
+def test_the_first_broken_axis_is_named() -> None:
+    for rules, facts, axis in [
         ({}, Facts(0, None), None),
         ({"ttlExpiresAt": 1000}, Facts(999, None), None),
         ({"ttlExpiresAt": 1000}, Facts(1000, None), "ttlExpiresAt"),
@@ -181,10 +182,8 @@ def test_a_source_outside_the_networks_breaks_the_policy(listed: str, source_ip:
         ({"coSignEnabled": False, "coSignWindowSeconds": 5}, Facts(9000, None), None),
         # Co-sign comes last: a read that lacks something else as well is not remembered as a request.
         ({"coSignEnabled": True, "coSignWindowSeconds": 5, "ttlMaxReads": 1}, Facts(0, None, 1), "ttlMaxReads"),
-    ],
-)
-def test_the_first_broken_axis_is_named(rules: dict[str, Any], facts: Facts, axis: str | None) -> None:
-    assert axes.find_violation(rules, facts) == axis
+    ]:
+        assert axes.find_violation(rules, facts) == axis, (rules, facts, axis)
 
 
 def test_a_value_is_due_for_rotation_at_the_read_that_reaches_the_number() -> None:
@@ -204,9 +203,8 @@ COMPLETE = {
 }
 
 
-@pytest.mark.parametrize(
-    ("changed", "error"),
-    [
+def test_incomplete_rules_are_refused_by_key_and_pass_once_switched_off() -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"timeWindowStart": None}, "timeWindowStart is required while timeWindowEnabled is true"),
         ({"timeWindowEnd": None}, "timeWindowEnd is required while timeWindowEnabled is true"),
         ({"timeWindowTimezone": None}, "timeWindowTimezone is required while timeWindowEnabled is true"),
@@ -227,13 +225,12 @@ COMPLETE = {
             ({"ipAllowlistCidrs": ["10.0.0.0/8", bad]}, "ipAllowlistCidrs must hold IP addresses and networks")
             for bad in ("10.0.0.0/33", "host", "", "10.0.0", "::g")
         ),
-    ],
-)
-def test_incomplete_rules_are_refused_by_key_and_pass_once_switched_off(changed: dict[str, Any], error: str) -> None:
-    merged = {key: value for key, value in {**COMPLETE, **changed}.items() if value is not None}
-    axes.check(COMPLETE)
-    with pytest.raises(Refusal) as refused:
-        axes.check(merged)
-    assert (refused.value.status, str(refused.value)) == (400, error)
-    if "required" in error:
-        axes.check({key: value for key, value in merged.items() if not key.endswith("Enabled")})
+    ]
+    for changed, error in cases:
+        merged = {key: value for key, value in {**COMPLETE, **changed}.items() if value is not None}
+        axes.check(COMPLETE)
+        with pytest.raises(Refusal) as refused:
+            axes.check(merged)
+        assert (refused.value.status, str(refused.value)) == (400, error), (changed, error)
+        if "required" in error:
+            axes.check({key: value for key, value in merged.items() if not key.endswith("Enabled")})

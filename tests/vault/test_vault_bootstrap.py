@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import threading
 
-import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.served_vault import ALL, Agent, FakeClock, Vault, disk, encoded, exchange, public_bytes
@@ -89,20 +88,24 @@ def test_the_token_is_stored_as_a_hash_only(vault: Vault) -> None:
     assert bytes.fromhex(token) not in disk(vault.directory)
 
 
-@pytest.mark.parametrize("token", ["", "ab", "AB" * 32, "g" * 64, "a" * 65, "a" * 64 + "\n"])
-def test_a_malformed_token_is_a_bad_request(vault: Vault, token: str) -> None:
-    assert vault.register(token, Ed25519PrivateKey.generate()).status == 400
+def test_a_malformed_token_is_a_bad_request(vault: Vault) -> None:
+    for token in ["", "ab", "AB" * 32, "g" * 64, "a" * 65, "a" * 64 + "\n"]:
+        assert vault.register(token, Ed25519PrivateKey.generate()).status == 400, token
 
 
-@pytest.mark.parametrize(
-    "public_key",
-    ["", "AAAA", base64.b64encode(bytes(31)).decode(), base64.b64encode(bytes(33)).decode(), "*" * 44, "ø"],
-)
-def test_a_bad_public_key_does_not_spend_the_token(vault: Vault, public_key: str) -> None:
-    token = vault.token()
-    body = encoded({"token": token, "publicKey": public_key})
-    assert exchange(vault.port, "POST", REGISTER, body, JSON).status == 400
-    assert vault.register(token, Ed25519PrivateKey.generate()).status == 201
+def test_a_bad_public_key_does_not_spend_the_token(vault: Vault) -> None:
+    for public_key in [
+        "",
+        "AAAA",
+        base64.b64encode(bytes(31)).decode(),
+        base64.b64encode(bytes(33)).decode(),
+        "*" * 44,
+        "ø",
+    ]:
+        token = vault.token()
+        body = encoded({"token": token, "publicKey": public_key})
+        assert exchange(vault.port, "POST", REGISTER, body, JSON).status == 400, public_key
+        assert vault.register(token, Ed25519PrivateKey.generate()).status == 201, public_key
 
 
 def test_one_key_cannot_be_two_agents(vault: Vault) -> None:

@@ -98,21 +98,18 @@ def test_an_unknown_agent_is_an_error(owner: Owner, command: str) -> None:
     assert (status, out, err) == (1, "", f"vault: error: there is no agent {UNKNOWN}\n{hint}")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_a_token_that_cannot_be_made_is_explained(owner: Owner) -> None:
+    for arguments, message in [
         (["--scopes", "projects.read,magic"], "unknown scope magic"),
         (["--scopes", "\x1b[2J"], "unknown scope \ufffd[2J"),
         (["--scopes", ","], "no scope given"),
         (["--scopes", "all", "--projects", "proj_x"], "there is no project proj_x"),
         (["--scopes", "all", "--projects", ""], "no project given"),
         (["--scopes", "all", "--name", "x" * 256], "the name must have 1 to 255 characters"),
-    ],
-)
-def test_a_token_that_cannot_be_made_is_explained(owner: Owner, arguments: list[str], message: str) -> None:
-    status, out, err = owner("agent-token", *arguments)
-    assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: {message}")
-    assert err.splitlines()[1].startswith("hint: ")
+    ]:
+        status, out, err = owner("agent-token", *arguments)
+        assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: {message}"), (arguments, message)
+        assert err.splitlines()[1].startswith("hint: "), (arguments, message)
 
 
 def test_the_hint_for_an_unknown_scope_lists_those_that_exist(owner: Owner) -> None:

@@ -51,10 +51,10 @@ def test_two_identities_that_differ_are_refused(vault: Vault, agent: Agent) -> N
     assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the identity headers differ"
 
 
-@pytest.mark.parametrize("drop", ["X-Timestamp", "X-Nonce", "X-Signature", "-Id"])
-def test_a_request_without_one_of_the_headers_is_refused(agent: Agent, drop: str) -> None:
-    headers = [pair for pair in agent.headers("GET", WHOAMI) if not pair[0].endswith(drop)]
-    assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 401
+def test_a_request_without_one_of_the_headers_is_refused(agent: Agent) -> None:
+    for drop in ["X-Timestamp", "X-Nonce", "X-Signature", "-Id"]:
+        headers = [pair for pair in agent.headers("GET", WHOAMI) if not pair[0].endswith(drop)]
+        assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 401, drop
 
 
 def test_an_unknown_identity_is_refused_before_anything_else(agent: Agent) -> None:
@@ -77,11 +77,11 @@ def test_a_timestamp_outside_the_window_is_refused_before_the_signature(
     assert "date" in reply.headers
 
 
-@pytest.mark.parametrize(
-    "timestamp", ["", "now", "1767225600.0", "-1", "1" * 13, "1٧67225600".encode().decode("latin-1")]
-)
-def test_a_timestamp_that_is_no_number_is_refused(agent: Agent, timestamp: str) -> None:
-    assert agent.send("GET", WHOAMI, timestamp=timestamp).error == "the timestamp is not a number of seconds"
+def test_a_timestamp_that_is_no_number_is_refused(agent: Agent) -> None:
+    for timestamp in ["", "now", "1767225600.0", "-1", "1" * 13, "1٧67225600".encode().decode("latin-1")]:
+        assert agent.send("GET", WHOAMI, timestamp=timestamp).error == "the timestamp is not a number of seconds", (
+            timestamp
+        )
 
 
 def test_a_signature_over_anything_else_is_refused(vault: Vault, agent: Agent) -> None:
@@ -94,9 +94,9 @@ def test_a_signature_over_anything_else_is_refused(vault: Vault, agent: Agent) -
     assert agent.get(path) == []
 
 
-@pytest.mark.parametrize("forged", ["", "AAAA", "not base64", base64.b64encode(bytes(64)).decode()])
-def test_a_malformed_signature_is_refused(agent: Agent, forged: str) -> None:
-    assert agent.send("GET", WHOAMI, signature=forged).error == "bad signature"
+def test_a_malformed_signature_is_refused(agent: Agent) -> None:
+    for forged in ["", "AAAA", "not base64", base64.b64encode(bytes(64)).decode()]:
+        assert agent.send("GET", WHOAMI, signature=forged).error == "bad signature", forged
 
 
 def test_a_replayed_request_is_refused(agent: Agent) -> None:
@@ -145,11 +145,9 @@ def test_nonces_are_forgotten_in_the_end(vault: Vault, agent: Agent, clock: Fake
         assert db.execute("SELECT COUNT(*) FROM nonces").fetchone()[0] == 1
 
 
-@pytest.mark.parametrize(
-    ("nonce", "status"), [("n" * 15, 401), ("n" * 16, 200), ("n" * 128, 200), ("n" * 129, 401), ("n" * 16 + " n", 401)]
-)
-def test_a_nonce_has_16_to_128_printable_characters(agent: Agent, nonce: str, status: int) -> None:
-    assert agent.send("GET", WHOAMI, nonce=nonce).status == status
+def test_a_nonce_has_16_to_128_printable_characters(agent: Agent) -> None:
+    for nonce, status in [("n" * 15, 401), ("n" * 16, 200), ("n" * 128, 200), ("n" * 129, 401), ("n" * 16 + " n", 401)]:
+        assert agent.send("GET", WHOAMI, nonce=nonce).status == status, (nonce, status)
 
 
 def test_a_pending_agent_and_a_disabled_one_are_refused(vault: Vault) -> None:
@@ -227,11 +225,9 @@ def test_a_query_string_on_a_signed_route_is_refused(agent: Agent) -> None:
         assert agent.send("GET", path).error == "a signed route takes no query string"
 
 
-@pytest.mark.parametrize(
-    "path", ["/v1/ai/%77hoami", "/v1/ai/./whoami", "/v1//ai/whoami", "/v1/ai/whoami/", "/V1/ai/whoami"]
-)
-def test_a_path_has_one_spelling(agent: Agent, path: str) -> None:
-    assert agent.send("GET", path).status == 404
+def test_a_path_has_one_spelling(agent: Agent) -> None:
+    for path in ["/v1/ai/%77hoami", "/v1/ai/./whoami", "/v1//ai/whoami", "/v1/ai/whoami/", "/V1/ai/whoami"]:
+        assert agent.send("GET", path).status == 404, path
 
 
 def test_a_signature_for_the_decoded_path_does_not_fit_the_one_sent(agent: Agent) -> None:

@@ -24,21 +24,21 @@ def test_entries_are_kept_in_one_spelling(agent: Agent, clock: FakeClock) -> Non
     assert agent.get(LIST) == {"enabled": False, "entries": entries}
 
 
-@pytest.mark.parametrize("again", ["10.0.0.0/8", "10.9.9.9/8", "::ffff:10.0.0.0/104", "10.0.0.0/255.0.0.0"])
-def test_a_network_that_is_there_already_is_a_conflict(agent: Agent, again: str) -> None:
+def test_adding_a_listed_network_is_a_conflict(agent: Agent) -> None:
     agent.post(LIST, {"cidr": "10.0.0.0/8"})
-    reply = agent.send("POST", LIST, {"cidr": again})
-    assert (reply.status, reply.error) == (409, "the network is on the IP allowlist already")
-    assert len(agent.get(LIST)["entries"]) == 1
+    for again in ["10.0.0.0/8", "10.9.9.9/8", "::ffff:10.0.0.0/104", "10.0.0.0/255.0.0.0"]:
+        reply = agent.send("POST", LIST, {"cidr": again})
+        assert (reply.status, reply.error) == (409, "the network is on the IP allowlist already"), again
+        assert len(agent.get(LIST)["entries"]) == 1, again
 
 
 NO_NETWORKS = ["", "office", "10.0.0.0/33", "10.0.0/8", "2001:db8::/129", "fe80::1%eth0", "10.0.0.0/8/8"]
 
 
-@pytest.mark.parametrize("cidr", NO_NETWORKS)
-def test_what_is_no_network_is_refused(agent: Agent, cidr: str) -> None:
-    assert agent.send("POST", LIST, {"cidr": cidr}).status == 400
-    assert agent.get(LIST)["entries"] == []
+def test_what_is_no_network_is_refused(agent: Agent) -> None:
+    for cidr in NO_NETWORKS:
+        assert agent.send("POST", LIST, {"cidr": cidr}).status == 400, cidr
+        assert agent.get(LIST)["entries"] == [], cidr
 
 
 def test_an_update_replaces_or_clears_the_label_and_nothing_else(agent: Agent) -> None:
@@ -119,9 +119,8 @@ def test_an_agent_with_a_project_allowlist_is_kept_away(vault: Vault, agent: Age
     assert agent.get(LIST) == {"enabled": False, "entries": []}
 
 
-@pytest.mark.parametrize(
-    ("source_ip", "cidr", "expected"),
-    [
+def test_addresses_and_networks_compare_across_spellings() -> None:
+    for source_ip, cidr, expected in [
         ("::ffff:10.1.2.3", "10.0.0.0/8", True),
         ("10.1.2.3", "::ffff:10.0.0.0/104", True),
         ("10.1.2.3", "::/0", False),
@@ -130,7 +129,5 @@ def test_an_agent_with_a_project_allowlist_is_kept_away(vault: Vault, agent: Age
         ("11.0.0.1", "10.0.0.0/8", False),
         ("testclient", "0.0.0.0/0", False),
         (None, "0.0.0.0/0", False),
-    ],
-)
-def test_addresses_and_networks_compare_across_spellings(source_ip: str | None, cidr: str, expected: bool) -> None:
-    assert is_within(source_ip, [parse_network(cidr)]) is expected
+    ]:
+        assert is_within(source_ip, [parse_network(cidr)]) is expected, (source_ip, cidr, expected)

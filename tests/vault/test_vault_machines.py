@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
 from tests.vault.support.machines import HOUR_S, Machine, enrolled_machine, pending_machine
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, run_job
 from vault.domains import machines
@@ -116,28 +114,23 @@ def test_expired_machines_are_forgotten_after_a_day(vault: Vault, agent: Agent, 
     assert [row["actor_kind"] for row in vault.audited("machine_expire")] == ["system"]
 
 
-@pytest.mark.parametrize(
-    ("method", "tail", "body"),
-    [
+def test_an_unknown_machine_is_not_found_and_looks_forbidden_to_a_restricted_agent(vault: Vault, agent: Agent) -> None:
+    narrow = vault.agent(projects=[agent.project("narrow")])
+    other = enrolled_machine(vault, agent, [agent.secret(agent.project("other"), "v")])
+    unknown = "11111111-2222-3333-4444-555555555555"
+    for method, tail, body in [
         ("GET", "", None),
         ("POST", "/approve", None),
         ("POST", "/deny", None),
         ("POST", "/revoke", None),
         ("POST", "/rename", {"name": "x"}),
         ("GET", "/name-history", None),
-    ],
-)
-def test_an_unknown_machine_is_not_found_and_looks_forbidden_to_a_restricted_agent(
-    vault: Vault, agent: Agent, method: str, tail: str, body: Any
-) -> None:
-    narrow = vault.agent(projects=[agent.project("narrow")])
-    other = enrolled_machine(vault, agent, [agent.secret(agent.project("other"), "v")])
-    unknown = "11111111-2222-3333-4444-555555555555"
-    assert agent.send(method, f"{MACHINES}/{unknown}{tail}", body).error == "no such machine"
-    replies = [narrow.send(method, f"{MACHINES}/{each}{tail}", body) for each in (unknown, other.id)]
-    assert [reply.status for reply in replies] == [403, 403]
-    assert replies[0].json == replies[1].json
-    assert ids(agent) == [other.id]
+    ]:
+        assert agent.send(method, f"{MACHINES}/{unknown}{tail}", body).error == "no such machine", tail
+        replies = [narrow.send(method, f"{MACHINES}/{each}{tail}", body) for each in (unknown, other.id)]
+        assert [reply.status for reply in replies] == [403, 403], tail
+        assert replies[0].json == replies[1].json, tail
+        assert ids(agent) == [other.id], tail
 
 
 def test_a_restricted_agent_manages_machines_of_its_projects_alone(vault: Vault, agent: Agent) -> None:

@@ -32,16 +32,15 @@ def test_a_pattern_matches_what_the_standard_library_matches(pattern: str, text:
     assert matches(compile_pattern(f"^(?:{pattern})$"), text) == expected
 
 
-@pytest.mark.parametrize("pattern", ["(a+)+b", "(a|aa)+b", "(a*)*b", "(?:a?){100}a{100}", ".*.*.*.*.*.*.*.*b"])
-def test_a_pattern_that_would_hang_the_standard_library_is_answered(pattern: str) -> None:
-    program = compile_pattern(pattern)
-    assert len(program) <= MAX_STEPS
-    assert not matches(program, "a" * 255 + "!")
+def test_a_pattern_that_would_hang_the_standard_library_is_answered() -> None:
+    for pattern in ["(a+)+b", "(a|aa)+b", "(a*)*b", "(?:a?){100}a{100}", ".*.*.*.*.*.*.*.*b"]:
+        program = compile_pattern(pattern)
+        assert len(program) <= MAX_STEPS, pattern
+        assert not matches(program, "a" * 255 + "!"), pattern
 
 
-@pytest.mark.parametrize(
-    "pattern",
-    [
+def test_a_pattern_outside_the_language_or_too_large_is_refused() -> None:
+    for pattern in [
         "",
         "^$",
         "a|",
@@ -69,11 +68,9 @@ def test_a_pattern_that_would_hang_the_standard_library_is_answered(pattern: str
         "(((a{9}){9}){9})",
         "(?:a{999}){999}",
         "a" * (MAX_PATTERN + 1),
-    ],
-)
-def test_a_pattern_outside_the_language_or_too_large_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match=r"."):
-        compile_pattern(pattern)
+    ]:
+        with pytest.raises(ValueError, match=r"."):
+            compile_pattern(pattern)
 
 
 def test_the_longest_nesting_that_fits_is_accepted() -> None:

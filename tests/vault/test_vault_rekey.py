@@ -1,4 +1,4 @@
-"""Another root key: what it opens, what the old one opens no longer, and what a death on the way leaves behind."""
+"""Changes of the root key: what the new and the old key open, and what a crash leaves behind."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_sealed_vault_cannot_be_given_another_key(vault: Vault) -> None:
 
 
 @pytest.mark.parametrize(("before", "after"), [("file", "file"), ("file", NEW), (OLD, "file"), (OLD, NEW)])
-def test_a_death_at_any_line_leaves_a_vault_that_opens_with_one_of_the_two_keys(
+def test_a_crash_at_any_point_leaves_a_vault_that_opens_with_one_of_the_two_keys(
     vault: Vault, agent: Agent, before: str, after: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(rootkey, "MEMORY_KIB", 64)
@@ -126,8 +126,8 @@ def test_a_death_at_any_line_leaves_a_vault_that_opens_with_one_of_the_two_keys(
     vault.open()
     assert done.returncode == 0, done.stderr
     counts = json.loads(done.stdout)
-    assert counts["lines"] > 50
-    assert min(counts["old"], counts["new"]) > 5
+    assert counts["calls"] > 10
+    assert min(counts["old"], counts["new"]) > 3
 
 
 def test_rekey_from_the_command_line_keeps_the_kind_unless_told(tmp_path: Path) -> None:

@@ -55,9 +55,8 @@ def test_static_fields_stay_and_the_others_are_generated(vault: Vault, agent: Ag
     assert (again["user"], len(again["pass"]), again["pass"].isdigit()) == ("app", 4, True)
 
 
-@pytest.mark.parametrize(
-    "more",
-    [
+def test_a_schedule_that_makes_no_sense_is_refused(agent: Agent, project_id: str) -> None:
+    cases: list[dict[str, Any]] = [
         {"staticFields": {"user": "x"}},
         {"staticFields": {"user": 1}, "fieldNames": ["user", "pass"]},
         {"staticFields": {"other": "x"}, "fieldNames": ["user", "pass"]},
@@ -71,11 +70,10 @@ def test_static_fields_stay_and_the_others_are_generated(vault: Vault, agent: Ag
         {"length": 1025},
         {"existingSecretId": "sk_0123456789"},
         {"secretId": "sk_0123456789"},
-    ],
-)
-def test_a_schedule_that_makes_no_sense_is_refused(agent: Agent, project_id: str, more: dict[str, Any]) -> None:
-    assert agent.send("POST", DYNAMIC, schedule_body(project_id, **more)).status == 400
-    assert agent.get(f"/v1/ai/projects/{project_id}/secrets") == []
+    ]
+    for more in cases:
+        assert agent.send("POST", DYNAMIC, schedule_body(project_id, **more)).status == 400, more
+        assert agent.get(f"/v1/ai/projects/{project_id}/secrets") == [], more
 
 
 def test_a_new_secret_needs_project_and_name(agent: Agent, project_id: str) -> None:

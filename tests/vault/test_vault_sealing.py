@@ -171,17 +171,24 @@ def test_a_long_directory_has_a_socket_as_well(tmp_path: Path, clock: FakeClock)
         assert ask(directory, "status") == {"vaultId": store.vault_id, "url": "http://here", "sealed": False}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [b"\n", b"[]\n", b"null\n", b'{"command": "burn"}\n', b'{"command": ["seal"]}\n', b"\xff\n", b'{"command": 1}\n']
-    + [b'{"command": "unseal", "passphrase": ["MARKED"]}\n'],
-)
-def test_a_line_that_is_no_command_is_refused_without_being_quoted(sealed: Vault, line: bytes) -> None:
-    with Control(sealed.store, sealed.clock, "http://here"):
-        answer = raw(sealed.directory, line)
-    assert answer["error"] == "the server does not know this command"
-    assert "MARKED" not in str(answer)
-    assert sealed.store.sealed
+def test_a_line_that_is_no_command_is_refused_without_being_quoted(sealed: Vault) -> None:
+    for line in (
+        *(
+            b"\n",
+            b"[]\n",
+            b"null\n",
+            b'{"command": "burn"}\n',
+            b'{"command": ["seal"]}\n',
+            b"\xff\n",
+            b'{"command": 1}\n',
+        ),
+        b'{"command": "unseal", "passphrase": ["MARKED"]}\n',
+    ):
+        with Control(sealed.store, sealed.clock, "http://here"):
+            answer = raw(sealed.directory, line)
+        assert answer["error"] == "the server does not know this command", line
+        assert "MARKED" not in str(answer), line
+        assert sealed.store.sealed, line
 
 
 def test_whoever_hangs_up_or_says_too_much_stops_nothing(sealed: Vault) -> None:

@@ -221,16 +221,16 @@ BLANKS = ("\t", "\r", "\n", "  ", "\u00a0", "\ufeff", "\x00")
 FORMULAS = ("=1+1", "+1", "-1", "@SUM(A1)", "\uff1d1", "\tx")
 
 
-@pytest.mark.parametrize("name", [*FORMULAS, *(f"{blank}=1" for blank in BLANKS)])
-def test_a_formula_becomes_text(vault: Vault, agent: Agent, name: str) -> None:
-    with vault.store.transaction() as db:
-        audit.record(db, START_MS, OWNER, "project_update", name)
-    assert table(agent)[0]["detail"] == "'" + name.replace("\0", "\ufffd")
+def test_a_formula_becomes_text(vault: Vault, agent: Agent) -> None:
+    for name in [*FORMULAS, *(f"{blank}=1" for blank in BLANKS)]:
+        with vault.store.transaction() as db:
+            audit.record(db, START_MS, OWNER, "project_update", name)
+        assert table(agent)[0]["detail"] == "'" + name.replace("\0", "\ufffd"), name
 
 
-@pytest.mark.parametrize("name", ["a=1", "1-1", "x@example.com", " plain", "", "'=1"])
-def test_what_is_no_formula_stays_as_it_is(name: str) -> None:
-    assert statistics.escape_formula(name) == name
+def test_what_is_no_formula_stays_as_it_is() -> None:
+    for name in ["a=1", "1-1", "x@example.com", " plain", "", "'=1"]:
+        assert statistics.escape_formula(name) == name, name
 
 
 @settings(database=None)

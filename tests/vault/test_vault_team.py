@@ -52,11 +52,11 @@ def test_an_invitation_lives_seven_days(vault: Vault, agent: Agent, clock: FakeC
     assert states(vault) == ["expired", "pending"]
 
 
-@pytest.mark.parametrize("email", ["anna", "anna@", "@example.com", "a b@example.com", "anna@example", "a@b@c.dk", ""])
-def test_an_address_has_to_look_like_one(agent: Agent, email: str) -> None:
-    reply = agent.send("POST", f"{TEAM}/invites", {"email": email})
-    assert (reply.status, reply.error.split(" ")[0]) == (400, "email")
-    assert agent.get(TEAM)["invites"] == []
+def test_an_address_has_to_look_like_one(agent: Agent) -> None:
+    for email in ["anna", "anna@", "@example.com", "a b@example.com", "anna@example", "a@b@c.dk", ""]:
+        reply = agent.send("POST", f"{TEAM}/invites", {"email": email})
+        assert (reply.status, reply.error.split(" ")[0]) == (400, "email"), email
+        assert agent.get(TEAM)["invites"] == [], email
 
 
 @pytest.mark.parametrize("email", ["anna+vault@mail.example.com", "søren@bøf.dk", "a@b.co"])

@@ -1,9 +1,10 @@
-"""A process that changes the root key and is killed at every line on the way, to be run by itself: it forks.
+"""Changes the root key in child processes, and kills each one before a different call that touches the disk.
 
     python -m tests.vault.support.rekey_crashes DIRECTORY BEFORE AFTER      BEFORE and AFTER are "file" or a passphrase
 
-DIRECTORY holds a vault. Prints a JSON object: how many lines there are, and at how many of them a vault was left that
-opens with the old key and with the new one.
+DIRECTORY holds a vault. After each crash, exactly one of the two keys must open the vault, with all values. Prints a
+JSON object: the number of calls, and how many crashes left a vault with the old key and with the new one. This is a
+separate program because it forks.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from vault.errors import VaultError
 from vault.schema import open_store
 from vault.store import Store
 
-WATCHED = ("rootkey.py", "store.py", "files.py")
+# Functions in C through which the vault changes its database and its files. Nothing on disk changes between them.
+DISK_CALLS = {"execute", "open", "write", "flush", "fsync", "rename", "unlink", "close"}
 NOW_MS = 1_767_225_600_000
 
 
@@ -32,7 +34,7 @@ def passphrase(word: str) -> str | None:
 
 
 def every_value(store: Store) -> dict[str, list[str]]:
-    """What only the vault can tell: each version of each secret."""
+    """All versions of all secrets, decrypted."""
     with store.transaction() as db:
         ids = [row["id"] for row in db.execute("SELECT id FROM secrets ORDER BY id")]
         found = {each: secrets.find(db, each) for each in ids}
@@ -42,28 +44,25 @@ def every_value(store: Store) -> dict[str, list[str]]:
         }
 
 
-def change(directory: Path, before: str, after: str, die_at: int) -> None:
-    """Change the root key, and die before the line with that number."""
-    lines = 0
+def change_root_key(directory: Path, before: str, after: str, crash_at: int) -> None:
+    """Change the root key, and kill this process before the disk call with that number."""
+    calls = 0
 
-    def watch(frame: FrameType, event: str, _argument: Any) -> Any:
-        nonlocal lines
-        if Path(frame.f_code.co_filename).name not in WATCHED:
-            return None
-        lines += event == "line"
-        if lines == die_at:
+    def watch(_frame: FrameType, event: str, argument: Any) -> None:
+        nonlocal calls
+        calls += event == "c_call" and argument.__name__ in DISK_CALLS
+        if calls == crash_at:
             os.kill(os.getpid(), signal.SIGKILL)
-        return watch
 
     store = open_store(directory, passphrase(before))
-    sys.settrace(watch)
+    sys.setprofile(watch)
     store.rekey(NOW_MS, passphrase(after))
-    sys.settrace(None)
+    sys.setprofile(None)
     store.close()
 
 
 def opened_by(directory: Path, before: str, after: str) -> tuple[str, dict[str, list[str]]]:
-    """Which key opens what was left behind, and what it opens; the other one must not."""
+    """Which key opens the vault after a crash, and all values. The other key must not open it."""
     with open_store(directory) as store, store.transaction() as db:
         changed = db.execute("SELECT 1 FROM audit WHERE action = 'vault_rekey'").fetchone() is not None
     name, right, wrong = ("new", after, before) if changed else ("old", before, after)
@@ -81,29 +80,29 @@ def opens(directory: Path, word: str) -> bool:
 
 
 def main(template: Path, before: str, after: str) -> None:
-    rootkey.MEMORY_KIB, rootkey.ITERATIONS = 64, 1  # hundreds of passphrases are tried here
+    rootkey.MEMORY_KIB, rootkey.ITERATIONS = 64, 1  # many passphrases are tried here
     with open_store(template, passphrase(before)) as store:
         expected = every_value(store)
-    work, line, counts = template.with_name("work"), 0, {"old": 0, "new": 0}
+    copy, call, counts = template.with_name("copy"), 0, {"old": 0, "new": 0}
     finished = False
     while not finished:
-        line += 1
-        shutil.copytree(template, work)
+        call += 1
+        shutil.copytree(template, copy)
         child = os.fork()
         if child == 0:
-            change(work, before, after, line)
+            change_root_key(copy, before, after, call)
             os._exit(0)
         status = os.waitpid(child, 0)[1]
         finished = os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0
         assert finished or os.WIFSIGNALED(status), status
-        name, values = opened_by(work, before, after)
-        assert values == expected, line
-        assert finished <= (name == "new"), line
+        name, values = opened_by(copy, before, after)
+        assert values == expected, call
+        assert finished <= (name == "new"), call
         counts[name] += 1
-        left = {path.name for path in work.iterdir()} - {"vault.db", "init.lock"}
-        assert left == ({"root.key"} if (after if name == "new" else before) == "file" else set()), (line, left)
-        shutil.rmtree(work)
-    print(json.dumps({"lines": line, **counts}))
+        left = {path.name for path in copy.iterdir()} - {"vault.db", "init.lock"}
+        assert left == ({"root.key"} if (after if name == "new" else before) == "file" else set()), (call, left)
+        shutil.rmtree(copy)
+    print(json.dumps({"calls": call - 1, **counts}))
 
 
 if __name__ == "__main__":
