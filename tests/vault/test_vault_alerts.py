@@ -27,7 +27,7 @@ def raised(vault: Vault) -> list[dict[str, Any]]:
         return alerts.overview(db)
 
 
-def test_nothing_alerts_until_it_is_switched_on(vault: Vault, agent: Agent) -> None:
+def test_no_action_alerts_by_default(vault: Vault, agent: Agent) -> None:
     agent.project()
     assert (agent.get(ALERTS), raised(vault)) == ([], [])
 
@@ -39,7 +39,7 @@ def test_every_audited_action_can_alert(agent: Agent) -> None:
     assert [row["action"] for row in agent.get(ALERTS)] == everything
 
 
-def test_set_replaces_the_whole_set_and_keeps_the_date_of_what_stays(agent: Agent, clock: FakeClock) -> None:
+def test_set_replaces_the_set_and_keeps_dates(agent: Agent, clock: FakeClock) -> None:
     enable(agent, "secret_delete", "project_delete", "secret_delete")
     assert agent.get(ALERTS) == [expected_json("project_delete"), expected_json("secret_delete")]
     clock.advance(10)
@@ -65,7 +65,7 @@ def test_a_set_with_unknown_actions_changes_nothing(agent: Agent) -> None:
         assert agent.get(ALERTS) == [expected_json("project_create")], given
 
 
-def test_an_enabled_action_leaves_an_alert_and_others_do_not(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_only_enabled_actions_raise_alerts(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     enable(agent, "project_create")
     clock.advance(10)
     first, second = agent.project("one"), agent.project("two")
@@ -98,7 +98,7 @@ def test_setting_alerts_is_audited(vault: Vault, agent: Agent) -> None:
     assert details == ["alerts on: auth_failure project_delete", "alerts on: none"]
 
 
-def test_a_restricted_agent_sees_no_more_than_the_names(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_sees_only_the_names(vault: Vault, agent: Agent) -> None:
     restricted = vault.agent(projects=[agent.project()])
     assert restricted.send("GET", ALERTS).status == 403
     assert restricted.send("POST", ALERTS, {"enabledActions": []}).status == 403

@@ -106,7 +106,9 @@ def test_actions_lists_every_name(agent: Agent) -> None:
     assert {"auth_failure", "project_create", "secret_rotate", "dynamic_secret_update"} <= set(names)
 
 
-def test_an_agent_with_an_allowlist_sees_its_projects_and_itself(vault: Vault, agent: Agent, history: str) -> None:
+def test_an_agent_with_an_allowlist_sees_entries_of_its_projects_and_its_own(
+    vault: Vault, agent: Agent, history: str
+) -> None:
     narrow = vault.agent(projects=[history])
     own = narrow.send("GET", "/v1/ai/projects/proj_doesnotexist/secrets")
     assert own.status == 403

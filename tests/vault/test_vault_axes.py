@@ -123,7 +123,7 @@ def test_the_window_agrees_with_a_model_that_counts_minutes(
         assert axes.in_window(rules, int(moment.timestamp() * 1000)) == (shown in inside), (moment, shown)
 
 
-def test_zones_are_there_on_a_machine_without_zone_files() -> None:
+def test_time_zones_work_without_system_zone_files() -> None:
     before = zoneinfo.TZPATH
     try:
         zoneinfo.reset_tzpath([])
@@ -134,7 +134,7 @@ def test_zones_are_there_on_a_machine_without_zone_files() -> None:
         zoneinfo.reset_tzpath(before)
 
 
-def test_a_source_outside_the_networks_breaks_the_policy() -> None:
+def test_an_address_outside_the_networks_violates_the_policy() -> None:
     for listed, source_ip, inside in [
         ("10.0.0.0/8", "10.1.2.3", True),
         ("10.0.0.0/8", "11.0.0.0", False),
@@ -161,7 +161,7 @@ def test_a_source_outside_the_networks_breaks_the_policy() -> None:
         )
 
 
-def test_the_first_broken_axis_is_named() -> None:
+def test_the_first_violated_axis_is_named() -> None:
     for rules, facts, axis in [
         ({}, Facts(0, None), None),
         ({"ttlExpiresAt": 1000}, Facts(999, None), None),
@@ -203,7 +203,7 @@ COMPLETE = {
 }
 
 
-def test_incomplete_rules_are_refused_by_key_and_pass_once_switched_off() -> None:
+def test_incomplete_rules_are_refused_by_key_unless_disabled() -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"timeWindowStart": None}, "timeWindowStart is required while timeWindowEnabled is true"),
         ({"timeWindowEnd": None}, "timeWindowEnd is required while timeWindowEnabled is true"),

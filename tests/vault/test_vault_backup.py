@@ -44,7 +44,7 @@ def refusal(*arguments: object) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("has_passphrase", [False, True])
-def test_a_backup_restored_elsewhere_gives_every_value_back(
+def test_a_restored_backup_contains_every_value(
     vault: Vault, agent: Agent, tmp_path: Path, has_passphrase: bool
 ) -> None:
     filled(agent)
@@ -96,7 +96,7 @@ def test_the_original_keeps_its_key_file_and_the_backup_holds_no_key(
     assert not vault.store.sealed
 
 
-def test_a_backup_is_one_private_file_and_nothing_is_left_beside_it(vault: Vault, tmp_path: Path) -> None:
+def test_a_backup_is_one_private_file_without_leftovers(vault: Vault, tmp_path: Path) -> None:
     target = tmp_path / "backups" / "saved"
     target.parent.mkdir()
     backup.backup(vault.store, target, START_MS, WORDS)
@@ -127,7 +127,7 @@ def test_a_backup_that_fails_leaves_no_file(vault: Vault, tmp_path: Path) -> Non
     assert refusal(vault.store, missing, START_MS, WORDS)[0].startswith(f"file {missing} cannot be created")
 
 
-def test_the_passphrase_of_a_backup_is_asked_for_exactly_where_it_is_needed(vault: Vault, tmp_path: Path) -> None:
+def test_only_a_vault_with_a_key_file_takes_a_backup_passphrase(vault: Vault, tmp_path: Path) -> None:
     assert refusal(vault.store, tmp_path / "saved", START_MS, None)[0].startswith("the passphrase must have 12 to 1024")
     vault.store.rekey(START_MS, OTHER)
     words = "the vault's own passphrase opens the backup"
@@ -161,9 +161,7 @@ def test_a_damaged_backup_is_refused(vault: Vault, agent: Agent, tmp_path: Path)
         backup.restore(tmp_path / "saved", tmp_path / "new", START_MS)
 
 
-def test_a_backup_made_while_writes_go_on_is_one_moment_of_the_vault(
-    vault: Vault, agent: Agent, tmp_path: Path
-) -> None:
+def test_a_backup_during_writes_is_consistent(vault: Vault, agent: Agent, tmp_path: Path) -> None:
     project_id, stop, acknowledged = agent.project(), threading.Event(), []
 
     def write() -> None:

@@ -26,7 +26,7 @@ def test_the_name_falls_back_to_the_token_and_then_to_a_default(vault: Vault) ->
     assert vault.register(vault.token(), Ed25519PrivateKey.generate()).json["name"] == "AI agent"
 
 
-def test_whoami_tells_what_the_vault_knows(vault: Vault, agent: Agent) -> None:
+def test_whoami_returns_the_agents_record(vault: Vault, agent: Agent) -> None:
     project_id = agent.project()
     known = agent.get("/v1/ai/whoami")
     recent = known.pop("recentAudit")
@@ -50,7 +50,7 @@ def test_whoami_shows_the_last_20_entries(agent: Agent) -> None:
     assert [detail.rpartition(" ")[2] for detail in details] == [f"p{number}" for number in range(21, 1, -1)]
 
 
-def test_a_token_works_once_even_for_20_at_the_same_time(vault: Vault) -> None:
+def test_a_token_works_once_with_20_concurrent_registrations(vault: Vault) -> None:
     token, replies = vault.token(), []
     gate = threading.Barrier(20)
 
@@ -73,7 +73,7 @@ def test_a_token_expires_after_a_day(vault: Vault, clock: FakeClock) -> None:
     assert vault.register(token, Ed25519PrivateKey.generate()).status == 401
 
 
-def test_an_unknown_token_is_audited_without_being_told(vault: Vault) -> None:
+def test_an_unknown_token_is_audited_without_its_value(vault: Vault) -> None:
     token = "ab" * 32
     reply = vault.register(token, Ed25519PrivateKey.generate())
     assert (reply.status, reply.error) == (401, "the bootstrap token is unknown, used or expired")
@@ -93,7 +93,7 @@ def test_a_malformed_token_is_a_bad_request(vault: Vault) -> None:
         assert vault.register(token, Ed25519PrivateKey.generate()).status == 400, token
 
 
-def test_a_bad_public_key_does_not_spend_the_token(vault: Vault) -> None:
+def test_a_bad_public_key_does_not_use_up_the_token(vault: Vault) -> None:
     for public_key in [
         "",
         "AAAA",

@@ -69,7 +69,7 @@ def test_agents_shows_a_table(vault: Vault, owner: Owner) -> None:
     assert row.split() == [agent.id, "AI", "agent", "pending", "audit.read", "all"]
 
 
-def test_a_hostile_name_cannot_steer_the_terminal(vault: Vault, owner: Owner) -> None:
+def test_a_hostile_name_cannot_control_the_terminal(vault: Vault, owner: Owner) -> None:
     hostile = "a\x1b[2J\u202eb\u200b\u3164\nc"
     reply = vault.register(vault.token(), Ed25519PrivateKey.generate(), name=hostile)
     _, out, _ = owner("agents")
@@ -98,7 +98,7 @@ def test_an_unknown_agent_is_an_error(owner: Owner, command: str) -> None:
     assert (status, out, err) == (1, "", f"vault: error: there is no agent {UNKNOWN}\n{hint}")
 
 
-def test_a_token_that_cannot_be_made_is_explained(owner: Owner) -> None:
+def test_an_invalid_token_request_is_explained(owner: Owner) -> None:
     for arguments, message in [
         (["--scopes", "projects.read,magic"], "unknown scope magic"),
         (["--scopes", "\x1b[2J"], "unknown scope \ufffd[2J"),
@@ -117,21 +117,21 @@ def test_the_hint_for_an_unknown_scope_lists_those_that_exist(owner: Owner) -> N
 
 
 @pytest.mark.parametrize("arguments", [["--port", "x"], ["--port", "65536"], ["--colour"]])
-def test_a_wrong_command_line_is_status_2(owner: Owner, arguments: list[str]) -> None:
+def test_a_usage_error_is_status_2(owner: Owner, arguments: list[str]) -> None:
     status, out, err = owner("serve", *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("vault: error: ")
     assert err.splitlines()[1].startswith("hint: python -m vault ")
 
 
-def test_a_mistyped_directory_makes_no_vault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_directory_creates_no_vault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("agents", "machines", "audit", "status", "team", "tickets", "rekey", "unseal"):
         status, out, err = Owner(tmp_path / "typo", capsys)(command)
         assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: there is no vault in {tmp_path / 'typo'}")
     assert not (tmp_path / "typo" / "vault.db").exists()
 
 
-def test_a_machine_is_made_listed_approved_by_its_id_and_revoked(vault: Vault, owner: Owner, tmp_path: Path) -> None:
+def test_a_machine_is_created_listed_approved_and_revoked(vault: Vault, owner: Owner, tmp_path: Path) -> None:
     assert owner("machines")[2].startswith("hint: no machines yet")
     home = tmp_path / "home"
     line = ["--name", "ci", "--home", str(home), "--json"]
@@ -207,7 +207,7 @@ def test_the_staff_reads_a_ticket_and_replies_with_a_file(
     assert missing.startswith(f"vault: error: file {tmp_path / 'nothing'} cannot be read: no such file")
 
 
-def test_audit_shows_the_last_entries_that_pass_the_filters(vault: Vault, owner: Owner, agent: Agent) -> None:
+def test_audit_shows_the_latest_matching_entries(vault: Vault, owner: Owner, agent: Agent) -> None:
     project_id = agent.project("Payments")
     agent.secret(project_id, "x")
     agent.project("Other")
@@ -250,9 +250,7 @@ def test_following_prints_each_new_entry_once(
     assert details == ["first", "second", "third"]
 
 
-def test_a_follower_that_is_interrupted_ends_quietly(
-    vault: Vault, owner: Owner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupting_follow_ends_quietly(vault: Vault, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> bool:
         raise KeyboardInterrupt
 

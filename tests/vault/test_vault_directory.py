@@ -35,7 +35,7 @@ def refusal(directory: Path) -> tuple[str, str]:
     return str(caught.value), caught.value.hint
 
 
-def test_everything_is_made_for_the_owner_alone(directory: Path) -> None:
+def test_all_files_are_private(directory: Path) -> None:
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in [directory, *directory.iterdir()]}
     assert modes == {"vault": "0o700", "vault.db": "0o600", "root.key": "0o600", "init.lock": "0o600"}
 
@@ -51,7 +51,7 @@ def test_the_umask_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["root.key", "vault.db"])
-def test_a_file_that_others_can_reach_is_refused(directory: Path, name: str) -> None:
+def test_a_file_that_others_can_access_is_refused(directory: Path, name: str) -> None:
     path = directory / name
     for mode in (0o640, 0o604, 0o620, 0o601):
         path.chmod(mode)
@@ -60,13 +60,13 @@ def test_a_file_that_others_can_reach_is_refused(directory: Path, name: str) -> 
     open_store(directory).close()
 
 
-def test_a_directory_that_others_can_reach_is_refused(directory: Path) -> None:
+def test_a_directory_that_others_can_access_is_refused(directory: Path) -> None:
     directory.chmod(0o750)
     assert refusal(directory) == (f"directory {directory} can be reached by others", f"chmod 700 {directory}")
 
 
 @pytest.mark.parametrize("name", ["root.key", "vault.db"])
-def test_a_linked_file_is_refused_and_the_hint_mends_it(directory: Path, name: str) -> None:
+def test_a_linked_file_is_refused_and_the_hint_fixes_it(directory: Path, name: str) -> None:
     path, elsewhere = directory / name, directory.parent / "elsewhere"
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
@@ -84,7 +84,7 @@ def test_a_linked_directory_is_refused(directory: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("name", ["", "root.key", "vault.db"])
-def test_what_belongs_to_somebody_else_is_refused(directory: Path, name: str) -> None:
+def test_a_file_of_another_user_is_refused(directory: Path, name: str) -> None:
     path = directory / name
     os.chown(path, 12345, -1)
     message, hint = refusal(directory)
@@ -114,7 +114,7 @@ def test_the_root_key_of_another_vault_is_refused(directory: Path) -> None:
     assert refusal(directory)[0] == f"root key {directory / 'root.key'} belongs to another vault"
 
 
-def test_a_file_that_is_no_database_is_refused(directory: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(directory: Path) -> None:
     (directory / "vault.db").write_bytes(b"something else entirely" * 100)
     assert refusal(directory)[0] == f"file {directory / 'vault.db'} is not a vault's database"
 
@@ -125,7 +125,7 @@ def test_a_vault_from_a_newer_program_is_refused(directory: Path) -> None:
     assert refusal(directory)[1] == "use a newer program"
 
 
-def test_twenty_may_make_the_directory_at_once(tmp_path: Path) -> None:
+def test_concurrent_processes_create_one_vault(tmp_path: Path) -> None:
     ids, gate = [], threading.Barrier(20)
 
     def make() -> None:
@@ -179,13 +179,13 @@ def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
     assert served.end()[0] == 0
 
 
-def test_answers_on_a_kept_connection_are_not_held_back() -> None:
+def test_answers_on_a_kept_connection_are_not_delayed() -> None:
     """asyncio turns Nagle's algorithm off for sockets that say they are TCP; with it, each answer takes 40 ms."""
     with server._listen(server.ListenOptions()) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
-def test_listening_for_other_machines_comes_with_a_warning(tmp_path: Path) -> None:
+def test_listening_beyond_loopback_prints_a_warning(tmp_path: Path) -> None:
     status, _, err = Spawned(tmp_path / "vault", "--host", "0.0.0.0").end()  # noqa: S104
     assert status == 0
     assert err.startswith("vault: warning: 0.0.0.0 can be reached by other machines, without encryption\nhint: ")
@@ -203,7 +203,7 @@ def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     assert served.end() == (0, "", "")
 
 
-def test_fifty_signed_clients_at_once_see_no_error(vault: Vault) -> None:
+def test_fifty_concurrent_clients_see_no_error(vault: Vault) -> None:
     clients = [vault.agent() for _ in range(50)]
     statuses: list[int] = []
     gate = threading.Barrier(50)
@@ -250,9 +250,7 @@ def registered(port: int, token: str) -> Agent:
 
 
 @pytest.mark.parametrize(("allowed", "left"), [(resource.RLIM_INFINITY, (1, 1)), (4_096, (1, 1)), (0, (0, 0))])
-def test_memory_is_left_to_neither_a_file_nor_a_crash_reporter(
-    allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_core_dumps_are_disabled(allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Linux hands the memory to a reporter at a limit of 0, and to none at 1."""
     told: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: (0, allowed))

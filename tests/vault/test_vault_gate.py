@@ -39,7 +39,7 @@ def test_the_vectors_of_the_contract_verify() -> None:
         assert not verify(VECTOR_KEY, expected, signed_text(received._replace(method="PUT"))), path
 
 
-def test_either_identity_header_will_do(agent: Agent) -> None:
+def test_either_identity_header_is_accepted(agent: Agent) -> None:
     for name in ("X-Agent-Id", "X-Machine-Id"):
         headers = [pair for pair in agent.headers("GET", WHOAMI) if not pair[0].endswith("-Id")]
         assert exchange(agent.port, "GET", WHOAMI, b"", [(name, agent.id), *headers]).status == 200
@@ -57,7 +57,7 @@ def test_a_request_without_one_of_the_headers_is_refused(agent: Agent) -> None:
         assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 401, drop
 
 
-def test_an_unknown_identity_is_refused_before_anything_else(agent: Agent) -> None:
+def test_an_unknown_identity_is_refused_first(agent: Agent) -> None:
     stranger = Agent(agent.port, agent.clock, "11111111-2222-3333-4444-555555555555", Ed25519PrivateKey.generate())
     assert stranger.send("GET", WHOAMI, timestamp="1").error == "unknown identity"
 
@@ -105,7 +105,7 @@ def test_a_replayed_request_is_refused(agent: Agent) -> None:
     assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the nonce was used before"
 
 
-def test_a_forged_request_does_not_burn_the_nonce(agent: Agent) -> None:
+def test_a_forged_request_does_not_use_up_the_nonce(agent: Agent) -> None:
     nonce = NONCES.next()
     forger = Agent(agent.port, agent.clock, agent.id, Ed25519PrivateKey.generate())
     assert forger.send("GET", WHOAMI, nonce=nonce).error == "bad signature"
@@ -128,7 +128,7 @@ def test_a_refused_request_cannot_be_sent_again(vault: Vault) -> None:
     assert exchange(vault.port, "GET", WHOAMI, b"", headers).error == "the nonce was used before"
 
 
-def test_a_nonce_is_remembered_for_as_long_as_its_signature_is_good(agent: Agent, clock: FakeClock) -> None:
+def test_a_nonce_is_kept_while_its_signature_is_valid(agent: Agent, clock: FakeClock) -> None:
     headers = agent.headers("GET", WHOAMI, timestamp=str(clock() // 1000 + 300))
     assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 200
     clock.advance(600)
@@ -137,7 +137,7 @@ def test_a_nonce_is_remembered_for_as_long_as_its_signature_is_good(agent: Agent
     assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the timestamp is more than 300 seconds off"
 
 
-def test_nonces_are_forgotten_in_the_end(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_old_nonces_are_deleted(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     agent.get(WHOAMI)
     clock.advance(3600)
     agent.get(WHOAMI)
@@ -169,7 +169,7 @@ def test_a_missing_scope_is_named(vault: Vault) -> None:
     assert (reply.status, reply.json) == (403, expected)
 
 
-def test_an_agent_reaches_the_projects_on_its_allowlist_only(vault: Vault, agent: Agent) -> None:
+def test_an_agent_reaches_only_projects_on_its_allowlist(vault: Vault, agent: Agent) -> None:
     mine, other = agent.project("mine"), agent.project("other")
     foreign = agent.secret(other, "x")
     narrow = vault.agent(projects=[mine])
@@ -191,14 +191,14 @@ def test_the_allowlist_comes_before_the_scope(vault: Vault, agent: Agent) -> Non
     assert "requiredScopes" in narrow.send("GET", f"/v1/ai/projects/{mine}/secrets").json
 
 
-def test_a_new_project_joins_the_allowlist_of_its_maker(vault: Vault, agent: Agent) -> None:
+def test_a_new_project_joins_the_allowlist_of_its_creator(vault: Vault, agent: Agent) -> None:
     narrow = vault.agent(projects=[agent.project()])
     made = narrow.project("made")
     assert made in narrow.get(WHOAMI)["projectAllowlist"]
     assert narrow.get(f"/v1/ai/projects/{made}/secrets") == []
 
 
-def test_an_allowlist_that_has_run_empty_still_restricts(vault: Vault, agent: Agent) -> None:
+def test_an_empty_allowlist_still_restricts(vault: Vault, agent: Agent) -> None:
     mine = agent.project("mine")
     narrow = vault.agent(projects=[mine])
     agent.project("other")
@@ -207,7 +207,7 @@ def test_an_allowlist_that_has_run_empty_still_restricts(vault: Vault, agent: Ag
     assert narrow.get("/v1/ai/projects") == []
 
 
-def test_refusals_of_identity_and_rights_are_audited(vault: Vault, agent: Agent) -> None:
+def test_denied_requests_are_audited(vault: Vault, agent: Agent) -> None:
     weak = vault.agent(("projects.read",))
     weak.send("POST", "/v1/ai/projects", {"name": "x"})
     agent.send("GET", WHOAMI, signature="AAAA")
@@ -230,6 +230,6 @@ def test_a_path_has_one_spelling(agent: Agent) -> None:
         assert agent.send("GET", path).status == 404, path
 
 
-def test_a_signature_for_the_decoded_path_does_not_fit_the_one_sent(agent: Agent) -> None:
+def test_a_signature_for_the_decoded_path_is_invalid(agent: Agent) -> None:
     signed = signature(agent.key, "GET", WHOAMI, str(agent.clock() // 1000), "n" * 20, body=b"")
     assert agent.send("GET", "/v1/ai/who%61mi", nonce="n" * 20, signature=signed).status == 404

@@ -13,7 +13,7 @@ from vault.domains.ip_allowlist import is_within, parse_network
 LIST = "/v1/ai/ipallowlist"
 
 
-def test_entries_are_kept_in_one_spelling(agent: Agent, clock: FakeClock) -> None:
+def test_entries_are_normalized(agent: Agent, clock: FakeClock) -> None:
     added = []
     for given in ("203.0.113.7/24", "192.0.2.1", "2001:DB8::1/32", "::ffff:10.1.2.3/104"):
         added.append(agent.post(LIST, {"cidr": given, "label": given}))
@@ -35,7 +35,7 @@ def test_adding_a_listed_network_is_a_conflict(agent: Agent) -> None:
 NO_NETWORKS = ["", "office", "10.0.0.0/33", "10.0.0/8", "2001:db8::/129", "fe80::1%eth0", "10.0.0.0/8/8"]
 
 
-def test_what_is_no_network_is_refused(agent: Agent) -> None:
+def test_an_invalid_network_is_refused(agent: Agent) -> None:
     for cidr in NO_NETWORKS:
         assert agent.send("POST", LIST, {"cidr": cidr}).status == 400, cidr
         assert agent.get(LIST)["entries"] == [], cidr
@@ -51,7 +51,7 @@ def test_an_update_replaces_or_clears_the_label_and_nothing_else(agent: Agent) -
     assert agent.get(LIST)["entries"] == [{**entry, "label": "", "createdAt": START_MS}]
 
 
-def test_deletes_take_what_they_name(vault: Vault, agent: Agent) -> None:
+def test_deletes_remove_only_the_given_entries(vault: Vault, agent: Agent) -> None:
     one, two, three, four = (agent.post(LIST, {"cidr": f"10.0.{part}.0/24"}) for part in range(4))
     assert agent.post(f"{LIST}/{one['id']}/delete") == {"id": one["id"], "cidr": "10.0.0.0/24", "deleted": True}
     gone = agent.post(f"{LIST}/bulk-delete", {"entryIds": [three["id"], "ip_unknown", two["id"], three["id"]]})
@@ -66,7 +66,7 @@ def test_deletes_take_what_they_name(vault: Vault, agent: Agent) -> None:
         assert agent.send("POST", f"{LIST}/{one['id']}/{tail}").error == "no such entry"
 
 
-def test_the_switch_is_audited_when_it_moves(vault: Vault, agent: Agent) -> None:
+def test_enabling_and_disabling_is_audited_once(vault: Vault, agent: Agent) -> None:
     for path, state in (("enable", True), ("enable", True), ("disable", False), ("disable", False)):
         assert agent.post(f"{LIST}/{path}") == {"enabled": state}
         assert agent.get(LIST)["enabled"] is state
@@ -74,7 +74,7 @@ def test_the_switch_is_audited_when_it_moves(vault: Vault, agent: Agent) -> None
 
 
 @pytest.mark.parametrize("entries", [[], ["203.0.113.0/24", "::1"]])
-def test_a_list_in_force_shuts_out_every_machine_and_newcomer_elsewhere(
+def test_an_enabled_list_refuses_machines_and_enrollments_from_other_addresses(
     vault: Vault, agent: Agent, entries: list[str]
 ) -> None:
     secret = agent.secret(agent.project(), "v")
@@ -95,7 +95,7 @@ def test_a_list_in_force_shuts_out_every_machine_and_newcomer_elsewhere(
 
 
 @pytest.mark.parametrize("cidr", ["127.0.0.0/8", "::ffff:127.0.0.1", "0.0.0.0/0"])
-def test_a_list_in_force_lets_its_networks_in(vault: Vault, agent: Agent, cidr: str) -> None:
+def test_an_enabled_list_admits_its_networks(vault: Vault, agent: Agent, cidr: str) -> None:
     secret = agent.secret(agent.project(), "v")
     machine = enrolled_machine(vault, agent, [secret])
     agent.post(LIST, {"cidr": cidr})
@@ -103,7 +103,7 @@ def test_a_list_in_force_lets_its_networks_in(vault: Vault, agent: Agent, cidr: 
     assert machine.read(secret).json == {"value": "v"}
 
 
-def test_an_agent_with_a_project_allowlist_is_kept_away(vault: Vault, agent: Agent) -> None:
+def test_an_agent_with_a_project_allowlist_is_refused(vault: Vault, agent: Agent) -> None:
     narrow = vault.agent(projects=[agent.project()])
     requests: list[tuple[str, str, Any]] = [
         ("GET", LIST, None),
@@ -119,7 +119,7 @@ def test_an_agent_with_a_project_allowlist_is_kept_away(vault: Vault, agent: Age
     assert agent.get(LIST) == {"enabled": False, "entries": []}
 
 
-def test_addresses_and_networks_compare_across_spellings() -> None:
+def test_addresses_and_networks_are_normalized() -> None:
     for source_ip, cidr, expected in [
         ("::ffff:10.1.2.3", "10.0.0.0/8", True),
         ("10.1.2.3", "::ffff:10.0.0.0/104", True),

@@ -29,7 +29,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("kind", ["standard", "temp"])
-def test_a_bundle_holds_the_identity_of_a_pending_machine(vault: Vault, agent: Agent, sk: Path, kind: str) -> None:
+def test_a_bundle_contains_the_identity_of_a_pending_machine(vault: Vault, agent: Agent, sk: Path, kind: str) -> None:
     os.umask(0)
     machine_id = write_bundle(vault.store, vault.clock(), sk, URL, "wéb", kind=kind)
     directory = sk / "vaults" / vault.store.vault_id
@@ -50,7 +50,7 @@ def test_a_bundle_holds_the_identity_of_a_pending_machine(vault: Vault, agent: A
     assert [(row["actor_kind"], row["user_id"]) for row in made] == [("user", "owner")]
 
 
-def test_the_key_of_a_bundle_is_the_machines_and_never_in_the_vault(vault: Vault, agent: Agent, sk: Path) -> None:
+def test_the_private_key_is_never_in_the_vault(vault: Vault, agent: Agent, sk: Path) -> None:
     machine_id = write_bundle(vault.store, vault.clock(), sk, URL, "web")
     key = load_pem_private_key((sk / "vaults" / vault.store.vault_id / "private.pem").read_bytes(), None)
     assert isinstance(key, Ed25519PrivateKey)
@@ -60,7 +60,7 @@ def test_the_key_of_a_bundle_is_the_machines_and_never_in_the_vault(vault: Vault
 
 
 @pytest.mark.parametrize("name", ["identity.json", "private.pem"])
-def test_nothing_is_overwritten_and_no_machine_is_made(vault: Vault, agent: Agent, sk: Path, name: str) -> None:
+def test_an_existing_file_is_kept_and_no_machine_is_created(vault: Vault, agent: Agent, sk: Path, name: str) -> None:
     path = sk / "vaults" / vault.store.vault_id / name
     for directory in (sk, sk / "vaults", path.parent):
         directory.mkdir(mode=0o700, parents=True)
@@ -90,7 +90,7 @@ def test_a_url_that_the_client_refuses_is_refused_here(vault: Vault, agent: Agen
         assert (agent.get("/v1/ai/machines"), sk.exists()) == ([], False), url
 
 
-def test_names_and_kinds_have_their_limits(vault: Vault, agent: Agent, sk: Path) -> None:
+def test_invalid_names_and_kinds_are_refused(vault: Vault, agent: Agent, sk: Path) -> None:
     for name, kind in (("", "standard"), ("x" * 256, "standard"), ("web", "ephemeral"), ("web", "other")):
         with pytest.raises(VaultError):
             write_bundle(vault.store, vault.clock(), sk, URL, name, kind=kind)

@@ -120,7 +120,7 @@ def watched(client: Any) -> Watching:
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_watch_hands_over_the_new_value(
+def test_a_watch_returns_the_new_value(
     agent: Agent, client: Any, secrets: list[str], watched: Watching, place: int
 ) -> None:
     client.get_secret(id_of(secrets[place]))
@@ -149,7 +149,7 @@ def refused(client: Any, secret_id: str) -> tuple[type[Exception], int]:
     return type(caught.value), caught.value.http_status
 
 
-def test_each_refusal_is_the_error_that_the_client_has_for_it(
+def test_each_refusal_raises_the_matching_client_error(
     vault: Vault, agent: Agent, client: Any, secrets: list[str]
 ) -> None:
     project_id, ids = secrets[0].split("/")[4], [id_of(path) for path in secrets]
@@ -183,7 +183,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_busy_vault_is_tried_again(vault: Vault, client: Any, secrets: list[str]) -> None:
+def test_a_busy_vault_is_retried(vault: Vault, client: Any, secrets: list[str]) -> None:
     vault.store._db.execute("PRAGMA busy_timeout = 0")
     with open_store(vault.directory) as other, other.transaction():
         assert refused(client, id_of(secrets[0])) == (sikkerkey.ServerSealedError, 503)
@@ -191,7 +191,7 @@ def test_a_busy_vault_is_tried_again(vault: Vault, client: Any, secrets: list[st
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_cached_value_serves_while_the_vault_is_busy_and_not_once_access_is_gone(
+def test_a_cached_value_is_used_while_the_vault_is_busy_but_not_without_access(
     vault: Vault, agent: Agent, client: Any, secrets: list[str]
 ) -> None:
     client.enable_cache().get_secret(id_of(secrets[0]))
@@ -212,7 +212,7 @@ def test_a_cached_value_serves_while_the_vault_is_busy_and_not_once_access_is_go
     ],
 )
 @pytest.mark.usefixtures("url")
-def test_a_refused_enrollment_is_the_error_that_the_client_has_for_it(
+def test_a_refused_enrollment_raises_the_matching_client_error(
     vault: Vault, agent: Agent, changed: dict[str, str], given: dict[str, str], expected: tuple[str, int]
 ) -> None:
     with pytest.raises(sikkerkey.ApiError) as caught:
@@ -220,7 +220,7 @@ def test_a_refused_enrollment_is_the_error_that_the_client_has_for_it(
     assert (type(caught.value).__name__, caught.value.http_status) == expected
 
 
-def test_a_spent_token_and_a_wrong_vault_are_told_apart(vault: Vault, agent: Agent, url: str) -> None:
+def test_a_used_token_and_a_wrong_vault_are_distinguished(vault: Vault, agent: Agent, url: str) -> None:
     spent = token(agent, [])
     sikkerkey.SikkerKey.bootstrap_in_memory(vault.store.vault_id, spent)
     with pytest.raises(sikkerkey.AuthenticationError):

@@ -47,7 +47,7 @@ def by_id(listed: dict[str, Any]) -> dict[str, Any]:
     return {each["id"]: each for each in listed["secrets"]}
 
 
-def test_a_read_answers_the_value_and_nothing_else(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_a_read_returns_only_the_value(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets[:1])
     reply = machine.read(secrets[0])
     assert (reply.status, reply.raw) == (200, b'{"value":"one"}')
@@ -58,7 +58,7 @@ def test_a_read_answers_the_value_and_nothing_else(vault: Vault, agent: Agent, s
     assert entries == [(machine.id, secret_id, f"plain read, version {version}") for version in (1, 2)]
 
 
-def test_lists_hold_what_is_granted_without_values(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_lists_contain_granted_secrets_without_values(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets)
     agent.secret(secrets[0].split("/")[4], "not granted")
     expected = {each["id"]: each for each in rows(secrets)}
@@ -69,7 +69,7 @@ def test_lists_hold_what_is_granted_without_values(vault: Vault, agent: Agent, s
     assert machine.post("/v1/secrets/list", {"projectId": secrets[2].split("/")[4]}) == {"secrets": []}
 
 
-def test_an_export_holds_the_values_and_is_audited_for_each(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_an_export_contains_values_and_is_audited_for_each(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets)
     values = ("one", '{"user": "søren", "pass": "p"}', "three")
     expected = [{**each, "value": value} for each, value in zip(rows(secrets), values)]
@@ -79,7 +79,7 @@ def test_an_export_holds_the_values_and_is_audited_for_each(vault: Vault, agent:
     assert len(vault.audited("secret_read")) == 4
 
 
-def test_a_read_says_what_stands_in_its_way_and_is_audited(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_a_denied_read_gives_the_reason_and_is_audited(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets[:1])
     agent.post(secrets[0] + "/delete")
     ids = [path.rpartition("/")[2] for path in secrets]
@@ -96,7 +96,7 @@ def test_a_read_says_what_stands_in_its_way_and_is_audited(vault: Vault, agent: 
     assert vault.audited("secret_read") == []
 
 
-def test_a_grant_without_membership_gives_nothing(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_a_grant_without_membership_has_no_effect(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets[:1])
     with vault.store.transaction() as db:
         db.execute("DELETE FROM project_machines")
@@ -104,9 +104,7 @@ def test_a_grant_without_membership_gives_nothing(vault: Vault, agent: Agent, se
     assert machine.post("/v1/secrets/export") == {"secrets": []}
 
 
-def test_a_project_that_is_not_the_machines_is_refused_whether_it_exists_or_not(
-    vault: Vault, agent: Agent, secrets: list[str]
-) -> None:
+def test_an_unknown_and_a_foreign_project_look_the_same(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets[:1])
     for project_id in (secrets[2].split("/")[4], "proj_unknown"):
         for tail in ("list", "export"):
@@ -141,7 +139,7 @@ def brought_to(state: str, vault: Vault, agent: Agent, clock: FakeClock) -> Mach
 
 
 @pytest.mark.parametrize("state", STATES)
-def test_a_machine_in_no_state_to_read_is_refused_everywhere_and_audited(
+def test_a_pending_or_expired_machine_is_refused_everywhere_and_audited(
     vault: Vault, agent: Agent, clock: FakeClock, secrets: list[str], state: str
 ) -> None:
     machine = brought_to(state, vault, agent, clock)
@@ -153,9 +151,7 @@ def test_a_machine_in_no_state_to_read_is_refused_everywhere_and_audited(
 
 
 @pytest.mark.parametrize("kind", ["standard", "temp"])
-def test_an_approved_machine_of_any_kind_reads_what_it_is_granted(
-    vault: Vault, agent: Agent, secrets: list[str], kind: str
-) -> None:
+def test_machines_of_every_kind_read_granted_secrets(vault: Vault, agent: Agent, secrets: list[str], kind: str) -> None:
     machine = pending_machine(vault, kind=kind, expires_ms=START_MS + 60_000 if kind == "temp" else None)
     base = f"{secrets[0].rpartition('/secrets/')[0]}/machines"
     agent.post(base, {"machineId": machine.id})
@@ -203,16 +199,14 @@ def test_poll_reports_a_new_version_until_it_is_read(vault: Vault, agent: Agent,
     assert machine.poll(secrets[0]) == {}
 
 
-def test_poll_compares_with_what_the_machine_read_before_it_first_asked(
-    vault: Vault, agent: Agent, secrets: list[str]
-) -> None:
+def test_the_first_poll_compares_with_earlier_reads(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets[:1])
     machine.read(secrets[0])
     agent.post(secrets[0] + "/update", {"value": "two"})
     assert machine.poll(secrets[0]) == {secrets[0].rpartition("/")[2]: "changed"}
 
 
-def test_poll_tells_gone_from_forbidden(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_poll_distinguishes_deleted_from_forbidden(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets[:1])
     ids = [path.rpartition("/")[2] for path in secrets]
     expected = {ids[1]: "access_denied", ids[2]: "access_denied", "sk_unknown": "deleted"}
@@ -226,7 +220,7 @@ def test_poll_tells_gone_from_forbidden(vault: Vault, agent: Agent, secrets: lis
     assert (vault.audited("secret_read_denied"), vault.audited("secret_read")) == ([], [])
 
 
-def test_a_watch_list_has_its_limits(vault: Vault, agent: Agent) -> None:
+def test_a_watch_list_is_limited(vault: Vault, agent: Agent) -> None:
     machine = enrolled_machine(vault, agent, [])
     for body in (None, {}, {"watch": "sk_1"}, {"watch": [1]}, {"watch": ["sk_1"] * 1001}, {"watch": [], "wait": 30}):
         assert machine.send("POST", "/v1/secrets/poll", body).status == 400
@@ -238,7 +232,9 @@ def canary(agent: Agent, project_id: str, **more: Any) -> str:
     return f"/v1/ai/projects/{project_id}/secrets/{created['id']}"
 
 
-def test_a_canary_answers_and_freezes_its_project(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_reading_a_canary_returns_its_value_and_freezes_its_project(
+    vault: Vault, agent: Agent, secrets: list[str]
+) -> None:
     bait = canary(agent, secrets[0].split("/")[4])
     machine = enrolled_machine(vault, agent, [*secrets, bait])
     reply = machine.read(bait)
@@ -250,7 +246,7 @@ def test_a_canary_answers_and_freezes_its_project(vault: Vault, agent: Agent, se
     assert machine.read(secrets[0]).status == 200
 
 
-def test_an_export_springs_the_canary_before_it_takes_the_rest(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_an_export_triggers_the_canary_before_other_reads(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     bait = canary(agent, secrets[0].split("/")[4])
     machine = enrolled_machine(vault, agent, [*secrets, bait])
     names = [each["name"] for each in machine.post("/v1/secrets/export")["secrets"]]
@@ -260,7 +256,7 @@ def test_an_export_springs_the_canary_before_it_takes_the_rest(vault: Vault, age
     assert len(machine.get("/v1/secrets")["secrets"]) == 4
 
 
-def test_an_export_leaves_out_what_a_policy_forbids(vault: Vault, agent: Agent, secrets: list[str]) -> None:
+def test_an_export_omits_secrets_that_a_policy_forbids(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     machine = enrolled_machine(vault, agent, secrets[:2])
     secret_id, project_id = secrets[0].rpartition("/")[2], secrets[0].split("/")[4]
     created = agent.post(f"/v1/ai/projects/{project_id}/policies", {"name": "once", "ttlMaxReads": 1})

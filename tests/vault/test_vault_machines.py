@@ -48,7 +48,7 @@ def test_a_machine_is_listed_with_its_state_and_shown_with_its_projects(
     assert agent.get(MACHINES) == [{**row, "state": "expired", "lastSeenAt": START_MS + 59_000}]
 
 
-def test_an_approved_machine_is_let_in_once(vault: Vault, agent: Agent) -> None:
+def test_a_machine_is_approved_once(vault: Vault, agent: Agent) -> None:
     machine = pending_machine(vault)
     assert agent.get(MACHINES) == [listed(machine)]
     reply = machine.send("GET", "/v1/secrets")
@@ -61,7 +61,7 @@ def test_an_approved_machine_is_let_in_once(vault: Vault, agent: Agent) -> None:
     assert [row["agent_id"] for row in vault.audited("machine_approve")] == [agent.id]
 
 
-def test_a_denied_machine_is_gone(vault: Vault, agent: Agent) -> None:
+def test_a_denied_machine_is_deleted(vault: Vault, agent: Agent) -> None:
     machine = pending_machine(vault)
     assert agent.post(f"{MACHINES}/{machine.id}/deny") == {"id": machine.id, "name": "web-1", "state": "denied"}
     assert agent.get(MACHINES) == []
@@ -71,7 +71,7 @@ def test_a_denied_machine_is_gone(vault: Vault, agent: Agent) -> None:
     assert (reply.status, ids(agent)) == (409, [approved.id])
 
 
-def test_a_revoke_previews_and_then_cuts_off(vault: Vault, agent: Agent) -> None:
+def test_a_revoke_previews_and_then_deletes(vault: Vault, agent: Agent) -> None:
     first, second = agent.project("a"), agent.project("b")
     secrets = [agent.secret(first, "1"), agent.secret(first, "2"), agent.secret(second, "3")]
     machine = enrolled_machine(vault, agent, secrets)
@@ -103,7 +103,7 @@ def test_a_rename_leaves_a_history(vault: Vault, agent: Agent, clock: FakeClock)
         assert agent.send("POST", path + "/rename", body).status == 400
 
 
-def test_expired_machines_are_forgotten_after_a_day(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_expired_machines_are_deleted_after_a_day(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     short, long = (enrolled_machine(vault, agent, [], machineLifetimeSeconds=life_s) for life_s in (60, 120))
     clock.advance(60 + DAY_S - 1)
     run_job(machines.remove_expired, vault.store, clock())
@@ -133,7 +133,7 @@ def test_an_unknown_machine_is_not_found_and_looks_forbidden_to_a_restricted_age
         assert ids(agent) == [other.id], tail
 
 
-def test_a_restricted_agent_manages_machines_of_its_projects_alone(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_manages_only_machines_of_its_projects(vault: Vault, agent: Agent) -> None:
     own, foreign = agent.project("own"), agent.project("foreign")
     narrow = vault.agent(projects=[own])
     shared = enrolled_machine(vault, agent, [agent.secret(own, "1"), agent.secret(foreign, "2")])
@@ -208,7 +208,7 @@ def test_attach_makes_a_member_and_detach_drops_its_grants_here_only(vault: Vaul
     assert [row["project_id"] for row in vault.audited("project_machine_remove")] == [here]
 
 
-def test_grants_are_replaced_as_a_whole_and_ids_of_other_projects_passed_over(vault: Vault, agent: Agent) -> None:
+def test_grants_are_replaced_and_ids_of_other_projects_ignored(vault: Vault, agent: Agent) -> None:
     here, there = agent.project("here"), agent.project("there")
     paths = [agent.secret(here, "1"), agent.secret(here, "2"), agent.secret(here, "3")]
     one, two, trashed = (path.rpartition("/")[2] for path in paths)
@@ -233,7 +233,7 @@ def test_grants_are_replaced_as_a_whole_and_ids_of_other_projects_passed_over(va
     assert (agent.get(f"{base}/secrets"), machine.read(two).status) == ([], 403)
 
 
-def test_a_grant_for_a_secret_in_the_trash_sleeps_until_it_is_replaced(vault: Vault, agent: Agent) -> None:
+def test_a_grant_for_a_deleted_secret_is_inactive_until_replaced(vault: Vault, agent: Agent) -> None:
     path = agent.secret(agent.project(), "v")
     secret_id, project_id = path.rpartition("/")[2], path.split("/")[4]
     machine = enrolled_machine(vault, agent, [path])
@@ -248,7 +248,7 @@ def test_a_grant_for_a_secret_in_the_trash_sleeps_until_it_is_replaced(vault: Va
     assert machine.read(path).status == 403
 
 
-def test_a_machine_that_is_no_member_is_not_found_in_the_project(vault: Vault, agent: Agent) -> None:
+def test_a_machine_outside_the_project_is_not_found(vault: Vault, agent: Agent) -> None:
     base, machine = f"{PROJECTS}/{agent.project()}/machines", pending_machine(vault)
     nothing: dict[str, Any] = {"secretIds": []}
     for method, tail, body in (("POST", "detach", None), ("GET", "secrets", None), ("POST", "grants", nothing)):
@@ -259,7 +259,7 @@ def test_a_machine_that_is_no_member_is_not_found_in_the_project(vault: Vault, a
     assert agent.send("POST", base, {}).error == "machineId is required"
 
 
-def test_a_restricted_agent_attaches_only_what_it_sees(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_attaches_only_visible_machines(vault: Vault, agent: Agent) -> None:
     first, second, foreign = (agent.project(name) for name in ("first", "second", "foreign"))
     narrow = vault.agent(projects=[first, second])
     seen, unseen = (enrolled_machine(vault, agent, [agent.secret(each, "v")]) for each in (first, foreign))
@@ -271,7 +271,7 @@ def test_a_restricted_agent_attaches_only_what_it_sees(vault: Vault, agent: Agen
     assert [row["id"] for row in narrow.post(f"{PROJECTS}/{second}/machines/query")["machines"]] == [seen.id]
 
 
-def test_a_deleted_project_takes_memberships_and_grants_along(vault: Vault, agent: Agent) -> None:
+def test_a_deleted_project_deletes_memberships_and_grants(vault: Vault, agent: Agent) -> None:
     secret = agent.secret(agent.project(), "v")
     machine, project_id = enrolled_machine(vault, agent, [secret]), secret.split("/")[4]
     cascade = agent.post(f"{PROJECTS}/{project_id}/delete", {"confirmName": "Demo"})["cascade"]

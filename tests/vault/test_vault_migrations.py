@@ -78,7 +78,7 @@ def test_a_migrated_vault_has_the_schema_of_a_new_one(old: Path, tmp_path: Path)
     assert schema(old / "vault.db") == schema(tmp_path / "new" / "vault.db")
 
 
-def test_the_file_as_it_was_is_kept_private(old: Path) -> None:
+def test_the_old_file_is_kept_with_private_permissions(old: Path) -> None:
     before = content(old / "vault.db")
     open_store(old).close()
     kept = old / "vault.db.schema-1"
@@ -133,7 +133,7 @@ def test_a_step_that_fails_changes_nothing(
         assert not store.sealed
 
 
-def test_nothing_is_migrated_under_a_server_that_runs(old: Path) -> None:
+def test_nothing_is_migrated_while_a_server_runs(old: Path) -> None:
     handle = os.open(old / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(VaultError, match="an older server has"):

@@ -46,7 +46,7 @@ ODD_SPELLINGS = (
 # fmt: on
 
 
-def test_an_address_inside_is_not_public() -> None:
+def test_private_and_special_addresses_are_not_public() -> None:
     for address in INSIDE:
         assert not is_public(address), address
         literal = f"[{address}]" if ":" in address else address
@@ -54,7 +54,7 @@ def test_an_address_inside_is_not_public() -> None:
             parse_url(f"https://{literal}/hook")
 
 
-def test_an_address_outside_is_public() -> None:
+def test_other_addresses_are_public() -> None:
     for address in [*PUBLIC, "1.1.1.1", "172.32.0.1", "100.128.0.1", "198.20.0.1", "2a00::1"]:
         assert is_public(address), address
         literal = f"[{address}]" if ":" in address else address
@@ -68,12 +68,12 @@ def test_an_ipv4_address_in_an_unusual_spelling_is_refused() -> None:
             parse_url(f"https://{host}/")
 
 
-def test_what_is_no_address_is_not_public() -> None:
+def test_invalid_addresses_are_not_public() -> None:
     for text in ["", "localhost", "fe80::1%eth0", "2a00::1%eth0", "1.1.1.1/8", " 1.1.1.1"]:
         assert not is_public(text), text
 
 
-def test_a_url_is_taken_apart() -> None:
+def test_a_url_is_parsed() -> None:
     for url, target in [
         (HOOK, Target(True, "hooks.example.com", 443, "/")),
         (HOOK + ":8443/a/b?c=d&e=%20", Target(True, "hooks.example.com", 8443, "/a/b?c=d&e=%20")),
@@ -93,7 +93,7 @@ def test_the_host_header_names_the_port_unless_it_is_the_usual_one() -> None:
     assert [parse_url(url).authority for url in urls] == expected
 
 
-def test_a_url_that_must_not_be_called_is_refused_without_being_quoted() -> None:
+def test_a_forbidden_url_is_refused_without_being_quoted() -> None:
     for url in [
         "",
         "hooks.example.com",
@@ -187,7 +187,7 @@ def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, Callable[[]
     return server, lambda: ssl.create_default_context(cadata=made.public_bytes(Encoding.PEM).decode())
 
 
-def test_the_checked_address_is_the_one_connected_to_under_the_name(tmp_path: Path) -> None:
+def test_the_connection_goes_to_the_checked_address_with_the_host_name(tmp_path: Path) -> None:
     server, client = certificate(tmp_path, "hooks.example.com")
     names: list[str | None] = []
     server.sni_callback = lambda _socket, name, _context: names.append(name)
@@ -201,7 +201,7 @@ def test_the_checked_address_is_the_one_connected_to_under_the_name(tmp_path: Pa
     assert received == ("/in?x=1", headers, b"body")
 
 
-def test_a_name_that_turns_inwards_between_two_deliveries_is_caught(tmp_path: Path) -> None:
+def test_a_name_that_later_resolves_to_a_private_address_is_refused(tmp_path: Path) -> None:
     server, client = certificate(tmp_path, "hooks.example.com")
     with Receiver(server) as receiver:
         outside = Outside(receiver.port, [PUBLIC[0]], ["127.0.0.1"], ["::1"], ["169.254.169.254"], ["::ffff:10.0.0.1"])
@@ -214,7 +214,7 @@ def test_a_name_that_turns_inwards_between_two_deliveries_is_caught(tmp_path: Pa
     assert len(receiver.received) == 1
 
 
-def test_one_address_inside_is_enough_to_refuse() -> None:
+def test_one_private_address_is_enough_to_refuse() -> None:
     for addresses in [[], [PUBLIC[0], "10.0.0.1"], ["fe80::1", PUBLIC[1]], ["not an address"]]:
         outside = Outside(1, addresses)
         with pytest.raises(SendError, match="refused"):
@@ -247,7 +247,7 @@ def test_a_certificate_for_another_name_is_refused(tmp_path: Path, name: str) ->
     assert receiver.received == []
 
 
-def test_a_certificate_that_nobody_vouches_for_is_refused(tmp_path: Path) -> None:
+def test_a_certificate_from_an_unknown_authority_is_refused(tmp_path: Path) -> None:
     server, _ = certificate(tmp_path, "hooks.example.com")
     with Receiver(server) as receiver:
         outside = Outside(receiver.port, [PUBLIC[0]])
@@ -304,7 +304,7 @@ def raw_server(*pieces: bytes, hold: bool = False) -> Iterator[int]:
         thread.join()
 
 
-def test_what_is_no_answer_counts_as_none() -> None:
+def test_an_invalid_answer_is_an_error() -> None:
     for answer in [
         b"",
         b"nonsense\r\n\r\n",
@@ -318,14 +318,14 @@ def test_what_is_no_answer_counts_as_none() -> None:
             post(Network(), f"http://127.0.0.1:{port}/", [], b"x")
 
 
-def test_the_status_counts_and_the_rest_of_the_answer_is_not_waited_for() -> None:
+def test_only_the_status_is_read() -> None:
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 1000000000\r\n\r\nxxx"
     with raw_server(answer, hold=True) as port:
         assert post(Network(), f"http://127.0.0.1:{port}/", [], b"") == 202
 
 
 @pytest.mark.parametrize("pieces", [(), (b"HTTP/1.1 200 OK\r\nX: y\r\n",)])
-def test_a_receiver_that_keeps_silent_is_given_up(pieces: tuple[bytes, ...]) -> None:
+def test_a_silent_receiver_times_out(pieces: tuple[bytes, ...]) -> None:
     with raw_server(*pieces, hold=True) as port, pytest.raises(SendError, match="timeout"):
         post(Network(limit_s=0.2), f"http://127.0.0.1:{port}/", [], b"")
 
@@ -357,7 +357,7 @@ class Trickle:
         return b"H"
 
 
-def test_a_trickle_does_not_extend_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_slow_receiver_does_not_extend_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     trickle = Trickle()
     monkeypatch.setattr(outbound, "time", trickle)
     network = Network(connect=lambda _address, _timeout_s: cast(socket.socket, trickle))
@@ -366,21 +366,21 @@ def test_a_trickle_does_not_extend_the_time(monkeypatch: pytest.MonkeyPatch) -> 
     assert trickle.timeouts_s == [5.0, 5.0, 4.0, 3.0, 2.0, 1.0]
 
 
-def test_a_handshake_that_never_comes_is_given_up() -> None:
+def test_a_missing_tls_handshake_times_out() -> None:
     with raw_server(hold=True) as port:
         outside = Outside(port, [PUBLIC[0]])
         with pytest.raises(SendError, match="timeout"):
             post(outside.network()._replace(limit_s=0.2), HOOK, [], b"")
 
 
-def test_nobody_listening_is_no_connection() -> None:
+def test_a_closed_port_is_a_connection_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(SendError, match="connection"):
         post(Network(), f"http://127.0.0.1:{port}/", [], b"")
 
 
-def test_a_name_that_does_not_exist_is_no_connection() -> None:
+def test_an_unknown_name_is_a_connection_error() -> None:
     def look_up(_host: str, _port: int) -> Sequence[str]:
         raise socket.gaierror(-2, "unknown")
 
@@ -388,7 +388,7 @@ def test_a_name_that_does_not_exist_is_no_connection() -> None:
         post(Network(look_up=look_up), HOOK, [], b"")
 
 
-def test_the_list_of_special_networks_agrees_with_python_where_both_are_sure() -> None:
+def test_the_list_of_special_networks_agrees_with_ipaddress() -> None:
     """Python's own tables, of any version, know no private address that the guard lets through."""
     for first in range(256):
         for second in (0, 1, 64, 88, 100, 127, 128, 168, 254, 255):

@@ -102,7 +102,7 @@ def test_no_answer_log_or_byte_on_disk_holds_a_value(
         assert secret not in output
 
 
-def test_what_a_call_mints_is_told_once_and_never_written_down(
+def test_generated_tokens_are_shown_once_and_never_stored(
     vault: Vault, agent: Agent, capfd: pytest.CaptureFixture[str]
 ) -> None:
     listening, project_id = Listening(agent), agent.project()
@@ -126,7 +126,7 @@ def test_what_a_call_mints_is_told_once_and_never_written_down(
     assert [secret for secret in minted if secret.encode() in seen] == []
 
 
-def test_the_keys_between_root_and_value_are_never_on_disk_in_the_clear(vault: Vault, agent: Agent) -> None:
+def test_intermediate_keys_are_never_on_disk_unencrypted(vault: Vault, agent: Agent) -> None:
     agent.secret(agent.project(), MARK)
     keyring = vault.store.keys
     with vault.store.transaction() as db:
@@ -136,7 +136,7 @@ def test_the_keys_between_root_and_value_are_never_on_disk_in_the_clear(vault: V
     assert project_key not in disk(vault.directory)
 
 
-def test_what_was_deleted_is_overwritten_and_not_only_unlinked(vault: Vault, agent: Agent) -> None:
+def test_deleted_rows_are_overwritten_on_disk(vault: Vault, agent: Agent) -> None:
     project_id = agent.project()
     for _ in range(20):
         agent.secret(project_id, "v" * 500)
@@ -167,7 +167,7 @@ def control_answer(directory: Path, request: object) -> bytes:
         return connection.makefile("rb").readline()
 
 
-def test_neither_value_nor_key_nor_passphrase_is_anywhere_across_rekey_seal_unseal_and_backup(
+def test_rekey_seal_unseal_and_backup_leak_no_value_key_or_passphrase(
     vault: Vault, agent: Agent, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ids = drive_values(Listening(agent), agent.project())
@@ -207,7 +207,7 @@ def test_neither_value_nor_key_nor_passphrase_is_anywhere_across_rekey_seal_unse
     assert MARK in vault.value(ids[0])
 
 
-def test_a_server_that_dies_leaves_no_passphrase_and_no_key_behind(tmp_path: Path) -> None:
+def test_a_killed_server_leaves_no_passphrase_and_no_key(tmp_path: Path) -> None:
     directory, words = tmp_path / "vault", WORDS[0]
     with open_store(directory, words) as store:
         secrets = [words.encode(), *keys_of(store)]

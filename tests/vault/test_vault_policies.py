@@ -65,7 +65,7 @@ def test_a_created_policy_is_listed_and_got(vault: Vault, agent: Agent) -> None:
     assert [row["project_id"] for row in vault.audited("policy_create")] == [project_id]
 
 
-def test_an_update_changes_what_it_names_and_keeps_the_rest(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_an_update_changes_only_the_given_keys(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     project_id = agent.project()
     created = agent.post(policies(project_id), {"name": "caps", "description": "d", "ttlMaxReads": 5})
     path = f"{policies(project_id)}/{created['id']}"
@@ -174,7 +174,7 @@ def test_a_binding_is_read_back_replaced_and_removed(vault: Vault, agent: Agent,
     assert (len(vault.audited("policy_bind")), len(vault.audited("policy_unbind"))) == (2, 1)
 
 
-def test_a_secret_takes_policies_of_its_own_project_only(agent: Agent, secret: str) -> None:
+def test_a_secret_takes_only_policies_of_its_project(agent: Agent, secret: str) -> None:
     other = agent.post(policies(agent.project("other")), {"name": "p"})["id"]
     for policy_id in (other, "pol_nowhere"):
         reply = agent.send("POST", binding(secret), {"policyId": policy_id})
@@ -212,7 +212,7 @@ def test_without_a_policy_or_rules_a_read_goes_through(agent: Agent, secret: str
     assert machine.value(secret) == "the value"
 
 
-def test_a_refused_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
+def test_a_denied_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
     path = bound(agent, secret, ipAllowlistEnabled=True, ipAllowlistCidrs=["192.0.2.0/24"])
     reply = machine.read(secret)
     message = f"policy {path.rpartition('/')[2]} forbids this read: ipAllowlist"
@@ -238,7 +238,7 @@ def test_the_time_window_opens_and_closes(
     assert denied_axes(vault) == ["timeWindow"]
 
 
-def test_rate_caps_slide(vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock) -> None:
+def test_rate_caps_are_sliding(vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock) -> None:
     bound(agent, secret, rateCapEnabled=True, maxReadsPerMinute=2, maxReadsPerDay=3)
     other = granted_machine(vault, secret)
     statuses: list[int] = []
@@ -320,7 +320,7 @@ def test_a_cosign_request_counts_until_the_end_of_its_window(vault: Vault, agent
         assert cosigner.read(secret).status == status, later_ms
 
 
-def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine: Machine) -> None:
+def test_unbinding_does_not_reset_a_rate_cap(agent: Agent, secret: str, machine: Machine) -> None:
     rules = {"rateCapEnabled": True, "maxReadsPerDay": 1}
     bound(agent, secret, **rules)
     machine.value(secret)
@@ -329,7 +329,9 @@ def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine
     assert machine.read(secret).status == 403
 
 
-def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock) -> None:
+def test_reads_end_at_the_expiry_time(
+    vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
+) -> None:
     bound(agent, secret, ttlExpiresAt=START_MS + 10_000)
     clock.now_ms = START_MS + 9_999
     assert machine.value(secret) == "the value"
@@ -338,7 +340,7 @@ def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: M
     assert denied_axes(vault) == ["ttlExpiresAt"]
 
 
-def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
+def test_reads_end_after_the_maximum_number(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
     path = bound(agent, secret, ttlMaxReads=2)
     assert [machine.read(secret).status for _ in range(4)] == [200, 200, 403, 403]
     assert denied_axes(vault) == ["ttlMaxReads", "ttlMaxReads"]
@@ -346,7 +348,7 @@ def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine:
     assert [machine.read(secret).status for _ in range(2)] == [200, 403]
 
 
-def test_two_machines_sign_for_each_other(
+def test_two_machines_cosign_for_each_other(
     vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
 ) -> None:
     cosigner, third = granted_machine(vault, secret), granted_machine(vault, secret)
@@ -365,7 +367,7 @@ def test_two_machines_sign_for_each_other(
     assert denied_axes(vault) == ["coSign"] * 5
 
 
-def test_a_request_to_cosign_that_lacks_something_else_is_not_remembered(
+def test_a_cosign_request_that_fails_another_axis_is_not_stored(
     agent: Agent, vault: Vault, secret: str, machine: Machine
 ) -> None:
     cosigner = granted_machine(vault, secret)
@@ -377,7 +379,9 @@ def test_a_request_to_cosign_that_lacks_something_else_is_not_remembered(
     assert denied_axes(vault) == ["ipAllowlist", "coSign"]
 
 
-def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, secret: str, machine: Machine) -> None:
+def test_cosign_requests_are_deleted_with_the_binding(
+    agent: Agent, vault: Vault, secret: str, machine: Machine
+) -> None:
     cosigner = granted_machine(vault, secret)
     rules = {"coSignEnabled": True, "coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}
     bound(agent, secret, **rules)
@@ -387,7 +391,7 @@ def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, se
     assert machine.value(secret) == "the value"
 
 
-def test_the_read_that_reaches_the_number_gets_the_old_value_then_the_vault_rotates(
+def test_the_last_read_returns_the_old_value_before_the_rotation(
     vault: Vault, agent: Agent, secret: str, machine: Machine
 ) -> None:
     bound(agent, secret, rotateAfterReads=2)
@@ -401,7 +405,7 @@ def test_the_read_that_reaches_the_number_gets_the_old_value_then_the_vault_rota
     assert rows == [("system", f"rotated after 2 reads, now version {version}") for version in (2, 3)]
 
 
-def test_a_rotation_by_hand_starts_the_count_anew(agent: Agent, secret: str, machine: Machine) -> None:
+def test_a_manual_rotation_resets_the_count(agent: Agent, secret: str, machine: Machine) -> None:
     bound(agent, secret, rotateAfterReads=2)
     machine.value(secret)
     agent.post(secret + "/rotate")
@@ -411,7 +415,7 @@ def test_a_rotation_by_hand_starts_the_count_anew(agent: Agent, secret: str, mac
     assert agent.get(secret)["version"] == 3
 
 
-def test_structured_and_scheduled_secrets_rotate_by_their_recipe(vault: Vault, agent: Agent) -> None:
+def test_structured_and_scheduled_secrets_rotate_with_their_options(vault: Vault, agent: Agent) -> None:
     project_id = agent.project()
     plain = agent.secret(project_id, '{"user":"u","password":"p"}', fieldNames=["user", "password"])
     schedule = {"fieldNames": ["user", "pin"], "staticFields": {"user": "u"}, "length": 6, "charset": "numbers"}
@@ -430,7 +434,7 @@ def test_structured_and_scheduled_secrets_rotate_by_their_recipe(vault: Vault, a
     assert len(after[1]) == len(before[1])
 
 
-def test_a_value_that_cannot_be_replaced_is_still_read_and_the_failure_audited(vault: Vault, agent: Agent) -> None:
+def test_a_failed_rotation_is_audited_and_the_read_succeeds(vault: Vault, agent: Agent) -> None:
     names = [f"f{number}" for number in range(50)]
     value = "{" + ",".join(f'"{name}":""' for name in names) + "}"
     secret = agent.secret(agent.project(), value, fieldNames=names)
@@ -444,7 +448,9 @@ def test_a_value_that_cannot_be_replaced_is_still_read_and_the_failure_audited(v
     assert row["detail"] == "not rotated after 1 reads: the new value would be larger than 12288 bytes"
 
 
-def test_an_export_leaves_out_what_a_policy_forbids(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
+def test_an_export_omits_secrets_that_a_policy_forbids(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
     bound(agent, secret, ttlMaxReads=1)
     ids = [row["id"] for _ in range(2) for row in machine.post("/v1/secrets/export")["secrets"]]
     assert ids == [secret.rpartition("/")[2]]

@@ -23,7 +23,7 @@ def test_a_created_project_is_listed(vault: Vault, agent: Agent) -> None:
     assert [row["agent_id"] for row in vault.audited("project_create")] == [agent.id]
 
 
-def test_an_update_changes_what_it_names_and_can_clear(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_an_update_changes_only_the_given_keys_and_can_clear(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     project_id = agent.post(PROJECTS, {"name": "Demo", "description": "old"})["id"]
     clock.advance(5)
     path = f"{PROJECTS}/{project_id}/update"
@@ -62,7 +62,7 @@ def test_a_preview_counts_and_deletes_nothing(vault: Vault, agent: Agent) -> Non
     assert vault.audited("project_delete") == []
 
 
-def test_a_confirmed_delete_takes_everything_with_it(vault: Vault, agent: Agent) -> None:
+def test_a_confirmed_delete_removes_everything(vault: Vault, agent: Agent) -> None:
     project_id, other = filled(vault, agent), agent.project("other")
     kept = agent.secret(other, "kept")
     reply = agent.post(f"{PROJECTS}/{project_id}/delete", {"confirmName": "Demo"})

@@ -98,7 +98,7 @@ def test_a_rekey_that_fails_changes_nothing(vault: Vault, agent: Agent) -> None:
     assert vault.value(secret_id) == "kept"
 
 
-def test_a_sealed_vault_cannot_be_given_another_key(vault: Vault) -> None:
+def test_a_sealed_vault_cannot_be_rekeyed(vault: Vault) -> None:
     vault.store.rekey(START_MS, OLD)
     vault.store.seal(START_MS)
     with pytest.raises(Exception, match="the vault is sealed"):
@@ -130,7 +130,7 @@ def test_a_crash_at_any_point_leaves_a_vault_that_opens_with_one_of_the_two_keys
     assert min(counts["old"], counts["new"]) > 3
 
 
-def test_rekey_from_the_command_line_keeps_the_kind_unless_told(tmp_path: Path) -> None:
+def test_rekey_keeps_the_kind_of_protection_by_default(tmp_path: Path) -> None:
     directory = tmp_path / "vault"
     assert cli(directory, "init")[0] == 0
     first = (directory / "root.key").read_bytes()
@@ -150,7 +150,7 @@ def test_rekey_from_the_command_line_keeps_the_kind_unless_told(tmp_path: Path) 
         assert not store.sealed
 
 
-def test_rekey_waits_for_no_server(tmp_path: Path) -> None:
+def test_rekey_is_refused_while_a_server_runs(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
     before = (tmp_path / "vault" / "root.key").read_bytes()
     status, _, err = cli(tmp_path / "vault", "rekey")
@@ -160,7 +160,7 @@ def test_rekey_waits_for_no_server(tmp_path: Path) -> None:
     assert served.end()[0] == 0
 
 
-def test_what_is_wrapped_for_one_row_does_not_open_for_another() -> None:
+def test_a_wrapped_value_does_not_open_for_another_row() -> None:
     keys = Keyring(b"k" * 32)
     assert keys.unwrap("webhook-secret:a", keys.wrap("webhook-secret:a", b"x")) == b"x"
     with pytest.raises(InvalidTag):

@@ -69,7 +69,7 @@ def write(agent: Agent, project_id: str, ledger: Ledger) -> None:
         return  # killed, as it should be
 
 
-def test_kill_9_during_a_thousand_writes_loses_nothing_acknowledged(tmp_path: Path) -> None:
+def test_kill_9_during_writes_loses_no_acknowledged_write(tmp_path: Path) -> None:
     directory, ledger = tmp_path / "vault", Ledger()
     served = Spawned(directory)
     crowd = writers(directory, served.port, WRITERS)
@@ -112,7 +112,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_full_disk_is_507_without_half_a_row_and_passes(
+def test_a_full_disk_is_507_without_partial_writes(
     small_disk: Path, clock: FakeClock, shared_server: SharedServer
 ) -> None:
     vault = Vault(small_disk / "vault", clock, shared_server)
@@ -140,7 +140,7 @@ def test_a_full_disk_is_507_without_half_a_row_and_passes(
         vault.close()
 
 
-def test_fifty_parallel_clients_of_a_process_of_its_own_see_no_error(tmp_path: Path) -> None:
+def test_fifty_parallel_clients_of_a_server_process_see_no_error(tmp_path: Path) -> None:
     directory = tmp_path / "vault"
     served = Spawned(directory)
     crowd, failures = writers(directory, served.port, 50), []
@@ -168,7 +168,7 @@ def test_fifty_parallel_clients_of_a_process_of_its_own_see_no_error(tmp_path: P
         assert [len(versions) for versions in every_value(store).values()] == [5] * 50
 
 
-def test_the_server_leaves_no_core_of_its_memory(tmp_path: Path) -> None:
+def test_a_crashed_server_leaves_no_core_dump(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
     if sys.platform == "linux":
         limits = Path(f"/proc/{served.process.pid}/limits").read_text().splitlines()
@@ -187,9 +187,7 @@ def served_files(directory: Path) -> list[Path]:
 # connections
 
 
-def test_connections_that_say_nothing_make_room_for_those_that_do(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_connections_are_closed_when_there_are_too_many(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 4)
     with contextlib.ExitStack() as opened:
         silent = []

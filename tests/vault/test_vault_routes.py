@@ -27,7 +27,7 @@ def test_every_route_is_there_once_and_its_scope_exists() -> None:
     assert {route.path for route in ROUTES if route.caller == "open"} == OPEN
 
 
-def test_every_signed_route_refuses_a_stranger_and_asks_for_its_scope(vault: Vault) -> None:
+def test_every_signed_route_checks_identity_and_scope(vault: Vault) -> None:
     scopeless = vault.agent(("support.write",))
     for route in SIGNED:
         assert exchange(vault.port, route.method, filled(route), b"", []).status == 401, route.path
@@ -105,12 +105,12 @@ def test_names_are_counted_in_characters(agent: Agent) -> None:
     assert agent.send("POST", PROJECTS, {"name": "ø" * 100}).status == 201
 
 
-def test_a_body_over_the_limit_is_refused_unread(agent: Agent) -> None:
+def test_a_body_over_the_limit_is_refused(agent: Agent) -> None:
     for size, status in ((256 * 1024, 400), (256 * 1024 + 1, 413), (1024 * 1024, 413)):
         assert agent.send("POST", PROJECTS, b"x" * size).status == status
 
 
-def test_answers_are_not_kept_by_caches(agent: Agent) -> None:
+def test_answers_are_not_cached(agent: Agent) -> None:
     headers = agent.send("GET", PROJECTS).headers
     assert (headers["cache-control"], headers["x-content-type-options"]) == ("no-store", "nosniff")
     assert "server" not in headers
@@ -127,7 +127,7 @@ def test_an_unexpected_error_is_one_line_of_log_without_values(
     assert re.fullmatch(r"vault: error: POST /v1/ai/projects: IntegrityError at projects\.py:\d+\n", log)
 
 
-def test_a_locked_database_is_503_and_says_when_to_come_back(vault: Vault, agent: Agent) -> None:
+def test_a_locked_database_is_503_with_retry_after(vault: Vault, agent: Agent) -> None:
     vault.store._db.execute("PRAGMA busy_timeout = 0")
     with open_store(vault.directory) as other, other.transaction():
         reply = agent.send("POST", PROJECTS, {"name": "x"})

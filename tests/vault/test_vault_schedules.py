@@ -28,7 +28,7 @@ def expected_json(secret_id: str, project_id: str, **changed: Any) -> dict[str, 
     return {**plain, **options, **times, "version": 1, "createdAt": START_MS, "updatedAt": START_MS, **changed}
 
 
-def test_a_new_managed_secret_gets_its_first_value_from_the_vault(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_the_first_value_of_a_managed_secret_is_generated(vault: Vault, agent: Agent, project_id: str) -> None:
     reply = agent.send("POST", DYNAMIC, schedule_body(project_id, length=10, charset="numbers", note="n"))
     secret_id = reply.json["secretId"]
     assert (reply.status, reply.json) == (201, {"secretId": secret_id, "name": "db", "version": 1})
@@ -55,7 +55,7 @@ def test_static_fields_stay_and_the_others_are_generated(vault: Vault, agent: Ag
     assert (again["user"], len(again["pass"]), again["pass"].isdigit()) == ("app", 4, True)
 
 
-def test_a_schedule_that_makes_no_sense_is_refused(agent: Agent, project_id: str) -> None:
+def test_an_invalid_schedule_is_refused(agent: Agent, project_id: str) -> None:
     cases: list[dict[str, Any]] = [
         {"staticFields": {"user": "x"}},
         {"staticFields": {"user": 1}, "fieldNames": ["user", "pass"]},
@@ -110,7 +110,7 @@ def test_an_active_schedule_refuses_update_value(vault: Vault, agent: Agent, pro
     assert agent.post(path, {"value": "y"})["version"] == 3
 
 
-def test_update_changes_what_it_names(agent: Agent, project_id: str, clock: FakeClock) -> None:
+def test_an_update_changes_only_the_given_keys(agent: Agent, project_id: str, clock: FakeClock) -> None:
     secret_id = agent.post(DYNAMIC, schedule_body(project_id))["secretId"]
     path = f"{DYNAMIC}/{secret_id}"
     clock.advance(10)
@@ -138,7 +138,7 @@ def test_delete_removes_the_schedule_and_keeps_the_secret(vault: Vault, agent: A
     assert agent.send("GET", f"{DYNAMIC}/{secret_id}").error == "no such rotation schedule"
 
 
-def test_a_secret_in_the_trash_has_no_schedule_to_see(agent: Agent, project_id: str) -> None:
+def test_the_schedule_of_a_deleted_secret_is_hidden(agent: Agent, project_id: str) -> None:
     secret_id = agent.post(DYNAMIC, schedule_body(project_id))["secretId"]
     agent.post(f"/v1/ai/projects/{project_id}/secrets/{secret_id}/delete")
     assert agent.get(DYNAMIC) == []

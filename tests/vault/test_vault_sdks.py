@@ -19,7 +19,7 @@ SDKS = "/v1/ai/sdks"
 IDS = ["python", "node", "go", "dotnet", "kotlin"]
 
 
-def test_every_language_is_listed_and_got(agent: Agent) -> None:
+def test_every_language_is_listed_and_shown(agent: Agent) -> None:
     listed = agent.get(SDKS)
     assert [row["id"] for row in listed] == IDS
     for row in listed:

@@ -60,7 +60,7 @@ def test_a_vault_with_a_passphrase_has_no_key_file_and_starts_sealed(tmp_path: P
         assert store.keys.unwrap("x:1", proof) == b"kept"
 
 
-def test_the_same_characters_spelled_otherwise_are_the_same_passphrase(tmp_path: Path) -> None:
+def test_passphrases_are_unicode_normalized(tmp_path: Path) -> None:
     open_store(tmp_path / "vault", WORDS).close()
     with open_store(tmp_path / "vault", WORDS.replace("å", "a\u030a")) as store:
         assert not store.sealed
@@ -87,7 +87,7 @@ def test_a_passphrase_has_12_to_1024_characters(tmp_path: Path, words: str, good
             pass  # and nothing half-made stands in the way
 
 
-def test_a_row_that_asks_for_all_memory_is_refused(sealed: Vault) -> None:
+def test_excessive_argon2_parameters_are_refused(sealed: Vault) -> None:
     for column, value in (("memory_kib", 2**31 - 1), ("iterations", 2**31 - 1), ("lanes", 2**20)):
         with sealed.store.transaction() as db:
             before = db.execute(f"SELECT {column} FROM passphrase_seal").fetchone()[0]  # noqa: S608
@@ -111,14 +111,14 @@ def test_a_sealed_vault_answers_503_to_everything_signed_and_audits_it(sealed: V
     assert agent.get("/v1/ai/projects") == []
 
 
-def test_a_sealed_vault_registers_nobody(sealed: Vault) -> None:
+def test_a_sealed_vault_refuses_registrations(sealed: Vault) -> None:
     token, key = sealed.token(), Ed25519PrivateKey.generate()
     assert sealed.register(token, key).status == 503
     sealed.store.unseal(START_MS, WORDS)
     assert sealed.register(token, key).status == 201
 
 
-def test_a_sealed_vault_still_tells_strangers_from_agents_and_spends_nonces(sealed: Vault, agent: Agent) -> None:
+def test_a_sealed_vault_still_authenticates_and_records_nonces(sealed: Vault, agent: Agent) -> None:
     assert exchange(sealed.port, "GET", "/v1/ai/whoami", b"", []).status == 401
     headers = agent.headers("GET", "/v1/ai/whoami")
     assert exchange(sealed.port, "GET", "/v1/ai/whoami", b"", headers).status == 503
@@ -134,7 +134,7 @@ def test_a_vault_with_a_key_file_can_be_sealed_too(vault: Vault, agent: Agent) -
     assert agent.send("GET", "/v1/ai/whoami").status == 200
 
 
-def test_jobs_rest_while_the_vault_is_sealed(
+def test_jobs_do_not_run_while_the_vault_is_sealed(
     vault: Vault, agent: Agent, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     body = {"projectId": agent.project(), "name": "s", "intervalSeconds": 300}
@@ -165,13 +165,13 @@ def test_the_owner_reaches_the_server_through_its_socket(sealed: Vault) -> None:
     assert not path.exists()
 
 
-def test_a_long_directory_has_a_socket_as_well(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_long_directory_name_has_a_control_socket(tmp_path: Path, clock: FakeClock) -> None:
     directory = tmp_path / ("d" * 100) / ("e" * 100)
     with open_store(directory) as store, Control(store, clock, "http://here"):
         assert ask(directory, "status") == {"vaultId": store.vault_id, "url": "http://here", "sealed": False}
 
 
-def test_a_line_that_is_no_command_is_refused_without_being_quoted(sealed: Vault) -> None:
+def test_an_invalid_command_is_refused_without_being_quoted(sealed: Vault) -> None:
     for line in (
         *(
             b"\n",
@@ -191,7 +191,7 @@ def test_a_line_that_is_no_command_is_refused_without_being_quoted(sealed: Vault
         assert sealed.store.sealed, line
 
 
-def test_whoever_hangs_up_or_says_too_much_stops_nothing(sealed: Vault) -> None:
+def test_a_client_that_hangs_up_or_sends_too_much_does_not_stop_the_server(sealed: Vault) -> None:
     with Control(sealed.store, sealed.clock, "http://here"):
         for sent in (b"", b'{"comm', b"x" * 100_000 + b"\n"):
             with socket.socket(socket.AF_UNIX) as connection:
@@ -203,7 +203,7 @@ def test_whoever_hangs_up_or_says_too_much_stops_nothing(sealed: Vault) -> None:
         assert ask(sealed.directory, "status") is not None
 
 
-def test_a_storage_error_is_an_answer_and_stops_nothing(sealed: Vault) -> None:
+def test_a_storage_error_is_reported_and_does_not_stop_the_server(sealed: Vault) -> None:
     with Control(sealed.store, sealed.clock, "http://here"):
         with sealed.store.transaction() as db:
             db.execute("CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'MARKED'); END")
@@ -270,7 +270,7 @@ def test_no_option_takes_the_passphrase_itself(tmp_path: Path) -> None:
             assert not set(WORDS.split()) & set(err.split())
 
 
-def test_without_a_terminal_nobody_is_asked(tmp_path: Path) -> None:
+def test_without_a_terminal_there_is_no_prompt(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vault", "init", "--dir", str(tmp_path / "vault"), "--passphrase"]
     done = subprocess.run(
         command, cwd=ROOT, input="", capture_output=True, text=True, timeout=60, start_new_session=True, check=False
@@ -279,7 +279,7 @@ def test_without_a_terminal_nobody_is_asked(tmp_path: Path) -> None:
     assert done.stderr.startswith("vault: error: there is no terminal to ask for the passphrase\nhint: ")
 
 
-def test_what_is_typed_at_the_terminal_is_not_echoed(tmp_path: Path) -> None:
+def test_a_typed_passphrase_is_not_echoed(tmp_path: Path) -> None:
     """A terminal of the test's own: the child makes it its controlling one by opening it."""
     master, slave = pty.openpty()
     line = ["init", "--dir", str(tmp_path / "vault"), "--passphrase"]

@@ -34,7 +34,7 @@ def metadata(path: str, **changed: Any) -> dict[str, Any]:
     return {"id": ident(path), **plain, "createdAt": START_MS, "updatedAt": START_MS, **changed}
 
 
-def test_create_answers_id_and_name(vault: Vault, agent: Agent, base: str) -> None:
+def test_create_returns_id_and_name(vault: Vault, agent: Agent, base: str) -> None:
     body = {"name": "db", "value": "hunter2", "projectId": base.split("/")[4]}
     reply = agent.send("POST", base, body)
     assert (reply.status, reply.json) == (201, {"id": reply.json["id"], "name": "db"})
@@ -81,7 +81,7 @@ def test_update_value_makes_a_new_version(vault: Vault, agent: Agent, secret: st
     assert agent.get(secret)["updatedAt"] == START_MS + 1000
 
 
-def test_every_version_has_a_key_of_its_own(vault: Vault, agent: Agent, secret: str) -> None:
+def test_every_version_has_its_own_key(vault: Vault, agent: Agent, secret: str) -> None:
     agent.post(secret + "/update", {"value": "first"})
     with vault.store.transaction() as db:
         rows = [tuple(row) for row in db.execute("SELECT wrapped_key, ciphertext FROM secret_versions")]
@@ -156,7 +156,7 @@ def test_rotate_can_make_a_uuid(vault: Vault, agent: Agent, secret: str) -> None
     assert uuid.UUID(vault.value(ident(secret))).version == 4
 
 
-def test_rotating_a_structured_secret_touches_the_chosen_fields(vault: Vault, agent: Agent, base: str) -> None:
+def test_rotating_a_structured_secret_changes_the_given_fields(vault: Vault, agent: Agent, base: str) -> None:
     secret = base + "/" + agent.post(base, {"name": "db", **STRUCTURED})["id"]
     agent.post(secret + "/rotate", {"fields": ["pass"], "length": 5, "charset": "numbers"})
     made = json.loads(vault.value(ident(secret)))
@@ -180,7 +180,7 @@ def test_a_rotation_too_large_to_store_changes_nothing(agent: Agent, base: str) 
     assert agent.get(secret)["version"] == 1
 
 
-def test_rotate_refuses_what_the_contract_does_not_know(agent: Agent, secret: str) -> None:
+def test_rotate_refuses_unknown_options(agent: Agent, secret: str) -> None:
     for body in [{"length": 0}, {"length": 1025}, {"length": True}, {"length": 5.5}, {"charset": "hex"}]:
         assert agent.send("POST", secret + "/rotate", body).status == 400, body
 

@@ -146,7 +146,7 @@ def test_an_empty_field_is_not_sent(page: Page, agent: Agent) -> None:
     assert page.value() == "hunter2"
 
 
-def test_of_two_windows_the_second_learns_that_it_is_gone(page: Page, agent: Agent) -> None:
+def test_a_second_window_shows_that_the_secret_is_gone(page: Page, agent: Agent) -> None:
     created = made(agent)
     first = page.browser.current_window_handle
     page.browser.get(created["url"])
@@ -160,7 +160,7 @@ def test_of_two_windows_the_second_learns_that_it_is_gone(page: Page, agent: Age
     assert (page.title, "somebody else has seen it" in page.one("main").text) == ("This secret is gone", True)
 
 
-def test_nothing_is_loaded_from_anywhere_but_the_vault(page: Page, vault: Vault, agent: Agent) -> None:
+def test_the_page_loads_nothing_from_other_hosts(page: Page, vault: Vault, agent: Agent) -> None:
     created = made(agent)
     page.browser.get(created["url"])
     page.enter(created["passphrase"])
@@ -176,7 +176,7 @@ def test_nothing_is_loaded_from_anywhere_but_the_vault(page: Page, vault: Vault,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_both_colour_schemes_and_fits_a_telephone(page: Page, agent: Agent, scheme: str) -> None:
+def test_the_page_is_readable_in_both_color_schemes_and_on_a_phone(page: Page, agent: Agent, scheme: str) -> None:
     created = made(agent, "v" * 500)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)

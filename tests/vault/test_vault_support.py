@@ -70,7 +70,7 @@ def test_a_ticket_outside_the_limits_is_refused(agent: Agent) -> None:
         assert agent.post(TICKETS + "/query")["total"] == 0, changed
 
 
-def test_a_ticket_needs_all_its_parts(agent: Agent) -> None:
+def test_a_ticket_requires_all_keys(agent: Agent) -> None:
     for missing in ["categoryId", "priority", "title", "body"]:
         body = {key: value for key, value in ticket().items() if key != missing}
         assert agent.send("POST", TICKETS, body).error == f"{missing} is required", missing
@@ -81,7 +81,7 @@ def test_title_and_body_may_be_as_long_as_the_limits(agent: Agent) -> None:
     assert (found["title"], found["conversation"][0]["body"]) == ("ø" * 256, "ø" * 10_000)
 
 
-def test_query_pages_through_the_tickets_that_moved_last(agent: Agent, clock: FakeClock) -> None:
+def test_query_pages_through_tickets_by_latest_change(agent: Agent, clock: FakeClock) -> None:
     ids = []
     for _ in range(5):
         ids.append(opened(agent))
@@ -101,7 +101,7 @@ def test_query_pages_through_the_tickets_that_moved_last(agent: Agent, clock: Fa
         assert agent.send("POST", TICKETS + "/query", body).status == 400
 
 
-def test_a_conversation_goes_back_and_forth(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_replies_change_the_status(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     ticket_id = opened(agent)
     path = f"{TICKETS}/{ticket_id}"
     clock.advance(1)
@@ -124,7 +124,7 @@ def test_a_conversation_goes_back_and_forth(vault: Vault, agent: Agent, clock: F
     assert [row["agent_id"] for row in vault.audited("ticket_reply")] == [agent.id, agent.id]
 
 
-def test_a_closed_ticket_refuses_replies_of_both_sides(vault: Vault, agent: Agent) -> None:
+def test_a_closed_ticket_refuses_replies(vault: Vault, agent: Agent) -> None:
     ticket_id = opened(agent)
     answer(vault, ticket_id, status="closed")
     reply = agent.send("POST", f"{TICKETS}/{ticket_id}/reply", {"body": "But"})
@@ -142,7 +142,7 @@ def test_a_reply_outside_the_limits_is_refused(agent: Agent, body: dict[str, Any
 
 
 @pytest.mark.parametrize("status", ["resolved", "closed"])
-def test_a_settled_ticket_is_rated_once(vault: Vault, agent: Agent, status: str) -> None:
+def test_a_resolved_ticket_is_rated_once(vault: Vault, agent: Agent, status: str) -> None:
     ticket_id = opened(agent)
     path = f"{TICKETS}/{ticket_id}"
     answer(vault, ticket_id, status=status)
@@ -155,14 +155,14 @@ def test_a_settled_ticket_is_rated_once(vault: Vault, agent: Agent, status: str)
 
 
 @pytest.mark.parametrize("status", ["open", "waiting_on_customer", "waiting_on_staff"])
-def test_a_ticket_that_is_not_settled_cannot_be_rated(vault: Vault, agent: Agent, status: str) -> None:
+def test_an_open_ticket_cannot_be_rated(vault: Vault, agent: Agent, status: str) -> None:
     ticket_id = opened(agent)
     answer(vault, ticket_id, status=status)
     assert agent.send("POST", f"{TICKETS}/{ticket_id}/rate", {"rating": 5}).status == 409
     assert agent.get(f"{TICKETS}/{ticket_id}")["rating"] is None
 
 
-def test_an_attachment_comes_back_byte_for_byte_and_harmless(vault: Vault, agent: Agent) -> None:
+def test_an_attachment_is_unchanged_and_sandboxed(vault: Vault, agent: Agent) -> None:
     ticket_id = opened(agent)
     picture = Attachment('søren "x".html', "text/html; charset=utf-8", bytes(range(256)) * 300)
     answer(vault, ticket_id, attachments=[FILE, picture])
@@ -197,7 +197,7 @@ def test_a_reply_of_the_staff_outside_the_limits_is_refused(vault: Vault, agent:
         assert agent.get(f"{TICKETS}/{ticket_id}")["messageCount"] == 1, more
 
 
-def test_what_does_not_exist_is_not_found(vault: Vault, agent: Agent) -> None:
+def test_unknown_tickets_and_attachments_are_not_found(vault: Vault, agent: Agent) -> None:
     with pytest.raises(VaultError, match="there is no ticket"):
         answer(vault, "tk_nothing")
     for method, path, body in (
@@ -209,7 +209,7 @@ def test_what_does_not_exist_is_not_found(vault: Vault, agent: Agent) -> None:
         assert agent.send(method, f"{TICKETS}/{path}", body).status == 404, path
 
 
-def test_a_restricted_agent_sees_its_own_tickets_and_cannot_tell_others_from_none(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_sees_only_its_own_tickets(vault: Vault, agent: Agent) -> None:
     restricted = vault.agent(projects=[agent.project()])
     other, own = opened(agent), opened(restricted)
     answer(vault, other, attachments=[FILE])
@@ -227,7 +227,9 @@ def test_a_restricted_agent_sees_its_own_tickets_and_cannot_tell_others_from_non
     assert restricted.get(f"{TICKETS}/{own}")["id"] == own
 
 
-def test_tickets_and_messages_are_bounded(vault: Vault, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_tickets_and_messages_is_limited(
+    vault: Vault, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(support, "MAX_OPEN", 2)
     monkeypatch.setattr(support, "MAX_MESSAGES", 2)
     first, _ = opened(agent), opened(agent)
@@ -238,7 +240,7 @@ def test_tickets_and_messages_are_bounded(vault: Vault, agent: Agent, monkeypatc
     opened(agent)
 
 
-def test_the_owner_sees_what_waits_and_what_was_said(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_the_owner_sees_open_tickets_and_their_messages(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     first = opened(agent)
     clock.advance(1)
     second, third = opened(agent), opened(agent)

@@ -40,7 +40,7 @@ def test_the_trash_lists_what_was_deleted_latest_first(agent: Agent, clock: Fake
     assert agent.get(TRASH) == [expected_json(second, project_id, **later), expected_json(first, project_id)]
 
 
-def test_a_restored_secret_is_as_it_was(vault: Vault, agent: Agent) -> None:
+def test_a_restored_secret_is_unchanged(vault: Vault, agent: Agent) -> None:
     project_id = agent.project()
     secret = agent.secret(project_id, "v", note="n")
     before, machine = agent.get(secret), granted_machine(vault, secret)
@@ -68,7 +68,7 @@ def test_nothing_is_restored_into_a_frozen_project(vault: Vault, agent: Agent) -
     assert agent.get(TRASH) == []
 
 
-def test_a_purge_takes_every_version_for_good(vault: Vault, agent: Agent) -> None:
+def test_a_purge_deletes_every_version(vault: Vault, agent: Agent) -> None:
     project_id = agent.project()
     secret = agent.secret(project_id, "v")
     granted_machine(vault, secret)
@@ -85,7 +85,7 @@ def test_a_purge_takes_every_version_for_good(vault: Vault, agent: Agent) -> Non
     assert (row["severity"], row["agent_id"], row["secret_id"]) == ("high", agent.id, secret_id)
 
 
-def test_only_what_is_in_the_trash_is_restored_or_purged(vault: Vault, agent: Agent) -> None:
+def test_only_deleted_secrets_are_restored_or_purged(vault: Vault, agent: Agent) -> None:
     secret = agent.secret(agent.project(), "v")
     for secret_id in (secret.rpartition("/")[2], "sk_nowhere"):
         for tail in ("restore", "purge"):
@@ -102,7 +102,7 @@ def test_a_deleted_project_leaves_nothing_in_the_trash(agent: Agent) -> None:
     assert agent.send("POST", f"{TRASH}/{secret_id}/restore").status == 404
 
 
-def test_a_restricted_agent_sees_and_touches_the_trash_of_its_projects(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_manages_the_trash_of_its_projects(vault: Vault, agent: Agent) -> None:
     own, foreign = agent.project(), agent.project()
     mine, theirs = trashed(agent, own), trashed(agent, foreign)
     restricted = vault.agent(projects=[own])
@@ -128,7 +128,7 @@ def test_the_job_purges_after_thirty_days_and_not_before(vault: Vault, agent: Ag
     assert agent.get(kept)["version"] == 1
 
 
-def test_plaintext_is_nowhere_before_or_after(vault: Vault, agent: Agent) -> None:
+def test_no_plaintext_is_on_disk_before_or_after_a_purge(vault: Vault, agent: Agent) -> None:
     secret_id = trashed(agent, agent.project(), "MARKED-7f3a")
     agent.post(f"{TRASH}/{secret_id}/purge")
     assert b"MARKED-7f3a" not in disk(vault.directory)

@@ -61,7 +61,7 @@ def filled(path: str, ids: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda hole: ids.get(hole[1], "x0123456789"), path)
 
 
-def test_no_answer_to_an_agent_with_every_scope_holds_a_value_whatever_it_makes(vault: Vault, agent: Agent) -> None:
+def test_no_answer_to_an_agent_with_every_scope_contains_a_value(vault: Vault, agent: Agent) -> None:
     secret = agent.secret(agent.project(), MARK)
     listening = Listening(vault.agent(ALL))
     for way in WAYS:

@@ -26,7 +26,7 @@ def structured(agent: Agent, project: str) -> str:
     return agent.secret(project, json.dumps(dict.fromkeys(names, "x")), fieldNames=names)
 
 
-def test_a_recipe_whose_value_would_be_too_large_is_refused_at_once(agent: Agent) -> None:
+def test_generator_options_whose_value_would_be_too_large_are_refused(agent: Agent) -> None:
     secret_id = structured(agent, agent.project()).rpartition("/")[2]
     body = {"secretId": secret_id, "intervalSeconds": 300}
     assert agent.send("POST", DYNAMIC, {**body, "length": 1024}).status == 400
@@ -34,7 +34,7 @@ def test_a_recipe_whose_value_would_be_too_large_is_refused_at_once(agent: Agent
     assert agent.send("POST", f"{DYNAMIC}/{secret_id}/update", {"length": 1024}).status == 400
 
 
-def test_a_secret_that_cannot_rotate_does_not_hold_up_the_next(vault: Vault, agent: Agent) -> None:
+def test_a_secret_that_cannot_rotate_does_not_block_the_next(vault: Vault, agent: Agent) -> None:
     project = agent.project()
     stuck = structured(agent, project).rpartition("/")[2]
     agent.post(DYNAMIC, {"secretId": stuck, "intervalSeconds": 300, "length": 8})
@@ -47,7 +47,7 @@ def test_a_secret_that_cannot_rotate_does_not_hold_up_the_next(vault: Vault, age
     assert [entry["secret_id"] for entry in vault.audited("secret_rotate_denied")] == [stuck]
 
 
-def test_an_agent_with_an_allowlist_cannot_freeze_what_is_not_on_it(vault: Vault, agent: Agent) -> None:
+def test_an_agent_with_an_allowlist_cannot_freeze_other_projects(vault: Vault, agent: Agent) -> None:
     project = agent.project()
     restricted = vault.agent(ALL, [project])
     body = {"projectId": project, "name": "c"}
@@ -57,7 +57,7 @@ def test_an_agent_with_an_allowlist_cannot_freeze_what_is_not_on_it(vault: Vault
     assert (refused.status, again.status) == (403, 403)
 
 
-def test_disarming_a_canary_by_the_trash_takes_the_scope_of_disarming(vault: Vault, agent: Agent) -> None:
+def test_deleting_a_canary_requires_the_scope_that_disables_it(vault: Vault, agent: Agent) -> None:
     project = agent.project()
     canary = agent.post("/v1/ai/canaries", {"projectId": project, "name": "c"})["id"]
     path = f"/v1/ai/projects/{project}/secrets/{canary}/delete"
@@ -66,7 +66,7 @@ def test_disarming_a_canary_by_the_trash_takes_the_scope_of_disarming(vault: Vau
     assert agent.send("POST", path).status == 200
 
 
-def test_an_old_value_is_not_written_where_the_vault_makes_the_values(agent: Agent) -> None:
+def test_a_managed_value_cannot_be_rolled_back(agent: Agent) -> None:
     secret = agent.secret(agent.project(), "known")
     agent.post(DYNAMIC, {"secretId": secret.rpartition("/")[2], "intervalSeconds": 300})
     agent.post(secret + "/rotate")
@@ -81,13 +81,13 @@ def test_wrong_links_do_not_lock_out_the_right_one(vault: Vault, agent: Agent) -
     assert opened(vault, made["token"], made["passphrase"]) == 200
 
 
-def test_a_token_of_no_project_is_not_for_agents_with_an_allowlist(vault: Vault, agent: Agent) -> None:
+def test_a_token_without_projects_is_hidden_from_agents_with_an_allowlist(vault: Vault, agent: Agent) -> None:
     restricted = vault.agent(ALL, [agent.project()])
     token_id = agent.post(TOKENS, token_body())["id"]
     assert restricted.send("POST", f"{TOKENS}/{token_id}/revoke").status == 403
 
 
-def test_a_key_that_is_registered_again_does_not_open_the_replay_window(vault: Vault, clock: FakeClock) -> None:
+def test_registering_a_key_again_does_not_allow_replays(vault: Vault, clock: FakeClock) -> None:
     first = vault.agent()
     headers = first.headers("GET", WHOAMI)
     assert exchange(vault.port, "GET", WHOAMI, b"", headers).status == 200
