@@ -68,7 +68,7 @@ class ReadDenied(Denied):
 
 
 class SealedDenied(Denied):
-    """The vault is sealed, so it serves nobody."""
+    """The vault is sealed and refuses all requests."""
 
     action = "vault_sealed_refusal"
 

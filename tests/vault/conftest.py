@@ -1,4 +1,4 @@
-"""Fixtures of the vault's tests: a fake clock, a served vault, an approved agent that may do everything."""
+"""Fixtures of the vault's tests: a fake clock, a served vault, and an approved agent with all scopes."""
 
 from __future__ import annotations
 

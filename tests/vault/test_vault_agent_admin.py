@@ -1,4 +1,4 @@
-"""AI agents managed by an agent: every action, read back, and never on itself."""
+"""How agents manage other agents: every action and its effect, and none on the agent itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Alerts: which audit actions tell the owner, and what they have told."""
+"""Alerts: the enabled audit actions, and the alerts that they raise."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The audit log: what it holds, how it is searched, who sees what."""
+"""The audit log: its entries, its filters, and what each agent sees."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ QUERY = "/v1/ai/audit/query"
 
 @pytest.fixture
 def history(agent: Agent, clock: FakeClock) -> str:
-    """A project `a` and then a project `b`, deleted: four entries a second apart, after those of the set-up."""
+    """Create a project `a`, and create and delete a project `b`: four entries, a second apart, after the set-up."""
     first = agent.project("a")
     clock.advance(1)
     second = agent.project("b")

@@ -1,4 +1,4 @@
-"""Which project and which secret every audit entry names, for every action that concerns one."""
+"""The project and the secret of every audit entry."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The axes of a policy, in tables and against models that know less and take longer. Pure: no vault runs here."""
+"""The axes of a policy, checked with tables and against a simpler, slower model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ COPENHAGEN, NEW_YORK = "Europe/Copenhagen", "America/New_York"
 
 
 def utc(text: str) -> int:
-    """Milliseconds of a time in UTC."""
+    """A UTC time in milliseconds."""
     return int(datetime.fromisoformat(text).replace(tzinfo=timezone.utc).timestamp()) * 1000
 
 
@@ -28,20 +28,20 @@ def window(start: str, end: str, zone: str = COPENHAGEN, days: tuple[str, ...] =
     return {"timeWindowEnabled": True, **times}
 
 
-# 2026-03-29 and 2026-10-25 are the Sundays on which Copenhagen changes its clocks, at 01:00 UTC; New York changes on
+# Copenhagen changes its clocks on 2026-03-29 and 2026-10-25, at 01:00 UTC. New York changes them on
 # 2026-03-08 at 07:00 UTC and on 2026-11-01 at 06:00 UTC.
 def test_the_window_follows_the_wall_clock_of_its_zone() -> None:
     for rules, moment, inside in [
-        # An ordinary Friday in winter, one hour ahead of UTC: the start counts, the end does not.
+        # A Friday in winter, one hour ahead of UTC: the start is included, the end is not.
         (window("09:00", "17:00", days=("fri",)), "2026-01-02T07:59:59", False),
         (window("09:00", "17:00", days=("fri",)), "2026-01-02T08:00:00", True),
         (window("09:00", "17:00", days=("fri",)), "2026-01-02T15:59:59", True),
         (window("09:00", "17:00", days=("fri",)), "2026-01-02T16:00:00", False),
         (window("09:00", "17:00", days=("thu", "sat")), "2026-01-02T12:00:00", False),
-        # In summer the same wall clock is another hour of UTC.
+        # In summer, two hours ahead of UTC.
         (window("09:00", "17:00"), "2026-07-03T07:00:00", True),
         (window("09:00", "17:00"), "2026-07-03T15:00:00", False),
-        # Over midnight, by the day on which it starts; Sunday runs into Monday.
+        # Past midnight, by the day of the start. Sunday continues into Monday.
         (window("22:00", "06:00", days=("fri",)), "2026-01-02T22:30:00", True),
         (window("22:00", "06:00", days=("fri",)), "2026-01-03T04:59:59", True),
         (window("22:00", "06:00", days=("fri",)), "2026-01-03T05:00:00", False),
@@ -56,14 +56,14 @@ def test_the_window_follows_the_wall_clock_of_its_zone() -> None:
         (window("08:00", "08:00", days=("fri",)), "2026-01-03T07:00:00", False),
         (window("00:00", "00:00", days=("fri",)), "2026-01-01T23:00:00", True),
         (window("00:00", "00:00", days=("fri",)), "2026-01-02T23:00:00", False),
-        # Spring in Copenhagen: 02:00 to 03:00 is not there, so a window from 02:30 opens at 03:00.
+        # Spring in Copenhagen: 02:00 to 03:00 is skipped, so a window from 02:30 opens at 03:00.
         (window("02:30", "04:00", days=("sun",)), "2026-03-29T00:59:59", False),
         (window("02:30", "04:00", days=("sun",)), "2026-03-29T01:00:00", True),
         (window("02:30", "04:00", days=("sun",)), "2026-03-29T01:59:59", True),
         (window("02:30", "04:00", days=("sun",)), "2026-03-29T02:00:00", False),
         (window("02:00", "03:00", days=("sun",)), "2026-03-29T00:59:59", False),
         (window("02:00", "03:00", days=("sun",)), "2026-03-29T01:00:00", False),
-        # Autumn in Copenhagen: 02:00 to 03:00 comes twice, and is open twice.
+        # Autumn in Copenhagen: 02:00 to 03:00 occurs twice, and is open twice.
         (window("02:00", "03:00", days=("sun",)), "2026-10-24T23:59:59", False),
         (window("02:00", "03:00", days=("sun",)), "2026-10-25T00:00:00", True),
         (window("02:00", "03:00", days=("sun",)), "2026-10-25T01:59:59", True),
@@ -91,13 +91,13 @@ def test_the_window_follows_the_wall_clock_of_its_zone() -> None:
 
 ZONES = (COPENHAGEN, NEW_YORK, "UTC", "Asia/Kolkata", "Australia/Lord_Howe", "Pacific/Apia", "America/Havana")
 CHANGES = [date(2026, 3, 8), date(2026, 3, 29), date(2026, 4, 5), date(2026, 10, 4), date(2026, 10, 25)]
-CHANGES += [date(2026, 11, 1), date(2026, 6, 15)]  # the last one changes nothing anywhere
+CHANGES += [date(2026, 11, 1), date(2026, 6, 15)]  # the last day has no clock change
 MINUTES = st.integers(0, 24 * 60 - 1)
 DAY_SETS = st.sets(st.sampled_from(axes.DAYS), min_size=1)
 
 
 def opened(start: int, end: int, days: list[str], around: date) -> set[datetime]:
-    """Every minute of wall clock inside the window, counted off one by one from each start."""
+    """Every minute of local time inside the window, counted from each start."""
     found = set()
     for offset in range(-6, 6):
         day = around + timedelta(days=offset)
@@ -113,7 +113,7 @@ def opened(start: int, end: int, days: list[str], around: date) -> set[datetime]
 def test_the_window_agrees_with_a_model_that_counts_minutes(
     start: int, end: int, days: set[str], zone: str, change: date
 ) -> None:
-    """Every minute of the six days around a change of clocks, walked in UTC."""
+    """Compare every minute of the six days around a clock change."""
     rules = window(f"{start // 60:02}:{start % 60:02}", f"{end // 60:02}:{end % 60:02}", zone, tuple(days))
     inside = opened(start, end, sorted(days), change)
     first = datetime(change.year, change.month, change.day, tzinfo=timezone.utc) - timedelta(days=3)
@@ -175,12 +175,12 @@ def test_the_first_violated_axis_is_named() -> None:
         ({"coSignEnabled": True, "coSignWindowSeconds": 5}, Facts(9000, None), "coSign"),
         ({"coSignEnabled": True, "coSignWindowSeconds": 5}, Facts(9000, None, cosigned_ms=4000), None),
         ({"coSignEnabled": True, "coSignWindowSeconds": 5}, Facts(9000, None, cosigned_ms=3999), "coSign"),
-        # What is switched off forbids nothing, complete or not.
+        # A disabled axis forbids nothing, complete or not.
         ({"rateCapEnabled": False, "maxReadsPerDay": 2}, Facts(0, None, 9, 9, 9), None),
         ({**window("09:00", "10:00"), "timeWindowEnabled": False}, Facts(0, None), None),
         ({"ipAllowlistEnabled": False, "ipAllowlistCidrs": ["10.0.0.0/8"]}, Facts(0, "11.0.0.1"), None),
         ({"coSignEnabled": False, "coSignWindowSeconds": 5}, Facts(9000, None), None),
-        # Co-sign comes last: a read that lacks something else as well is not remembered as a request.
+        # Co-signing is checked last: a read that fails another axis is not a request.
         ({"coSignEnabled": True, "coSignWindowSeconds": 5, "ttlMaxReads": 1}, Facts(0, None, 1), "ttlMaxReads"),
     ]:
         assert axes.find_violation(rules, facts) == axis, (rules, facts, axis)

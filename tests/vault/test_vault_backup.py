@@ -1,4 +1,4 @@
-"""Backup and restore: everything comes back, nothing is overwritten, and no key is in the file in the clear."""
+"""Backup and restore: nothing is lost or overwritten, and the file contains no unencrypted key."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ WORDS, OTHER = "several words for the backup", "other words for the vault"
 
 
 def filled(agent: Agent) -> None:
-    """Two projects, a secret with three versions, and a webhook, whose signing secret the root key wraps."""
+    """Create two projects, a secret with three versions, and a webhook with a wrapped signing secret."""
     for name in ("one", "two"):
         path = agent.secret(agent.project(name), f"value of {name}")
         agent.post(path + "/update", {"value": f"newer value of {name}"})
@@ -30,7 +30,7 @@ def filled(agent: Agent) -> None:
 
 
 def everything(store: Store) -> dict[str, object]:
-    """Every value, and every webhook's signing secret."""
+    """All values and all signing secrets of webhooks."""
     with store.transaction() as db:
         rows = db.execute("SELECT id, wrapped_secret FROM webhooks").fetchall()
     hooks = {row["id"]: store.keys.unwrap(f"webhook:{row['id']}", row["wrapped_secret"]) for row in rows}

@@ -1,4 +1,4 @@
-"""Becoming an agent: the one-time token, the public key, and what whoami says afterwards."""
+"""Registration of agents: the one-time token, the public key, and whoami."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Canaries: every action read back, and what happens when a machine touches one."""
+"""Canaries: every action and its effect, and what a read by a machine triggers."""
 
 from __future__ import annotations
 
@@ -157,8 +157,8 @@ def test_a_read_freezes_the_project_then_answers(vault: Vault, agent: Agent, pro
     for who, what in ((machine, secret), (machine, canary_id), (other, secret)):
         reply = who.read(what)
         assert (reply.status, reply.json) == (423, {"error": FROZEN})
-    sprung = {"triggerCount": 1, "lastTriggeredAt": START_MS + 5000, "projectFrozenAt": START_MS + 5000}
-    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, **sprung)
+    triggered = {"triggerCount": 1, "lastTriggeredAt": START_MS + 5000, "projectFrozenAt": START_MS + 5000}
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, **triggered)
     [row] = vault.audited("canary_triggered")
     found = (row["severity"], row["machine_id"], row["secret_id"], row["project_id"])
     assert found == ("critical", machine.id, canary_id, project_id)

@@ -1,4 +1,4 @@
-"""The owner's command line: what it prints, where, and in which words."""
+"""The owner's command line: output, hints, errors and exit statuses."""
 
 from __future__ import annotations
 

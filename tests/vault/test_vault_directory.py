@@ -1,4 +1,4 @@
-"""The vault's directory: modes, keys, restarts, and processes that die."""
+"""The vault's directory: permissions, keys, locks, restarts and processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from vault.schema import open_store
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A vault's directory that nobody has open."""
+    """The directory of a vault that no process has open."""
     open_store(tmp_path / "vault").close()
     return tmp_path / "vault"
 
@@ -180,7 +180,7 @@ def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
 
 
 def test_answers_on_a_kept_connection_are_not_delayed() -> None:
-    """asyncio turns Nagle's algorithm off for sockets that say they are TCP; with it, each answer takes 40 ms."""
+    """asyncio disables Nagle's algorithm only if the protocol is given. With it, each answer takes 40 ms."""
     with server._listen(server.ListenOptions()) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
@@ -236,7 +236,7 @@ COUNTED = ("projects", "secrets", "secret_versions")
 
 
 def owner(directory: Path, command: str, *arguments: str) -> str:
-    """The standard output of an owner's command."""
+    """The standard output of a command."""
     line = [sys.executable, "-m", "vault", command, "--dir", str(directory), *arguments]
     return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
@@ -251,7 +251,7 @@ def registered(port: int, token: str) -> Agent:
 
 @pytest.mark.parametrize(("allowed", "left"), [(resource.RLIM_INFINITY, (1, 1)), (4_096, (1, 1)), (0, (0, 0))])
 def test_core_dumps_are_disabled(allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Linux hands the memory to a reporter at a limit of 0, and to none at 1."""
+    """At a limit of 0, Linux still pipes the memory to a crash reporter; at a limit of 1 it does not."""
     told: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: (0, allowed))
     monkeypatch.setattr(resource, "setrlimit", lambda *limit: told.append(limit))

@@ -1,4 +1,4 @@
-"""Enrollment tokens: what they let in, from where, how often and for how long."""
+"""Enrollment tokens: which machines they admit, from where, how often and for how long."""
 
 from __future__ import annotations
 

@@ -58,8 +58,8 @@ def test_a_request_without_one_of_the_headers_is_refused(agent: Agent) -> None:
 
 
 def test_an_unknown_identity_is_refused_first(agent: Agent) -> None:
-    stranger = Agent(agent.port, agent.clock, "11111111-2222-3333-4444-555555555555", Ed25519PrivateKey.generate())
-    assert stranger.send("GET", WHOAMI, timestamp="1").error == "unknown identity"
+    unknown = Agent(agent.port, agent.clock, "11111111-2222-3333-4444-555555555555", Ed25519PrivateKey.generate())
+    assert unknown.send("GET", WHOAMI, timestamp="1").error == "unknown identity"
 
 
 @pytest.mark.parametrize("offset_s", [-300, 300])

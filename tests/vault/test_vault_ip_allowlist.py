@@ -1,4 +1,4 @@
-"""The IP allowlist: entries, the switch, and whom it shuts out."""
+"""The IP allowlist: its entries, its enabled flag, and whom it refuses."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The identity that the owner writes for a machine: files, modes, and that nothing is overwritten."""
+"""The identity files that the owner creates for a machine: content, permissions, and no overwriting."""
 
 from __future__ import annotations
 

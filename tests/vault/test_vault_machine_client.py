@@ -1,4 +1,4 @@
-"""The machine side as the vendor's own client, unchanged, finds it: package `sikkerkey` from PyPI.
+"""The routes of machines, used by the vendor's own client: the package `sikkerkey` from PyPI, unchanged.
 
 The client signs with the real time, so the vault's clock starts from there.
 """
@@ -39,7 +39,7 @@ def url(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def secrets(agent: Agent) -> list[str]:
-    """The paths of a plain and of a structured secret, in two projects."""
+    """The paths of a plain and a structured secret in two projects."""
     first, second = agent.project("first"), agent.project("second")
     plain = agent.secret(first, "hunter2", name="API key")
     return [plain, agent.secret(second, PAIR, name="db", fieldNames=["user", "pass"])]
@@ -56,7 +56,7 @@ def token(agent: Agent, secrets: list[str], **changed: Any) -> str:
 
 @pytest.fixture
 def client(vault: Vault, agent: Agent, url: str, secrets: list[str]) -> Iterator[Any]:
-    """A machine that enrolled in memory and may read both."""
+    """An enrolled machine that may read both secrets."""
     made = sikkerkey.SikkerKey.bootstrap_in_memory(vault.store.vault_id, token(agent, secrets), hostname="runner-7")
     yield made
     made.close()
@@ -109,7 +109,7 @@ Watching = Callable[[str], Any]
 
 @pytest.fixture
 def watched(client: Any) -> Watching:
-    """Watches a secret and answers the first event. The client polls at once, and then every 15 seconds."""
+    """Watch a secret and return the first event. The client polls immediately, then every 15 seconds."""
     events: queue.Queue[Any] = queue.Queue()
 
     def first(path: str) -> Any:
@@ -178,7 +178,7 @@ def test_an_expired_machine_is_an_authentication_error(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client waits for seconds before it tries again; not here."""
+    """Skip the delay before the client retries."""
     monkeypatch.setattr("sikkerkey.client._BACKOFF_SECONDS", [0.0])
 
 

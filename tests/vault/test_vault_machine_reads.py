@@ -1,4 +1,4 @@
-"""What machines may read, and in which shapes; who may not, and that it is audited."""
+"""Reads by machines: formats, denials and audit entries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MACHINE_ROUTES = [route for route in ROUTES if route.caller == "machine"]
 
 @pytest.fixture
 def secrets(agent: Agent) -> list[str]:
-    """A plain and a structured secret of one project, and a plain one of another."""
+    """A plain and a structured secret in one project, and a plain one in another."""
     first, second = agent.project("first"), agent.project("second")
     structured = json.dumps({"user": "søren", "pass": "p"}, ensure_ascii=False)
     return [
@@ -37,7 +37,7 @@ def rows(secrets: list[str]) -> list[dict[str, Any]]:
 
 
 def sent(machine: Machine, route: Route, secret: str) -> Reply:
-    """A route of the machines, with a good body."""
+    """A route of machines, with a valid body."""
     bodies = {"/v1/secrets/list": {"projectId": secret.split("/")[4]}, "/v1/secrets/poll": {"watch": []}}
     path = route.path.replace("{secretId}", secret.rpartition("/")[2])
     return machine.send(route.method, path, bodies.get(route.path))

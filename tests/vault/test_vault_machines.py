@@ -1,4 +1,4 @@
-"""Machines and their memberships: every action, read back through another."""
+"""Machines and their memberships: every action and its effect."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From an older schema: nothing is lost, a failure changes nothing, and the file as it was is kept."""
+"""Migrations: nothing is lost, a failure changes nothing, and a copy of the old file is kept."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROOT_KEY = b"11" * 32
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The directory of a vault that version 1 of the schema left behind."""
+    """The directory of a vault with version 1 of the schema."""
     directory = tmp_path / "vault"
     directory.mkdir(mode=0o700)
     (directory / "root.key").write_bytes(ROOT_KEY)
@@ -33,7 +33,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table that version 1 has."""
+    """All rows of all tables of version 1."""
     with closing(sqlite3.connect(path)) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: sorted(db.execute(f"SELECT * FROM {name}"), key=repr) for name in tables}  # noqa: S608

@@ -1,4 +1,4 @@
-"""The guard on what leaves the vault: which URLs and addresses are called, and how long that may take."""
+"""Outgoing requests: which URLs and addresses are allowed, and the time limits."""
 
 from __future__ import annotations
 
@@ -147,7 +147,7 @@ def test_a_forbidden_url_is_refused_without_being_quoted() -> None:
 
 
 class Outside:
-    """An internet in which every public address is one receiver; says what was looked up and connected to."""
+    """A network in which every public address is one receiver. Records lookups and connections."""
 
     def __init__(self, port: int, *answers: Sequence[str]) -> None:
         self.port = port
@@ -168,7 +168,7 @@ class Outside:
 
 
 def certificate(directory: Path, name: str) -> tuple[ssl.SSLContext, Callable[[], ssl.SSLContext]]:
-    """A server's context for a name, and how a client that trusts it makes its own."""
+    """The TLS context of a server with a name, and a factory for contexts of clients that trust it."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
     now = datetime.datetime.now(datetime.timezone.utc)
@@ -281,7 +281,7 @@ def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
 
 @contextmanager
 def raw_server(*pieces: bytes, hold: bool = False) -> Iterator[int]:
-    """Reads a request, sends the pieces and hangs up, or holds the line."""
+    """Reads a request, sends the pieces, and closes the connection or keeps it open."""
     released = threading.Event()
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
@@ -331,7 +331,7 @@ def test_a_silent_receiver_times_out(pieces: tuple[bytes, ...]) -> None:
 
 
 class Trickle:
-    """A connection on which one byte arrives every second."""
+    """A connection that receives one byte per second."""
 
     def __init__(self) -> None:
         self.now_s = 0.0
@@ -389,7 +389,7 @@ def test_an_unknown_name_is_a_connection_error() -> None:
 
 
 def test_the_list_of_special_networks_agrees_with_ipaddress() -> None:
-    """Python's own tables, of any version, know no private address that the guard lets through."""
+    """No address that Python's own tables call private counts as public."""
     for first in range(256):
         for second in (0, 1, 64, 88, 100, 127, 128, 168, 254, 255):
             address = ipaddress.ip_address(f"{first}.{second}.2.1")

@@ -1,4 +1,4 @@
-"""The regular expressions of enrollment tokens: the answers of `re`, in bounded time."""
+"""The regular expressions of enrollment tokens: the results of `re`, in linear time."""
 
 from __future__ import annotations
 

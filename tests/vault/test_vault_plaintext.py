@@ -1,4 +1,4 @@
-"""The hunt for plaintext: marked values go in, and turn up in no answer, no log and no byte on disk."""
+"""Plaintext: marked values must not appear in any answer, any log or any byte on disk."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ MARK = "MARKED-value-9d1c"
 
 
 class Listening:
-    """An agent whose every answer is kept."""
+    """An agent that records all answers."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
@@ -40,7 +40,7 @@ class Listening:
 
 
 def drive_values(agent: Listening, project_id: str) -> list[str]:
-    """Every way in which a value gets in, right and wrong; answers the ids of the secrets."""
+    """Send values in every possible way, valid and invalid, and return the ids of the secrets."""
     base, dynamic = f"/v1/ai/projects/{project_id}/secrets", "/v1/ai/dynamic-secrets"
     shared = f"/v1/ai/projects/{project_id}/temporary-secrets"
     agent.send("POST", shared, {"name": "shared", "value": MARK, "expiresInSeconds": 60})
@@ -223,5 +223,5 @@ def test_a_killed_server_leaves_no_passphrase_and_no_key(tmp_path: Path) -> None
 
 
 def disk_of_files(directory: Path) -> bytes:
-    """Every byte of the directory's files; a killed server leaves its socket, which has none."""
+    """All bytes of the directory's files, without the socket that a killed server leaves."""
     return b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file())

@@ -1,4 +1,4 @@
-"""Policies: every action read back, and every axis through a machine's signed read."""
+"""Policies: every action and its effect, and every axis through reads by machines."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def test_a_restricted_agent_reaches_only_its_projects(vault: Vault, agent: Agent
     assert agent.get(path)["boundSecretCount"] == 1
 
 
-# ---- the axes, through reads -----------------------------------------------------------------------------------------
+# ---- axes ---------------------------------------------------------------------------------------------------------
 
 
 def test_without_a_policy_or_rules_a_read_goes_through(agent: Agent, secret: str, machine: Machine) -> None:
@@ -227,7 +227,7 @@ def test_a_denied_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secr
 def test_the_time_window_opens_and_closes(
     vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
 ) -> None:
-    """The clock of the tests starts on a Thursday at 01:00 in Copenhagen."""
+    """The test clock starts on a Thursday at 01:00 in Copenhagen."""
     times = {"timeWindowStart": "23:30", "timeWindowEnd": "01:30", "timeWindowTimezone": "Europe/Copenhagen"}
     path = bound(agent, secret, timeWindowEnabled=True, timeWindowDays=["wed"], **times)
     assert machine.value(secret) == "the value"
@@ -245,17 +245,17 @@ def test_rate_caps_are_sliding(vault: Vault, agent: Agent, secret: str, machine:
     for seconds in (30, 29, 1, 30, 24 * HOUR_S - 91, 1, 29, 1, 0):
         statuses.append((machine if len(statuses) % 2 else other).read(secret).status)
         clock.advance(seconds)
-    # Read at 0 s and 30 s, refused at 59 s by the minute, read at 60 s, refused until a day after the first, and so on.
+    # Reads at 0 s and 30 s. The minute cap refuses at 59 s, but not at 60 s. Then the day cap refuses for a day.
     assert statuses == [200, 200, 403, 200, 403, 403, 200, 403, 200]
     with vault.store.transaction() as db:
-        assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 3  # what is a day old is forgotten
+        assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 3  # reads older than a day are deleted
     assert denied_axes(vault) == ["maxReadsPerMinute", "maxReadsPerDay", "maxReadsPerDay", "maxReadsPerDay"]
 
 
 def test_an_axis_is_enforced_only_while_its_flag_is_on(
     vault: Vault, agent: Agent, secret: str, machine: Machine
 ) -> None:
-    """Each policy forbids the read once its flag is on; the clock of the tests starts at 01:00 in Copenhagen."""
+    """Each policy forbids the read once its flag is on. The test clock starts at 01:00 in Copenhagen."""
     times = {"timeWindowStart": "02:00", "timeWindowEnd": "03:00", "timeWindowTimezone": "Europe/Copenhagen"}
     cosigner = granted_machine(vault, secret)
     for flag, rules, axis in (
@@ -353,9 +353,9 @@ def test_two_machines_cosign_for_each_other(
 ) -> None:
     cosigner, third = granted_machine(vault, secret), granted_machine(vault, secret)
     bound(agent, secret, coSignEnabled=True, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
-    assert machine.read(secret).status == 403  # remembered, though refused
-    assert machine.read(secret).status == 403  # nobody signs for itself
-    assert third.read(secret).status == 403  # and no two of the others for each other
+    assert machine.read(secret).status == 403  # refused, but stored as a request
+    assert machine.read(secret).status == 403  # a machine cannot co-sign for itself
+    assert third.read(secret).status == 403  # nor can two other machines for each other
     clock.advance(60)
     assert cosigner.value(secret) == "the value"
     assert machine.value(secret) == "the value"

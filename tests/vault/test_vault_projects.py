@@ -1,4 +1,4 @@
-"""Projects: every action, read back."""
+"""Projects: every action and its effect."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_an_update_changes_only_the_given_keys_and_can_clear(vault: Vault, agent
 
 
 def filled(vault: Vault, agent: Agent) -> str:
-    """A project with a secret of two versions, one in the trash, one on a schedule, and an agent bound to it."""
+    """A project with a secret with two versions, one in the trash, one on a schedule, and a restricted agent."""
     project_id = agent.project()
     agent.post(agent.secret(project_id, "a") + "/update", {"value": "b"})
     agent.post(agent.secret(project_id, "c") + "/delete")

@@ -1,4 +1,4 @@
-"""What a hostile review found: each was possible once."""
+"""Weaknesses that a security review found."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ FORM = [("Content-Type", "application/x-www-form-urlencoded")]
 
 
 def opened(vault: Vault, token: str, passphrase: str) -> int:
-    """The status of an attempt to open a link."""
+    """The status of one attempt to open a link."""
     body = urlencode({"passphrase": passphrase}).encode()
     return exchange(vault.port, "POST", f"/s/{token}", body, FORM).status
 
 
 def structured(agent: Agent, project: str) -> str:
-    """A secret of fifty fields, whose generated values can be larger than a value may be."""
+    """A secret with fifty fields, whose generated values can exceed the maximum size."""
     names = [f"f{number}" for number in range(50)]
     return agent.secret(project, json.dumps(dict.fromkeys(names, "x")), fieldNames=names)
 

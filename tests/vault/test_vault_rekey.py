@@ -21,25 +21,25 @@ OLD, NEW = "the old words of the owner", "the new words of the owner"
 
 # Columns of bytes that the root key does not wrap, and why.
 OTHER_BYTES = {
-    ("vault", "root_key_proof"): "made anew from the new key",
-    ("passphrase_seal", "salt"): "made anew",
-    ("passphrase_seal", "sealed_key"): "made anew",
+    ("vault", "root_key_proof"): "derived from the new key",
+    ("passphrase_seal", "salt"): "replaced",
+    ("passphrase_seal", "sealed_key"): "replaced",
     ("ai_agents", "public_key"): "public",
     ("machines", "public_key"): "public",
     ("bootstrap_tokens", "token_hash"): "a hash",
     ("enrollment_tokens", "token_hash"): "a hash",
     ("temporary_secrets", "token_hash"): "a hash",
-    ("temporary_secrets", "salt"): "of a passphrase that the vault does not keep",
+    ("temporary_secrets", "salt"): "of a passphrase that the vault does not store",
     ("temporary_secrets", "passphrase_hash"): "a hash",
     ("temporary_secrets", "ciphertext"): "under that passphrase",
-    ("ticket_attachments", "content"): "kept as it came, like the words of a ticket",
+    ("ticket_attachments", "content"): "not encrypted, like the text of a ticket",
     ("secret_versions", "wrapped_key"): "wrapped by the project key",
     ("secret_versions", "ciphertext"): "under the data key",
 }
 
 
 def test_every_column_of_bytes_is_either_wrapped_by_the_root_key_or_listed_here(vault: Vault) -> None:
-    """A new column that is in neither list would be lost with the next change of the root key."""
+    """A new column that is in neither list would be lost at the next change of the root key."""
     with vault.store.transaction() as db:
         tables = [row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         columns = {table: db.execute("SELECT * FROM pragma_table_info(?)", (table,)).fetchall() for table in tables}

@@ -1,4 +1,4 @@
-"""What the vault acknowledged is there afterwards: killed, crowded, or out of disk."""
+"""Acknowledged writes survive crashes, load and full disks."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ WRITERS, WRITES = 4, 1_000
 
 
 def writers(directory: Path, port: int, count: int) -> list[Agent]:
-    """Approved agents of a vault that another process serves."""
+    """Approved agents of a vault that a separate process serves."""
     with open_store(directory) as store, store.transaction() as db:
         tokens = [agents.issue_token(db, wall_clock(), ALL, None, None) for _ in range(count)]
     found = [registered(port, token) for token in tokens]
@@ -39,7 +39,7 @@ def writers(directory: Path, port: int, count: int) -> list[Agent]:
 
 
 class Ledger:
-    """What was acknowledged: the last value of each secret that the server said it had written."""
+    """The values that the server acknowledged, by secret."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[str]] = {}
@@ -56,7 +56,7 @@ class Ledger:
 
 
 def write(agent: Agent, project_id: str, ledger: Ledger) -> None:
-    """Secrets with three versions each, until the server is gone."""
+    """Write secrets with three versions each until the server is killed."""
     try:
         for number in range(100_000):
             path = agent.secret(project_id, f"{number}-1")
@@ -101,7 +101,7 @@ def test_kill_9_during_writes_loses_no_acknowledged_write(tmp_path: Path) -> Non
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB, a quarter of it taken by a file named ballast."""
+    """A file system of 2 MB. A file named ballast takes a quarter of it."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = sys.platform == "linux" and os.geteuid() == 0
@@ -154,7 +154,7 @@ def test_fifty_parallel_clients_of_a_server_process_see_no_error(tmp_path: Path)
                 agent.post(path + "/rotate")
                 assert agent.get(path)["id"] == path.rpartition("/")[2]
             assert agent.get(path)["version"] == 5
-        except Exception as error:  # whatever a client sees fails the test below, in the thread that counts
+        except Exception as error:  # any error fails the test below, in the main thread
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(each,)) for each in crowd]
@@ -179,7 +179,7 @@ def test_a_crashed_server_leaves_no_core_dump(tmp_path: Path) -> None:
 
 
 def served_files(directory: Path) -> list[Path]:
-    """What is in the directory of a killed server beyond its own files."""
+    """The unexpected files in the directory of a killed server."""
     known = {"vault.db", "vault.db-wal", "vault.db-shm", "root.key", "init.lock", "server.lock", "control.sock"}
     return [path for path in directory.iterdir() if path.name not in known]
 

@@ -1,4 +1,4 @@
-"""The outside of the vault: routes, bodies, and what a bad request is told."""
+"""The HTTP API: routes, bodies and errors."""
 
 from __future__ import annotations
 

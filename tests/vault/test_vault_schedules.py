@@ -1,4 +1,4 @@
-"""Rotation schedules: secrets whose value the vault makes."""
+"""Rotation schedules: secrets whose value the vault generates."""
 
 from __future__ import annotations
 

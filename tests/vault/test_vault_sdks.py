@@ -1,4 +1,4 @@
-"""The SDK pages: what they say, and that the examples which can run here do read a secret."""
+"""The SDK pages: their content, and examples that read a secret."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_no_scope_is_needed_and_an_unknown_language_is_not_found(vault: Vault) -
 
 
 def settled(home: Path, vault: Vault, machine: Machine) -> None:
-    """The machine's identity on disk, as the clients look for it."""
+    """The machine's identity files in the format of the clients."""
     slot = home / ".sikkerkey" / "vaults" / vault.store.vault_id
     slot.mkdir(parents=True, mode=0o700)
     key = slot / "private.pem"

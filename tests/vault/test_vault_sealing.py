@@ -1,4 +1,4 @@
-"""The root key under a passphrase: what opens it, what a sealed vault answers, and how the owner reaches the server."""
+"""Vaults with a passphrase: opening and sealing them, answers of a sealed vault, and the control socket."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SEALED = {"error": "the vault is sealed"}
 
 @pytest.fixture
 def sealed(vault: Vault, agent: Agent) -> Vault:
-    """A vault with a passphrase and an agent, sealed."""
+    """A sealed vault with a passphrase and an agent."""
     vault.store.rekey(START_MS, WORDS)
     vault.store.seal(START_MS)
     return vault
@@ -280,7 +280,7 @@ def test_without_a_terminal_there_is_no_prompt(tmp_path: Path) -> None:
 
 
 def test_a_typed_passphrase_is_not_echoed(tmp_path: Path) -> None:
-    """A terminal of the test's own: the child makes it its controlling one by opening it."""
+    """The child gets a new controlling terminal by opening it."""
     master, slave = pty.openpty()
     line = ["init", "--dir", str(tmp_path / "vault"), "--passphrase"]
     script = f"import os, sys; os.close(os.open({os.ttyname(slave)!r}, os.O_RDWR)); sys.argv = ['vault'] + {line!r}"

@@ -1,4 +1,4 @@
-"""Secrets: every action, its effect looked up in the vault, its answer free of values."""
+"""Secrets: every action, its effect in the vault, and answers without values."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 class Page:
-    """What a person does with the page."""
+    """The actions of a person on the page."""
 
     def __init__(self, browser: Chrome) -> None:
         self.browser = browser
@@ -73,7 +73,7 @@ class Page:
         WebDriverWait(self.browser, 20, ignored_exceptions=[WebDriverException]).until(staleness_of(before))
 
     def complaints(self) -> list[str]:
-        """What the browser has complained of since the last call: blocked styles, scripts and forms, for example."""
+        """The browser's messages since the last call, for example about blocked styles, scripts and forms."""
         logged = self.browser.execute("getLog", {"type": "browser"})["value"]
         return [entry["message"] for entry in logged if "responded with a status of 4" not in entry["message"]]
 
@@ -205,7 +205,7 @@ def _fits(page: Page) -> bool:
 
 
 def _colour(page: Page, selector: str, name: str) -> list[float]:
-    """Red, green and blue from 0 to 1."""
+    """Red, green and blue, from 0 to 1."""
     value = page.one(selector).value_of_css_property(name)
     return [int(part) / 255 for part in value[value.index("(") + 1 : -1].split(",")[:3]]
 

@@ -1,4 +1,4 @@
-"""Totals, usage, reads over time and the CSV of the audit log."""
+"""Statistics: totals, usage, reads over time, and the audit log as CSV."""
 
 from __future__ import annotations
 
@@ -107,12 +107,12 @@ def test_a_restricted_agent_counts_its_own_projects(vault: Vault, agent: Agent) 
 
 def test_reads_are_counted_by_bucket_including_empty_ones(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine, stranger = granted_machine(vault, secret), granted_machine(vault)
+    machine, outsider = granted_machine(vault, secret), granted_machine(vault)
     machine.read(secret)
     clock.advance(HOUR_S - 1)
     machine.read(secret)
     clock.advance(HOUR_S + 1)
-    stranger.read(secret)
+    outsider.read(secret)
     span = {"from": START_MS, "to": START_MS + 3 * HOUR_S * 1000}
     assert agent.post(SERIES, {**span, "bucket": "hour"}) == [
         {"from": START_MS, "reads": 2, "denied": 0},

@@ -1,4 +1,4 @@
-"""Support tickets: agents write for the customer, the owner plays the staff."""
+"""Support tickets: agents write as the customer, the owner answers as the staff."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The team: every action read back, the owner's commands, and who may do what in a project."""
+"""The team: every action and its effect, the owner's commands, and permissions in projects."""
 
 from __future__ import annotations
 

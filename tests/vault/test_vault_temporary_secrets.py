@@ -1,4 +1,4 @@
-"""Temporary secrets: links that show a value to one person, once. The page in a browser is next door."""
+"""Temporary secrets: links that show a value once. `test_vault_share_page` tests the page in a browser."""
 
 from __future__ import annotations
 
@@ -328,7 +328,7 @@ def test_the_host_header_does_not_affect_the_link(vault: Vault, agent: Agent, pr
 
 
 def exchange_with_host(port: int, path: str, body: bytes, headers: list[tuple[str, str]]) -> Reply:
-    """As `exchange`, without a Host header of its own."""
+    """Like `exchange`, but without a default Host header."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.putrequest("POST", path, skip_host=True, skip_accept_encoding=True)

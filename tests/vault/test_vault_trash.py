@@ -1,4 +1,4 @@
-"""The trash: every action read back, and what thirty days do."""
+"""The trash: every action and its effect, and purging after thirty days."""
 
 from __future__ import annotations
 

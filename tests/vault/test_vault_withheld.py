@@ -1,4 +1,4 @@
-"""What an owner should withhold: an agent reads no value, whatever it may do, but a machine that it makes can.
+"""The scopes that an owner should withhold: an agent reads no value, but a machine that it creates can.
 
 The first test is the promise, the second its limit, the third the remedy that `vault/enrollment.py` describes.
 """
@@ -19,7 +19,7 @@ MARK = "MARKED-value-51fe"
 
 
 def by_token(vault: Vault, agent: Listening, secret: str) -> Machine:
-    """Makes a token and enrolls with a key of its own."""
+    """Create a token, and enroll a machine whose key the agent has."""
     reach = {"projectIds": [secret.split("/")[4]], "secretIds": [secret.rpartition("/")[2]]}
     made = agent.send("POST", TOKENS, token_body(**reach))
     key = Ed25519PrivateKey.generate()
@@ -29,7 +29,7 @@ def by_token(vault: Vault, agent: Listening, secret: str) -> Machine:
 
 
 def by_approval(vault: Vault, agent: Listening, secret: str) -> Machine:
-    """Has the key of a pending machine; approves, attaches and grants."""
+    """Approve, attach and grant a pending machine whose key the agent has."""
     machine, base = pending_machine(vault), secret.rpartition("/secrets/")[0] + "/machines"
     for path, body in (
         (f"/v1/ai/machines/{machine.id}/approve", None),
@@ -41,7 +41,7 @@ def by_approval(vault: Vault, agent: Listening, secret: str) -> Machine:
 
 
 def by_ally(vault: Vault, agent: Listening, secret: str) -> Machine:
-    """Approves an agent whose token, from the owner, has more scopes."""
+    """Approve an agent whose token has more scopes."""
     ally = vault.pending()
     assert agent.send("POST", f"/v1/ai/ai-agents/{ally.id}/approve").status == 200
     allied = Listening(ally)

@@ -1,4 +1,4 @@
-"""An HTTP server that receives webhooks: keeps what came in, and answers what it is told to."""
+"""An HTTP server that records webhooks and answers with given statuses."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Callable, NamedTuple
 
 
 class Received(NamedTuple):
-    """One request as it came in; header names in lower case."""
+    """A received request. Header names are in lower case."""
 
     path: str
     headers: dict[str, str]
@@ -17,7 +17,7 @@ class Received(NamedTuple):
 
 
 class Receiver(ThreadingHTTPServer):
-    """Answers with `statuses` one after the other, then with 204."""
+    """Answers with `statuses` in order, then with 204."""
 
     daemon_threads = True
 
@@ -38,7 +38,7 @@ class Receiver(ThreadingHTTPServer):
         self.server_close()
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that hangs up in the middle of a handshake is no failure of the receiver."""
+        """Ignore clients that close the connection during the handshake."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -54,4 +54,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
 
     def log_message(self, *_: object) -> None:
-        """Quiet."""
+        """Print nothing."""
