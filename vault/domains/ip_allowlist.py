@@ -1,9 +1,8 @@
-"""The IP allowlist: the addresses from which machines may authenticate and enroll. Agents and the owner are not
-affected.
+"""The IP allowlist: the addresses from which machines may authenticate and enroll.
 
-It is disabled by default. If it is enabled and empty, no machine is admitted. A refused client receives only
-`forbidden`; the audit log contains the reason. The list concerns the whole vault, so an agent with a project allowlist
-can neither see nor change it.
+Agents and the owner are not affected. The list is disabled by default. If it is enabled and empty, no machine is
+admitted. A refused client receives only `forbidden`; the audit log contains the reason. The list concerns the whole
+vault, so an agent with a project allowlist can neither see nor change it.
 """
 
 from __future__ import annotations
