@@ -28,7 +28,13 @@ from vault.router import OWNER, wall_clock
 
 BUSY_TIMEOUT_S = 10.0
 # secure_delete overwrites deleted rows and keys wrapped by an old root key instead of only unlinking them.
-PRAGMAS = ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON", "trusted_schema=OFF", "secure_delete=ON")
+PRAGMAS: tuple[str, ...] = (
+    "journal_mode=WAL",
+    "synchronous=FULL",
+    "foreign_keys=ON",
+    "trusted_schema=OFF",
+    "secure_delete=ON",
+)
 
 VAULT_TABLE = """
 CREATE TABLE IF NOT EXISTS vault (
