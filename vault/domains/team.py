@@ -156,7 +156,7 @@ def permissions_of_member(call: Call) -> object:
 def permissions_set(call: Call) -> object:
     """Add a member to a project, or replace the member's permissions."""
     project = projects.require(call, call.params["projectId"])
-    member = _require_member_id(call, call.body["memberId"])
+    member = _require_member_by_id(call, call.body["memberId"])
     permissions = [each for each in PERMISSIONS if each in call.body["permissions"]]
     call.db.execute(
         "INSERT INTO project_members (project_id, member_id, permissions, added_ms) VALUES (?, ?, ?, ?)"
@@ -185,10 +185,10 @@ def _permission_to_json(row: sqlite3.Row) -> dict[str, object]:
 
 
 def _require_member(call: Call) -> sqlite3.Row:
-    return _require_member_id(call, call.params["memberId"])
+    return _require_member_by_id(call, call.params["memberId"])
 
 
-def _require_member_id(call: Call, member_id: str) -> sqlite3.Row:
+def _require_member_by_id(call: Call, member_id: str) -> sqlite3.Row:
     if member_id == OWNER_ID:
         raise Refusal(409, "the owner may do everything everywhere")
     return require_one(call.db, "SELECT * FROM team_members WHERE id = ?", (member_id,), "no such member")

@@ -86,9 +86,7 @@ def _add_vault_commands(commands: Commands) -> None:
     )
     add_passphrase_option(changing)
     add_passphrase_option(changing, "--new-passphrase-file", "the new passphrase")
-    saving = add_command(
-        commands, "backup", _backup, "write the vault to one encrypted file; the server can keep running"
-    )
+    saving = add_command(commands, "backup", _backup, "write the vault to one file; the server can keep running")
     saving.add_argument("file", metavar="FILE", type=Path, help="the file to create")
     add_passphrase_option(saving, text="for a vault with a key file: the passphrase of the backup")
     restoring = add_command(commands, "restore", _restore, "create a vault from a backup")
