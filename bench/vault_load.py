@@ -1,11 +1,11 @@
-"""How much the local vault holds: signed requests from several client processes over kept-alive connections.
+"""Measures the throughput of the local vault: signed requests from several client processes over kept connections.
 
     .venv/bin/python bench/vault_load.py [--clients 8] [--requests 2000] [--dir DIR]
 
-A vault of its own is served by a process of its own from a new directory below DIR (the system's directory for
-temporary files unless told, which should be on a disk and not in memory). Clients sign, send and wait, one request at a
-time each; a write is a new secret of 1,000 bytes, a read is a secret's metadata, a machine's read is its value. Every
-request of any kind is one transaction on disk. Prints a table in Markdown.
+A separate process serves a new vault in a directory below DIR (by default the system's temporary directory, which
+should be on a disk). Each client signs and sends one request at a time. A write creates a secret of 1,000 bytes, a read
+returns the metadata of a secret, a read by a machine returns its value. Every request is one transaction on disk.
+Prints a Markdown table.
 """
 
 from __future__ import annotations
@@ -33,15 +33,15 @@ sys.path.insert(0, str(ROOT))
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # noqa: E402  # after the path
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # noqa: E402
 
-from vault import agents, machines  # noqa: E402
-from vault.calls import wall_clock  # noqa: E402
-from vault.store import Store  # noqa: E402
+from vault.domains import agents, machines  # noqa: E402
+from vault.router import wall_clock  # noqa: E402
+from vault.schema import open_store  # noqa: E402
 
 VALUE = "v" * 1000
 
 
 class Client(NamedTuple):
-    """An identity that the vault knows, as it travels to another process."""
+    """A registered identity, which is sent to a client process."""
 
     port: int
     identity: str
@@ -49,7 +49,7 @@ class Client(NamedTuple):
 
 
 class Load(NamedTuple):
-    """What a client does, and how often."""
+    """The requests of one client."""
 
     kind: str
     path: str
@@ -66,7 +66,7 @@ def headers(client: Client, key: Ed25519PrivateKey, method: str, path: str, body
 
 
 def run(client: Client, load: Load) -> list[float]:
-    """Send the requests one after the other; answers how long each took, in seconds."""
+    """Send the requests in order, and return the duration of each in seconds."""
     key = Ed25519PrivateKey.from_private_bytes(client.private_key)
     connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=60)
     method = "POST" if load.kind == "write" else "GET"
@@ -85,7 +85,7 @@ def run(client: Client, load: Load) -> list[float]:
 
 
 def measure(clients: list[Client], load: Load) -> dict[str, float]:
-    """All clients at once; rate and times of the whole."""
+    """Run all clients concurrently, and return the total rate and the latencies in ms."""
     with multiprocessing.get_context("spawn").Pool(len(clients)) as pool:
         pool.starmap(run, [(client, load._replace(requests=3)) for client in clients], chunksize=1)
         started = time.perf_counter()
@@ -103,10 +103,10 @@ def identity() -> tuple[bytes, bytes]:
     return private, key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def settle(directory: Path, port: int, count: int) -> tuple[list[Client], list[Client]]:
-    """As many approved agents and machines, written by the owner."""
+def create_identities(directory: Path, port: int, count: int) -> tuple[list[Client], list[Client]]:
+    """Create `count` approved agents and machines."""
     found: tuple[list[Client], list[Client]] = ([], [])
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         for _ in range(count):
             private, public = identity()
             agent = (base64.b16encode(os.urandom(8)).decode(), "load", public, json.dumps(agents.SCOPES))
@@ -120,16 +120,16 @@ def settle(directory: Path, port: int, count: int) -> tuple[list[Client], list[C
             machine = machines.register(
                 db, wall_clock(), "load", kind="standard", hostname="load", public_key=public, expires_ms=None
             )
-            machines.approve(db, wall_clock(), machine)
+            machines.approve_as_owner(db, wall_clock(), machine)
             found[1].append(Client(port, machine, private))
     return found
 
 
 def prepare(directory: Path, owners: list[Client], readers: list[Client]) -> tuple[str, str]:
-    """A project and a secret in it that every machine may read; answers their ids."""
+    """Create a project with a secret that every machine may read, and return their ids."""
     project_id = post(owners[0], "/v1/ai/projects", {"name": "load"})["id"]
     secret_id = post(owners[0], f"/v1/ai/projects/{project_id}/secrets", {"name": "load", "value": VALUE})["id"]
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         for each in readers:
             db.execute("INSERT INTO project_machines VALUES (?, ?, 0)", (project_id, each.identity))
             db.execute("INSERT INTO grants VALUES (?, ?, 0)", (each.identity, secret_id))
@@ -137,7 +137,7 @@ def prepare(directory: Path, owners: list[Client], readers: list[Client]) -> tup
 
 
 def post(client: Client, path: str, body: dict[str, str]) -> dict[str, Any]:
-    """One request."""
+    """Send one POST request, and return the JSON of the answer."""
     connection, raw = http.client.HTTPConnection("127.0.0.1", client.port), json.dumps(body).encode()
     key = Ed25519PrivateKey.from_private_bytes(client.private_key)
     connection.request("POST", path, raw, headers(client, key, "POST", path, raw))
@@ -147,31 +147,31 @@ def post(client: Client, path: str, body: dict[str, str]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Serve, measure, print."""
+    """Serve a vault, measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=8)
-    parser.add_argument("--requests", type=int, default=2000, help="of each kind, by all clients together")
+    parser.add_argument("--requests", type=int, default=2000, help="requests of each kind, for all clients together")
     parser.add_argument("--dir", type=Path, default=None)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.dir) as place:
         directory = Path(place) / "vault"
         command = [sys.executable, "-m", "vault", "serve", "--dir", str(directory)]
         with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as served:
-            assert served.stdout is not None  # noqa: S101  # a pipe was asked for
+            assert served.stdout is not None  # noqa: S101  # stdout is a pipe
             port = int(served.stdout.readline().rpartition(":")[2])
-            owners, readers = settle(directory, port, options.clients)
+            owners, readers = create_identities(directory, port, options.clients)
             project_id, secret_id = prepare(directory, owners, readers)
             each = options.requests // options.clients
             base = f"/v1/ai/projects/{project_id}/secrets"
             machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
             print(f"{machine}, {options.clients} clients\n")
-            print("| request | a second | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|")
-            for title, crowd, load in (
+            print("| request | per second | p50 ms | p99 ms | max ms |\n|---|---|---|---|---|")
+            for title, clients, load in (
                 ("write: a new secret", owners, Load("write", base, each)),
-                ("read: a secret's metadata", owners, Load("read", f"{base}/{secret_id}", each)),
-                ("machine's read: a value", readers, Load("read", f"/v1/secret/{secret_id}", each)),
+                ("read: the metadata of a secret", owners, Load("read", f"{base}/{secret_id}", each)),
+                ("read by a machine: a value", readers, Load("read", f"/v1/secret/{secret_id}", each)),
             ):
-                result = measure(crowd, load)
+                result = measure(clients, load)
                 print("| {} | {rate:.0f} | {p50:.1f} | {p99:.1f} | {max:.1f} |".format(title, **result), flush=True)
             served.terminate()
 

@@ -48,7 +48,7 @@ PROGRAMS = {
     # The last releases for Python 3.9 serve the newer ones too. The vault itself is written for POSIX.
     "vault": Program(
         "sikkerkey-vault",
-        main="vault.cli:main",
+        main="vault.owner.cli:main",
         sources=("vault/**/*.py", "vault/**/*.css"),
         projects=(
             *("anyio", "click", "cryptography", "exceptiongroup", "h11", "idna", "starlette", "typing_extensions"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import sikkerkey_mcp
-from vault.agents import SCOPES
-from vault.surface import ROUTES
+from vault.domains.agents import SCOPES
+from vault.schema import ROUTES
 
 ACTIONS = [(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
 

@@ -145,10 +145,10 @@ async def converse(call: Call, received: list[str], approve: Callable[[], str]) 
 
 def prove(directory: Path, stored: tuple[str, str], seen: str) -> None:
     """Checks that the values are in the vault, but neither in `seen` nor in plaintext on disk."""
-    from vault.store import Store
-    from vault.stored_secrets import find, plaintext
+    from vault.domains.secrets import find, plaintext
+    from vault.schema import open_store
 
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         rows = [find(db, secret_id) for secret_id in stored]
         values = [plaintext(db, store.keys, row, row["version"]) for row in rows]
     on_disk = b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file())

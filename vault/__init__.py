@@ -1,6 +1,10 @@
-"""A local SikkerKey vault: what the MCP server is tried and tested against.
+"""A local SikkerKey vault for tests and trials of the MCP server.
 
-It checks every signature, keeps its data in one SQLite file and encrypts each value under a key of its own. The MCP
-server imports nothing from here, and nothing here imports the MCP server: each rule is written twice, so that one
-mistake cannot hide at both ends. `vault.app.create_app` is the way in for programs, `python -m vault` for people.
+It verifies every signature, stores its data in one SQLite file and encrypts each value under its own key. The vault
+and the MCP server share no code: each implements the contract separately, so one mistake cannot hide on both sides.
+Programs use `vault.app.create_app`, people use `python -m vault`.
+
+    vault/            the core: server, routing, storage, encryption, audit log
+    vault/domains/    one file per domain: its tables, handlers and routes
+    vault/owner/      the owner's command line
 """

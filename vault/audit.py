@@ -1,7 +1,7 @@
-"""The audit log: append-only, written in the transaction of what it tells about.
+"""The append-only audit log. Each entry is written in the same transaction as the change it describes.
 
-Details name things (projects, secrets, versions, reasons), never values. An agent with a project allowlist sees what
-happened in its projects and what it did itself.
+Details name projects, secrets, versions and reasons, never values. An agent with a project allowlist sees the entries
+of its projects and its own entries.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ import json
 import sqlite3
 from typing import Any, Callable
 
-from vault.calls import Actor, Call, Route
-from vault.inputs import PAGE, TIME_MS, integer, text, texts
+from vault.inputs import PAGE, TIME_MS, integer, text, text_list
+from vault.router import Actor, Call, Route
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS audit (
@@ -130,7 +130,7 @@ ACTIONS = {
 SEVERITIES = ("info", "low", "medium", "high", "critical")
 RECENT = 20
 PAGE_SIZE = 50
-# Each is told of every entry, in the transaction that writes it: alerts and webhooks put themselves in here.
+# Called with every new entry, in the same transaction. The alerts and webhooks modules register themselves here.
 LISTENERS: list[Callable[[sqlite3.Connection, sqlite3.Row], None]] = []
 
 ACTOR_COLUMNS = {"user": "userId", "machine": "machineId", "ai_agent": "aiAgentId"}
@@ -146,7 +146,7 @@ def record(
     secret_id: str | None = None,
     project_id: str | None = None,
 ) -> None:
-    """Append one entry; an action that the list above does not know is a programming error."""
+    """Append one entry. Raises KeyError for an action that is not in ACTIONS."""
     who = {column: actor.id if kind == actor.kind else None for kind, column in ACTOR_COLUMNS.items()}
     added = db.execute(
         "INSERT INTO audit (action, severity, actor_kind, user_id, machine_id, agent_id, secret_id, project_id,"
@@ -161,18 +161,23 @@ def record(
 
 
 def note(call: Call, action: str, detail: str, *, secret_id: str | None = None, project_id: str | None = None) -> None:
-    """Append the entry of a handler's effect."""
+    """Append an entry for the effect of a handler."""
     record(call.db, call.now_ms, call.actor, action, detail, secret_id=secret_id, project_id=project_id)
 
 
+def note_secret(call: Call, action: str, secret: sqlite3.Row, detail: str) -> None:
+    """Append an entry about a secret, given by a row with its `id` and `project_id`."""
+    note(call, action, detail, secret_id=secret["id"], project_id=secret["project_id"])
+
+
 def recent_of(db: sqlite3.Connection, agent_id: str) -> list[dict[str, object]]:
-    """The last entries that an agent caused."""
+    """The latest entries that an agent caused, newest first."""
     rows = db.execute("SELECT * FROM audit WHERE agent_id = ? ORDER BY id DESC LIMIT ?", (agent_id, RECENT))
     return [entry(row) for row in rows]
 
 
 def entry(row: sqlite3.Row) -> dict[str, object]:
-    """An audit row as the surface shows it."""
+    """An audit row as JSON data."""
     return {
         "id": row["id"],
         "action": row["action"],
@@ -188,7 +193,7 @@ def entry(row: sqlite3.Row) -> dict[str, object]:
     }
 
 
-# One statement for every filter, so that no SQL is ever put together from a request.
+# One statement covers every filter, so SQL is never built from a request.
 VISIBLE = """
 FROM audit WHERE (:restricted = 0 OR agent_id = :agent
                   OR project_id IN (SELECT project_id FROM agent_projects WHERE agent_id = :agent))
@@ -210,8 +215,8 @@ DESCENDING = "SELECT * " + VISIBLE + FILTER + "ORDER BY" + KEY + "DESC, id DESC 
 LATEST = "SELECT * " + VISIBLE + "ORDER BY id DESC LIMIT :limit"
 
 FILTER_FIELDS = {
-    "actions": texts(),
-    "severities": texts(choices=SEVERITIES),
+    "actions": text_list(),
+    "severities": text_list(choices=SEVERITIES),
     "sourceIp": text(),
     "search": text(),
     "from": TIME_MS,
@@ -227,7 +232,7 @@ QUERY_FIELDS = {
 
 
 def query(call: Call) -> object:
-    """One page of the entries that pass the filters."""
+    """One page of the entries that match the filters."""
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
     values = {**viewer(call), **filters(call), "limit": size, "offset": (page - 1) * size}
     statement = ASCENDING if call.body.get("sortDir") == "asc" else DESCENDING
@@ -238,7 +243,7 @@ def query(call: Call) -> object:
 
 
 def actions(_call: Call) -> object:
-    """Every action name that the log can hold."""
+    """All action names."""
     return sorted(ACTIONS)
 
 
@@ -248,12 +253,12 @@ def activity(call: Call) -> object:
 
 
 def viewer(call: Call) -> dict[str, object]:
-    """Who looks, as VISIBLE wants to know it."""
+    """The parameters of VISIBLE: which entries the agent may see."""
     return {"restricted": call.agent.allowlist is not None, "agent": call.agent.id}
 
 
 def filters(call: Call) -> dict[str, Any]:
-    """The filters of a body, as FILTER wants them."""
+    """The parameters of FILTER, from the body of a request."""
     given = {name: call.body.get(name) for name in FILTER_FIELDS}
     return {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
 

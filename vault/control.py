@@ -1,8 +1,8 @@
-"""How the owner's commands reach the server that runs: a Unix socket in the vault's directory, 0600, same user only.
+"""The control socket, through which the owner's commands reach the running server.
 
-One line of JSON each way: `{"command": "status" | "seal" | "unseal", "passphrase"?}`, answered by `{"sealed", ...}` or
-`{"error", "hint"}`. The passphrase is in that one line, between two processes of the same user, and in no answer, log,
-file or process list.
+It is a Unix socket in the vault's directory with mode 0600, for the same user only. A request is one line of JSON,
+`{"command": "status" | "seal" | "unseal", "passphrase"?}`. The answer is one line, `{"vaultId", "url", "sealed"}` or
+`{"error", "hint"}`. The passphrase appears in the request only, never in an answer, a log, a file or a process list.
 """
 
 from __future__ import annotations
@@ -20,33 +20,33 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable
 
-from vault.calls import Clock
 from vault.errors import VaultError
-from vault.files import private_directory, shown
+from vault.files import private_directory, quoted
 from vault.inputs import parse_object
+from vault.router import Clock
 from vault.store import Store
 
 NAME = "control.sock"
-MAX_LINE_BYTES = 16 * 1024  # a passphrase of 1024 characters in JSON escapes, and room
-PATIENCE_S = 5.0  # for a client that connects and says nothing
-ANSWER_S = 60.0  # a client waits this long: Argon2id on a busy machine, behind the transaction that runs
-HUNG_UP = {"error": "the server did not answer", "hint": "try again"}
-MAX_PATH_BYTES = 100  # a socket's path has 104 bytes on macOS and 108 on Linux
+MAX_LINE_BYTES = 16 * 1024  # room for a passphrase of 1024 characters in JSON escapes
+READ_TIMEOUT_S = 5.0  # for a client that connects and sends nothing
+ANSWER_TIMEOUT_S = 60.0  # enough for Argon2id on a busy machine after a running transaction
+NO_ANSWER = {"error": "the server did not answer", "hint": "try again"}
+MAX_PATH_BYTES = 100  # the limit for a socket path is 104 bytes on macOS and 108 on Linux
 
 
 class Control:
-    """The server's end; listens from `with` to the end of the block."""
+    """The server's side. Listens while the context is open."""
 
     def __init__(self, store: Store, clock: Clock, url: str) -> None:
         self._store, self._clock, self._url = store, clock, url
-        self._ear, self._stop = socket.socketpair()
+        self._wakeup_socket, self._stop_socket = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
 
     def __enter__(self) -> Control:
         path = self._store.directory / NAME
-        path.unlink(missing_ok=True)  # of a server that was killed: server.lock says that there is no other
-        with _short(path) as address:
+        path.unlink(missing_ok=True)  # left by a killed server; server.lock proves that no other server runs
+        with _socket_address(path) as address:
             self._listener.bind(address)
         path.chmod(0o600)
         self._listener.listen(8)
@@ -54,47 +54,47 @@ class Control:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop.close()
+        self._stop_socket.close()
         self._thread.join()
-        self._ear.close()
+        self._wakeup_socket.close()
         self._listener.close()
         (self._store.directory / NAME).unlink(missing_ok=True)
 
     def answer(self, line: bytes) -> dict[str, object]:
-        """Carry out one command; never raises."""
+        """Run one command and return the answer. Never raises."""
         try:
-            command, passphrase = _parsed(line)
+            command, passphrase = _parse_request(line)
             _COMMANDS[command](self._store, self._clock(), passphrase)
         except VaultError as error:
             return {"error": str(error), "hint": error.hint}
-        except Exception as error:  # the words of an exception may quote what was sent
+        except Exception as error:  # the message may quote the request
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-            return {"error": f"the server failed: {where}", "hint": "look at the disk, then try again"}
+            return {"error": f"the server failed: {where}", "hint": "check the disk, then try again"}
         return {"vaultId": self._store.vault_id, "url": self._url, "sealed": self._store.sealed}
 
     def _run(self) -> None:
         while True:
-            ready, _, _ = select.select([self._listener, self._ear], [], [])
-            if self._ear in ready:
+            ready, _, _ = select.select([self._listener, self._wakeup_socket], [], [])
+            if self._wakeup_socket in ready:
                 return
             connection, _ = self._listener.accept()
             with connection:
-                self._converse(connection)
+                self._serve_client(connection)
 
-    def _converse(self, connection: socket.socket) -> None:
-        if _peer(connection) != os.geteuid():
+    def _serve_client(self, connection: socket.socket) -> None:
+        if _peer_uid(connection) != os.geteuid():
             return
-        connection.settimeout(PATIENCE_S)
+        connection.settimeout(READ_TIMEOUT_S)
         try:
-            line = _line(connection)
+            line = _read_line(connection)
             connection.sendall(json.dumps(self.answer(line)).encode() + b"\n")
         except OSError:
-            return  # whoever asked has gone, or says nothing
+            return  # the client is gone, or sent nothing
 
 
 def _status(_store: Store, _now_ms: int, _passphrase: str | None) -> None:
-    """Every answer is one."""
+    """Does nothing: every answer contains the status."""
 
 
 _COMMANDS: Mapping[str, Callable[[Store, int, str | None], None]] = {
@@ -104,38 +104,38 @@ _COMMANDS: Mapping[str, Callable[[Store, int, str | None], None]] = {
 }
 
 
-def _parsed(line: bytes) -> tuple[str, str | None]:
+def _parse_request(line: bytes) -> tuple[str, str | None]:
     try:
         request = parse_object(line.decode())
-    except ValueError:  # its message quotes the line
+    except ValueError:  # the original message quotes the line
         request = {}
     command, passphrase = request.get("command"), request.get("passphrase")
     if not isinstance(command, str) or command not in _COMMANDS or not isinstance(passphrase, (str, type(None))):
-        raise VaultError("the server does not know this command", "is it another version? start it again")
+        raise VaultError("the server does not know this command", "restart it: it may be an older version")
     return command, passphrase
 
 
 def ask(directory: Path, command: str, passphrase: str | None = None) -> dict[str, Any] | None:
-    """What the running server answers; None if there is none. Its refusals are VaultErrors here."""
+    """The answer of the running server, or None if none runs. Raises VaultError if the command fails."""
     private_directory(directory)
     request = {"command": command} if passphrase is None else {"command": command, "passphrase": passphrase}
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(ANSWER_S)
+        connection.settimeout(ANSWER_TIMEOUT_S)
         try:
-            with _short(directory / NAME) as address:
+            with _socket_address(directory / NAME) as address:
                 connection.connect(address)
         except (FileNotFoundError, ConnectionRefusedError):
             return None
         connection.sendall(json.dumps(request).encode() + b"\n")
-        line = _line(connection)
-    answer: dict[str, Any] = parse_object(line.decode()) if line else HUNG_UP
+        line = _read_line(connection)
+    answer: dict[str, Any] = parse_object(line.decode()) if line else NO_ANSWER
     if "error" in answer:
         raise VaultError(answer["error"], answer["hint"])
     return answer
 
 
-def _line(connection: socket.socket) -> bytes:
-    """One line; nothing if the other side ends before it does, or goes on for too long."""
+def _read_line(connection: socket.socket) -> bytes:
+    """One line. Empty if the peer closes the connection too early or exceeds MAX_LINE_BYTES."""
     received = b""
     while not received.endswith(b"\n"):
         piece = connection.recv(4096)
@@ -145,24 +145,24 @@ def _line(connection: socket.socket) -> bytes:
     return received
 
 
-def _peer(connection: socket.socket) -> int:
-    """The user at the other end, as the kernel knows it."""
+def _peer_uid(connection: socket.socket) -> int:
+    """The user id of the peer process, from the kernel."""
     if sys.platform == "linux":
         _, user, _ = struct.unpack("3i", connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
     else:
-        # struct xucred of LOCAL_PEERCRED (1) at SOL_LOCAL (0): a version, then the user.
+        # LOCAL_PEERCRED (1) at level SOL_LOCAL (0) returns struct xucred: a version, then the user id.
         _, user = struct.unpack_from("2I", connection.getsockopt(0, 1, 76))
     return int(user)
 
 
 @contextlib.contextmanager
-def _short(path: Path) -> Iterator[str]:
-    """The path as an address; a long one through the directory's descriptor, which Linux offers."""
+def _socket_address(path: Path) -> Iterator[str]:
+    """The path as a socket address. On Linux, a long path is shortened through a descriptor of its directory."""
     if len(os.fsencode(path)) <= MAX_PATH_BYTES:
         yield str(path)
         return
     if sys.platform != "linux":
-        raise VaultError(f"the path of {shown(path)} is too long for a socket", "name a shorter one with --dir")
+        raise VaultError(f"the path of {quoted(path)} is too long for a socket", "name a shorter one with --dir")
     handle = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         yield f"/proc/self/fd/{handle}/{path.name}"

@@ -1,14 +1,15 @@
-"""Envelope encryption, identifiers and nothing else: no SQL, no files, no clock.
+"""Envelope encryption and identifiers, without SQL, files or clocks.
 
     passphrase  --Argon2id-->  root key  --wraps-->  project key  --wraps-->  data key  --encrypts-->  value
 
-The passphrase is there if the owner wants one; each version has a data key of its own. Every layer is AES-256-GCM with
-a random 96-bit nonce in front of the ciphertext. The associated data says what the bytes belong to, so that a row moved
-to another secret, version or project does not decrypt.
+The passphrase is optional. Each version of a secret has its own data key. Every layer is AES-256-GCM with a random
+96-bit nonce in front of the ciphertext. The associated data names the row that the bytes belong to, so a ciphertext
+that is moved to another secret, version or project does not decrypt.
 """
 
 from __future__ import annotations
 
+import hashlib
 import os
 import secrets
 import string
@@ -22,19 +23,19 @@ from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 KEY_BYTES = 32
 NONCE_BYTES = 12
 ID_CHARACTERS = string.ascii_lowercase + string.digits
-ID_LENGTH = 16  # the contract asks for 10 or more; 36**16 leaves guessing hopeless
+ID_LENGTH = 16  # the contract requires 10 or more; 36**16 ids cannot be guessed
 
 
-class Stretch(NamedTuple):
-    """How a passphrase becomes a key: a salt, and what one guess costs."""
+class Argon2Parameters(NamedTuple):
+    """The parameters that derive a key from a passphrase: the salt and the cost of one guess."""
 
     salt: bytes
     memory_kib: int
     iterations: int
     lanes: int
 
-    def key(self, passphrase: str) -> bytes:
-        """The key, after Argon2id. The same characters typed on another keyboard are the same passphrase."""
+    def derive_key(self, passphrase: str) -> bytes:
+        """The key for a passphrase. Unicode normalization makes equal characters from different keyboards equal."""
         return Argon2id(
             salt=self.salt,
             length=KEY_BYTES,
@@ -45,14 +46,14 @@ class Stretch(NamedTuple):
 
 
 class Sealed(NamedTuple):
-    """One encrypted value: its data key, wrapped, and the ciphertext."""
+    """One encrypted value: the wrapped data key and the ciphertext."""
 
     wrapped_key: bytes
     ciphertext: bytes
 
 
 class Envelope(NamedTuple):
-    """Where a value lives; everything that its associated data is made of."""
+    """The row that a value belongs to: the source of its associated data."""
 
     project_id: str
     wrapped_project_key: bytes
@@ -65,75 +66,80 @@ class Envelope(NamedTuple):
 
 
 class Keyring:
-    """Holds the root key and makes, wraps and opens every key below it."""
+    """Holds the root key, and creates, wraps and unwraps all keys below it."""
 
     def __init__(self, root_key: bytes) -> None:
         self._root_key = root_key
 
     def new_project_key(self, project_id: str) -> bytes:
-        """A fresh project key, wrapped by the root key."""
+        """A new project key, wrapped by the root key."""
         return self.wrap(_project_label(project_id), os.urandom(KEY_BYTES))
 
     def wrap(self, label: str, secret: bytes) -> bytes:
-        """Encrypt under the root key. The label ends in the row's id: `kind:id`; `surface.WRAPPED` lists the column."""
+        """Encrypt with the root key. The label is `kind:id` of the row; `schema.WRAPPED` must list the column."""
         return encrypt(self._root_key, secret, label.encode())
 
     def unwrap(self, label: str, wrapped: bytes) -> bytes:
-        """The inverse of `wrap`."""
+        """The inverse of `wrap`. Raises InvalidTag."""
         return decrypt(self._root_key, wrapped, label.encode())
 
-    def seal(self, place: Envelope, value: bytes) -> Sealed:
-        """Encrypt under a new data key, which nothing else ever uses."""
+    def seal(self, envelope: Envelope, value: bytes) -> Sealed:
+        """Encrypt a value with a new data key."""
         data_key = os.urandom(KEY_BYTES)
         return Sealed(
-            encrypt(self._project_key(place), data_key, place.label("data-key")),
-            encrypt(data_key, value, place.label("value")),
+            encrypt(self._project_key(envelope), data_key, envelope.label("data-key")),
+            encrypt(data_key, value, envelope.label("value")),
         )
 
-    def open(self, place: Envelope, sealed: Sealed) -> bytes:
-        """The plaintext of one version."""
-        data_key = decrypt(self._project_key(place), sealed.wrapped_key, place.label("data-key"))
-        return decrypt(data_key, sealed.ciphertext, place.label("value"))
+    def open(self, envelope: Envelope, sealed: Sealed) -> bytes:
+        """The plaintext of one version. Raises InvalidTag."""
+        data_key = decrypt(self._project_key(envelope), sealed.wrapped_key, envelope.label("data-key"))
+        return decrypt(data_key, sealed.ciphertext, envelope.label("value"))
 
-    def under(self, passphrase: str, stretch: Stretch, vault_id: str) -> bytes:
-        """The root key, encrypted under a passphrase."""
-        return encrypt(stretch.key(passphrase), self._root_key, _root_label(vault_id))
+    def encrypt_root_key(self, passphrase: str, parameters: Argon2Parameters, vault_id: str) -> bytes:
+        """The root key, encrypted with a passphrase."""
+        return encrypt(parameters.derive_key(passphrase), self._root_key, _root_label(vault_id))
 
     @classmethod
-    def from_passphrase(cls, passphrase: str, stretch: Stretch, vault_id: str, sealed: bytes) -> Keyring:
-        """The inverse of `under`; raises InvalidTag when the passphrase is another."""
-        return cls(decrypt(stretch.key(passphrase), sealed, _root_label(vault_id)))
+    def from_passphrase(cls, passphrase: str, parameters: Argon2Parameters, vault_id: str, sealed: bytes) -> Keyring:
+        """The inverse of `encrypt_root_key`. Raises InvalidTag if the passphrase is wrong."""
+        return cls(decrypt(parameters.derive_key(passphrase), sealed, _root_label(vault_id)))
 
     def proof(self, vault_id: str) -> bytes:
-        """What a vault keeps to recognise its root key again."""
+        """A token that the vault stores to recognize its root key."""
         return self.wrap(_proof_label(vault_id), b"")
 
-    def fits(self, vault_id: str, proof: bytes) -> bool:
-        """Whether this is the root key that the vault was made with."""
+    def matches(self, vault_id: str, proof: bytes) -> bool:
+        """Whether this is the root key that belongs to the proof."""
         try:
             self.unwrap(_proof_label(vault_id), proof)
         except InvalidTag:
             return False
         return True
 
-    def _project_key(self, place: Envelope) -> bytes:
-        return self.unwrap(_project_label(place.project_id), place.wrapped_project_key)
+    def _project_key(self, envelope: Envelope) -> bytes:
+        return self.unwrap(_project_label(envelope.project_id), envelope.wrapped_project_key)
 
 
 def encrypt(key: bytes, plaintext: bytes, label: bytes) -> bytes:
-    """Nonce and ciphertext in one piece."""
+    """The nonce followed by the ciphertext."""
     nonce = os.urandom(NONCE_BYTES)
     return nonce + AESGCM(key).encrypt(nonce, plaintext, label)
 
 
 def decrypt(key: bytes, blob: bytes, label: bytes) -> bytes:
-    """The inverse of `encrypt`; raises InvalidTag when key, bytes or label differ."""
+    """The inverse of `encrypt`. Raises InvalidTag if the key, the bytes or the label differ."""
     return AESGCM(key).decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], label)
 
 
 def new_id(prefix: str) -> str:
-    """An identifier such as `sk_9f3k...`, as unguessable as a password."""
+    """An unguessable identifier such as `sk_9f3k...`."""
     return prefix + "".join(secrets.choice(ID_CHARACTERS) for _ in range(ID_LENGTH))
+
+
+def hash_token(token: str) -> bytes:
+    """The SHA-256 hash under which the vault stores a token."""
+    return hashlib.sha256(token.encode()).digest()
 
 
 def _root_label(vault_id: str) -> bytes:

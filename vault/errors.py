@@ -1,13 +1,13 @@
-"""The two ways in which the vault says no.
+"""The expected errors of the vault.
 
     Exception
-    +-- VaultError   to the owner, on the terminal: a message and a hint
-    +-- Refusal      to a client, over HTTP: a status and {"error": message}
-        +-- Denied   a refusal of identity or rights, which is audited as auth_failure
-            +-- ReadDenied    a machine's read, which is audited as secret_read_denied
-            +-- SealedDenied  the vault has no root key in memory, audited as vault_sealed_refusal
+    +-- VaultError   shown to the owner on the terminal: a message and a hint
+    +-- Refusal      sent to a client over HTTP: a status and {"error": message}
+        +-- Denied   failed authentication or authorization, audited as auth_failure
+            +-- ReadDenied    a machine may not read a secret, audited as secret_read_denied
+            +-- SealedDenied  the root key is not in memory, audited as vault_sealed_refusal
 
-Everything else is a mistake in the program: the client reads "internal error" and the owner one line of log.
+Any other exception is a bug: the client receives "internal error", and the log gets one line.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-NOTHING: Mapping[str, Any] = {}
+EMPTY: Mapping[str, Any] = {}
 
 
 class VaultError(Exception):
-    """An expected failure of an owner's command: what is wrong, and what mends it."""
+    """An expected failure of an owner's command: what is wrong, and how to fix it."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -27,15 +27,16 @@ class VaultError(Exception):
 
 
 class Refusal(Exception):
-    """A request that the vault answers with an error. The message may name a key, never a value.
+    """An error answer to a request. The message may name a key, never a value.
 
-    What the handler did before is undone, unless `keeps` is set: a co-sign request outlives its refusal.
+    The handler's changes are rolled back unless `keep_changes` is set: a co-sign request is kept although it is
+    refused.
     """
 
-    keeps = False
+    keep_changes = False
 
     def __init__(
-        self, status: int, message: str, *, extra: Mapping[str, object] = NOTHING, headers: Mapping[str, str] = NOTHING
+        self, status: int, message: str, *, extra: Mapping[str, object] = EMPTY, headers: Mapping[str, str] = EMPTY
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -43,22 +44,22 @@ class Refusal(Exception):
         self.headers = headers
 
     def body(self) -> dict[str, object]:
-        """The JSON that the client reads."""
+        """The JSON body of the answer."""
         return {"error": str(self), **self.extra}
 
 
 class Denied(Refusal):
-    """A refusal because of who asks; `caller_id` is set once the identity is known. Audited outside what is undone."""
+    """The caller is not allowed. `caller_id` is set if the identity is known. The audit entry is never rolled back."""
 
     action = "auth_failure"
 
     def __init__(self, status: int, message: str, caller_id: str | None = None, scope: str | None = None) -> None:
-        super().__init__(status, message, extra={"requiredScopes": [scope]} if scope else NOTHING)
+        super().__init__(status, message, extra={"requiredScopes": [scope]} if scope else EMPTY)
         self.caller_id = caller_id
 
 
 class ReadDenied(Denied):
-    """A machine's read that a grant, a freeze or a policy forbids: audited as secret_read_denied, with the secret."""
+    """A machine's read that a grant, a freeze or a policy forbids."""
 
     def __init__(self, status: int, message: str, machine_id: str, secret_id: str, project_id: str | None) -> None:
         super().__init__(status, message, machine_id)
@@ -67,7 +68,7 @@ class ReadDenied(Denied):
 
 
 class SealedDenied(Denied):
-    """Nobody is served while the vault is sealed."""
+    """The vault is sealed and refuses all requests."""
 
     action = "vault_sealed_refusal"
 

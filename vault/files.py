@@ -1,6 +1,6 @@
-"""Files that only their owner may touch: the vault's directory, its root key, its locks. POSIX only.
+"""Private files: the vault's directory, its root key and its locks. POSIX only.
 
-A key that somebody else could read or replace is not used: the refusal carries the command that mends it.
+Files that another user could read or replace are refused. The error contains the command that fixes it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ OTHERS = stat.S_IRWXG | stat.S_IRWXO
 
 
 def private_directory(path: Path) -> None:
-    """Make the directory with mode 0700, or refuse one that others can reach."""
+    """Create the directory with mode 0700. Raises VaultError if it exists and other users can access it."""
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         found = path.lstat()
@@ -29,15 +29,15 @@ def private_directory(path: Path) -> None:
         raise _unusable("directory", path, error) from None
     if stat.S_ISLNK(found.st_mode):
         raise VaultError(
-            f"directory {shown(path)} is a symbolic link", f"name the real one: --dir {shown(path.resolve())}"
+            f"directory {quoted(path)} is a symbolic link", f"name the real one: --dir {quoted(path.resolve())}"
         )
     _refuse_others("directory", path, found, "700")
     if not os.access(path, os.R_OK | os.W_OK | os.X_OK):
-        raise VaultError(f"directory {shown(path)} is not writable", f"chmod 700 {shown(path)}")
+        raise VaultError(f"directory {quoted(path)} is not writable", f"chmod 700 {quoted(path)}")
 
 
 def create_private(path: Path, content: bytes) -> None:
-    """Write a new file with mode 0600 that is on disk, name included, when this returns."""
+    """Write a file with mode 0600, atomically. File and directory entry are on disk when this returns."""
     draft = path.with_name(path.name + ".new")
     draft.unlink(missing_ok=True)
     handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -50,15 +50,15 @@ def create_private(path: Path, content: bytes) -> None:
 
 
 def read_private(path: Path) -> bytes:
-    """The content of a file that nobody else can read or replace."""
+    """The content of a private file. Raises VaultError if another user could read or replace it."""
     with os.fdopen(_open_private(path, os.O_RDONLY), "rb") as file:
         return file.read()
 
 
 def check_private(path: Path) -> None:
-    """Refuse a file that somebody else can read or replace, without opening it.
+    """Raise VaultError if another user could read or replace the file.
 
-    SQLite's locks are POSIX locks: to open and close its file here would drop those of another connection.
+    The file is not opened: SQLite uses POSIX locks, and closing the file here would drop this process's locks.
     """
     try:
         found = path.lstat()
@@ -70,7 +70,7 @@ def check_private(path: Path) -> None:
 
 
 def sync_directory(path: Path) -> None:
-    """Bring the names in a directory to disk."""
+    """Flush the entries of a directory to disk."""
     handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(handle)
@@ -80,20 +80,20 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[bool]:
-    """Hold an advisory lock; yields whether it was taken. The kernel drops it however the process ends."""
+    """Hold an advisory lock. Yields whether it was acquired. The kernel releases it when the process ends."""
     handle = _open_private(path, os.O_RDWR | os.O_CREAT)
     try:
-        yield _take(handle, wait)
+        yield _acquire(handle, wait)
     finally:
         os.close(handle)
 
 
-def shown(path: Path) -> str:
-    """A path as it can be pasted into a shell."""
+def quoted(path: Path) -> str:
+    """A path that can be pasted into a shell."""
     return shlex.quote(printable(str(path)))
 
 
-def _take(handle: int, wait: bool) -> bool:
+def _acquire(handle: int, wait: bool) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -119,19 +119,19 @@ def _open_private(path: Path, flags: int) -> int:
 def _refuse_others(what: str, path: Path, found: os.stat_result, mode: str) -> None:
     expected = stat.S_ISDIR(found.st_mode) if what == "directory" else stat.S_ISREG(found.st_mode)
     if not expected:
-        raise VaultError(f"{shown(path)} is not a {what}", "name another directory with --dir")
+        raise VaultError(f"{quoted(path)} is not a {what}", "name another directory with --dir")
     if found.st_uid != os.geteuid():
-        raise VaultError(f"{what} {shown(path)} belongs to another user", f"chown {os.geteuid()} {shown(path)}")
+        raise VaultError(f"{what} {quoted(path)} belongs to another user", f"chown {os.geteuid()} {quoted(path)}")
     if found.st_mode & OTHERS:
-        raise VaultError(f"{what} {shown(path)} can be reached by others", f"chmod {mode} {shown(path)}")
+        raise VaultError(f"{what} {quoted(path)} can be reached by others", f"chmod {mode} {quoted(path)}")
 
 
 def _is_link(path: Path) -> VaultError:
-    name, copy = shown(path), shown(path.with_name(path.name + ".copy"))
-    mend = f"cp {name} {copy} && chmod 600 {copy} && mv {copy} {name}"
-    return VaultError(f"file {name} is a symbolic link", mend)
+    name, copy = quoted(path), quoted(path.with_name(path.name + ".copy"))
+    command = f"cp {name} {copy} && chmod 600 {copy} && mv {copy} {name}"
+    return VaultError(f"file {name} is a symbolic link", command)
 
 
 def _unusable(what: str, path: Path, error: OSError) -> VaultError:
     reason = (error.strerror or "cannot be used").lower()
-    return VaultError(f"{what} {shown(path)} cannot be used: {reason}", "name a directory of your own with --dir")
+    return VaultError(f"{what} {quoted(path)} cannot be used: {reason}", "name a directory of your own with --dir")

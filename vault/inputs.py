@@ -1,7 +1,7 @@
-"""Reading request bodies: JSON in, checked values out.
+"""Parses and validates request bodies.
 
-Every route declares the keys it takes. Whatever breaks a rule is a 400 that names the key and the rule, never the
-value: a value may be a secret that somebody put under the wrong key.
+Every route declares the keys that it accepts. An invalid body is a 400. Its message names the key and the rule, never
+the value, because the value may be a secret sent under the wrong key.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ from urllib.parse import parse_qsl
 
 from vault.errors import Refusal
 
-Kind = Literal["text", "integer", "boolean", "texts", "object"]
+Kind = Literal["text", "integer", "boolean", "text_list", "object"]
 
-MAX_TEXT = 10_000  # characters, where the contract sets no limit: notes, descriptions, searches
+MAX_TEXT = 10_000  # characters, where the contract sets no limit, as for notes and searches
 MAX_ITEMS = 1_000
-MAX_FORM_BYTES = 4_096  # a passphrase in percent-escapes
-MAX_DIGITS = 20  # longer integers fit no column, and Python converts them in quadratic time
+MAX_FORM_BYTES = 4_096  # room for a percent-encoded passphrase
+MAX_DIGITS = 20  # longer integers fit no column, and parsing them takes quadratic time
 SAFE_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
 class Field(NamedTuple):
-    """One key of a body: its type and its limits. `low` and `high` bound characters, numbers or items."""
+    """One key of a body: its type and its limits. `low` and `high` limit characters, numbers or list items."""
 
     kind: Kind
     low: int = 0
     high: int = MAX_TEXT
     choices: tuple[str, ...] = ()
     max_bytes: int | None = None
-    required: bool = False
+    is_required: bool = False
 
-    def must(self) -> Field:
-        """The same field where a body has to carry it."""
-        return self._replace(required=True)
+    def required(self) -> Field:
+        """The same field, required."""
+        return self._replace(is_required=True)
 
 
 Fields = Mapping[str, Field]
@@ -48,13 +48,13 @@ def text(low: int = 0, high: int = MAX_TEXT, *, choices: tuple[str, ...] = (), m
 
 
 def integer(low: int, high: int) -> Field:
-    """A whole number."""
+    """An integer."""
     return Field("integer", low, high)
 
 
-def texts(low: int = 0, high: int = MAX_ITEMS, *, choices: tuple[str, ...] = ()) -> Field:
+def text_list(low: int = 0, high: int = MAX_ITEMS, *, choices: tuple[str, ...] = ()) -> Field:
     """A list of strings."""
-    return Field("texts", low, high, choices)
+    return Field("text_list", low, high, choices)
 
 
 BOOLEAN = Field("boolean")
@@ -64,20 +64,20 @@ PAGE = integer(1, 1_000_000)
 
 
 def read_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
-    """The checked keys of a body; an empty body is an empty object."""
+    """The validated keys of a JSON body. An empty body is an empty object. Raises Refusal."""
     return _checked(_parse_body(body, content_type) if body else {}, fields)
 
 
 def read_form(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
-    """The checked fields of a form that a browser posted, all of them strings."""
+    """The validated fields of a form that a browser posted. All values are strings. Raises Refusal."""
     if _media_type(content_type) != "application/x-www-form-urlencoded":
         raise Refusal(400, "a form needs content-type application/x-www-form-urlencoded")
     if len(body) > MAX_FORM_BYTES:
         raise Refusal(413, f"a form has at most {MAX_FORM_BYTES} bytes")
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=len(fields))
-        return _checked(_once(pairs), fields)
-    except ValueError:  # covers bytes that are no UTF-8, too many fields and fields that come twice
+        return _checked(_unique_keys(pairs), fields)
+    except ValueError:  # invalid UTF-8, too many fields, or repeated fields
         raise Refusal(400, "the form cannot be read") from None
 
 
@@ -88,15 +88,15 @@ def _checked(given: dict[str, Any], fields: Fields) -> dict[str, Any]:
     for key, field in fields.items():
         if key in given:
             _check(key, field, given[key])
-        elif field.required:
+        elif field.is_required:
             raise Refusal(400, f"{key} is required")
     return given
 
 
 def parse_object(source: str) -> dict[str, Any]:
-    """A JSON object without repeated keys, NaN, endless numbers or broken Unicode; ValueError otherwise."""
+    """A JSON object. Raises ValueError for repeated keys, NaN, overlong numbers and invalid Unicode."""
     try:
-        value = json.loads(source, object_pairs_hook=_once, parse_int=_integer, parse_constant=_no_constant)
+        value = json.loads(source, object_pairs_hook=_unique_keys, parse_int=_integer, parse_constant=_reject_constant)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
     except RecursionError:
         raise ValueError("nested too deeply") from None
@@ -105,8 +105,8 @@ def parse_object(source: str) -> dict[str, Any]:
     return value
 
 
-def something(given: Mapping[str, Any], fields: Fields) -> None:
-    """Refuse an update that updates nothing."""
+def require_any(given: Mapping[str, Any], fields: Fields) -> None:
+    """Raise Refusal if an update changes nothing."""
     if not given:
         raise Refusal(400, f"nothing to change: give at least one of {', '.join(sorted(fields))}")
 
@@ -116,7 +116,7 @@ def _parse_body(body: bytes, content_type: str | None) -> dict[str, Any]:
         raise Refusal(400, "a body needs content-type application/json")
     try:
         return parse_object(body.decode())
-    except ValueError:  # covers bad UTF-8 and bad JSON, whose messages quote the input
+    except ValueError:  # invalid UTF-8 or JSON; the original message quotes the input
         raise Refusal(400, "the body is not a JSON object in UTF-8") from None
 
 
@@ -150,7 +150,7 @@ def _is_boolean(_field: Field, value: object) -> bool:
     return isinstance(value, bool)
 
 
-def _is_texts(field: Field, value: object) -> bool:
+def _is_text_list(field: Field, value: object) -> bool:
     if not isinstance(value, list) or not field.low <= len(value) <= field.high:
         return False
     return all(isinstance(item, str) and (not field.choices or item in field.choices) for item in value)
@@ -160,7 +160,13 @@ def _is_object(_field: Field, value: object) -> bool:
     return isinstance(value, dict) and len(value) <= MAX_ITEMS
 
 
-_CHECKS = {"text": _is_text, "integer": _is_integer, "boolean": _is_boolean, "texts": _is_texts, "object": _is_object}
+_CHECKS = {
+    "text": _is_text,
+    "integer": _is_integer,
+    "boolean": _is_boolean,
+    "text_list": _is_text_list,
+    "object": _is_object,
+}
 
 
 def _rule(field: Field) -> str:
@@ -170,7 +176,7 @@ def _rule(field: Field) -> str:
         return "true or false"
     if field.kind == "object":
         return "an object"
-    if field.kind == "texts":
+    if field.kind == "text_list":
         items = f"strings out of {', '.join(field.choices)}" if field.choices else "strings"
         return f"a list of {field.low} to {field.high} {items}"
     if field.choices:
@@ -180,10 +186,10 @@ def _rule(field: Field) -> str:
     return f"a string of {field.low} to {field.high} characters"
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
-        raise ValueError("a key twice")
+        raise ValueError("repeated key")
     return found
 
 
@@ -193,5 +199,5 @@ def _integer(digits: str) -> int:
     return int(digits)
 
 
-def _no_constant(_name: str) -> None:
+def _reject_constant(_name: str) -> None:
     raise ValueError("not JSON")

@@ -1,7 +1,7 @@
-"""From an older schema to this program's, in one transaction, after a copy of the file has been put aside.
+"""Migrates older databases to the current schema, in one transaction and after copying the file.
 
-New tables need no step here, since every start creates what is missing. A step is for a table that changed. The version
-is `PRAGMA user_version`; a file from a newer program is refused.
+Only changed tables need a migration step, because every start creates missing tables. The schema version is
+`PRAGMA user_version`. A file from a newer program is refused.
 """
 
 from __future__ import annotations
@@ -12,33 +12,33 @@ from contextlib import closing, nullcontext
 from pathlib import Path
 
 from vault.errors import VaultError
-from vault.files import create_private, locked, shown, sync_directory
+from vault.files import create_private, locked, quoted, sync_directory
 
 SCHEMA_VERSION = 2
 
-# What takes a file from the version that is the key to the next one.
+# The SQL statements that migrate a database from each version to the next.
 STEPS: Mapping[int, Sequence[str]] = {1: ()}
 
 
-def bring_up_to_date(db: sqlite3.Connection, directory: Path, *, sole: bool) -> None:
-    """Migrate an old file; a new one, which has version 0, is left to whoever creates the tables.
+def migrate(db: sqlite3.Connection, directory: Path, *, has_server_lock: bool) -> None:
+    """Migrate an old database. A new one has version 0 and is left unchanged.
 
-    No server may have the directory meanwhile; with `sole`, the caller has seen to that.
+    No other server may be running; `has_server_lock` means that the caller holds server.lock. Raises VaultError.
     """
     version = db.execute("PRAGMA user_version").fetchone()[0]
     if version > SCHEMA_VERSION:
         raise VaultError(f"the vault has schema {version}, this program knows {SCHEMA_VERSION}", "use a newer program")
     if not 0 < version < SCHEMA_VERSION:
         return
-    with nullcontext(True) if sole else locked(directory / "server.lock", wait=False) as alone:
-        if not alone:
-            raise VaultError(f"an older server has {shown(directory)} open", "stop it: the vault has to be migrated")
+    with nullcontext(True) if has_server_lock else locked(directory / "server.lock", wait=False) as acquired:
+        if not acquired:
+            raise VaultError(f"an older server has {quoted(directory)} open", "stop it: the vault has to be migrated")
         copy(db, directory / f"vault.db.schema-{version}")
-        _migrate(db, version)
+        _run_steps(db, version)
 
 
 def copy(db: sqlite3.Connection, path: Path) -> None:
-    """Write the whole database into one new private file."""
+    """Write the whole database into a new private file, atomically."""
     draft = path.with_name(path.name + ".draft")
     create_private(draft, b"")
     with closing(sqlite3.connect(draft, isolation_level=None)) as target:
@@ -49,7 +49,7 @@ def copy(db: sqlite3.Connection, path: Path) -> None:
 
 
 def statements(*scripts: str) -> Iterator[str]:
-    """Single statements, since executescript would commit the transaction around them."""
+    """Split scripts into statements, because executescript would commit the current transaction."""
     statement = ""
     for line in "\n".join(scripts).splitlines(keepends=True):
         statement += line
@@ -58,8 +58,8 @@ def statements(*scripts: str) -> Iterator[str]:
             statement = ""
 
 
-def _migrate(db: sqlite3.Connection, version: int) -> None:
-    # To drop a table whose place another takes must not delete the rows that refer to it.
+def _run_steps(db: sqlite3.Connection, version: int) -> None:
+    # Replacing a table must not delete the rows that refer to it.
     db.execute("PRAGMA foreign_keys = OFF")
     try:
         db.execute("BEGIN IMMEDIATE")

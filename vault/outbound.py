@@ -1,8 +1,8 @@
-"""Sending to the outside without being sent to the inside: URLs that agents name must not reach private networks.
+"""HTTP requests to URLs that agents choose, protected against server-side request forgery.
 
-A URL is taken apart here, by one expression, and nobody parses it again. The host's addresses are looked up once for
-each request; every one of them has to be public, and the connection goes to the very address that was checked, so that
-a name that answers differently a moment later changes nothing. Redirects are not followed and proxies not used.
+One regular expression parses a URL, and nothing parses it again. The host name is resolved once per request. All of its
+addresses must be public, and the connection goes to a checked address, so a later change of the DNS answer has no
+effect. Redirects are not followed, and proxies are not used.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import h11
 Headers = Sequence[tuple[str, str]]
 
 MAX_URL = 2_048
-MAX_ADDRESSES = 4  # tried one after the other, within the same time limit
-# An answer is read up to its status, in so many pieces at most; h11 bounds the headers, and the body is not read.
+MAX_ADDRESSES = 4  # tried in order, within the same time limit
+# An answer is read up to its status, in a limited number of pieces. h11 limits the headers; the body is not read.
 MAX_ANSWER_PIECES, PIECE_BYTES = 100, 4_096
 
 URL = re.compile(
@@ -29,13 +29,13 @@ URL = re.compile(
     r"(?P<path>(?:/[!-\"$-\[\]-~]*)?(?:\?[!-\"$-\[\]-~]*)?)"  # printable ASCII without # and backslash
 )
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
-NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # a host that ends like this is an IPv4 address to many programs
+NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # many programs read a host that ends like this as an IPv4 address
 
-# The trial case: receivers on this very machine, spelled out and without TLS. Not looked up anywhere.
-TRIAL_HOSTS = {"localhost": ("127.0.0.1", "::1"), "127.0.0.1": ("127.0.0.1",), "[::1]": ("::1",)}
+# Receivers on this machine, for trials: allowed without TLS, and never resolved.
+LOOPBACK_HOSTS = {"localhost": ("127.0.0.1", "::1"), "127.0.0.1": ("127.0.0.1",), "[::1]": ("::1",)}
 LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")  # RFC 6761, RFC 6762, ICANN 2024, RFC 8375
 
-# IANA's special-purpose registries, as of 2025, spelled out: `is_global` differs between Python versions.
+# IANA's special-purpose registries as of 2025. `is_global` is not used: it differs between Python versions.
 # fmt: off
 SPECIAL = (
     "0.0.0.0/8", "10.0.0.0/8", "100.64.0.0/10", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.0.0.0/24",
@@ -44,20 +44,20 @@ SPECIAL = (
 )
 # fmt: on
 NOT_PUBLIC = tuple(ipaddress.ip_network(cidr) for cidr in SPECIAL)
-# All other IPv6 is loopback, private, multicast or an IPv4 address in another coat (mapped, compatible, NAT64).
+# All other IPv6 addresses are loopback, private, multicast or embedded IPv4 (mapped, compatible, NAT64).
 GLOBAL_UNICAST = ipaddress.IPv6Network("2000::/3")
 
 
-class Forbidden(ValueError):
-    """A URL that must not be called; the message says why, without the URL."""
+class ForbiddenUrl(ValueError):
+    """A URL that must not be requested. The message states the rule, without the URL."""
 
 
 class SendError(Exception):
-    """No answer: refused, connection, timeout, tls or answer."""
+    """A request without an answer. The message is one of refused, connection, timeout, tls or answer."""
 
 
 class Target(NamedTuple):
-    """A URL in its parts; `host` keeps the brackets of an IPv6 address."""
+    """A parsed URL. `host` includes the brackets of an IPv6 address."""
 
     secure: bool
     host: str
@@ -76,7 +76,7 @@ def _look_up(host: str, port: int) -> list[str]:
 
 
 class Network(NamedTuple):
-    """What is outside, so that tests can put something else there."""
+    """Access to the network, which tests replace."""
 
     look_up: Callable[[str, int], Sequence[str]] = _look_up
     connect: Callable[[tuple[str, int], float], socket.socket] = socket.create_connection
@@ -87,17 +87,17 @@ class Network(NamedTuple):
 INTERNET = Network()
 
 
-def target_of(url: str) -> Target:
-    """The parts of a URL that may be called as far as its text tells; Forbidden otherwise."""
+def parse_url(url: str) -> Target:
+    """Parse a URL. Raises ForbiddenUrl if its text breaks a rule; addresses are checked later."""
     match = URL.fullmatch(url)
     if match is None or len(url) > MAX_URL:
-        raise Forbidden("must look like https://host/path, without credentials and fragment")
+        raise ForbiddenUrl("must look like https://host/path, without credentials and fragment")
     secure, host = match["scheme"] == "https", match["host"].lower()
-    if not secure and host not in TRIAL_HOSTS:
-        raise Forbidden("must begin with https://, except for http://localhost, http://127.0.0.1 and http://[::1]")
+    if not secure and host not in LOOPBACK_HOSTS:
+        raise ForbiddenUrl("must begin with https://, except for http://localhost, http://127.0.0.1 and http://[::1]")
     port = int(match["port"] or (443 if secure else 80))
     if not 0 < port < 65_536:
-        raise Forbidden("must have a port from 1 to 65535")
+        raise ForbiddenUrl("must have a port from 1 to 65535")
     if secure:
         _check_host(host)
     path = match["path"]
@@ -105,9 +105,9 @@ def target_of(url: str) -> Target:
 
 
 def is_public(address: str) -> bool:
-    """Whether an address belongs to the public internet; zones do not, nor IPv4 addresses in unusual spellings.
+    """Whether an address is public. Addresses with a zone and unusual spellings of IPv4 addresses are not.
 
-    Python 3.9.4 and older read 0177.0.0.1 as 177.0.0.1, and the C library as 127.0.0.1.
+    Python 3.9.4 and older read 0177.0.0.1 as 177.0.0.1, but the C library reads it as 127.0.0.1.
     """
     try:
         parsed = ipaddress.ip_address(address)
@@ -121,13 +121,13 @@ def is_public(address: str) -> bool:
 
 
 def post(network: Network, url: str, headers: Headers, body: bytes) -> int:
-    """The status of one POST; SendError if there is none within the time limit."""
+    """Send one POST request and return the status. Raises SendError if there is none within the time limit."""
     deadline_s = time.monotonic() + network.limit_s
     try:
-        target = target_of(url)
-        with _connected(network, target, _addresses(network, target), deadline_s) as connection:
+        target = parse_url(url)
+        with _connect(network, target, _addresses(network, target), deadline_s) as connection:
             return _exchange(connection, target, headers, body, deadline_s)
-    except Forbidden:
+    except ForbiddenUrl:
         raise SendError("refused") from None
     except socket.timeout:  # TimeoutError since Python 3.10
         raise SendError("timeout") from None
@@ -142,13 +142,13 @@ def post(network: Network, url: str, headers: Headers, body: bytes) -> int:
 def _check_host(host: str) -> None:
     if _is_numeric(host):
         if not is_public(host.strip("[]")):
-            raise Forbidden("must not name a private or special address, or an address in an unusual spelling")
+            raise ForbiddenUrl("must not name a private or special address, or an address in an unusual spelling")
         return
     labels = host.split(".")
     if len(host) > 253 or not all(LABEL.fullmatch(label) for label in labels):
-        raise Forbidden("must have a valid host name")
+        raise ForbiddenUrl("must have a valid host name")
     if len(labels) < 2 or any(host.endswith(f".{name}") for name in LOCAL_NAMES):
-        raise Forbidden("must not name a local host")
+        raise ForbiddenUrl("must not name a local host")
 
 
 def _is_numeric(host: str) -> bool:
@@ -156,18 +156,18 @@ def _is_numeric(host: str) -> bool:
 
 
 def _addresses(network: Network, target: Target) -> Sequence[str]:
-    """One bad address among good ones is reason enough to refuse."""
+    """The addresses to try. Raises ForbiddenUrl if any address is not public."""
     if not target.secure:
-        return TRIAL_HOSTS[target.host]
+        return LOOPBACK_HOSTS[target.host]
     numeric = _is_numeric(target.host)
     found = [target.host.strip("[]")] if numeric else network.look_up(target.host, target.port)
     if not found or not all(is_public(address) for address in found):
-        raise Forbidden("must not lead to a private or special address")
+        raise ForbiddenUrl("must not lead to a private or special address")
     return found[:MAX_ADDRESSES]
 
 
-def _connected(network: Network, target: Target, addresses: Sequence[str], deadline_s: float) -> socket.socket:
-    plain = _first(network, addresses, target.port, deadline_s)
+def _connect(network: Network, target: Target, addresses: Sequence[str], deadline_s: float) -> socket.socket:
+    plain = _connect_first(network, addresses, target.port, deadline_s)
     if not target.secure:
         return plain
     try:
@@ -178,7 +178,7 @@ def _connected(network: Network, target: Target, addresses: Sequence[str], deadl
         raise
 
 
-def _first(network: Network, addresses: Sequence[str], port: int, deadline_s: float) -> socket.socket:
+def _connect_first(network: Network, addresses: Sequence[str], port: int, deadline_s: float) -> socket.socket:
     for address in addresses[:-1]:
         try:
             return network.connect((address, port), _left_s(deadline_s) / 2)
@@ -188,12 +188,12 @@ def _first(network: Network, addresses: Sequence[str], port: int, deadline_s: fl
 
 
 def _exchange(connection: socket.socket, target: Target, headers: Headers, body: bytes, deadline_s: float) -> int:
-    """Send, and read up to the status. Each wait gets what is left of the time: a trickle does not extend it."""
+    """Send the request and read the status. All reads share one deadline, so a slow sender cannot extend it."""
     http = h11.Connection(h11.CLIENT)
     fixed = (("host", target.authority), ("content-length", str(len(body))), ("connection", "close"))
     request = h11.Request(method="POST", target=target.path, headers=[*fixed, *headers])
     connection.settimeout(_left_s(deadline_s))
-    connection.sendall(_wire(http, request) + _wire(http, h11.Data(data=body)) + _wire(http, h11.EndOfMessage()))
+    connection.sendall(_encode(http, request) + _encode(http, h11.Data(data=body)) + _encode(http, h11.EndOfMessage()))
     for _ in range(MAX_ANSWER_PIECES):
         event = http.next_event()
         if isinstance(event, h11.Response):
@@ -206,7 +206,7 @@ def _exchange(connection: socket.socket, target: Target, headers: Headers, body:
     raise SendError("answer")
 
 
-def _wire(http: h11.Connection, event: h11.Event) -> bytes:
+def _encode(http: h11.Connection, event: h11.Event) -> bytes:
     return http.send(event) or b""
 
 

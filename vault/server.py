@@ -1,4 +1,4 @@
-"""Serving the application with uvicorn: the address, the lock on the directory, and a clean stop."""
+"""Serves the application with uvicorn: listening socket, directory lock, signals and shutdown."""
 
 from __future__ import annotations
 
@@ -18,79 +18,83 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vault.app import create_app
-from vault.calls import Clock, wall_clock
-from vault.clockwork import Clockwork
 from vault.control import Control
 from vault.errors import VaultError
-from vault.files import locked, private_directory, shown
+from vault.files import locked, private_directory, quoted
+from vault.jobs import JobRunner
+from vault.router import Clock, wall_clock
+from vault.schema import JOBS, open_store
 from vault.store import Store
-from vault.surface import JOBS
 from vault.terminal import PROGRAM, printable
 
-GRACE_S = 5  # for requests that run when the signal comes
-MAX_CONNECTIONS = 200  # macOS gives a process 256 descriptors, and the database and deliveries want some
+GRACE_S = 5  # for requests that are running at shutdown
+MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks need some
 
 
-class Place(NamedTuple):
-    """Where to serve: the address, and the URL that people use if it is another."""
+class ListenOptions(NamedTuple):
+    """The listening address. `public_url` is the vault's URL for people if it differs."""
 
     host: str = "127.0.0.1"
     port: int = 0
     public_url: str | None = None
 
 
-def serve(directory: Path, place: Place, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
-    """Serve until SIGINT or SIGTERM; prints the URL, and nothing else, on standard output."""
-    leave_no_core()  # keys are in memory from here on
-    with sole(directory), Store(directory, passphrase, sole=True) as store, _listen(place) as listener:
+def serve(directory: Path, options: ListenOptions, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
+    """Serve until SIGINT or SIGTERM. Prints only the URL to standard output. Raises VaultError."""
+    disable_core_dumps()  # from here on, keys are in memory
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(server_lock(directory))
+        store = stack.enter_context(open_store(directory, passphrase, has_server_lock=True))
+        listener = stack.enter_context(_listen(options))
         _warn_if_reachable(listener)
-        _advise_if_sealed(store)
-        app = create_app(store, clock=clock, public_url=place.public_url)
-        with Control(store, clock, _url(listener)), Clockwork(store, clock, JOBS):
-            _run(configured(app), listener)
+        _hint_if_sealed(store)
+        app = create_app(store, clock=clock, public_url=options.public_url)
+        stack.enter_context(Control(store, clock, _url(listener)))
+        stack.enter_context(JobRunner(store, clock, JOBS))
+        _run(uvicorn_config(app), listener)
 
 
-def leave_no_core() -> None:
-    """A crash must not leave the memory in a file.
+def disable_core_dumps() -> None:
+    """Prevent a crash from writing memory to disk.
 
-    On Linux a limit of 1 byte, unlike one of 0, also keeps the kernel from piping it to a crash reporter.
+    On Linux a limit of 1 byte, unlike a limit of 0, also keeps the kernel from piping the dump to a crash reporter.
     """
-    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0) if most == 0 else (1, 1))
+    hard_limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0) if hard_limit == 0 else (1, 1))
 
 
 @contextlib.contextmanager
-def sole(directory: Path) -> Iterator[None]:
-    """Keep every server out, and be refused while there is one."""
+def server_lock(directory: Path) -> Iterator[None]:
+    """Hold server.lock. Raises VaultError while a server is running."""
     private_directory(directory)
-    with locked(directory / "server.lock", wait=False) as alone:
-        if not alone:
-            raise VaultError(f"another server has {shown(directory)} open", "stop it, or name another --dir")
+    with locked(directory / "server.lock", wait=False) as acquired:
+        if not acquired:
+            raise VaultError(f"another server has {quoted(directory)} open", "stop it, or name another --dir")
         yield
 
 
 class _Protocol(H11Protocol):
-    """Where there are too many connections, the one that has been silent longest makes room.
+    """Closes the longest idle connection when there are too many.
 
-    uvicorn bounds only the time between an answer and the next request, not how long a client may take for its first.
+    uvicorn limits the time between an answer and the next request, but not the time until the first request.
     """
 
-    heard_s = 0.0
+    last_data_s = 0.0
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn's own signature
         super().connection_made(transport)
-        self.heard_s = self.loop.time()
+        self.last_data_s = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
-            ours = [other for other in self.connections if isinstance(other, _Protocol)]
-            min(ours, key=lambda other: other.heard_s).transport.abort()
+            connections = [other for other in self.connections if isinstance(other, _Protocol)]
+            min(connections, key=lambda other: other.last_data_s).transport.abort()
 
     def data_received(self, data: bytes) -> None:
-        self.heard_s = self.loop.time()
+        self.last_data_s = self.loop.time()
         super().data_received(data)
 
 
 class _Server(uvicorn.Server):
-    """Says where it listens once it accepts."""
+    """Prints its URL once it accepts connections."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -98,8 +102,8 @@ class _Server(uvicorn.Server):
             print(_url(sockets[0]), flush=True)
 
 
-def configured(app: ASGIApp) -> uvicorn.Config:
-    """uvicorn's settings: no access log, since paths hold ids; no proxy headers, since anybody here could set them."""
+def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
+    """uvicorn's settings, without an access log (paths contain ids) and proxy headers (any client can send them)."""
     return uvicorn.Config(
         app,
         http=_Protocol,
@@ -116,21 +120,21 @@ def configured(app: ASGIApp) -> uvicorn.Config:
 
 def _run(config: uvicorn.Config, listener: socket.socket) -> None:
     server = _Server(config)
-    # uvicorn takes these signals over while it runs and raises them once more when it has stopped: by then this handler
-    # is back in place and makes the second one harmless, so that the process ends with status 0.
+    # uvicorn handles these signals while it runs and raises them again after it has stopped. This handler then ignores
+    # the second signal, so the process exits with status 0.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: setattr(server, "should_exit", True))
     server.run(sockets=[listener])
 
 
-def _listen(place: Place) -> socket.socket:
-    host, port = place.host, place.port
+def _listen(options: ListenOptions) -> socket.socket:
+    host, port = options.host, options.port
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        # With the protocol named, asyncio turns Nagle's algorithm off: else answers on kept connections take 40 ms.
+        # asyncio disables Nagle's algorithm only if the protocol is given. Otherwise kept connections wait 40 ms.
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise _no_address(host, port, error) from None
+        raise _listen_error(host, port, error) from None
     with contextlib.ExitStack() as opened:
         opened.enter_context(listener)
         try:
@@ -138,12 +142,12 @@ def _listen(place: Place) -> socket.socket:
             listener.bind(address)
             listener.listen(128)
         except OSError as error:
-            raise _no_address(host, port, error) from None
+            raise _listen_error(host, port, error) from None
         opened.pop_all()
     return listener
 
 
-def _no_address(host: str, port: int, error: OSError) -> VaultError:
+def _listen_error(host: str, port: int, error: OSError) -> VaultError:
     reason = (error.strerror or "no such address").lower()
     complaint = f"cannot listen on {printable(host)} port {port}: {reason}"
     return VaultError(complaint, "choose another --port; 0 takes a free one")
@@ -154,15 +158,15 @@ def _warn_if_reachable(listener: socket.socket) -> None:
     if not ipaddress.ip_address(host.partition("%")[0]).is_loopback:
         print(
             f"vault: warning: {host} can be reached by other machines, without encryption",
-            "hint: leave --host away, or put a TLS proxy in front",
+            "hint: omit --host, or use a TLS proxy",
             sep="\n",
             file=sys.stderr,
         )
 
 
-def _advise_if_sealed(store: Store) -> None:
+def _hint_if_sealed(store: Store) -> None:
     if store.sealed:
-        print(f"hint: the vault is sealed until: {PROGRAM} unseal --dir DIR", file=sys.stderr, flush=True)
+        print(f"hint: the vault is sealed until you run: {PROGRAM} unseal --dir DIR", file=sys.stderr, flush=True)
 
 
 def _url(listener: socket.socket) -> str:

@@ -9,8 +9,8 @@ import sys
 from pathlib import Path
 
 from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S
-from vault.store import Store
-from vault.stored_secrets import find, plaintext
+from vault.domains.secrets import find, plaintext
+from vault.schema import open_store
 
 
 class LocalVault:
@@ -39,7 +39,7 @@ class LocalVault:
 
     def value_of(self, secret_id: str) -> str:
         """The stored value, read from the vault's own files."""
-        with Store(self.directory) as store, store.transaction() as db:
+        with open_store(self.directory) as store, store.transaction() as db:
             row = find(db, secret_id)
             return plaintext(db, store.keys, row, row["version"])
 

@@ -1,4 +1,4 @@
-"""Fixtures of the vault's tests: a fake clock, a served vault, an approved agent that may do everything."""
+"""Fixtures of the vault's tests: a fake clock, a served vault, and an approved agent with all scopes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.vault.harness import Agent, FakeClock, Front, Vault
+from tests.vault.support.served_vault import Agent, FakeClock, SharedServer, Vault
 
 
 @pytest.fixture
@@ -16,15 +16,15 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture(scope="session")
-def front() -> Iterator[Front]:
-    running = Front()
+def shared_server() -> Iterator[SharedServer]:
+    running = SharedServer()
     yield running
     running.stop()
 
 
 @pytest.fixture
-def vault(tmp_path: Path, clock: FakeClock, front: Front) -> Iterator[Vault]:
-    opened = Vault(tmp_path / "vault", clock, front)
+def vault(tmp_path: Path, clock: FakeClock, shared_server: SharedServer) -> Iterator[Vault]:
+    opened = Vault(tmp_path / "vault", clock, shared_server)
     yield opened
     opened.close()
 

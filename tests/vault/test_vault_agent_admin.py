@@ -1,4 +1,4 @@
-"""AI agents managed by an agent: every action, read back, and never on itself."""
+"""How agents manage other agents: every action and its effect, and none on the agent itself."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import ALL, START_MS, Agent, FakeClock, Vault
+from tests.vault.support.served_vault import ALL, START_MS, Agent, FakeClock, Vault
 
 AGENTS = "/v1/ai/ai-agents"
 WHOAMI = "/v1/ai/whoami"
@@ -21,7 +21,7 @@ def ids(agent: Agent) -> set[str]:
     return {each["id"] for each in agent.get(AGENTS)}
 
 
-def test_agents_are_listed_and_shown_with_their_rights(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_agents_are_listed_and_shown_with_their_scopes(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     project_id = agent.project()
     clock.advance(1)
     pending = vault.pending(("audit.read",), [project_id])
@@ -32,7 +32,7 @@ def test_agents_are_listed_and_shown_with_their_rights(vault: Vault, agent: Agen
     assert agent.get(f"{AGENTS}/{agent.id}") == {**listed(agent), "scopes": list(ALL), "projectAllowlist": None}
 
 
-def test_an_approved_agent_is_let_in_with_the_scopes_of_its_token(vault: Vault, agent: Agent) -> None:
+def test_an_approved_agent_has_the_scopes_of_its_token(vault: Vault, agent: Agent) -> None:
     pending = vault.pending(("audit.read",))
     path = f"{AGENTS}/{pending.id}/approve"
     assert agent.post(path) == {"id": pending.id, "name": "AI agent", "state": "approved"}
@@ -44,7 +44,7 @@ def test_an_approved_agent_is_let_in_with_the_scopes_of_its_token(vault: Vault, 
     assert (again.status, again.error) == (409, "the agent is not pending, it is approved")
 
 
-def test_a_denied_agent_is_gone(vault: Vault, agent: Agent) -> None:
+def test_a_denied_agent_is_deleted(vault: Vault, agent: Agent) -> None:
     pending = vault.pending()
     assert agent.post(f"{AGENTS}/{pending.id}/deny") == {"id": pending.id, "name": "AI agent", "state": "denied"}
     assert (pending.send("GET", WHOAMI).status, ids(agent)) == (401, {agent.id})
@@ -64,7 +64,7 @@ def test_a_disabled_agent_is_refused_until_it_is_enabled(vault: Vault, agent: Ag
     assert [len(vault.audited(f"ai_agent_{action}")) for action in ("disable", "enable")] == [1, 1]
 
 
-def test_an_agent_disabled_before_its_approval_says_so(vault: Vault, agent: Agent) -> None:
+def test_approving_a_disabled_agent_returns_disabled(vault: Vault, agent: Agent) -> None:
     pending = vault.pending()
     agent.post(f"{AGENTS}/{pending.id}/disable")
     assert agent.post(f"{AGENTS}/{pending.id}/approve")["state"] == "disabled"
@@ -82,7 +82,7 @@ def test_a_rename_leaves_a_history(vault: Vault, agent: Agent, clock: FakeClock)
     assert len(vault.audited("ai_agent_rename")) == 1
 
 
-def test_a_revoked_agent_is_gone_and_stays_in_the_audit_log(vault: Vault, agent: Agent) -> None:
+def test_a_revoked_agent_is_deleted_and_stays_in_the_audit_log(vault: Vault, agent: Agent) -> None:
     other = vault.agent()
     other.project("made by the other")
     assert agent.post(f"{AGENTS}/{other.id}/revoke") == {"id": other.id, "name": "AI agent", "state": "revoked"}
@@ -92,7 +92,7 @@ def test_a_revoked_agent_is_gone_and_stays_in_the_audit_log(vault: Vault, agent:
 
 
 @pytest.mark.parametrize("tail", ["deny", "disable", "revoke"])
-def test_no_agent_does_it_to_itself(agent: Agent, tail: str) -> None:
+def test_no_agent_denies_disables_or_revokes_itself(agent: Agent, tail: str) -> None:
     reply = agent.send("POST", f"{AGENTS}/{agent.id}/{tail}")
     assert (reply.status, reply.error) == (409, "an agent cannot do this to itself")
     assert agent.get(WHOAMI)["enabled"] is True
@@ -116,7 +116,7 @@ def test_an_unknown_agent_is_not_found(agent: Agent) -> None:
         assert (reply.status, reply.error) == (404, "no such agent")
 
 
-def test_a_restricted_agent_manages_those_that_reach_no_further(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_manages_only_agents_with_a_subset_of_its_projects(vault: Vault, agent: Agent) -> None:
     own, foreign = agent.project("own"), agent.project("foreign")
     narrow, peer = vault.agent(projects=[own]), vault.agent(projects=[own])
     wide = vault.agent(projects=[own, foreign])

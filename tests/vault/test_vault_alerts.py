@@ -1,4 +1,4 @@
-"""Alerts: which audit actions tell the owner, and what they have told."""
+"""Alerts: the enabled audit actions, and the alerts that they raise."""
 
 from __future__ import annotations
 
@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from vault import alerts, audit
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault import audit
+from vault.domains import alerts
 
 ALERTS = "/v1/ai/alerts"
 
@@ -16,7 +17,7 @@ def enable(agent: Agent, *actions: str) -> Any:
     return agent.post(ALERTS, {"enabledActions": list(actions)})
 
 
-def shown(action: str, **changed: Any) -> dict[str, Any]:
+def expected_json(action: str, **changed: Any) -> dict[str, Any]:
     counts = {"enabledAt": START_MS, "raised": 0, "lastRaisedAt": None}
     return {"action": action, "severity": audit.ACTIONS[action], **counts, **changed}
 
@@ -26,7 +27,7 @@ def raised(vault: Vault) -> list[dict[str, Any]]:
         return alerts.overview(db)
 
 
-def test_nothing_alerts_until_it_is_switched_on(vault: Vault, agent: Agent) -> None:
+def test_no_action_alerts_by_default(vault: Vault, agent: Agent) -> None:
     agent.project()
     assert (agent.get(ALERTS), raised(vault)) == ([], [])
 
@@ -38,12 +39,15 @@ def test_every_audited_action_can_alert(agent: Agent) -> None:
     assert [row["action"] for row in agent.get(ALERTS)] == everything
 
 
-def test_set_replaces_the_whole_set_and_keeps_the_date_of_what_stays(agent: Agent, clock: FakeClock) -> None:
+def test_set_replaces_the_set_and_keeps_dates(agent: Agent, clock: FakeClock) -> None:
     enable(agent, "secret_delete", "project_delete", "secret_delete")
-    assert agent.get(ALERTS) == [shown("project_delete"), shown("secret_delete")]
+    assert agent.get(ALERTS) == [expected_json("project_delete"), expected_json("secret_delete")]
     clock.advance(10)
     assert enable(agent, "secret_delete", "auth_failure") == {"enabledActions": ["auth_failure", "secret_delete"]}
-    assert agent.get(ALERTS) == [shown("auth_failure", enabledAt=START_MS + 10_000), shown("secret_delete")]
+    assert agent.get(ALERTS) == [
+        expected_json("auth_failure", enabledAt=START_MS + 10_000),
+        expected_json("secret_delete"),
+    ]
 
 
 def test_an_empty_set_turns_every_alert_off(vault: Vault, agent: Agent) -> None:
@@ -53,20 +57,20 @@ def test_an_empty_set_turns_every_alert_off(vault: Vault, agent: Agent) -> None:
     assert (agent.get(ALERTS), raised(vault)) == ([], [])
 
 
-@pytest.mark.parametrize("given", ["x", [1], ["nothing"], ["project_create", "nothing"], None])
-def test_a_set_with_unknown_actions_changes_nothing(agent: Agent, given: object) -> None:
-    enable(agent, "project_create")
-    assert agent.send("POST", ALERTS, {"enabledActions": given}).status == 400
-    assert agent.send("POST", ALERTS, {}).error == "enabledActions is required"
-    assert agent.get(ALERTS) == [shown("project_create")]
+def test_a_set_with_unknown_actions_changes_nothing(agent: Agent) -> None:
+    for given in ["x", [1], ["nothing"], ["project_create", "nothing"], None]:
+        enable(agent, "project_create")
+        assert agent.send("POST", ALERTS, {"enabledActions": given}).status == 400, given
+        assert agent.send("POST", ALERTS, {}).error == "enabledActions is required", given
+        assert agent.get(ALERTS) == [expected_json("project_create")], given
 
 
-def test_an_enabled_action_leaves_an_alert_and_others_do_not(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_only_enabled_actions_raise_alerts(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     enable(agent, "project_create")
     clock.advance(10)
     first, second = agent.project("one"), agent.project("two")
     agent.post(f"/v1/ai/projects/{first}/update", {"name": "other"})
-    assert agent.get(ALERTS) == [shown("project_create", raised=2, lastRaisedAt=START_MS + 10_000)]
+    assert agent.get(ALERTS) == [expected_json("project_create", raised=2, lastRaisedAt=START_MS + 10_000)]
     details = [f"project {second} created as two", f"project {first} created as one"]
     assert [(row["action"], row["detail"]) for row in raised(vault)] == [("project_create", text) for text in details]
     assert raised(vault)[0]["aiAgentId"] == agent.id
@@ -81,7 +85,7 @@ def test_a_refused_request_raises_only_the_alert_of_its_refusal(vault: Vault, ag
 
 
 def test_only_the_latest_alerts_are_kept(vault: Vault, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(alerts, "KEPT", 3)
+    monkeypatch.setattr(alerts, "MAX_ALERTS", 3)
     enable(agent, "project_create")
     ids = [agent.project() for _ in range(5)]
     assert [row["detail"].split()[1] for row in raised(vault)] == [ids[4], ids[3], ids[2]]
@@ -94,7 +98,7 @@ def test_setting_alerts_is_audited(vault: Vault, agent: Agent) -> None:
     assert details == ["alerts on: auth_failure project_delete", "alerts on: none"]
 
 
-def test_a_restricted_agent_sees_no_more_than_the_names(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_sees_only_the_names(vault: Vault, agent: Agent) -> None:
     restricted = vault.agent(projects=[agent.project()])
     assert restricted.send("GET", ALERTS).status == 403
     assert restricted.send("POST", ALERTS, {"enabledActions": []}).status == 403

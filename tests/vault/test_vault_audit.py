@@ -1,4 +1,4 @@
-"""The audit log: what it holds, how it is searched, who sees what."""
+"""The audit log: its entries, its filters, and what each agent sees."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
 QUERY = "/v1/ai/audit/query"
 
 
 @pytest.fixture
 def history(agent: Agent, clock: FakeClock) -> str:
-    """A project `a` and then a project `b`, deleted: four entries a second apart, after those of the set-up."""
+    """Create a project `a`, and create and delete a project `b`: four entries, a second apart, after the set-up."""
     first = agent.project("a")
     clock.advance(1)
     second = agent.project("b")
@@ -57,9 +57,9 @@ def test_an_entry_has_the_fields_of_the_contract(agent: Agent, history: str) -> 
     }
 
 
-@pytest.mark.parametrize(
-    ("filters", "expected"),
-    [
+@pytest.mark.usefixtures("history")
+def test_filters_sorting_and_pages(agent: Agent) -> None:
+    cases: list[tuple[dict[str, Any], list[str]]] = [
         ({"actions": ["project_delete", "auth_failure"]}, MINE[:2]),
         ({"actions": []}, []),
         ({"severities": ["high"]}, ["project_delete"]),
@@ -76,19 +76,21 @@ def test_an_entry_has_the_fields_of_the_contract(agent: Agent, history: str) -> 
         ({"sortBy": "sourceIp", "sortDir": "asc", "pageSize": 2}, ["bootstrap_token_create", "ai_agent_approve"]),
         ({"sortDir": "asc", "pageSize": 2, "page": 2}, ["ai_agent_approve", "project_create"]),
         ({"page": 99}, []),
-    ],
-)
-@pytest.mark.usefixtures("history")
-def test_filters_sorting_and_pages(agent: Agent, filters: dict[str, Any], expected: list[str]) -> None:
-    assert found(agent, **filters) == expected
+    ]
+    for filters, expected in cases:
+        assert found(agent, **filters) == expected, (filters, expected)
 
 
-@pytest.mark.parametrize(
-    "filters",
-    [{"pageSize": 0}, {"pageSize": 201}, {"page": 0}, {"sortBy": "detail"}, {"severities": ["loud"]}, {"limit": 1}],
-)
-def test_a_query_outside_the_limits_is_refused(agent: Agent, filters: dict[str, Any]) -> None:
-    assert agent.send("POST", QUERY, filters).status == 400
+def test_a_query_outside_the_limits_is_refused(agent: Agent) -> None:
+    for filters in [
+        {"pageSize": 0},
+        {"pageSize": 201},
+        {"page": 0},
+        {"sortBy": "detail"},
+        {"severities": ["loud"]},
+        {"limit": 1},
+    ]:
+        assert agent.send("POST", QUERY, filters).status == 400, filters
 
 
 def test_activity_is_the_last_20(agent: Agent) -> None:
@@ -104,7 +106,9 @@ def test_actions_lists_every_name(agent: Agent) -> None:
     assert {"auth_failure", "project_create", "secret_rotate", "dynamic_secret_update"} <= set(names)
 
 
-def test_an_agent_with_an_allowlist_sees_its_projects_and_itself(vault: Vault, agent: Agent, history: str) -> None:
+def test_an_agent_with_an_allowlist_sees_entries_of_its_projects_and_its_own(
+    vault: Vault, agent: Agent, history: str
+) -> None:
     narrow = vault.agent(projects=[history])
     own = narrow.send("GET", "/v1/ai/projects/proj_doesnotexist/secrets")
     assert own.status == 403

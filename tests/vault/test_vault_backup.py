@@ -1,4 +1,4 @@
-"""Backup and restore: everything comes back, nothing is overwritten, and no key is in the file in the clear."""
+"""Backup and restore: nothing is lost or overwritten, and the file contains no unencrypted key."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from pathlib import Path
 
 import pytest
 
-from tests.vault.dying import every_value
-from tests.vault.harness import START_MS, Agent, Spawned, Vault
+from tests.vault.support.rekey_crashes import every_value
+from tests.vault.support.served_vault import START_MS, Agent, Spawned, Vault
 from tests.vault.test_vault_sealing import cli
-from vault import backup
 from vault.errors import VaultError
+from vault.owner import backup
+from vault.schema import open_store
 from vault.store import Store
 
 WORDS, OTHER = "several words for the backup", "other words for the vault"
 
 
 def filled(agent: Agent) -> None:
-    """Two projects, a secret with three versions, and a webhook, whose signing secret the root key wraps."""
+    """Create two projects, a secret with three versions, and a webhook with a wrapped signing secret."""
     for name in ("one", "two"):
         path = agent.secret(agent.project(name), f"value of {name}")
         agent.post(path + "/update", {"value": f"newer value of {name}"})
@@ -29,7 +30,7 @@ def filled(agent: Agent) -> None:
 
 
 def everything(store: Store) -> dict[str, object]:
-    """Every value, and every webhook's signing secret."""
+    """All values and all signing secrets of webhooks."""
     with store.transaction() as db:
         rows = db.execute("SELECT id, wrapped_secret FROM webhooks").fetchall()
     hooks = {row["id"]: store.keys.unwrap(f"webhook:{row['id']}", row["wrapped_secret"]) for row in rows}
@@ -43,7 +44,7 @@ def refusal(*arguments: object) -> tuple[str, str]:
 
 
 @pytest.mark.parametrize("has_passphrase", [False, True])
-def test_a_backup_restored_elsewhere_gives_every_value_back(
+def test_a_restored_backup_contains_every_value(
     vault: Vault, agent: Agent, tmp_path: Path, has_passphrase: bool
 ) -> None:
     filled(agent)
@@ -54,11 +55,11 @@ def test_a_backup_restored_elsewhere_gives_every_value_back(
     backup.backup(vault.store, tmp_path / "saved", START_MS, None if has_passphrase else WORDS)
     agent.post("/v1/ai/projects", {"name": "later"})
     assert backup.restore(tmp_path / "saved", tmp_path / "new", START_MS) == vault.store.vault_id
-    with Store(tmp_path / "new") as store:
+    with open_store(tmp_path / "new") as store:
         assert store.sealed
     with pytest.raises(VaultError, match="the passphrase is wrong"):
-        Store(tmp_path / "new", OTHER)
-    with Store(tmp_path / "new", WORDS) as store:
+        open_store(tmp_path / "new", OTHER)
+    with open_store(tmp_path / "new", WORDS) as store:
         assert everything(store) == expected
         with store.transaction() as db:
             names = [row["name"] for row in db.execute("SELECT name FROM projects ORDER BY name")]
@@ -76,7 +77,7 @@ def test_a_sealed_vault_can_be_backed_up(vault: Vault, agent: Agent, tmp_path: P
     vault.store.seal(START_MS)
     backup.backup(vault.store, tmp_path / "saved", START_MS, None)
     backup.restore(tmp_path / "saved", tmp_path / "new", START_MS)
-    with Store(tmp_path / "new", WORDS) as store:
+    with open_store(tmp_path / "new", WORDS) as store:
         assert everything(store) == expected
 
 
@@ -95,7 +96,7 @@ def test_the_original_keeps_its_key_file_and_the_backup_holds_no_key(
     assert not vault.store.sealed
 
 
-def test_a_backup_is_one_private_file_and_nothing_is_left_beside_it(vault: Vault, tmp_path: Path) -> None:
+def test_a_backup_is_one_private_file_without_leftovers(vault: Vault, tmp_path: Path) -> None:
     target = tmp_path / "backups" / "saved"
     target.parent.mkdir()
     backup.backup(vault.store, target, START_MS, WORDS)
@@ -106,7 +107,7 @@ def test_a_backup_is_one_private_file_and_nothing_is_left_beside_it(vault: Vault
 def test_nothing_is_overwritten(vault: Vault, tmp_path: Path) -> None:
     target = tmp_path / "saved"
     target.write_bytes(b"precious")
-    hint = "name a new one: no backup is overwritten"
+    hint = "name a new file: backups are never overwritten"
     assert refusal(vault.store, target, START_MS, WORDS) == (f"file {target} exists", hint)
     assert target.read_bytes() == b"precious"
     target.unlink()
@@ -123,10 +124,10 @@ def test_a_backup_that_fails_leaves_no_file(vault: Vault, tmp_path: Path) -> Non
         backup.backup(vault.store, tmp_path / "backups" / "saved", START_MS, WORDS)
     assert list((tmp_path / "backups").iterdir()) == []
     missing = tmp_path / "missing" / "saved"
-    assert refusal(vault.store, missing, START_MS, WORDS)[0].startswith(f"file {missing} cannot be made")
+    assert refusal(vault.store, missing, START_MS, WORDS)[0].startswith(f"file {missing} cannot be created")
 
 
-def test_the_passphrase_of_a_backup_is_asked_for_exactly_where_it_is_needed(vault: Vault, tmp_path: Path) -> None:
+def test_only_a_vault_with_a_key_file_takes_a_backup_passphrase(vault: Vault, tmp_path: Path) -> None:
     assert refusal(vault.store, tmp_path / "saved", START_MS, None)[0].startswith("the passphrase must have 12 to 1024")
     vault.store.rekey(START_MS, OTHER)
     words = "the vault's own passphrase opens the backup"
@@ -135,14 +136,14 @@ def test_the_passphrase_of_a_backup_is_asked_for_exactly_where_it_is_needed(vaul
 
 
 @pytest.mark.parametrize("content", [b"", b"something else" * 500, None])
-def test_what_is_not_a_sound_backup_is_refused(vault: Vault, tmp_path: Path, content: bytes | None) -> None:
+def test_an_invalid_backup_is_refused(vault: Vault, tmp_path: Path, content: bytes | None) -> None:
     """None: the database of a vault without its root key."""
     source = tmp_path / "source"
     if content is None:
         vault.store.copy_to(source)
     else:
         source.write_bytes(content)
-    with pytest.raises(VaultError, match="is not a sound backup"):
+    with pytest.raises(VaultError, match="is not an intact backup"):
         backup.restore(source, tmp_path / "new", START_MS)
     with pytest.raises(VaultError, match="there is no file"):
         backup.restore(tmp_path / "nothing", tmp_path / "new", START_MS)
@@ -156,13 +157,11 @@ def test_a_damaged_backup_is_refused(vault: Vault, agent: Agent, tmp_path: Path)
     for at in range(4096, len(content), 4096):
         content[at : at + 200] = b"\xff" * 200
     (tmp_path / "saved").write_bytes(content)
-    with pytest.raises(VaultError, match="is not a sound backup"):
+    with pytest.raises(VaultError, match="is not an intact backup"):
         backup.restore(tmp_path / "saved", tmp_path / "new", START_MS)
 
 
-def test_a_backup_made_while_writes_go_on_is_one_moment_of_the_vault(
-    vault: Vault, agent: Agent, tmp_path: Path
-) -> None:
+def test_a_backup_during_writes_is_consistent(vault: Vault, agent: Agent, tmp_path: Path) -> None:
     project_id, stop, acknowledged = agent.project(), threading.Event(), []
 
     def write() -> None:
@@ -172,7 +171,7 @@ def test_a_backup_made_while_writes_go_on_is_one_moment_of_the_vault(
     writer = threading.Thread(target=write)
     writer.start()
     counts = []
-    with Store(vault.directory) as other:
+    with open_store(vault.directory) as other:
         for n in range(3):
             before = len(acknowledged)
             backup.backup(other, tmp_path / f"saved{n}", START_MS, WORDS)
@@ -181,7 +180,7 @@ def test_a_backup_made_while_writes_go_on_is_one_moment_of_the_vault(
     writer.join()
     for before, n in counts:
         backup.restore(tmp_path / f"saved{n}", tmp_path / f"new{n}", START_MS)
-        with Store(tmp_path / f"new{n}", WORDS) as store:
+        with open_store(tmp_path / f"new{n}", WORDS) as store:
             values = every_value(store)
             assert before <= len(values) <= len(acknowledged)
             assert all(versions == ["x" * 1000] for versions in values.values())
@@ -194,7 +193,7 @@ def test_backup_and_restore_from_the_command_line_while_the_server_runs(tmp_path
     status, out, err = cli(directory, "backup", *line, typed=WORDS + "\n")
     made = json.loads(out)
     assert (status, made) == (0, {**made, "file": str(saved), "bytes": saved.stat().st_size})
-    assert err == "hint: it opens with that passphrase only\n"
+    assert err == "hint: it opens only with that passphrase\n"
     assert served.end()[0] == 0
     assert cli(tmp_path / "new", "restore", str(saved))[:2] == (0, f"restored {made['vaultId']}\n")
     assert cli(tmp_path / "new", "rekey", "--to", "key-file", "--passphrase-file", "-", typed=WORDS + "\n")[0] == 0

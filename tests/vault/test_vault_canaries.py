@@ -1,4 +1,4 @@
-"""Canaries: every action read back, and what happens when a machine touches one."""
+"""Canaries: every action and its effect, and what a read by a machine triggers."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from tests.vault.readers import Reader, grant, reader
+from tests.vault.support.machines import Machine, grant, granted_machine
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
 CANARIES = "/v1/ai/canaries"
 FROZEN = "the project is frozen: a canary was read"
 
 
-def shown(canary_id: str, project_id: str, **changed: Any) -> dict[str, Any]:
+def expected_json(canary_id: str, project_id: str, **changed: Any) -> dict[str, Any]:
     return {
         "id": canary_id,
         "projectId": project_id,
@@ -47,35 +47,39 @@ def project_id(agent: Agent) -> str:
 # ---- the actions -----------------------------------------------------------------------------------------------------
 
 
-def test_a_created_canary_is_listed_got_and_made_of_64_characters(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_created_canary_is_listed_and_has_64_characters(vault: Vault, agent: Agent, project_id: str) -> None:
     reply = agent.send("POST", CANARIES, {"projectId": project_id, "name": "bait"})
     canary_id = reply.json["id"]
     assert (reply.status, reply.json) == (201, {"id": canary_id, "name": "bait", "enabled": True})
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id)
-    assert agent.get(f"/v1/ai/projects/{project_id}/canaries") == [shown(canary_id, project_id)]
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id)
+    assert agent.get(f"/v1/ai/projects/{project_id}/canaries") == [expected_json(canary_id, project_id)]
     assert agent.get(f"/v1/ai/projects/{project_id}/secrets/{canary_id}")["type"] == "canary"
     assert re.fullmatch(r"[A-Za-z0-9]{64}", vault.value(canary_id))
     assert [row["secret_id"] for row in vault.audited("canary_create")] == [canary_id]
 
 
-def test_switches_given_at_creation_are_kept(agent: Agent, project_id: str) -> None:
+def test_settings_given_at_creation_are_stored(agent: Agent, project_id: str) -> None:
     switches = {"enabled": False, "triggerFreezeProject": False, "triggerFreezeRelatedProjects": True}
     canary_id = bait(agent, project_id, **switches)
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, **switches)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, **switches)
 
 
-def test_a_configuration_changes_what_it_names(vault: Vault, agent: Agent, project_id: str, clock: FakeClock) -> None:
+def test_a_configuration_changes_only_the_given_keys(
+    vault: Vault, agent: Agent, project_id: str, clock: FakeClock
+) -> None:
     canary_id = bait(agent, project_id)
     clock.advance(5)
     reply = agent.post(f"{CANARIES}/{canary_id}/config", {"triggerFreezeRelatedProjects": True})
     switches = {"triggerFreezeProject": True, "triggerFreezeRelatedProjects": True}
     assert reply == {"id": canary_id, "name": "bait", **switches}
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, **switches, updatedAt=START_MS + 5000)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(
+        canary_id, project_id, **switches, updatedAt=START_MS + 5000
+    )
     assert agent.send("POST", f"{CANARIES}/{canary_id}/config").status == 400
     assert details(vault, "canary_config") == [(project_id, "canary set: triggerFreezeRelatedProjects on")]
 
 
-def test_enabling_and_disabling_twice_is_done_once(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_enabling_and_disabling_is_idempotent(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id = bait(agent, project_id)
     for tail, enabled in (("enable", True), ("disable", False), ("disable", False), ("enable", True)):
         expected = {"id": canary_id, "name": "bait", "enabled": enabled}
@@ -84,7 +88,7 @@ def test_enabling_and_disabling_twice_is_done_once(vault: Vault, agent: Agent, p
     assert (len(vault.audited("canary_enable")), len(vault.audited("canary_disable"))) == (1, 1)
 
 
-def test_other_secrets_and_unknown_ids_are_no_canaries(agent: Agent, project_id: str) -> None:
+def test_other_secrets_and_unknown_ids_are_not_canaries(agent: Agent, project_id: str) -> None:
     secret_id = agent.secret(project_id, "v").rpartition("/")[2]
     for canary_id in (secret_id, "sk_nowhere"):
         for method, tail, body in (
@@ -111,10 +115,10 @@ def test_a_restricted_agent_reaches_only_its_projects(vault: Vault, agent: Agent
         ("POST", f"/v1/ai/projects/{project_id}/unfreeze", None),
     ):
         assert outsider.send(method, where, body).status == 403, where
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id)
 
 
-def test_the_value_belongs_to_the_vault(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_only_the_vault_sets_the_value(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id = bait(agent, project_id)
     path, before = f"/v1/ai/projects/{project_id}/secrets/{canary_id}", vault.value(canary_id)
     for tail, body in (("update", {"value": "x"}), ("rotate", {"length": 5})):
@@ -127,7 +131,7 @@ def test_the_value_belongs_to_the_vault(vault: Vault, agent: Agent, project_id: 
     assert vault.value(canary_id) != before
 
 
-def test_a_canary_comes_and_goes_with_its_secret(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_canary_is_deleted_and_restored_with_its_secret(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id = bait(agent, project_id, triggerFreezeRelatedProjects=True)
     before = agent.get(f"{CANARIES}/{canary_id}")
     agent.post(f"/v1/ai/projects/{project_id}/secrets/{canary_id}/delete")
@@ -146,15 +150,15 @@ def test_a_canary_comes_and_goes_with_its_secret(vault: Vault, agent: Agent, pro
 
 def test_a_read_freezes_the_project_then_answers(vault: Vault, agent: Agent, project_id: str, clock: FakeClock) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine, other = reader(vault, secret, canary_id), reader(vault, secret)
+    machine, other = granted_machine(vault, secret, canary_id), granted_machine(vault, secret)
     assert machine.value(secret) == "v"
     clock.advance(5)
     assert machine.value(canary_id) == vault.value(canary_id)
     for who, what in ((machine, secret), (machine, canary_id), (other, secret)):
         reply = who.read(what)
         assert (reply.status, reply.json) == (423, {"error": FROZEN})
-    sprung = {"triggerCount": 1, "lastTriggeredAt": START_MS + 5000, "projectFrozenAt": START_MS + 5000}
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, **sprung)
+    triggered = {"triggerCount": 1, "lastTriggeredAt": START_MS + 5000, "projectFrozenAt": START_MS + 5000}
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, **triggered)
     [row] = vault.audited("canary_triggered")
     found = (row["severity"], row["machine_id"], row["secret_id"], row["project_id"])
     assert found == ("critical", machine.id, canary_id, project_id)
@@ -162,11 +166,9 @@ def test_a_read_freezes_the_project_then_answers(vault: Vault, agent: Agent, pro
     assert details(vault, "secret_read_denied") == [(project_id, FROZEN)] * 3
 
 
-def test_an_unfreeze_lets_reads_through_and_leaves_the_canary_armed(
-    vault: Vault, agent: Agent, project_id: str
-) -> None:
+def test_an_unfreeze_allows_reads_and_leaves_the_canary_enabled(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine = reader(vault, secret, canary_id)
+    machine = granted_machine(vault, secret, canary_id)
     for _ in range(2):
         machine.value(canary_id)
         assert machine.read(secret).status == 423
@@ -178,20 +180,24 @@ def test_an_unfreeze_lets_reads_through_and_leaves_the_canary_armed(
     assert details(vault, "project_unfreeze") == [(project_id, f"project {project_id} unfrozen")] * 2
 
 
-def test_a_disabled_canary_reads_like_any_secret(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_disabled_canary_is_an_ordinary_secret(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id, enabled=False), agent.secret(project_id, "v")
-    machine = reader(vault, secret, canary_id)
+    machine = granted_machine(vault, secret, canary_id)
     assert machine.value(canary_id) == vault.value(canary_id)
     assert machine.value(secret) == "v"
-    assert agent.get(f"{CANARIES}/{canary_id}") == shown(canary_id, project_id, enabled=False)
+    assert agent.get(f"{CANARIES}/{canary_id}") == expected_json(canary_id, project_id, enabled=False)
     assert vault.audited("canary_triggered") == []
 
 
-def test_related_projects_freeze_where_so_set(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_related_projects_freeze_if_configured(vault: Vault, agent: Agent, project_id: str) -> None:
     related, foreign = agent.project("related"), agent.project("foreign")
     canary_id = bait(agent, project_id, triggerFreezeRelatedProjects=True)
     here, there, away = (agent.secret(each, "v") for each in (project_id, related, foreign))
-    shared, thief, stranger = reader(vault, here, there), reader(vault, canary_id), reader(vault, away)
+    shared, thief, stranger = (
+        granted_machine(vault, here, there),
+        granted_machine(vault, canary_id),
+        granted_machine(vault, away),
+    )
     thief.value(canary_id)
     assert [machine.read(secret).status for machine, secret in ((shared, here), (shared, there))] == [423, 423]
     assert stranger.value(away) == "v"
@@ -204,23 +210,23 @@ def test_related_projects_freeze_where_so_set(vault: Vault, agent: Agent, projec
 
 
 @pytest.mark.parametrize(("own", "related"), [(False, False), (False, True)])
-def test_a_canary_freezes_only_what_it_is_set_to(
+def test_a_canary_freezes_only_the_configured_projects(
     vault: Vault, agent: Agent, project_id: str, own: bool, related: bool
 ) -> None:
     canary_id = bait(agent, project_id, triggerFreezeProject=own, triggerFreezeRelatedProjects=related)
     here, there = agent.secret(project_id, "v"), agent.secret(agent.project("related"), "v")
-    machine = reader(vault, canary_id, here, there)
+    machine = granted_machine(vault, canary_id, here, there)
     machine.value(canary_id)
     assert [machine.read(secret).status for secret in (here, there)] == [423 if own else 200, 423 if related else 200]
     assert len(vault.audited("canary_triggered")) == 1
 
 
-def test_a_project_that_is_frozen_already_stays_as_it_is(
+def test_a_second_canary_does_not_change_a_freeze(
     vault: Vault, agent: Agent, project_id: str, clock: FakeClock
 ) -> None:
     there = agent.project("related")
     first, second = bait(agent, there), bait(agent, project_id, triggerFreezeRelatedProjects=True)
-    machine = reader(vault, first, second)
+    machine = granted_machine(vault, first, second)
     machine.value(first)
     clock.advance(5)
     machine.value(second)
@@ -229,9 +235,9 @@ def test_a_project_that_is_frozen_already_stays_as_it_is(
     assert agent.get(f"{CANARIES}/{second}")["projectFrozenAt"] == START_MS + 5000
 
 
-def test_a_freeze_outlives_its_canary(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_freeze_remains_after_its_canary_is_deleted(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine = reader(vault, canary_id, secret)
+    machine = granted_machine(vault, canary_id, secret)
     machine.value(canary_id)
     agent.post(f"/v1/ai/projects/{project_id}/secrets/{canary_id}/delete")
     agent.post(f"/v1/ai/trash/{canary_id}/purge")
@@ -241,7 +247,7 @@ def test_a_freeze_outlives_its_canary(vault: Vault, agent: Agent, project_id: st
 
 
 def test_a_frozen_vault_stays_frozen_after_a_restart(vault: Vault, agent: Agent, project_id: str) -> None:
-    machine = reader(vault, bait(agent, project_id), agent.secret(project_id, "v"))
+    machine = granted_machine(vault, bait(agent, project_id), agent.secret(project_id, "v"))
     [canary, secret] = machine.get("/v1/secrets")["secrets"]
     machine.value(canary["id"])
     vault.close()
@@ -249,9 +255,9 @@ def test_a_frozen_vault_stays_frozen_after_a_restart(vault: Vault, agent: Agent,
     assert machine.read(secret["id"]).status == 423
 
 
-def test_a_policy_comes_before_the_canary(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_policy_is_checked_before_the_canary(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id = bait(agent, project_id)
-    machine = reader(vault, canary_id)
+    machine = granted_machine(vault, canary_id)
     rules = {"name": "p", "ipAllowlistEnabled": True, "ipAllowlistCidrs": ["192.0.2.1"]}
     policy = agent.post(f"/v1/ai/projects/{project_id}/policies", rules)
     agent.post(f"/v1/ai/secrets/{canary_id}/binding", {"policyId": policy["id"]})
@@ -259,9 +265,9 @@ def test_a_policy_comes_before_the_canary(vault: Vault, agent: Agent, project_id
     assert vault.audited("canary_triggered") == []
 
 
-def test_an_ungranted_machine_does_not_spring_it(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_machine_without_a_grant_does_not_trigger_it(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
-    machine = reader(vault, secret)
+    machine = granted_machine(vault, secret)
     assert machine.read(canary_id).status == 403
     assert machine.value(secret) == "v"
     grant(vault, machine, canary_id)
@@ -269,9 +275,9 @@ def test_an_ungranted_machine_does_not_spring_it(vault: Vault, agent: Agent, pro
     assert machine.read(secret).status == 423
 
 
-def test_an_export_yields_the_bait_and_nothing_else_of_the_project(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_an_export_contains_only_the_canary_of_the_project(vault: Vault, agent: Agent, project_id: str) -> None:
     secret = agent.secret(project_id, "v")
-    machine: Reader = reader(vault, secret, bait(agent, project_id))
+    machine: Machine = granted_machine(vault, secret, bait(agent, project_id))
     rows = machine.post("/v1/secrets/export")["secrets"]
     assert [row["name"] for row in rows] == ["bait"]
     assert details(vault, "secret_read_denied") == [(project_id, FROZEN)]

@@ -1,4 +1,4 @@
-"""The owner's command line: what it prints, where, and in which words."""
+"""The owner's command line: output, hints, errors and exit statuses."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import START_MS, Agent, Vault
-from vault import commands_audit
-from vault.calls import wall_clock
-from vault.cli import main
+from tests.vault.support.served_vault import START_MS, Agent, Vault
 from vault.control import Control
+from vault.owner import commands_vault
+from vault.owner.cli import main
+from vault.router import wall_clock
 from vault.terminal import printable
 
 UNKNOWN = "00000000-0000-0000-0000-000000000000"
 
 
 class Owner:
-    """Runs commands against one directory; answers status, standard output and standard error."""
+    """Runs commands on one vault, and returns status, standard output and standard error."""
 
     def __init__(self, directory: Path, capture: pytest.CaptureFixture[str]) -> None:
         self.directory = directory
@@ -69,7 +69,7 @@ def test_agents_shows_a_table(vault: Vault, owner: Owner) -> None:
     assert row.split() == [agent.id, "AI", "agent", "pending", "audit.read", "all"]
 
 
-def test_a_hostile_name_cannot_steer_the_terminal(vault: Vault, owner: Owner) -> None:
+def test_a_hostile_name_cannot_control_the_terminal(vault: Vault, owner: Owner) -> None:
     hostile = "a\x1b[2J\u202eb\u200b\u3164\nc"
     reply = vault.register(vault.token(), Ed25519PrivateKey.generate(), name=hostile)
     _, out, _ = owner("agents")
@@ -98,21 +98,18 @@ def test_an_unknown_agent_is_an_error(owner: Owner, command: str) -> None:
     assert (status, out, err) == (1, "", f"vault: error: there is no agent {UNKNOWN}\n{hint}")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_an_invalid_token_request_is_explained(owner: Owner) -> None:
+    for arguments, message in [
         (["--scopes", "projects.read,magic"], "unknown scope magic"),
         (["--scopes", "\x1b[2J"], "unknown scope \ufffd[2J"),
         (["--scopes", ","], "no scope given"),
         (["--scopes", "all", "--projects", "proj_x"], "there is no project proj_x"),
         (["--scopes", "all", "--projects", ""], "no project given"),
         (["--scopes", "all", "--name", "x" * 256], "the name must have 1 to 255 characters"),
-    ],
-)
-def test_a_token_that_cannot_be_made_is_explained(owner: Owner, arguments: list[str], message: str) -> None:
-    status, out, err = owner("agent-token", *arguments)
-    assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: {message}")
-    assert err.splitlines()[1].startswith("hint: ")
+    ]:
+        status, out, err = owner("agent-token", *arguments)
+        assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: {message}"), (arguments, message)
+        assert err.splitlines()[1].startswith("hint: "), (arguments, message)
 
 
 def test_the_hint_for_an_unknown_scope_lists_those_that_exist(owner: Owner) -> None:
@@ -120,21 +117,21 @@ def test_the_hint_for_an_unknown_scope_lists_those_that_exist(owner: Owner) -> N
 
 
 @pytest.mark.parametrize("arguments", [["--port", "x"], ["--port", "65536"], ["--colour"]])
-def test_a_wrong_command_line_is_status_2(owner: Owner, arguments: list[str]) -> None:
+def test_a_usage_error_is_status_2(owner: Owner, arguments: list[str]) -> None:
     status, out, err = owner("serve", *arguments)
     assert (status, out) == (2, "")
     assert err.startswith("vault: error: ")
     assert err.splitlines()[1].startswith("hint: python -m vault ")
 
 
-def test_a_mistyped_directory_makes_no_vault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_directory_creates_no_vault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for command in ("agents", "machines", "audit", "status", "team", "tickets", "rekey", "unseal"):
         status, out, err = Owner(tmp_path / "typo", capsys)(command)
         assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: there is no vault in {tmp_path / 'typo'}")
     assert not (tmp_path / "typo" / "vault.db").exists()
 
 
-def test_a_machine_is_made_listed_approved_by_its_id_and_revoked(vault: Vault, owner: Owner, tmp_path: Path) -> None:
+def test_a_machine_is_created_listed_approved_and_revoked(vault: Vault, owner: Owner, tmp_path: Path) -> None:
     assert owner("machines")[2].startswith("hint: no machines yet")
     home = tmp_path / "home"
     line = ["--name", "ci", "--home", str(home), "--json"]
@@ -144,10 +141,10 @@ def test_a_machine_is_made_listed_approved_by_its_id_and_revoked(vault: Vault, o
     directory = home / "vaults" / vault.store.vault_id
     known = {"machineId": made["machineId"], "name": "ci"}
     assert (status, made) == (0, {**known, "kind": "standard", "directory": str(directory)})
-    assert err == "hint: the machine is pending until: python -m vault approve ID --dir DIR\n"
+    assert err == "hint: the machine is pending until you run: python -m vault approve ID --dir DIR\n"
     assert json.loads((directory / "identity.json").read_text())["machineId"] == made["machineId"]
     assert [row["state"] for row in json.loads(owner("machines", "--json")[1])] == ["pending"]
-    assert owner("disable", made["machineId"])[2].startswith("vault: error: a machine has no such switch")
+    assert owner("disable", made["machineId"])[2].startswith("vault: error: machines cannot be enabled or disabled")
     assert json.loads(owner("approve", made["machineId"], "--json")[1]) == {**known, "state": "approved"}
     header, row = owner("machines")[1].splitlines()
     assert header.split() == ["ID", "NAME", "KIND", "STATE", "HOSTNAME", "LAST", "SEEN"]
@@ -187,7 +184,7 @@ def test_invitations_are_accepted_and_declined_on_behalf_of_the_invitee(
 def test_the_staff_reads_a_ticket_and_replies_with_a_file(
     vault: Vault, owner: Owner, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert owner("tickets")[2] == "hint: no tickets wait\n"
+    assert owner("tickets")[2] == "hint: no open tickets\n"
     category = agent.get("/v1/ai/ticket-categories")[0]["id"]
     ticket = {"categoryId": category, "priority": "low", "title": "a\x1b[2J", "body": "first\nsecond \u202e"}
     ticket_id = agent.post("/v1/ai/tickets", ticket)["id"]
@@ -210,7 +207,7 @@ def test_the_staff_reads_a_ticket_and_replies_with_a_file(
     assert missing.startswith(f"vault: error: file {tmp_path / 'nothing'} cannot be read: no such file")
 
 
-def test_audit_shows_the_last_entries_that_pass_the_filters(vault: Vault, owner: Owner, agent: Agent) -> None:
+def test_audit_shows_the_latest_matching_entries(vault: Vault, owner: Owner, agent: Agent) -> None:
     project_id = agent.project("Payments")
     agent.secret(project_id, "x")
     agent.project("Other")
@@ -246,20 +243,18 @@ def test_following_prints_each_new_entry_once(
         return False
 
     agent.project("first")
-    monkeypatch.setattr(commands_audit, "_wait", wait)
+    monkeypatch.setattr(commands_vault, "_wait", wait)
     status, out, _ = owner("audit", "--follow", "--json", "--action", "project_create")
     assert status == 0
     details = [json.loads(line)["detail"].rpartition(" ")[2] for line in out.splitlines()]
     assert details == ["first", "second", "third"]
 
 
-def test_a_follower_that_is_interrupted_ends_quietly(
-    vault: Vault, owner: Owner, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_interrupting_follow_ends_quietly(vault: Vault, owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupt() -> bool:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands_audit, "_wait", interrupt)
+    monkeypatch.setattr(commands_vault, "_wait", interrupt)
     assert owner("audit", "--follow") == (130, "", "")
 
 

@@ -1,4 +1,4 @@
-"""The vault's directory: modes, keys, restarts, and processes that die."""
+"""The vault's directory: permissions, keys, locks, restarts and processes."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
+from tests.vault.support.served_vault import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
 from vault import server
-from vault.calls import wall_clock
 from vault.errors import VaultError
 from vault.migrations import SCHEMA_VERSION
-from vault.store import Store
+from vault.router import wall_clock
+from vault.schema import open_store
 
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:
-    """A vault's directory that nobody has open."""
-    Store(tmp_path / "vault").close()
+    """The directory of a vault that no process has open."""
+    open_store(tmp_path / "vault").close()
     return tmp_path / "vault"
 
 
 def refusal(directory: Path) -> tuple[str, str]:
     with pytest.raises(VaultError) as caught:
-        Store(directory)
+        open_store(directory)
     return str(caught.value), caught.value.hint
 
 
-def test_everything_is_made_for_the_owner_alone(directory: Path) -> None:
+def test_all_files_are_private(directory: Path) -> None:
     modes = {path.name: oct(path.stat().st_mode & 0o777) for path in [directory, *directory.iterdir()]}
     assert modes == {"vault": "0o700", "vault.db": "0o600", "root.key": "0o600", "init.lock": "0o600"}
 
@@ -43,7 +43,7 @@ def test_everything_is_made_for_the_owner_alone(directory: Path) -> None:
 def test_the_umask_does_not_matter(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
-        with Store(tmp_path / "vault"):
+        with open_store(tmp_path / "vault"):
             modes = {path.stat().st_mode & 0o077 for path in (tmp_path / "vault").iterdir()}
     finally:
         os.umask(before)
@@ -51,29 +51,29 @@ def test_the_umask_does_not_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["root.key", "vault.db"])
-def test_a_file_that_others_can_reach_is_refused(directory: Path, name: str) -> None:
+def test_a_file_that_others_can_access_is_refused(directory: Path, name: str) -> None:
     path = directory / name
     for mode in (0o640, 0o604, 0o620, 0o601):
         path.chmod(mode)
         assert refusal(directory) == (f"file {path} can be reached by others", f"chmod 600 {path}")
     path.chmod(0o600)
-    Store(directory).close()
+    open_store(directory).close()
 
 
-def test_a_directory_that_others_can_reach_is_refused(directory: Path) -> None:
+def test_a_directory_that_others_can_access_is_refused(directory: Path) -> None:
     directory.chmod(0o750)
     assert refusal(directory) == (f"directory {directory} can be reached by others", f"chmod 700 {directory}")
 
 
 @pytest.mark.parametrize("name", ["root.key", "vault.db"])
-def test_a_linked_file_is_refused_and_the_hint_mends_it(directory: Path, name: str) -> None:
+def test_a_linked_file_is_refused_and_the_hint_fixes_it(directory: Path, name: str) -> None:
     path, elsewhere = directory / name, directory.parent / "elsewhere"
     path.rename(elsewhere)
     path.symlink_to(elsewhere)
     message, hint = refusal(directory)
     assert message == f"file {path} is a symbolic link"
     subprocess.run(["sh", "-c", hint], check=True)
-    Store(directory).close()
+    open_store(directory).close()
 
 
 def test_a_linked_directory_is_refused(directory: Path) -> None:
@@ -84,7 +84,7 @@ def test_a_linked_directory_is_refused(directory: Path) -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 @pytest.mark.parametrize("name", ["", "root.key", "vault.db"])
-def test_what_belongs_to_somebody_else_is_refused(directory: Path, name: str) -> None:
+def test_a_file_of_another_user_is_refused(directory: Path, name: str) -> None:
     path = directory / name
     os.chown(path, 12345, -1)
     message, hint = refusal(directory)
@@ -114,23 +114,23 @@ def test_the_root_key_of_another_vault_is_refused(directory: Path) -> None:
     assert refusal(directory)[0] == f"root key {directory / 'root.key'} belongs to another vault"
 
 
-def test_a_file_that_is_no_database_is_refused(directory: Path) -> None:
+def test_a_file_that_is_not_a_database_is_refused(directory: Path) -> None:
     (directory / "vault.db").write_bytes(b"something else entirely" * 100)
     assert refusal(directory)[0] == f"file {directory / 'vault.db'} is not a vault's database"
 
 
 def test_a_vault_from_a_newer_program_is_refused(directory: Path) -> None:
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     assert refusal(directory)[1] == "use a newer program"
 
 
-def test_twenty_may_make_the_directory_at_once(tmp_path: Path) -> None:
+def test_concurrent_processes_create_one_vault(tmp_path: Path) -> None:
     ids, gate = [], threading.Barrier(20)
 
     def make() -> None:
         gate.wait()
-        with Store(tmp_path / "vault") as store:
+        with open_store(tmp_path / "vault") as store:
             ids.append(store.vault_id)
 
     threads = [threading.Thread(target=make) for _ in range(20)]
@@ -179,13 +179,13 @@ def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
     assert served.end()[0] == 0
 
 
-def test_answers_on_a_kept_connection_are_not_held_back() -> None:
-    """asyncio turns Nagle's algorithm off for sockets that say they are TCP; with it, each answer takes 40 ms."""
-    with server._listen(server.Place()) as listener:
+def test_answers_on_a_kept_connection_are_not_delayed() -> None:
+    """asyncio disables Nagle's algorithm only if the protocol is given. With it, each answer takes 40 ms."""
+    with server._listen(server.ListenOptions()) as listener:
         assert listener.proto == socket.IPPROTO_TCP
 
 
-def test_listening_for_other_machines_comes_with_a_warning(tmp_path: Path) -> None:
+def test_listening_beyond_loopback_prints_a_warning(tmp_path: Path) -> None:
     status, _, err = Spawned(tmp_path / "vault", "--host", "0.0.0.0").end()  # noqa: S104
     assert status == 0
     assert err.startswith("vault: warning: 0.0.0.0 can be reached by other machines, without encryption\nhint: ")
@@ -203,7 +203,7 @@ def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     assert served.end() == (0, "", "")
 
 
-def test_fifty_signed_clients_at_once_see_no_error(vault: Vault) -> None:
+def test_fifty_concurrent_clients_see_no_error(vault: Vault) -> None:
     clients = [vault.agent() for _ in range(50)]
     statuses: list[int] = []
     gate = threading.Barrier(50)
@@ -236,7 +236,7 @@ COUNTED = ("projects", "secrets", "secret_versions")
 
 
 def owner(directory: Path, command: str, *arguments: str) -> str:
-    """The standard output of an owner's command."""
+    """The standard output of a command."""
     line = [sys.executable, "-m", "vault", command, "--dir", str(directory), *arguments]
     return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
@@ -250,12 +250,10 @@ def registered(port: int, token: str) -> Agent:
 
 
 @pytest.mark.parametrize(("allowed", "left"), [(resource.RLIM_INFINITY, (1, 1)), (4_096, (1, 1)), (0, (0, 0))])
-def test_memory_is_left_to_neither_a_file_nor_a_crash_reporter(
-    allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Linux hands the memory to a reporter at a limit of 0, and to none at 1."""
+def test_core_dumps_are_disabled(allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """At a limit of 0, Linux still pipes the memory to a crash reporter; at a limit of 1 it does not."""
     told: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: (0, allowed))
     monkeypatch.setattr(resource, "setrlimit", lambda *limit: told.append(limit))
-    server.leave_no_core()
+    server.disable_core_dumps()
     assert told == [(resource.RLIMIT_CORE, left)]

@@ -1,4 +1,4 @@
-"""Enrollment tokens: what they let in, from where, how often and for how long."""
+"""Enrollment tokens: which machines they admit, from where, how often and for how long."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault, disk, encoded, exchange, public_bytes
-from tests.vault.machines_harness import HOUR_S, TOKENS, enroll, enrolled, token_body
+from tests.vault.support.machines import HOUR_S, TOKENS, enroll, enrolled_machine, token_body
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, encoded, exchange, public_bytes
 
 UNUSABLE = "the enrollment token is unknown, revoked, used up or expired"
 
@@ -49,9 +49,9 @@ def test_a_token_is_shown_once_and_kept_as_a_hash(vault: Vault, agent: Agent) ->
     assert created["token"] not in str(vault.audited("enroll_token_create"))
 
 
-def test_an_enrolled_machine_may_read_at_once_and_until_its_end(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_an_enrolled_machine_reads_until_it_expires(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine = enrolled(vault, agent, [secret], machineLifetimeSeconds=60)
+    machine = enrolled_machine(vault, agent, [secret], machineLifetimeSeconds=60)
     assert machine.read(secret).json == {"value": "v"}
     clock.advance(59)
     assert machine.read(secret).status == 200
@@ -75,7 +75,7 @@ def test_the_answer_of_an_enrollment_names_the_machine(vault: Vault, agent: Agen
     assert [row["actor_kind"] for row in vault.audited("machine_register")] == ["external", "external"]
 
 
-def test_a_token_is_spent_after_its_uses(vault: Vault, agent: Agent) -> None:
+def test_a_token_enrolls_its_number_of_machines(vault: Vault, agent: Agent) -> None:
     created = minted(agent, maxUses=2)
     replies = [enroll(vault, created["token"]) for _ in range(3)]
     assert [reply.status for reply in replies] == [200, 200, 401]
@@ -84,7 +84,7 @@ def test_a_token_is_spent_after_its_uses(vault: Vault, agent: Agent) -> None:
     assert (shown["uses"], shown["state"]) == (2, "used_up")
 
 
-def test_uses_are_counted_right_when_many_come_at_once(vault: Vault, agent: Agent) -> None:
+def test_concurrent_enrollments_do_not_exceed_the_uses(vault: Vault, agent: Agent) -> None:
     created = minted(agent, maxUses=5)
     with ThreadPoolExecutor(20) as pool:
         statuses = list(pool.map(lambda _: enroll(vault, created["token"]).status, range(20)))
@@ -92,7 +92,7 @@ def test_uses_are_counted_right_when_many_come_at_once(vault: Vault, agent: Agen
     assert (len(agent.get("/v1/ai/machines")), agent.get(f"{TOKENS}/{created['id']}")["uses"]) == (5, 5)
 
 
-def test_a_token_ends_with_its_life(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_a_token_expires(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     created = minted(agent, tokenLifetimeSeconds=10, maxUses=2)
     clock.advance(9)
     assert enroll(vault, created["token"]).status == 200
@@ -101,9 +101,11 @@ def test_a_token_ends_with_its_life(vault: Vault, agent: Agent, clock: FakeClock
 
 
 @pytest.mark.parametrize("reason", ["leaked", ""])
-def test_a_revoked_token_enrolls_nobody_and_its_machines_go_on(vault: Vault, agent: Agent, reason: str) -> None:
+def test_a_revoked_token_enrolls_no_machine_and_enrolled_ones_keep_reading(
+    vault: Vault, agent: Agent, reason: str
+) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine = enrolled(vault, agent, [secret])
+    machine = enrolled_machine(vault, agent, [secret])
     path = f"{TOKENS}/{agent.get(TOKENS)[0]['id']}"
     again = minted(agent)
     assert agent.post(f"{path}/revoke", {"reason": reason} if reason else {})["state"] == "revoked"
@@ -117,11 +119,12 @@ def test_a_revoked_token_enrolls_nobody_and_its_machines_go_on(vault: Vault, age
     assert vault.audited("enroll_token_revoke")[0]["detail"].endswith("revoked: leaked" if reason else "revoked")
 
 
-@pytest.mark.parametrize("token", ["", "x", "f" * 64, "F" * 64])
-def test_a_token_that_never_was_is_told_nothing_else(vault: Vault, agent: Agent, token: str) -> None:
-    reply = enroll(vault, token)
-    assert (reply.status, reply.error) == (401, UNUSABLE)
-    assert [row["actor_kind"] for row in vault.audited("auth_failure")] == ["external"]
+def test_an_unknown_token_gets_the_same_error(vault: Vault, agent: Agent) -> None:
+    tokens = ["", "x", "f" * 64, "F" * 64]
+    for token in tokens:
+        reply = enroll(vault, token)
+        assert (reply.status, reply.error) == (401, UNUSABLE), token
+    assert [row["actor_kind"] for row in vault.audited("auth_failure")] == ["external"] * len(tokens)
 
 
 @pytest.mark.parametrize(
@@ -140,7 +143,7 @@ def test_a_token_that_never_was_is_told_nothing_else(vault: Vault, agent: Agent,
         ({"namePattern": "(a+)+b"}, {"name": "a" * 255}, "the enrollment token is not for this name"),
     ],
 )
-def test_limits_of_a_token_hold_and_a_refusal_costs_no_use(
+def test_token_limits_are_enforced_and_a_refusal_does_not_use_it_up(
     vault: Vault, agent: Agent, limits: dict[str, str], given: dict[str, str], error: str | None
 ) -> None:
     created = minted(agent, **limits)
@@ -168,9 +171,8 @@ def test_a_registration_is_checked_like_any_body(vault: Vault, agent: Agent) -> 
     assert agent.get(TOKENS)[0]["uses"] == 0
 
 
-@pytest.mark.parametrize(
-    ("changed", "error"),
-    [
+def test_an_invalid_token_is_refused(agent: Agent) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"sourceCidr": "office"}, "sourceCidr must be an IPv4 or IPv6 network such as 203.0.113.0/24"),
         ({"hostnamePattern": "["}, "hostnamePattern must be a regular expression of at most 200 characters, "),
         ({"namePattern": r"(a)\1"}, "namePattern must be a regular expression of at most 200 characters, "),
@@ -180,21 +182,18 @@ def test_a_registration_is_checked_like_any_body(vault: Vault, agent: Agent) -> 
         ({"tokenLifetimeSeconds": 0}, "tokenLifetimeSeconds must be an integer from 1 to 31536000"),
         ({"machineLifetimeSeconds": 31_536_001}, "machineLifetimeSeconds must be an integer from 1 to 31536000"),
         ({"projectIds": ["proj_unknown"]}, "no such project"),
-    ],
-)
-def test_a_token_outside_the_limits_is_not_made(agent: Agent, changed: dict[str, Any], error: str) -> None:
-    reply = agent.send("POST", TOKENS, token_body(**changed))
-    assert reply.status == (404 if "projectIds" in changed else 400)
-    assert reply.error.startswith(error)
-    assert agent.get(TOKENS) == []
+    ]
+    for changed, error in cases:
+        reply = agent.send("POST", TOKENS, token_body(**changed))
+        assert reply.status == (404 if "projectIds" in changed else 400), (changed, error)
+        assert reply.error.startswith(error), (changed, error)
+        assert agent.get(TOKENS) == [], (changed, error)
 
 
-@pytest.mark.parametrize(
-    "key", ["name", "projectIds", "secretIds", "tokenLifetimeSeconds", "machineLifetimeSeconds", "maxUses"]
-)
-def test_a_token_needs_what_the_contract_requires(agent: Agent, key: str) -> None:
-    body = {name: value for name, value in token_body().items() if name != key}
-    assert agent.send("POST", TOKENS, body).error == f"{key} is required"
+def test_a_token_needs_what_the_contract_requires(agent: Agent) -> None:
+    for key in ["name", "projectIds", "secretIds", "tokenLifetimeSeconds", "machineLifetimeSeconds", "maxUses"]:
+        body = {name: value for name, value in token_body().items() if name != key}
+        assert agent.send("POST", TOKENS, body).error == f"{key} is required", key
 
 
 def test_secrets_of_a_token_belong_to_its_projects_and_are_not_in_the_trash(agent: Agent) -> None:
@@ -205,7 +204,7 @@ def test_secrets_of_a_token_belong_to_its_projects_and_are_not_in_the_trash(agen
     assert agent.send("POST", TOKENS, token_body(projectIds=[project_id], secretIds=[secret_id])).status == 400
 
 
-def test_a_project_or_secret_that_has_gone_leaves_the_token(vault: Vault, agent: Agent) -> None:
+def test_deleted_projects_and_secrets_leave_the_token(vault: Vault, agent: Agent) -> None:
     path, other = agent.secret(agent.project(), "v"), agent.project("other")
     project_id = path.split("/")[4]
     created = minted(agent, projectIds=[project_id, other], secretIds=[path.rpartition("/")[2]])
@@ -216,7 +215,7 @@ def test_a_project_or_secret_that_has_gone_leaves_the_token(vault: Vault, agent:
     assert [each["projectId"] for each in agent.get(f"/v1/ai/machines/{machine_id}")["projects"]] == [other]
 
 
-def test_a_restricted_agent_handles_tokens_of_its_projects_alone(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_manages_only_tokens_of_its_projects(vault: Vault, agent: Agent) -> None:
     own, foreign = agent.project("own"), agent.project("foreign")
     secret_id = agent.secret(foreign, "v").rpartition("/")[2]
     narrow = vault.agent(projects=[own])
@@ -237,5 +236,5 @@ def test_an_unknown_token_is_not_found(agent: Agent) -> None:
         assert agent.send(method, f"{TOKENS}/enr_unknown{tail}").error == "no such enrollment token"
 
 
-def test_lives_are_counted_in_seconds(agent: Agent) -> None:
+def test_lifetimes_are_in_seconds(agent: Agent) -> None:
     assert minted(agent, tokenLifetimeSeconds=2 * HOUR_S)["expiresAt"] == START_MS + 7_200_000

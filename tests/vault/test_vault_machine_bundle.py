@@ -1,4 +1,4 @@
-"""The identity that the owner writes for a machine: files, modes, and that nothing is overwritten."""
+"""The identity files that the owner creates for a machine: content, permissions, and no overwriting."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
-from tests.vault.harness import START_MS, Agent, Vault, disk
-from tests.vault.machines_harness import Machine
+from tests.vault.support.machines import Machine
+from tests.vault.support.served_vault import START_MS, Agent, Vault, disk
 from vault.errors import VaultError
-from vault.machine_bundle import write_bundle
+from vault.owner.machine_bundle import write_bundle
 
 URL = "http://localhost:8200"
 
@@ -29,7 +29,7 @@ def mode(path: Path) -> int:
 
 
 @pytest.mark.parametrize("kind", ["standard", "temp"])
-def test_a_bundle_holds_the_identity_of_a_pending_machine(vault: Vault, agent: Agent, sk: Path, kind: str) -> None:
+def test_a_bundle_contains_the_identity_of_a_pending_machine(vault: Vault, agent: Agent, sk: Path, kind: str) -> None:
     os.umask(0)
     machine_id = write_bundle(vault.store, vault.clock(), sk, URL, "wéb", kind=kind)
     directory = sk / "vaults" / vault.store.vault_id
@@ -50,7 +50,7 @@ def test_a_bundle_holds_the_identity_of_a_pending_machine(vault: Vault, agent: A
     assert [(row["actor_kind"], row["user_id"]) for row in made] == [("user", "owner")]
 
 
-def test_the_key_of_a_bundle_is_the_machines_and_never_in_the_vault(vault: Vault, agent: Agent, sk: Path) -> None:
+def test_the_private_key_is_never_in_the_vault(vault: Vault, agent: Agent, sk: Path) -> None:
     machine_id = write_bundle(vault.store, vault.clock(), sk, URL, "web")
     key = load_pem_private_key((sk / "vaults" / vault.store.vault_id / "private.pem").read_bytes(), None)
     assert isinstance(key, Ed25519PrivateKey)
@@ -60,7 +60,7 @@ def test_the_key_of_a_bundle_is_the_machines_and_never_in_the_vault(vault: Vault
 
 
 @pytest.mark.parametrize("name", ["identity.json", "private.pem"])
-def test_nothing_is_overwritten_and_no_machine_is_made(vault: Vault, agent: Agent, sk: Path, name: str) -> None:
+def test_an_existing_file_is_kept_and_no_machine_is_created(vault: Vault, agent: Agent, sk: Path, name: str) -> None:
     path = sk / "vaults" / vault.store.vault_id / name
     for directory in (sk, sk / "vaults", path.parent):
         directory.mkdir(mode=0o700, parents=True)
@@ -77,20 +77,20 @@ def test_a_file_that_cannot_be_written_leaves_no_machine(
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("vault.machine_bundle.os.fsync", full)
+    monkeypatch.setattr("vault.owner.machine_bundle.os.fsync", full)
     with pytest.raises(OSError, match="No space"):
         write_bundle(vault.store, vault.clock(), sk, URL, "web")
     assert agent.get("/v1/ai/machines") == []
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:8200", "http://localhost.evil.example", "ftp://localhost", "", "x"])
-def test_a_url_that_the_client_refuses_is_refused_here(vault: Vault, agent: Agent, sk: Path, url: str) -> None:
-    with pytest.raises(VaultError, match="machines cannot use the URL"):
-        write_bundle(vault.store, vault.clock(), sk, url, "web")
-    assert (agent.get("/v1/ai/machines"), sk.exists()) == ([], False)
+def test_a_url_that_the_client_refuses_is_refused_here(vault: Vault, agent: Agent, sk: Path) -> None:
+    for url in ["http://127.0.0.1:8200", "http://localhost.evil.example", "ftp://localhost", "", "x"]:
+        with pytest.raises(VaultError, match="machines cannot use the URL"):
+            write_bundle(vault.store, vault.clock(), sk, url, "web")
+        assert (agent.get("/v1/ai/machines"), sk.exists()) == ([], False), url
 
 
-def test_names_and_kinds_have_their_limits(vault: Vault, agent: Agent, sk: Path) -> None:
+def test_invalid_names_and_kinds_are_refused(vault: Vault, agent: Agent, sk: Path) -> None:
     for name, kind in (("", "standard"), ("x" * 256, "standard"), ("web", "ephemeral"), ("web", "other")):
         with pytest.raises(VaultError):
             write_bundle(vault.store, vault.clock(), sk, URL, name, kind=kind)

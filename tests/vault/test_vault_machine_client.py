@@ -1,4 +1,4 @@
-"""The machine side as the vendor's own client, unchanged, finds it: package `sikkerkey` from PyPI.
+"""The routes of machines, used by the vendor's own client: the package `sikkerkey` from PyPI, unchanged.
 
 The client signs with the real time, so the vault's clock starts from there.
 """
@@ -14,11 +14,11 @@ from typing import Any, Callable
 
 import pytest
 
-from tests.vault.harness import Agent, FakeClock, Vault
-from tests.vault.machines_harness import TOKENS, token_body
-from vault import machines
-from vault.machine_bundle import write_bundle
-from vault.store import Store
+from tests.vault.support.machines import TOKENS, token_body
+from tests.vault.support.served_vault import Agent, FakeClock, Vault
+from vault.domains import machines
+from vault.owner.machine_bundle import write_bundle
+from vault.schema import open_store
 
 sikkerkey = pytest.importorskip("sikkerkey", reason="the vendor's client needs Python 3.10")
 
@@ -39,7 +39,7 @@ def url(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def secrets(agent: Agent) -> list[str]:
-    """The paths of a plain and of a structured secret, in two projects."""
+    """The paths of a plain and a structured secret in two projects."""
     first, second = agent.project("first"), agent.project("second")
     plain = agent.secret(first, "hunter2", name="API key")
     return [plain, agent.secret(second, PAIR, name="db", fieldNames=["user", "pass"])]
@@ -56,7 +56,7 @@ def token(agent: Agent, secrets: list[str], **changed: Any) -> str:
 
 @pytest.fixture
 def client(vault: Vault, agent: Agent, url: str, secrets: list[str]) -> Iterator[Any]:
-    """A machine that enrolled in memory and may read both."""
+    """An enrolled machine that may read both secrets."""
     made = sikkerkey.SikkerKey.bootstrap_in_memory(vault.store.vault_id, token(agent, secrets), hostname="runner-7")
     yield made
     made.close()
@@ -95,7 +95,7 @@ def test_it_reads_with_an_identity_on_disk_once_approved(
     with pytest.raises(sikkerkey.AccessDeniedError, match="Machine is pending approval"):
         on_disk.get_secret(id_of(secrets[0]))
     with vault.store.transaction() as db:
-        machines.approve(db, vault.clock(), machine_id)
+        machines.approve_as_owner(db, vault.clock(), machine_id)
     base = f"{secrets[0].rpartition('/secrets/')[0]}/machines"
     agent.post(base, {"machineId": machine_id})
     agent.post(f"{base}/{machine_id}/grants", {"secretIds": [id_of(secrets[0])]})
@@ -109,7 +109,7 @@ Watching = Callable[[str], Any]
 
 @pytest.fixture
 def watched(client: Any) -> Watching:
-    """Watches a secret and answers the first event. The client polls at once, and then every 15 seconds."""
+    """Watch a secret and return the first event. The client polls immediately, then every 15 seconds."""
     events: queue.Queue[Any] = queue.Queue()
 
     def first(path: str) -> Any:
@@ -120,7 +120,7 @@ def watched(client: Any) -> Watching:
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_a_watch_hands_over_the_new_value(
+def test_a_watch_returns_the_new_value(
     agent: Agent, client: Any, secrets: list[str], watched: Watching, place: int
 ) -> None:
     client.get_secret(id_of(secrets[place]))
@@ -149,7 +149,7 @@ def refused(client: Any, secret_id: str) -> tuple[type[Exception], int]:
     return type(caught.value), caught.value.http_status
 
 
-def test_each_refusal_is_the_error_that_the_client_has_for_it(
+def test_each_refusal_raises_the_matching_client_error(
     vault: Vault, agent: Agent, client: Any, secrets: list[str]
 ) -> None:
     project_id, ids = secrets[0].split("/")[4], [id_of(path) for path in secrets]
@@ -178,25 +178,25 @@ def test_an_expired_machine_is_an_authentication_error(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client waits for seconds before it tries again; not here."""
+    """Skip the delay before the client retries."""
     monkeypatch.setattr("sikkerkey.client._BACKOFF_SECONDS", [0.0])
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_busy_vault_is_tried_again(vault: Vault, client: Any, secrets: list[str]) -> None:
+def test_a_busy_vault_is_retried(vault: Vault, client: Any, secrets: list[str]) -> None:
     vault.store._db.execute("PRAGMA busy_timeout = 0")
-    with Store(vault.directory) as other, other.transaction():
+    with open_store(vault.directory) as other, other.transaction():
         assert refused(client, id_of(secrets[0])) == (sikkerkey.ServerSealedError, 503)
     assert client.get_secret(id_of(secrets[0])) == "hunter2"
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_cached_value_serves_while_the_vault_is_busy_and_not_once_access_is_gone(
+def test_a_cached_value_is_used_while_the_vault_is_busy_but_not_without_access(
     vault: Vault, agent: Agent, client: Any, secrets: list[str]
 ) -> None:
     client.enable_cache().get_secret(id_of(secrets[0]))
     vault.store._db.execute("PRAGMA busy_timeout = 0")
-    with Store(vault.directory) as other, other.transaction():
+    with open_store(vault.directory) as other, other.transaction():
         assert client.get_secret(id_of(secrets[0])) == "hunter2"
     agent.post(f"/v1/ai/machines/{client.machine_id}/revoke")
     assert refused(client, id_of(secrets[0])) == (sikkerkey.AuthenticationError, 401)
@@ -212,7 +212,7 @@ def test_a_cached_value_serves_while_the_vault_is_busy_and_not_once_access_is_go
     ],
 )
 @pytest.mark.usefixtures("url")
-def test_a_refused_enrollment_is_the_error_that_the_client_has_for_it(
+def test_a_refused_enrollment_raises_the_matching_client_error(
     vault: Vault, agent: Agent, changed: dict[str, str], given: dict[str, str], expected: tuple[str, int]
 ) -> None:
     with pytest.raises(sikkerkey.ApiError) as caught:
@@ -220,7 +220,7 @@ def test_a_refused_enrollment_is_the_error_that_the_client_has_for_it(
     assert (type(caught.value).__name__, caught.value.http_status) == expected
 
 
-def test_a_spent_token_and_a_wrong_vault_are_told_apart(vault: Vault, agent: Agent, url: str) -> None:
+def test_a_used_token_and_a_wrong_vault_are_distinguished(vault: Vault, agent: Agent, url: str) -> None:
     spent = token(agent, [])
     sikkerkey.SikkerKey.bootstrap_in_memory(vault.store.vault_id, spent)
     with pytest.raises(sikkerkey.AuthenticationError):

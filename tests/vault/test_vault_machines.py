@@ -1,14 +1,12 @@
-"""Machines and their memberships: every action, read back through another."""
+"""Machines and their memberships: every action and its effect."""
 
 from __future__ import annotations
 
 from typing import Any
 
-import pytest
-
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from tests.vault.machines_harness import HOUR_S, Machine, enrolled, waiting
-from vault import machines
+from tests.vault.support.machines import HOUR_S, Machine, enrolled_machine, pending_machine
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, run_job
+from vault.domains import machines
 
 MACHINES = "/v1/ai/machines"
 PROJECTS = "/v1/ai/projects"
@@ -30,7 +28,7 @@ def test_a_machine_is_listed_with_its_state_and_shown_with_its_projects(
 ) -> None:
     project_id = agent.project()
     secrets = [agent.secret(project_id, "a"), agent.secret(project_id, "b")]
-    machine = enrolled(vault, agent, secrets, machineLifetimeSeconds=60)
+    machine = enrolled_machine(vault, agent, secrets, machineLifetimeSeconds=60)
     row = listed(machine, name="runner-7", kind="ephemeral", state="approved", hostname="runner-7", approvedAt=START_MS)
     assert agent.get(MACHINES) == [row]
     agent.post(secrets[0] + "/delete")
@@ -50,8 +48,8 @@ def test_a_machine_is_listed_with_its_state_and_shown_with_its_projects(
     assert agent.get(MACHINES) == [{**row, "state": "expired", "lastSeenAt": START_MS + 59_000}]
 
 
-def test_an_approved_machine_is_let_in_once(vault: Vault, agent: Agent) -> None:
-    machine = waiting(vault)
+def test_a_machine_is_approved_once(vault: Vault, agent: Agent) -> None:
+    machine = pending_machine(vault)
     assert agent.get(MACHINES) == [listed(machine)]
     reply = machine.send("GET", "/v1/secrets")
     assert (reply.status, reply.error) == (403, "Machine is pending approval")
@@ -63,20 +61,20 @@ def test_an_approved_machine_is_let_in_once(vault: Vault, agent: Agent) -> None:
     assert [row["agent_id"] for row in vault.audited("machine_approve")] == [agent.id]
 
 
-def test_a_denied_machine_is_gone(vault: Vault, agent: Agent) -> None:
-    machine = waiting(vault)
+def test_a_denied_machine_is_deleted(vault: Vault, agent: Agent) -> None:
+    machine = pending_machine(vault)
     assert agent.post(f"{MACHINES}/{machine.id}/deny") == {"id": machine.id, "name": "web-1", "state": "denied"}
     assert agent.get(MACHINES) == []
     assert (machine.send("GET", "/v1/secrets").status, len(vault.audited("machine_deny"))) == (401, 1)
-    approved = enrolled(vault, agent, [])
+    approved = enrolled_machine(vault, agent, [])
     reply = agent.send("POST", f"{MACHINES}/{approved.id}/deny")
     assert (reply.status, ids(agent)) == (409, [approved.id])
 
 
-def test_a_revoke_previews_and_then_cuts_off(vault: Vault, agent: Agent) -> None:
+def test_a_revoke_previews_and_then_deletes(vault: Vault, agent: Agent) -> None:
     first, second = agent.project("a"), agent.project("b")
     secrets = [agent.secret(first, "1"), agent.secret(first, "2"), agent.secret(second, "3")]
-    machine = enrolled(vault, agent, secrets)
+    machine = enrolled_machine(vault, agent, secrets)
     path = f"{MACHINES}/{machine.id}/revoke"
     summary = {"id": machine.id, "name": "runner-7", "cascade": {"projectMemberships": 2, "grants": 3}}
     assert agent.post(path, {"preview": True}) == {**summary, "preview": True}
@@ -89,7 +87,7 @@ def test_a_revoke_previews_and_then_cuts_off(vault: Vault, agent: Agent) -> None
 
 
 def test_a_rename_leaves_a_history(vault: Vault, agent: Agent, clock: FakeClock) -> None:
-    machine = waiting(vault)
+    machine = pending_machine(vault)
     path = f"{MACHINES}/{machine.id}"
     assert agent.get(path + "/name-history") == []
     for name in ("web-2", "web-2", "web-3"):
@@ -105,47 +103,42 @@ def test_a_rename_leaves_a_history(vault: Vault, agent: Agent, clock: FakeClock)
         assert agent.send("POST", path + "/rename", body).status == 400
 
 
-def test_expired_machines_are_forgotten_after_a_day(vault: Vault, agent: Agent, clock: FakeClock) -> None:
-    short, long = (enrolled(vault, agent, [], machineLifetimeSeconds=life_s) for life_s in (60, 120))
+def test_expired_machines_are_deleted_after_a_day(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    short, long = (enrolled_machine(vault, agent, [], machineLifetimeSeconds=life_s) for life_s in (60, 120))
     clock.advance(60 + DAY_S - 1)
-    machines.remove_expired(vault.store, clock())
+    run_job(machines.remove_expired, vault.store, clock())
     assert set(ids(agent)) == {short.id, long.id}
     clock.advance(1)
-    machines.remove_expired(vault.store, clock())
+    run_job(machines.remove_expired, vault.store, clock())
     assert ids(agent) == [long.id]
     assert [row["actor_kind"] for row in vault.audited("machine_expire")] == ["system"]
 
 
-@pytest.mark.parametrize(
-    ("method", "tail", "body"),
-    [
+def test_an_unknown_machine_is_not_found_and_looks_forbidden_to_a_restricted_agent(vault: Vault, agent: Agent) -> None:
+    narrow = vault.agent(projects=[agent.project("narrow")])
+    other = enrolled_machine(vault, agent, [agent.secret(agent.project("other"), "v")])
+    unknown = "11111111-2222-3333-4444-555555555555"
+    for method, tail, body in [
         ("GET", "", None),
         ("POST", "/approve", None),
         ("POST", "/deny", None),
         ("POST", "/revoke", None),
         ("POST", "/rename", {"name": "x"}),
         ("GET", "/name-history", None),
-    ],
-)
-def test_an_unknown_machine_is_not_found_and_looks_forbidden_to_a_restricted_agent(
-    vault: Vault, agent: Agent, method: str, tail: str, body: Any
-) -> None:
-    narrow = vault.agent(projects=[agent.project("narrow")])
-    other = enrolled(vault, agent, [agent.secret(agent.project("other"), "v")])
-    unknown = "11111111-2222-3333-4444-555555555555"
-    assert agent.send(method, f"{MACHINES}/{unknown}{tail}", body).error == "no such machine"
-    replies = [narrow.send(method, f"{MACHINES}/{each}{tail}", body) for each in (unknown, other.id)]
-    assert [reply.status for reply in replies] == [403, 403]
-    assert replies[0].json == replies[1].json
-    assert ids(agent) == [other.id]
+    ]:
+        assert agent.send(method, f"{MACHINES}/{unknown}{tail}", body).error == "no such machine", tail
+        replies = [narrow.send(method, f"{MACHINES}/{each}{tail}", body) for each in (unknown, other.id)]
+        assert [reply.status for reply in replies] == [403, 403], tail
+        assert replies[0].json == replies[1].json, tail
+        assert ids(agent) == [other.id], tail
 
 
-def test_a_restricted_agent_manages_machines_of_its_projects_alone(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_manages_only_machines_of_its_projects(vault: Vault, agent: Agent) -> None:
     own, foreign = agent.project("own"), agent.project("foreign")
     narrow = vault.agent(projects=[own])
-    shared = enrolled(vault, agent, [agent.secret(own, "1"), agent.secret(foreign, "2")])
-    local = enrolled(vault, agent, [agent.secret(own, "3")])
-    waiting(vault)
+    shared = enrolled_machine(vault, agent, [agent.secret(own, "1"), agent.secret(foreign, "2")])
+    local = enrolled_machine(vault, agent, [agent.secret(own, "3")])
+    pending_machine(vault)
     assert set(ids(narrow)) == {shared.id, local.id}
     assert [each["projectId"] for each in narrow.get(f"{MACHINES}/{shared.id}")["projects"]] == [own]
     assert narrow.get(f"{MACHINES}/{shared.id}")["grantCount"] == 1
@@ -164,12 +157,14 @@ def test_a_project_lists_its_machines_searched_sorted_and_paged(vault: Vault, ag
     project_id, other = agent.project(), agent.project("other")
     base = f"{PROJECTS}/{project_id}/machines"
     secret = agent.secret(project_id, "v").rpartition("/")[2]
-    alpha, beta, gamma = (waiting(vault, name, hostname=f"{name}.example") for name in ("beta", "Alpha", "gamma"))
+    alpha, beta, gamma = (
+        pending_machine(vault, name, hostname=f"{name}.example") for name in ("beta", "Alpha", "gamma")
+    )
     alpha, beta = beta, alpha
     for machine in (beta, gamma, alpha):
         agent.post(base, {"machineId": machine.id})
         clock.advance(1)
-    agent.post(f"{PROJECTS}/{other}/machines", {"machineId": waiting(vault, "elsewhere").id})
+    agent.post(f"{PROJECTS}/{other}/machines", {"machineId": pending_machine(vault, "elsewhere").id})
     agent.post(f"{base}/{gamma.id}/grants", {"secretIds": [secret]})
     rows = {
         "Alpha": member(alpha, name="Alpha", hostname="Alpha.example", addedAt=START_MS + 2000),
@@ -196,7 +191,7 @@ def test_a_project_lists_its_machines_searched_sorted_and_paged(vault: Vault, ag
 def test_attach_makes_a_member_and_detach_drops_its_grants_here_only(vault: Vault, agent: Agent) -> None:
     here, there = agent.project("here"), agent.project("there")
     secrets = {project: agent.secret(project, "v") for project in (here, there)}
-    machine = enrolled(vault, agent, [secrets[there]])
+    machine = enrolled_machine(vault, agent, [secrets[there]])
     base = f"{PROJECTS}/{here}/machines"
     done = {"projectId": here, "machineId": machine.id, "name": "runner-7"}
     assert agent.post(base, {"machineId": machine.id}) == done
@@ -213,12 +208,12 @@ def test_attach_makes_a_member_and_detach_drops_its_grants_here_only(vault: Vaul
     assert [row["project_id"] for row in vault.audited("project_machine_remove")] == [here]
 
 
-def test_grants_are_replaced_as_a_whole_and_ids_of_other_projects_passed_over(vault: Vault, agent: Agent) -> None:
+def test_grants_are_replaced_and_ids_of_other_projects_ignored(vault: Vault, agent: Agent) -> None:
     here, there = agent.project("here"), agent.project("there")
     paths = [agent.secret(here, "1"), agent.secret(here, "2"), agent.secret(here, "3")]
     one, two, trashed = (path.rpartition("/")[2] for path in paths)
     foreign = agent.secret(there, "4").rpartition("/")[2]
-    machine = enrolled(vault, agent, [paths[0]])
+    machine = enrolled_machine(vault, agent, [paths[0]])
     base = f"{PROJECTS}/{here}/machines/{machine.id}"
     agent.post(f"{PROJECTS}/{there}/machines", {"machineId": machine.id})
     agent.post(paths[2] + "/delete")
@@ -238,10 +233,10 @@ def test_grants_are_replaced_as_a_whole_and_ids_of_other_projects_passed_over(va
     assert (agent.get(f"{base}/secrets"), machine.read(two).status) == ([], 403)
 
 
-def test_a_grant_for_a_secret_in_the_trash_sleeps_until_it_is_replaced(vault: Vault, agent: Agent) -> None:
+def test_a_grant_for_a_deleted_secret_is_inactive_until_replaced(vault: Vault, agent: Agent) -> None:
     path = agent.secret(agent.project(), "v")
     secret_id, project_id = path.rpartition("/")[2], path.split("/")[4]
-    machine = enrolled(vault, agent, [path])
+    machine = enrolled_machine(vault, agent, [path])
     base = f"{PROJECTS}/{project_id}/machines/{machine.id}"
     agent.post(path + "/delete")
     assert (machine.read(path).status, agent.get(f"{base}/secrets")) == (404, [])
@@ -253,8 +248,8 @@ def test_a_grant_for_a_secret_in_the_trash_sleeps_until_it_is_replaced(vault: Va
     assert machine.read(path).status == 403
 
 
-def test_a_machine_that_is_no_member_is_not_found_in_the_project(vault: Vault, agent: Agent) -> None:
-    base, machine = f"{PROJECTS}/{agent.project()}/machines", waiting(vault)
+def test_a_machine_outside_the_project_is_not_found(vault: Vault, agent: Agent) -> None:
+    base, machine = f"{PROJECTS}/{agent.project()}/machines", pending_machine(vault)
     nothing: dict[str, Any] = {"secretIds": []}
     for method, tail, body in (("POST", "detach", None), ("GET", "secrets", None), ("POST", "grants", nothing)):
         for machine_id in (machine.id, "unknown"):
@@ -264,21 +259,21 @@ def test_a_machine_that_is_no_member_is_not_found_in_the_project(vault: Vault, a
     assert agent.send("POST", base, {}).error == "machineId is required"
 
 
-def test_a_restricted_agent_attaches_only_what_it_sees(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_attaches_only_visible_machines(vault: Vault, agent: Agent) -> None:
     first, second, foreign = (agent.project(name) for name in ("first", "second", "foreign"))
     narrow = vault.agent(projects=[first, second])
-    seen, unseen = (enrolled(vault, agent, [agent.secret(each, "v")]) for each in (first, foreign))
+    seen, unseen = (enrolled_machine(vault, agent, [agent.secret(each, "v")]) for each in (first, foreign))
     assert narrow.post(f"{PROJECTS}/{second}/machines", {"machineId": seen.id})["machineId"] == seen.id
-    for machine_id in (unseen.id, waiting(vault).id, "unknown"):
+    for machine_id in (unseen.id, pending_machine(vault).id, "unknown"):
         reply = narrow.send("POST", f"{PROJECTS}/{second}/machines", {"machineId": machine_id})
         assert (reply.status, reply.error) == (403, "the machine is not in a project on the agent's allowlist")
     assert narrow.send("POST", f"{PROJECTS}/{foreign}/machines", {"machineId": seen.id}).status == 403
     assert [row["id"] for row in narrow.post(f"{PROJECTS}/{second}/machines/query")["machines"]] == [seen.id]
 
 
-def test_a_deleted_project_takes_memberships_and_grants_along(vault: Vault, agent: Agent) -> None:
+def test_a_deleted_project_deletes_memberships_and_grants(vault: Vault, agent: Agent) -> None:
     secret = agent.secret(agent.project(), "v")
-    machine, project_id = enrolled(vault, agent, [secret]), secret.split("/")[4]
+    machine, project_id = enrolled_machine(vault, agent, [secret]), secret.split("/")[4]
     cascade = agent.post(f"{PROJECTS}/{project_id}/delete", {"confirmName": "Demo"})["cascade"]
     assert [cascade[key] for key in ("machineMemberships", "grants", "enrollmentTokens")] == [1, 1, 1]
     shown = agent.get(f"{MACHINES}/{machine.id}")

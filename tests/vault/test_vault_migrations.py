@@ -1,4 +1,4 @@
-"""From an older schema: nothing is lost, a failure changes nothing, and the file as it was is kept."""
+"""Migrations: nothing is lost, a failure changes nothing, and a copy of the old file is kept."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.vault.dying import every_value
+from tests.vault.support.rekey_crashes import every_value
 from vault import migrations
 from vault.errors import VaultError
-from vault.store import Store
+from vault.schema import open_store
 
 VERSION_1 = (Path(__file__).parent / "schema_v1.sql").read_text()
 ROOT_KEY = b"11" * 32
@@ -21,7 +21,7 @@ ROOT_KEY = b"11" * 32
 
 @pytest.fixture
 def old(tmp_path: Path) -> Path:
-    """The directory of a vault that version 1 of the schema left behind."""
+    """The directory of a vault with version 1 of the schema."""
     directory = tmp_path / "vault"
     directory.mkdir(mode=0o700)
     (directory / "root.key").write_bytes(ROOT_KEY)
@@ -33,7 +33,7 @@ def old(tmp_path: Path) -> Path:
 
 
 def content(path: Path) -> dict[str, list[tuple[object, ...]]]:
-    """Every row of every table that version 1 has."""
+    """All rows of all tables of version 1."""
     with closing(sqlite3.connect(path)) as db:
         tables = [name for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
         return {name: sorted(db.execute(f"SELECT * FROM {name}"), key=repr) for name in tables}  # noqa: S608
@@ -59,7 +59,7 @@ def test_a_vault_of_version_1_keeps_every_row_and_opens_every_value(old: Path) -
         "audit": 7,
         "grants": 1,
     }
-    with Store(old) as store:
+    with open_store(old) as store:
         with store.transaction() as db:
             db.execute("UPDATE secrets SET deleted_ms = NULL")
         values = sorted(every_value(store).values())
@@ -73,18 +73,18 @@ def test_a_vault_of_version_1_keeps_every_row_and_opens_every_value(old: Path) -
 
 
 def test_a_migrated_vault_has_the_schema_of_a_new_one(old: Path, tmp_path: Path) -> None:
-    Store(old).close()
-    Store(tmp_path / "new").close()
+    open_store(old).close()
+    open_store(tmp_path / "new").close()
     assert schema(old / "vault.db") == schema(tmp_path / "new" / "vault.db")
 
 
-def test_the_file_as_it_was_is_kept_private(old: Path) -> None:
+def test_the_old_file_is_kept_with_private_permissions(old: Path) -> None:
     before = content(old / "vault.db")
-    Store(old).close()
+    open_store(old).close()
     kept = old / "vault.db.schema-1"
     assert (content(kept), version(kept), oct(kept.stat().st_mode & 0o777)) == (before, 1, "0o600")
     kept.unlink()
-    Store(old).close()
+    open_store(old).close()
     assert not kept.exists()
 
 
@@ -107,7 +107,7 @@ ALTER TABLE projects_next RENAME TO projects;
 def test_a_step_may_rebuild_a_table_that_others_refer_to(old: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(migrations, "SCHEMA_VERSION", 3)
     monkeypatch.setattr(migrations, "STEPS", {1: (), 2: (REBUILD,)})
-    with Store(old) as store, store.transaction() as db:
+    with open_store(old) as store, store.transaction() as db:
         assert db.execute("SELECT name, colour FROM projects").fetchall()[0]["colour"] == "blue"
         assert db.execute("SELECT COUNT(*) FROM secrets").fetchone()[0] == 3
         assert db.execute("PRAGMA foreign_keys").fetchone()[0] == 1
@@ -127,17 +127,17 @@ def test_a_step_that_fails_changes_nothing(
     with monkeypatch.context() as patched:
         patched.setattr(migrations, "STEPS", {1: (step,)})
         with pytest.raises(error):
-            Store(old)
+            open_store(old)
     assert (content(old / "vault.db"), schema(old / "vault.db"), version(old / "vault.db")) == (before, tables, 1)
-    with Store(old) as store:
+    with open_store(old) as store:
         assert not store.sealed
 
 
-def test_nothing_is_migrated_under_a_server_that_runs(old: Path) -> None:
+def test_nothing_is_migrated_while_a_server_runs(old: Path) -> None:
     handle = os.open(old / "server.lock", os.O_RDWR | os.O_CREAT, 0o600)
     fcntl.flock(handle, fcntl.LOCK_EX)
     with pytest.raises(VaultError, match="an older server has"):
-        Store(old)
+        open_store(old)
     assert version(old / "vault.db") == 1
     os.close(handle)
-    Store(old).close()
+    open_store(old).close()

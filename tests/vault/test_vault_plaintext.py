@@ -1,4 +1,4 @@
-"""The hunt for plaintext: marked values go in, and turn up in no answer, no log and no byte on disk."""
+"""Plaintext: marked values must not appear in any answer, any log or any byte on disk."""
 
 from __future__ import annotations
 
@@ -12,21 +12,22 @@ from pathlib import Path
 
 import pytest
 
-from tests.vault.harness import ROOT, START_MS, Agent, Reply, Spawned, Vault, disk, encoded
-from tests.vault.receiver import Receiver
-from vault import backup, control
+from tests.vault.support.served_vault import ROOT, START_MS, Agent, Reply, Spawned, Vault, disk, encoded, run_job
+from tests.vault.support.webhook_receiver import Receiver
+from vault import control
 from vault.control import Control
 from vault.crypto import Envelope
+from vault.domains.webhooks import deliver_due
 from vault.errors import VaultError
+from vault.owner import backup
+from vault.schema import ROUTES, open_store
 from vault.store import Store
-from vault.surface import ROUTES
-from vault.webhooks import deliver_due
 
 MARK = "MARKED-value-9d1c"
 
 
 class Listening:
-    """An agent whose every answer is kept."""
+    """An agent that records all answers."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
@@ -39,7 +40,7 @@ class Listening:
 
 
 def drive_values(agent: Listening, project_id: str) -> list[str]:
-    """Every way in which a value gets in, right and wrong; answers the ids of the secrets."""
+    """Send values in every possible way, valid and invalid, and return the ids of the secrets."""
     base, dynamic = f"/v1/ai/projects/{project_id}/secrets", "/v1/ai/dynamic-secrets"
     shared = f"/v1/ai/projects/{project_id}/temporary-secrets"
     agent.send("POST", shared, {"name": "shared", "value": MARK, "expiresInSeconds": 60})
@@ -101,7 +102,7 @@ def test_no_answer_log_or_byte_on_disk_holds_a_value(
         assert secret not in output
 
 
-def test_what_a_call_mints_is_told_once_and_never_written_down(
+def test_generated_tokens_are_shown_once_and_never_stored(
     vault: Vault, agent: Agent, capfd: pytest.CaptureFixture[str]
 ) -> None:
     listening, project_id = Listening(agent), agent.project()
@@ -111,10 +112,10 @@ def test_what_a_call_mints_is_told_once_and_never_written_down(
         share = {"name": "x", "value": MARK, "expiresInSeconds": 60}
         link = agent.post(f"/v1/ai/projects/{project_id}/temporary-secrets", share)
         receiver.statuses = [500]
-        deliver_due(vault.store, START_MS)
+        run_job(deliver_due, vault.store, START_MS)
         listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/update", {"enabled": True})
         listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/test")
-        deliver_due(vault.store, START_MS)
+        run_job(deliver_due, vault.store, START_MS)
     for route in ROUTES:
         path = route.path.replace("{projectId}", project_id).replace("{webhookId}", hook["id"])
         listening.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))
@@ -125,7 +126,7 @@ def test_what_a_call_mints_is_told_once_and_never_written_down(
     assert [secret for secret in minted if secret.encode() in seen] == []
 
 
-def test_the_keys_between_root_and_value_are_never_on_disk_in_the_clear(vault: Vault, agent: Agent) -> None:
+def test_intermediate_keys_are_never_on_disk_unencrypted(vault: Vault, agent: Agent) -> None:
     agent.secret(agent.project(), MARK)
     keyring = vault.store.keys
     with vault.store.transaction() as db:
@@ -135,7 +136,7 @@ def test_the_keys_between_root_and_value_are_never_on_disk_in_the_clear(vault: V
     assert project_key not in disk(vault.directory)
 
 
-def test_what_was_deleted_is_overwritten_and_not_only_unlinked(vault: Vault, agent: Agent) -> None:
+def test_deleted_rows_are_overwritten_on_disk(vault: Vault, agent: Agent) -> None:
     project_id = agent.project()
     for _ in range(20):
         agent.secret(project_id, "v" * 500)
@@ -166,7 +167,7 @@ def control_answer(directory: Path, request: object) -> bytes:
         return connection.makefile("rb").readline()
 
 
-def test_neither_value_nor_key_nor_passphrase_is_anywhere_across_rekey_seal_unseal_and_backup(
+def test_rekey_seal_unseal_and_backup_leak_no_value_key_or_passphrase(
     vault: Vault, agent: Agent, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     ids = drive_values(Listening(agent), agent.project())
@@ -206,9 +207,9 @@ def test_neither_value_nor_key_nor_passphrase_is_anywhere_across_rekey_seal_unse
     assert MARK in vault.value(ids[0])
 
 
-def test_a_server_that_dies_leaves_no_passphrase_and_no_key_behind(tmp_path: Path) -> None:
+def test_a_killed_server_leaves_no_passphrase_and_no_key(tmp_path: Path) -> None:
     directory, words = tmp_path / "vault", WORDS[0]
-    with Store(directory, words) as store:
+    with open_store(directory, words) as store:
         secrets = [words.encode(), *keys_of(store)]
     served = Spawned(directory)
     line = [sys.executable, "-m", "vault", "unseal", "--dir", str(directory), "--passphrase-file", "-"]
@@ -222,5 +223,5 @@ def test_a_server_that_dies_leaves_no_passphrase_and_no_key_behind(tmp_path: Pat
 
 
 def disk_of_files(directory: Path) -> bytes:
-    """Every byte of the directory's files; a killed server leaves its socket, which has none."""
+    """All bytes of the directory's files, without the socket that a killed server leaves."""
     return b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file())

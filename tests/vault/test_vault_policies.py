@@ -1,4 +1,4 @@
-"""Policies: every action read back, and every axis through a machine's signed read."""
+"""Policies: every action and its effect, and every axis through reads by machines."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from tests.vault.readers import Reader, reader
-from vault import axes
+from tests.vault.support.machines import Machine, granted_machine
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault.domains import axes
 
 HOUR_S = 3600
 MARK = "MARKED-7f3a"
@@ -43,8 +43,8 @@ def secret(agent: Agent) -> str:
 
 
 @pytest.fixture
-def machine(vault: Vault, secret: str) -> Reader:
-    return reader(vault, secret)
+def machine(vault: Vault, secret: str) -> Machine:
+    return granted_machine(vault, secret)
 
 
 def denied_axes(vault: Vault) -> list[str]:
@@ -65,7 +65,7 @@ def test_a_created_policy_is_listed_and_got(vault: Vault, agent: Agent) -> None:
     assert [row["project_id"] for row in vault.audited("policy_create")] == [project_id]
 
 
-def test_an_update_changes_what_it_names_and_keeps_the_rest(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_an_update_changes_only_the_given_keys(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     project_id = agent.project()
     created = agent.post(policies(project_id), {"name": "caps", "description": "d", "ttlMaxReads": 5})
     path = f"{policies(project_id)}/{created['id']}"
@@ -105,8 +105,34 @@ def test_an_update_may_not_leave_an_enabled_axis_incomplete(agent: Agent) -> Non
     assert len(agent.get(policies(project_id))) == 1
 
 
+def test_every_limit_of_a_policy_is_enforced_at_its_edge(agent: Agent) -> None:
+    path = policies(agent.project())
+    for key, low, high in (
+        ("maxReadsPerMinute", 1, 100_000),
+        ("maxReadsPerDay", 1, 100_000),
+        ("coSignWindowSeconds", 1, 86_400),
+        ("ttlMaxReads", 1, 2**53 - 1),
+        ("rotateAfterReads", 1, 2**53 - 1),
+        ("ttlExpiresAt", 0, 2**53 - 1),
+    ):
+        for number, status in ((low - 1, 400), (low, 201), (high, 201), (high + 1, 400)):
+            assert agent.send("POST", path, {"name": "p", key: number}).status == status, (key, number)
+    for body, status in (
+        ({"name": ""}, 400),
+        ({"name": "n" * 255}, 201),
+        ({"name": "n" * 256}, 400),
+        ({"name": "p", "ipAllowlistCidrs": ["10.0.0.1"] * 100}, 201),
+        ({"name": "p", "ipAllowlistCidrs": ["10.0.0.1"] * 101}, 400),
+        ({"name": "p", "coSignMachineId": "m" * 64}, 201),
+        ({"name": "p", "coSignMachineId": "m" * 65}, 400),
+        ({"name": "p", "timeWindowDays": []}, 400),
+        ({"name": "p", "timeWindowDays": ["mon"]}, 201),
+    ):
+        assert agent.send("POST", path, body).status == status, body
+
+
 def test_a_cosigner_is_a_machine_of_the_project(vault: Vault, agent: Agent, secret: str) -> None:
-    inside, outside = reader(vault, secret), reader(vault, agent.secret(agent.project("other"), "x"))
+    inside, outside = granted_machine(vault, secret), granted_machine(vault, agent.secret(agent.project("other"), "x"))
     rules = {"name": "p", "coSignEnabled": True, "coSignWindowSeconds": 60}
     base = policies(secret.split("/")[4])
     for machine_id in (outside.id, "nobody"):
@@ -131,7 +157,7 @@ def test_a_policy_with_bound_secrets_is_not_deleted(vault: Vault, agent: Agent, 
 
 
 def test_a_binding_is_read_back_replaced_and_removed(vault: Vault, agent: Agent, secret: str, clock: FakeClock) -> None:
-    secret_id, machine = secret.rpartition("/")[2], reader(vault, secret)
+    secret_id, machine = secret.rpartition("/")[2], granted_machine(vault, secret)
     assert agent.get(binding(secret)) == {"secretId": secret_id, "policyId": None}
     assert agent.send("POST", binding(secret) + "/delete").status == 404
     first, clock.now_ms = bound(agent, secret).rpartition("/")[2], START_MS + 5000
@@ -148,7 +174,7 @@ def test_a_binding_is_read_back_replaced_and_removed(vault: Vault, agent: Agent,
     assert (len(vault.audited("policy_bind")), len(vault.audited("policy_unbind"))) == (2, 1)
 
 
-def test_a_secret_takes_policies_of_its_own_project_only(agent: Agent, secret: str) -> None:
+def test_a_secret_takes_only_policies_of_its_project(agent: Agent, secret: str) -> None:
     other = agent.post(policies(agent.project("other")), {"name": "p"})["id"]
     for policy_id in (other, "pol_nowhere"):
         reply = agent.send("POST", binding(secret), {"policyId": policy_id})
@@ -177,16 +203,16 @@ def test_a_restricted_agent_reaches_only_its_projects(vault: Vault, agent: Agent
     assert agent.get(path)["boundSecretCount"] == 1
 
 
-# ---- the axes, through reads -----------------------------------------------------------------------------------------
+# ---- axes ---------------------------------------------------------------------------------------------------------
 
 
-def test_without_a_policy_or_rules_a_read_goes_through(agent: Agent, secret: str, machine: Reader) -> None:
+def test_without_a_policy_or_rules_a_read_goes_through(agent: Agent, secret: str, machine: Machine) -> None:
     assert machine.value(secret) == "the value"
     bound(agent, secret)
     assert machine.value(secret) == "the value"
 
 
-def test_a_refused_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+def test_a_denied_read_is_audited_with_its_axis(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
     path = bound(agent, secret, ipAllowlistEnabled=True, ipAllowlistCidrs=["192.0.2.0/24"])
     reply = machine.read(secret)
     message = f"policy {path.rpartition('/')[2]} forbids this read: ipAllowlist"
@@ -199,9 +225,9 @@ def test_a_refused_read_is_audited_with_its_axis(vault: Vault, agent: Agent, sec
 
 
 def test_the_time_window_opens_and_closes(
-    vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock
+    vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
 ) -> None:
-    """The clock of the tests starts on a Thursday at 01:00 in Copenhagen."""
+    """The test clock starts on a Thursday at 01:00 in Copenhagen."""
     times = {"timeWindowStart": "23:30", "timeWindowEnd": "01:30", "timeWindowTimezone": "Europe/Copenhagen"}
     path = bound(agent, secret, timeWindowEnabled=True, timeWindowDays=["wed"], **times)
     assert machine.value(secret) == "the value"
@@ -212,21 +238,89 @@ def test_the_time_window_opens_and_closes(
     assert denied_axes(vault) == ["timeWindow"]
 
 
-def test_rate_caps_slide(vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock) -> None:
+def test_rate_caps_are_sliding(vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock) -> None:
     bound(agent, secret, rateCapEnabled=True, maxReadsPerMinute=2, maxReadsPerDay=3)
-    other = reader(vault, secret)
+    other = granted_machine(vault, secret)
     statuses: list[int] = []
     for seconds in (30, 29, 1, 30, 24 * HOUR_S - 91, 1, 29, 1, 0):
         statuses.append((machine if len(statuses) % 2 else other).read(secret).status)
         clock.advance(seconds)
-    # Read at 0 s and 30 s, refused at 59 s by the minute, read at 60 s, refused until a day after the first, and so on.
+    # Reads at 0 s and 30 s. The minute cap refuses at 59 s, but not at 60 s. Then the day cap refuses for a day.
     assert statuses == [200, 200, 403, 200, 403, 403, 200, 403, 200]
     with vault.store.transaction() as db:
-        assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 3  # what is a day old is forgotten
+        assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 3  # reads older than a day are deleted
     assert denied_axes(vault) == ["maxReadsPerMinute", "maxReadsPerDay", "maxReadsPerDay", "maxReadsPerDay"]
 
 
-def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine: Reader) -> None:
+def test_an_axis_is_enforced_only_while_its_flag_is_on(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
+    """Each policy forbids the read once its flag is on. The test clock starts at 01:00 in Copenhagen."""
+    times = {"timeWindowStart": "02:00", "timeWindowEnd": "03:00", "timeWindowTimezone": "Europe/Copenhagen"}
+    cosigner = granted_machine(vault, secret)
+    for flag, rules, axis in (
+        ("timeWindowEnabled", {**times, "timeWindowDays": list(axes.DAYS)}, "timeWindow"),
+        ("ipAllowlistEnabled", {"ipAllowlistCidrs": ["192.0.2.0/24"]}, "ipAllowlist"),
+        ("coSignEnabled", {"coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}, "coSign"),
+    ):
+        path = bound(agent, secret, **rules, **{flag: False})
+        assert machine.value(secret) == "the value", flag
+        agent.post(path + "/update", {flag: True})
+        assert machine.read(secret).status == 403, flag
+        agent.post(path + "/update", {flag: False})
+        assert machine.value(secret) == "the value", flag
+        assert denied_axes(vault)[-1] == axis, flag
+
+
+def test_reads_count_for_a_rate_cap_only_while_it_is_on(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
+    path = bound(agent, secret, maxReadsPerMinute=1)
+    machine.value(secret)
+    machine.value(secret)
+    agent.post(path + "/update", {"rateCapEnabled": True})
+    assert [machine.read(secret).status for _ in range(2)] == [200, 403]
+    agent.post(path + "/update", {"rateCapEnabled": False})
+    assert machine.value(secret) == "the value"
+    with vault.store.transaction() as db:
+        assert db.execute("SELECT COUNT(*) FROM policy_reads").fetchone()[0] == 1
+
+
+def test_a_read_is_a_cosign_request_only_while_cosigning_is_on(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
+    cosigner = granted_machine(vault, secret)
+    path = bound(agent, secret, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
+    machine.value(secret)
+    agent.post(path + "/update", {"coSignEnabled": True})
+    assert cosigner.read(secret).status == 403  # the earlier read was not a request
+    assert machine.value(secret) == "the value"  # but this one was
+
+
+def test_rate_caps_count_reads_of_less_than_a_minute_and_a_day_ago(
+    vault: Vault, agent: Agent, clock: FakeClock
+) -> None:
+    for key, span_ms in (("maxReadsPerMinute", 60_000), ("maxReadsPerDay", 24 * HOUR_S * 1000)):
+        secret = agent.secret(agent.project(key), "the value")
+        machine = granted_machine(vault, secret)
+        bound(agent, secret, rateCapEnabled=True, **{key: 1})
+        start_ms = clock.now_ms
+        for later_ms, status in ((0, 200), (1, 403), (span_ms - 1, 403), (span_ms, 200), (span_ms + 1, 403)):
+            clock.now_ms = start_ms + later_ms
+            assert machine.read(secret).status == status, (key, later_ms)
+
+
+def test_a_cosign_request_counts_until_the_end_of_its_window(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    for later_ms, status in ((0, 200), (60_000, 200), (60_001, 403)):
+        secret = agent.secret(agent.project(), "the value")
+        machine, cosigner = granted_machine(vault, secret), granted_machine(vault, secret)
+        bound(agent, secret, coSignEnabled=True, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
+        assert machine.read(secret).status == 403
+        clock.now_ms += later_ms
+        assert cosigner.read(secret).status == status, later_ms
+
+
+def test_unbinding_does_not_reset_a_rate_cap(agent: Agent, secret: str, machine: Machine) -> None:
     rules = {"rateCapEnabled": True, "maxReadsPerDay": 1}
     bound(agent, secret, **rules)
     machine.value(secret)
@@ -235,7 +329,9 @@ def test_unbinding_does_not_refill_a_rate_cap(agent: Agent, secret: str, machine
     assert machine.read(secret).status == 403
 
 
-def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock) -> None:
+def test_reads_end_at_the_expiry_time(
+    vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
+) -> None:
     bound(agent, secret, ttlExpiresAt=START_MS + 10_000)
     clock.now_ms = START_MS + 9_999
     assert machine.value(secret) == "the value"
@@ -244,7 +340,7 @@ def test_life_ends_at_a_time(vault: Vault, agent: Agent, secret: str, machine: R
     assert denied_axes(vault) == ["ttlExpiresAt"]
 
 
-def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+def test_reads_end_after_the_maximum_number(vault: Vault, agent: Agent, secret: str, machine: Machine) -> None:
     path = bound(agent, secret, ttlMaxReads=2)
     assert [machine.read(secret).status for _ in range(4)] == [200, 200, 403, 403]
     assert denied_axes(vault) == ["ttlMaxReads", "ttlMaxReads"]
@@ -252,14 +348,14 @@ def test_life_ends_after_reads(vault: Vault, agent: Agent, secret: str, machine:
     assert [machine.read(secret).status for _ in range(2)] == [200, 403]
 
 
-def test_two_machines_sign_for_each_other(
-    vault: Vault, agent: Agent, secret: str, machine: Reader, clock: FakeClock
+def test_two_machines_cosign_for_each_other(
+    vault: Vault, agent: Agent, secret: str, machine: Machine, clock: FakeClock
 ) -> None:
-    cosigner, third = reader(vault, secret), reader(vault, secret)
+    cosigner, third = granted_machine(vault, secret), granted_machine(vault, secret)
     bound(agent, secret, coSignEnabled=True, coSignMachineId=cosigner.id, coSignWindowSeconds=60)
-    assert machine.read(secret).status == 403  # remembered, though refused
-    assert machine.read(secret).status == 403  # nobody signs for itself
-    assert third.read(secret).status == 403  # and no two of the others for each other
+    assert machine.read(secret).status == 403  # refused, but stored as a request
+    assert machine.read(secret).status == 403  # a machine cannot co-sign for itself
+    assert third.read(secret).status == 403  # nor can two other machines for each other
     clock.advance(60)
     assert cosigner.value(secret) == "the value"
     assert machine.value(secret) == "the value"
@@ -271,10 +367,10 @@ def test_two_machines_sign_for_each_other(
     assert denied_axes(vault) == ["coSign"] * 5
 
 
-def test_a_request_to_cosign_that_lacks_something_else_is_not_remembered(
-    agent: Agent, vault: Vault, secret: str, machine: Reader
+def test_a_cosign_request_that_fails_another_axis_is_not_stored(
+    agent: Agent, vault: Vault, secret: str, machine: Machine
 ) -> None:
-    cosigner = reader(vault, secret)
+    cosigner = granted_machine(vault, secret)
     rules = {"coSignEnabled": True, "coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}
     path = bound(agent, secret, ipAllowlistEnabled=True, ipAllowlistCidrs=["192.0.2.1"], **rules)
     assert machine.read(secret).status == 403
@@ -283,8 +379,10 @@ def test_a_request_to_cosign_that_lacks_something_else_is_not_remembered(
     assert denied_axes(vault) == ["ipAllowlist", "coSign"]
 
 
-def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, secret: str, machine: Reader) -> None:
-    cosigner = reader(vault, secret)
+def test_cosign_requests_are_deleted_with_the_binding(
+    agent: Agent, vault: Vault, secret: str, machine: Machine
+) -> None:
+    cosigner = granted_machine(vault, secret)
     rules = {"coSignEnabled": True, "coSignMachineId": cosigner.id, "coSignWindowSeconds": 60}
     bound(agent, secret, **rules)
     assert machine.read(secret).status == 403
@@ -293,8 +391,8 @@ def test_a_request_to_cosign_goes_with_its_policy(agent: Agent, vault: Vault, se
     assert machine.value(secret) == "the value"
 
 
-def test_the_read_that_reaches_the_number_gets_the_old_value_then_the_vault_rotates(
-    vault: Vault, agent: Agent, secret: str, machine: Reader
+def test_the_last_read_returns_the_old_value_before_the_rotation(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
 ) -> None:
     bound(agent, secret, rotateAfterReads=2)
     assert [machine.value(secret) for _ in range(2)] == ["the value"] * 2
@@ -307,7 +405,7 @@ def test_the_read_that_reaches_the_number_gets_the_old_value_then_the_vault_rota
     assert rows == [("system", f"rotated after 2 reads, now version {version}") for version in (2, 3)]
 
 
-def test_a_rotation_by_hand_starts_the_count_anew(agent: Agent, secret: str, machine: Reader) -> None:
+def test_a_manual_rotation_resets_the_count(agent: Agent, secret: str, machine: Machine) -> None:
     bound(agent, secret, rotateAfterReads=2)
     machine.value(secret)
     agent.post(secret + "/rotate")
@@ -317,13 +415,13 @@ def test_a_rotation_by_hand_starts_the_count_anew(agent: Agent, secret: str, mac
     assert agent.get(secret)["version"] == 3
 
 
-def test_structured_and_scheduled_secrets_rotate_by_their_recipe(vault: Vault, agent: Agent) -> None:
+def test_structured_and_scheduled_secrets_rotate_with_their_options(vault: Vault, agent: Agent) -> None:
     project_id = agent.project()
     plain = agent.secret(project_id, '{"user":"u","password":"p"}', fieldNames=["user", "password"])
     schedule = {"fieldNames": ["user", "pin"], "staticFields": {"user": "u"}, "length": 6, "charset": "numbers"}
     body = {"projectId": project_id, "name": "d", "intervalSeconds": 300, **schedule}
     scheduled = f"/v1/ai/projects/{project_id}/secrets/{agent.post('/v1/ai/dynamic-secrets', body)['secretId']}"
-    machine = reader(vault, plain, scheduled)
+    machine = granted_machine(vault, plain, scheduled)
     for secret in (plain, scheduled):
         bound(agent, secret, rotateAfterReads=1)
     before = [machine.read(secret).json["value"] for secret in (plain, scheduled)]
@@ -336,21 +434,23 @@ def test_structured_and_scheduled_secrets_rotate_by_their_recipe(vault: Vault, a
     assert len(after[1]) == len(before[1])
 
 
-def test_a_value_that_cannot_be_replaced_is_still_read_and_the_failure_audited(vault: Vault, agent: Agent) -> None:
+def test_a_failed_rotation_is_audited_and_the_read_succeeds(vault: Vault, agent: Agent) -> None:
     names = [f"f{number}" for number in range(50)]
     value = "{" + ",".join(f'"{name}":""' for name in names) + "}"
     secret = agent.secret(agent.project(), value, fieldNames=names)
     agent.post("/v1/ai/dynamic-secrets", {"secretId": secret.rpartition("/")[2], "intervalSeconds": 300})
-    with vault.store.transaction() as db:  # no route lets such a recipe in
+    with vault.store.transaction() as db:  # no route accepts such options
         db.execute("UPDATE rotation_schedules SET length = 1024")
     bound(agent, secret, rotateAfterReads=1)
-    assert reader(vault, secret).value(secret) == value
+    assert granted_machine(vault, secret).value(secret) == value
     assert agent.get(secret)["version"] == 1
     [row] = vault.audited("secret_rotate_denied")
     assert row["detail"] == "not rotated after 1 reads: the new value would be larger than 12288 bytes"
 
 
-def test_an_export_leaves_out_what_a_policy_forbids(vault: Vault, agent: Agent, secret: str, machine: Reader) -> None:
+def test_an_export_omits_secrets_that_a_policy_forbids(
+    vault: Vault, agent: Agent, secret: str, machine: Machine
+) -> None:
     bound(agent, secret, ttlMaxReads=1)
     ids = [row["id"] for _ in range(2) for row in machine.post("/v1/secrets/export")["secrets"]]
     assert ids == [secret.rpartition("/")[2]]

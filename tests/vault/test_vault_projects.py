@@ -1,16 +1,16 @@
-"""Projects: every action, read back."""
+"""Projects: every action and its effect."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from vault import projects
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault.domains import projects
 
 PROJECTS = "/v1/ai/projects"
 
 
-def shown(project_id: str, **changed: Any) -> dict[str, Any]:
+def expected_json(project_id: str, **changed: Any) -> dict[str, Any]:
     plain = {"name": "Demo", "description": "", "secretCount": 0, "createdAt": START_MS, "updatedAt": START_MS}
     return {"id": project_id, **plain, **changed}
 
@@ -19,23 +19,23 @@ def test_a_created_project_is_listed(vault: Vault, agent: Agent) -> None:
     reply = agent.send("POST", PROJECTS, {"name": "Demo", "description": "søger <nøgle>"})
     assert (reply.status, reply.json) == (201, {"id": reply.json["id"], "name": "Demo"})
     assert reply.json["id"].startswith("proj_")
-    assert agent.get(PROJECTS) == [shown(reply.json["id"], description="søger <nøgle>")]
+    assert agent.get(PROJECTS) == [expected_json(reply.json["id"], description="søger <nøgle>")]
     assert [row["agent_id"] for row in vault.audited("project_create")] == [agent.id]
 
 
-def test_an_update_changes_what_it_names_and_can_clear(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_an_update_changes_only_the_given_keys_and_can_clear(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     project_id = agent.post(PROJECTS, {"name": "Demo", "description": "old"})["id"]
     clock.advance(5)
     path = f"{PROJECTS}/{project_id}/update"
     assert agent.post(path, {"name": "New"}) == {"id": project_id, "name": "New"}
     assert agent.post(path, {"description": ""}) == {"id": project_id, "name": "New"}
-    assert agent.get(PROJECTS) == [shown(project_id, name="New", updatedAt=START_MS + 5000)]
+    assert agent.get(PROJECTS) == [expected_json(project_id, name="New", updatedAt=START_MS + 5000)]
     assert agent.send("POST", path, {}).error == "nothing to change: give at least one of description, name"
     assert len(vault.audited("project_update")) == 2
 
 
 def filled(vault: Vault, agent: Agent) -> str:
-    """A project with a secret of two versions, one in the trash, one on a schedule, and an agent bound to it."""
+    """A project with a secret with two versions, one in the trash, one on a schedule, and a restricted agent."""
     project_id = agent.project()
     agent.post(agent.secret(project_id, "a") + "/update", {"value": "b"})
     agent.post(agent.secret(project_id, "c") + "/delete")
@@ -58,11 +58,11 @@ def test_a_preview_counts_and_deletes_nothing(vault: Vault, agent: Agent) -> Non
     project_id = filled(vault, agent)
     reply = agent.post(f"{PROJECTS}/{project_id}/delete", {"preview": True})
     assert reply == {"id": project_id, "name": "Demo", "preview": True, "cascade": CASCADE}
-    assert agent.get(PROJECTS) == [shown(project_id, secretCount=2)]
+    assert agent.get(PROJECTS) == [expected_json(project_id, secretCount=2)]
     assert vault.audited("project_delete") == []
 
 
-def test_a_confirmed_delete_takes_everything_with_it(vault: Vault, agent: Agent) -> None:
+def test_a_confirmed_delete_removes_everything(vault: Vault, agent: Agent) -> None:
     project_id, other = filled(vault, agent), agent.project("other")
     kept = agent.secret(other, "kept")
     reply = agent.post(f"{PROJECTS}/{project_id}/delete", {"confirmName": "Demo"})

@@ -1,4 +1,4 @@
-"""What the vault acknowledged is there afterwards: killed, crowded, or out of disk."""
+"""Acknowledged writes survive crashes, load and full disks."""
 
 from __future__ import annotations
 
@@ -16,29 +16,30 @@ from pathlib import Path
 import pytest
 
 from tests.support.harness import TIMEOUT_S
-from tests.vault.dying import every_value
-from tests.vault.harness import ALL, ROOT, Agent, FakeClock, Front, Spawned, Vault
+from tests.vault.support.rekey_crashes import every_value
+from tests.vault.support.served_vault import ALL, ROOT, Agent, FakeClock, SharedServer, Spawned, Vault
 from tests.vault.test_vault_directory import registered
-from vault import agents, server
-from vault.calls import wall_clock
-from vault.store import Store
+from vault import server
+from vault.domains import agents
+from vault.router import wall_clock
+from vault.schema import open_store
 
 WRITERS, WRITES = 4, 1_000
 
 
 def writers(directory: Path, port: int, count: int) -> list[Agent]:
-    """Approved agents of a vault that another process serves."""
-    with Store(directory) as store, store.transaction() as db:
+    """Approved agents of a vault that a separate process serves."""
+    with open_store(directory) as store, store.transaction() as db:
         tokens = [agents.issue_token(db, wall_clock(), ALL, None, None) for _ in range(count)]
     found = [registered(port, token) for token in tokens]
-    with Store(directory) as store, store.transaction() as db:
+    with open_store(directory) as store, store.transaction() as db:
         for each in found:
-            agents.approve(db, wall_clock(), each.id)
+            agents.approve_as_owner(db, wall_clock(), each.id)
     return found
 
 
 class Ledger:
-    """What was acknowledged: the last value of each secret that the server said it had written."""
+    """The values that the server acknowledged, by secret."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[str]] = {}
@@ -55,7 +56,7 @@ class Ledger:
 
 
 def write(agent: Agent, project_id: str, ledger: Ledger) -> None:
-    """Secrets with three versions each, until the server is gone."""
+    """Write secrets with three versions each until the server is killed."""
     try:
         for number in range(100_000):
             path = agent.secret(project_id, f"{number}-1")
@@ -68,7 +69,7 @@ def write(agent: Agent, project_id: str, ledger: Ledger) -> None:
         return  # killed, as it should be
 
 
-def test_kill_9_during_a_thousand_writes_loses_nothing_acknowledged(tmp_path: Path) -> None:
+def test_kill_9_during_writes_loses_no_acknowledged_write(tmp_path: Path) -> None:
     directory, ledger = tmp_path / "vault", Ledger()
     served = Spawned(directory)
     crowd = writers(directory, served.port, WRITERS)
@@ -79,7 +80,7 @@ def test_kill_9_during_a_thousand_writes_loses_nothing_acknowledged(tmp_path: Pa
     assert served.end(signal.SIGKILL)[0] == -signal.SIGKILL
     for thread in threads:
         thread.join()
-    with Store(directory) as store:
+    with open_store(directory) as store:
         kept = every_value(store)
         with store.transaction() as db:
             assert db.execute("PRAGMA integrity_check").fetchone()[0] == "ok"
@@ -100,7 +101,7 @@ def test_kill_9_during_a_thousand_writes_loses_nothing_acknowledged(tmp_path: Pa
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 2 MB, a quarter of it taken by a file named ballast."""
+    """A file system of 2 MB. A file named ballast takes a quarter of it."""
     place = tmp_path / "disk"
     place.mkdir()
     mounted = sys.platform == "linux" and os.geteuid() == 0
@@ -111,8 +112,10 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", place], check=True)
 
 
-def test_a_full_disk_is_507_without_half_a_row_and_passes(small_disk: Path, clock: FakeClock, front: Front) -> None:
-    vault = Vault(small_disk / "vault", clock, front)
+def test_a_full_disk_is_507_without_partial_writes(
+    small_disk: Path, clock: FakeClock, shared_server: SharedServer
+) -> None:
+    vault = Vault(small_disk / "vault", clock, shared_server)
     try:
         agent = vault.agent()
         project_id = agent.project()
@@ -137,7 +140,7 @@ def test_a_full_disk_is_507_without_half_a_row_and_passes(small_disk: Path, cloc
         vault.close()
 
 
-def test_fifty_parallel_clients_of_a_process_of_its_own_see_no_error(tmp_path: Path) -> None:
+def test_fifty_parallel_clients_of_a_server_process_see_no_error(tmp_path: Path) -> None:
     directory = tmp_path / "vault"
     served = Spawned(directory)
     crowd, failures = writers(directory, served.port, 50), []
@@ -151,7 +154,7 @@ def test_fifty_parallel_clients_of_a_process_of_its_own_see_no_error(tmp_path: P
                 agent.post(path + "/rotate")
                 assert agent.get(path)["id"] == path.rpartition("/")[2]
             assert agent.get(path)["version"] == 5
-        except Exception as error:  # whatever a client sees fails the test below, in the thread that counts
+        except Exception as error:  # any error fails the test below, in the main thread
             failures.append(error)
 
     threads = [threading.Thread(target=work, args=(each,)) for each in crowd]
@@ -161,11 +164,11 @@ def test_fifty_parallel_clients_of_a_process_of_its_own_see_no_error(tmp_path: P
         thread.join()
     assert failures == []
     assert served.end() == (0, "", "")
-    with Store(directory) as store:
+    with open_store(directory) as store:
         assert [len(versions) for versions in every_value(store).values()] == [5] * 50
 
 
-def test_the_server_leaves_no_core_of_its_memory(tmp_path: Path) -> None:
+def test_a_crashed_server_leaves_no_core_dump(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
     if sys.platform == "linux":
         limits = Path(f"/proc/{served.process.pid}/limits").read_text().splitlines()
@@ -176,7 +179,7 @@ def test_the_server_leaves_no_core_of_its_memory(tmp_path: Path) -> None:
 
 
 def served_files(directory: Path) -> list[Path]:
-    """What is in the directory of a killed server beyond its own files."""
+    """The unexpected files in the directory of a killed server."""
     known = {"vault.db", "vault.db-wal", "vault.db-shm", "root.key", "init.lock", "server.lock", "control.sock"}
     return [path for path in directory.iterdir() if path.name not in known]
 
@@ -184,9 +187,7 @@ def served_files(directory: Path) -> list[Path]:
 # connections
 
 
-def test_connections_that_say_nothing_make_room_for_those_that_do(
-    agent: Agent, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_idle_connections_are_closed_when_there_are_too_many(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 4)
     with contextlib.ExitStack() as opened:
         silent = []

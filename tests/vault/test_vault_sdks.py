@@ -1,4 +1,4 @@
-"""The SDK pages: what they say, and that the examples which can run here do read a secret."""
+"""The SDK pages: their content, and examples that read a secret."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from tests.vault.harness import Agent, Vault
-from tests.vault.readers import Reader, reader
-from vault.calls import wall_clock
+from tests.vault.support.machines import Machine, granted_machine
+from tests.vault.support.served_vault import Agent, Vault
+from vault.router import wall_clock
 
 SDKS = "/v1/ai/sdks"
 IDS = ["python", "node", "go", "dotnet", "kotlin"]
 
 
-def test_every_language_is_listed_and_got(agent: Agent) -> None:
+def test_every_language_is_listed_and_shown(agent: Agent) -> None:
     listed = agent.get(SDKS)
     assert [row["id"] for row in listed] == IDS
     for row in listed:
@@ -38,8 +38,8 @@ def test_no_scope_is_needed_and_an_unknown_language_is_not_found(vault: Vault) -
     assert (reply.status, reply.error) == (404, f"no such SDK: there are {', '.join(IDS)}")
 
 
-def settled(home: Path, vault: Vault, machine: Reader) -> None:
-    """The machine's identity on disk, as the clients look for it."""
+def settled(home: Path, vault: Vault, machine: Machine) -> None:
+    """The machine's identity files in the format of the clients."""
     slot = home / ".sikkerkey" / "vaults" / vault.store.vault_id
     slot.mkdir(parents=True, mode=0o700)
     key = slot / "private.pem"
@@ -63,7 +63,7 @@ def test_the_example_reads_a_secret(vault: Vault, agent: Agent, home: Path, sdk:
         pytest.skip(f"nothing here runs the {sdk} example")
     vault.clock.now_ms = wall_clock()  # the example takes the time from its machine
     secret = agent.secret(agent.project(), "the value")
-    settled(home, vault, reader(vault, secret))
+    settled(home, vault, granted_machine(vault, secret))
     example = agent.get(f"{SDKS}/{sdk}")["example"] + ending
     source = example.replace("VAULT_ID", vault.store.vault_id).replace("SECRET_ID", secret.rpartition("/")[2])
     run = subprocess.run(command, input=source, capture_output=True, text=True, timeout=60, check=False)

@@ -1,4 +1,4 @@
-"""The root key under a passphrase: what opens it, what a sealed vault answers, and how the owner reaches the server."""
+"""Vaults with a passphrase: opening and sealing them, answers of a sealed vault, and the control socket."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import ROOT, START_MS, Agent, FakeClock, Spawned, Vault, disk, exchange
-from vault import control, schedules
-from vault.clockwork import Clockwork
+from tests.vault.support.served_vault import ROOT, START_MS, Agent, FakeClock, Spawned, Vault, disk, exchange
+from vault import control
 from vault.control import Control, ask
+from vault.domains import schedules
 from vault.errors import SealedDenied, VaultError
+from vault.jobs import JobRunner
 from vault.rootkey import check_passphrase
-from vault.store import Store
+from vault.schema import open_store
 
 WORDS = "correct horse battery ståple"
 SEALED = {"error": "the vault is sealed"}
@@ -28,7 +29,7 @@ SEALED = {"error": "the vault is sealed"}
 
 @pytest.fixture
 def sealed(vault: Vault, agent: Agent) -> Vault:
-    """A vault with a passphrase and an agent, sealed."""
+    """A sealed vault with a passphrase and an agent."""
     vault.store.rekey(START_MS, WORDS)
     vault.store.seal(START_MS)
     return vault
@@ -47,28 +48,28 @@ def failure(call: Any, *arguments: Any) -> tuple[str, str]:
 
 
 def test_a_vault_with_a_passphrase_has_no_key_file_and_starts_sealed(tmp_path: Path) -> None:
-    with Store(tmp_path / "vault", WORDS) as store:
+    with open_store(tmp_path / "vault", WORDS) as store:
         assert not store.sealed
         proof = store.keys.wrap("x:1", b"kept")
     assert {path.name for path in (tmp_path / "vault").iterdir()} == {"vault.db", "init.lock"}
-    with Store(tmp_path / "vault") as store:
+    with open_store(tmp_path / "vault") as store:
         assert store.sealed
         with pytest.raises(SealedDenied):
             _ = store.keys
-    with Store(tmp_path / "vault", WORDS) as store:
+    with open_store(tmp_path / "vault", WORDS) as store:
         assert store.keys.unwrap("x:1", proof) == b"kept"
 
 
-def test_the_same_characters_spelled_otherwise_are_the_same_passphrase(tmp_path: Path) -> None:
-    Store(tmp_path / "vault", WORDS).close()
-    with Store(tmp_path / "vault", WORDS.replace("å", "a\u030a")) as store:
+def test_passphrases_are_unicode_normalized(tmp_path: Path) -> None:
+    open_store(tmp_path / "vault", WORDS).close()
+    with open_store(tmp_path / "vault", WORDS.replace("å", "a\u030a")) as store:
         assert not store.sealed
 
 
 def test_a_wrong_passphrase_opens_nothing_and_is_audited(sealed: Vault) -> None:
     for words in ("correct horse battery staple", "", WORDS + " "):
         assert failure(sealed.store.unseal, START_MS, words)[0] == "the passphrase is wrong"
-        assert failure(Store, sealed.directory, words)[0] == "the passphrase is wrong"
+        assert failure(open_store, sealed.directory, words)[0] == "the passphrase is wrong"
     assert sealed.store.sealed
     entries = [(row["user_id"], row["detail"]) for row in sealed.audited("vault_unseal_denied")]
     assert entries == [("owner", "the passphrase is wrong")] * 3
@@ -81,12 +82,12 @@ def test_a_passphrase_has_12_to_1024_characters(tmp_path: Path, words: str, good
     if good:
         check_passphrase(words)
     else:
-        assert failure(Store, tmp_path / "vault", words)[0] == "the passphrase must have 12 to 1024 characters"
-        with Store(tmp_path / "vault"):
+        assert failure(open_store, tmp_path / "vault", words)[0] == "the passphrase must have 12 to 1024 characters"
+        with open_store(tmp_path / "vault"):
             pass  # and nothing half-made stands in the way
 
 
-def test_a_row_that_asks_for_all_memory_is_refused(sealed: Vault) -> None:
+def test_excessive_argon2_parameters_are_refused(sealed: Vault) -> None:
     for column, value in (("memory_kib", 2**31 - 1), ("iterations", 2**31 - 1), ("lanes", 2**20)):
         with sealed.store.transaction() as db:
             before = db.execute(f"SELECT {column} FROM passphrase_seal").fetchone()[0]  # noqa: S608
@@ -110,14 +111,14 @@ def test_a_sealed_vault_answers_503_to_everything_signed_and_audits_it(sealed: V
     assert agent.get("/v1/ai/projects") == []
 
 
-def test_a_sealed_vault_registers_nobody(sealed: Vault) -> None:
+def test_a_sealed_vault_refuses_registrations(sealed: Vault) -> None:
     token, key = sealed.token(), Ed25519PrivateKey.generate()
     assert sealed.register(token, key).status == 503
     sealed.store.unseal(START_MS, WORDS)
     assert sealed.register(token, key).status == 201
 
 
-def test_a_sealed_vault_still_tells_strangers_from_agents_and_spends_nonces(sealed: Vault, agent: Agent) -> None:
+def test_a_sealed_vault_still_authenticates_and_records_nonces(sealed: Vault, agent: Agent) -> None:
     assert exchange(sealed.port, "GET", "/v1/ai/whoami", b"", []).status == 401
     headers = agent.headers("GET", "/v1/ai/whoami")
     assert exchange(sealed.port, "GET", "/v1/ai/whoami", b"", headers).status == 503
@@ -133,13 +134,13 @@ def test_a_vault_with_a_key_file_can_be_sealed_too(vault: Vault, agent: Agent) -
     assert agent.send("GET", "/v1/ai/whoami").status == 200
 
 
-def test_jobs_rest_while_the_vault_is_sealed(
+def test_jobs_do_not_run_while_the_vault_is_sealed(
     vault: Vault, agent: Agent, clock: FakeClock, capsys: pytest.CaptureFixture[str]
 ) -> None:
     body = {"projectId": agent.project(), "name": "s", "intervalSeconds": 300}
     secret_id = agent.post("/v1/ai/dynamic-secrets", body)["secretId"]
     path = f"/v1/ai/dynamic-secrets/{secret_id}"
-    works = Clockwork(vault.store, clock, [schedules.rotate_due])
+    works = JobRunner(vault.store, clock, [schedules.rotate_due])
     vault.store.seal(START_MS)
     clock.advance(3600)
     works.tick()
@@ -164,26 +165,33 @@ def test_the_owner_reaches_the_server_through_its_socket(sealed: Vault) -> None:
     assert not path.exists()
 
 
-def test_a_long_directory_has_a_socket_as_well(tmp_path: Path, clock: FakeClock) -> None:
+def test_a_long_directory_name_has_a_control_socket(tmp_path: Path, clock: FakeClock) -> None:
     directory = tmp_path / ("d" * 100) / ("e" * 100)
-    with Store(directory) as store, Control(store, clock, "http://here"):
+    with open_store(directory) as store, Control(store, clock, "http://here"):
         assert ask(directory, "status") == {"vaultId": store.vault_id, "url": "http://here", "sealed": False}
 
 
-@pytest.mark.parametrize(
-    "line",
-    [b"\n", b"[]\n", b"null\n", b'{"command": "burn"}\n', b'{"command": ["seal"]}\n', b"\xff\n", b'{"command": 1}\n']
-    + [b'{"command": "unseal", "passphrase": ["MARKED"]}\n'],
-)
-def test_a_line_that_is_no_command_is_refused_without_being_quoted(sealed: Vault, line: bytes) -> None:
-    with Control(sealed.store, sealed.clock, "http://here"):
-        answer = raw(sealed.directory, line)
-    assert answer["error"] == "the server does not know this command"
-    assert "MARKED" not in str(answer)
-    assert sealed.store.sealed
+def test_an_invalid_command_is_refused_without_being_quoted(sealed: Vault) -> None:
+    for line in (
+        *(
+            b"\n",
+            b"[]\n",
+            b"null\n",
+            b'{"command": "burn"}\n',
+            b'{"command": ["seal"]}\n',
+            b"\xff\n",
+            b'{"command": 1}\n',
+        ),
+        b'{"command": "unseal", "passphrase": ["MARKED"]}\n',
+    ):
+        with Control(sealed.store, sealed.clock, "http://here"):
+            answer = raw(sealed.directory, line)
+        assert answer["error"] == "the server does not know this command", line
+        assert "MARKED" not in str(answer), line
+        assert sealed.store.sealed, line
 
 
-def test_whoever_hangs_up_or_says_too_much_stops_nothing(sealed: Vault) -> None:
+def test_a_client_that_hangs_up_or_sends_too_much_does_not_stop_the_server(sealed: Vault) -> None:
     with Control(sealed.store, sealed.clock, "http://here"):
         for sent in (b"", b'{"comm', b"x" * 100_000 + b"\n"):
             with socket.socket(socket.AF_UNIX) as connection:
@@ -195,7 +203,7 @@ def test_whoever_hangs_up_or_says_too_much_stops_nothing(sealed: Vault) -> None:
         assert ask(sealed.directory, "status") is not None
 
 
-def test_a_storage_error_is_an_answer_and_stops_nothing(sealed: Vault) -> None:
+def test_a_storage_error_is_reported_and_does_not_stop_the_server(sealed: Vault) -> None:
     with Control(sealed.store, sealed.clock, "http://here"):
         with sealed.store.transaction() as db:
             db.execute("CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'MARKED'); END")
@@ -223,7 +231,7 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     served = Spawned(directory)
     assert cli(directory, "unseal", "--passphrase-file", "-", typed="wrong words here\n")[::2] == (
         1,
-        "vault: error: the passphrase is wrong\nhint: try again; there is no other way in\n",
+        "vault: error: the passphrase is wrong\nhint: try again; the vault cannot be opened without it\n",
     )
     assert cli(directory, "unseal", "--passphrase-file", "-", typed=typed) == (0, "unsealed\n", "")
     state = json.loads(cli(directory, "status", "--json")[1])
@@ -232,13 +240,13 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     assert state == {**made, **more, **counts}
     assert cli(directory, "seal")[:2] == (0, "sealed\n")
     assert "served at" in cli(directory, "status")[1]
-    assert served.end() == (0, "", "hint: the vault is sealed until: python -m vault unseal --dir DIR\n")
+    assert served.end() == (0, "", "hint: the vault is sealed until you run: python -m vault unseal --dir DIR\n")
     assert "not served" in cli(directory, "status")[1]
 
 
 def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path) -> None:
     directory, words = tmp_path / "vault", tmp_path / "words"
-    Store(directory, WORDS).close()
+    open_store(directory, WORDS).close()
     words.write_text(WORDS + "\n")
     words.chmod(0o640)
     refused = Spawned(directory, "--passphrase-file", str(words))
@@ -250,7 +258,7 @@ def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path
 
 
 def vault_id(directory: Path) -> str:
-    with Store(directory) as store:
+    with open_store(directory) as store:
         return store.vault_id
 
 
@@ -262,7 +270,7 @@ def test_no_option_takes_the_passphrase_itself(tmp_path: Path) -> None:
             assert not set(WORDS.split()) & set(err.split())
 
 
-def test_without_a_terminal_nobody_is_asked(tmp_path: Path) -> None:
+def test_without_a_terminal_there_is_no_prompt(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "vault", "init", "--dir", str(tmp_path / "vault"), "--passphrase"]
     done = subprocess.run(
         command, cwd=ROOT, input="", capture_output=True, text=True, timeout=60, start_new_session=True, check=False
@@ -271,12 +279,12 @@ def test_without_a_terminal_nobody_is_asked(tmp_path: Path) -> None:
     assert done.stderr.startswith("vault: error: there is no terminal to ask for the passphrase\nhint: ")
 
 
-def test_what_is_typed_at_the_terminal_is_not_echoed(tmp_path: Path) -> None:
-    """A terminal of the test's own: the child makes it its controlling one by opening it."""
+def test_a_typed_passphrase_is_not_echoed(tmp_path: Path) -> None:
+    """The child gets a new controlling terminal by opening it."""
     master, slave = pty.openpty()
     line = ["init", "--dir", str(tmp_path / "vault"), "--passphrase"]
     script = f"import os, sys; os.close(os.open({os.ttyname(slave)!r}, os.O_RDWR)); sys.argv = ['vault'] + {line!r}"
-    script += "; from vault.cli import main; sys.exit(main(sys.argv[1:]))"
+    script += "; from vault.owner.cli import main; sys.exit(main(sys.argv[1:]))"
     child = subprocess.Popen(
         [sys.executable, "-c", script], cwd=ROOT, stdin=slave, stdout=slave, stderr=slave, start_new_session=True
     )
@@ -286,10 +294,10 @@ def test_what_is_typed_at_the_terminal_is_not_echoed(tmp_path: Path) -> None:
         while prompt not in shown:
             shown += os.read(master, 1000)
         os.write(master, WORDS.encode() + b"\n")
-    while b"made vault_" not in shown:
+    while b"created vault_" not in shown:
         shown += os.read(master, 1000)
     assert child.wait(60) == 0
     os.close(master)
     assert b"horse" not in shown
-    with Store(tmp_path / "vault", WORDS) as store:
+    with open_store(tmp_path / "vault", WORDS) as store:
         assert WORDS.encode() not in disk(store.directory)

@@ -16,7 +16,7 @@ from selenium.webdriver.remote.webelement import WebElement
 from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.vault.harness import Agent, Vault
+from tests.vault.support.served_vault import Agent, Vault
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -53,7 +53,7 @@ def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
 
 
 class Page:
-    """What a person does with the page."""
+    """The actions of a person on the page."""
 
     def __init__(self, browser: Chrome) -> None:
         self.browser = browser
@@ -73,7 +73,7 @@ class Page:
         WebDriverWait(self.browser, 20, ignored_exceptions=[WebDriverException]).until(staleness_of(before))
 
     def complaints(self) -> list[str]:
-        """What the browser has complained of since the last call: blocked styles, scripts and forms, for example."""
+        """The browser's messages since the last call, for example about blocked styles, scripts and forms."""
         logged = self.browser.execute("getLog", {"type": "browser"})["value"]
         return [entry["message"] for entry in logged if "responded with a status of 4" not in entry["message"]]
 
@@ -146,7 +146,7 @@ def test_an_empty_field_is_not_sent(page: Page, agent: Agent) -> None:
     assert page.value() == "hunter2"
 
 
-def test_of_two_windows_the_second_learns_that_it_is_gone(page: Page, agent: Agent) -> None:
+def test_a_second_window_shows_that_the_secret_is_gone(page: Page, agent: Agent) -> None:
     created = made(agent)
     first = page.browser.current_window_handle
     page.browser.get(created["url"])
@@ -160,7 +160,7 @@ def test_of_two_windows_the_second_learns_that_it_is_gone(page: Page, agent: Age
     assert (page.title, "somebody else has seen it" in page.one("main").text) == ("This secret is gone", True)
 
 
-def test_nothing_is_loaded_from_anywhere_but_the_vault(page: Page, vault: Vault, agent: Agent) -> None:
+def test_the_page_loads_nothing_from_other_hosts(page: Page, vault: Vault, agent: Agent) -> None:
     created = made(agent)
     page.browser.get(created["url"])
     page.enter(created["passphrase"])
@@ -176,7 +176,7 @@ def test_nothing_is_loaded_from_anywhere_but_the_vault(page: Page, vault: Vault,
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out_in_both_colour_schemes_and_fits_a_telephone(page: Page, agent: Agent, scheme: str) -> None:
+def test_the_page_is_readable_in_both_color_schemes_and_on_a_phone(page: Page, agent: Agent, scheme: str) -> None:
     created = made(agent, "v" * 500)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     page.browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
@@ -205,7 +205,7 @@ def _fits(page: Page) -> bool:
 
 
 def _colour(page: Page, selector: str, name: str) -> list[float]:
-    """Red, green and blue from 0 to 1."""
+    """Red, green and blue, from 0 to 1."""
     value = page.one(selector).value_of_css_property(name)
     return [int(part) / 255 for part in value[value.index("(") + 1 : -1].split(",")[:3]]
 

@@ -1,4 +1,4 @@
-"""The team: every action read back, the owner's commands, and who may do what in a project."""
+"""The team: every action and its effect, the owner's commands, and permissions in projects."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault
-from vault import team
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault.domains import team
 from vault.errors import VaultError
 
 TEAM = "/v1/ai/team"
@@ -52,19 +52,19 @@ def test_an_invitation_lives_seven_days(vault: Vault, agent: Agent, clock: FakeC
     assert states(vault) == ["expired", "pending"]
 
 
-@pytest.mark.parametrize("email", ["anna", "anna@", "@example.com", "a b@example.com", "anna@example", "a@b@c.dk", ""])
-def test_an_address_has_to_look_like_one(agent: Agent, email: str) -> None:
-    reply = agent.send("POST", f"{TEAM}/invites", {"email": email})
-    assert (reply.status, reply.error.split(" ")[0]) == (400, "email")
-    assert agent.get(TEAM)["invites"] == []
+def test_an_invalid_email_is_refused(agent: Agent) -> None:
+    for email in ["anna", "anna@", "@example.com", "a b@example.com", "anna@example", "a@b@c.dk", ""]:
+        reply = agent.send("POST", f"{TEAM}/invites", {"email": email})
+        assert (reply.status, reply.error.split(" ")[0]) == (400, "email"), email
+        assert agent.get(TEAM)["invites"] == [], email
 
 
 @pytest.mark.parametrize("email", ["anna+vault@mail.example.com", "søren@bøf.dk", "a@b.co"])
-def test_addresses_that_people_have_are_taken(agent: Agent, email: str) -> None:
+def test_common_email_formats_are_accepted(agent: Agent, email: str) -> None:
     assert agent.send("POST", f"{TEAM}/invites", {"email": email}).status == 201
 
 
-def test_nobody_is_invited_twice_nor_who_is_there_already(vault: Vault, agent: Agent) -> None:
+def test_members_and_invitees_cannot_be_invited_again(vault: Vault, agent: Agent) -> None:
     with vault.store.transaction() as db:
         assert team.set_owner_email(db, START_MS, "Owner@Example.com") == "owner@example.com"
     joined(vault, agent)
@@ -107,7 +107,7 @@ def test_an_accepted_invitation_makes_a_member(vault: Vault, agent: Agent, clock
     assert [row["actor_kind"] for row in vault.audited("team_invite_accept")] == ["user"]
 
 
-def test_a_declined_invitation_makes_none_and_can_be_repeated(vault: Vault, agent: Agent) -> None:
+def test_a_declined_invitation_can_be_repeated(vault: Vault, agent: Agent) -> None:
     invite_id = invited(agent)
     with vault.store.transaction() as db:
         declined = team.decline(db, START_MS, invite_id)
@@ -119,7 +119,7 @@ def test_a_declined_invitation_makes_none_and_can_be_repeated(vault: Vault, agen
     assert states(vault) == ["declined", "pending"]
 
 
-def test_rights_are_set_replaced_and_read_back_from_both_sides(vault: Vault, agent: Agent) -> None:
+def test_permissions_are_set_replaced_and_listed(vault: Vault, agent: Agent) -> None:
     member_id, project_id = joined(vault, agent), agent.project()
     path = f"/v1/ai/projects/{project_id}/permissions"
     owner = {"memberId": "owner", "email": None, "role": "owner", "permissions": RIGHTS}
@@ -140,7 +140,7 @@ def test_rights_are_set_replaced_and_read_back_from_both_sides(vault: Vault, age
     assert cascade["teamPermissions"] == 1
 
 
-def test_a_member_is_taken_off_one_project(vault: Vault, agent: Agent) -> None:
+def test_a_member_is_removed_from_one_project(vault: Vault, agent: Agent) -> None:
     member_id, first, second = joined(vault, agent), agent.project("first"), agent.project("second")
     for project_id in (first, second):
         agent.post(f"/v1/ai/projects/{project_id}/permissions", {"memberId": member_id, "permissions": RIGHTS})
@@ -165,7 +165,7 @@ def test_a_removed_member_loses_everything(vault: Vault, agent: Agent) -> None:
     assert joined(vault, agent) != member_id
 
 
-def test_unknown_members_and_rights_are_refused(agent: Agent) -> None:
+def test_unknown_members_and_permissions_are_refused(agent: Agent) -> None:
     project_id = agent.project()
     path = f"/v1/ai/projects/{project_id}/permissions"
     for method, where, body, status in (
@@ -183,7 +183,7 @@ def test_unknown_members_and_rights_are_refused(agent: Agent) -> None:
         assert agent.send(method, where, body).status == status, (where, body)
 
 
-def test_a_restricted_agent_handles_only_its_own_projects(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_manages_only_its_projects(vault: Vault, agent: Agent) -> None:
     member_id, own, foreign = joined(vault, agent), agent.project("own"), agent.project("foreign")
     for project_id in (own, foreign):
         agent.post(f"/v1/ai/projects/{project_id}/permissions", {"memberId": member_id, "permissions": []})
@@ -203,7 +203,7 @@ def test_a_restricted_agent_handles_only_its_own_projects(vault: Vault, agent: A
     assert [row["projectId"] for row in agent.get(f"{TEAM}/{member_id}/permissions")] == [foreign]
 
 
-def test_the_owner_has_an_address_once_told(vault: Vault, agent: Agent) -> None:
+def test_the_owner_has_an_address_once_it_is_set(vault: Vault, agent: Agent) -> None:
     joined(vault, agent)
     with vault.store.transaction() as db:
         team.set_owner_email(db, START_MS, "first@example.com")

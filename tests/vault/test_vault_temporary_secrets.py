@@ -1,4 +1,4 @@
-"""Temporary secrets: links that show a value to one person, once. The page in a browser is next door."""
+"""Temporary secrets: links that show a value once. `test_vault_share_page` tests the page in a browser."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from urllib.parse import quote
 import pytest
 from cryptography.exceptions import InvalidTag
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Reply, Vault, disk, exchange
-from vault import temporary_secrets
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Reply, Vault, disk, exchange, run_job
 from vault.app import create_app
-from vault.clockwork import Clockwork
 from vault.crypto import decrypt
-from vault.surface import JOBS
-from vault.temporary_secrets import expire_due
+from vault.domains import temporary_secrets
+from vault.domains.temporary_secrets import expire_due
+from vault.jobs import JobRunner
+from vault.schema import JOBS
 
 MARK = "MARKED-value-4b7e"
 FORM = [("Content-Type", "application/x-www-form-urlencoded")]
@@ -57,9 +57,7 @@ def statuses(agent: Agent, project_id: str) -> list[str]:
     return [row["status"] for row in agent.get(base(project_id))]
 
 
-def test_a_new_link_is_told_once_and_listed_without_its_credentials(
-    vault: Vault, agent: Agent, project_id: str
-) -> None:
+def test_a_link_is_shown_once_and_listed_without_its_credentials(vault: Vault, agent: Agent, project_id: str) -> None:
     reply = agent.send("POST", base(project_id), {"name": "db", "value": MARK, "expiresInSeconds": 60})
     created = reply.json
     token, passphrase = created["token"], created["passphrase"]
@@ -101,7 +99,7 @@ def test_a_wrong_passphrase_destroys_the_secret_and_says_so(vault: Vault, agent:
     assert len(vault.audited("temporary_secret_destroy")) == 1
 
 
-def test_loading_the_page_consumes_nothing(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_loading_the_page_changes_nothing(vault: Vault, agent: Agent, project_id: str) -> None:
     created = made(agent, project_id)
     for _ in range(3):
         assert load(vault, created["token"]).status == 200
@@ -119,7 +117,7 @@ def test_the_content_is_deleted_at_the_first_attempt(vault: Vault, agent: Agent,
     assert [tuple(row) for row in rows] == [(None, None, None)] * 2
 
 
-def test_of_many_who_try_at_once_exactly_one_sees_the_value(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_of_many_concurrent_attempts_one_sees_the_value(vault: Vault, agent: Agent, project_id: str) -> None:
     created, replies, together = made(agent, project_id), [], threading.Barrier(8)
 
     def attempt() -> None:
@@ -143,38 +141,38 @@ def test_a_passphrase_may_be_typed_with_capitals_and_without_hyphens(
     assert value_in(enter(vault, created["token"], typed)) == MARK
 
 
-def test_a_link_expires_at_its_moment_and_its_content_goes_with_the_job(
+def test_a_link_expires_on_time_and_the_job_deletes_its_content(
     vault: Vault, agent: Agent, project_id: str, clock: FakeClock
 ) -> None:
     created = made(agent, project_id, expiresInSeconds=60)
     clock.now_ms += 59_999
     assert (load(vault, created["token"]).status, statuses(agent, project_id)) == (200, ["pending"])
-    expire_due(vault.store, clock())
+    run_job(expire_due, vault.store, clock())
     clock.now_ms += 1
     assert (load(vault, created["token"]).status, statuses(agent, project_id)) == (410, ["expired"])
     assert enter(vault, created["token"], created["passphrase"]).status == 410
-    Clockwork(vault.store, clock, JOBS).tick()
+    JobRunner(vault.store, clock, JOBS).tick()
     with vault.store.transaction() as db:
         assert db.execute("SELECT ciphertext FROM temporary_secrets").fetchone()[0] is None
     assert agent.get(base(project_id))[0]["closedAt"] == START_MS + 60_000
     assert [row["actor_kind"] for row in vault.audited("temporary_secret_expire")] == ["system"]
 
 
-def test_what_became_of_a_link_is_forgotten_after_thirty_days(
+def test_a_closed_link_is_deleted_after_thirty_days(
     vault: Vault, agent: Agent, project_id: str, clock: FakeClock
 ) -> None:
     token = made(agent, project_id)["token"]
     enter(vault, token, "x")
     clock.advance(30 * 24 * 3600 - 1)
-    expire_due(vault.store, clock())
+    run_job(expire_due, vault.store, clock())
     assert statuses(agent, project_id) == ["destroyed"]
     clock.advance(1)
-    expire_due(vault.store, clock())
+    run_job(expire_due, vault.store, clock())
     assert statuses(agent, project_id) == []
     assert load(vault, token).status == 404
 
 
-def test_a_value_can_be_made_by_the_vault(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_value_can_be_generated(vault: Vault, agent: Agent, project_id: str) -> None:
     created = made(agent, project_id, generateRandom=True, length=50, charset="numbers")
     assert set(created) == {"id", "token", "passphrase", "expiresAt", "url"}
     assert re.fullmatch(r"[0-9]{50}", value_in(enter(vault, created["token"], created["passphrase"])))
@@ -184,9 +182,8 @@ def test_a_value_can_be_made_by_the_vault(vault: Vault, agent: Agent, project_id
     assert re.fullmatch(r"[0-9a-f-]{36}", value_in(enter(vault, unique["token"], unique["passphrase"])))
 
 
-@pytest.mark.parametrize(
-    ("changed", "error"),
-    [
+def test_an_invalid_link_is_refused(agent: Agent, project_id: str) -> None:
+    cases: list[tuple[dict[str, Any], str | None]] = [
         ({"value": None}, "value must be a string of at most 102400 bytes in UTF-8"),
         ({"value": "ø" * 51_201}, "value must be a string of at most 102400 bytes in UTF-8"),
         ({"value": "a\0b"}, "value must not hold the character NUL: no web page can show it"),
@@ -198,17 +195,14 @@ def test_a_value_can_be_made_by_the_vault(vault: Vault, agent: Agent, project_id
         ({"expiresInSeconds": 59}, "expiresInSeconds must be an integer from 60 to 86400"),
         ({"expiresInSeconds": 86_401}, "expiresInSeconds must be an integer from 60 to 86400"),
         ({"passphrase": "mine"}, None),
-    ],
-)
-def test_a_link_that_makes_no_sense_is_refused(
-    agent: Agent, project_id: str, changed: dict[str, Any], error: str | None
-) -> None:
-    reply = agent.send("POST", base(project_id), {"name": "db", "value": "v", "expiresInSeconds": 60, **changed})
-    assert (reply.status, reply.error) == (400, error or reply.error)
-    assert agent.get(base(project_id)) == []
+    ]
+    for changed, error in cases:
+        reply = agent.send("POST", base(project_id), {"name": "db", "value": "v", "expiresInSeconds": 60, **changed})
+        assert (reply.status, reply.error) == (400, error or reply.error), (changed, error)
+        assert agent.get(base(project_id)) == [], (changed, error)
 
 
-def test_what_must_be_there_is_asked_for(agent: Agent, project_id: str) -> None:
+def test_required_keys_are_named(agent: Agent, project_id: str) -> None:
     whole = {"name": "db", "value": "v", "expiresInSeconds": 60}
     for missing, error in (
         ("name", "name is required"),
@@ -252,10 +246,12 @@ def test_the_database_and_the_root_key_together_do_not_open_a_link(vault: Vault,
     for key in stored_keys:
         with pytest.raises(InvalidTag):
             decrypt(key, row["ciphertext"], temporary_secrets._label(created["id"]))
-    assert temporary_secrets._opened(row, created["passphrase"]) == MARK
+    assert temporary_secrets._decrypt(row, created["passphrase"]) == MARK
 
 
-def test_the_page_forbids_everything_but_its_own_style_and_form(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_the_content_security_policy_allows_only_the_style_and_the_form(
+    vault: Vault, agent: Agent, project_id: str
+) -> None:
     created = made(agent, project_id)
     pages = [load(vault, created["token"]), enter(vault, created["token"], created["passphrase"])]
     for page in [*pages, load(vault, created["token"]), load(vault, "x" * 43)]:
@@ -281,7 +277,7 @@ def test_the_page_forbids_everything_but_its_own_style_and_form(vault: Vault, ag
         assert b"http" not in page.raw
 
 
-def test_a_form_that_cannot_be_read_is_no_attempt(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_an_invalid_form_does_not_count_as_an_attempt(vault: Vault, agent: Agent, project_id: str) -> None:
     created = made(agent, project_id)
     right = f"passphrase={created['passphrase']}".encode()
     bodies = [
@@ -302,7 +298,7 @@ def test_a_form_that_cannot_be_read_is_no_attempt(vault: Vault, agent: Agent, pr
     assert statuses(agent, project_id) == ["pending"]
 
 
-def test_unknown_links_are_not_found_and_soon_not_looked_up(
+def test_unknown_links_are_404_and_then_rate_limited(
     vault: Vault, agent: Agent, project_id: str, clock: FakeClock
 ) -> None:
     created = made(agent, project_id)
@@ -319,12 +315,12 @@ def test_unknown_links_are_not_found_and_soon_not_looked_up(
 
 
 def test_a_link_starts_with_the_public_url_if_there_is_one(vault: Vault, agent: Agent, project_id: str) -> None:
-    vault._front.app = create_app(vault.store, clock=vault.clock, public_url="https://vault.example")
+    vault._shared_server.app = create_app(vault.store, clock=vault.clock, public_url="https://vault.example")
     created = made(agent, project_id)
     assert created["url"] == f"https://vault.example/s/{created['token']}"
 
 
-def test_the_host_header_does_not_decide_about_the_link(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_the_host_header_does_not_affect_the_link(vault: Vault, agent: Agent, project_id: str) -> None:
     body = b'{"name": "db", "value": "v", "expiresInSeconds": 60}'
     headers = [("Host", "evil.example"), *agent.headers("POST", base(project_id), body)]
     created = exchange_with_host(vault.port, base(project_id), body, headers)
@@ -332,7 +328,7 @@ def test_the_host_header_does_not_decide_about_the_link(vault: Vault, agent: Age
 
 
 def exchange_with_host(port: int, path: str, body: bytes, headers: list[tuple[str, str]]) -> Reply:
-    """As `exchange`, without a Host header of its own."""
+    """Like `exchange`, but without a default Host header."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
         connection.putrequest("POST", path, skip_host=True, skip_accept_encoding=True)
@@ -345,7 +341,7 @@ def exchange_with_host(port: int, path: str, body: bytes, headers: list[tuple[st
         connection.close()
 
 
-def test_pending_links_of_a_project_are_bounded(
+def test_pending_links_per_project_are_limited(
     vault: Vault, agent: Agent, project_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(temporary_secrets, "MAX_PENDING", 1)
@@ -355,7 +351,7 @@ def test_pending_links_of_a_project_are_bounded(
     made(agent, project_id)
 
 
-def test_links_go_with_their_project(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_links_are_deleted_with_their_project(vault: Vault, agent: Agent, project_id: str) -> None:
     token = made(agent, project_id)["token"]
     delete = f"/v1/ai/projects/{project_id}/delete"
     assert agent.post(delete, {"preview": True})["cascade"]["temporarySecrets"] == 1
@@ -363,7 +359,7 @@ def test_links_go_with_their_project(vault: Vault, agent: Agent, project_id: str
     assert load(vault, token).status == 404
 
 
-def test_other_projects_are_out_of_reach(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_restricted_agent_cannot_use_other_projects(vault: Vault, agent: Agent, project_id: str) -> None:
     restricted = vault.agent(projects=[agent.project("own")])
     for path in (base(project_id), base("proj_doesnotexist")):
         assert restricted.send("GET", path).status == 403

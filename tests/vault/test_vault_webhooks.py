@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.vault.harness import START_MS, Agent, FakeClock, Vault, disk
-from tests.vault.receiver import Received, Receiver
-from vault import webhooks
-from vault.clockwork import Clockwork
+from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, run_job
+from tests.vault.support.webhook_receiver import Received, Receiver
+from vault.domains import webhooks
+from vault.domains.webhooks import deliver_due
+from vault.jobs import JobRunner
 from vault.outbound import Network
-from vault.surface import JOBS
-from vault.webhooks import deliver_due
+from vault.schema import JOBS
 
 HOOKS = "/v1/ai/webhooks"
 PUBLIC_URL = "https://hooks.example.com/in?key=in-the-url"
@@ -40,7 +40,7 @@ def made(agent: Agent, url: str, *actions: str) -> dict[str, Any]:
 
 
 def tick(vault: Vault) -> None:
-    deliver_due(vault.store, vault.clock())
+    run_job(deliver_due, vault.store, vault.clock())
 
 
 def health(agent: Agent, webhook_id: str) -> dict[str, Any]:
@@ -62,7 +62,7 @@ def content(received: Received) -> dict[str, Any]:
 # ---- the six routes --------------------------------------------------------------------------------------------------
 
 
-def test_a_new_webhook_tells_its_signing_secret_once(vault: Vault, agent: Agent) -> None:
+def test_the_signing_secret_is_shown_once(vault: Vault, agent: Agent) -> None:
     body = {"url": PUBLIC_URL, "actions": ["secret_read", "project_create", "secret_read"]}
     reply = agent.send("POST", HOOKS, body)
     webhook_id, secret = reply.json["id"], reply.json["signingSecret"]
@@ -80,9 +80,8 @@ def test_a_new_webhook_tells_its_signing_secret_once(vault: Vault, agent: Agent)
     assert secret[6:].encode() not in disk(vault.directory)
 
 
-@pytest.mark.parametrize(
-    ("changed", "error"),
-    [
+def test_an_invalid_webhook_is_refused(agent: Agent) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"url": "http://hooks.example.com/"}, "url must begin with https://, except for http://localhost,"),
         ({"url": "https://10.0.0.1/MARK"}, "url must not name a private or special address"),
         ({"url": "https://2130706433/MARK"}, "url must not name a private or special address"),
@@ -94,16 +93,15 @@ def test_a_new_webhook_tells_its_signing_secret_once(vault: Vault, agent: Agent)
         ({"actions": ["MARK"]}, "actions must hold names of audit actions: see /v1/ai/alerts/actions"),
         ({"actions": "project_create"}, "actions must be a list of 1 to 1000 strings"),
         ({"signingSecret": "MARK"}, "unknown key signingSecret"),
-    ],
-)
-def test_a_webhook_that_must_not_be_is_refused(agent: Agent, changed: dict[str, Any], error: str) -> None:
+    ]
     kept = made(agent, PUBLIC_URL)["id"]
-    reply = agent.send("POST", HOOKS, {"url": PUBLIC_URL, "actions": ["project_create"], **changed})
-    assert (reply.status, reply.error.startswith(error), "MARK" in reply.error) == (400, True, False)
-    if "signingSecret" not in changed:
-        assert agent.send("POST", f"{HOOKS}/{kept}/update", changed).status == 400
-    shown = [(row["id"], row["url"], row["actions"]) for row in agent.get(HOOKS)]
-    assert shown == [(kept, PUBLIC_URL, ["project_create"])]
+    for changed, error in cases:
+        reply = agent.send("POST", HOOKS, {"url": PUBLIC_URL, "actions": ["project_create"], **changed})
+        assert (reply.status, reply.error.startswith(error), "MARK" in reply.error) == (400, True, False), changed
+        if "signingSecret" not in changed:
+            assert agent.send("POST", f"{HOOKS}/{kept}/update", changed).status == 400, changed
+        shown = [(row["id"], row["url"], row["actions"]) for row in agent.get(HOOKS)]
+        assert shown == [(kept, PUBLIC_URL, ["project_create"])], changed
 
 
 def test_url_and_actions_are_required(agent: Agent) -> None:
@@ -111,7 +109,7 @@ def test_url_and_actions_are_required(agent: Agent) -> None:
     assert agent.send("POST", HOOKS, {"url": PUBLIC_URL}).error == "actions is required"
 
 
-def test_update_changes_what_it_names(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+def test_an_update_changes_only_the_given_keys(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     webhook_id = made(agent, PUBLIC_URL)["id"]
     path = f"{HOOKS}/{webhook_id}"
     clock.advance(1)
@@ -129,9 +127,7 @@ def test_update_changes_what_it_names(vault: Vault, agent: Agent, clock: FakeClo
     assert details == [f"webhook {webhook_id}: {key} changed" for key in ("actions", "url", "enabled")]
 
 
-def test_delete_removes_the_webhook_and_what_it_had_to_send(
-    vault: Vault, agent: Agent, url: str, receiver: Receiver
-) -> None:
+def test_delete_removes_the_webhook_and_its_queue(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     webhook_id = made(agent, url)["id"]
     agent.project()
     assert agent.post(f"{HOOKS}/{webhook_id}/delete") == {"id": webhook_id, "deleted": True}
@@ -149,7 +145,7 @@ def test_a_webhook_that_does_not_exist_is_not_found(agent: Agent) -> None:
         assert agent.send("POST", f"{HOOKS}/wh_0123456789/{action}", body).status == 404
 
 
-def test_webhooks_are_counted(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_webhooks_is_limited(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webhooks, "MAX_WEBHOOKS", 1)
     webhook_id = made(agent, PUBLIC_URL)["id"]
     assert agent.send("POST", HOOKS, {"url": PUBLIC_URL, "actions": ["project_create"]}).status == 409
@@ -157,7 +153,7 @@ def test_webhooks_are_counted(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> 
     made(agent, PUBLIC_URL)
 
 
-def test_a_restricted_agent_has_no_webhooks(vault: Vault, agent: Agent) -> None:
+def test_a_restricted_agent_cannot_use_webhooks(vault: Vault, agent: Agent) -> None:
     restricted, webhook_id = vault.agent(projects=[agent.project()]), made(agent, PUBLIC_URL)["id"]
     body = {"url": PUBLIC_URL, "actions": ["project_create"]}
     assert restricted.send("GET", HOOKS).status == 403
@@ -190,14 +186,14 @@ def test_a_delivery_is_signed_over_its_raw_body(vault: Vault, agent: Agent, url:
     assert "søger".encode() in received.body
 
 
-def test_the_serving_process_delivers_by_itself(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
+def test_the_server_delivers_in_the_background(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     made(agent, url)
     agent.project()
-    Clockwork(vault.store, vault.clock, JOBS).tick()
+    JobRunner(vault.store, vault.clock, JOBS).tick()
     assert len(receiver.received) == 1
 
 
-def test_only_chosen_actions_are_delivered_in_order_and_once(
+def test_subscribed_actions_are_delivered_once_and_in_order(
     vault: Vault, agent: Agent, url: str, receiver: Receiver, clock: FakeClock
 ) -> None:
     webhook_id = made(agent, url, "project_create", "project_update")["id"]
@@ -223,9 +219,7 @@ def test_a_refused_request_delivers_nothing_and_its_denial_is_an_event(
     assert [content(received)["event"] for received in receiver.received] == ["auth_failure"]
 
 
-def test_deliveries_outlive_a_new_root_key_and_a_restart(
-    vault: Vault, agent: Agent, url: str, receiver: Receiver
-) -> None:
+def test_deliveries_survive_a_rekey_and_a_restart(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     secret = made(agent, url)["signingSecret"]
     agent.project()
     vault.store.rekey(START_MS, None)
@@ -236,9 +230,7 @@ def test_deliveries_outlive_a_new_root_key_and_a_restart(
     assert received.headers["x-sikkerkey-signature"] == hmac.new(secret.encode(), received.body, "sha256").hexdigest()
 
 
-def test_the_network_is_used_outside_of_any_transaction(
-    vault: Vault, agent: Agent, url: str, receiver: Receiver
-) -> None:
+def test_deliveries_are_sent_outside_transactions(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     made(agent, url)
     agent.project()
     during: list[int] = []
@@ -248,7 +240,7 @@ def test_the_network_is_used_outside_of_any_transaction(
 
 
 @pytest.mark.parametrize("status", [301, 400, 404, 500])
-def test_any_status_but_success_is_tried_again_under_the_same_id(
+def test_any_other_status_is_retried_with_the_same_id(
     vault: Vault, agent: Agent, receiver: Receiver, clock: FakeClock, status: int
 ) -> None:
     webhook_id = made(agent, f"http://localhost:{receiver.port}/")["id"]
@@ -267,7 +259,7 @@ def test_any_status_but_success_is_tried_again_under_the_same_id(
     assert health(agent, webhook_id) == healthy(**succeeded)
 
 
-def test_a_failure_holds_up_what_comes_after_it(
+def test_a_failure_delays_later_deliveries(
     vault: Vault, agent: Agent, url: str, receiver: Receiver, clock: FakeClock
 ) -> None:
     made(agent, url)
@@ -282,7 +274,7 @@ def test_a_failure_holds_up_what_comes_after_it(
     assert words == ["one", "two", "two", "three"]
 
 
-def test_the_wait_grows_and_a_delivery_is_given_up(
+def test_the_delay_grows_until_a_delivery_is_dropped(
     vault: Vault, agent: Agent, url: str, receiver: Receiver, clock: FakeClock
 ) -> None:
     webhook_id = made(agent, url)["id"]
@@ -304,7 +296,7 @@ def test_the_wait_grows_and_a_delivery_is_given_up(
     assert health(agent, webhook_id)["consecutiveFailures"] == 0
 
 
-def test_a_webhook_that_always_fails_is_switched_off_until_it_is_enabled(
+def test_a_webhook_that_always_fails_is_disabled(
     vault: Vault, agent: Agent, url: str, receiver: Receiver, clock: FakeClock
 ) -> None:
     webhook_id = made(agent, url)["id"]
@@ -316,7 +308,7 @@ def test_a_webhook_that_always_fails_is_switched_off_until_it_is_enabled(
         tick(vault)
         clock.advance(7_200)
     assert agent.get(f"{HOOKS}/{webhook_id}")["enabled"]
-    deliver_due(vault.store, clock(), Network(look_up=lambda _host, _port: []))
+    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: []))
     shown = agent.get(f"{HOOKS}/{webhook_id}")
     assert (shown["enabled"], shown["consecutiveFailures"], shown["queuedDeliveries"]) == (False, 20, 0)
     assert [row["actor_kind"] for row in vault.audited("webhook_disable")] == ["system"]
@@ -325,7 +317,7 @@ def test_a_webhook_that_always_fails_is_switched_off_until_it_is_enabled(
     assert agent.send("POST", f"{HOOKS}/{webhook_id}/test").error == "the webhook is switched off: enable it first"
     agent.post(f"{HOOKS}/{webhook_id}/update", {"enabled": True})
     agent.project("seen")
-    deliver_due(vault.store, clock(), Network(look_up=lambda _host, _port: []))
+    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: []))
     assert content(receiver.received[-1])["data"]["detail"].endswith("created as seen")
     assert health(agent, webhook_id)["consecutiveFailures"] == 0
 
@@ -339,12 +331,12 @@ def test_the_address_is_checked_again_at_delivery(vault: Vault, agent: Agent) ->
         connected.append(address)
         raise ConnectionRefusedError
 
-    deliver_due(vault.store, vault.clock(), Network(lambda _host, _port: ["169.254.169.254"], connect))
+    run_job(deliver_due, vault.store, vault.clock(), Network(lambda _host, _port: ["169.254.169.254"], connect))
     failed = {"lastFailureAt": START_MS, "lastError": "refused", "consecutiveFailures": 1, "queuedDeliveries": 1}
     assert (health(agent, webhook_id), connected) == (healthy(**failed), [])
 
 
-def test_a_url_that_got_into_the_database_by_other_ways_is_not_called(
+def test_a_forbidden_url_in_the_database_is_not_requested(
     vault: Vault, agent: Agent, url: str, receiver: Receiver
 ) -> None:
     webhook_id = made(agent, url)["id"]
@@ -356,7 +348,7 @@ def test_a_url_that_got_into_the_database_by_other_ways_is_not_called(
 
 
 @pytest.mark.parametrize("key", ["url", "enabled"])
-def test_a_mended_webhook_need_not_wait(vault: Vault, agent: Agent, url: str, receiver: Receiver, key: str) -> None:
+def test_a_new_url_resets_the_delay(vault: Vault, agent: Agent, url: str, receiver: Receiver, key: str) -> None:
     webhook_id = made(agent, url)["id"]
     agent.project()
     receiver.statuses = [500]
@@ -370,7 +362,7 @@ def test_a_mended_webhook_need_not_wait(vault: Vault, agent: Agent, url: str, re
     assert len(receiver.received) == 2
 
 
-def test_one_dead_receiver_does_not_hold_up_another(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
+def test_a_dead_receiver_does_not_delay_others(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     with Receiver() as gone:
         dead = f"http://127.0.0.1:{gone.port}/"
     first, second = made(agent, dead)["id"], made(agent, url)["id"]
@@ -381,7 +373,7 @@ def test_one_dead_receiver_does_not_hold_up_another(vault: Vault, agent: Agent, 
     assert len(receiver.received) == 1
 
 
-def test_a_queue_that_is_full_drops_and_counts(
+def test_a_full_queue_drops_and_counts_deliveries(
     vault: Vault, agent: Agent, url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MAX_QUEUED", 2)
@@ -395,7 +387,7 @@ def test_a_queue_that_is_full_drops_and_counts(
     assert [content(received)["data"]["detail"].split()[-1] for received in receiver.received] == ["one", "two"]
 
 
-def test_a_tick_takes_a_bounded_number(
+def test_a_tick_sends_a_limited_number(
     vault: Vault, agent: Agent, url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(webhooks, "MAX_BATCH", 2)
@@ -408,9 +400,7 @@ def test_a_tick_takes_a_bounded_number(
     assert len(receiver.received) == 3
 
 
-def test_a_webhook_deleted_during_its_delivery_is_no_trouble(
-    vault: Vault, agent: Agent, url: str, receiver: Receiver
-) -> None:
+def test_a_webhook_can_be_deleted_during_a_delivery(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     webhook_id = made(agent, url)["id"]
     agent.project()
     receiver.statuses = [500]
@@ -419,7 +409,7 @@ def test_a_webhook_deleted_during_its_delivery_is_no_trouble(
     assert (agent.get(HOOKS), len(receiver.received)) == ([], 1)
 
 
-def test_switching_off_forgets_what_was_waiting(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
+def test_disabling_a_webhook_clears_its_queue(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     webhook_id = made(agent, url)["id"]
     agent.project("before")
     agent.post(f"{HOOKS}/{webhook_id}/update", {"enabled": False})
@@ -432,7 +422,7 @@ def test_switching_off_forgets_what_was_waiting(vault: Vault, agent: Agent, url:
 # ---- test deliveries -------------------------------------------------------------------------------------------------
 
 
-def test_a_test_delivery_goes_first_and_its_result_is_in_the_health(
+def test_a_test_delivery_is_sent_first_and_its_result_is_shown(
     vault: Vault, agent: Agent, url: str, receiver: Receiver, clock: FakeClock
 ) -> None:
     created = made(agent, url)

@@ -1,4 +1,4 @@
-"""What an owner should withhold: an agent reads no value, whatever it may do, but a machine that it makes can.
+"""The scopes that an owner should withhold: an agent reads no value, but a machine that it creates can.
 
 The first test is the promise, the second its limit, the third the remedy that `vault/enrollment.py` describes.
 """
@@ -10,16 +10,16 @@ import re
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.harness import ALL, Agent, Vault
-from tests.vault.machines_harness import TOKENS, Machine, enroll, token_body, waiting
+from tests.vault.support.machines import TOKENS, Machine, enroll, pending_machine, token_body
+from tests.vault.support.served_vault import ALL, Agent, Vault
 from tests.vault.test_vault_plaintext import Listening
-from vault.surface import ROUTES
+from vault.schema import ROUTES
 
 MARK = "MARKED-value-51fe"
 
 
 def by_token(vault: Vault, agent: Listening, secret: str) -> Machine:
-    """Makes a token and enrolls with a key of its own."""
+    """Create a token, and enroll a machine whose key the agent has."""
     reach = {"projectIds": [secret.split("/")[4]], "secretIds": [secret.rpartition("/")[2]]}
     made = agent.send("POST", TOKENS, token_body(**reach))
     key = Ed25519PrivateKey.generate()
@@ -29,8 +29,8 @@ def by_token(vault: Vault, agent: Listening, secret: str) -> Machine:
 
 
 def by_approval(vault: Vault, agent: Listening, secret: str) -> Machine:
-    """Has the key of a pending machine; approves, attaches and grants."""
-    machine, base = waiting(vault), secret.rpartition("/secrets/")[0] + "/machines"
+    """Approve, attach and grant a pending machine whose key the agent has."""
+    machine, base = pending_machine(vault), secret.rpartition("/secrets/")[0] + "/machines"
     for path, body in (
         (f"/v1/ai/machines/{machine.id}/approve", None),
         (base, {"machineId": machine.id}),
@@ -41,7 +41,7 @@ def by_approval(vault: Vault, agent: Listening, secret: str) -> Machine:
 
 
 def by_ally(vault: Vault, agent: Listening, secret: str) -> Machine:
-    """Approves an agent whose token, from the owner, has more scopes."""
+    """Approve an agent whose token has more scopes."""
     ally = vault.pending()
     assert agent.send("POST", f"/v1/ai/ai-agents/{ally.id}/approve").status == 200
     allied = Listening(ally)
@@ -61,7 +61,7 @@ def filled(path: str, ids: dict[str, str]) -> str:
     return re.sub(r"\{(\w+)\}", lambda hole: ids.get(hole[1], "x0123456789"), path)
 
 
-def test_no_answer_to_an_agent_with_every_scope_holds_a_value_whatever_it_makes(vault: Vault, agent: Agent) -> None:
+def test_no_answer_to_an_agent_with_every_scope_contains_a_value(vault: Vault, agent: Agent) -> None:
     secret = agent.secret(agent.project(), MARK)
     listening = Listening(vault.agent(ALL))
     for way in WAYS:

@@ -1,0 +1,1 @@
+"""Code that the vault's tests share."""

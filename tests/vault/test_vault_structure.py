@@ -1,0 +1,57 @@
+"""The structure of the vault's code: imports form a tree with the entry points on top."""
+
+from __future__ import annotations
+
+import ast
+from graphlib import TopologicalSorter
+
+from tests.vault.support.served_vault import ROOT
+
+PATHS = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "vault").rglob("*.py")}
+TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PATHS.items()}
+
+
+def imports(tree: ast.Module) -> set[str]:
+    """The modules of the vault that a module imports, anywhere in its code."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {f"{node.module}.{alias.name}" for alias in node.names} | {node.module}
+    return found & set(PATHS)
+
+
+IMPORTS = {name: imports(tree) for name, tree in TREES.items()}
+
+
+def test_imports_form_a_tree() -> None:
+    list(TopologicalSorter(IMPORTS).static_order())  # raises CycleError
+
+
+def test_only_the_entry_point_imports_the_owners_commands() -> None:
+    users = {name for name, found in IMPORTS.items() if any(each.startswith("vault.owner.") for each in found)}
+    assert {name for name in users if not name.startswith("vault.owner.")} == {"vault.__main__"}
+
+
+def test_domains_import_neither_the_schema_nor_what_uses_it() -> None:
+    above = {"vault.app", "vault.control", "vault.gate", "vault.jobs", "vault.schema", "vault.server", "vault.store"}
+    for name, found in IMPORTS.items():
+        assert not (name.startswith("vault.domains.") and found & above), name
+
+
+def test_every_import_is_at_the_top_of_its_module() -> None:
+    for name, tree in TREES.items():
+        nested = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
+        assert all(node in tree.body for node in nested), name
+
+
+def test_every_domain_is_listed_in_the_schema() -> None:
+    domains = {name for name, tree in TREES.items() if name.startswith("vault.domains.") and "ROUTES" in names(tree)}
+    assert domains == {name for name in IMPORTS["vault.schema"] if name.startswith("vault.domains.")}
+
+
+def names(tree: ast.Module) -> set[str]:
+    """The names that a module assigns at its top level."""
+    targets = [target for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    return {target.id for target in targets if isinstance(target, ast.Name)}

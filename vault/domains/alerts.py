@@ -1,0 +1,115 @@
+"""Alerts: which audit actions notify the owner, and the alerts that they raised.
+
+The audit entry of an enabled action raises an alert in the same transaction. The owner's command line shows alerts.
+Webhooks have their own actions and ignore this set. Both concern the whole vault, so an agent with a project allowlist
+can only list the names of actions.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+
+from vault import audit
+from vault.errors import Denied, Refusal
+from vault.inputs import text_list
+from vault.router import Call, Route
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS alert_actions (
+    action TEXT PRIMARY KEY,
+    enabled_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS alerts (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    audit_id INTEGER NOT NULL UNIQUE REFERENCES audit (id),
+    action TEXT NOT NULL
+);
+CREATE INDEX IF NOT EXISTS alerts_by_action ON alerts (action);
+"""
+
+MAX_ALERTS = 10_000  # older alerts are deleted; their audit entries are kept
+MAX_SHOWN = 100
+
+SELECT = """
+SELECT a.action, a.enabled_ms, COUNT(r.id) AS raised, MAX(e.created_ms) AS last_ms
+FROM alert_actions a LEFT JOIN alerts r ON r.action = a.action LEFT JOIN audit e ON e.id = r.audit_id
+GROUP BY a.action ORDER BY a.action
+"""
+
+
+def require_unrestricted(call: Call) -> None:
+    """Raise Denied for an agent with a project allowlist: alerts and webhooks report on every project."""
+    if call.agent.allowlist is not None:
+        raise Denied(403, "this concerns every project, and the agent is restricted to some", call.agent.id)
+
+
+def check_actions(names: list[str], key: str) -> list[str]:
+    """The names, sorted and without repetition. Raises Refusal for an unknown action."""
+    if not set(names) <= set(audit.ACTIONS):
+        raise Refusal(400, f"{key} must hold names of audit actions: see /v1/ai/alerts/actions")
+    return sorted(set(names))
+
+
+def list_all(call: Call) -> object:
+    """The enabled actions and the number of their alerts."""
+    require_unrestricted(call)
+    return [_to_json(row) for row in call.db.execute(SELECT)]
+
+
+def actions(_call: Call) -> object:
+    """All actions that can raise alerts."""
+    return sorted(audit.ACTIONS)
+
+
+def set_all(call: Call) -> object:
+    """Replace the set of enabled actions. An action that stays enabled keeps its date."""
+    require_unrestricted(call)
+    wanted = check_actions(call.body["enabledActions"], "enabledActions")
+    for row in call.db.execute("SELECT action FROM alert_actions").fetchall():
+        if row["action"] not in wanted:
+            call.db.execute("DELETE FROM alert_actions WHERE action = ?", (row["action"],))
+    for action in wanted:
+        row = (action, call.now_ms)
+        call.db.execute("INSERT OR IGNORE INTO alert_actions (action, enabled_ms) VALUES (?, ?)", row)
+    audit.note(call, "alert_update", f"alerts on: {' '.join(wanted) or 'none'}")
+    return {"enabledActions": wanted}
+
+
+def _to_json(row: sqlite3.Row) -> dict[str, object]:
+    return {
+        "action": row["action"],
+        "severity": audit.ACTIONS[row["action"]],
+        "enabledAt": row["enabled_ms"],
+        "raised": row["raised"],
+        "lastRaisedAt": row["last_ms"],
+    }
+
+
+def raise_alert(db: sqlite3.Connection, entry: sqlite3.Row) -> None:
+    """Listener of the audit log."""
+    added = db.execute(
+        "INSERT INTO alerts (audit_id, action) SELECT ?, action FROM alert_actions WHERE action = ?",
+        (entry["id"], entry["action"]),
+    )
+    if added.rowcount == 1:
+        db.execute("DELETE FROM alerts WHERE id <= (SELECT MAX(id) FROM alerts) - ?", (MAX_ALERTS,))
+
+
+audit.LISTENERS.append(raise_alert)
+
+# fmt: off
+ROUTES = (
+    Route("GET",  "/v1/ai/alerts",         "alerts.read",  list_all),
+    Route("GET",  "/v1/ai/alerts/actions", "alerts.read",  actions),
+    Route("POST", "/v1/ai/alerts",         "alerts.write", set_all, {"enabledActions": text_list().required()}),
+)
+# fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def overview(db: sqlite3.Connection, limit: int = MAX_SHOWN) -> list[dict[str, object]]:
+    """The latest alerts, newest first, as the audit entries that raised them."""
+    rows = db.execute("SELECT e.* FROM alerts r JOIN audit e ON e.id = r.audit_id ORDER BY r.id DESC LIMIT ?", (limit,))
+    return [audit.entry(row) for row in rows]

@@ -1,0 +1,154 @@
+"""The routes of machines: read, list, export and poll. The JSON formats are those of the vendor's client.
+
+A read is checked in this order: the gate (signature, state, IP allowlist), the existence of the secret, membership in
+its project, the grant, a freeze by a canary, and the policy. A denied read is audited with the secret's id.
+
+`poll` answers immediately. Clients do not send versions, so the vault stores for each machine which version of a
+watched secret it has: the version it last read, or the current version at its first poll. A newer version is reported
+as `changed` at every poll until the machine has read it, because an answer may get lost and a read may be denied.
+Processes that share an identity also share this state, so each process needs its own identity.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from vault import audit
+from vault.domains import canaries, policies, secrets
+from vault.errors import Denied, ReadDenied, Refusal
+from vault.inputs import text, text_list
+from vault.query import fetch_one
+from vault.router import Call, Route
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS machine_versions (
+    machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+    secret_id TEXT NOT NULL REFERENCES secrets (id) ON DELETE CASCADE,
+    version INTEGER NOT NULL,
+    PRIMARY KEY (machine_id, secret_id)
+);
+CREATE INDEX IF NOT EXISTS machine_versions_by_secret ON machine_versions (secret_id);
+"""
+
+# Canaries first: an intruder who exports everything triggers the freeze before reading other secrets of the project.
+GRANTED = """
+SELECT s.id FROM secrets s
+JOIN grants g ON g.secret_id = s.id AND g.machine_id = :machine
+JOIN project_machines p ON p.project_id = s.project_id AND p.machine_id = :machine
+WHERE s.deleted_ms IS NULL AND (:project IS NULL OR s.project_id = :project)
+ORDER BY s.kind <> 'canary', s.created_ms, s.id
+"""
+
+
+def read_one(call: Call) -> object:
+    """Read the value of one secret."""
+    return {"value": _read(call, _require_granted(call, call.params["secretId"]))}
+
+
+def list_all(call: Call) -> object:
+    """The secrets that are granted to the machine, in all of its projects or in one."""
+    return {"secrets": [_to_json(secret) for secret in _all_granted(call)]}
+
+
+def export(call: Call) -> object:
+    """The granted secrets with their values, except those that a freeze or a policy forbids."""
+    rows = []
+    for secret in _all_granted(call):
+        try:
+            rows.append({**_to_json(secret), "value": _read(call, secret)})
+        except ReadDenied as denied:
+            audit.note_secret(call, "secret_read_denied", secret, str(denied))
+    return {"secrets": rows}
+
+
+def poll(call: Call) -> object:
+    """Which of the watched secrets have a newer version, are deleted, or are not granted to the machine."""
+    found = ((secret_id, _change(call, secret_id)) for secret_id in dict.fromkeys(call.body["watch"]))
+    return {"changes": {secret_id: {"status": status} for secret_id, status in found if status}}
+
+
+def _read(call: Call, secret: sqlite3.Row) -> str:
+    """The value, after the freeze and policy checks. Reading a canary has frozen its project when this returns."""
+    canaries.refuse_if_frozen(call, secret)
+    policies.check_read(call, secret)
+    if secret["kind"] == "canary":
+        canaries.trigger(call, secret)
+    value = secrets.plaintext(call.db, call.keys, secret, secret["version"])
+    audit.note_secret(call, "secret_read", secret, f"{secret['name']} read, version {secret['version']}")
+    _store_version(call, secret, overwrite=True)
+    policies.after_read(call, secret)
+    return value
+
+
+def _change(call: Call, secret_id: str) -> str | None:
+    try:
+        secret = _require_granted(call, secret_id)
+    except ReadDenied as denied:
+        return "deleted" if denied.status == 404 else "access_denied"
+    _store_version(call, secret, overwrite=False)
+    known = call.db.execute(
+        "SELECT version FROM machine_versions WHERE machine_id = ? AND secret_id = ?", (call.machine.id, secret_id)
+    ).fetchone()
+    return "changed" if known["version"] != secret["version"] else None
+
+
+def _store_version(call: Call, secret: sqlite3.Row, *, overwrite: bool) -> None:
+    """Store which version the machine has. Without `overwrite`, a stored version is kept."""
+    conflict = "REPLACE" if overwrite else "IGNORE"
+    call.db.execute(
+        f"INSERT OR {conflict} INTO machine_versions (machine_id, secret_id, version) VALUES (?, ?, ?)",
+        (call.machine.id, secret["id"], secret["version"]),
+    )
+
+
+def _require_granted(call: Call, secret_id: str) -> sqlite3.Row:
+    """A secret that is granted to the machine. Raises ReadDenied."""
+    try:
+        secret = secrets.find(call.db, secret_id)
+    except Refusal as missing:
+        raise ReadDenied(404, str(missing), call.machine.id, secret_id, None) from None
+    ids = (secret["id"], secret["project_id"])
+    if not _is_member(call, secret["project_id"]):
+        raise ReadDenied(403, "the machine is not in the secret's project", call.machine.id, *ids)
+    granted = "SELECT 1 FROM grants WHERE machine_id = ? AND secret_id = ?"
+    if fetch_one(call.db, granted, (call.machine.id, secret["id"])) is None:
+        raise ReadDenied(403, "the machine has no grant for the secret", call.machine.id, *ids)
+    return secret
+
+
+def _all_granted(call: Call) -> list[sqlite3.Row]:
+    project_id = call.body.get("projectId")
+    if project_id is not None and not _is_member(call, project_id):
+        raise Denied(403, "the machine is not in the project", call.machine.id)
+    rows = call.db.execute(GRANTED, {"machine": call.machine.id, "project": project_id}).fetchall()
+    return [secrets.find(call.db, row["id"]) for row in rows]
+
+
+def _is_member(call: Call, project_id: str) -> bool:
+    member = "SELECT 1 FROM project_machines WHERE project_id = ? AND machine_id = ?"
+    return fetch_one(call.db, member, (project_id, call.machine.id)) is not None
+
+
+def _to_json(secret: sqlite3.Row) -> dict[str, object]:
+    """The listing of a secret. The vendor's client expects the field names as JSON inside a string."""
+    names = secrets.field_names(secret)
+    return {
+        "id": secret["id"],
+        "name": secret["name"],
+        "fieldNames": None if names is None else json.dumps(names, ensure_ascii=False),
+        "projectId": secret["project_id"],
+    }
+
+
+PROJECT = text(1, 64)
+
+# fmt: off
+ROUTES = (
+    Route("GET",  "/v1/secret/{secretId}",  None, read_one,                                 caller="machine"),
+    Route("GET",  "/v1/secrets",            None, list_all,                                 caller="machine"),
+    Route("POST", "/v1/secrets/list",       None, list_all, {"projectId": PROJECT.required()},  caller="machine"),
+    Route("POST", "/v1/secrets/export",     None, export,   {"projectId": PROJECT},         caller="machine"),
+    Route("POST", "/v1/secrets/poll",       None, poll,     {"watch": text_list().required()},      caller="machine"),
+)
+# fmt: on

@@ -1,0 +1,279 @@
+"""Machines, which read secrets at run time. They have their own table: no lookup covers both machines and agents.
+
+A machine can read a secret if it is approved, has not expired, belongs to the secret's project and has a grant for it.
+Standard machines stay until they are revoked. Ephemeral machines (from an enrollment token) and temporary machines
+(made by the owner) expire. Denied and revoked machines are deleted, so their requests come from an unknown identity.
+
+An agent with a project allowlist sees the machines of its projects, and only those memberships. It can change a machine
+only if all of the machine's projects are on its allowlist.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import uuid
+
+from vault import audit
+from vault.domains import identities
+from vault.domains.identities import MACHINE
+from vault.errors import Denied, Refusal
+from vault.inputs import BOOLEAN, text
+from vault.query import count
+from vault.router import OWNER, SYSTEM, Call, KeySource, Machine, Route, Transaction
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS machines (
+    id TEXT PRIMARY KEY,
+    name TEXT NOT NULL,
+    kind TEXT NOT NULL CHECK (kind IN ('standard', 'ephemeral', 'temp')),
+    hostname TEXT NOT NULL,
+    public_key BLOB NOT NULL UNIQUE,
+    approved_ms INTEGER,
+    expires_ms INTEGER,
+    enrollment_token_id TEXT,
+    last_seen_ms INTEGER,
+    created_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS machines_by_end ON machines (expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE TABLE IF NOT EXISTS machine_names (
+    id INTEGER PRIMARY KEY,
+    machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+    name TEXT NOT NULL,
+    new_name TEXT NOT NULL,
+    changed_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS machine_names_by_machine ON machine_names (machine_id, id);
+CREATE TABLE IF NOT EXISTS project_machines (
+    project_id TEXT NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
+    machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+    added_ms INTEGER NOT NULL,
+    PRIMARY KEY (project_id, machine_id)
+);
+CREATE INDEX IF NOT EXISTS project_machines_by_machine ON project_machines (machine_id);
+CREATE TABLE IF NOT EXISTS grants (
+    machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
+    secret_id TEXT NOT NULL REFERENCES secrets (id) ON DELETE CASCADE,
+    granted_ms INTEGER NOT NULL,
+    PRIMARY KEY (machine_id, secret_id)
+);
+CREATE INDEX IF NOT EXISTS grants_by_secret ON grants (secret_id);
+"""
+
+# What is deleted with a machine. The foreign keys delete it; these statements count it for the preview.
+CASCADE = {
+    "projectMemberships": "SELECT COUNT(*) FROM project_machines WHERE machine_id = ?",
+    "grants": "SELECT COUNT(*) FROM grants WHERE machine_id = ?",
+}
+
+EXPIRED_VISIBLE_MS = 24 * 3600 * 1000  # an expired machine stays visible for a day
+
+
+def find(db: sqlite3.Connection, machine_id: str) -> Machine | None:
+    """The machine with this id, in any state."""
+    row = identities.find_row(db, MACHINE, machine_id)
+    return None if row is None else _from_row(row)
+
+
+def check_state(machine: Machine, now_ms: int) -> None:
+    """Raise Denied for a machine that is pending or expired. The vendor's client expects 401 for an expired one."""
+    if not machine.approved:
+        raise Denied(403, "Machine is pending approval", machine.id)
+    if machine.expires_ms is not None and machine.expires_ms <= now_ms:
+        raise Denied(401, "Machine has expired", machine.id)
+
+
+def mark_seen(db: sqlite3.Connection, machine: Machine, now_ms: int) -> None:
+    """Record when a machine was last admitted."""
+    db.execute("UPDATE machines SET last_seen_ms = ? WHERE id = ?", (now_ms, machine.id))
+
+
+def register(
+    db: sqlite3.Connection,
+    now_ms: int,
+    name: str,
+    *,
+    kind: str,
+    hostname: str,
+    public_key: bytes,
+    expires_ms: int | None = None,
+    enrollment_token_id: str | None = None,
+) -> str:
+    """Create a machine and return its id. With an enrollment token it needs no approval. Raises Refusal."""
+    machine_id = str(uuid.uuid4())
+    approved_ms = None if enrollment_token_id is None else now_ms
+    try:
+        db.execute(
+            "INSERT INTO machines (id, name, kind, hostname, public_key, approved_ms, expires_ms, enrollment_token_id,"
+            " created_ms) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (machine_id, name, kind, hostname, public_key, approved_ms, expires_ms, enrollment_token_id, now_ms),
+        )
+    except sqlite3.IntegrityError:
+        raise Refusal(409, "this public key is registered already: make a new one") from None
+    return machine_id
+
+
+def require(call: Call, machine_id: str) -> sqlite3.Row:
+    """A machine that the agent may see. To a restricted agent, unknown and invisible ids look the same."""
+    row = identities.find_row(call.db, MACHINE, machine_id)
+    if call.agent.allowlist is not None and (row is None or not _memberships(call, machine_id)):
+        raise Denied(403, "the machine is not in a project on the agent's allowlist", call.agent.id)
+    if row is None:
+        raise Refusal(404, "no such machine")
+    return row
+
+
+def state(row: sqlite3.Row, now_ms: int) -> str:
+    """Pending, approved or expired."""
+    if row["expires_ms"] is not None and row["expires_ms"] <= now_ms:
+        return "expired"
+    return "pending" if row["approved_ms"] is None else "approved"
+
+
+def remove_expired(transaction: Transaction, _keys: KeySource, now_ms: int) -> None:
+    """Background job: delete machines a day after they expired."""
+    with transaction() as db:
+        expired = db.execute("SELECT id, name FROM machines WHERE expires_ms <= ?", (now_ms - EXPIRED_VISIBLE_MS,))
+        for row in expired.fetchall():
+            db.execute("DELETE FROM machines WHERE id = ?", (row["id"],))
+            audit.record(db, now_ms, SYSTEM, "machine_expire", f"machine {row['id']} forgotten, was {row['name']}")
+
+
+# ---- routes ----------------------------------------------------------------------------------------------------------
+
+
+def list_all(call: Call) -> object:
+    """The machines that the agent may see, oldest first."""
+    rows = call.db.execute("SELECT * FROM machines ORDER BY created_ms, id").fetchall()
+    sees_all = call.agent.allowlist is None
+    return [_to_json(row, call.now_ms) for row in rows if sees_all or _memberships(call, row["id"])]
+
+
+def get(call: Call) -> object:
+    """One machine, with its projects and the number of its grants."""
+    row = require(call, call.params["machineId"])
+    projects = _memberships(call, row["id"])
+    return {
+        **_to_json(row, call.now_ms),
+        "expiresAt": row["expires_ms"],
+        "enrollmentTokenId": row["enrollment_token_id"],
+        "projects": [
+            {"projectId": each["project_id"], "projectName": each["name"], "addedAt": each["added_ms"]}
+            for each in projects
+        ],
+        "grantCount": sum(each["grants"] for each in projects),
+    }
+
+
+def approve(call: Call) -> object:
+    """Approve a pending machine."""
+    row = _require_pending(call)
+    identities.approve(call, MACHINE, row["id"])
+    return {"id": row["id"], "name": row["name"], "state": "approved"}
+
+
+def deny(call: Call) -> object:
+    """Reject and delete a pending machine."""
+    return identities.deny(call, MACHINE, _require_pending(call))
+
+
+def revoke(call: Call) -> object:
+    """Delete a machine permanently, or preview what would be deleted with it."""
+    row = _require_changeable(call)
+    counts = {name: count(call.db, statement, (row["id"],)) for name, statement in CASCADE.items()}
+    if call.body.get("preview"):
+        return {"id": row["id"], "name": row["name"], "preview": True, "cascade": counts}
+    return {**identities.revoke(call, MACHINE, row), "cascade": counts}
+
+
+def rename(call: Call) -> object:
+    """Rename a machine. The old name is added to its history."""
+    return identities.rename(call, MACHINE, _require_changeable(call))
+
+
+def name_history(call: Call) -> object:
+    """The machine's earlier names, latest change first."""
+    row = require(call, call.params["machineId"])
+    return identities.name_history(call, MACHINE, row["id"])
+
+
+def _from_row(row: sqlite3.Row) -> Machine:
+    approved = row["approved_ms"] is not None
+    return Machine(row["id"], row["name"], row["kind"], row["public_key"], approved, row["expires_ms"])
+
+
+def _memberships(call: Call, machine_id: str) -> list[sqlite3.Row]:
+    """The machine's projects that the agent may reach."""
+    rows = call.db.execute(
+        "SELECT m.project_id, m.added_ms, p.name, (SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id"
+        " WHERE g.machine_id = m.machine_id AND s.project_id = m.project_id AND s.deleted_ms IS NULL) AS grants"
+        " FROM project_machines m JOIN projects p ON p.id = m.project_id"
+        " WHERE m.machine_id = ? ORDER BY m.added_ms, m.project_id",
+        (machine_id,),
+    )
+    return [row for row in rows if call.agent.may_reach(row["project_id"])]
+
+
+def _require_changeable(call: Call) -> sqlite3.Row:
+    row = require(call, call.params["machineId"])
+    memberships = count(call.db, CASCADE["projectMemberships"], (row["id"],))
+    if call.agent.allowlist is not None and memberships > len(_memberships(call, row["id"])):
+        raise Denied(403, "the machine is also in a project that is not on the agent's allowlist", call.agent.id)
+    return row
+
+
+def _require_pending(call: Call) -> sqlite3.Row:
+    row = _require_changeable(call)
+    current = state(row, call.now_ms)
+    if current != "pending":
+        raise Refusal(409, f"the machine is not pending, it is {current}")
+    return row
+
+
+def _to_json(row: sqlite3.Row, now_ms: int) -> dict[str, object]:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "kind": row["kind"],
+        "state": state(row, now_ms),
+        "hostname": row["hostname"],
+        "createdAt": row["created_ms"],
+        "approvedAt": row["approved_ms"],
+        "lastSeenAt": row["last_seen_ms"],
+    }
+
+
+ONE = "/v1/ai/machines/{machineId}"
+READ, WRITE = "machines.read", "machines.write"
+
+# fmt: off
+ROUTES = (
+    Route("GET",  "/v1/ai/machines",     READ,  list_all),
+    Route("GET",  ONE,                   READ,  get),
+    Route("POST", ONE + "/approve",      WRITE, approve),
+    Route("POST", ONE + "/deny",         WRITE, deny),
+    Route("POST", ONE + "/revoke",       WRITE, revoke, {"preview": BOOLEAN}),
+    Route("POST", ONE + "/rename",       WRITE, rename, {"name": text(1, 255).required()}),
+    Route("GET",  ONE + "/name-history", READ,  name_history),
+)
+# fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def overview(db: sqlite3.Connection, now_ms: int) -> list[dict[str, object]]:
+    """Every machine, oldest first."""
+    return [_to_json(row, now_ms) for row in db.execute("SELECT * FROM machines ORDER BY created_ms, id")]
+
+
+def approve_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str) -> Machine:
+    """Approve a pending machine. Raises VaultError."""
+    return _from_row(identities.approve_as_owner(db, now_ms, MACHINE, machine_id))
+
+
+def revoke_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str) -> Machine:
+    """Delete a machine in any state. Raises VaultError."""
+    machine = _from_row(identities.require_for_owner(db, MACHINE, machine_id))
+    db.execute("DELETE FROM machines WHERE id = ?", (machine_id,))
+    audit.record(db, now_ms, OWNER, "machine_revoke", f"machine {machine_id} revoked, was {machine.name}")
+    return machine

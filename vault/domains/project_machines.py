@@ -1,0 +1,171 @@
+"""Machines in projects: membership, and the grants that let members read secrets.
+
+Agents that can reach a project see its machines. An agent with a project allowlist can attach a machine only if it
+already sees the machine in another of its projects.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+
+from vault import audit
+from vault.domains import machines, projects
+from vault.errors import Refusal
+from vault.inputs import PAGE, integer, text, text_list
+from vault.query import count, require_one
+from vault.router import Call, Route
+
+PAGE_SIZE = 50
+
+MEMBERS = """
+FROM machines m JOIN project_machines p ON p.machine_id = m.id
+WHERE p.project_id = :project AND (:search IS NULL OR instr(lower(m.name || ' ' || m.hostname), lower(:search)) > 0)
+"""
+GRANTED = """
+(SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id
+    WHERE g.machine_id = m.id AND s.project_id = p.project_id AND s.deleted_ms IS NULL)
+"""
+KEY = " ORDER BY CASE :sortBy WHEN 'added' THEN p.added_ms WHEN 'secretCount' THEN secret_count ELSE lower(m.name) END "
+COUNT = "SELECT COUNT(*) " + MEMBERS
+SELECT = f"SELECT m.*, p.added_ms, {GRANTED} AS secret_count " + MEMBERS
+ASCENDING = SELECT + KEY + "ASC, m.id ASC LIMIT :limit OFFSET :offset"
+DESCENDING = SELECT + KEY + "DESC, m.id DESC LIMIT :limit OFFSET :offset"
+
+GRANTS = """
+SELECT s.id, s.name, g.granted_ms FROM grants g JOIN secrets s ON s.id = g.secret_id
+WHERE g.machine_id = ? AND s.project_id = ? AND s.deleted_ms IS NULL ORDER BY s.created_ms, s.id
+"""
+
+
+def query(call: Call) -> object:
+    """One page of the project's machines."""
+    project = projects.require(call, call.params["projectId"])
+    page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
+    values = {"project": project["id"], "search": call.body.get("search"), "sortBy": call.body.get("sortBy", "name")}
+    statement = DESCENDING if call.body.get("sortDir") == "desc" else ASCENDING
+    rows = call.db.execute(statement, {**values, "limit": size, "offset": (page - 1) * size})
+    total = count(call.db, COUNT, values)
+    return {"machines": [_to_json(row, call.now_ms) for row in rows], "total": total, "page": page, "pageSize": size}
+
+
+def attach(call: Call) -> object:
+    """Add a machine to the project. It can read nothing until it gets grants."""
+    project = projects.require(call, call.params["projectId"])
+    machine = machines.require(call, call.body["machineId"])
+    added = call.db.execute(
+        "INSERT OR IGNORE INTO project_machines (project_id, machine_id, added_ms) VALUES (?, ?, ?)",
+        (project["id"], machine["id"], call.now_ms),
+    )
+    if added.rowcount != 1:
+        raise Refusal(409, "the machine is in the project already")
+    audit.note(call, "project_machine_add", f"machine {machine['id']} added", project_id=project["id"])
+    return {"projectId": project["id"], "machineId": machine["id"], "name": machine["name"]}
+
+
+def detach(call: Call) -> object:
+    """Remove a machine from the project, together with its grants there."""
+    project_id, machine = _require_member(call)
+    dropped = call.db.execute(
+        "DELETE FROM grants WHERE machine_id = ? AND secret_id IN (SELECT id FROM secrets WHERE project_id = ?)",
+        (machine["id"], project_id),
+    ).rowcount
+    call.db.execute("DELETE FROM project_machines WHERE project_id = ? AND machine_id = ?", (project_id, machine["id"]))
+    detail = f"machine {machine['id']} removed, and its {dropped} grants"
+    audit.note(call, "project_machine_remove", detail, project_id=project_id)
+    return {"projectId": project_id, "machineId": machine["id"], "name": machine["name"], "grantsRemoved": dropped}
+
+
+def grants_get(call: Call) -> object:
+    """The secrets of the project that are granted to the machine."""
+    project_id, machine = _require_member(call)
+    rows = call.db.execute(GRANTS, (machine["id"], project_id))
+    return [{"id": row["id"], "name": row["name"], "grantedAt": row["granted_ms"]} for row in rows]
+
+
+def grants_set(call: Call) -> object:
+    """Replace all grants in the project. Ids that are not secrets of the project are ignored.
+
+    Grants for secrets in the trash are removed too, so a restored secret has no grant.
+    """
+    project_id, machine = _require_member(call)
+    before = _granted(call.db, machine["id"], project_id)
+    wanted = call.db.execute(
+        "SELECT id FROM secrets WHERE project_id = ? AND deleted_ms IS NULL AND id IN (SELECT value FROM json_each(?))",
+        (project_id, json.dumps(call.body["secretIds"])),
+    )
+    after = {row["id"] for row in wanted}
+    for secret_id in sorted(before - after):
+        call.db.execute("DELETE FROM grants WHERE machine_id = ? AND secret_id = ?", (machine["id"], secret_id))
+        _note(call, "permission_revoke", machine["id"], secret_id, project_id)
+    for secret_id in sorted(after - before):
+        grant(call.db, call.now_ms, machine["id"], secret_id)
+        _note(call, "permission_grant", machine["id"], secret_id, project_id)
+    return {"projectId": project_id, "machineId": machine["id"], "secretIds": sorted(after)}
+
+
+def grant(db: sqlite3.Connection, now_ms: int, machine_id: str, secret_id: str) -> None:
+    """Grant a secret to a machine."""
+    row = (machine_id, secret_id, now_ms)
+    db.execute("INSERT OR IGNORE INTO grants (machine_id, secret_id, granted_ms) VALUES (?, ?, ?)", row)
+
+
+def _granted(db: sqlite3.Connection, machine_id: str, project_id: str) -> set[str]:
+    rows = db.execute(
+        "SELECT g.secret_id FROM grants g JOIN secrets s ON s.id = g.secret_id"
+        " WHERE g.machine_id = ? AND s.project_id = ?",
+        (machine_id, project_id),
+    )
+    return {row["secret_id"] for row in rows}
+
+
+def _require_member(call: Call) -> tuple[str, sqlite3.Row]:
+    """The project id and the machine of the path. Raises Refusal if the machine is not in the project."""
+    project = projects.require(call, call.params["projectId"])
+    machine = require_one(
+        call.db,
+        "SELECT m.id, m.name FROM machines m JOIN project_machines p ON p.machine_id = m.id"
+        " WHERE p.project_id = ? AND m.id = ?",
+        (project["id"], call.params["machineId"]),
+        "no such machine in the project",
+    )
+    return project["id"], machine
+
+
+def _note(call: Call, action: str, machine_id: str, secret_id: str, project_id: str) -> None:
+    done = "granted to" if action == "permission_grant" else "taken from"
+    audit.note(call, action, f"reading {done} machine {machine_id}", secret_id=secret_id, project_id=project_id)
+
+
+def _to_json(row: sqlite3.Row, now_ms: int) -> dict[str, object]:
+    return {
+        "id": row["id"],
+        "name": row["name"],
+        "kind": row["kind"],
+        "state": machines.state(row, now_ms),
+        "hostname": row["hostname"],
+        "addedAt": row["added_ms"],
+        "secretCount": row["secret_count"],
+    }
+
+
+QUERY_FIELDS = {
+    "search": text(),
+    "sortBy": text(choices=("name", "added", "secretCount")),
+    "sortDir": text(choices=("asc", "desc")),
+    "page": PAGE,
+    "pageSize": integer(1, 200),
+}
+ALL = "/v1/ai/projects/{projectId}/machines"
+ONE = ALL + "/{machineId}"
+READ, WRITE = "projects.machines.read", "projects.machines.write"
+
+# fmt: off
+ROUTES = (
+    Route("POST", ALL + "/query",   READ,  query,      QUERY_FIELDS),
+    Route("POST", ALL,              WRITE, attach,     {"machineId": text(1, 64).required()}),
+    Route("POST", ONE + "/detach",  WRITE, detach),
+    Route("GET",  ONE + "/secrets", READ,  grants_get),
+    Route("POST", ONE + "/grants",  WRITE, grants_set, {"secretIds": text_list().required()}),
+)
+# fmt: on

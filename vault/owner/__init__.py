@@ -1,0 +1,1 @@
+"""The owner's command line. Nothing outside this package imports it."""

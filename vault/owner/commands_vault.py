@@ -1,0 +1,291 @@
+"""Commands about the vault itself and its audit log."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Callable
+
+from vault import audit, control, server
+from vault.domains import alerts
+from vault.errors import VaultError
+from vault.files import quoted
+from vault.owner import backup
+from vault.owner.console import (
+    Commands,
+    Output,
+    add_command,
+    add_passphrase_option,
+    format_table,
+    format_time,
+    open_existing,
+    owner_transaction,
+    read_passphrase,
+)
+from vault.router import wall_clock
+from vault.schema import open_store
+from vault.store import Store
+from vault.terminal import PROGRAM, printable
+
+PROMPT, NEW_PROMPT = "Passphrase of the vault", "New passphrase of the vault"
+HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store it safely"  # noqa: S105  # not a passphrase
+COUNTS = {
+    "projects": "SELECT COUNT(*) FROM projects",
+    "secrets": "SELECT COUNT(*) FROM secrets WHERE deleted_ms IS NULL",
+    "agents": "SELECT COUNT(*) FROM ai_agents",
+    "agentsPending": "SELECT COUNT(*) FROM ai_agents WHERE approved_ms IS NULL",
+    "machines": "SELECT COUNT(*) FROM machines",
+    "machinesPending": "SELECT COUNT(*) FROM machines WHERE approved_ms IS NULL",
+}
+COLUMNS = ("TIME", "SEVERITY", "ACTION", "ACTOR", "DETAIL")
+POLL_S = 1.0
+LIMIT_MAX = 1_000  # entries per query or poll; the next poll gets the rest
+
+NEWEST = """
+SELECT * FROM audit WHERE (:action IS NULL OR action = :action) AND (:project IS NULL OR project_id = :project)
+    AND (:search IS NULL OR instr(lower(action || ' ' || detail), lower(:search)) > 0)
+    AND severity IN (SELECT value FROM json_each(:severities))
+ORDER BY id DESC LIMIT :limit
+"""
+NEXT = NEWEST.replace("ORDER BY id DESC", "AND id > :after ORDER BY id")
+
+
+def add_all(commands: Commands) -> None:
+    """Declare the commands of this module."""
+    _add_vault_commands(commands)
+    _add_audit_commands(commands)
+
+
+# ---- the vault -------------------------------------------------------------------------------------------------------
+
+
+def _add_vault_commands(commands: Commands) -> None:
+    making = add_command(commands, "init", _init, "create a vault; serve creates one with a key file if there is none")
+    making.add_argument(
+        "--passphrase", action="store_true", help="protect the root key with a passphrase instead of a key file"
+    )
+    add_passphrase_option(making)
+    serving = add_command(commands, "serve", _serve, "serve the vault and print its URL", prints=False)
+    serving.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
+    serving.add_argument("--port", type=_port, default=0, help="port to listen on; 0, the default, takes a free one")
+    serving.add_argument(
+        "--public-url", type=_url, help="the vault's public URL if it differs from the listening address"
+    )
+    add_passphrase_option(serving, text="start unsealed with the passphrase")
+    add_command(commands, "status", _status, "show the state of the vault and its server")
+    add_command(commands, "seal", _seal, "make the running server drop the root key")
+    add_passphrase_option(add_command(commands, "unseal", _unseal, "make the running server load the root key"))
+    changing = add_command(commands, "rekey", _rekey, "change the root key and its passphrase; stop the server first")
+    changing.add_argument(
+        "--to", choices=("passphrase", "key-file"), help="how to protect the new root key (default: as before)"
+    )
+    add_passphrase_option(changing)
+    add_passphrase_option(changing, "--new-passphrase-file", "the new passphrase")
+    saving = add_command(commands, "backup", _backup, "write the vault to one file; the server can keep running")
+    saving.add_argument("file", metavar="FILE", type=Path, help="the file to create")
+    add_passphrase_option(saving, text="for a vault with a key file: the passphrase of the backup")
+    restoring = add_command(commands, "restore", _restore, "create a vault from a backup")
+    restoring.add_argument("file", metavar="FILE", type=Path, help="the backup")
+
+
+def _init(options: argparse.Namespace) -> Output:
+    if os.path.lexists(options.dir / "vault.db"):
+        raise VaultError(f"there is a vault in {quoted(options.dir)}", "name another --dir")
+    with_passphrase = options.passphrase or options.passphrase_file is not None
+    passphrase = read_passphrase(options.passphrase_file, NEW_PROMPT, new=True) if with_passphrase else None
+    with open_store(options.dir, passphrase) as store:
+        data = {"vaultId": store.vault_id, "rootKey": _protection(store)}
+    protection = "protected by a passphrase" if passphrase else "in a key file"
+    return Output(
+        data, f"created {data['vaultId']}, its root key {protection}", [HINT_LOST_PASSPHRASE] if with_passphrase else []
+    )
+
+
+def _serve(options: argparse.Namespace) -> None:
+    source = options.passphrase_file
+    passphrase = None if source is None else read_passphrase(source, PROMPT)
+    server.serve(options.dir, server.ListenOptions(options.host, options.port, options.public_url), passphrase)
+
+
+def _status(options: argparse.Namespace) -> Output:
+    with open_existing(options.dir) as store:
+        running = control.ask(options.dir, "status")
+        data: dict[str, Any] = {"vaultId": store.vault_id, "rootKey": _protection(store)}
+        with store.transaction() as db:
+            counts = {name: db.execute(statement).fetchone()[0] for name, statement in COUNTS.items()}
+            created_ms = db.execute("SELECT created_ms FROM vault").fetchone()[0]
+    url, sealed = (running["url"], running["sealed"]) if running else (None, None)
+    state = "not served" if running is None else f"served at {url}, {'sealed' if sealed else 'open'}"
+    lines = [
+        f"{data['vaultId']}, created {format_time(created_ms)}",
+        f"root key: {data['rootKey']}",
+        f"server: {state}",
+    ]
+    lines.append("{secrets} secrets in {projects} projects".format(**counts))
+    lines.append("{agents} agents, {agentsPending} pending".format(**counts))
+    lines.append("{machines} machines, {machinesPending} pending".format(**counts))
+    return Output({**data, "createdAt": created_ms, "url": url, "sealed": sealed, **counts}, "\n".join(lines))
+
+
+def _seal(options: argparse.Namespace) -> Output:
+    answer = _running(options.dir, "seal")
+    return Output(answer, "sealed", [f"it answers 503 until you run: {PROGRAM} unseal --dir DIR"])
+
+
+def _unseal(options: argparse.Namespace) -> Output:
+    with open_existing(options.dir) as store:
+        needed = store.has_passphrase
+    _running(options.dir, "status")  # fail before asking for a passphrase
+    passphrase = read_passphrase(options.passphrase_file, PROMPT) if needed else None
+    return Output(_running(options.dir, "unseal", passphrase), "unsealed")
+
+
+def _rekey(options: argparse.Namespace) -> Output:
+    with server.server_lock(options.dir), _open_unsealed(options) as store:
+        kind = options.to or ("passphrase" if store.has_passphrase else "key-file")
+        if kind == "key-file" and options.new_passphrase_file is not None:
+            raise VaultError("a key file has no passphrase", "use --to passphrase, or omit --new-passphrase-file")
+        passphrase = (
+            read_passphrase(options.new_passphrase_file, NEW_PROMPT, new=True) if kind == "passphrase" else None
+        )
+        store.rekey(wall_clock(), passphrase)
+        data = {"vaultId": store.vault_id, "rootKey": _protection(store)}
+    hints = ["copies of the old key and the old vault.db, including backups, still open what they contain"]
+    return Output(
+        data, f"new root key, protected by a {data['rootKey']}", hints + ([HINT_LOST_PASSPHRASE] if passphrase else [])
+    )
+
+
+def _backup(options: argparse.Namespace) -> Output:
+    with open_existing(options.dir) as store:
+        sealed = store.has_passphrase
+        passphrase = None
+        if not sealed or options.passphrase_file is not None:
+            passphrase = read_passphrase(options.passphrase_file, "Passphrase for the backup", new=True)
+        backup.backup(store, options.file, wall_clock(), passphrase)
+        data = {"vaultId": store.vault_id, "file": str(options.file), "bytes": options.file.stat().st_size}
+    needed_passphrase = "the vault's passphrase" if sealed else "that passphrase"
+    return Output(
+        data, f"wrote {quoted(options.file)}, {data['bytes']} bytes", [f"it opens only with {needed_passphrase}"]
+    )
+
+
+def _restore(options: argparse.Namespace) -> Output:
+    vault_id = backup.restore(options.file, options.dir, wall_clock())
+    hints = ["the vault opens with the passphrase of the backup", "rekey --to key-file switches to a key file"]
+    return Output({"vaultId": vault_id, "rootKey": "passphrase"}, f"restored {vault_id}", hints)
+
+
+@contextlib.contextmanager
+def _open_unsealed(options: argparse.Namespace) -> Iterator[Store]:
+    """The vault with its root key in memory. The caller must hold server.lock."""
+    with open_existing(options.dir, has_server_lock=True) as store:
+        if store.sealed:
+            store.unseal(wall_clock(), read_passphrase(options.passphrase_file, PROMPT))
+        yield store
+
+
+def _running(directory: Path, command: str, passphrase: str | None = None) -> dict[str, Any]:
+    answer = control.ask(directory, command, passphrase)
+    if answer is None:
+        raise VaultError(f"no server runs on {quoted(directory)}", f"start one: {PROGRAM} serve --dir DIR")
+    return answer
+
+
+def _protection(store: Store) -> str:
+    return "passphrase" if store.has_passphrase else "key file"
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
+    return int(text)
+
+
+def _url(text: str) -> str:
+    if not text.startswith(("http://", "https://")) or text.endswith("/"):
+        raise argparse.ArgumentTypeError("must be a URL without a slash at its end, such as https://vault.example.com")
+    return text
+
+
+# ---- the audit log ---------------------------------------------------------------------------------------------------
+
+
+def _add_audit_commands(commands: Commands) -> None:
+    reading = add_command(commands, "audit", _audit, "show the audit log, oldest first")
+    reading.add_argument("--limit", type=_limit, default=50, metavar="N", help=f"the last N, at most {LIMIT_MAX} (50)")
+    reading.add_argument("--action", choices=sorted(audit.ACTIONS), metavar="NAME", help="only this action")
+    reading.add_argument("--severity", choices=audit.SEVERITIES, default="info", help="this severity and above")
+    reading.add_argument("--project", metavar="ID", help="only entries of this project")
+    reading.add_argument("--search", metavar="TEXT", help="only entries whose action or detail contains this text")
+    reading.add_argument(
+        "--follow", action="store_true", help="keep printing new entries, one per line, until interrupted"
+    )
+    add_command(commands, "alerts", _alerts, f"show the last {alerts.MAX_SHOWN} alerts, newest first")
+
+
+def _audit(options: argparse.Namespace) -> Output | None:
+    with open_existing(options.dir) as store:
+        entries = latest(store, _filters(options))
+        if not options.follow:
+            return Output(entries, format_table(COLUMNS, [_row(entry) for entry in entries]))
+        for entry in entries:
+            _print(entry, as_json=options.json)
+        follow(store, options, entries[-1]["id"] if entries else 0, _wait)
+    return None
+
+
+def _alerts(options: argparse.Namespace) -> Output:
+    with owner_transaction(options) as db:
+        found: list[dict[str, Any]] = alerts.overview(db)
+    return Output(found, format_table(COLUMNS, [_row(entry) for entry in found]))
+
+
+def latest(store: Store, filters: dict[str, object]) -> list[dict[str, Any]]:
+    """The newest entries that match the filters, oldest first."""
+    with store.transaction() as db:
+        return [audit.entry(row) for row in db.execute(NEWEST, filters)][::-1]
+
+
+def follow(store: Store, options: argparse.Namespace, after: int, wait: Callable[[], bool]) -> None:
+    """Print new entries after each wait, until `wait` returns False."""
+    filters = {**_filters(options), "limit": LIMIT_MAX}
+    while wait():
+        with store.transaction() as db:
+            entries = [audit.entry(row) for row in db.execute(NEXT, {**filters, "after": after})]
+        for entry in entries:
+            _print(entry, as_json=options.json)
+            after = int(str(entry["id"]))
+
+
+def _wait() -> bool:
+    time.sleep(POLL_S)
+    return True
+
+
+def _filters(options: argparse.Namespace) -> dict[str, object]:
+    wanted = audit.SEVERITIES[audit.SEVERITIES.index(options.severity) :]
+    named = {"action": options.action, "project": options.project, "search": options.search}
+    return {**named, "severities": json.dumps(wanted), "limit": options.limit}
+
+
+def _row(entry: dict[str, Any]) -> tuple[str, ...]:
+    identity = entry["userId"] or entry["machineId"] or entry["aiAgentId"]
+    actor = entry["actorKind"] if identity is None else f"{entry['actorKind']} {identity}"
+    return format_time(entry["timestamp"]), entry["severity"], entry["action"], actor, entry["detail"]
+
+
+def _print(entry: dict[str, Any], *, as_json: bool) -> None:
+    line = json.dumps(entry) if as_json else "  ".join(printable(cell) for cell in _row(entry))
+    print(line, flush=True)
+
+
+def _limit(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= LIMIT_MAX:
+        raise argparse.ArgumentTypeError(f"must be a number from 1 to {LIMIT_MAX}")
+    return int(text)
