@@ -91,7 +91,7 @@ def test_windows_is_told_the_same_commands() -> None:
 def test_table_of_commands_names_every_command_variable_and_client() -> None:
     cells = [line.split("|")[1] for line in section("Commands").splitlines() if line.startswith("| `")]
     named = {words.split()[0] for cell in cells for words in re.findall("`([^`]+)`", cell)}
-    product = [*ROOT.glob("sikkerkey_*.py"), *(ROOT / "runtime").glob("*.py")]
+    product = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/*.py"), *(ROOT / "runtime").glob("*.py")]
     sources = "".join(path.read_text(encoding="utf-8") for path in product)
     variables = set(re.findall(r"SIKKERKEY_[A-Z]+(?:_[A-Z]+)*", sources))
     assert named == {*COMMANDS, "--version", "--help", *variables, "HTTPS_PROXY", "NO_PROXY"}
