@@ -321,59 +321,152 @@ def test_no_text_does_more_than_be_refused(name: str, text: str) -> None:
             assert known
 
 
-@pytest.mark.parametrize(
-    ("name", "text", "where"),
-    [
-        ("json", '{\n  "a": 1\n  "b": 2\n}', "line 3, column 3"),
-        ("json", '{"a": 01}', "line 1, column 7"),
-        ("json", "", "line 1, column 1"),
-        ("json", "[]", "line 1, column 1"),
-        ("json", '{"a": 1} x', "line 1, column 10"),
-        ("json", '{"a": "\x00"}', "line 1, column 7"),
-        ("json", '{"a": 1 /* x', "line 1, column 9"),
-        ("json", '{"mcpServers": []}', "line 1, column 16"),
-        ("json", '{"mcpServers": {"sikkerkey": 1, "sikkerkey": 2}}', "line 1, column 33"),
-        ("json", '{"a":' * 200 + "1" + "}" * 200, "line 1, column 501"),
-        ("toml", "a = 1\na = 2\n", "line 2, column 1"),
-        ("toml", "[a]\n[a]\n", "line 2, column 1"),
-        ("toml", "a = 1\n[a.b]\n", "line 2, column 1"),
-        ("toml", "[a.b]\n[a]\nb.c = 1\n", "line 3, column 1"),
-        ("toml", "[[a]]\n[a]\n", "line 2, column 1"),
-        ("toml", "x = {a = 1,}\n", "line 1, column 12"),
-        ("toml", 'x = "\\ud800"\n', "line 1, column 5"),
-        ("toml", 'x = "\\UFFFFFFFF"\n', "line 1, column 5"),
-        ("toml", "x = 1 y = 2\n", "line 1, column 6"),
-        ("toml", 'x = """\n', "line 1, column 5"),
-        ("toml", "x = " + "[" * 200 + "]" * 200, "line 1, column 105"),
-        ("toml", ".".join("a" * 200) + " = 1", "line 1, column 202"),
-        ("toml", "[[mcp_servers]]\n", "line 1, column 1"),
-        ("toml", "mcp_servers = { a = {} }\n", "line 1, column 15"),
-        ("yaml", "a: 1\n\tb: 2\n", "line 2, column 1"),
-        ("yaml", "a: &x 1\n", "line 1, column 4"),
-        ("yaml", "a: *x\n", "line 1, column 4"),
-        ("yaml", "a:\n  <<: {b: 1}\n", "line 2, column 3"),
-        ("yaml", "a: !t 1\n", "line 1, column 4"),
-        ("yaml", "? a\n: b\n", "line 1, column 1"),
-        ("yaml", "a: 1\n---\nb: 2\n", "line 2, column 1"),
-        ("yaml", "a: 1\na: 2\n", "line 2, column 1"),
-        ("yaml", "a: b: c\n", "line 1, column 5"),
-        ("yaml", "- a\n", "line 1, column 1"),
-        ("yaml", "---#\n", "line 1, column 1"),
-        ("yaml", 'a: "\\@"\n', "line 1, column 4"),
-        ("yaml", "a:\n    b: 1\n  c: 2\n", "line 3, column 3"),
-        ("yaml", f"a: 1\n{'b' * 1025}: 2\n", "line 2, column 1"),
-        ("yaml", "a: [1, 2\n", "line 2, column 1"),
-        ("yaml", "a: # x\u2028b: 1\n", "line 1, column 7"),
-        ("yaml", "extensions: {a: {}}\n", "line 1, column 13"),
-        ("yaml", "extensions:\n- a\n", "line 2, column 1"),
-        ("yaml list", "mcpServers:\n  a: 1\n", "line 2, column 3"),
-        ("yaml", "".join(" " * depth + "a:\n" for depth in range(200)), "line 101, column 101"),
-    ],
-)  # fmt: skip
-def test_refusal_names_line_and_column(name: str, text: str, where: str) -> None:
-    with pytest.raises(TextError) as refusal:
-        KINDS[name].form.put(text, KINDS[name].path, ENTRY)
-    assert str(refusal.value).startswith(f"{where}: ")
+# A text, and the line, column and reason of its refusal: at least one row for each reason in sikkerkey_cli.edit.
+# fmt: off
+REFUSED = (
+    ("json", '{\n  "a": 1\n  "b": 2\n}', "3:3", 'expected a comma or }'),
+    ("json", '{"a": 01}', "1:7", 'expected a value, or a comment is not closed'),
+    ("json", "", "1:1", 'expected an object'),
+    ("json", "[]", "1:1", 'expected an object'),
+    ("json", '{"a": 1} x', "1:10", 'unexpected text after the object'),
+    ("json", '{"a": "\x00"}', "1:7", 'this string is not closed on its line or contains an invalid escape'),
+    ("json", '{"a": 1 /* x', "1:9", 'expected a comma or }'),
+    ("json", '{"a": 1 /* x */ b}', "1:17", 'expected a comma or }'),
+    ("json", '{a: 1}', "1:2", 'expected a key in double quotes or the end of the object'),
+    ("json", '{"a" 1}', "1:6", 'expected :'),
+    ("json", '{"a": /* x', "1:7", 'expected a value, or a comment is not closed'),
+    ("json", '{"a": "\\x"}', "1:7", 'this string is not closed on its line or contains an invalid escape'),
+    ("json", '{"mcpServers": []}', "1:16", 'mcpServers is not an object'),
+    ("json", '{"mcpServers": {"sikkerkey": 1, "sikkerkey": 2}}', "1:33", 'this name is used twice here'),
+    ("json", '{"mcpServers": {}, "mcpServers": {}}', "1:20", 'this name is used twice here'),
+    ("json", '{"a":' * 200 + "1" + "}" * 200, "1:501", 'nested more than 100 levels deep'),
+    ("json", '{"a":' + "[" * 200 + "]" * 200 + "}", "1:105", 'nested more than 100 levels deep'),
+    ("toml", "a = 1\na = 2\n", "2:1", 'this key is already defined'),
+    ("toml", "a.b = 1\na = 2\n", "2:1", 'this key is already defined'),
+    ("toml", "[a]\n[a]\n", "2:1", 'this table is already defined, or the name is not a table'),
+    ("toml", "a = 1\n[a.b]\n", "2:1", 'this table is already defined, or the name is not a table'),
+    ("toml", "[a.b]\n[a]\nb.c = 1\n", "3:1", 'this key is already defined'),
+    ("toml", "[[a]]\n[a]\n", "2:1", 'this table is already defined, or the name is not a table'),
+    ("toml", "[a]\n[[a]]\n", "2:1", 'this table is already defined, or the name is not a table'),
+    ("toml", "[a\n", "1:3", 'expected ]'),
+    ("toml", "[[a]\n", "1:4", 'expected ]]'),
+    ("toml", "a 1\n", "1:3", 'expected ='),
+    ("toml", "= 1\n", "1:1", 'expected a key'),
+    ("toml", "a = \n", "1:5", 'expected a value'),
+    ("toml", "a = x\n", "1:5", 'expected a value'),
+    ("toml", "x = {a = 1,}\n", "1:12", 'a comma is not allowed after the last item'),
+    ("toml", "x = {a = 1, a = 2}\n", "1:13", 'this key is already defined'),
+    ("toml", "x = [1 2]\n", "1:8", 'expected a comma or ]'),
+    ("toml", "x = 'a\n", "1:5", 'this string is not closed on its line or contains an invalid escape'),
+    ("toml", 'x = "\\q"\n', "1:5", 'this string is not closed on its line or contains an invalid escape'),
+    ("toml", 'x = "\\ud800"\n', "1:5", 'this string is not closed on its line or contains an invalid escape'),
+    ("toml", 'x = "\\UFFFFFFFF"\n', "1:5", 'an escape in this string is not a valid character'),
+    ("toml", "x = 1 y = 2\n", "1:6", 'expected the end of the line'),
+    ("toml", 'x = """\n', "1:5", 'this string is not closed or contains an invalid escape'),
+    ("toml", "x = " + "[" * 200 + "]" * 200, "1:105", 'nested more than 100 levels deep'),
+    ("toml", ".".join("a" * 200) + " = 1", "1:202", 'nested more than 100 levels deep'),
+    ("toml", "[[mcp_servers]]\n", "1:1", 'mcp_servers is not a table'),
+    ("toml", "mcp_servers = { a = {} }\n", "1:15", 'expected a table, and not an inline one'),
+    ("toml", "mcp_servers = 1\n", "1:15", 'expected a table, and not an inline one'),
+    ("yaml", "a: 1\n\tb: 2\n", "2:1", 'this line is indented with a tab'),
+    ("yaml", "a: &x 1\n", "1:4", 'anchors, aliases and tags are not supported'),
+    ("yaml", "a: *x\n", "1:4", 'anchors, aliases and tags are not supported'),
+    ("yaml", "a: !t 1\n", "1:4", 'anchors, aliases and tags are not supported'),
+    ("yaml", "- &x a\n", "1:1", 'expected a mapping'),
+    ("yaml", "a:\n- &x b\n", "2:3", 'anchors, aliases and tags are not supported'),
+    ("yaml", "a:\n- *x\n", "2:3", 'anchors, aliases and tags are not supported'),
+    ("yaml", "a:\n  &x\n  b: 1\n", "2:3", 'anchors, aliases and tags are not supported'),
+    ("yaml", "a: &x\n  b: 1\n", "1:4", 'anchors, aliases and tags are not supported'),
+    ("yaml", "&x a: 1\n", "1:1", 'expected a mapping'),
+    ("yaml", "*x : 1\n", "1:1", 'expected a mapping'),
+    ("yaml", "!t a: 1\n", "1:1", 'expected a mapping'),
+    ("yaml", "a: 1\n*x : 1\n", "2:1", 'expected a key'),
+    ("yaml", "a: [&x 1]\n", "1:5", 'expected a value; anchors, aliases and tags are not supported'),
+    ("yaml", "a: [*x]\n", "1:5", 'expected a value; anchors, aliases and tags are not supported'),
+    ("yaml", "a: {b: *x}\n", "1:8", 'expected a value; anchors, aliases and tags are not supported'),
+    ("yaml", "a: {b: !t 1}\n", "1:8", 'expected a value; anchors, aliases and tags are not supported'),
+    ("yaml", "a: {&x b: 1}\n", "1:5", 'expected a key, a colon and a space'),
+    ("yaml", "a: {*x : 1}\n", "1:5", 'expected a key, a colon and a space'),
+    ("yaml", "<<: {b: 1}\n", "1:1", 'merge keys are not supported'),
+    ("yaml", "a:\n  <<: {b: 1}\n", "2:3", 'merge keys are not supported'),
+    ("yaml", "a:\n- <<: {b: 1}\n", "2:3", 'merge keys are not supported'),
+    ("yaml", "a: {<<: {b: 1}}\n", "1:5", 'merge keys are not supported'),
+    ("yaml", "? a\n: b\n", "1:1", 'expected a mapping'),
+    ("yaml", "a: 1\n? b\n", "2:1", 'expected a key'),
+    ("yaml", "a: 1\n---\nb: 2\n", "2:1", 'files with several documents are not supported'),
+    ("yaml", "a: 1\n...\n", "2:1", 'files with several documents are not supported'),
+    ("yaml", "%YAML 1.2\n---\na: 1\n", "2:1", 'files with several documents are not supported'),
+    ("yaml", "a: 1\na: 2\n", "2:1", 'this key is used twice here'),
+    ("yaml", "a: {b: 1, b: 2}\n", "1:11", 'this key is used twice here'),
+    ("yaml", "a: {b}\n", "1:5", 'expected a key, a colon and a space'),
+    ("yaml", "a: b: c\n", "1:5", 'expected the end of the line'),
+    ("yaml", "a: 'b' c\n", "1:7", 'expected the end of the line'),
+    ("yaml", "a: @b\n", "1:4", 'expected a value'),
+    ("yaml", "- a\n", "1:1", 'expected a mapping'),
+    ("yaml", "---#\n", "1:1", 'expected a mapping'),
+    ("yaml", 'a: "\\@"\n', "1:4", 'this string is not closed or contains an invalid escape'),
+    ("yaml", 'a: "b\n', "1:4", 'this string is not closed or contains an invalid escape'),
+    ("yaml", "a: [\"b]\n", "1:5", 'this string is not closed or contains an invalid escape'),
+    ("yaml", "a:\n    b: 1\n  c: 2\n", "3:3", 'this line is indented more than the lines before it'),
+    ("yaml", "  a: 1\nb: 2\n", "2:1", 'this line is indented less than the lines before it'),
+    ("yaml", "a: 1\n  b: 2\n", "2:4", 'expected the end of the line'),
+    ("yaml", "a: {}\n  b: 2\n", "2:3", 'this line is indented more than the lines before it'),
+    ("yaml", "a: b # c\n  d\n", "2:3", 'a value cannot continue after a comment'),
+    ("yaml", "a: | x\n", "1:5", 'expected the end of the line after | or >'),
+    ("yaml", "a: |\n    b\n  c\n", "3:3", 'this line is indented less than the block scalar before it'),
+    ("yaml", f"a: 1\n{'b' * 1025}: 2\n", "2:1", 'keys are limited to 1,024 characters'),
+    ("yaml", '"a\\x41": 2\n', "1:1", 'keys written in this way are not supported'),
+    ("yaml", "a: [1, 2\n", "2:1", 'expected a comma or ]'),
+    ("yaml", "a: [1 ] 2\n", "1:8", 'expected the end of the line'),
+    ("yaml", "a: # x\u2028b: 1\n", "1:7", 'YAML does not allow this character, or not everywhere'),
+    ("yaml", "extensions: {a: {}}\n", "1:13", 'expected a block mapping or a block sequence'),
+    ("yaml", "extensions:\n- a\n", "2:1", 'expected a mapping'),
+    ("yaml", "extensions: 1\n", "1:13", 'expected a block mapping or a block sequence'),
+    ("yaml list", "mcpServers:\n  a: 1\n", "2:3", 'expected a list'),
+    ("yaml", "".join(" " * depth + "a:\n" for depth in range(200)), "101:101", 'nested more than 100 levels deep'),
+    ("yaml", "a: " + "[" * 200 + "]" * 200 + "\n", "1:103", 'nested more than 100 levels deep'),
+)
+# fmt: on
+
+
+def test_refusal_names_line_column_and_reason() -> None:
+    for name, text, where, reason in REFUSED:
+        with pytest.raises(TextError) as refusal:
+            KINDS[name].form.put(text, KINDS[name].path, ENTRY)
+        line, column = where.split(":")
+        assert str(refusal.value) == f"line {line}, column {column}: {reason}", text
+
+
+def test_changes_that_need_another_layout_are_refused() -> None:
+    def add_variable(text: str) -> str:
+        return edit.TOML.put(text, ("mcp_servers", "sikkerkey", "env", "A"), "b")
+
+    def drop_variables(text: str) -> str:
+        return edit.YAML.drop(text, ("mcpServers", Item("sikkerkey"), "env"))
+
+    def drop_entry(name: str) -> Callable[[str], str]:
+        return lambda text: KINDS[name].form.drop(text, KINDS[name].path)
+
+    flow = "expected a block mapping or a block sequence"
+    for change, text, where, reason in (
+        (
+            add_variable,
+            "mcp_servers.sikkerkey.command = 'x'\n",
+            "1:1",
+            "entries written with dotted keys are not supported",
+        ),
+        (drop_entry("toml"), "mcp_servers = {sikkerkey = {}}\n", "1:15", "expected a table, and not an inline one"),
+        (drop_entry("yaml"), "extensions: {sikkerkey: {}}\n", "1:13", flow),
+        (drop_entry("yaml list"), "mcpServers: [{name: sikkerkey}]\n", "1:13", flow),
+        (
+            *(drop_variables, "mcpServers:\n- env: {A: b}\n  name: sikkerkey\n", "2:3"),
+            "cannot be removed: it shares its line with other values",
+        ),
+    ):
+        with pytest.raises(TextError) as refusal:
+            change(text)
+        line, column = where.split(":")
+        assert str(refusal.value) == f"line {line}, column {column}: {reason}", text
 
 
 @pytest.mark.parametrize("name", KINDS)
