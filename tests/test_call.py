@@ -329,7 +329,7 @@ def test_restrictions_of_the_environment_apply_to_call(
 ) -> None:
     monkeypatch.setenv("SIKKERKEY_READ_ONLY", "1")
     monkeypatch.setenv("SIKKERKEY_EXCLUDE", "read_audit")
-    for action in ("restore", "purge"):  # and nobody is asked about what would be refused
+    for action in ("restore", "purge"):  # refused before purge asks for confirmation
         ran = shell("call", "manage_trash", action, "secretId=sk_1")
         assert (ran.status, vault.seen) == (1, [])
         assert ran.err.startswith(f"sikkerkey-mcp: error: manage_trash.{action} is withheld by SIKKERKEY_READ_ONLY\n")

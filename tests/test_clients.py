@@ -135,14 +135,14 @@ def test_block_is_read_back_equal(config: Config, slot: str) -> None:
 def test_block_contains_home_and_bundle_and_nothing_secret(
     config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    environment = {
+        "SIKKERKEY_HOME": f'{tmp_path}/it\'s "my" \\home\U0001f511\n\x7f\x01',
+        "SIKKERKEY_CA_BUNDLE": "/etc/søger = [x] # y",
+    }
+    for variable, value in environment.items():
+        monkeypatch.setenv(variable, value)
+    monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy.test:1")
     for name in CLIENTS:
-        environment = {
-            "SIKKERKEY_HOME": f'{tmp_path}/it\'s "my" \\home\U0001f511\n\x7f\x01',
-            "SIKKERKEY_CA_BUNDLE": "/etc/søger = [x] # y",
-        }
-        for variable, value in environment.items():
-            monkeypatch.setenv(variable, value)
-        monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy.test:1")
         ran = config(name)
         assert servers(name, ran.out)["sikkerkey"] == {**started(None), "env": environment}, name
         assert "canary" not in ran.out, name
@@ -150,19 +150,19 @@ def test_block_contains_home_and_bundle_and_nothing_secret(
 
 @pytest.mark.peer(15)
 def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path) -> None:
+    similar = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
+    agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *similar])
+    for agent in agents:
+        make_slot(home, "https://vault.test", agent)
     for name in CLIENTS:
-        alike = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
-        agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *alike])
-        for agent in agents:
-            make_slot(home, "https://vault.test", agent)
         found = servers(name, config(name).out)
         assert list(found.values()) == [started(agent) for agent in agents], name
         assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in found), name
 
 
 def test_block_of_a_chosen_agent_holds_that_one_only(config: Config, slot: str, home: Path) -> None:
+    make_slot(home, "https://vault.test", OTHER_ID)
     for name in CLIENTS:
-        make_slot(home, "https://vault.test", OTHER_ID)
         assert list(servers(name, config(name, "--agent", OTHER_ID).out).values()) == [started(OTHER_ID)], name
 
 

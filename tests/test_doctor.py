@@ -67,10 +67,10 @@ def examine(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Examine:
     return examine
 
 
-def whoami(**members: Any) -> CannedResponse:
-    """The vault's answer about an agent that may do everything, but for `members`."""
-    told = {"approved": True, "enabled": True, "scopes": SCOPES, "projectAllowlist": None, **members}
-    return CannedResponse(body=json.dumps(told).encode())
+def whoami(**changes: Any) -> CannedResponse:
+    """The vault's answer about an agent with all scopes, with `changes` to its members."""
+    members = {"approved": True, "enabled": True, "scopes": SCOPES, "projectAllowlist": None, **changes}
+    return CannedResponse(body=json.dumps(members).encode())
 
 
 @pytest.fixture
@@ -514,7 +514,7 @@ def test_host_may_be_excluded_from_the_proxy(
 
 
 @pytest.mark.parametrize(
-    ("told", "detail", "remedy"),
+    ("response", "detail", "remedy"),
     [
         (
             CannedResponse(403, b'{"error":"Agent is pending approval"}'),
@@ -547,10 +547,10 @@ def test_host_may_be_excluded_from_the_proxy(
     ],
 )
 def test_unusable_agent_fails_with_a_remedy(
-    home: Path, recorder: Recorder, shell: Shell, *, told: CannedResponse, detail: str, remedy: str
+    home: Path, recorder: Recorder, shell: Shell, *, response: CannedResponse, detail: str, remedy: str
 ) -> None:
     make_slot(home, recorder.url)
-    recorder.answer = lambda _seen: told
+    recorder.answer = lambda _seen: response
     line = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))[0]
     assert (line.check, line.state, detail in line.detail) == ("vault", "fail", True)
     assert line.remedy.startswith(remedy)

@@ -1,10 +1,11 @@
 """`make conformance`: the official suite of the Model Context Protocol against the protocol layer of sikkerkey_mcp.py.
 
-The suite speaks HTTP and calls fixtures by fixed names. So a bridge stands before tests/conformance/registry.py, which
-serves these fixtures through the same Session and stdio loop as the vault's tools. What is expected to fail, and why,
-is in tests/conformance/expected-failures.yaml. Scenarios that call nothing by name are run against the program itself
-too. Suite and bridge are pinned by tests/conformance/package-lock.json and
-installed below build/conformance; so is Node, by requirements/conformance.txt, where there is none that is new enough.
+The suite speaks HTTP and calls fixtures with fixed names. A bridge connects it to tests/conformance/registry.py, which
+serves these fixtures through the same Session and stdio loop as the vault's tools. Expected failures and their reasons
+are in tests/conformance/expected-failures.yaml. Scenarios that need no fixture also run against the program itself.
+
+tests/conformance/package-lock.json pins the suite and the bridge, which are installed in build/conformance. If there is
+no recent Node, it is installed there too, as pinned by requirements/conformance.txt.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ PLACE = ROOT / "build" / "conformance"
 COMMANDS = PLACE / "node_modules" / ".bin"
 NODE_NEEDED = 22
 REVISION = "2025-11-25"
-# What the newest revision requires, frozen at its release; and all that the suite has for the one before.
+# The requirements of the newest revision, frozen at its release, and all scenarios for the previous one.
 REVISIONS = (("--requirements", REVISION), ("--spec-version", "2025-06-18"))
-# With the capability that the program must have declared.
-OWN_SCENARIOS = (
+# Capability that the program must declare, and scenario.
+PROGRAM_SCENARIOS = (
     ("", "server-initialize"),
     ("", "ping"),
     ("logging", "logging-set-level"),
@@ -47,14 +48,14 @@ SUITE_S = 300.0
 
 
 class Node(NamedTuple):
-    """Commands that run a script and that install packages."""
+    """The commands that run a script and that install packages."""
 
     run: list[str]
     npm: list[str]
 
 
 def node() -> Node:
-    """The machine's own where it is new enough for the suite."""
+    """The installed Node if it is recent enough for the suite; otherwise a pinned one, which is installed first."""
     found, npm = shutil.which("node"), shutil.which("npm")
     if found and npm and major_version(found) >= NODE_NEEDED:
         return Node([found], [npm])
@@ -69,13 +70,13 @@ def node() -> Node:
 
 
 def major_version(node: str) -> int:
-    """22 for v22.1.0."""
-    told = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    return int(told.lstrip("v").partition(".")[0] or 0)
+    """The major version of a Node executable: 22 for v22.1.0."""
+    version = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
+    return int(version.lstrip("v").partition(".")[0] or 0)
 
 
 def install(npm: list[str]) -> None:
-    """The suite and the bridge, exactly those of the lock file, without running their installation scripts."""
+    """Installs the suite and the bridge from the lock file, without running installation scripts."""
     lock, installed = FIXTURES / "package-lock.json", PLACE / "installed.json"
     if installed.exists() and installed.read_bytes() == lock.read_bytes():
         return
@@ -88,13 +89,13 @@ def install(npm: list[str]) -> None:
 
 
 @contextlib.contextmanager
-def bridge(run: list[str], served: Sequence[str]) -> Iterator[str]:
-    """A server's command over HTTP on loopback; the URL."""
+def bridge(run: list[str], server: Sequence[str]) -> Iterator[str]:
+    """Offers a stdio server over HTTP on loopback; yields the URL."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
     options = ["--outputTransport", "streamableHttp", "--stateful", "--sessionTimeout", "60000", "--logLevel", "none"]
-    command = [*run, str(COMMANDS / "supergateway"), "--stdio", shlex.join(served), *options, "--port", str(port)]
+    command = [*run, str(COMMANDS / "supergateway"), "--stdio", shlex.join(server), *options, "--port", str(port)]
     process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
     try:
         wait_for(process, port)
@@ -105,17 +106,17 @@ def bridge(run: list[str], served: Sequence[str]) -> Iterator[str]:
 
 
 def wait_for(process: subprocess.Popen[bytes], port: int) -> None:
-    """Until something listens."""
+    """Waits until the port accepts connections; exits if the process ends or takes too long."""
     deadline_s = time.monotonic() + BRIDGE_START_S
     while process.poll() is None and time.monotonic() < deadline_s:
         with contextlib.suppress(OSError), socket.create_connection(("localhost", port), timeout=1.0):
             return
         time.sleep(0.1)
-    sys.exit("conformance: error: the bridge does not listen")
+    sys.exit("conformance: error: the bridge did not start")
 
 
 def suite(run: list[str], url: str, *options: str) -> int:
-    """Runs it; the exit status."""
+    """Runs the suite, prints its summary (all output after a failure) and returns the exit status."""
     results = ["--output-dir", str(PLACE / "results")]
     command = [*run, str(COMMANDS / "conformance"), "server", "--url", url, *results, *options]
     done = subprocess.run(command, check=False, timeout=SUITE_S, stdout=subprocess.PIPE, text=True)
@@ -124,15 +125,15 @@ def suite(run: list[str], url: str, *options: str) -> int:
     return done.returncode
 
 
-def of_the_program() -> list[str]:
-    """The scenarios for what the program says that it can."""
+def program_scenarios() -> list[str]:
+    """The scenarios for the capabilities that the program declares."""
     with Server(SOURCE_COMMAND) as server:
         capabilities = server.initialize()["result"]["capabilities"]
-    return [scenario for capability, scenario in OWN_SCENARIOS if not capability or capability in capabilities]
+    return [scenario for capability, scenario in PROGRAM_SCENARIOS if not capability or capability in capabilities]
 
 
 def main() -> int:
-    """Runs the suite against fixtures and program; 0 where nothing but the expected checks fail."""
+    """Runs the suite against the fixtures and the program; returns 0 if only the expected checks fail."""
     run, npm = node()
     install(npm)
     shutil.rmtree(PLACE / "results", ignore_errors=True)
@@ -140,9 +141,9 @@ def main() -> int:
     with bridge(run, [sys.executable, "-I", str(FIXTURES / "registry.py")]) as url:
         failures = max(suite(run, url, *revision, *expected) for revision in REVISIONS)
     with tempfile.TemporaryDirectory() as home:
-        os.environ["SIKKERKEY_HOME"] = home  # no agent of the user's is looked at
+        os.environ["SIKKERKEY_HOME"] = home  # hides the user's agents
         with bridge(run, SOURCE_COMMAND) as url:
-            for scenario in of_the_program():
+            for scenario in program_scenarios():
                 print(f"the program itself, {scenario}: ", end="")
                 failures |= suite(run, url, "--scenario", scenario, "--spec-version", REVISION)
     return failures

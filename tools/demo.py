@@ -1,7 +1,7 @@
 """`make demo`: an official MCP client drives the built archive against a local vault that checks every signature.
 
-Everything happens below a temporary directory and on loopback; nothing of the user's is read or changed. The program
-stops at the first step that does not do what it should.
+Everything happens in a temporary directory and on loopback; the demo does not read or change the user's files. It
+stops at the first step that fails.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))  # for `vault` and, where there is no official client, `tests.support.harness`
+sys.path.insert(0, str(ROOT))  # for `vault`, and for `tests.support.harness` without the official client
 
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
 MARKED_VALUE = "correct-horse-battery-staple-4711"
@@ -31,12 +31,12 @@ Call = Callable[..., Awaitable[Any]]
 
 
 def show(topic: str, text: str) -> None:
-    """One line of the story."""
+    """Prints one line."""
     print(f"  {topic:<10} {text}", flush=True)
 
 
 def run(command: list[str], env: dict[str, str], text_in: str = "") -> str:
-    """Runs a command that must succeed; what it printed."""
+    """Runs a command that must succeed and returns what it prints."""
     done = subprocess.run(
         command, input=text_in, env=env, cwd=ROOT, capture_output=True, text=True, timeout=STEP_MAX_S, check=False
     )
@@ -47,7 +47,7 @@ def run(command: list[str], env: dict[str, str], text_in: str = "") -> str:
 
 @contextlib.contextmanager
 def vault(directory: Path, env: dict[str, str]) -> Iterator[str]:
-    """A vault of its own on a free loopback port; its URL."""
+    """Runs a new vault on a free loopback port; yields its URL."""
     command = [sys.executable, "-m", "vault", "serve", "--dir", str(directory), "--port", "0"]
     process = subprocess.Popen(command, env=env, cwd=ROOT, stdout=subprocess.PIPE, text=True)
     try:
@@ -62,7 +62,7 @@ def vault(directory: Path, env: dict[str, str]) -> Iterator[str]:
 
 @contextlib.asynccontextmanager
 async def official_client(env: dict[str, str], errors: TextIO) -> AsyncIterator[tuple[str, Call]]:
-    """The MCP project's own Python client, connected to the archive; its name, and a function that calls a tool."""
+    """Connects the official Python client to the archive; yields a description and a function that calls a tool."""
     from mcp import ClientSession, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
@@ -80,7 +80,7 @@ async def official_client(env: dict[str, str], errors: TextIO) -> AsyncIterator[
 
 @contextlib.asynccontextmanager
 async def minimal_client(env: dict[str, str], _errors: TextIO) -> AsyncIterator[tuple[str, Call]]:
-    """The tests' own client, for Python 3.9: the official one needs 3.10."""
+    """Connects the tests' client, for Python 3.9: the official one needs 3.10."""
     from tests.support.harness import ARCHIVE_COMMAND, Server
 
     with Server(ARCHIVE_COMMAND, env) as server:
@@ -93,14 +93,14 @@ async def minimal_client(env: dict[str, str], _errors: TextIO) -> AsyncIterator[
 
 
 def answer(result: Any) -> Any:
-    """The object that a call answered; the demonstration ends where one failed."""
+    """The object in a call's result; ends the demo if the call failed."""
     if result.get("isError"):
         sys.exit(f"unexpected: {result['content'][0]['text']}")
     return result["structuredContent"]
 
 
 def forge(url: str, agent: str) -> str:
-    """What the vault says to the agent's request signed with somebody else's key."""
+    """Sends a request in the agent's name, signed with another key; describes the vault's answer."""
     from sikkerkey_cli.agents import new_key
     from sikkerkey_mcp import Api, Context, Request, load_signer, signed_headers
 
@@ -112,7 +112,7 @@ def forge(url: str, agent: str) -> str:
 
 
 async def converse(call: Call, received: list[str], approve: Callable[[], str]) -> tuple[str, str]:
-    """The session: what an AI would do. The ids of the project and of the secret that got the marked value."""
+    """Calls tools as an assistant would; returns the ids of two secrets, the first with the marked value."""
 
     async def ask(tool: str, **arguments: Any) -> Any:
         result = await call(tool, **arguments)
@@ -127,13 +127,13 @@ async def converse(call: Call, received: list[str], approve: Callable[[], str]) 
     show("whoami", f"{me['name']}, {len(me['scopes'])} scopes")
     project = answer(await ask("manage_projects", action="create", name="Webshop", description="made by an AI"))["id"]
     show("create", f"project Webshop {project}")
-    given = {"projectId": project, "name": "DATABASE_PASSWORD", "value": MARKED_VALUE, "note": "used by checkout"}
-    secret = answer(await ask("manage_secrets", action="create", **given))["id"]
+    first = {"projectId": project, "name": "DATABASE_PASSWORD", "value": MARKED_VALUE, "note": "used by checkout"}
+    secret = answer(await ask("manage_secrets", action="create", **first))["id"]
     show("create", f"secret DATABASE_PASSWORD {secret}, a value of {len(MARKED_VALUE)} characters sent")
-    made = {"projectId": project, "name": "SESSION_KEY", "value": MARKED_VALUE[::-1]}
-    other = answer(await ask("manage_secrets", action="create", **made))["id"]
+    second = {"projectId": project, "name": "SESSION_KEY", "value": MARKED_VALUE[::-1]}
+    other = answer(await ask("manage_secrets", action="create", **second))["id"]
     rotated = answer(await ask("manage_secrets", action="rotate", projectId=project, secretId=other, length=40))
-    show("rotate", f"secret SESSION_KEY {other}, now version {rotated['version']}, made by the vault")
+    show("rotate", f"secret SESSION_KEY {other}, now version {rotated['version']}, generated by the vault")
     for row in answer(await ask("manage_secrets", action="list", projectId=project))["items"]:
         show("list", f"{row['name']}: type {row['type']}, version {row['version']}, note {row['note']!r}")
     wrong = await ask("manage_secrets", action="rotate", projectId="../../etc", secretId=other)
@@ -144,7 +144,7 @@ async def converse(call: Call, received: list[str], approve: Callable[[], str]) 
 
 
 def prove(directory: Path, stored: tuple[str, str], seen: str) -> None:
-    """Shows that the values are in the vault, but not in what the client received, nor bare on disk."""
+    """Checks that the values are in the vault, but neither in `seen` nor in plaintext on disk."""
     from vault.store import Store
     from vault.stored_secrets import find, plaintext
 
@@ -152,19 +152,19 @@ def prove(directory: Path, stored: tuple[str, str], seen: str) -> None:
         rows = [find(db, secret_id) for secret_id in stored]
         values = [plaintext(db, store.keys, row, row["version"]) for row in rows]
     on_disk = b"".join(path.read_bytes() for path in sorted(directory.iterdir()) if path.is_file())
-    assert values[0] == MARKED_VALUE, "the vault holds another value than was sent"
+    assert values[0] == MARKED_VALUE, "the vault holds a different value than was sent"
     for value in (*values, MARKED_VALUE[::-1]):
         assert value not in seen, "a plaintext came back"
-        assert value.encode() not in on_disk, "a plaintext stands on the disk"
+        assert value.encode() not in on_disk, "a plaintext is on the disk"
     show("proof", f"the vault's owner can decrypt both values ({', '.join(f'{len(v)} characters' for v in values)})")
     size, disk_size = len(seen.encode()), len(on_disk)
-    show("proof", f"neither stands in the {size:,} bytes that the client got, nor bare in {disk_size:,} bytes on disk")
+    show("proof", f"neither is in the {size:,} bytes that the client got, nor in plaintext in {disk_size:,} bytes on disk")
 
 
 async def demonstrate(directory: Path) -> None:
-    """The whole story, below `directory`."""
-    kept = {name: value for name, value in os.environ.items() if not name.upper().startswith("SIKKERKEY_")}
-    env = {**kept, "HOME": str(directory / "home"), "SIKKERKEY_HOME": str(directory / "home" / ".sikkerkey")}
+    """Runs the whole demo in `directory`."""
+    inherited = {name: value for name, value in os.environ.items() if not name.upper().startswith("SIKKERKEY_")}
+    env = {**inherited, "HOME": str(directory / "home"), "SIKKERKEY_HOME": str(directory / "home" / ".sikkerkey")}
     (directory / "home").mkdir(mode=0o700)
     data = directory / "vault"
     owner = [sys.executable, "-m", "vault"]
@@ -190,4 +190,4 @@ if __name__ == "__main__":
     print("sikkerkey-mcp against a local vault:")
     with tempfile.TemporaryDirectory() as temporary:
         asyncio.run(demonstrate(Path(temporary).resolve()))
-    print("done: everything above really happened, over stdio and signed HTTP on loopback")
+    print("done: all of this used real stdio and signed HTTP on loopback")

@@ -1,4 +1,4 @@
-"""Example arguments for every action, worked out from its row: the golden files and the tests use the same ones."""
+"""Example arguments for every action, derived from its row, for the golden files and the tests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 UUID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 
-# Where a name says more than its kind does. Everything else follows from the argument's kind and bounds.
+# Arguments whose name says more than their kind. All other values follow from the kind and the bounds.
 BY_NAME: dict[str, Any] = {
     "projectId": "proj_a1b2c3d4e5",
     "secretId": "sk_a1b2c3d4e5",
@@ -49,42 +49,47 @@ Examples = dict[str, Arguments]
 
 
 def example_value(arg: sikkerkey_mcp.Arg) -> Any:
-    """A value that `arg` accepts, the same each time."""
+    """A value that `arg` accepts, always the same one."""
     if arg.name in BY_NAME:
         return BY_NAME[arg.name]
     if arg.kind == "boolean":
         return True
     if arg.kind == "integer":
         return max(arg.least or 0, min(arg.most or 20, 20))
-    word = arg.choices[0] if arg.choices else _word(arg)
-    return [word] if arg.kind in ("strings", "ids") else word
+    text = arg.choices[0] if arg.choices else _example_text(arg)
+    return [text] if arg.kind in ("strings", "ids") else text
 
 
-def _word(arg: sikkerkey_mcp.Arg) -> str:
+def _example_text(arg: sikkerkey_mcp.Arg) -> str:
     if arg.kind in ("id", "ids"):
         return f"{arg.name.lower().removesuffix('s').removesuffix('id')}_a1b2c3d4e5"
     return f"some {arg.name}"
 
 
-def _of(action: sikkerkey_mcp.Action, names: set[str]) -> Arguments:
+def _select(action: sikkerkey_mcp.Action, names: set[str]) -> Arguments:
     return {arg.name: example_value(arg) for arg in action.args if arg.name in names}
 
 
 def examples(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> Examples:
-    """`minimal`: what must be given. `full`: all that goes together. Others: what a rule tells apart from these."""
+    """Example arguments of an action, by kind.
+
+    `minimal` has the required arguments, `full` all that can be combined. Further kinds cover other combinations that
+    an action's rule distinguishes.
+    """
     required = {arg.name for arg in action.args if arg.required}
     every = {arg.name for arg in action.args}
-    made = {"minimal": _of(action, required), "full": _of(action, every)}
+    found = {"minimal": _select(action, required), "full": _select(action, every)}
     if action.rule or action.body:
-        _apply_rules(f"{tool.name}.{action.name}", action, made)
-    named = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
-    return {kind: {**named, **arguments} for kind, arguments in made.items()}
+        _apply_rules(f"{tool.name}.{action.name}", action, found)
+    name = {"action": action.name} if sikkerkey_mcp.takes_action(tool) else {}
+    return {kind: {**name, **arguments} for kind, arguments in found.items()}
 
 
-def _apply_rules(name: str, action: sikkerkey_mcp.Action, made: Examples) -> None:
-    minimal, full = made["minimal"], made["full"]
+def _apply_rules(name: str, action: sikkerkey_mcp.Action, found: Examples) -> None:
+    """Adapts `found` to the rules between arguments that single rows have."""
+    minimal, full = found["minimal"], found["full"]
     if "preview" in full:
-        made["preview"] = {**minimal, "preview": True}
+        found["preview"] = {**minimal, "preview": True}
         full["preview"] = False
     if "confirmName" in full:
         minimal["confirmName"] = full["confirmName"]
@@ -92,9 +97,9 @@ def _apply_rules(name: str, action: sikkerkey_mcp.Action, made: Examples) -> Non
         full["value"] = STRUCTURED_VALUE
     if name == "manage_secrets.dynamic_create":
         target = {"existingSecretId": full.pop("existingSecretId")}
-        minimal.update(_of(action, {"projectId", "name"}))
-        made["existing"] = {**target, **{k: v for k, v in full.items() if k not in ("projectId", "name")}}
+        minimal.update(_select(action, {"projectId", "name"}))
+        found["existing"] = {**target, **{k: v for k, v in full.items() if k not in ("projectId", "name")}}
     if name == "manage_temporary_secrets.create":
-        made["random"] = {key: value for key, value in full.items() if key != "value"}
+        found["random"] = {key: value for key, value in full.items() if key != "value"}
         minimal["value"] = full["value"]
-        made["full"] = {**minimal, "generateRandom": False}
+        found["full"] = {**minimal, "generateRandom": False}

@@ -1,6 +1,6 @@
-"""Writes the golden files: per action its schema, annotations, scope and requests, and the whole `tools/list` answer.
+"""Writes the golden files: the schema, annotations, scope and requests of each action, and the `tools/list` answer.
 
-With --check nothing is written; the exit status is 1 where a file differs, is missing or belongs to no action.
+With --check it writes nothing and exits with status 1 if a file differs, is missing or belongs to no action.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LISTING = "tools-list.json"
 
 
 def golden_files() -> dict[str, str]:
-    """Every golden file's name and text."""
+    """Maps the name of each golden file to its text."""
     files = {
         f"{tool.name}.{action.name}.json": _text(_facts(tool, action))
         for tool in sikkerkey_mcp.TOOLS
@@ -60,15 +60,15 @@ def _request(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action, arguments: 
 
 
 def differences(directory: Path, files: dict[str, str]) -> list[str]:
-    """What keeps `directory` from holding exactly `files`, a line for each."""
+    """How the contents of `directory` differ from `files`, one line per difference."""
     found = {path.name: path.read_text(encoding="utf-8") for path in directory.glob("*")}
-    wrong = [f"{name} is missing" for name in files if name not in found]
-    wrong += [f"{name} differs" for name in files if name in found and found[name] != files[name]]
-    return wrong + [f"{name} belongs to no action" for name in sorted(found) if name not in files]
+    lines = [f"{name} is missing" for name in files if name not in found]
+    lines += [f"{name} differs" for name in files if name in found and found[name] != files[name]]
+    return lines + [f"{name} belongs to no action" for name in sorted(found) if name not in files]
 
 
 def write(directory: Path, files: dict[str, str]) -> None:
-    """Makes `directory` hold exactly `files`; what has not changed is left alone."""
+    """Makes `directory` contain exactly `files`; does not rewrite unchanged files."""
     directory.mkdir(exist_ok=True)
     for path in directory.glob("*"):
         if path.name not in files:
@@ -80,17 +80,17 @@ def write(directory: Path, files: dict[str, str]) -> None:
 
 
 def main(arguments: list[str], directory: Path = DIRECTORY) -> int:
-    """Runs the command line; the exit status."""
+    """Runs the command line and returns the exit status."""
     files = golden_files()
     if arguments != ["--check"]:
         write(directory, files)
         return 0
-    wrong = differences(directory, files)
-    for line in wrong:
+    lines = differences(directory, files)
+    for line in lines:
         print(f"golden: {line}", file=sys.stderr)
-    if wrong:
-        print("hint: `make golden` rewrites the golden files; the diff is the review", file=sys.stderr)
-    return 1 if wrong else 0
+    if lines:
+        print("hint: run `make golden` and review the diff", file=sys.stderr)
+    return 1 if lines else 0
 
 
 if __name__ == "__main__":
