@@ -1,4 +1,4 @@
-"""Texts of other programs' settings: what is put in is all that changes, in their readers' eyes and byte for byte."""
+"""Editing settings files: only the entry changes, byte for byte and as independent parsers read the text."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ ENTRY: dict[str, Any] = {
 
 
 class Kind(NamedTuple):
-    """A format, how the real reader reads it and its numbers, and where an entry goes."""
+    """A format, an independent parser for it and for its raw values, and the path of an entry."""
 
     form: edit.Format
     read: Callable[[str], Any]
@@ -34,7 +34,7 @@ class Kind(NamedTuple):
 
 
 def yaml_number(text: str) -> Any:
-    """What YAML says of a scalar that is kept as it is written."""
+    """The value of a raw scalar as PyYAML reads it."""
     return yaml_loads(f"x: {text}")["x"]
 
 
@@ -47,7 +47,7 @@ KINDS = {
 
 
 def resolved(value: Any, number: Callable[[str], Any]) -> Any:
-    """A value that was read, with what was kept as it is written read by the real reader."""
+    """A value with its raw parts replaced by what the independent parser reads."""
     if isinstance(value, Raw):
         return number(value.text)
     if isinstance(value, dict):
@@ -56,12 +56,12 @@ def resolved(value: Any, number: Callable[[str], Any]) -> Any:
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equal in every type as well (True is not 1), and in the order of keys; nan equals nan."""
+    """Equal including types (True is not 1) and the order of keys; nan equals nan."""
     return repr(one) == repr(other)
 
 
 def with_entry(kind: Kind, document: Any) -> Any:
-    """The document as it should be afterwards."""
+    """The expected document after the entry was added."""
     container, key = kind.path
     before = document or {}
     if isinstance(key, Item):
@@ -70,7 +70,7 @@ def with_entry(kind: Kind, document: Any) -> Any:
 
 
 def check(kind: Kind, text: str) -> None:
-    """All that is promised about a text that is accepted."""
+    """Checks everything that is promised about a text that is accepted."""
     document = kind.read(text) or {}
     assert same(resolved(kind.form.read(text), kind.number), document)
     assert kind.form.drop(text, kind.path) == text
@@ -87,12 +87,12 @@ def check(kind: Kind, text: str) -> None:
 
 
 def letters(text: str) -> str:
-    """Without white space and the marks that separate values."""
+    """The text without white space and separators."""
     return "".join(text.split()).translate(str.maketrans("", "", ',{}[]-:"'))
 
 
 def check_changes(kind: Kind, text: str) -> None:
-    """A member is replaced, added and dropped, and nothing else changes."""
+    """Replaces, adds and drops members, and checks that nothing else changes."""
     before = kind.read(text)
     for path, value in (
         ((*kind.path, "command"), "new \\ \" '"),
@@ -113,12 +113,12 @@ def check_changes(kind: Kind, text: str) -> None:
 
 
 def named(kind: Kind) -> dict[str, str]:
-    """The name that the item of a list has."""
+    """The `name` member of a list item."""
     return {"name": "sikkerkey"} if isinstance(kind.path[1], Item) else {}
 
 
 def looked_up(kind: Kind, text: str, path: edit.Path) -> Any:
-    """What the real reader finds there."""
+    """The value at a path, by the independent parser."""
     value = kind.read(text)
     for step in path:
         value = next(item for item in value if item["name"] == step) if isinstance(step, Item) else value[step]
@@ -126,7 +126,7 @@ def looked_up(kind: Kind, text: str, path: edit.Path) -> Any:
 
 
 def others(kind: Kind, document: Any) -> Any:
-    """All but the entry."""
+    """The document without the entry."""
     container, key = kind.path
     held = document[container]
     if isinstance(held, list):
@@ -134,7 +134,7 @@ def others(kind: Kind, document: Any) -> Any:
     return {**document, container: {name: value for name, value in held.items() if name != key}}
 
 
-# Documents at random
+# Random documents
 
 SCALARS = st.one_of(
     st.none(),
@@ -157,7 +157,7 @@ AT_RANDOM = settings(deadline=None, max_examples=60, derandomize=True, suppress_
 
 
 def jsonc(value: Any, chance: random.Random) -> str:
-    """The value with comments, white space and trailing commas at random."""
+    """The value as JSON with random comments, white space and trailing commas."""
 
     def gap() -> str:
         return chance.choice(GAPS) if chance.random() < 0.3 else ""
@@ -175,7 +175,7 @@ def jsonc(value: Any, chance: random.Random) -> str:
 
 @AT_RANDOM
 @given(st.dictionaries(KEYS, VALUES, max_size=3), st.none() | SERVERS, st.randoms(), st.sampled_from([None, 2, "\t"]))
-def test_any_json_keeps_all_that_is_not_ours(
+def test_random_json_keeps_everything_else(
     document: dict[str, Any], servers: dict[str, Any] | None, chance: random.Random, indent: int | str | None
 ) -> None:
     document = document if servers is None else {**document, "mcpServers": servers}
@@ -184,7 +184,7 @@ def test_any_json_keeps_all_that_is_not_ours(
 
 
 class Plain(yaml.SafeDumper):
-    """Repeats a value instead of anchoring it."""
+    """Repeats a value instead of using an anchor."""
 
     def ignore_aliases(self, data: Any) -> bool:
         """Always."""
@@ -206,7 +206,7 @@ class Plain(yaml.SafeDumper):
         "line_break": st.sampled_from(["\n", "\r\n"]),
     }),
 )  # fmt: skip
-def test_any_yaml_keeps_all_that_is_not_ours_or_is_refused(
+def test_random_yaml_keeps_everything_else_or_is_refused(
     document: dict[str, Any], servers: dict[str, Any] | None, name: str, style: dict[str, Any]
 ) -> None:
     kind = KINDS[name]
@@ -244,7 +244,7 @@ TOML_TABLES = (
     st.sampled_from(["\n", "\r\n"]),
     st.booleans(),
 )
-def test_any_toml_keeps_all_that_is_not_ours(
+def test_random_toml_keeps_everything_else(
     tables: list[tuple[str, list[str]]], chance: random.Random, line_end: str, ends: bool
 ) -> None:
     lines: list[str] = []
@@ -261,7 +261,7 @@ def test_any_toml_keeps_all_that_is_not_ours(
     check(KINDS["toml"], text)
 
 
-# Texts that are refused
+# Refused texts
 
 SEEDS = {
     "json": '{\n  "a": [1, {"b": "\\u00e9"}], // x\n  "mcpServers": {"z": {"command": "n",},},\n}\n',
@@ -272,8 +272,8 @@ SEEDS = {
 STRANGE = " \t\n\r\"'\\#,.:=[]{}-|>&*!?0a/+~%@`_\u2028\x00é"
 
 
-def disturbed(text: str, chance: random.Random) -> str:
-    """The text after one to three small accidents."""
+def damaged(text: str, chance: random.Random) -> str:
+    """The text with one to three random changes."""
     for _ in range(chance.randint(1, 3)):
         place = chance.randrange(len(text) + 1)
         other = chance.randrange(len(text) + 1)
@@ -289,8 +289,8 @@ def disturbed(text: str, chance: random.Random) -> str:
 @pytest.mark.parametrize("name", KINDS)
 @settings(AT_RANDOM, max_examples=150)
 @given(st.randoms(use_true_random=False))
-def test_disturbed_text_is_refused_or_read_as_its_real_reader_does(name: str, chance: random.Random) -> None:
-    kind, text = KINDS[name], disturbed(SEEDS[name], chance) + "\n"
+def test_damaged_text_is_refused_or_read_like_an_independent_parser(name: str, chance: random.Random) -> None:
+    kind, text = KINDS[name], damaged(SEEDS[name], chance) + "\n"
     try:
         document = kind.form.read(text)
         new = kind.form.put(text, kind.path, ENTRY)
@@ -303,15 +303,16 @@ def test_disturbed_text_is_refused_or_read_as_its_real_reader_does(name: str, ch
 
 
 def keys_are_text(value: Any) -> bool:
-    """Whether no key became a number or the like, which YAML lets a key be."""
+    """Whether all keys are text; YAML also allows numbers and other types."""
     if isinstance(value, dict):
         return all(isinstance(key, str) and keys_are_text(inner) for key, inner in value.items())
     return not isinstance(value, list) or all(map(keys_are_text, value))
 
 
 @pytest.mark.parametrize("name", KINDS)
+@AT_RANDOM
 @given(st.text() | st.text(STRANGE))
-def test_no_text_does_more_than_be_refused(name: str, text: str) -> None:
+def test_random_text_causes_no_other_error(name: str, text: str) -> None:
     form, path = KINDS[name].form, KINDS[name].path
     for attempt in (form.read, lambda text: form.put(text, path, ENTRY), lambda text: form.drop(text, path)):
         try:
@@ -470,7 +471,7 @@ def test_changes_that_need_another_layout_are_refused() -> None:
 
 
 @pytest.mark.parametrize("name", KINDS)
-def test_megabytes_take_seconds_and_not_minutes(name: str) -> None:
+def test_large_texts_can_be_edited(name: str) -> None:
     neighbour = {
         "json": lambda number: f'"k{number}": {{"h": ["x y z", {number}, true]}},\n',
         "toml": lambda number: f'[k{number}]\nh = ["x y z", {number}, true]\n',
@@ -482,7 +483,7 @@ def test_megabytes_take_seconds_and_not_minutes(name: str) -> None:
     assert len(new) > len(whole) > 900_000
 
 
-# Layouts: what people will see in their files
+# Layouts
 
 ONE = {"command": "x", "args": ["-I"]}
 LAYOUTS = [
@@ -531,7 +532,7 @@ LAYOUTS = [
 
 
 @pytest.mark.parametrize(("name", "before", "after"), LAYOUTS)
-def test_layout_of_the_neighbours_is_taken_up(name: str, before: str, after: str) -> None:
+def test_layout_follows_the_neighbours(name: str, before: str, after: str) -> None:
     kind = KINDS[name]
     assert kind.form.put(before, kind.path, ONE) == after
 
@@ -554,7 +555,7 @@ def test_layout_of_the_neighbours_is_taken_up(name: str, before: str, after: str
         ("yaml list", "mcpServers:\r\n- name: a # c\r\n"),
     ],
 )
-def test_removal_gives_the_same_bytes_where_the_container_was(name: str, text: str) -> None:
+def test_removal_restores_the_bytes_if_the_container_existed(name: str, text: str) -> None:
     kind = KINDS[name]
     assert kind.form.drop(kind.form.put(text, kind.path, ONE), kind.path) == text
 
@@ -582,7 +583,7 @@ def test_removal_gives_the_same_bytes_where_the_container_was(name: str, text: s
         ("yaml list", "mcpServers:\n  - {name: sikkerkey, a: 1}\n  - b\n", "mcpServers:\n  - b\n"),
     ],
 )  # fmt: skip
-def test_removal_takes_our_lines_only(name: str, before: str, after: str) -> None:
+def test_removal_deletes_only_our_lines(name: str, before: str, after: str) -> None:
     kind = KINDS[name]
     assert kind.form.drop(before, kind.path) == after
     assert kind.read(after) is not None
@@ -600,7 +601,7 @@ def test_removal_takes_our_lines_only(name: str, before: str, after: str) -> Non
         ("json", '{"mcpServers": {"sikkerkey": {"command": "a", "n": 1.50}}}'),
     ],
 )
-def test_entry_that_people_wrote_otherwise_is_changed_in_place(name: str, text: str) -> None:
+def test_entry_in_another_style_is_changed_in_place(name: str, text: str) -> None:
     kind = KINDS[name]
     new = kind.form.put(text, (*kind.path, "command"), "b")
     before, after = (looked_up(kind, version, kind.path) for version in (text, new))

@@ -158,7 +158,10 @@ def prove(directory: Path, stored: tuple[str, str], seen: str) -> None:
         assert value.encode() not in on_disk, "a plaintext is on the disk"
     show("proof", f"the vault's owner can decrypt both values ({', '.join(f'{len(v)} characters' for v in values)})")
     size, disk_size = len(seen.encode()), len(on_disk)
-    show("proof", f"neither is in the {size:,} bytes that the client got, nor in plaintext in {disk_size:,} bytes on disk")
+    show(
+        "proof",
+        f"neither is in the {size:,} bytes that the client got, nor in plaintext in {disk_size:,} bytes on disk",
+    )
 
 
 async def demonstrate(directory: Path) -> None:
