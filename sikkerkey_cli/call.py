@@ -23,9 +23,8 @@ from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 
 LIST_TOOLS_HINT = "`sikkerkey-mcp tools` lists them"
 _TIME_MEMBERS = re.compile("(At|Start|End)$|^(timestamp|from|to)$")  # timestamps in milliseconds
-READ_MAX_BYTES = (
-    sikkerkey_mcp.LINE_MAX_BYTES
-)  # of a file or of stdin; the same limit as for one message of an MCP client
+# For a file and for stdin, the same limit as for one message of an MCP client.
+READ_MAX_BYTES = sikkerkey_mcp.LINE_MAX_BYTES
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the table in words

@@ -422,7 +422,7 @@ def _network_remedy() -> str:
 
 
 def _unchecked(check: str) -> Line:
-    return Line(check, "warn", "not checked: no connection to the vault", "fix the checks marked fail first")
+    return Line(check, "warn", "not checked: no connection to the vault", "resolve the checks marked fail first")
 
 
 def _trusted() -> str:

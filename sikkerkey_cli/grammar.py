@@ -46,7 +46,7 @@ class Command(NamedTuple):
 
 
 AGENT = Option(("--agent",), "which agent, if several are installed", "ID")
-HELP = Option(("-h", "--help"), "show this help and exit")
+HELP = Option(("-h", "--help"), "show this help message and exit")
 GLOBAL_OPTIONS = (
     Option(("--version",), "print the version and exit"),
     Option(("--verbose",), "with --version: also print how the program was loaded"),
@@ -230,13 +230,13 @@ def parser() -> Parser:
         made.set_defaults(command=name, parser=made)
         for argument in command.arguments:
             _add_argument(made, argument)
-        for option in command.options:
-            if not option.exclusive:
-                _add_option(made.add_argument, option)
         if exclusive := [option for option in command.options if option.exclusive]:
             group = made.add_mutually_exclusive_group()
             for option in exclusive:
                 _add_option(group.add_argument, option)
+        for option in command.options:
+            if not option.exclusive:
+                _add_option(made.add_argument, option)
     return root
 
 

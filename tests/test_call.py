@@ -1,4 +1,4 @@
-"""`tools` and `call`: what they show, what they send, what they refuse, and what they never take or repeat."""
+"""`tools` and `call`: their output, requests and refusals, and the values that they never accept or repeat."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from sikkerkey_cli import call, terminal
 from tests.support.harness import TIMEOUT_S, CannedResponse, Recorder, make_slot
 from tests.support.schema_check import wait_until
 from tests.support.shell import COMMAND, Shell, at_terminal, run_process
-from tests.support.table_calls import ROWS, Row
+from tests.support.table_calls import ROWS
 
 SECRET = "canary-5d41402a"
 USAGE = 2
@@ -43,8 +43,8 @@ def sent(vault: Recorder) -> list[tuple[str, str, Any]]:
     return [(seen.method, seen.path, seen.json() if seen.body else None) for seen in vault.seen]
 
 
-def typed_in(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
-    """`data` comes on stdin."""
+def stdin_is(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Replaces stdin with one that contains `data`."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data), "utf-8"))
 
 
@@ -64,19 +64,19 @@ def test_list_for_programs_holds_the_whole_table(shell: Shell) -> None:
     assert actions == [(row.tool.name, row.action.name) for row in ROWS]
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str], row: Row) -> None:
-    words = ["describe", row.tool.name, row.action.name]
-    assert call.command_tools(argparse.Namespace(words=words, json=False)) == 0
-    shown = capsys.readouterr().out
-    assert call.command_tools(argparse.Namespace(words=words, json=True)) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert call.describe(row.action) in shown
-    assert [line.split()[0] for line in shown.split("\n\n")[1].splitlines()] == (
-        [arg.name for arg in row.action.args] or ["example:"]
-    )
-    assert (told["action"], told["scope"], told["effect"]) == (row.action.name, row.action.scope, row.action.effect)
-    assert [argument["name"] for argument in told["arguments"]] == [arg.name for arg in row.action.args]
+def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str]) -> None:
+    for row in ROWS:
+        words = ["describe", row.tool.name, row.action.name]
+        assert call.command_tools(argparse.Namespace(words=words, json=False)) == 0, row
+        text = capsys.readouterr().out
+        assert call.command_tools(argparse.Namespace(words=words, json=True)) == 0, row
+        members = json.loads(capsys.readouterr().out)
+        names = [arg.name for arg in row.action.args]
+        assert call.describe(row.action) in text, row
+        assert [line.split()[0] for line in text.split("\n\n")[1].splitlines()] == (names or ["example:"]), row
+        identity = (members["action"], members["scope"], members["effect"])
+        assert identity == (row.action.name, row.action.scope, row.action.effect), row
+        assert [argument["name"] for argument in members["arguments"]] == names, row
 
 
 def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) -> None:
@@ -104,19 +104,16 @@ def test_description_of_a_tool_lists_its_actions(shell: Shell) -> None:
     )
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_example_of_every_action_can_be_called_once_its_capitals_are_filled_in(row: Row) -> None:
-    words = call.example(row.tool, row.action).replace("'", "").split()
-    assert words[:2] == ["sikkerkey-mcp", "call"]
-    tool = call.find_tool(words[2])
-    given = call.Words(tool, words[3:])
-    assert (given.action, sorted(given.given)) == (
-        row.action,
-        sorted(arg.name for arg in row.action.args if arg.required),
-    )
+def test_example_of_every_action_has_its_required_arguments() -> None:
+    for row in ROWS:
+        words = call.example(row.tool, row.action).replace("'", "").split()
+        assert words[:2] == ["sikkerkey-mcp", "call"], row
+        given = call.Words(call.find_tool(words[2]), words[3:])
+        required = sorted(arg.name for arg in row.action.args if arg.required)
+        assert (given.action, sorted(given.given)) == (row.action, required), row
 
 
-# call: what is sent
+# call: requests
 
 
 def test_answer_is_one_line_of_json(shell: Shell, vault: Recorder) -> None:
@@ -197,14 +194,14 @@ def test_value_is_what_a_file_or_stdin_holds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, value: str
 ) -> None:
     (tmp_path / "value").write_bytes(data)
-    typed_in(monkeypatch, data)
+    stdin_is(monkeypatch, data)
     tool = call.find_tool("manage_secrets")
     words = call.Words(tool, ["update_value", f"note=@{tmp_path}/value", "value=-"])
     assert words.arguments() == {"note": value, "value": value}
 
 
 def test_value_from_stdin_is_sent(shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
-    typed_in(monkeypatch, b"hunter2\n")
+    stdin_is(monkeypatch, b"hunter2\n")
     assert shell("call", "manage_secrets", "update_value", "projectId=p1", "secretId=s1", "value=-").status == 0
     assert sent(vault) == [("POST", "/v1/ai/projects/p1/secrets/s1/update", {"value": "hunter2"})]
 
@@ -216,7 +213,7 @@ def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
     assert [seen.headers["x-agent-id"] for seen in vault.seen] == ["other"]
 
 
-# call: what is refused
+# call: refusals
 
 
 @pytest.mark.parametrize(
@@ -255,25 +252,20 @@ def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
 def test_wrong_usage_is_status_2_and_sends_nothing(
     shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch, words: list[str], error: str
 ) -> None:
-    typed_in(monkeypatch, b"")
+    stdin_is(monkeypatch, b"")
     assert shell("call", *words) == (USAGE, "", f"sikkerkey-mcp: error: {error}")
     assert vault.seen == []
 
 
-PLAINTEXTS = [(row, arg) for row in ROWS for arg in row.action.args if arg.plaintext]
-
-
-@pytest.mark.parametrize(("row", "arg"), PLAINTEXTS, ids=[f"{row}.{arg.name}" for row, arg in PLAINTEXTS])
-@pytest.mark.parametrize("value", [SECRET, "", f"@@{SECRET}", f'{{"a":"{SECRET}"}}'])
-def test_plaintext_is_not_taken_from_the_command_line(
-    shell: Shell, vault: Recorder, row: Row, arg: sikkerkey_mcp.Arg, value: str
-) -> None:
-    ran = shell("call", row.tool.name, row.action.name, f"{arg.name}={value}")
-    assert (ran.status, ran.out, vault.seen) == (USAGE, "", [])
-    assert ran.err.startswith(
-        f"sikkerkey-mcp: error: {arg.name} is plaintext and cannot be given on the command line, "
-    )
-    assert SECRET not in ran.err
+def test_plaintext_is_not_accepted_on_the_command_line(shell: Shell, vault: Recorder) -> None:
+    plaintexts = [(row, arg.name) for row in ROWS for arg in row.action.args if arg.plaintext]
+    assert plaintexts
+    for row, name in plaintexts:
+        for value in (SECRET, "", f"@@{SECRET}", f'{{"a":"{SECRET}"}}'):
+            ran = shell("call", row.tool.name, row.action.name, f"{name}={value}")
+            assert (ran.status, ran.out, vault.seen) == (USAGE, "", []), (row, name)
+            assert ran.err.startswith(f"sikkerkey-mcp: error: {name} is plaintext and cannot be given on "), row
+            assert SECRET not in ran.err, (row, name)
 
 
 @pytest.mark.parametrize(
@@ -290,14 +282,16 @@ def test_plaintext_is_not_taken_from_the_command_line(
         (["read_audit", "query", "severities=high"], "severities must be an array of strings"),
     ],
 )
-def test_arguments_are_refused_as_a_models_are(shell: Shell, vault: Recorder, words: list[str], error: str) -> None:
+def test_invalid_arguments_are_refused_as_for_a_model(
+    shell: Shell, vault: Recorder, words: list[str], error: str
+) -> None:
     ran = shell("call", *words)
     assert (ran.status, ran.out, vault.seen) == (1, "", [])
     assert ran.err.startswith(f"sikkerkey-mcp: error: {error}")
     assert "\nhint: " in ran.err
 
 
-def test_hint_says_how_a_list_is_typed(shell: Shell, vault: Recorder) -> None:
+def test_hint_shows_how_to_write_a_list(shell: Shell, vault: Recorder) -> None:
     ran = shell("call", "read_audit", "query", "severities=high")
     assert ran.err.endswith("""\nhint: as JSON, quoted for the shell: severities='["TEXT"]'\n""")
 
@@ -330,12 +324,12 @@ def test_refusal_of_the_vault_is_status_1_with_its_hint(shell: Shell, vault: Rec
     )
 
 
-def test_switches_of_the_environment_hold_for_people_too(
+def test_restrictions_of_the_environment_apply_to_call(
     shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIKKERKEY_READ_ONLY", "1")
     monkeypatch.setenv("SIKKERKEY_EXCLUDE", "read_audit")
-    for action in ("restore", "purge"):  # and nobody is asked about what would be refused
+    for action in ("restore", "purge"):  # refused before purge asks for confirmation
         ran = shell("call", "manage_trash", action, "secretId=sk_1")
         assert (ran.status, vault.seen) == (1, [])
         assert ran.err.startswith(f"sikkerkey-mcp: error: manage_trash.{action} is withheld by SIKKERKEY_READ_ONLY\n")
@@ -343,21 +337,21 @@ def test_switches_of_the_environment_hold_for_people_too(
     assert shell("call", "manage_trash", "list").status == 0
 
 
-# call: what is destructive
+# call: destructive actions
 
 
-def test_yes_goes_on_without_a_question(shell: Shell, vault: Recorder) -> None:
+def test_yes_skips_the_confirmation(shell: Shell, vault: Recorder) -> None:
     assert shell("call", "manage_trash", "purge", "secretId=sk_1", "--yes").status == 0
     assert len(vault.seen) == 1
 
 
-def test_preview_is_not_asked_about(shell: Shell, vault: Recorder) -> None:
+def test_preview_needs_no_confirmation(shell: Shell, vault: Recorder) -> None:
     assert shell("call", "manage_machines", "revoke", "machineId=m1", "preview=true").status == 0
     assert sent(vault) == [("POST", "/v1/ai/machines/m1/revoke", {"preview": True})]
 
 
 @pytest.mark.parametrize(("typed", "count"), [(b"y\n", 1), (b"YES\n", 1), (b"n\n", 0), (b"\n", 0), (b"\x04", 0)])
-def test_somebody_at_a_terminal_is_asked(vault: Recorder, typed: bytes, count: int) -> None:
+def test_destructive_action_asks_for_confirmation_on_a_terminal(vault: Recorder, typed: bytes, count: int) -> None:
     shown = at_terminal(["call", "manage_trash", "purge", "secretId=sk_1"], typed, {}, (b"[y/N]",))
     purge = call.find_action(call.find_tool("manage_trash"), "purge")
     assert shown.decode().startswith(f"manage_trash purge: {call.describe(purge)}\r\nContinue? [y/N] ")
@@ -365,14 +359,14 @@ def test_somebody_at_a_terminal_is_asked(vault: Recorder, typed: bytes, count: i
     assert len(vault.seen) == count
 
 
-def test_value_that_is_typed_is_not_shown(vault: Recorder) -> None:
+def test_value_entered_at_the_prompt_is_not_echoed(vault: Recorder) -> None:
     words = ["call", "manage_secrets", "update_value", "projectId=p", "secretId=s", "value=-"]
     shown = at_terminal(words, SECRET.encode() + b"\n", {}, (b"value: ",))
     assert SECRET.encode() not in shown
     assert [seen.json() for seen in vault.seen] == [{"value": SECRET}]
 
 
-# call: what is shown
+# call: output
 
 
 def test_terminal_gets_indented_json_in_which_nothing_moves_the_cursor(vault: Recorder) -> None:
@@ -430,7 +424,7 @@ def test_csv_stays_csv(shell: Shell, vault: Recorder) -> None:
     assert shown == b"a,b\r\n1,<U+001B>\r\n\r\n"
 
 
-# call: what goes into files
+# call: --output
 
 
 def mode(path: Path) -> int:
@@ -463,9 +457,7 @@ def test_json_goes_into_a_file_whole(shell: Shell, vault: Recorder, tmp_path: Pa
     assert (ran, path.read_bytes(), mode(path)) == ((0, "", ""), f'{{"token":"{SECRET}"}}\n'.encode(), 0o600)
 
 
-def test_place_that_cannot_be_written_is_found_before_anything_is_sent(
-    shell: Shell, vault: Recorder, tmp_path: Path
-) -> None:
+def test_unwritable_output_is_found_before_anything_is_sent(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     ran = shell("call", "whoami", "--output", str(tmp_path / "no" / "file"))
     assert (ran.status, ran.out, vault.seen) == (1, "", [])
     assert ran.err == f"sikkerkey-mcp: error: {tmp_path}/no/file cannot be written: No such file or directory\n"
@@ -483,7 +475,7 @@ def test_refused_call_leaves_no_file_and_keeps_the_old_one(shell: Shell, vault: 
 
 
 @pytest.mark.parametrize("overwrite", [[], ["--overwrite"]])
-def test_disk_that_is_full_is_told_with_what_has_happened(
+def test_full_disk_is_reported_after_the_call(
     shell: Shell, vault: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: list[str]
 ) -> None:
     def full(_descriptor: int) -> None:
@@ -501,7 +493,7 @@ def test_disk_that_is_full_is_told_with_what_has_happened(
     assert (os.listdir(place), len(vault.seen)) == ([], 1)
 
 
-def test_what_is_no_file_is_never_replaced(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+def test_only_regular_files_are_replaced(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, tmp_path, Path(os.devnull)):
@@ -510,7 +502,7 @@ def test_what_is_no_file_is_never_replaced(shell: Shell, vault: Recorder, tmp_pa
         assert ran.err.startswith(f"sikkerkey-mcp: error: {place} is not a regular file\nhint: ")
 
 
-def test_answer_that_cannot_be_moved_into_place_is_kept(
+def test_result_that_cannot_be_renamed_is_kept(
     shell: Shell, vault: Recorder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(_source: str, _target: str) -> None:
@@ -535,7 +527,7 @@ def test_answer_that_cannot_be_moved_into_place_is_kept(
         (b"\xffab\n", b"the value is not UTF-8 text"),
     ],
 )
-def test_prompt_that_is_answered_with_no_text_ends_in_words(vault: Recorder, typed: bytes, reason: bytes) -> None:
+def test_prompt_without_valid_input_ends_with_an_error(vault: Recorder, typed: bytes, reason: bytes) -> None:
     words = ["call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"]
     shown = at_terminal(words, typed, {"PYTHONUTF8": "1"}, (b"value: ",))
     assert shown.split(b"value: ", 1)[1].strip() == b"sikkerkey-mcp: error: " + reason
@@ -579,7 +571,7 @@ def test_interrupted_call_is_quiet(vault: Recorder) -> None:
 
 
 @pytest.mark.parametrize("words", ["call whoami", "tools list", "call --help", "completion bash", "doctor --json"])
-def test_reader_that_leaves_early_is_no_fault(vault: Recorder, words: str) -> None:
+def test_closed_pipe_is_not_an_error(vault: Recorder, words: str) -> None:
     gone, output = os.pipe()
     os.close(gone)
     ended = subprocess.run([*COMMAND, *words.split()], stdout=output, stderr=subprocess.PIPE, check=False)
@@ -594,29 +586,31 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("term", "gone"), [("xterm", "\r\033[K"), ("dumb", "\n")])
-def test_long_wait_is_told_at_a_terminal_and_then_wiped_away(
-    monkeypatch: pytest.MonkeyPatch, term: str, gone: str
+@pytest.mark.parametrize(("term", "erased"), [("xterm", "\r\033[K"), ("dumb", "\n")])
+def test_progress_of_a_long_wait_is_shown_and_then_erased(
+    monkeypatch: pytest.MonkeyPatch, term: str, erased: str
 ) -> None:
     monkeypatch.setenv("TERM", term)
     monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 0.0)
-    monkeypatch.setattr(sys, "stderr", told := Terminal())
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
     with terminal.Progress("asking"):
-        wait_until(lambda: told.getvalue() == "asking ...")
-    assert told.getvalue() == f"asking ...{gone}"
+        wait_until(lambda: shown.getvalue() == "asking ...")
+    assert shown.getvalue() == f"asking ...{erased}"
 
 
-@pytest.mark.parametrize("stream", [io.StringIO(), None])
-def test_wait_is_not_told_where_nobody_watches(monkeypatch: pytest.MonkeyPatch, stream: io.StringIO | None) -> None:
-    monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 0.0)
-    monkeypatch.setattr(sys, "stderr", stream)
-    with terminal.Progress("asking"):
-        assert threading.active_count() == 1
-    assert stream is None or stream.getvalue() == ""
+def test_progress_starts_no_timer_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Timer] = []
+    monkeypatch.setattr(threading.Timer, "start", started.append)
+    for stream in (io.StringIO(), None):
+        monkeypatch.setattr(sys, "stderr", stream)
+        with terminal.Progress("asking"):
+            pass
+        assert (started, stream is None or stream.getvalue() == "") == ([], True)
 
 
-def test_short_wait_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", told := Terminal())
+def test_progress_of_a_short_wait_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 1_000.0)
+    monkeypatch.setattr(sys, "stderr", shown := Terminal())
     with terminal.Progress("asking"):
         pass
-    assert told.getvalue() == ""
+    assert shown.getvalue() == ""

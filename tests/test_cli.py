@@ -1,9 +1,12 @@
-"""What people type: install, whoami, revoke and config, what they leave on disk, and what they must never show."""
+"""The command line: install, whoami and revoke, the files they write, the values they never show, and how it starts."""
 
 from __future__ import annotations
 
+import ast
 import base64
 import contextlib
+import graphlib
+import importlib
 import io
 import json
 import os
@@ -22,10 +25,21 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import sikkerkey_mcp
 from sikkerkey_cli import agents, grammar
+from sikkerkey_cli.__main__ import main
 from tests.support import faulty_vault
 from tests.support.faulty_vault import FaultyVault
-from tests.support.harness import AGENT_ID, VAULT_ID, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
-from tests.support.shell import COMMAND, Ran, Shell, at_terminal, run_process
+from tests.support.harness import (
+    AGENT_ID,
+    ARCHIVE,
+    ROOT,
+    VAULT_ID,
+    CannedResponse,
+    ReceivedRequest,
+    Recorder,
+    Server,
+    make_slot,
+)
+from tests.support.shell import COMMAND, PROGRAM, Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
@@ -34,7 +48,7 @@ USAGE = 2
 
 @pytest.fixture
 def vault(recorder: Recorder, monkeypatch: pytest.MonkeyPatch) -> Recorder:
-    """A vault that registers whoever asks."""
+    """A vault that accepts every registration."""
     monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
     recorder.answer = lambda seen: registered(name=seen.json().get("name", "agent 7"))
     return recorder
@@ -117,19 +131,14 @@ TOKEN_REFUSED = (
 )
 
 
-@pytest.mark.parametrize("token", BAD_TOKENS)
-def test_malformed_token_is_refused_unquoted_and_unsent(shell: Shell, vault: Recorder, home: Path, token: str) -> None:
-    assert shell("install", token) == (1, "", TOKEN_REFUSED)
-    assert (vault.seen, tree(home)) == ([], [])
-
-
-@pytest.mark.parametrize("token", BAD_TOKENS)
-def test_malformed_token_from_stdin_is_refused_likewise(
-    shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch, token: str
+def test_malformed_token_is_refused_and_neither_shown_nor_sent(
+    shell: Shell, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sys, "stdin", io.StringIO(token))
-    assert shell("install", "-") == (1, "", TOKEN_REFUSED)
-    assert vault.seen == []
+    for token in BAD_TOKENS:
+        assert shell("install", token) == (1, "", TOKEN_REFUSED), token
+        monkeypatch.setattr(sys, "stdin", io.StringIO(token))
+        assert shell("install", "-") == (1, "", TOKEN_REFUSED), token
+    assert (vault.seen, tree(home)) == ([], [])
 
 
 def test_overlong_name_is_refused_unsent(shell: Shell, vault: Recorder, home: Path) -> None:
@@ -208,36 +217,36 @@ def test_each_installation_makes_a_new_key(shell: Shell, vault: Recorder) -> Non
     assert len({seen.json()["publicKey"] for seen in vault.seen}) == 2
 
 
-# install: a disk that cannot take the slot spends no token
+# install: an unwritable disk uses no token
 
 
 @pytest.fixture
 def unwritable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home in which nobody, not even root, can make a directory."""
+    """A home in which not even root can create a directory."""
     path = tmp_path / "file" / "home"
     path.parent.write_text("")
     monkeypatch.setenv("SIKKERKEY_HOME", str(path))
     return path
 
 
-def assert_no_token_spent(ran: Ran, vault: Recorder, reason: str) -> None:
-    """The refusal says so, and it is true."""
+def assert_no_token_used(ran: Ran, vault: Recorder, reason: str) -> None:
+    """The error says that the token was not used, and the vault saw no request."""
     assert (ran.status, ran.out, vault.seen, vault.connections) == (1, "", [], 0)
     assert re.search(f"^sikkerkey-mcp: error: no agent can be stored in .*: {reason}$", ran.err, re.MULTILINE)
     assert ran.err.endswith("\nhint: the token was not used; fix this and try again\n")
 
 
 @pytest.mark.peer(14)
-def test_unwritable_home_spends_no_token(shell: Shell, vault: Recorder, unwritable: Path) -> None:
-    assert_no_token_spent(shell("install", TOKEN), vault, "Not a directory")
+def test_unwritable_home_uses_no_token(shell: Shell, vault: Recorder, unwritable: Path) -> None:
+    assert_no_token_used(shell("install", TOKEN), vault, "Not a directory")
 
 
-def test_file_in_the_homes_place_spends_no_token(shell: Shell, vault: Recorder, home: Path) -> None:
+def test_file_at_the_path_of_the_home_uses_no_token(shell: Shell, vault: Recorder, home: Path) -> None:
     (home / ".sikkerkey").write_text("")
-    assert_no_token_spent(shell("install", TOKEN), vault, "File exists")
+    assert_no_token_used(shell("install", TOKEN), vault, "File exists")
 
 
-def test_read_only_disk_spends_no_token(
+def test_read_only_disk_uses_no_token(
     shell: Shell, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def read_only(*_arguments: object, **_named: object) -> None:
@@ -247,19 +256,19 @@ def test_read_only_disk_spends_no_token(
     (home / ".sikkerkey").chmod(0o700)
     for name in ("mkdir", "open", "unlink", "rmdir", "rename"):
         monkeypatch.setattr(os, name, read_only)
-    assert_no_token_spent(shell("install", TOKEN), vault, "Read-only file system")
+    assert_no_token_used(shell("install", TOKEN), vault, "Read-only file system")
 
 
-def test_full_disk_spends_no_token_and_leaves_no_key(vault: Recorder, home: Path) -> None:
+def test_full_disk_uses_no_token_and_leaves_no_key(vault: Recorder, home: Path) -> None:
     no_big_files = ("sh", "-c", 'ulimit -f 1; exec "$@"', "sh")  # a block is room for the key, not for an identity
     ended = run_process("install", TOKEN, env={"PYTHONDONTWRITEBYTECODE": "1"}, before=no_big_files)
     ran = Ran(ended.returncode, ended.stdout, ended.stderr)
-    assert_no_token_spent(ran, vault, "File too large")
+    assert_no_token_used(ran, vault, "File too large")
     assert tree(home / ".sikkerkey") == ["agents"]
 
 
 @pytest.mark.parametrize("which", [".sikkerkey", ".sikkerkey/agents"])
-def test_home_that_others_can_write_spends_no_token(shell: Shell, vault: Recorder, home: Path, which: str) -> None:
+def test_home_writable_by_others_uses_no_token(shell: Shell, vault: Recorder, home: Path, which: str) -> None:
     (home / ".sikkerkey" / "agents").mkdir(parents=True)
     (home / which).chmod(0o777)
     ran = shell("install", TOKEN)
@@ -269,7 +278,7 @@ def test_home_that_others_can_write_spends_no_token(shell: Shell, vault: Recorde
     assert vault.seen == []
 
 
-def test_linked_home_spends_no_token(shell: Shell, vault: Recorder, home: Path, tmp_path: Path) -> None:
+def test_linked_home_uses_no_token(shell: Shell, vault: Recorder, home: Path, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     (home / ".sikkerkey").symlink_to(tmp_path / "elsewhere")
     ran = shell("install", TOKEN)
@@ -277,7 +286,7 @@ def test_linked_home_spends_no_token(shell: Shell, vault: Recorder, home: Path, 
     assert vault.seen == []
 
 
-# install: vaults that refuse, lie or break
+# install: refusals and invalid answers of the vault
 
 
 def agents_of(home: Path) -> list[str]:
@@ -309,7 +318,7 @@ def test_redirect_does_not_carry_the_token_away(shell: Shell, vault: Recorder, h
     assert agents_of(home) == []
 
 
-def test_lost_answer_leaves_no_key_and_says_that_the_token_may_be_spent(
+def test_lost_answer_leaves_no_key_and_says_that_the_token_may_be_used_up(
     shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with FaultyVault(faulty_vault.then_reset()) as broken:
@@ -348,26 +357,23 @@ HOSTILE_IDS: list[Any] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("hostile", HOSTILE_IDS, ids=repr)
-@pytest.mark.parametrize("member", ["agent", "vault"])
 @pytest.mark.peer(4)
-def test_hostile_id_from_the_vault_writes_nothing(
-    shell: Shell, vault: Recorder, tmp_path: Path, member: str, hostile: Any
-) -> None:
-    vault.answer = lambda _seen: registered(**{member: hostile})
+def test_hostile_id_from_the_vault_writes_nothing(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     before = tree(tmp_path)
-    ran = shell("install", TOKEN)
-    assert ran == (
-        1,
-        "",
-        f"sikkerkey-mcp: error: the vault's answer has no valid {member}Id; nothing was stored\n"
-        "hint: the token is used up: create a new one\n",
-    )
-    assert set(tree(tmp_path)) - set(before) == {"home/.sikkerkey", "home/.sikkerkey/agents"}
+    for member in ("agent", "vault"):
+        error = f"the vault's answer has no valid {member}Id; nothing was stored"
+        for hostile in HOSTILE_IDS:
+            vault.answer = lambda _seen, members={member: hostile}: registered(**members)  # type: ignore[misc]
+            ran = shell("install", TOKEN)
+            assert ran == (
+                *(1, ""),
+                f"sikkerkey-mcp: error: {error}\nhint: the token is used up: create a new one\n",
+            ), (member, hostile)
+            assert set(tree(tmp_path)) - set(before) == {"home/.sikkerkey", "home/.sikkerkey/agents"}
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff", b"{}"])
-def test_answer_that_is_no_registration_writes_nothing(shell: Shell, vault: Recorder, home: Path, body: bytes) -> None:
+def test_invalid_answer_writes_nothing(shell: Shell, vault: Recorder, home: Path, body: bytes) -> None:
     vault.answer = lambda _seen: CannedResponse(200, body)
     assert shell("install", TOKEN).status == 1
     assert agents_of(home) == []
@@ -380,7 +386,7 @@ def test_endless_name_from_the_vault_is_cut_so_that_the_slot_stays_readable(shel
 
 
 @pytest.mark.parametrize("name", [7, None, ["x"]])
-def test_name_that_is_none_is_replaced_by_the_one_asked_for(shell: Shell, vault: Recorder, name: Any) -> None:
+def test_invalid_name_is_replaced_by_the_requested_one(shell: Shell, vault: Recorder, name: Any) -> None:
     vault.answer = lambda _seen: registered(name=name)
     shell("install", TOKEN, "--name", "mine")
     assert sikkerkey_mcp.load_identity(AGENT_ID).name == "mine"
@@ -405,7 +411,7 @@ def test_existing_slot_is_kept_and_so_is_the_new_key(shell: Shell, vault: Record
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
-def test_whatever_stands_in_the_slots_place_is_not_touched(
+def test_existing_file_at_the_slots_path_is_not_touched(
     shell: Shell, vault: Recorder, home: Path, tmp_path: Path, kind: str
 ) -> None:
     agents = home / ".sikkerkey" / "agents"
@@ -421,7 +427,7 @@ def test_whatever_stands_in_the_slots_place_is_not_touched(
     assert (agents / AGENT_ID).is_symlink() or (agents / AGENT_ID).read_text() == "mine"
 
 
-# install: what nobody may see
+# install: secrets
 
 
 def test_token_and_key_are_nowhere_but_in_the_key_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
@@ -438,7 +444,7 @@ def test_token_and_key_are_nowhere_but_in_the_key_file(shell: Shell, vault: Reco
 
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc to look at")
-def test_token_that_is_not_text_is_refused_likewise(vault: Recorder) -> None:
+def test_token_that_is_not_text_is_refused(vault: Recorder) -> None:
     ended = subprocess.run(
         [*COMMAND, "install", "-"],
         input=b"\xff\n",
@@ -537,7 +543,7 @@ def test_whoami_remote_reports_a_refusal(shell: Shell, recorder: Recorder, home:
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>portal</html>", b"[]"])
-def test_whoami_remote_does_not_take_a_portal_for_the_vault(
+def test_whoami_remote_refuses_answers_that_are_not_json_objects(
     shell: Shell, recorder: Recorder, home: Path, body: bytes
 ) -> None:
     make_slot(home, recorder.url)
@@ -547,7 +553,7 @@ def test_whoami_remote_does_not_take_a_portal_for_the_vault(
     assert ran.err.startswith("sikkerkey-mcp: error: the vault's answer is not a JSON object\n")
 
 
-def test_name_that_the_terminal_cannot_show_ends_no_command(home: Path) -> None:
+def test_name_that_the_terminal_cannot_show_is_escaped(home: Path) -> None:
     make_slot(home, "https://vault.test", name="søger \U0001f511")
     ended = run_process("whoami", env={"PYTHONIOENCODING": "ascii"})
     assert (ended.returncode, ended.stderr) == (0, "")
@@ -608,7 +614,7 @@ def test_revoke_through_a_link_deletes_nothing(shell: Shell, home: Path, tmp_pat
     assert tree(tmp_path / "victim") == ["identity.json", "private.pem"]
 
 
-def test_revoke_leaves_what_others_keep_in_the_slot(shell: Shell, home: Path) -> None:
+def test_revoke_leaves_other_files_in_the_slot(shell: Shell, home: Path) -> None:
     make_slot(home, "https://vault.test")
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     (slot / "notes.txt").write_text("mine")
@@ -616,7 +622,7 @@ def test_revoke_leaves_what_others_keep_in_the_slot(shell: Shell, home: Path) ->
     assert tree(slot) == ["notes.txt"]
 
 
-def test_linked_key_is_unlinked_and_what_it_led_to_stays(shell: Shell, home: Path, tmp_path: Path) -> None:
+def test_revoke_deletes_a_linked_key_but_not_its_target(shell: Shell, home: Path, tmp_path: Path) -> None:
     make_slot(home, "https://vault.test")
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     (slot / "private.pem").rename(tmp_path / "victim")
@@ -658,7 +664,7 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
-def test_key_stays_where_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
+def test_key_stays_if_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
     two.answer = lambda _seen: CannedResponse(status, headers={"Retry-After": "60"})
     ran = shell("revoke", AGENT_ID, "--server", "--yes")
     assert (ran.status, ran.out, sikkerkey_mcp.installed_agents()) == (1, "", [AGENT_ID, OTHER_ID])
@@ -667,7 +673,7 @@ def test_key_stays_where_the_vault_does_not_confirm(shell: Shell, two: Recorder,
     assert (again in ran.err) is (status == 404)
 
 
-def test_key_stays_where_the_answer_is_lost(shell: Shell, home: Path) -> None:
+def test_key_stays_if_the_answer_is_lost(shell: Shell, home: Path) -> None:
     with FaultyVault(faulty_vault.then_reset()) as broken:
         make_slot(home, broken.url)
         make_slot(home, broken.url, OTHER_ID)
@@ -676,14 +682,14 @@ def test_key_stays_where_the_answer_is_lost(shell: Shell, home: Path) -> None:
     assert sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED in ran.err
 
 
-NOBODY = "no agent can revoke itself, and no other agent of this vault is installed here"
+NO_OTHER_AGENT = "no agent can revoke itself, and no other agent of this vault is installed here"
 BY_ITSELF = "--by must name another agent of the same vault: no agent can revoke itself"
 
 
-def test_agent_cannot_revoke_itself_and_is_told_so(shell: Shell, home: Path, recorder: Recorder) -> None:
+def test_agent_cannot_revoke_itself(shell: Shell, home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     make_slot(home, "https://other.test", OTHER_ID)
-    for options, words in (([], NOBODY), (["--by", AGENT_ID], BY_ITSELF), (["--by", OTHER_ID], BY_ITSELF)):
+    for options, words in (([], NO_OTHER_AGENT), (["--by", AGENT_ID], BY_ITSELF), (["--by", OTHER_ID], BY_ITSELF)):
         ran = shell("revoke", AGENT_ID, "--server", "--yes", *options)
         hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {AGENT_ID}` deletes its key here"
         assert ran == (1, "", f"sikkerkey-mcp: error: {words}\nhint: {hint}\n")
@@ -698,7 +704,7 @@ def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: 
 
 
 @pytest.mark.parametrize("arguments", [["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
-def test_revocation_that_is_not_sure_or_not_clear_sends_nothing(
+def test_unconfirmed_or_ambiguous_revocation_sends_nothing(
     shell: Shell, two: Recorder, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
@@ -708,14 +714,14 @@ def test_revocation_that_is_not_sure_or_not_clear_sends_nothing(
 
 
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
-def test_somebody_at_a_terminal_is_asked_before_the_vault_is(two: Recorder, typed: bytes, left: list[str]) -> None:
+def test_revocation_asks_for_confirmation_on_a_terminal(two: Recorder, typed: bytes, left: list[str]) -> None:
     shown = at_terminal(["revoke", AGENT_ID, "--server"], typed, {}, (b"[y/N]",))
     question = f"{OTHER_ID} will permanently revoke agent {AGENT_ID} of {VAULT_ID}"
     assert shown.decode().startswith(f"{question}, and the key on this computer will be deleted\r\nContinue? [y/N] ")
     assert (sikkerkey_mcp.installed_agents(), len(two.seen)) == (left, 2 - len(left))
 
 
-# the command line as such
+# the command line itself
 
 
 def test_version_and_help_are_shown(shell: Shell) -> None:
@@ -735,22 +741,22 @@ EXAMPLE_LINES = [
 ]
 
 
-@pytest.mark.parametrize("line", [line for line in EXAMPLE_LINES if "sikkerkey-mcp " in line])
-def test_examples_of_the_help_are_understood(line: str) -> None:
-    words = shlex.split(re.split(r"   | > | >> | < |\)\"", line)[0].replace('eval "$(', ""))
-    words = words[words.index("sikkerkey-mcp") + 1 :]
-    if words[0] != "COMMAND":
-        assert grammar.parse(words).parser.prog == f"sikkerkey-mcp {words[0]}"
+def test_examples_of_the_help_can_be_parsed() -> None:
+    for line in (line for line in EXAMPLE_LINES if "sikkerkey-mcp " in line):
+        words = shlex.split(re.split(r"   | > | >> | < |\)\"", line)[0].replace('eval "$(', ""))
+        words = words[words.index("sikkerkey-mcp") + 1 :]
+        if words[0] != "COMMAND":
+            assert grammar.parse(words).parser.prog == f"sikkerkey-mcp {words[0]}", line
 
 
 @pytest.mark.parametrize(("typed", "meant"), [("whomi", "whoami"), ("docter", "doctor"), ("instal", "install")])
-def test_command_that_is_mistyped_is_answered_by_the_nearest(shell: Shell, typed: str, meant: str) -> None:
+def test_unknown_command_gets_a_suggestion(shell: Shell, typed: str, meant: str) -> None:
     ran = shell(typed)
     assert (ran.status, ran.out) == (USAGE, "")
     assert ran.err.endswith(f"sikkerkey-mcp: error: unknown command: did you mean {meant}?\n")
 
 
-def test_what_was_mistyped_is_not_repeated(shell: Shell) -> None:
+def test_token_in_a_wrong_place_is_not_repeated(shell: Shell) -> None:
     for arguments in ([TOKEN], ["whoami", TOKEN], ["whoami", f"--{TOKEN}"], ["call", "whoami", f"--value={TOKEN}"]):
         ran = shell(*arguments)
         assert (ran.status, ran.out) == (USAGE, "")
@@ -776,6 +782,48 @@ def test_commands_work_as_a_process(home: Path) -> None:
     ended = run_process("revoke", "../victim")
     assert (ended.returncode, ended.stdout) == (1, "")
     assert re.fullmatch("sikkerkey-mcp: error: the agent id is malformed\nhint: .*\n", ended.stderr)
+
+
+# how it starts
+
+
+def test_every_way_to_start_the_program_behaves_alike(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    results = []
+    for start in (["-m", "sikkerkey_cli"], ["-I", PROGRAM], [str(ROOT / "sikkerkey_cli")], ["-I", str(ARCHIVE)]):
+        for words in (["--version"], ["whoami"], ["tools", "list"], ["serve", "--help"], ["nope"]):
+            ended = subprocess.run([sys.executable, *start, *words], cwd=ROOT, capture_output=True, check=False)
+            results.append((words, ended.returncode, ended.stdout, ended.stderr))
+    assert results == results[:5] * 4
+
+
+def test_console_script_is_the_same_entry_point() -> None:
+    script = re.search(r'^sikkerkey-mcp = "(.*):(.*)"$', (ROOT / "pyproject.toml").read_text("utf-8"), re.MULTILINE)
+    assert script
+    assert getattr(importlib.import_module(script[1]), script[2]) is main
+
+
+def test_serve_imports_no_command(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    code = (
+        "import sys, sikkerkey_mcp, sikkerkey_cli.__main__ as cli; "
+        "sikkerkey_mcp.serve = lambda _: print(*sys.modules); cli.main(['serve', '--read-only'])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    loaded = {name for name in ended.stdout.split() if name.startswith("sikkerkey_cli")}
+    assert loaded == {"sikkerkey_cli", "sikkerkey_cli.__main__"}
+
+
+def test_imports_of_the_package_form_a_tree() -> None:
+    imports: dict[str, set[str]] = {}
+    for path in (ROOT / "sikkerkey_cli").rglob("*.py"):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        nodes = [node for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.ImportFrom)]
+        named = {f"{node.module}.{alias.name}" for node in nodes for alias in node.names}
+        imports[name] = named | {str(node.module) for node in nodes if node.module != "sikkerkey_cli"}
+    graph = {name: named & imports.keys() for name, named in imports.items()}
+    assert "sikkerkey_cli.entries" in graph["sikkerkey_cli.doctor"]
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError
 
 
 # serve
@@ -815,7 +863,7 @@ def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, 
     assert vault.seen[-1].headers["x-agent-id"] == AGENT_ID
 
 
-def test_two_installations_at_once_make_two_slots(vault: Recorder, home: Path) -> None:
+def test_concurrent_installations_create_two_slots(vault: Recorder, home: Path) -> None:
     answers = [registered(AGENT_ID), registered(OTHER_ID)]
     vault.answer = lambda _seen: answers.pop()
     threads = [threading.Thread(target=run_process, args=("install", TOKEN)) for _ in range(2)]
@@ -828,10 +876,10 @@ def test_two_installations_at_once_make_two_slots(vault: Recorder, home: Path) -
     )
 
 
-# people at a terminal
+# terminals
 
 
-def test_token_that_is_typed_is_not_shown(recorder: Recorder) -> None:
+def test_token_entered_at_the_prompt_is_not_echoed(recorder: Recorder) -> None:
     accepted = {"agentId": AGENT_ID, "name": "n", "vaultId": VAULT_ID}
     recorder.answer = lambda _seen: CannedResponse(201, json.dumps(accepted).encode())
     shown = at_terminal(["install", "-"], TOKEN.encode() + b"\n", {"SIKKERKEY_API_URL": recorder.url})
@@ -840,12 +888,12 @@ def test_token_that_is_typed_is_not_shown(recorder: Recorder) -> None:
     assert recorder.seen[0].json()["token"] == TOKEN
 
 
-def test_somebody_who_starts_the_server_by_hand_is_told_what_it_waits_for() -> None:
+def test_server_started_on_a_terminal_says_what_it_waits_for() -> None:
     shown = at_terminal([], b"\x04", {})
     assert b"waiting for an MCP client on stdin" in shown
 
 
-# streams that are not there
+# broken streams
 
 
 @pytest.mark.parametrize("words", ["whoami", "config codex", "--version"])
@@ -861,7 +909,7 @@ def test_full_output_is_reported_in_one_line(home: Path, words: str) -> None:
     assert all("codex" in line or "virtual" in line for line in lines[:-1])  # before or not at all: stdout is buffered
 
 
-def test_reader_that_leaves_early_is_no_fault(home: Path) -> None:
+def test_closed_pipe_is_not_an_error(home: Path) -> None:
     make_slot(home, "https://vault.test")
     gone, output = os.pipe()
     os.close(gone)

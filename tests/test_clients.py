@@ -1,4 +1,4 @@
-"""`config`: what is printed and written for each client, and what becomes of the files that were there."""
+"""`config`: the output and the file of each client, and changes to existing files."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ HOSTILE_PATH = '/opt/it\'s "my" tools\\n/søger \U0001f511/\t\x7f{x}: #$(y)%/sik
 INTERPRETER = '/usr/bin/py\'thon "3"'
 READ: dict[str, Callable[[str], Any]] = {"json": json.loads, "toml": toml.loads, "yaml": yaml.safe_load}
 
-each_client = pytest.mark.parametrize("name", CLIENTS)
-each_file = pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if client.files])
+WITH_FILE = [name for name, client in CLIENTS.items() if client.files]
 
 
 class Ran(NamedTuple):
@@ -123,19 +122,18 @@ def listing(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
-# What is printed
+# The printed block
 
 
-@each_client
-def test_block_is_read_back_equal(config: Config, slot: str, name: str) -> None:
-    ran = config(name)
-    assert servers(name, ran.out) == {"sikkerkey": started()}
-    assert (ran.status, len(ran.err.splitlines()), ran.out.isascii()) == (0, 1, True)
+def test_block_is_read_back_equal(config: Config, slot: str) -> None:
+    for name in CLIENTS:
+        ran = config(name)
+        assert servers(name, ran.out) == {"sikkerkey": started()}, name
+        assert (ran.status, len(ran.err.splitlines()), ran.out.isascii()) == (0, 1, True), name
 
 
-@each_client
-def test_block_passes_home_and_bundle_on_and_nothing_secret(
-    config: Config, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_block_contains_home_and_bundle_and_nothing_secret(
+    config: Config, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     environment = {
         "SIKKERKEY_HOME": f'{tmp_path}/it\'s "my" \\home\U0001f511\n\x7f\x01',
@@ -144,34 +142,35 @@ def test_block_passes_home_and_bundle_on_and_nothing_secret(
     for variable, value in environment.items():
         monkeypatch.setenv(variable, value)
     monkeypatch.setenv("HTTPS_PROXY", "http://user:canary@proxy.test:1")
-    ran = config(name)
-    assert servers(name, ran.out)["sikkerkey"] == {**started(None), "env": environment}
-    assert "canary" not in ran.out
+    for name in CLIENTS:
+        ran = config(name)
+        assert servers(name, ran.out)["sikkerkey"] == {**started(None), "env": environment}, name
+        assert "canary" not in ran.out, name
 
 
-@each_client
 @pytest.mark.peer(15)
-def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path, name: str) -> None:
-    alike = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
-    agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *alike])
+def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path) -> None:
+    similar = ["agent-of-the-same-long-name-" + end for end in ("1", "2", "x" * 90)]
+    agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *similar])
     for agent in agents:
         make_slot(home, "https://vault.test", agent)
-    found = servers(name, config(name).out)
-    assert list(found.values()) == [started(agent) for agent in agents]
-    assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in found)
+    for name in CLIENTS:
+        found = servers(name, config(name).out)
+        assert list(found.values()) == [started(agent) for agent in agents], name
+        assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in found), name
 
 
-@each_client
-def test_block_of_a_chosen_agent_holds_that_one_only(config: Config, slot: str, home: Path, name: str) -> None:
+def test_block_of_a_chosen_agent_holds_that_one_only(config: Config, slot: str, home: Path) -> None:
     make_slot(home, "https://vault.test", OTHER_ID)
-    assert list(servers(name, config(name, "--agent", OTHER_ID).out).values()) == [started(OTHER_ID)]
+    for name in CLIENTS:
+        assert list(servers(name, config(name, "--agent", OTHER_ID).out).values()) == [started(OTHER_ID)], name
 
 
-@each_client
-def test_block_without_agents_starts_the_server_all_the_same(config: Config, name: str) -> None:
-    ran = config(name)
-    assert servers(name, ran.out) == {"sikkerkey": started(None)}
-    assert ran.err.startswith("no agent is installed yet: ")
+def test_block_without_agents_starts_the_server(config: Config) -> None:
+    for name in CLIENTS:
+        ran = config(name)
+        assert servers(name, ran.out) == {"sikkerkey": started(None)}, name
+        assert ran.err.startswith("no agent is installed yet: "), name
 
 
 @pytest.mark.parametrize("wanted", ["../victim", "unknown"])
@@ -187,7 +186,7 @@ def test_agent_that_the_environment_names_is_the_one(
     assert config("cursor").status == 1
 
 
-def test_switches_go_behind_serve(config: Config, slot: str) -> None:
+def test_restrictions_follow_serve(config: Config, slot: str) -> None:
     ran = config("cursor", "--read-only", "--tools", "whoami,manage_secrets.list", "--exclude", "support")
     switches = ("--read-only", "--tools", "whoami,manage_secrets.list", "--exclude", "support")
     assert servers("cursor", ran.out) == {"sikkerkey": started(AGENT_ID, *switches)}
@@ -228,7 +227,7 @@ def test_entry_starts_the_server(home: Path, recorder: Recorder) -> None:
         assert process.call("whoami")["structuredContent"] == {}
 
 
-# Where it goes
+# Paths
 
 HOME = {"linux": "/home/me", "macos": "/Users/me", "windows": "C:\\Users\\me"}
 PLACES = {
@@ -258,7 +257,7 @@ PLACES = {
 }
 
 
-def test_places_are_those_of_the_clients() -> None:
+def test_paths_of_the_clients_files() -> None:
     found = {
         name: tuple(
             clients.user_file(client, {"HOME": HOME[system], "USERPROFILE": HOME[system]}, system)
@@ -311,24 +310,24 @@ def test_file_that_opencode_prefers_is_the_one(config: Config, slot: str, home: 
 # Writing
 
 
-@each_file
-def test_file_is_made_for_the_user_only(config: Config, slot: str, home: Path, name: str) -> None:
-    ran = config(name, "--write")
-    path = file_of(name)
-    assert (ran.status, ran.out) == (0, f"sikkerkey added to {path}\n")
-    assert servers(name, path.read_text()) == {"sikkerkey": started()}
-    made = [path, *(parent for parent in path.parents if home in parent.parents)]
-    assert [mode(each) for each in made] == [0o600] + [0o700] * (len(made) - 1)
-    assert [each.name for each in path.parent.iterdir() if each.is_file()] == [path.name]
+def test_file_is_made_for_the_user_only(config: Config, slot: str, home: Path) -> None:
+    for name in WITH_FILE:
+        ran = config(name, "--write")
+        path = file_of(name)
+        assert (ran.status, ran.out) == (0, f"sikkerkey added to {path}\n"), name
+        assert servers(name, path.read_text()) == {"sikkerkey": started()}, name
+        made = [path, *(parent for parent in path.parents if home in parent.parents)]
+        assert [mode(each) for each in made] == [0o600] + [0o700] * (len(made) - 1), name
+        assert [each.name for each in path.parent.iterdir() if each.is_file()] == [path.name], name
 
 
-@each_file
-def test_second_run_writes_nothing(config: Config, slot: str, home: Path, name: str) -> None:
-    config(name, "--write")
-    before, since = listing(home), file_of(name).stat()
-    ran = config(name, "--write")
-    assert (ran.status, ran.out) == (0, f"sikkerkey is up to date in {file_of(name)}\n")
-    assert (listing(home), file_of(name).stat()) == (before, since)
+def test_second_run_writes_nothing(config: Config, slot: str, home: Path) -> None:
+    for name in WITH_FILE:
+        config(name, "--write")
+        before, since = listing(home), file_of(name).stat()
+        ran = config(name, "--write")
+        assert (ran.status, ran.out) == (0, f"sikkerkey is up to date in {file_of(name)}\n"), name
+        assert (listing(home), file_of(name).stat()) == (before, since), name
 
 
 NEIGHBOURS = {
@@ -347,50 +346,50 @@ def neighbours(name: str) -> bytes:
     return entries.BOM + text.encode("utf-8")
 
 
-@each_file
-def test_neighbours_survive_byte_for_byte_there_and_back(config: Config, slot: str, home: Path, name: str) -> None:
-    path = write(file_of(name), neighbours(name), 0o640)
-    assert config(name, "--write").status == 0
-    written = path.read_bytes()
-    kept = [line for line in neighbours(name).splitlines(keepends=True) if line.strip()]
-    assert all(line in written for line in kept)
-    assert written != neighbours(name)
-    assert (mode(path), mode(Path(f"{path}.bak"))) == (0o640, 0o600)
-    assert Path(f"{path}.bak").read_bytes() == neighbours(name)
-    ran = config(name, "--remove")
-    assert (ran.status, ran.out) == (0, f"sikkerkey removed from {path}\n")
-    assert path.read_bytes() == neighbours(name)
+def test_other_entries_stay_byte_for_byte_and_removal_restores_the_file(config: Config, slot: str, home: Path) -> None:
+    for name in WITH_FILE:
+        path = write(file_of(name), neighbours(name), 0o640)
+        assert config(name, "--write").status == 0, name
+        written = path.read_bytes()
+        kept = [line for line in neighbours(name).splitlines(keepends=True) if line.strip()]
+        assert all(line in written for line in kept), name
+        assert written != neighbours(name), name
+        assert (mode(path), mode(Path(f"{path}.bak"))) == (0o640, 0o600), name
+        assert Path(f"{path}.bak").read_bytes() == neighbours(name), name
+        ran = config(name, "--remove")
+        assert (ran.status, ran.out) == (0, f"sikkerkey removed from {path}\n"), name
+        assert path.read_bytes() == neighbours(name), name
 
 
-@each_file
-def test_dry_run_shows_the_change_and_makes_none(config: Config, slot: str, home: Path, name: str) -> None:
-    path = write(file_of(name), neighbours(name))
-    before = listing(home)
-    shown = config(name, "--dry-run")
-    assert shown == config(name, "--write", "--dry-run")
-    assert listing(home) == before
-    lines = shown.out.splitlines()
-    assert lines[:2] == [f"--- {path}", f"+++ {path}"]
-    assert all(line.startswith(("@@ -", "+", "-")) for line in lines)
-    assert sum(AGENT_ID in line for line in lines if line.startswith("+")) == 1
-    assert "canary" not in shown.out
-    config(name, "--write")
-    removal = config(name, "--remove", "--dry-run").out
-    assert "canary" not in removal
-    assert sum(AGENT_ID in line for line in removal.splitlines() if line.startswith("-")) == 1
+def test_dry_run_shows_the_change_and_makes_none(config: Config, slot: str, home: Path) -> None:
+    for name in WITH_FILE:
+        path = write(file_of(name), neighbours(name))
+        before = listing(home)
+        shown = config(name, "--dry-run")
+        assert shown == config(name, "--write", "--dry-run"), name
+        assert listing(home) == before, name
+        lines = shown.out.splitlines()
+        assert lines[:2] == [f"--- {path}", f"+++ {path}"], name
+        assert all(line.startswith(("@@ -", "+", "-")) for line in lines), name
+        assert sum(AGENT_ID in line for line in lines if line.startswith("+")) == 1, name
+        assert "canary" not in shown.out, name
+        config(name, "--write")
+        removal = config(name, "--remove", "--dry-run").out
+        assert "canary" not in removal, name
+        assert sum(AGENT_ID in line for line in removal.splitlines() if line.startswith("-")) == 1, name
 
 
-@each_file
 def test_dry_run_shows_no_setting_that_the_user_added(
-    config: Config, slot: str, name: str, monkeypatch: pytest.MonkeyPatch
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("SIKKERKEY_HOME", str(Path.home() / ".sikkerkey"))
-    config(name, "--write")
-    path = file_of(name)
-    path.write_text(path.read_text().replace("SIKKERKEY_HOME", "HTTPS_PROXY"))
-    removal = config(name, "--remove", "--dry-run").out
-    assert "HTTPS_PROXY" in removal
-    assert str(Path.home() / ".sikkerkey") not in removal
+    for name in WITH_FILE:
+        monkeypatch.setenv("SIKKERKEY_HOME", str(Path.home() / ".sikkerkey"))
+        config(name, "--write")
+        path = file_of(name)
+        path.write_text(path.read_text().replace("SIKKERKEY_HOME", "HTTPS_PROXY"))
+        removal = config(name, "--remove", "--dry-run").out
+        assert "HTTPS_PROXY" in removal, name
+        assert str(Path.home() / ".sikkerkey") not in removal, name
 
 
 def test_dry_run_of_a_file_in_one_line_cuts_the_neighbours_out(config: Config, slot: str) -> None:
@@ -450,7 +449,7 @@ def test_no_copy_is_overwritten_and_none_is_made_twice(config: Config, slot: str
         (b'{"a":' * 200_000, f"nested more than {edit.DEPTH_MAX} levels deep"),
     ],
 )
-def test_file_that_cannot_be_judged_is_left_as_it_is(
+def test_unsupported_file_is_refused_and_unchanged(
     config: Config, slot: str, home: Path, data: bytes, reason: str
 ) -> None:
     path = write(file_of("cursor"), data)
@@ -463,7 +462,7 @@ def test_file_that_cannot_be_judged_is_left_as_it_is(
     assert listing(home) == before
 
 
-def test_what_is_no_file_is_refused(config: Config, slot: str) -> None:
+def test_only_regular_files_are_changed(config: Config, slot: str) -> None:
     path = file_of("cursor")
     path.mkdir(parents=True)
     assert f"{path} is not a regular file" in config("cursor", "--write").err
@@ -529,7 +528,7 @@ def test_change_that_would_touch_more_is_not_written(
     assert path.read_text() == '{"a": 1}'
 
 
-def test_text_that_the_end_of_the_file_cuts_short_is_not_lengthened(config: Config, slot: str) -> None:
+def test_block_scalar_at_the_end_of_the_file_is_not_extended(config: Config, slot: str) -> None:
     path = write(file_of("continue"), "rules: |\n  the last line end is missing")
     assert "the change would affect more than the sikkerkey entry" in config("continue", "--write").err
     write(path, "rules: |\n  the last line end is there\n")
@@ -537,7 +536,7 @@ def test_text_that_the_end_of_the_file_cuts_short_is_not_lengthened(config: Conf
     assert config("continue", "--remove").err.startswith("the previous file is kept as")
 
 
-# Entries that were there
+# Existing entries
 
 
 def entry_in(name: str) -> dict[str, Any]:
@@ -547,18 +546,19 @@ def entry_in(name: str) -> dict[str, Any]:
     return found
 
 
-@each_file
 def test_moved_archive_and_new_interpreter_replace_the_old(
-    config: Config, slot: str, name: str, monkeypatch: pytest.MonkeyPatch
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config(name, "--write")
+    for name in WITH_FILE:
+        config(name, "--write")
     monkeypatch.setattr(sys, "argv", ["/new place/sikkerkey-mcp.pyz"])
     monkeypatch.setattr(sys, "executable", "/usr/bin/python3.99")
-    ran = config(name, "--write")
-    assert ran.out == f"sikkerkey updated in {file_of(name)}\n"
-    args = ["-I", "/new place/sikkerkey-mcp.pyz", "serve", "--agent", AGENT_ID]
-    wanted = {"command": "/usr/bin/python3.99", "args": args}
-    assert servers(name, file_of(name).read_text()) == {"sikkerkey": wanted}
+    for name in WITH_FILE:
+        ran = config(name, "--write")
+        assert ran.out == f"sikkerkey updated in {file_of(name)}\n", name
+        args = ["-I", "/new place/sikkerkey-mcp.pyz", "serve", "--agent", AGENT_ID]
+        wanted = {"command": "/usr/bin/python3.99", "args": args}
+        assert servers(name, file_of(name).read_text()) == {"sikkerkey": wanted}, name
 
 
 def test_what_the_user_added_to_our_entry_is_kept(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -587,7 +587,7 @@ def test_variable_that_is_no_longer_set_goes_with_its_member(
         assert servers(name, file_of(name).read_text()) == {"sikkerkey": started()}
 
 
-def test_what_the_user_switched_off_stays_off(config: Config, slot: str) -> None:
+def test_entry_disabled_by_the_user_stays_disabled(config: Config, slot: str) -> None:
     config("opencode", "--write")
     path = file_of("opencode")
     path.write_text(path.read_text().replace('"enabled": true', '"enabled": false'))
@@ -595,7 +595,7 @@ def test_what_the_user_switched_off_stays_off(config: Config, slot: str) -> None
     assert entry_in("opencode")["enabled"] is False
 
 
-def test_switches_that_are_lost_are_named(config: Config, slot: str) -> None:
+def test_dropped_restrictions_are_reported(config: Config, slot: str) -> None:
     config("cursor", "--write", "--read-only", "--tools", "whoami")
     ran = config("cursor", "--write", "--tools", "whoami")
     assert "note: sikkerkey was started with --read-only --tools whoami; repeat these options to keep them\n" in ran.err
@@ -621,7 +621,7 @@ def test_agent_keeps_its_key_when_others_come_and_go(config: Config, slot: str, 
     assert servers("cursor", file_of("cursor").read_text()) == {}
 
 
-def test_removal_leaves_what_only_looks_like_ours(config: Config, slot: str) -> None:
+def test_removal_leaves_entries_of_other_programs(config: Config, slot: str) -> None:
     text = '{"mcpServers": {"sikkerkey-docs": {"url": "http://x"}, "s": {"command": "npx", "args": ["serve"]}}}'
     path = write(file_of("cursor"), text)
     ran = config("cursor", "--remove")
@@ -629,7 +629,15 @@ def test_removal_leaves_what_only_looks_like_ours(config: Config, slot: str) -> 
     assert path.read_text() == text
 
 
-def test_removal_where_nothing_is_makes_nothing(config: Config, home: Path) -> None:
+def test_entry_in_a_flow_collection_is_not_reported_as_removed(config: Config, slot: str) -> None:
+    text = f"extensions: {{sikkerkey: {{cmd: python3, args: [-I, {json.dumps(HOSTILE_PATH)}, serve]}}}}\n"
+    path = write(file_of("goose"), text)
+    ran = config("goose", "--remove")
+    assert (ran.status, ran.out, path.read_text()) == (1, "", text)
+    assert "expected a block mapping" in ran.err
+
+
+def test_removal_without_a_file_creates_nothing(config: Config, home: Path) -> None:
     assert config("codex", "--remove").status == 0
     assert listing(home) == {}
 
@@ -637,21 +645,21 @@ def test_removal_where_nothing_is_makes_nothing(config: Config, home: Path) -> N
 # Projects
 
 
-@pytest.mark.parametrize("name", [name for name, client in CLIENTS.items() if client.project])
-def test_file_of_a_project_is_written_and_the_user_s_is_not(
-    config: Config, slot: str, home: Path, name: str, monkeypatch: pytest.MonkeyPatch
+def test_project_option_changes_the_project_file_only(
+    config: Config, slot: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = home.parent
     monkeypatch.chdir(project)
     before = listing(home)
-    path = project / CLIENTS[name].project
-    assert config(name, "--project", "--write").out == f"sikkerkey added to {path}\n"
-    assert servers(name, path.read_text()) == {"sikkerkey": started()}
-    assert listing(home) == before
-    assert config(name, "--project", "--remove").status == 0
+    for name in (name for name, client in CLIENTS.items() if client.project):
+        path = project / CLIENTS[name].project
+        assert config(name, "--project", "--write").out == f"sikkerkey added to {path}\n", name
+        assert servers(name, path.read_text()) == {"sikkerkey": started()}, name
+        assert listing(home) == before, name
+        assert config(name, "--project", "--remove").status == 0, name
 
 
-def test_link_that_leads_out_of_a_project_is_not_followed(
+def test_link_out_of_a_project_is_not_followed(
     config: Config, slot: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = tmp_path / "cloned"
@@ -680,16 +688,15 @@ def test_wrong_usage_exits_with_2(config: Config, arguments: tuple[str, ...]) ->
     assert config(*arguments)[:2] == (2, "")
 
 
-# What doctor reads
+# What doctor finds
 
 
-def test_entries_of_ours_are_found_in_all_files(config: Config, slot: str) -> None:
-    names = [name for name, client in CLIENTS.items() if client.files]
-    for name in names:
+def test_our_entries_are_found_in_all_files(config: Config, slot: str) -> None:
+    for name in WITH_FILE:
         config(name, "--write")
     command = [INTERPRETER, *started()["args"]]
     assert entries.find_entries(os.environ) == [
-        FoundEntry(name, str(file_of(name)), "sikkerkey", command, {}, "") for name in names
+        FoundEntry(name, str(file_of(name)), "sikkerkey", command, {}, "") for name in WITH_FILE
     ]
 
 
@@ -706,7 +713,7 @@ def test_entries_by_name_and_files_that_cannot_be_read_are_found(home: Path) -> 
     ]
 
 
-def test_home_that_is_not_known_is_a_problem_of_each_client() -> None:
+def test_relative_home_is_a_problem_of_each_client() -> None:
     found = entries.find_entries({"HOME": "relative"})
     assert {(each.client, each.problem) for each in found} == {
         (name, "the home directory is not an absolute path") for name, client in CLIENTS.items() if client.files

@@ -1,4 +1,4 @@
-"""Completion: what could come next, and that each shell is really told."""
+"""Completion: the candidates, and the scripts in real shells."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from sikkerkey_cli import clients, grammar
 from sikkerkey_cli.completion import candidates
 from tests.support.harness import AGENT_ID, TIMEOUT_S, make_slot
 from tests.support.shell import COMMAND, PROGRAM, Shell
-from tests.support.table_calls import ROWS, Row
+from tests.support.table_calls import ROWS
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 
@@ -42,17 +42,26 @@ def test_options_are_those_of_the_command() -> None:
     assert words("--v") == ["--version", "--verbose"]
 
 
-@pytest.mark.parametrize(
-    "line",
-    ["serve --agent ", "call --agent ", "call whoami --agent ", "revoke ", "revoke --server ", "revoke x --by "],
-)
-def test_agents_are_those_of_the_home(home: Path, line: str) -> None:
+def test_agents_are_those_of_the_home(home: Path) -> None:
     make_slot(home, "https://vault.test")
     make_slot(home, "https://vault.test", OTHER_ID)
-    assert words(line) == [AGENT_ID, OTHER_ID]
+    for line in (
+        "serve --agent ",
+        "call --agent ",
+        "call whoami --agent ",
+        "revoke ",
+        "revoke --server ",
+        "revoke x --by ",
+    ):
+        assert words(line) == [AGENT_ID, OTHER_ID], line
 
 
-def test_home_that_cannot_be_read_is_nobodys_business_here(home: Path) -> None:
+def test_value_of_another_option_has_no_candidates() -> None:
+    for line in ("install --name ", "call --output ", "config cursor --tools ", "serve --exclude "):
+        assert words(line) == [], line
+
+
+def test_completion_offers_nothing_if_the_home_cannot_be_read(home: Path) -> None:
     (home / ".sikkerkey").write_text("")
     assert words("serve --agent ") == []
 
@@ -70,14 +79,13 @@ def test_tools_and_actions_are_those_of_the_table() -> None:
     assert words("call nope ") == words("call nope nope ") == words("tools list ") == []
 
 
-@pytest.mark.parametrize("row", ROWS, ids=str)
-def test_arguments_are_those_of_the_action(row: Row) -> None:
-    tool, action = row.tool, row.action
-    named = f"{tool.name} {action.name}" if sikkerkey_mcp.has_actions(tool) else tool.name
-    assert words(f"call {named} ") == [f"{arg.name}=" for arg in action.args]
+def test_arguments_are_those_of_the_action() -> None:
+    for row in ROWS:
+        action = f" {row.action.name}" if sikkerkey_mcp.has_actions(row.tool) else ""
+        assert words(f"call {row.tool.name}{action} ") == [f"{arg.name}=" for arg in row.action.args], row
 
 
-def test_argument_that_is_given_is_not_offered_again() -> None:
+def test_given_argument_is_not_offered_again() -> None:
     assert words("call manage_secrets rename projectId=p ") == ["secretId=", "name="]
 
 
@@ -90,14 +98,14 @@ def test_values_are_offered_where_the_table_lists_them() -> None:
     assert words("call manage_secrets create name=") == words("call manage_secrets create nope=") == []
 
 
-def test_bash_gets_what_stands_behind_the_last_equals_sign(shell: Shell) -> None:
+def test_bash_gets_the_text_after_the_last_equals_sign(shell: Shell) -> None:
     line = "sikkerkey-mcp call manage_secrets rotate charset=al"
     assert shell("__complete", "bash", line) == (0, "alphanumeric\t\n", "")
     assert shell("__complete", "zsh", line).out == "charset=alphanumeric\t\n"
 
 
 @pytest.mark.parametrize("line", [[], [""], ["bash"], ["bash", ""], ["bash", "sikkerkey-mcp 'x\" "]])
-def test_odd_lines_complete_to_something_or_nothing(shell: Shell, line: list[str]) -> None:
+def test_unusual_lines_cause_no_error(shell: Shell, line: list[str]) -> None:
     assert shell("__complete", *line).status == 0
 
 
@@ -106,7 +114,7 @@ def test_odd_lines_complete_to_something_or_nothing(shell: Shell, line: list[str
 
 @pytest.fixture
 def bin_path(tmp_path: Path) -> str:
-    """A PATH on which `sikkerkey-mcp` repeats its words, each in brackets: what the shell made of a line."""
+    """A PATH with a `sikkerkey-mcp` that prints its arguments, each in brackets."""
     directory = tmp_path / "bin"
     directory.mkdir()
     command = directory / "sikkerkey-mcp"
@@ -116,18 +124,18 @@ def bin_path(tmp_path: Path) -> str:
 
 
 def script(name: str) -> str:
-    """What `completion` prints for a shell."""
+    """The completion script for a shell."""
     ended = subprocess.run([*COMMAND, "completion", name], capture_output=True, text=True, check=True)
     return ended.stdout
 
 
 def needs(name: str) -> str:
-    """The shell's path; the test is skipped where there is none."""
+    """The path of a shell; skips the test if it is not installed."""
     return shutil.which(name) or pytest.skip(f"{name} is not installed")
 
 
 def typed(command: Sequence[str], env: dict[str, str], start: str, lines: Sequence[str]) -> list[str]:
-    """What `sikkerkey-mcp` was called with, line by line, when somebody types with tabs in an interactive shell."""
+    """The arguments of `sikkerkey-mcp` for each line, when the lines are typed with tabs in an interactive shell."""
     keyboard, terminal = os.openpty()
     with subprocess.Popen(
         command, env={**os.environ, **env}, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
@@ -149,7 +157,7 @@ def _wait(keyboard: int, text: str, wanted: str) -> str:
             shown += os.read(keyboard, 4096).decode("utf-8", "replace")
         if found := re.search(wanted, shown):
             return found[found.lastindex or 0]
-    raise AssertionError(f"{wanted} does not come: {shown!r}")
+    raise AssertionError(f"no {wanted} in {shown!r}")
 
 
 LINES = [
@@ -194,7 +202,7 @@ def test_fish_completes(bin_path: str, tmp_path: Path) -> None:
     assert f"{tmp_path}/script" in ask(f"sikkerkey-mcp call whoami --output {tmp_path}/scr")
 
 
-def test_powershell_is_asked_with_the_words_before_the_cursor() -> None:
+def test_powershell_script_passes_the_line_before_the_cursor() -> None:
     shown = script("powershell")
     assert shown.startswith("Register-ArgumentCompleter -Native -CommandName 'sikkerkey-mcp', 'sikkerkey-mcp.pyz' -S")
     assert f"& '{sys.executable}' '-I' '{PROGRAM}' '__complete' powershell $line 2>$null" in shown
@@ -208,7 +216,7 @@ def test_powershell_is_asked_with_the_words_before_the_cursor() -> None:
     ("fish", "'/opt/it\\'s \\\\ $x/mcp.pyz'"),
     ("powershell", "'/opt/it''s \\ $x/mcp.pyz'"),
 ])  # fmt: skip
-def test_odd_paths_are_quoted_for_the_shell(
+def test_program_path_is_quoted_for_the_shell(
     shell: Shell, monkeypatch: pytest.MonkeyPatch, name: str, quoted: str
 ) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/it's \\ $x/mcp.pyz"])

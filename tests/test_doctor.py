@@ -1,4 +1,4 @@
-"""`doctor`: a line for each check, the state that it should have, and a remedy that mends what it says it mends."""
+"""`doctor`: the state of each check, and remedies that fix what they claim to fix."""
 
 from __future__ import annotations
 
@@ -28,7 +28,6 @@ from tests.support.harness import (
     AGENT_ID,
     ARCHIVE,
     ARCHIVE_COMMAND,
-    ROOT,
     TIMEOUT_S,
     VAULT_ID,
     CannedResponse,
@@ -42,6 +41,8 @@ from tests.support.table_calls import ROWS
 
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 SCOPES = sorted({row.action.scope for row in ROWS if row.action.scope})
+TOTAL = len(ROWS)  # actions
+HARMLESS = sum(row.action.effect == "read" and not row.action.mints for row in ROWS)
 NOT_CHECKED = "not checked: no connection to the vault"
 
 Examine = Callable[..., dict[str, list[Line]]]
@@ -65,10 +66,10 @@ def examine(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> Examine:
     return examine
 
 
-def whoami(**members: Any) -> CannedResponse:
-    """The vault's answer about an agent that may do everything, but for `members`."""
-    told = {"approved": True, "enabled": True, "scopes": SCOPES, "projectAllowlist": None, **members}
-    return CannedResponse(body=json.dumps(told).encode())
+def whoami(**changes: Any) -> CannedResponse:
+    """The vault's answer about an agent with all scopes, with `changes` to its members."""
+    members = {"approved": True, "enabled": True, "scopes": SCOPES, "projectAllowlist": None, **changes}
+    return CannedResponse(body=json.dumps(members).encode())
 
 
 @pytest.fixture
@@ -94,7 +95,7 @@ def states(found: dict[str, list[Line]]) -> dict[str, str]:
 # all is well
 
 
-def test_everything_is_looked_at_in_an_order_that_can_be_read(examine: Examine, vault: Recorder, home: Path) -> None:
+def test_checks_have_a_fixed_order(examine: Examine, vault: Recorder, home: Path) -> None:
     found = examine()
     assert states(found) == {
         **{"python": "ok", "program": "ok", "library": "ok", "home": "ok", "agent": "ok", "switches": "ok"},
@@ -112,7 +113,7 @@ def test_everything_is_looked_at_in_an_order_that_can_be_read(examine: Examine, 
     assert sorted(seen.path for seen in vault.seen) == ["/", "/v1/ai/whoami"]
 
 
-def test_people_get_a_line_for_each_check_and_a_sum(shell: Shell, vault: Recorder) -> None:
+def test_text_output_has_a_line_for_each_check_and_a_summary(shell: Shell, vault: Recorder) -> None:
     ran = shell("doctor")
     lines = ran.out.splitlines()
     assert (ran.status, ran.err, lines[-1]) == (0, "", "14 ok, 1 warn, 0 fail")
@@ -125,7 +126,7 @@ def test_people_get_a_line_for_each_check_and_a_sum(shell: Shell, vault: Recorde
     ("env", "colourful"),
     [({"TERM": "xterm"}, True), ({"TERM": "xterm", "NO_COLOR": "1"}, False), ({"TERM": "dumb"}, False)],
 )
-def test_colour_is_for_terminals_that_want_it(vault: Recorder, env: dict[str, str], colourful: bool) -> None:
+def test_colour_is_used_only_on_terminals_that_allow_it(vault: Recorder, env: dict[str, str], colourful: bool) -> None:
     shown = at_terminal(["doctor"], b"", {"NO_COLOR": "", **env})
     assert (b"\x1b[32mok\x1b[0m    python" in shown, b"\x1b[" in shown) == (colourful, colourful)
 
@@ -176,7 +177,7 @@ def test_library_fails_if_unusable_and_warns_of_detours(
 
 
 @pytest.mark.parametrize("cryptography", ["50", "unusable: cryptography cannot be loaded: {}; none is installed"])
-def test_damaged_archive_is_to_be_fetched_anew(monkeypatch: pytest.MonkeyPatch, cryptography: str) -> None:
+def test_remedy_for_a_damaged_archive_is_a_new_download(monkeypatch: pytest.MonkeyPatch, cryptography: str) -> None:
     damage = "memory: the archive was replaced or is damaged"  # as runtime/ has it, to which test_archive holds it
     loaded = {"cryptography": cryptography.format(damage), "library": f"installed; {damage}"}
     monkeypatch.setattr(version, "runtime_facts", lambda: loaded)
@@ -216,7 +217,7 @@ def break_identity(slot: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("harm", "check", "detail", "mended_by_remedy"),
+    ("harm", "check", "detail", "fixed_by_remedy"),
     [
         (lambda slot: (slot / "private.pem").chmod(0o644), "agent", "can be read or written by other users", True),
         (lambda slot: slot.chmod(0o755), "agent", "can be read or written by other users", True),
@@ -230,7 +231,7 @@ def break_identity(slot: Path) -> None:
 )
 def test_broken_slot_fails_with_its_remedy_and_the_rest_is_looked_at(
     examine: Examine, vault: Recorder, home: Path, nowhere: str, *, harm: Callable[[Path], object], check: str,
-    detail: str, mended_by_remedy: bool,
+    detail: str, fixed_by_remedy: bool,
 ) -> None:  # fmt: skip
     harm(home / ".sikkerkey" / "agents" / AGENT_ID)
     found = examine()
@@ -243,7 +244,7 @@ def test_broken_slot_fails_with_its_remedy_and_the_rest_is_looked_at(
     assert {"python", "program", "library", "switches", "clients", "proxy", "dns", "tls", "api", "clock"} <= set(found)
     known = check == "agent" and harm not in (break_identity, break_identity_by_a_pipe)
     assert (found["api"][0].state, len(vault.seen)) == (("ok", 1) if known else ("fail", 0))  # its own vault is asked
-    if mended_by_remedy:
+    if fixed_by_remedy:
         subprocess.run(["sh", "-ec", line.remedy], check=True)
         assert examine()[check][0].state == "ok"
 
@@ -291,12 +292,12 @@ def test_broken_agent_does_not_hide_a_sound_one(examine: Examine, vault: Recorde
 @pytest.mark.parametrize(
     ("variable", "value", "state", "detail"),
     [
-        ("SIKKERKEY_READ_ONLY", "1", "ok", "SIKKERKEY_READ_ONLY: 46 of 106 actions are offered"),
-        ("SIKKERKEY_TOOLS", "whoami", "ok", "SIKKERKEY_TOOLS whoami: 1 of 106 actions are offered"),
+        ("SIKKERKEY_READ_ONLY", "1", "ok", f"SIKKERKEY_READ_ONLY: {HARMLESS} of {TOTAL} actions are offered"),
+        ("SIKKERKEY_TOOLS", "whoami", "ok", f"SIKKERKEY_TOOLS whoami: 1 of {TOTAL} actions are offered"),
         ("SIKKERKEY_EXCLUDE", "nope", "fail", "SIKKERKEY_EXCLUDE names nope, which is no tool or action"),
     ],
 )
-def test_switches_of_the_environment_are_told(
+def test_restrictions_of_the_environment_are_shown(
     examine: Examine, vault: Recorder, monkeypatch: pytest.MonkeyPatch, *, variable: str, value: str, state: str,
     detail: str,
 ) -> None:  # fmt: skip
@@ -305,7 +306,7 @@ def test_switches_of_the_environment_are_told(
     assert (line.state, line.detail) == (state, detail)
 
 
-# the way to the vault
+# the connection to the vault
 
 
 @pytest.fixture
@@ -405,7 +406,7 @@ def test_clock_is_not_judged_by_an_answer_without_a_date() -> None:
         assert doctor.check_connection(vault.url)[2].state == "warn"
 
 
-def test_name_that_is_not_known_fails_at_dns(examine: Examine, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unknown_host_name_fails_at_dns(examine: Examine, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def unknown(*_arguments: object, **_named: object) -> None:
         raise socket.gaierror(-2, "Name or service not known")
 
@@ -419,7 +420,7 @@ def test_name_that_is_not_known_fails_at_dns(examine: Examine, home: Path, monke
     }
 
 
-def test_name_that_cannot_be_one_fails_at_dns_and_api() -> None:
+def test_invalid_host_name_fails_at_dns_and_api() -> None:
     url = f"https://{'x' * 64}.test"
     assert [line.state for line in (*doctor.check_dns(url), *doctor.check_connection(url))] == [
         "fail",
@@ -429,7 +430,7 @@ def test_name_that_cannot_be_one_fails_at_dns_and_api() -> None:
     ]
 
 
-def test_name_that_is_known_is_told_with_its_addresses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resolved_addresses_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     found = [(socket.AF_INET, 1, 6, "", (f"192.0.2.{last}", 443)) for last in (1, 1, 2, 3, 4)]
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_named: found)
     assert doctor.check_dns("https://vault.test") == [
@@ -437,7 +438,7 @@ def test_name_that_is_known_is_told_with_its_addresses(monkeypatch: pytest.Monke
     ]
 
 
-def test_check_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hanging_check_is_abandoned(monkeypatch: pytest.MonkeyPatch) -> None:
     gate = threading.Event()
     monkeypatch.setattr(doctor, "NETWORK_MAX_S", 0.0)
     job = doctor.Job("dns", lambda: [Line("dns", "ok", str(gate.wait(TIMEOUT_S)))])
@@ -446,7 +447,7 @@ def test_check_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Non
     assert (line.check, line.state, line.detail) == ("dns", "fail", "no answer within 0 s")
 
 
-def test_bug_in_a_check_is_not_taken_for_a_finding() -> None:
+def test_exception_in_a_check_is_raised() -> None:
     job = doctor.Job("dns", lambda: [Line("dns", "ok", str(1 // 0))])
     with pytest.raises(ZeroDivisionError):
         job.lines()
@@ -455,7 +456,7 @@ def test_bug_in_a_check_is_not_taken_for_a_finding() -> None:
 PASSWORD = "canary-pa55/word"
 
 
-def test_way_leads_through_the_proxy_whose_password_is_not_shown(
+def test_connection_uses_the_proxy_and_hides_its_password(
     examine: Examine, home: Path, authority: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tls = authority.server("vault.test", ends_in=90 * DAY)
@@ -474,7 +475,7 @@ def test_way_leads_through_the_proxy_whose_password_is_not_shown(
     assert "canary" not in str(found)
 
 
-def test_proxy_that_refuses_is_told(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_refusal_of_the_proxy_is_reported(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     with ConnectProxy(1, faulty_vault.refusal(407)) as proxy:
         monkeypatch.setenv("HTTPS_PROXY", f"127.0.0.1:{proxy.port}")
         api = doctor.check_connection("https://vault.test")[1]
@@ -500,7 +501,7 @@ def test_malformed_proxy_fails_without_its_password(
         ("https://vault.test", "other.test", "proxy.test:3128 (HTTPS_PROXY)"),
     ],
 )
-def test_host_may_be_excepted_from_the_proxy(
+def test_host_may_be_excluded_from_the_proxy(
     monkeypatch: pytest.MonkeyPatch, url: str, no_proxy: str, detail: str
 ) -> None:
     monkeypatch.setenv("HTTPS_PROXY", "http://proxy.test:3128/")
@@ -512,7 +513,7 @@ def test_host_may_be_excepted_from_the_proxy(
 
 
 @pytest.mark.parametrize(
-    ("told", "detail", "remedy"),
+    ("response", "detail", "remedy"),
     [
         (
             CannedResponse(403, b'{"error":"Agent is pending approval"}'),
@@ -544,59 +545,69 @@ def test_host_may_be_excepted_from_the_proxy(
         (whoami(scopes="all"), "the answer is not from a vault", "check apiUrl: "),
     ],
 )
-def test_agent_that_cannot_work_fails_with_what_helps(
-    home: Path, recorder: Recorder, shell: Shell, *, told: CannedResponse, detail: str, remedy: str
+def test_unusable_agent_fails_with_a_remedy(
+    home: Path, recorder: Recorder, shell: Shell, *, response: CannedResponse, detail: str, remedy: str
 ) -> None:
     make_slot(home, recorder.url)
-    recorder.answer = lambda _seen: told
+    recorder.answer = lambda _seen: response
     line = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))[0]
     assert (line.check, line.state, detail in line.detail) == ("vault", "fail", True)
     assert line.remedy.startswith(remedy)
     assert len(recorder.seen) == 1
 
 
-def test_agent_refused_over_the_clock_is_not_told_to_install_anew(home: Path, shell: Shell) -> None:
+def test_agent_refused_because_of_the_clock_is_not_told_to_reinstall(home: Path, shell: Shell) -> None:
     with FaultyVault(faulty_vault.answer(b"{}", 401, "Date: Thu, 01 Jan 2015 00:00:00 GMT")) as vault:
         make_slot(home, vault.url)
         (line,) = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))
     assert (line.state, line.remedy[:25]) == ("fail", "this computer's clock is ")
 
 
-def test_scopes_say_which_actions_are_out_of_reach(examine: Examine, vault: Recorder) -> None:
-    vault.answer = lambda _seen: whoami(scopes=[s for s in SCOPES if not s.startswith("trash")], projectAllowlist=["a"])
+def available(scopes: list[str]) -> str:
+    """The detail of the `tools` line for an agent with these scopes."""
+    allowed = {id(row.action) for row in ROWS if row.action.scope in (None, *scopes)}
+    each = (
+        f"{tool.name} {sum(id(action) in allowed for action in tool.actions)}/{len(tool.actions)}"
+        for tool in sikkerkey_mcp.TOOLS
+    )
+    return f"{len(allowed)} of {TOTAL} actions: {', '.join(each)}"
+
+
+def test_scopes_show_which_actions_are_unavailable(examine: Examine, vault: Recorder) -> None:
+    scopes = [scope for scope in SCOPES if not scope.startswith("trash")]
+    vault.answer = lambda _seen: whoami(scopes=scopes, projectAllowlist=["a"])
     found = examine()
     assert found["vault"][0].detail == f"{AGENT_ID} is approved and enabled, for 1 projects"
-    assert found["scopes"][0].detail == ", ".join(s for s in SCOPES if not s.startswith("trash"))
-    assert found["tools"][0].detail.startswith("103 of 106 actions: whoami 1/1, manage_projects 5/5, ")
-    assert "manage_trash 0/3, manage_alerts 3/3" in found["tools"][0].detail
+    assert found["scopes"][0].detail == ", ".join(scopes)
+    assert found["tools"][0].detail == available(scopes)
+    assert "manage_trash 0/" in found["tools"][0].detail
     (missing,) = found["missing"]
     assert (missing.state, missing.detail.splitlines()[1:]) == ("ok", ["trash.read, trash.write: all of manage_trash"])
 
 
-def test_every_action_that_is_out_of_reach_is_named(examine: Examine, vault: Recorder) -> None:
+def test_every_unavailable_action_is_listed(examine: Examine, vault: Recorder) -> None:
     vault.answer = lambda _seen: whoami(scopes=[s for s in SCOPES if s not in ("trash.write", "alerts.write")])
     (missing,) = examine()["missing"]
-    assert missing.detail.splitlines()[1:] == [
-        "alerts.write: manage_alerts.set, "
-        + ", ".join(f"manage_webhooks.{name}" for name in ("create", "update", "delete", "test")),
-        "trash.write: manage_trash.restore, manage_trash.purge",
-    ]
+    for scope, line in zip(("alerts.write", "trash.write"), missing.detail.splitlines()[1:]):
+        names = [f"{row.tool.name}.{row.action.name}" for row in ROWS if row.action.scope == scope]
+        assert (line, len(names) > 1) == (f"{scope}: {', '.join(names)}", True)
+    assert len(missing.detail.splitlines()) == 3
 
 
-def test_agent_without_scopes_may_do_what_needs_none(examine: Examine, vault: Recorder) -> None:
+def test_agent_without_scopes_has_the_actions_that_need_none(examine: Examine, vault: Recorder) -> None:
     vault.answer = lambda _seen: whoami(scopes=[])
     found = examine()
     assert found["scopes"][0].detail == "none"
-    assert found["tools"][0].detail.startswith("3 of 106 actions: whoami 1/1, manage_projects 0/5, ")
+    assert found["tools"][0].detail == available([])
 
 
-# what others wrote
+# hostile text
 
 
 HOSTILE = "a\x1b[2J\u202e\nok    vault       all is well\r"
 
 
-def test_names_of_others_add_no_line_and_move_no_cursor(shell: Shell, vault: Recorder, home: Path) -> None:
+def test_hostile_names_add_no_line_and_do_not_move_the_cursor(shell: Shell, vault: Recorder, home: Path) -> None:
     make_slot(home, vault.url, name=HOSTILE)
     hostile = {"scopes": [HOSTILE], "error": HOSTILE}
     for answer in (whoami(**hostile), CannedResponse(403, json.dumps(hostile).encode())):
@@ -709,7 +720,7 @@ def test_entry_gets_its_own_environment_and_little_else(
         (["{python}", "-I", "{program}", "serve"], {"PYTHONPATH": "/x"}, "its environment changes what Python loads"),
     ],
 )
-def test_what_is_not_python_with_this_program_is_never_started(
+def test_other_commands_are_never_started(
     examine: Examine, vault: Recorder, home: Path, tmp_path: Path, *, command: list[str], env: dict[str, str],
     reason: str,
 ) -> None:  # fmt: skip
@@ -729,7 +740,7 @@ def test_what_is_not_python_with_this_program_is_never_started(
     )
 
 
-def test_file_that_cannot_be_understood_is_a_warning(examine: Examine, vault: Recorder, home: Path) -> None:
+def test_unreadable_client_file_is_a_warning(examine: Examine, vault: Recorder, home: Path) -> None:
     (home / ".cursor").mkdir()
     (home / ".cursor" / "mcp.json").write_text('{"mcpServers": ')
     (line,) = examine()["client"]
@@ -739,17 +750,7 @@ def test_file_that_cannot_be_understood_is_a_warning(examine: Examine, vault: Re
 # as a process
 
 
-def test_server_imports_nothing_of_what_people_type(vault: Recorder) -> None:
-    code = (
-        "import sys, sikkerkey_mcp as m; m.serve = lambda registry: print(sorted(sys.modules)); "
-        f"m.main(['serve', '--agent', {AGENT_ID!r}, '--read-only'])"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    loaded = {name for name in sys.modules if name.startswith("sikkerkey_")} & set(ended.stdout.split("'"))
-    assert loaded == {"sikkerkey_mcp", "sikkerkey_switches"}
-
-
-def test_interrupted_examination_is_quiet(home: Path, recorder: Recorder) -> None:
+def test_interrupt_ends_without_a_message(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
 
     def interrupt(_seen: ReceivedRequest) -> CannedResponse:
@@ -771,10 +772,10 @@ def test_status_is_1_where_a_line_fails(home: Path, nowhere: str) -> None:
     assert os.linesep.join(ended.stdout.splitlines()[-1:]).endswith(" fail")
 
 
-def test_real_vault_is_told_as_it_is(tmp_path: Path) -> None:
+def test_states_of_an_agent_at_a_real_vault(tmp_path: Path) -> None:
     local = LocalVault(tmp_path / "vault")
 
-    def told() -> dict[str, str]:
+    def state() -> dict[str, str]:
         ended = subprocess.run([*ARCHIVE_COMMAND, "doctor", "--json"], capture_output=True, timeout=60, check=False)
         lines = {line["check"]: line for line in json.loads(ended.stdout)}
         assert ended.returncode == (lines["vault"]["state"] == "fail")
@@ -782,11 +783,11 @@ def test_real_vault_is_told_as_it_is(tmp_path: Path) -> None:
 
     try:
         agent = install(local)
-        pending = told()
+        pending = state()
         local.owner("approve", agent)
-        approved = told()
+        approved = state()
         local.owner("disable", agent)
-        disabled = told()
+        disabled = state()
     finally:
         local.close()
     refused = f"{agent}: the vault answered 403, saying "

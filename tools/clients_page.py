@@ -115,21 +115,9 @@ def _section(name: str, client: Client) -> str:
         f"- {note}" for note in (*_places(client), f"To check that it works: {client.success_sign}.", *NOTES[name])
     ]
     block = block_text(client, {"sikkerkey": EXAMPLE}).rstrip("\n")
-    command = f"`config {name}{' --write' if client.files else ''}`"
-    return "\n".join(
-        [
-            f"## {title}",
-            "",
-            f"{command} {'writes' if client.files else 'prints'}",
-            "",
-            f"```{client.format}",
-            block,
-            "```",
-            "",
-            *notes,
-            "",
-        ]
-    )
+    verb, option = ("writes", " --write") if client.files else ("prints", "")
+    intro = f"`config {name}{option}` {verb}"
+    return "\n".join([f"## {title}", "", intro, "", f"```{client.format}", block, "```", "", *notes, ""])
 
 
 def _places(client: Client) -> list[str]:

@@ -100,7 +100,7 @@ def answer(result: Any) -> Any:
 
 
 def forge(url: str, agent: str) -> str:
-    """What the vault says to the agent's request signed with somebody else's key."""
+    """Sends a request in the agent's name, signed with another key; describes the vault's answer."""
     from sikkerkey_cli.agents import new_key
     from sikkerkey_mcp import Api, Context, Request, load_signer, signed_headers
 

@@ -327,6 +327,8 @@ def yaml_drop(text: str, path: Path) -> str:
     walked = find_path(text, _yaml_root(text), path)
     rest = path[len(walked) :]
     if rest and (len(walked) < 2 or walked[-1].node.members):
+        if walked and _is_in_flow(walked[-1].node, rest[0]):
+            raise TextError(text, walked[-1].node.start, "expected a block mapping or a block sequence")
         return text
     last = walked[-1]
     if rest:
@@ -339,6 +341,15 @@ def yaml_drop(text: str, path: Path) -> str:
         above = walked[-2]
         changes.append(Change(above.value_start, above.value_start, " []" if isinstance(path[-1], Item) else " {}"))
     return apply_changes(text, changes)
+
+
+def _is_in_flow(container: Node, key: str) -> bool:
+    """Whether a flow collection, which can only be replaced as a whole, contains the entry."""
+    if container.members is not None or not isinstance(container.value, (dict, list)):
+        return False
+    if isinstance(key, Item):
+        return any(isinstance(item, dict) and item.get("name") == key for item in container.value)
+    return key in container.value
 
 
 YAML = Format(

@@ -1,8 +1,8 @@
-"""MCP clients' files as people keep them, and nearly so.
+"""Fuzzes `config` with MCP clients' files, valid and slightly damaged.
 
-Held: `config --write` refuses a file and leaves it alone, or changes it so that the client's own kind of reader finds
-what it found before and our entry, with every byte of the old text still there; `--remove` gives the old bytes back
-where others' entries stand.
+Property: `config --write` refuses a file and leaves it unchanged, or changes it so that an independent parser finds the
+old content and our entry, and every byte of the old text is still there; `--remove` restores the old bytes if the file
+has entries of other programs.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ PARTS = {
     "OURS": '{"command": "python3", "args": ["-I", "/old/sikkerkey-mcp.pyz", "serve"]}',
     "BLOCK": "\n      - -y\n    env: {T: 'x: y'} # c\n    description: |-\n      sikkerkey:\n        cmd: x\n",
 }
-# With PARTS put in; @ is the member that holds the servers.
+# The names of PARTS are replaced; @ is the member that contains the servers.
 FILES: dict[str, tuple[str, ...]] = {
     "json": (
         "", "\n", "// only a comment\n", "{}", "{\n}\n", '{"@": null}', '{"@":{}}', '{"@": {"a": OTHER}}\n',
@@ -69,7 +69,7 @@ PIECES = {
 
 
 def generated(rng: Random, client: Client) -> bytes:
-    """A file of this client."""
+    """A random file of this client."""
     text = re.sub("|".join(PARTS), lambda found: PARTS[found[0]], rng.choice(FILES[client.format]))
     data = text.encode("utf-8")
     for _ in range(rng.choice((0, 0, 0, 1, 1, 2))):
@@ -82,7 +82,7 @@ def generated(rng: Random, client: Client) -> bytes:
 
 
 class Ran:
-    """What one command line did."""
+    """The result of one command line."""
 
     def __init__(self, *arguments: str) -> None:
         out, err = io.StringIO(), io.StringIO()
@@ -93,14 +93,14 @@ class Ran:
 
 
 def read(client: Client, data: bytes) -> Any:
-    """What the client's own kind of reader finds; nothing where it cannot read."""
+    """The document as an independent parser reads it."""
     text = data[len(BOM) :].decode("utf-8") if data.startswith(BOM) else data.decode("utf-8")
     empty = client.initial_text or {"json": "{}"}.get(client.format, "")
     return READ[client.format](empty if is_blank(text) else text) or {}
 
 
 def apart(client: Client, document: Any, key: str) -> tuple[Any, list[Any], list[Any]]:
-    """What stands around the servers, the other servers, and those of that key."""
+    """Everything but the servers, the other servers, and the servers with that key."""
     held = document.get(client.shape.container) or {}
     pairs = list(held.items()) if isinstance(held, dict) else [(_name(item), item) for item in held]
     around = {name: value for name, value in document.items() if name != client.shape.container}
@@ -113,19 +113,19 @@ def _name(item: Any) -> Any:
 
 
 def check_added(client: Client, old: bytes, new: bytes, key: str) -> None:
-    """A new entry is all that came, in one piece but for a comma, and nothing went but the marks of an empty place."""
+    """Only the entry and a comma were added, and only the brackets of an empty container were removed."""
     head = common_prefix_length(old, new)
     tail = common_prefix_length(old[head:][::-1], new[head:][::-1])
-    replaced, came = old[head : len(old) - tail], new[head : len(new) - tail]
-    if not replaced or came.startswith(b"," + replaced):
+    replaced, added = old[head : len(old) - tail], new[head : len(new) - tail]
+    if not replaced or added.startswith(b"," + replaced):
         return
     kept = re.sub(rb"\A[\s{}\[\]]*(?:null|~)?\s*|[\s}\]]*\Z", b"", replaced)
-    assert kept in came, (replaced, came)
-    assert not apart(client, read(client, old), key)[1], "others lose something"
+    assert kept in added, (replaced, added)
+    assert not apart(client, read(client, old), key)[1], "text of other entries was removed"
 
 
 def check_written(client: Client, old: bytes, new: bytes, ran: Ran) -> None:
-    """Our entry is as it should be, and all others are as they were."""
+    """Our entry is correct, and everything else is unchanged."""
     assert ran.done, ran.out
     key = ran.done[1]
     before, after = (apart(client, read(client, data), key) for data in (old, new))
@@ -160,12 +160,12 @@ def check(name: str, path: Path, old: bytes) -> None:
         around, others, _ = apart(client, read(client, old), ran.done[1])
         left = path.read_bytes()
         assert apart(client, read(client, left), ran.done[1])[:2] == (around, others)
-        assert not others or left == old, "what was there does not come back"
+        assert not others or left == old, "the old bytes were not restored"
 
 
 @contextmanager
 def target() -> Iterator[Callable[[Random], None]]:
-    """Every client's file, in a home of its own."""
+    """Fuzzes every client's file, in a temporary home."""
     with tempfile.TemporaryDirectory() as directory:
         home = Path(directory).resolve()
         os.chmod(home, 0o700)

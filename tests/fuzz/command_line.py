@@ -1,7 +1,7 @@
-"""Command lines that are nearly right.
+"""Fuzzes the command line with slightly damaged commands.
 
-Held: a command ends with 0, 1 or 2 and says why; what stands behind `key=` or might be a token is never repeated; and
-what a shell asks when somebody presses tab is answered in lines that begin with what was typed.
+Properties: a command exits with 0, 1 or 2 and explains errors; values after `key=` and possible tokens are never
+repeated; and completion prints only candidates that begin with the typed text.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ NAMES = [name for name in COMMANDS if name not in ("serve", "doctor")]  # these 
 
 
 def words(rng: Random) -> list[str]:
-    """What somebody may have typed behind the program's name."""
+    """A random command line, without the program's name."""
     if rng.random() < 0.5:
         row = rng.choice(ROWS)
         typed = ["call", row.tool.name, row.action.name, *(_pair(rng, arg.name) for arg in row.action.args)]
@@ -46,7 +46,7 @@ def _pair(rng: Random, name: str) -> str:
 
 
 def check_command(typed: list[str]) -> None:
-    """Runs it where no agent is installed, so that nothing is sent."""
+    """Runs it without an installed agent, so that nothing is sent."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         try:
@@ -60,7 +60,7 @@ def check_command(typed: list[str]) -> None:
 
 
 def check_completion(rng: Random, typed: list[str]) -> None:
-    """Asks as a shell does."""
+    """Completes the line as a shell would."""
     out, shell, line = io.StringIO(), rng.choice(SHELLS), " ".join(["sikkerkey-mcp", *typed])
     with contextlib.redirect_stdout(out):
         assert main(["__complete", shell, line]) == 0
@@ -72,7 +72,7 @@ def check_completion(rng: Random, typed: list[str]) -> None:
 
 @contextmanager
 def target() -> Iterator[Callable[[Random], None]]:
-    """An empty home."""
+    """Fuzzes in an empty home."""
     with tempfile.TemporaryDirectory() as directory:
         environment = {"HOME": directory, "PATH": os.environ["PATH"], "SIKKERKEY_API_URL": "http://127.0.0.1:1"}
 

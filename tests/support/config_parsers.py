@@ -1,4 +1,4 @@
-"""What other programs read their settings with: JSON with comments and trailing commas, TOML, YAML."""
+"""Parsers of settings files, to compare with: JSON with comments and trailing commas, TOML, YAML."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) els
 
 
 def jsonc_loads(text: str) -> Any:
-    """JSON without its comments and trailing commas, read by the standard library."""
+    """Removes comments and trailing commas, and parses the rest as JSON."""
     kept = re.compile(r'("(?:\\.|[^"\\])*")|//[^\r\n]*|/\*.*?\*/', re.DOTALL).sub(lambda found: found[1] or " ", text)
     kept = re.sub(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])', lambda found: found[1] or "", kept)
     return json.loads(kept)
 
 
 class Yaml(yaml.SafeLoader):
-    """Without the type that YAML 1.1 gives a lone equals sign, which PyYAML knows and cannot make."""
+    """Reads a lone equals sign as text; PyYAML resolves it to a YAML 1.1 type that it cannot construct."""
 
 
 Yaml.add_constructor("tag:yaml.org,2002:value", lambda _loader, node: str(node.value))
 
 
 def yaml_loads(text: str) -> Any:
-    """By PyYAML."""
-    return yaml.load(text, Yaml)  # noqa: S506 (it is a safe one)
+    """Parses YAML with PyYAML."""
+    return yaml.load(text, Yaml)  # noqa: S506 (a subclass of SafeLoader)
