@@ -133,7 +133,7 @@ unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, two at once, warnings as er
 	@$(RUN) -m pytest --quiet --numprocesses 2 --dist loadfile
 
 .PHONY: bench
-bench: $(ARCHIVE) ## measure everything beside its limits and peers; writes bench/RESULTS.md (3 minutes)
+bench: $(ARCHIVE) ## measure speed and memory against their bounds; writes bench/RESULTS.md (3 minutes)
 	@$(RUN) -m bench
 
 SECONDS ?= 60
