@@ -143,6 +143,14 @@ FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 fuzz: .venv/.ready ## fuzz for SECONDS=60 each; TARGET=, CASE= repeat one: stdin, process, arguments, answers, identity, client_files, command_line
 	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
 
+SAMPLE ?= 40
+SEED ?= 1
+MUTANTS = $(if $(FILE),--file $(FILE)) $(if $(LINE),--line $(LINE))
+
+.PHONY: mutants
+mutants: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## change the code in SAMPLE=40 places and expect tests to fail; SEED=1; FILE=, LINE= repeat one
+	@$(RUN) tools/mutants.py --sample $(SAMPLE) --seed $(SEED) $(MUTANTS)
+
 .PHONY: golden
 golden: $(ARCHIVE) ## rewrite the golden files; the diff is the review
 	@$(RUN) tools/golden.py
