@@ -133,7 +133,7 @@ unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, in two processes, warnings 
 	@$(RUN) -m pytest --quiet --numprocesses 2 --dist worksteal
 
 .PHONY: bench
-bench: $(ARCHIVE) ## measure everything beside its limits and peers; writes bench/RESULTS.md (3 minutes)
+bench: $(ARCHIVE) ## measure speed and memory against their bounds; writes bench/RESULTS.md (3 minutes)
 	@$(RUN) -m bench
 
 SECONDS ?= 60
@@ -142,6 +142,14 @@ FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 .PHONY: fuzz
 fuzz: .venv/.ready ## fuzz for SECONDS=60 each; TARGET=, CASE= repeat one: stdin, process, arguments, answers, identity, client_files, command_line
 	@$(RUN) -m tests.fuzz --seconds $(SECONDS) $(FUZZ)
+
+SAMPLE ?= 40
+SEED ?= 1
+MUTANTS = $(if $(FILE),--file $(FILE)) $(if $(LINE),--line $(LINE))
+
+.PHONY: mutants
+mutants: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## change the code in SAMPLE=40 places and expect tests to fail; SEED=1; FILE=, LINE= repeat one
+	@$(RUN) tools/mutants.py --sample $(SAMPLE) --seed $(SEED) $(MUTANTS)
 
 .PHONY: golden
 golden: $(ARCHIVE) ## rewrite the golden files; review the diff

@@ -1,7 +1,7 @@
-"""A vault's API with nothing behind it: fixed answers from a process of its own, as fast as asyncio allows.
+"""A stub of the vault's API: fixed answers from a separate process, as fast as asyncio allows.
 
-The last part of the path decides: `export` is CSV, `query` a long JSON answer, `connections` the number of connections
-so far, and everything else a short JSON answer. Nothing is checked.
+The last part of the path selects the answer: `export` is CSV, `query` a long JSON answer, `connections` the number of
+connections so far, and everything else a short JSON answer. Requests are not checked.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ WHOAMI = {"agentId": "a", "name": "bench", "state": "active", "scopes": ["projec
 
 
 def audit_csv(rows: int) -> bytes:
-    """An export of the audit log, about 130 bytes a row."""
+    """An export of the audit log, about 130 bytes per row."""
     line = "1767225600000,secret_read,low,machine,,0f8fad5b-d9cb-469f-a165-70867728950e,,sk_a1b2c3d4e5,::1,read {}\n"
     return ("timestamp,action,severity,actorKind\n" + "".join(line.format(row) for row in range(rows))).encode()
 
@@ -36,7 +36,7 @@ def audit_json(size_bytes: int) -> bytes:
 
 
 class Connection(asyncio.Protocol):
-    """HTTP/1.1 with keep-alive, as far as the program under test needs it."""
+    """Just enough HTTP/1.1 with keep-alive."""
 
     opened = 0
 
@@ -44,12 +44,12 @@ class Connection(asyncio.Protocol):
         self.bodies, self.delay_s, self.pending = bodies, delay_s, b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Counts."""
+        """Counts the connection."""
         self.transport = cast(asyncio.Transport, transport)
         Connection.opened += 1
 
     def data_received(self, data: bytes) -> None:
-        """Answers every request that is complete."""
+        """Answers every complete request."""
         self.pending += data
         while b"\r\n\r\n" in self.pending:
             head, rest = self.pending.split(b"\r\n\r\n", 1)
@@ -61,7 +61,7 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_later(self.delay_s, self.answer, head.split(b" ", 2)[1].decode())
 
     def answer(self, path: str) -> None:
-        """The fixed answer to a path."""
+        """Sends the fixed answer for a path."""
         name = path.rsplit("/", 1)[1]
         body = self.bodies.get(name, self.bodies["whoami"])
         body = str(Connection.opened).encode() if name == "connections" else body
@@ -71,7 +71,7 @@ class Connection(asyncio.Protocol):
 
 
 async def serve(options: argparse.Namespace) -> None:
-    """Prints the port and serves for ever."""
+    """Prints the port and serves forever."""
     bodies = {
         "whoami": json.dumps(WHOAMI).encode(),
         "export": audit_csv(options.rows),
@@ -81,14 +81,14 @@ async def serve(options: argparse.Namespace) -> None:
     if options.certificate:
         tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         tls.load_cert_chain(options.certificate)
-    made = partial(Connection, bodies, options.delay_ms / 1000)
-    server = await asyncio.get_running_loop().create_server(made, "127.0.0.1", 0, ssl=tls, backlog=1_024)
+    connect = partial(Connection, bodies, options.delay_ms / 1000)
+    server = await asyncio.get_running_loop().create_server(connect, "127.0.0.1", 0, ssl=tls, backlog=1_024)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
 
 class Api:
-    """The API as a process; `url` is where it listens."""
+    """The stub as a child process, listening at `url`."""
 
     def __init__(self, *options: str, certificate: str = "") -> None:
         command = [sys.executable, "-m", "bench.api", "--certificate", certificate, *options]
@@ -105,7 +105,7 @@ class Api:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Serves as the command line says."""
+    """Runs the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--delay-ms", type=float, default=0)
     parser.add_argument("--rows", type=int, default=10_000)

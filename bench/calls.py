@@ -1,9 +1,8 @@
-"""What a call costs: beside a bare HTTP exchange, beside signing alone, many at once, and under load."""
+"""The time of a call: alone, with others running concurrently, over TLS, and beside the official SDKs."""
 
 from __future__ import annotations
 
 import http.client
-import os
 import socket
 import ssl
 import statistics
@@ -13,84 +12,72 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import sikkerkey_mcp
 from bench import peers
 from bench.api import Api
-from bench.client import Home, Server, Tls, archive_command, call_line, line, running
-from bench.spread import in_turns, seconds, spread
+from bench.client import Server, Tls, call_line, line, running
+from bench.timing import alternate, quartiles, seconds
 
 ROUNDS = 9
+# As long as the headers of a signed request.
+HEADERS = {
+    "Accept": "*/*",
+    "Accept-Encoding": "identity",
+    "User-Agent": "sikkerkey-mcp/0.0.0",
+    "X-Agent-Id": "a" * 36,
+    "X-Machine-Id": "a" * 36,
+    "X-Timestamp": "1" * 10,
+    "X-Nonce": "n" * 32,
+    "X-Signature": "s" * 88,
+}
 
 
-def _bare(port: int) -> Callable[[], object]:
-    """One kept-alive exchange with the headers that the program sends."""
+def _bare_exchange(port: int) -> Callable[[], object]:
     connection = http.client.HTTPConnection("127.0.0.1", port)
-    request = sikkerkey_mcp.Request("GET", "/v1/ai/whoami", None)
-    headers = sikkerkey_mcp.signed_headers("a" * 36, lambda _text: b"s" * 64, request, 0, "n" * 32)
 
     def exchange() -> object:
-        connection.request("GET", request.path, headers=headers)
+        connection.request("GET", "/v1/ai/whoami", headers=HEADERS)
         return connection.getresponse().read()
 
     return exchange
 
 
-def _sign(home: Home) -> Callable[[], object]:
-    """The signed headers of one request."""
-    key = next(home.path.rglob("private.pem")).read_bytes()
-    sign, request = sikkerkey_mcp.load_signer(key), sikkerkey_mcp.Request("GET", "/v1/ai/whoami", None)
-    return lambda: sikkerkey_mcp.signed_headers("a" * 36, sign, request, 1_767_225_600, os.urandom(16).hex())
-
-
-def overhead(rounds: int = 1_000, block: int = 1) -> dict[str, Any]:
-    """Microseconds of a `whoami`, of a bare exchange and of signing alone; the 99th percentile of the first.
-
-    One by one, as calls come: each finds the processor and its caches as other processes have left them.
-    """
-    with Api() as api, Home(api.url) as home, Server(archive_command(), home.env) as server:
-        server.open()
-        acts = {"call": lambda: server.ask(call_line(10)), "bare": _bare(api.port), "sign": _sign(home)}
-        in_turns(acts, 1, 50)
-        times = in_turns(acts, rounds, block)
-    found = {name: spread(each, 1e6) for name, each in times.items()}
+def single(rounds: int = 1_000) -> dict[str, Any]:
+    """Microseconds of `whoami` and of a bare HTTP exchange with the same stub, and the 99th percentile of the first."""
+    with Api() as api, running(api.url) as server:
+        call = partial(server.request, call_line(10))
+        actions: dict[str, Callable[[], object]] = {"call": call, "bare": _bare_exchange(api.port)}
+        alternate(actions, 50)
+        times = alternate(actions, rounds)
+    found = {name: quartiles(each, 1e6) for name, each in times.items()}
     return {**found, "call p99": statistics.quantiles(times["call"], n=100)[98] * 1e6}
 
 
-def in_a_row() -> dict[str, Any]:
-    """The same for fifty of a kind in a row, which profits those most that are small and alone."""
-    return overhead(20, 50)
+def _bare_exchanges(sockets: Sequence[socket.socket]) -> None:
+    """One exchange per socket, all at the same time."""
+    for each in sockets:
+        each.sendall(b"GET /v1/ai/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    for each in sockets:
+        each.recv(65_536)
 
 
-def _at_once(server: Server, count: int) -> None:
-    server.write(b"".join(call_line(number + 10) for number in range(count)))
-    for _ in range(count):
-        server.read()
-
-
-def _bare_at_once(links: Sequence[socket.socket]) -> None:
-    """The limit: as many requests, each on a connection of its own, written and read by nothing but the system."""
-    for link in links:
-        link.sendall(b"GET /v1/ai/whoami HTTP/1.1\r\nHost: localhost\r\n\r\n")
-    for link in links:
-        link.recv(65_536)
-
-
-def at_once() -> list[dict[str, Any]]:
-    """Milliseconds for 1, 8 and 32 calls, and bare exchanges, at once at an API that takes 0, 10 and 100 ms."""
+def concurrent() -> list[dict[str, Any]]:
+    """Milliseconds until 1, 8 and 32 concurrent calls are answered, and as many bare exchanges."""
     rows = []
     for delay_ms in (0, 10, 100):
-        api = Api("--delay-ms", str(delay_ms))
-        with running(api) as server, ExitStack() as stack:
-            links = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(32)]
-            _at_once(server, 32)
+        with Api("--delay-ms", str(delay_ms)) as api, running(api.url) as server, ExitStack() as stack:
+            sockets = [stack.enter_context(socket.create_connection(("127.0.0.1", api.port))) for _ in range(32)]
+            server.calls(32)
             for count in (1, 8, 32):
-                acts = {"calls": partial(_at_once, server, count), "bare": partial(_bare_at_once, links[:count])}
-                times = {name: spread(each, 1e3) for name, each in in_turns(acts, ROUNDS).items()}
+                actions = {
+                    "calls": partial(server.calls, count),
+                    "bare": partial(_bare_exchanges, sockets[:count]),
+                }
+                times = {name: quartiles(each, 1e3) for name, each in alternate(actions, ROUNDS).items()}
                 rows.append({"delay_ms": delay_ms, "count": count, **times})
     return rows
 
 
-def _ping_s(server: Server, calls: int) -> float:
+def _ping_ms(server: Server, calls: int) -> float:
     server.write(b"".join(call_line(number + 10) for number in range(calls)))
     begin_s = time.perf_counter()
     server.write(line("ping", 9))
@@ -98,60 +85,51 @@ def _ping_s(server: Server, calls: int) -> float:
     for _ in range(calls + 1):
         if server.read().startswith(b'{"jsonrpc":"2.0","id":9,'):
             taken_s = time.perf_counter() - begin_s
-    return taken_s
+    return taken_s * 1e3
 
 
-def ping_under_load() -> dict[str, Any]:
-    """Milliseconds until a ping is answered while 32 calls wait for an API that takes 100 ms, and while none does."""
-    with running(Api("--delay-ms", "100")) as server:
-        _at_once(server, 32)
-        idle, loaded = zip(*((_ping_s(server, 0), _ping_s(server, 32)) for _ in range(20)))
-    return {"idle": spread(idle, 1e3), "loaded": spread(loaded, 1e3), "worst_ms": max(loaded) * 1e3}
+def ping() -> dict[str, Any]:
+    """Milliseconds until a ping is answered, alone and while 32 calls wait for an API that takes 100 ms."""
+    with Api("--delay-ms", "100") as api, running(api.url) as server:
+        server.calls(32)
+        idle, loaded = zip(*((_ping_ms(server, 0), _ping_ms(server, 32)) for _ in range(20)))
+    return {"idle": quartiles(idle), "loaded": quartiles(loaded), "worst_ms": max(loaded)}
 
 
-def _answers(server: Server, count: int, **arguments: Any) -> None:
-    """Calls at once until all are answered; a peer's notifications are passed over."""
-    server.write(b"".join(call_line(number + 10, **arguments) for number in range(count)))
-    while count:
-        count -= b'"result"' in server.read()
-
-
-def _pace(server: Server, **slow: Any) -> dict[str, Any]:
-    """Calls a second, 32 at a time, and milliseconds for 32 of 100 ms, by which `slow` makes a peer's tool wait."""
-    _answers(server, 32)
-    quick = [seconds(partial(_answers, server, 32)) for _ in range(10)]
-    waited = [seconds(partial(_answers, server, 32, **slow)) for _ in range(5)]
-    rates = spread([32 / each for each in quick])
-    return {"rate": rates, "slow_ms": spread(waited, 1e3), "memory_mb": server.status_mb("VmRSS")}
+def _throughput(server: Server, **slow: Any) -> dict[str, Any]:
+    """Calls per second with 32 running, and milliseconds for 32 calls of 100 ms."""
+    server.calls(32)
+    fast = [seconds(partial(server.calls, 32)) for _ in range(10)]
+    waited = [seconds(partial(server.calls, 32, **slow)) for _ in range(5)]
+    rates = quartiles([32 / each for each in fast])
+    return {"rate": rates, "slow_ms": quartiles(waited, 1e3), "memory_mb": server.memory_mb()}
 
 
 def beside_peers() -> list[dict[str, Any]]:
-    """The pace of a server, and of one-tool servers whose tool asks no vault."""
-    with running(Api()) as server:
-        own = _pace(server)
-    with running(Api("--delay-ms", "100")) as server:
-        own["slow_ms"] = _pace(server)["slow_ms"]
-    rows = [{"server": "sikkerkey-mcp, each call a signed HTTP request", **own}]
+    """The throughput of this server, and of one-tool servers on the official SDKs, which call no API."""
+    with Api() as api, running(api.url) as server:
+        own = _throughput(server)
+    with Api("--delay-ms", "100") as api, running(api.url) as server:
+        own["slow_ms"] = _throughput(server)["slow_ms"]
+    rows = [{"server": "sikkerkey-mcp, a signed HTTP request per call", **own}]
     for name, command in peers.found().items():
         with Server(command, {}) as server:
             server.open()
-            rows.append({"server": name, **_pace(server, delay_ms=100)})
+            rows.append({"server": name, **_throughput(server, delay_ms=100)})
     return rows
 
 
-def handshakes() -> dict[str, Any]:
-    """TLS connections that a hundred calls in a row take."""
-    with Tls() as tls:
-        api = Api(certificate=tls.chain)
-        with running(api, filled=True, **tls.env) as server:
-            times = [seconds(lambda: server.ask(call_line(10))) for _ in range(100)]
-            return {"connections": _connections(api, tls.own), "call": spread(times, 1e6)}
+def tls() -> dict[str, Any]:
+    """The connections that a hundred calls over TLS open, and microseconds per call."""
+    with Tls() as keys, Api(certificate=keys.chain) as api, running(api.url, env=keys.env) as server:
+        times = [seconds(partial(server.request, call_line(10))) for _ in range(100)]
+        return {"connections": _connections(api, keys.authority), "call": quartiles(times, 1e6)}
 
 
 def _connections(api: Api, bundle: str) -> int:
-    tls = ssl.create_default_context(cafile=bundle)
-    connection = http.client.HTTPSConnection("localhost", api.port, context=tls)
+    context = ssl.create_default_context(cafile=bundle)
+    connection = http.client.HTTPSConnection("localhost", api.port, context=context)
     connection.request("GET", "/connections")
-    count = int(connection.getresponse().read()) - 1  # this one
+    count = int(connection.getresponse().read()) - 1  # without this one
     connection.close()
     return count

@@ -1,4 +1,4 @@
-"""The program under test as a process, over raw pipes: the client must cost less than what it measures."""
+"""The archive as a child process on raw pipes: the client must cost less than what it measures."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -16,19 +16,16 @@ from typing import IO, Any, cast
 
 import certifi
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
-
-from bench.api import Api  # noqa: E402  # after the path
-from tests.support.faulty_vault import Authority  # noqa: E402
-from tests.support.harness import make_slot  # noqa: E402
+from bench.api import ROOT
+from tests.support.faulty_vault import Authority
+from tests.support.harness import make_slot
 
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
-FLAGS = ("-I", "-S")  # as the bare interpreter has them: what `site` costs is not ours
+FLAGS = ("-I", "-S")  # for the bare interpreter too: neither loads `site`
 
 
 def line(method: str, request_id: int | None = None, **params: Any) -> bytes:
-    """One message."""
+    """One JSON-RPC message."""
     message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
     return json.dumps(message if request_id is None else {**message, "id": request_id}).encode() + b"\n"
 
@@ -45,13 +42,13 @@ LIST = line("tools/list", 2)
 
 
 class Home:
-    """A directory with an agent's slot and a cache, for one API."""
+    """A temporary home directory with an agent and an empty cache."""
 
-    def __init__(self, url: str, **environment: str) -> None:
+    def __init__(self, url: str, env: Mapping[str, str] | None = None) -> None:
         self._directory = tempfile.TemporaryDirectory()
         self.path = Path(self._directory.name)
         make_slot(self.path, url)
-        self.env = {"HOME": str(self.path), "SIKKERKEY_CACHE_DIR": str(self.path / "cache"), **environment}
+        self.env = {"HOME": str(self.path), "SIKKERKEY_CACHE_DIR": str(self.path / "cache"), **(env or {})}
 
     def __enter__(self) -> Home:
         return self
@@ -61,14 +58,14 @@ class Home:
 
 
 class Tls:
-    """A certificate for localhost and a bundle to trust it by, as large as the one for public vaults."""
+    """A certificate for localhost, and a CA bundle as large as the one for public vaults that also trusts it."""
 
     def __init__(self) -> None:
         self._directory = tempfile.TemporaryDirectory()
         directory = Path(self._directory.name)
         authority = Authority(directory)
         authority.server("localhost")
-        self.chain, self.own = str(directory / "server.pem"), str(authority.bundle)
+        self.chain, self.authority = str(directory / "server.pem"), str(authority.bundle)
         bundle = directory / "bundle.pem"
         bundle.write_bytes(authority.bundle.read_bytes() + Path(certifi.where()).read_bytes())
         self.env = {"SIKKERKEY_CA_BUNDLE": str(bundle)}
@@ -81,7 +78,7 @@ class Tls:
 
 
 class Server:
-    """A server on pipes. `begin_s` is when it was spawned."""
+    """An MCP server on pipes. `begin_s` is when it was started."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
         pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
@@ -98,13 +95,13 @@ class Server:
         self.process.communicate()
 
     def write(self, data: bytes) -> None:
-        """Writes all of it."""
+        """Writes all of `data`."""
         view = memoryview(data)
         while view:
             view = view[os.write(self._in, view) :]
 
     def read(self) -> bytes:
-        """The next line."""
+        """The next line. Raises EOFError if the server has ended."""
         pieces = [self._pending]
         while b"\n" not in pieces[-1]:
             piece = os.read(self._out, 1 << 20)
@@ -114,39 +111,49 @@ class Server:
         whole, _, self._pending = b"".join(pieces).partition(b"\n")
         return whole
 
-    def ask(self, data: bytes) -> bytes:
-        """Writes a request; the next line, which is its reply where nothing else is under way."""
+    def request(self, data: bytes) -> bytes:
+        """Writes a request and returns the next line, which is the reply if nothing else is running."""
         self.write(data)
         return self.read()
 
-    def since_spawn_s(self) -> float:
-        """Seconds since it was spawned."""
+    def since_start_s(self) -> float:
+        """Seconds since the process was started."""
         return time.perf_counter() - self.begin_s
 
     def open(self) -> None:
-        """The handshake, until `tools/list` is answered."""
-        self.write(INITIALIZE)
-        self.read()
-        self.write(INITIALIZED + LIST)
-        self.read()
+        """Initializes the session and lists the tools."""
+        self.request(INITIALIZE)
+        self.request(INITIALIZED + LIST)
 
-    def status_mb(self, field: str) -> float:
-        """VmRSS or VmHWM, in MB; Linux only."""
+    def calls(self, count: int, **arguments: Any) -> None:
+        """Makes `count` calls of `whoami` concurrently; notifications are skipped."""
+        self.write(b"".join(call_line(number + 10, **arguments) for number in range(count)))
+        while count:
+            count -= b'"result"' in self.read()
+
+    def memory_mb(self, field: str = "VmRSS") -> float:
+        """Resident memory, or with VmHWM its peak; Linux only."""
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(each.split()[1]) for each in text.splitlines() if each.startswith(field)) / 1024
 
+    def reset_peak(self) -> None:
+        """Restarts the measurement of VmHWM; Linux only."""
+        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+
     def cpu_s(self) -> float:
-        """Processor seconds so far; Linux only."""
+        """Processor time so far; Linux only."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @contextmanager
-def running(api: Api, python: str = sys.executable, *, filled: bool = True, **environment: str) -> Iterator[Server]:
-    """What is under test after the handshake, with an agent of that API and a cache that an earlier run has filled."""
+def running(
+    url: str, python: str = sys.executable, *, warm: bool = True, env: Mapping[str, str] | None = None
+) -> Iterator[Server]:
+    """The archive with an open session and an agent of the vault at `url`; `warm`: an earlier run filled the cache."""
     command = archive_command(python)
-    with api, Home(api.url, **environment) as home:
-        if filled:
+    with Home(url, env) as home:
+        if warm:
             subprocess.run([*command, "--version", "--verbose"], env=home.env, capture_output=True, check=True)
         with Server(command, home.env) as server:
             server.open()
@@ -154,5 +161,5 @@ def running(api: Api, python: str = sys.executable, *, filled: bool = True, **en
 
 
 def archive_command(python: str = sys.executable) -> list[str]:
-    """What is under test."""
+    """The command that starts the archive."""
     return [python, *FLAGS, str(ARCHIVE)]

@@ -1,29 +1,22 @@
-"""RESULTS.md and a plot from what was measured."""
+"""The bounds, and RESULTS.md from what was measured."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
-from xml.sax.saxutils import escape
 
-from bench.spread import Spread
-from bench.start import IDLE_S
+from bench.memory import LARGE_MB, USUAL_MB
+from bench.start import PAUSE_S
+from bench.timing import Quartiles
 
 Results = dict[str, Any]
 
-SESSIONS = {"session": "HTTP", "session, TLS": "HTTPS", "session, first": "HTTPS, the very first run"}
-CALLS = {
-    "call": "a call of `whoami`",
-    "bare": "a bare kept-alive HTTP exchange, the limit",
-    "sign": "the signed headers alone",
-}
+SESSIONS = {"session": "HTTP", "session, TLS": "HTTPS", "session, first": "HTTPS, empty cache"}
+CALLS = {"call": "a call of `whoami`", "bare": "a bare HTTP exchange on a kept connection"}
 MOMENTS = ("before", "peak", "after")  # of a large answer
-WARM = ("JSON echo", "initialize", "tools/list", "signed answer")
-COLD = ("cold, tools/list", "cold, signed answer")
-FIRST = {"first call at once": "first call, at once, ms", "first call": f"first call, {IDLE_S} s later, ms"}
 
 
-class Bar(NamedTuple):
+class Bound(NamedTuple):
     """A figure that must not be exceeded."""
 
     what: str
@@ -32,32 +25,47 @@ class Bar(NamedTuple):
     measured: float
 
     @property
+    def held(self) -> bool:
+        """True if the figure is within the bound."""
+        return self.measured <= self.most
+
+    @property
     def row(self) -> list[str]:
         """A line of the table."""
-        held = "yes" if self.measured <= self.most else "**no**"
         figures = (f"{_cell(figure)} {self.unit}".rstrip() for figure in (self.most, self.measured))
-        return [self.what, *figures, held]
+        return [self.what, *figures, "yes" if self.held else "**no**"]
 
 
-def bars(results: Results) -> list[Bar]:
-    """The bars that the project has set itself."""
-    starts, calls = results["start"], results["overhead"]
-    at_100 = next(row for row in results["at once"] if (row["delay_ms"], row["count"]) == (100, 32))
-    memory = {title: results[name][-1]["rss_mb"] for name, title in SESSIONS.items()}
-    return [
-        *(_start_bar("start to `tools/list`, warm", 3, "tools/list", each) for each in starts),
-        *(_start_bar("the very first start", 15, "cold, tools/list", each) for each in starts),
-        Bar("first signed call", 60, "ms", max(each["ms"]["first call"].median for each in starts)),
-        Bar("a call, median", 2.5, "x bare HTTP", calls["call"].median / calls["bare"].median),
-        Bar("32 calls of 100 ms", 250, "ms", at_100["calls"].median),
-        *(Bar(f"memory after 10,000 calls, {how}", 32, "MB", rss_mb) for how, rss_mb in memory.items()),
-        Bar("`tools/list`", 20_000, "bytes", results["sizes"]["tools/list"]),
-        Bar("TLS connections for 100 calls", 1, "", results["handshakes"]["connections"]),
+def bounds(results: Results) -> list[Bound]:
+    """Every bound, with what was measured."""
+    starts, single = results["start"], results["single call"]
+    slow = next(row for row in results["concurrent calls"] if (row["delay_ms"], row["count"]) == (100, 32))
+    found = [_start_bound("start to `tools/list`", 5, "warm", each) for each in starts]
+    found += [_start_bound("the same with an empty cache", 30, "cold", each) for each in starts]
+    found += [
+        Bound("a call, median", 4, "x bare", single["call"].median / single["bare"].median),
+        Bound("32 concurrent calls of 100 ms", 250, "ms", slow["calls"].median),
+        Bound("ping while 32 calls run, median", 10, "ms", results["ping"]["loaded"].median),
+        Bound("TLS connections for 100 calls", 1, "", results["TLS"]["connections"]),
+        Bound("`tools/list`", 28_000, "bytes", results["sizes"]["tools/list"]),
     ]
+    for name, title in SESSIONS.items():
+        after_1000_mb, after_10000_mb = (row["rss_mb"] for row in results[name][-2:])
+        found.append(Bound(f"memory after 10,000 calls, {title}", 40, "MB", after_10000_mb))
+        found.append(Bound(f"the same, above that after 1,000 calls, {title}", 4, "MB", after_10000_mb - after_1000_mb))
+    for most_mb, title in ((LARGE_MB, "an answer of 16 MB"), (USUAL_MB, "any other hostile answer")):
+        grown_mb = max(row["grown_mb"] for row in results["faults"] if row["most_mb"] == most_mb)
+        found.append(Bound(f"memory added by {title}", most_mb, "MB", grown_mb))
+    for what, costs in results["growth"].items():
+        (least, least_ms), *_, (most, most_ms) = costs.items()
+        found.append(
+            Bound(f"time per unit, {most:,} {what}", 2, f"x that of {least:,}", most_ms / least_ms * least / most)
+        )
+    return found
 
 
-def _start_bar(what: str, most: float, kind: str, each: Results) -> Bar:
-    return Bar(f"{what}, {each['python']}", most, "x bare", each["ratio"][kind].median)
+def _start_bound(what: str, most: float, kind: str, each: Results) -> Bound:
+    return Bound(f"{what}, Python {each['python']}", most, "x bare", each["ratio"][kind].median)
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -67,7 +75,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 
 def _cell(value: object) -> str:
-    if isinstance(value, Spread):
+    if isinstance(value, Quartiles):
         return f"{_cell(value.median)} ({_cell(value.low)} to {_cell(value.high)})"
     if isinstance(value, float):
         return f"{value:,.2f}" if value < 100 else f"{value:,.0f}"
@@ -76,153 +84,113 @@ def _cell(value: object) -> str:
 
 def _starts(results: Results) -> Iterator[str]:
     starts = results["start"]
-    yield "From the spawn to an answer, as multiples of `python -I -S -c pass` in the same loop."
-    rows = [[each["python"], each["ms"]["bare"], *(each["ratio"][kind] for kind in WARM)] for each in starts]
-    yield table(["Python", "bare, ms", *WARM], rows)
-    yield "The same on the very first run, with an empty cache, and the first signed call after the handshake."
+    yield (
+        "From starting the process to the answer to `tools/list`, as a multiple of `python -I -S -c pass`; and the "
+        "first signed call after that."
+    )
+    head = ["Python", "bare, ms", "warm, x bare", "empty cache, x bare"]
+    head += ["first call at once, ms", f"first call after {PAUSE_S} s, ms"]
     rows = []
     for each in starts:
-        cold, first = (each["ratio"][kind] for kind in COLD), (each["ms"][kind] for kind in FIRST)
-        rows.append([each["python"], *cold, *first])
-    yield table(["Python", *COLD, *FIRST.values()], rows)
+        ratio, first = each["ratio"], each["first call"]
+        figures = [each["ms"]["bare"], ratio["warm"], ratio["cold"], first["at once"], first["after a pause"]]
+        rows.append([each["python"], *figures])
+    yield table(head, rows)
 
 
 def _peers(results: Results) -> Iterator[str]:
     own = max(results["start"], key=lambda each: len(each["ms"]))
-    names = ["tools/list", "JSON echo", *(name for name in own["ms"] if "SDK" in name)]
-    yield "Peers, from the spawn to `tools/list`, in the loop of the interpreter that runs the benchmark:"
-    shown = {"tools/list": "sikkerkey-mcp", "JSON echo": "JSON echo, its one answer"}
-    yield table(
-        ["server", "ms", "x bare"], [[shown.get(name, name), own["ms"][name], own["ratio"][name]] for name in names]
-    )
-    yield "Their pace beside ours; their one tool asks no vault."
+    names = ["warm", *(name for name in own["ms"] if "SDK" in name)]
+    yield "From starting the process to the answer to `tools/list`, in the same loop:"
+    shown = {"warm": "sikkerkey-mcp"}
+    rows = [[shown.get(name, name), own["ms"][name], own["ratio"][name]] for name in names]
+    yield table(["server", "ms", "x bare"], rows)
+    yield "Throughput. The one tool of the SDKs' servers calls no API."
+    head = ["server", "calls/s, 32 running", "32 calls of 100 ms, ms", "memory, MB"]
     keys = ("server", "rate", "slow_ms", "memory_mb")
-    head = ["server", "calls/s, 32 under way", "32 calls of 100 ms, ms", "memory after, MB"]
     yield table(head, [[row[key] for key in keys] for row in results["beside peers"]])
 
 
-def _call(results: Results) -> Iterator[str]:
-    calls, row, ping, tls = (results[name] for name in ("overhead", "in a row", "ping", "handshakes"))
-    yield "One of each in turns, as calls come; and, for what caches do, fifty of a kind in a row."
-    rows = []
-    for name, title in CALLS.items():
-        found = [part for each in (calls, row) for part in (each[name], each[name].median / each["bare"].median)]
-        rows.append([title, *found])
-    yield table(["what", "µs", "x bare", "in a row, µs", "x bare"], rows)
+def _calls(results: Results) -> Iterator[str]:
+    single, ping, tls = (results[name] for name in ("single call", "ping", "TLS"))
+    rows = [[title, single[name], single[name].median / single["bare"].median] for name, title in CALLS.items()]
+    yield table(["what", "µs", "x bare"], rows)
     yield (
-        f"One call in a hundred takes longer than {calls['call p99']:,.0f} µs. A hundred calls over TLS take "
-        f"{tls['connections']} connection and {tls['call'].median:,.0f} µs each. A ping is answered after "
-        f"{ping['loaded'].median:.2f} ms (worst {ping['worst_ms']:.2f} ms) while 32 calls wait, and after "
+        f"One call in a hundred takes more than {single['call p99']:,.0f} µs. A hundred calls over TLS open "
+        f"{tls['connections']} connection and take {tls['call'].median:,.0f} µs each. A ping is answered in "
+        f"{ping['loaded'].median:.2f} ms (worst {ping['worst_ms']:.2f} ms) while 32 calls run, and in "
         f"{ping['idle'].median:.2f} ms while none does."
     )
-    yield (
-        "Calls at once. The limit is as many bare exchanges at once, each on a socket of its own, with nobody to read "
-        "what they say."
-    )
-    at_once = [
+    yield "Concurrent calls, and as many bare exchanges, each on a separate socket whose answer is not parsed:"
+    rows = [
         [row["delay_ms"], row["count"], row["calls"], row["bare"], row["calls"].median / row["bare"].median]
-        for row in results["at once"]
+        for row in results["concurrent calls"]
     ]
-    yield table(["the API takes, ms", "calls", "all answered after, ms", "limit, ms", "x limit"], at_once)
+    yield table(["the API takes, ms", "calls", "all answered after, ms", "bare, ms", "x bare"], rows)
 
 
-def _sessions(results: Results) -> Iterator[str]:
-    yield (
-        "Resident memory after so many calls, 8 of them under way at a time. HTTPS is checked against a bundle as "
-        "large as the one for public vaults. The very first run compiles and unpacks what later ones find."
-    )
+def _memory(results: Results) -> Iterator[str]:
+    yield "Resident memory after so many calls, 8 of them running concurrently:"
     rows = []
     for name, title in SESSIONS.items():
         for row in results[name]:
             rest = [row.get("us_per_call", ""), row.get("cpu_s_per_1000", "")]
             rows.append([title, row["calls"], row["rss_mb"], row["peak_mb"], *rest])
-    yield table(["session", "calls", "memory, MB", "peak, MB", "µs a call", "CPU s per 1,000 calls"], rows)
-    yield "Megabytes after 1,000 calls over HTTPS, by interpreter:"
-    rows = [[each["python"], each["bare_mb"], each["warm_mb"], each["first_mb"]] for each in results["memory"]]
-    yield table(["Python", "bare interpreter", "session", "the very first run"], rows)
+    yield table(["session", "calls", "memory, MB", "peak, MB", "µs per call", "CPU s per 1,000 calls"], rows)
+    yield "After 1,000 calls over HTTPS, by interpreter:"
+    rows = [[each["python"], each["bare_mb"], each["session_mb"]] for each in results["memory"]]
+    yield table(["Python", "bare interpreter, MB", "session, MB"], rows)
+
+
+def _faults(results: Results) -> Iterator[str]:
+    yield "The memory that a call adds at its peak while it reads an answer that it mostly refuses:"
+    yield table(["answer", "added, MB"], [[row["name"], row["grown_mb"]] for row in results["faults"]])
 
 
 def _large(results: Results) -> Iterator[str]:
     yield (
-        "The limit fetches the same bytes bare and writes them as JSON, which it has read if they are JSON; the answer "
-        "is larger, because clients get it as text and as structured content."
+        "The bare program fetches the same bytes and writes them as JSON. A client receives JSON twice, as text and as "
+        "structured content."
     )
-    head = ["answer", "bytes from the vault", "bytes to the client", "ms", "limit, ms", "x limit"]
+    head = ["answer", "bytes from the vault", "bytes to the client", "ms", "bare, ms", "x bare"]
     rows = []
     for name, row in results["large answers"].items():
-        ratio, memory = row["call"].median / row["limit"].median, [row[f"{when}_mb"] for when in MOMENTS]
-        rows.append([name, row["came_bytes"], row["bytes"], row["call"], row["limit"], ratio, *memory])
+        ratio, memory = row["call"].median / row["bare"].median, [row[f"{when}_mb"] for when in MOMENTS]
+        rows.append([name, row["received_bytes"], row["bytes"], row["call"], row["bare"], ratio, *memory])
     yield table([*head, *(f"memory {when}, MB" for when in MOMENTS)], rows)
 
 
 def _growth(results: Results) -> Iterator[str]:
-    yield (
-        "Three sizes of each, the least of nine rounds in turns (of a session, the lower quartile of blocks of 100 "
-        "calls). Linear or better means that a unit costs no more."
-    )
     rows: list[list[object]] = []
     for what, costs in results["growth"].items():
         (least, least_ms), *_ = costs.items()
-        rows += [[f"{size:,} {what}", ms, ms / size * 1e3, size / least, ms / least_ms] for size, ms in costs.items()]
-    yield table(["size", "ms", "µs a unit", "size, x the least", "cost, x the least"], rows)
+        rows += [[f"{size:,} {what}", ms, size / least, ms / least_ms] for size, ms in costs.items()]
+    yield table(["size", "ms", "size, x the smallest", "time, x the smallest"], rows)
 
 
 def markdown(results: Results) -> str:
     """The whole of RESULTS.md."""
     parts = [
         "# Results",
-        f"Written by `make bench` on {results['date']}: {results['machine']}. Medians of rounds in which everything "
-        "takes turns, with the quartiles in brackets. [README.md](README.md) says what is measured and where the time "
-        "goes.",
-        "![start and calls at once](results.svg)",
-        "## The bars",
-        table(["what", "at most", "measured", "held"], [bar.row for bar in bars(results)]),
+        f"Written by `make bench` on {results['date']}: {results['machine']}. Figures are medians, with quartiles in "
+        "parentheses. [README.md](README.md) explains what is measured and how.",
+        "## Bounds",
+        table(["what", "at most", "measured", "held"], [bound.row for bound in bounds(results)]),
         "## Start",
         *_starts(results),
+        "## Beside the official SDKs",
         *_peers(results),
-        "## A call",
-        *_call(results),
+        "## Calls",
+        *_calls(results),
         "## Memory and processor",
-        *_sessions(results),
+        *_memory(results),
+        "## Hostile answers",
+        *_faults(results),
         "## Large answers",
         *_large(results),
         "## Bytes",
-        "What every client reads, and what some answers cost:",
         table(["what", "bytes"], list(results["sizes"].items())),
         "## Growth",
         *_growth(results),
     ]
     return "\n\n".join(parts) + "\n"
-
-
-def svg(results: Results) -> str:
-    """Two bar charts: start beside the peers, and calls at once beside one after the other."""
-    own = max(results["start"], key=lambda each: len(each["ms"]))
-    names = ["bare", "tools/list", *(name for name in own["ms"] if "SDK" in name)]
-    starts = [("sikkerkey-mcp" if name == "tools/list" else name, own["ms"][name].median) for name in names]
-    paces = [(row["server"].partition(",")[0], row) for row in results["beside peers"]]
-    quick = [(name, row["rate"].median) for name, row in paces]
-    waits = [("one after the other", 3_200.0), *((name, row["slow_ms"].median) for name, row in paces)]
-    charts = {
-        "spawn to tools/list, ms": starts,
-        "calls a second, 32 under way (ours signs and asks over HTTP, theirs answer by themselves)": quick,
-        "32 calls of 100 ms until all are answered, ms": waits,
-    }
-    drawn: list[str] = []
-    height = 30
-    for title, values in charts.items():
-        drawn += _chart(title, values, height)
-        height += 60 + 26 * len(values)
-    size = f'width="760" height="{height}" font-family="sans-serif" font-size="13"'
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" {size}>'
-    return "\n".join([head, '<rect width="100%" height="100%" fill="white"/>', *drawn, "</svg>"]) + "\n"
-
-
-def _chart(title: str, values: Sequence[tuple[str, float]], top: int) -> Iterator[str]:
-    most = max(value for _, value in values)
-    yield f'<text x="10" y="{top - 8}" font-weight="bold">{escape(title)}</text>'
-    for number, (name, value) in enumerate(values):
-        y, width = top + 26 * number, 430 * value / most
-        yield f'<text x="200" y="{y + 15}" text-anchor="end">{escape(name)}</text>'
-        yield f'<rect x="210" y="{y}" width="{width:.1f}" height="20" fill="#3a6ea5"/>'
-        yield f'<text x="{218 + width:.1f}" y="{y + 15}">{value:,.0f}</text>'

@@ -1,4 +1,4 @@
-"""One-tool servers on the official SDKs, where these can be installed."""
+"""One-tool servers on the official SDKs, for comparison; left out where an SDK cannot be installed."""
 
 from __future__ import annotations
 
@@ -8,20 +8,21 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent.parent
+from bench.api import ROOT
+
 HERE = Path(__file__).resolve().parent
 NODE_FILES = ROOT / "build" / "bench"
 TYPESCRIPT_SDK = "@modelcontextprotocol/sdk@1.29.0"
-INSTALL_MAX_S = 300
+INSTALL_TIMEOUT_S = 300
 
 
 def python_sdk() -> list[str]:
-    """The command, empty where the SDK is not installed (it needs Python 3.10)."""
+    """The command, empty if the SDK is not installed (it needs Python 3.10)."""
     return [sys.executable, str(HERE / "python_sdk.py")] if find_spec("mcp") else []
 
 
 def typescript_sdk() -> list[str]:
-    """The command, empty without Node or where npm cannot install the SDK."""
+    """The command, empty without Node or if npm cannot install the SDK."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if not node or not npm:
         return []
@@ -31,12 +32,12 @@ def typescript_sdk() -> list[str]:
     if not (NODE_FILES / "node_modules").exists():
         quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(NODE_FILES)]
         install = [npm, "install", *quiet, TYPESCRIPT_SDK]
-        if subprocess.run(install, capture_output=True, check=False, timeout=INSTALL_MAX_S).returncode != 0:
+        if subprocess.run(install, capture_output=True, check=False, timeout=INSTALL_TIMEOUT_S).returncode != 0:
             return []
     return [node, str(server)]
 
 
 def found() -> dict[str, list[str]]:
-    """The peers that can be measured here, by name."""
+    """The commands of the servers that can be measured here, by name."""
     peers = {"Python SDK, one tool": python_sdk(), "TypeScript SDK, one tool": typescript_sdk()}
     return {name: command for name, command in peers.items() if command}

@@ -1,4 +1,4 @@
-"""A one-tool server on the official Python SDK, to be measured beside ours."""
+"""A one-tool server on the official Python SDK, for comparison."""
 
 import asyncio
 
@@ -8,12 +8,12 @@ server = MCPServer("peer")
 
 
 async def whoami(delay_ms: int = 0) -> str:
-    """Says something."""
+    """A fixed answer."""
     if delay_ms:
         await asyncio.sleep(delay_ms / 1000)
     return "somebody"
 
 
-# Called, not written as a decorator: where there is no SDK, on Python 3.9, mypy holds that against the function.
+# Called instead of used as a decorator: without the SDK (Python 3.9), mypy reports an untyped decorator.
 server.tool()(whoami)
 server.run()
