@@ -20,16 +20,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent
 EXPLAINED = ROOT / "tests" / "mutants.txt"
 
 # Files and the tests that concern them, fast ones first. The first pattern that matches a file counts.
-SERVER = "arguments signing answers switches identity injection protocol resources prompts framing table http plaintext"
+SERVER = "golden arguments signing answers switches identity injection protocol resources prompts framing table http"
 # fmt: off
 TESTS = {
-    "sikkerkey_mcp.py": f"{SERVER} golden concurrency first_call hardening local_attacks lifecycle faults",
+    "sikkerkey_mcp.py": f"{SERVER} plaintext concurrency first_call hardening local_attacks lifecycle faults",
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_redact.py": "redact answers plaintext",
     "sikkerkey_cli/edit/*.py": "edit* clients",
@@ -171,7 +171,7 @@ class Copy:
     """A copy of the repository, which takes one mutant at a time."""
 
     def __init__(self, place: Path) -> None:
-        self.root = place / "tree"
+        self.root, self.output = place / "tree", place / "output.txt"
         command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
         listed = subprocess.run(command, cwd=ROOT, capture_output=True, check=True).stdout
         for name in filter(None, listed.decode().split("\0")):
@@ -194,10 +194,11 @@ class Copy:
         # Without bytecode: a mutant may have the size and the time of the file that it replaces.
         env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(self.root.parent)}
         command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *self.tests(file)]
-        quiet = subprocess.DEVNULL
-        with subprocess.Popen(
-            command, cwd=self.root, env=env, stdin=quiet, stdout=quiet, stderr=quiet, start_new_session=True
-        ) as run:
+        options: dict[str, Any] = {"cwd": self.root, "env": env, "stdin": subprocess.DEVNULL, "start_new_session": True}
+        with (
+            self.output.open("wb") as output,
+            subprocess.Popen(command, stdout=output, stderr=output, **options) as run,
+        ):
             try:
                 return run.wait(timeout_s) == 0
             except subprocess.TimeoutExpired:
@@ -237,6 +238,7 @@ def run(mutants: list[Mutant]) -> int:
             if mutant.file not in limits_s:
                 begin_s = time.monotonic()
                 if not tree.passes(mutant.file):
+                    print(tree.output.read_text(encoding="utf-8"), file=sys.stderr)
                     raise SystemExit(f"mutants: the tests for {mutant.file} fail without any change")
                 limits_s[mutant.file] = 10 + 3 * (time.monotonic() - begin_s)
             reason = reasons.get((mutant.file, mutant.before, mutant.after), "")
