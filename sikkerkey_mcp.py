@@ -89,6 +89,7 @@ TOKEN_CHARACTERS = 64  # of a registration token, hexadecimal
 CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # an orphaned process ends within a second
 INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
+FLOAT_EXACT_MAX = 2**53  # a float may have lost digits of a larger integer
 INTEGER_MAX_DIGITS = 1_000  # old Pythons need quadratic time for more; newer ones refuse 4,301
 
 
@@ -987,7 +988,7 @@ def _refuse_lone_surrogates(where: str, text: str) -> None:
 
 
 def _check_integer(arg: Arg, value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= FLOAT_EXACT_MAX:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ArgumentError(f"{arg.name} must be an integer")

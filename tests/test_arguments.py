@@ -46,7 +46,7 @@ def test_unknown_argument_is_refused_with_the_list_of_those_that_exist(row: Row)
 
 def takes(row: Row) -> str:
     names = [arg.name if arg.required else f"{arg.name}?" for arg in row.action.args]
-    return f"it takes: {', '.join(names)}" if names else "it takes none"
+    return f"it takes: {', '.join(names)}" if names else "it takes no arguments"
 
 
 @each_argument()
@@ -104,7 +104,7 @@ def test_wrong_action_gets_a_suggestion(tool: str, action: str, hint: str) -> No
 
 def test_whoami_takes_no_action() -> None:
     message = refusal(BY_NAME["whoami.whoami"], {"action": "whoami"})
-    assert message == "unknown argument action for whoami; it takes none"
+    assert message == "unknown argument action for whoami; it takes no arguments"
 
 
 @each_argument(where=lambda arg: arg.required)
@@ -524,7 +524,7 @@ def test_one_time_secret_is_either_given_or_generated() -> None:
     both = refusal(ONE_TIME, {**ONCE, "value": MARK, "generateRandom": True})
     assert both == "value cannot be combined with generateRandom true"
     for name, value in {"length": 5, "charset": "uuid"}.items():
-        assert refusal(ONE_TIME, {**ONCE, "value": MARK, name: value}) == f"{name} needs generateRandom true"
+        assert refusal(ONE_TIME, {**ONCE, "value": MARK, name: value}) == f"{name} requires generateRandom true"
 
 
 # A real process

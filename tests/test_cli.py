@@ -859,7 +859,7 @@ def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, 
         vault.answer = lambda _seen: CannedResponse(body=b'{"id":"me"}')
         assert process.call("whoami")["structuredContent"] == {"id": "me"}
         assert process.close() == 0
-    assert process.stderr.endswith(b"/agents; calls fail until `install -` has run\n")
+    assert process.stderr.endswith(b"/agents; calls fail until `install`\n")
     assert vault.seen[-1].headers["x-agent-id"] == AGENT_ID
 
 

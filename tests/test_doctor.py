@@ -222,7 +222,7 @@ def break_identity(slot: Path) -> None:
         (lambda slot: (slot / "private.pem").chmod(0o644), "agent", "can be read or written by other users", True),
         (lambda slot: slot.chmod(0o755), "agent", "can be read or written by other users", True),
         (lambda slot: slot.parent.parent.chmod(0o777), "home", "can be written by other users", True),
-        (break_key, "agent", "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM", False),
+        (break_key, "agent", "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM", False),
         (break_identity, "agent", "is not an identity file", False),
         (break_identity_by_a_pipe, "agent", "identity.json is not a regular file", False),
         (lambda slot: (slot / "private.pem").unlink(), "agent", "cannot be read: No such file or directory", False),
@@ -537,7 +537,7 @@ def test_host_may_be_excluded_from_the_proxy(
         (
             CannedResponse(503, headers={"Retry-After": "5"}),
             "the vault answered 503",
-            "the vault is sealed or being serviced",
+            "the vault is sealed or under maintenance",
         ),
         (CannedResponse(500), "the vault answered 500", "the vault failed; try again later"),
         (CannedResponse(200, b"<html>"), "the answer is not from a vault", "check apiUrl: "),

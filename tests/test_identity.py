@@ -468,7 +468,7 @@ def test_broken_slot_is_refused_until_revoked(
 
 def revoke_by_hint(error: sikkerkey_mcp.ConfigError, tmp_path: Path) -> None:
     """Runs the command in the hint; afterwards no agent is installed."""
-    command = re.fullmatch("`(.*)`, then install it anew", error.hint)
+    command = re.fullmatch("`(.*)`, then install it again", error.hint)
     assert command
     run_hint(command[1], tmp_path)
     assert sikkerkey_mcp.installed_agents() == []
@@ -502,7 +502,7 @@ def test_malformed_identity_is_refused_unquoted_until_revoked(slot: Path, tmp_pa
 
 def test_key_that_cannot_sign_is_refused_at_the_start(slot: Path) -> None:
     (slot / "private.pem").write_bytes(b"canary")
-    assert str(refused()) == "private.pem holds no unencrypted Ed25519 key in PKCS8 PEM"
+    assert str(refused()) == "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM"
 
 
 def test_path_in_a_hint_survives_the_shell(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

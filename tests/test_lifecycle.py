@@ -129,7 +129,7 @@ def test_a_server_without_further_threads_serves_and_ends(home: Path, recorder: 
         server.initialize()
         assert len(server.request("tools/list")["result"]["tools"]) == len(sikkerkey_mcp.TOOLS)
         refused = server.call("whoami")
-        assert refused["content"][0]["text"] == "the system starts no further thread; nothing was sent"
+        assert refused["content"][0]["text"] == "the system cannot start another thread; nothing was sent"
         assert_exit(server, ENDINGS[name])
 
 

@@ -225,7 +225,7 @@ def test_arguments_are_completed(name: str, argument: str, begun: str, values: l
     [("no_such", "projectId"), ("review_audit", "projectId"), ("retire_machine", ""), ([], "hours"), ({}, "hours")],
 )
 def test_completion_of_an_unknown_argument_of_a_prompt_is_refused(name: Any, argument: str) -> None:
-    rule = "no prompt or resource template of ours has that argument"
+    rule = "no prompt or resource template here has that argument"
     assert complete(name, argument, "") == refusal(-32602, rule, id=1)
 
 

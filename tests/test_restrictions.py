@@ -226,7 +226,7 @@ def test_variables_that_are_set_to_nothing_restrict_nothing(monkeypatch: pytest.
     assert in_force(monkeypatch, {}, tools="", exclude="", read_only="") == []
 
 
-HOW = "hint: write TOOL or TOOL.ACTION, with commas between them"
+HOW = "hint: use TOOL or TOOL.ACTION, separated by commas"
 
 
 @pytest.mark.parametrize(
