@@ -35,7 +35,7 @@ def print_opened():
 
 sikkerkey_mcp.VaultTools.prepare = lambda self: None
 sikkerkey_mcp.end_process = print_opened
-sikkerkey_mcp.main(["serve", "--agent", {AGENT_ID!r}])
+sikkerkey_mcp.main(["--agent", {AGENT_ID!r}])
 """
 
 

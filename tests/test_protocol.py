@@ -104,10 +104,10 @@ def test_string_and_integer_ids_come_back_as_they_were(request_id: Any) -> None:
     assert type(answer["id"]) is type(request_id)
 
 
-@pytest.mark.parametrize("request_id", [None, 1.5, 1.0, 1e400, True, False, [], [1], {}, {"a": 1}])
+@pytest.mark.parametrize("request_id", [None, 1.5, 1.0, True, False, [], [1], {}, {"a": 1}])
 def test_a_request_with_another_id_is_invalid_and_not_executed(request_id: Any) -> None:
     client = InProcessClient()
-    line = json.dumps(call("echo", request_id)).replace("Infinity", "1e400").encode()
+    line = json.dumps(call("echo", request_id)).encode()
     assert client.send_bytes(line) == refusal(-32600, "id must be a string or an integer")
     assert client.tools.calls == []
 
