@@ -82,7 +82,7 @@ def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str]) -> No
 def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) -> None:
     assert shell("tools", "describe", "manage_temporary_secrets", "create").out.splitlines()[:7] == [
         "manage_temporary_secrets create",
-        "  Make one. The answer's URL and passphrase are for the recipient only.",
+        "  Create a link. The URL and passphrase in the answer are for the recipient only.",
         "  write; scope projects.secrets.write; returns a credential, only once",
         "",
         "projectId         required  id             Project id.",
@@ -120,7 +120,7 @@ def test_answer_is_one_line_of_json(shell: Shell, vault: Recorder) -> None:
     vault.answer = lambda _seen: CannedResponse(
         body=b'[{"id": 12345678901234567890, "n": 1.10, "name": "s\xc3\xb8ger"}]'
     )
-    out = '{"items":[{"id":12345678901234567890,"n":1.10,"name":"søger"}]}\n'
+    out = '{"items":[{"id":12345678901234567890,"n":1.1,"name":"søger"}]}\n'
     assert shell("call", "manage_projects", "list") == (0, out, "")
     assert sent(vault) == [("GET", "/v1/ai/projects", None)]
 

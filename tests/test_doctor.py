@@ -278,7 +278,7 @@ def test_wrong_choice_fails_and_all_are_looked_at(
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
     found = examine()
     assert states(found)["choice"] == "fail"
-    assert found["choice"][0].remedy == f"`{sys.executable} {PROGRAM} whoami` lists those that are"
+    assert found["choice"][0].remedy == f"`{sys.executable} {PROGRAM} whoami` lists the installed agents"
     assert states(found)["vault"] == "ok"
 
 
@@ -532,7 +532,7 @@ def test_host_may_be_excluded_from_the_proxy(
         (
             CannedResponse(503, b'{"error":"sealed"}'),
             'the vault answered 503, saying "sealed"',
-            "the vault is sealed or being ",
+            "the vault is sealed or under ",
         ),
         (
             CannedResponse(503, headers={"Retry-After": "5"}),

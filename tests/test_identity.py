@@ -187,7 +187,7 @@ def test_base_url_with_anything_but_host_and_port_is_refused_unquoted(url: str) 
 
 def test_identity_with_a_bad_url_is_refused(home: Path) -> None:
     make_slot(home, "http://localhost.evil.example")
-    assert "http:// to another machine" in str(refused())
+    assert "http:// to another computer" in str(refused())
 
 
 # which agent

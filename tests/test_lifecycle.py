@@ -114,11 +114,12 @@ def test_signals_wait_for_a_thread_of_their_own(started: CheckedServer) -> None:
 
 
 THREADLESS = """
+import threading
 import sikkerkey_mcp
 def refuse(*_):
     raise RuntimeError("can't start new thread")
-sikkerkey_mcp.start_new_thread = refuse
-sikkerkey_mcp.main(["serve"])
+threading.Thread.start = refuse
+sikkerkey_mcp.main([])
 """
 
 

@@ -16,6 +16,7 @@ import pytest
 
 import sikkerkey_http
 import sikkerkey_mcp
+from sikkerkey_cli.__main__ import main
 from tests.support.harness import (
     AGENT_ID,
     ARCHIVE,
@@ -194,7 +195,7 @@ def test_directory_of_another_user_in_such_a_home_is_refused(home: Path, slot: P
     planted = [slot, slot.parent, slot.parent.parent][depth - 1]
     os.chown(planted, NOBODY, NOBODY)
     assert refusal() == f"{planted} belongs to another user"
-    assert sikkerkey_mcp.main(["revoke", AGENT_ID]) == 1
+    assert main(["revoke", AGENT_ID]) == 1
     assert (slot / "private.pem").exists()
 
 
@@ -210,7 +211,7 @@ def test_unusual_but_valid_id_names_its_directory(
     monkeypatch.setattr(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close())
     answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
     recorder.answer = lambda _seen: CannedResponse(201, answer)
-    assert sikkerkey_mcp.main(["install", "0" * 64]) == 0
+    assert main(["install", "0" * 64]) == 0
     assert {path.name for path in (home / ".sikkerkey" / "agents").iterdir()} == {agent, AGENT_ID}
     assert sikkerkey_mcp.load_identity(agent).agent_id == agent
 
@@ -263,7 +264,7 @@ def test_configuration_does_not_start_a_planted_archive(
     (planted / ARCHIVE.name).write_text("raise SystemExit('planted')")
     monkeypatch.chdir(ARCHIVE.parent)
     monkeypatch.setattr(sys, "argv", [ARCHIVE.name])
-    assert sikkerkey_mcp.main(["config", "cursor"]) == 0
+    assert main(["config", "cursor"]) == 0
     entry = json.loads(capsys.readouterr().out)["mcpServers"]["sikkerkey"]
     monkeypatch.chdir(planted)
     serves([entry["command"], *entry["args"]])
@@ -387,5 +388,5 @@ def test_source_finds_its_own_modules_when_isolated(slot: Path, planted: Path, m
     monkeypatch.chdir(planted)
     env = {**os.environ, **hostile_python(planted)}
     del env["PYTHONEXECUTABLE"]
-    serves([sys.executable, "-I", str(ROOT / "sikkerkey_mcp.py"), "serve"], env)
+    serves([sys.executable, "-I", str(ROOT / "sikkerkey_cli" / "__main__.py"), "serve"], env)
     assert not (planted / "ran").exists()

@@ -166,7 +166,7 @@ QUICK = (
 
 def quick_command(*flags: str, timeout_s: float = TIMEOUT_S) -> list[str]:
     """The server from its source, without pauses between attempts."""
-    return [sys.executable, *flags, "-c", QUICK.format(timeout_s=timeout_s), "serve"]
+    return [sys.executable, *flags, "-c", QUICK.format(timeout_s=timeout_s)]
 
 
 def source_env(**more: str) -> dict[str, str]:
