@@ -136,6 +136,7 @@ class _Connection(http.client.HTTPConnection):
     """A connection to the vault, through a proxy if there is one, and with TLS if there is a context for it."""
 
     sock: Any  # a _Socket or a _TlsSocket; None until `connect`
+    auto_open = 0  # never reconnect, and so never send a request twice
 
     def __init__(self, authority: str, proxy: str, tls: ssl.SSLContext | None, limits: Limits) -> None:
         self.default_port = 443 if tls and not proxy else 80

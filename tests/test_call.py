@@ -87,7 +87,7 @@ def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) 
         "",
         "projectId         required  id             Project id.",
         "name              required  string         Name. (1 to 256 characters)",
-        "value             optional  string         The plaintext, at most 102,400 bytes; or generateRandom."
+        "value             optional  string         The plaintext, at most 102,400 bytes; or set generateRandom."
         " (at most 102,400 bytes in UTF-8; plaintext: never shown, logged or repeated)",
     ]
 
