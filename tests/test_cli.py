@@ -854,12 +854,12 @@ def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, 
         assert len(process.request("tools/list")["result"]["tools"]) == len(sikkerkey_mcp.TOOLS)
         result = process.call("whoami")
         assert result["isError"] is True
-        assert result["content"][0]["text"].startswith("no agent is installed on this computer\nhint: make an agent ")
+        assert result["content"][0]["text"].startswith("no agent is installed on this computer\nhint: create an agent ")
         assert run_process("install", TOKEN).returncode == 0
         vault.answer = lambda _seen: CannedResponse(body=b'{"id":"me"}')
         assert process.call("whoami")["structuredContent"] == {"id": "me"}
         assert process.close() == 0
-    assert process.stderr.endswith(b"/agents; calls fail until `install -` has run\n")
+    assert process.stderr.endswith(b"/agents; calls fail until `install`\n")
     assert vault.seen[-1].headers["x-agent-id"] == AGENT_ID
 
 

@@ -1,4 +1,4 @@
-"""Marked values are written everywhere and then searched for in filled that others can see."""
+"""Marked values are written with every action that takes plaintext, then searched for wherever others can look."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_the_search_finds_a_server_that_leaks(home: Path, effects: SideEffects, 
     imports = "import functools, os, subprocess as s, sys, sikkerkey_mcp as m"
     start = "start = functools.partial(s.Popen, stdin=s.PIPE, stdout=s.DEVNULL, stderr=s.DEVNULL)"
     wait = "wait = [sys.executable, '-c', 'import sys; sys.stdin.read()']"  # until the server has ended
-    program = f"{imports}\n{start}\n{wait}\ncheck = m.check\n{patch}\nm.check = leak\nm.main([])"
+    program = f"{imports}\n{start}\n{wait}\ncheck = m.check_arguments\n{patch}\nm.check_arguments = leak\nm.main([])"
     recorder.answer = effects.watching(lambda _seen: CannedResponse())
     with verbose_server([sys.executable, "-c", program], source_env()) as server:
         call_verbosely(server, "manage_secrets", {**WRITES["update_value"][1]})
