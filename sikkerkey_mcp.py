@@ -34,12 +34,9 @@ The commands that people type are above it, in `sikkerkey_cli`; this module neve
 
 from __future__ import annotations
 
-import argparse
 import base64
-import difflib
 import functools
 import json
-import math
 import os
 import queue
 import re
@@ -93,6 +90,7 @@ TOKEN_CHARACTERS = 64  # of a registration token, hexadecimal
 CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # an orphaned process ends within a second
 INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
+FLOAT_EXACT_MAX = 2**53  # a float may have lost digits of a larger integer
 INTEGER_MAX_DIGITS = 1_000  # old Pythons need quadratic time for more; newer ones refuse 4,301
 
 
@@ -217,7 +215,7 @@ def _parse_int(text: str) -> int:
 
 def _parse_float(text: str) -> float:
     number = float(text)
-    if math.isinf(number):
+    if abs(number) == float("inf"):
         raise ValueError("a number is too large")
     return number
 
@@ -778,7 +776,7 @@ TOOLS: tuple[Tool, ...] = (
 # ---------------------------------------------------------------------------------------------------------------------
 
 # No dot, slash, percent sign, space or control character: `..` in a path would lead to another route.
-ID = re.compile("[A-Za-z0-9][A-Za-z0-9_-]{0,127}")
+ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
 ID_RULE = "an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
 
 NAME_MAX_CHARACTERS = 80  # a longer word is not a misspelled name
@@ -803,7 +801,7 @@ class Request(NamedTuple):
 
 def is_id(value: Any) -> bool:
     """True for a string that is safe in a path and as a directory name."""
-    return isinstance(value, str) and ID.fullmatch(value) is not None
+    return isinstance(value, str) and re.fullmatch(ID, value) is not None
 
 
 def path_parameters(path: str) -> list[str]:
@@ -890,6 +888,8 @@ def did_you_mean(name: Any, known: Sequence[str]) -> str:
     """`did you mean NAME?` if `name` is close to one of `known`, else an empty string."""
     if not isinstance(name, str) or len(name) > NAME_MAX_CHARACTERS:
         return ""
+    import difflib  # not at the top: only refusals need it
+
     # A lower cutoff would lead from a guess at reading a value (get_value) to overwriting it (update_value).
     close = difflib.get_close_matches(name, known, 1, 0.8)
     return f"did you mean {close[0]}?" if close else ""
@@ -989,7 +989,7 @@ def _refuse_lone_surrogates(where: str, text: str) -> None:
 
 
 def _check_integer(arg: Arg, value: Any) -> int:
-    if isinstance(value, float) and value.is_integer():
+    if isinstance(value, float) and value.is_integer() and abs(value) <= FLOAT_EXACT_MAX:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ArgumentError(f"{arg.name} must be an integer")
@@ -1286,15 +1286,13 @@ USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user or a query could disguise the host.
-BASE_URL = re.compile(
+BASE_URL = (
     r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
     r"(?::(?P<port>[0-9]{1,5}))?/?"
 )
 # Checked here, because an error of urllib would quote the password. Other schemes are refused: for a proxy that expects
 # TLS, the password would be sent in the clear.
-PROXY_URL = re.compile(
-    r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?"
-)
+PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?"
 
 
 class Answer(NamedTuple):
@@ -1422,7 +1420,7 @@ class Api:
 
 def parse_base_url(url: str) -> str:
     """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
-    match = BASE_URL.fullmatch(url)
+    match = re.fullmatch(BASE_URL, url)
     if not match or not 1 <= int(match["port"] or 443) <= 65_535:
         message = "the API URL must be https://HOST or https://HOST:PORT, without user, path or query"
         raise ConfigError(message, "check SIKKERKEY_API_URL or apiUrl in identity.json")
@@ -1496,7 +1494,7 @@ def https_proxies(base_url: str) -> dict[str, str]:
     url = getproxies().get("https", "")
     if not url or proxy_bypass(base_url.partition("://")[2]):
         return {}
-    match = PROXY_URL.fullmatch(url)
+    match = re.fullmatch(PROXY_URL, url)
     if not match or not 0 < int(match["port"] or 80) < 65_536:
         rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
         raise ConfigError(rule, "proxies that expect TLS themselves, and SOCKS proxies, are not supported")
@@ -1667,7 +1665,7 @@ def _file_content(mime: str, body: bytes) -> JsonObject:
 
 # Refusals by the vault, with the next step.
 
-SCOPE = re.compile(r"[a-z]{1,32}(?:\.[a-z]{1,32}){1,3}")
+SCOPE = r"[a-z]{1,32}(?:\.[a-z]{1,32}){1,3}"
 
 NEXT_STEP = {
     400: "correct the arguments; the vault refused them as they are",
@@ -1748,7 +1746,8 @@ def _clock_hint(answer: Answer) -> str:
 def _scope_hint(action: Action, members: JsonObject) -> str:
     required = members.get("requiredScopes")
     named = [scope for scope in required if isinstance(scope, str)] if isinstance(required, list) else []
-    scopes = [scope for scope in named if SCOPE.fullmatch(scope)][:8]  # other text would read as this program's advice
+    # Other text would read as this program's advice.
+    scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
     needed = ["be approved and enabled", *([f"hold the scope {action.scope}"] if action.scope else [])]
@@ -2950,6 +2949,10 @@ RESTRICTION_OPTIONS = (
 
 def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     """The chosen agent, and the text of each restriction by its option. Exits with status 2 on wrong usage."""
+    if not arguments:
+        return "", {}
+    import argparse  # not at the top: with a parser it takes 5 ms, and clients rarely pass options
+
     parser = argparse.ArgumentParser(
         prog="sikkerkey-mcp serve",
         description="Serves MCP on stdin and stdout.",

@@ -7,6 +7,7 @@ one of these inside another. Nothing here knows MCP or the vault.
 from __future__ import annotations
 
 import json
+import math
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
@@ -21,9 +22,10 @@ def values_to_redact(texts: Sequence[str]) -> list[str]:
     """What to remove if `texts` are secret, longest first.
 
     That is each text, each string in it if it is JSON, and their trimmed forms and lines, since a peer may trim what it
-    repeats, or repeat one line of it.
+    repeats, or repeat one line of it. For a text that is a number, it is also how Python writes that number.
     """
     values = [*texts, *(value for text in texts for value in _strings_in_json(text))]
+    values += [repr(number) for value in values if (number := _number(value)) is not None]
     lines = [line.strip() for value in values for line in value.splitlines()]
     values += [value.strip() for value in values] + [line for line in lines if len(line) >= ANYWHERE_CHARACTERS]
     return sorted(set(values) - {""}, key=len, reverse=True)
@@ -37,6 +39,14 @@ def _strings_in_json(text: str) -> list[str]:
         return strings_in(json.loads(text, parse_float=str, parse_int=str, parse_constant=str))
     except (ValueError, RecursionError):
         return []
+
+
+def _number(text: str) -> float | None:
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return number if math.isfinite(number) else None
 
 
 def strings_in(value: Any) -> list[str]:

@@ -139,7 +139,7 @@ def test_answer_that_is_not_json_is_an_error_that_does_not_repeat_it(body: bytes
     assert result["isError"]
     assert shown(result) == (
         "the vault's answer is not JSON\n"
-        "hint: check that the API URL is the vault's and no portal or proxy answers in its place"
+        "hint: check that the API URL is the vault's and that no portal or proxy answers in its place"
     )
 
 
@@ -353,7 +353,7 @@ def test_short_plaintext_is_cut_out_as_a_word_and_ids_stay_whole() -> None:
 
 
 def test_other_text_is_not_cut_out() -> None:
-    body = b'{"id":"sk_1","name":"some name","note":"some note","value2":[1.10,true,null]}'
+    body = b'{"id":"sk_1","name":"some name","note":"some note","value2":[1.5,true,null]}'
     for row in PLAIN_ROWS:
         assert shown(call(row, giving(row, SECRET), reply(200, body))) == body.decode()
 
@@ -451,7 +451,7 @@ def test_every_status_has_a_next_step(status: int) -> None:
         (401, "may have been revoked"),
         (403, "repeating the call does not help"),
         (404, "check the ids with a list action"),
-        (409, "change what stands in the way"),
+        (409, "change what is in the way"),
         (413, "send less"),
         (423, "manage_canaries.unfreeze_project"),
         (429, "wait, then repeat"),
@@ -516,7 +516,7 @@ def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
 
 def test_403_on_a_route_with_an_id_names_the_allowlist() -> None:
     _message, hint = failed(403, {"error": "no"}, BY_NAME["manage_secrets.list"])
-    needed = "hold the scope projects.secrets.read, and have the project concerned on its allowlist"
+    needed = "hold the scope projects.secrets.read, and have the project on its allowlist"
     assert hint == f"the agent must be approved and enabled, {needed}; {NEXT_STEP[403]}"
 
 

@@ -166,7 +166,7 @@ def test_more_than_1000_waiting_calls_are_refused_and_the_others_answered(mcp: C
     gate.wait_for(CONCURRENT)  # so that none of them waits
     waiting = whoami(mcp, WAITING)
     surplus = whoami(mcp, 3)
-    text = "too many calls are waiting already; nothing was sent: wait for some to be answered"
+    text = "too many calls are waiting already; nothing was sent: wait until some are answered"
     refused = {"content": [{"type": "text", "text": text}], "isError": True}
     assert [mcp.reply(call)["result"] for call in surplus] == [refused] * 3
     gate.allow(CONCURRENT + WAITING)

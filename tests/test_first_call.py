@@ -35,7 +35,7 @@ def print_opened():
 
 sikkerkey_mcp.VaultTools.prepare = lambda self: None
 sikkerkey_mcp.end_process = print_opened
-sikkerkey_mcp.main(["serve", "--agent", {AGENT_ID!r}])
+sikkerkey_mcp.main(["--agent", {AGENT_ID!r}])
 """
 
 
@@ -84,7 +84,7 @@ def test_failed_preparation_is_reported_by_the_call(tools: sikkerkey_mcp.VaultTo
     valid_pem = key.read_bytes()
     key.write_bytes(b"no key")
     tools.prepare()
-    assert "private.pem holds no" in tools.call("whoami", {}, sikkerkey_mcp.Context())["content"][0]["text"]
+    assert "private.pem does not contain" in tools.call("whoami", {}, sikkerkey_mcp.Context())["content"][0]["text"]
     key.write_bytes(valid_pem)
     assert "isError" not in tools.call("whoami", {}, sikkerkey_mcp.Context())
 

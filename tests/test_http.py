@@ -392,7 +392,7 @@ def test_compressed_answer_is_refused_unread(connect: Connect, encoding: str, st
     with FaultyVault(bomb, faulty_vault.answer()) as vault:
         client = connect(vault.url)
         error = client.refused(client.read)
-        assert str(error) == "the vault's answer is compressed, which was not asked for"
+        assert str(error) == "the vault's answer is compressed, which was not requested"
         assert client.read().body == b"{}"
         assert vault.connections == 2
 
@@ -659,4 +659,4 @@ def test_malformed_proxy_is_a_configuration_error(
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
         client.write()
     assert str(refused.value) == "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
-    assert refused.value.hint == "proxies that are themselves spoken to over TLS, or SOCKS, are not supported"
+    assert refused.value.hint == "proxies that expect TLS themselves, and SOCKS proxies, are not supported"

@@ -300,7 +300,7 @@ def test_path_with_control_characters_is_shown_cleaned(tmp_path: Path, words: st
 def ends(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """The output of a command with wrong words."""
     try:
-        status = sikkerkey_mcp.main(words)
+        status = main(words)
     except SystemExit as ended:  # argparse ends by itself
         status = int(ended.code or 0)
     assert status in (1, 2)

@@ -114,11 +114,12 @@ def test_signals_wait_for_a_thread_of_their_own(started: CheckedServer) -> None:
 
 
 THREADLESS = """
+import threading
 import sikkerkey_mcp
 def refuse(*_):
     raise RuntimeError("can't start new thread")
-sikkerkey_mcp.start_new_thread = refuse
-sikkerkey_mcp.main(["serve"])
+threading.Thread.start = refuse
+sikkerkey_mcp.main([])
 """
 
 
@@ -129,7 +130,7 @@ def test_a_server_without_further_threads_serves_and_ends(home: Path, recorder: 
         server.initialize()
         assert len(server.request("tools/list")["result"]["tools"]) == len(sikkerkey_mcp.TOOLS)
         refused = server.call("whoami")
-        assert refused["content"][0]["text"] == "the system starts no further thread; nothing was sent"
+        assert refused["content"][0]["text"] == "the system cannot start another thread; nothing was sent"
         assert_exit(server, ENDINGS[name])
 
 

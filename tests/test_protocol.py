@@ -64,7 +64,7 @@ def test_a_missing_version_is_offered_the_latest() -> None:
 @pytest.mark.peer(2)
 def test_before_initialize_nothing_but_ping_is_served(method: str) -> None:
     client = InProcessClient("")
-    assert client.send(request(method, name="echo")) == refusal(-32600, "initialize comes first", id=1)
+    assert client.send(request(method, name="echo")) == refusal(-32600, "initialize must come first", id=1)
     assert client.tools.calls == []
 
 
@@ -104,10 +104,10 @@ def test_string_and_integer_ids_come_back_as_they_were(request_id: Any) -> None:
     assert type(answer["id"]) is type(request_id)
 
 
-@pytest.mark.parametrize("request_id", [None, 1.5, 1.0, 1e400, True, False, [], [1], {}, {"a": 1}])
+@pytest.mark.parametrize("request_id", [None, 1.5, 1.0, True, False, [], [1], {}, {"a": 1}])
 def test_a_request_with_another_id_is_invalid_and_not_executed(request_id: Any) -> None:
     client = InProcessClient()
-    line = json.dumps(call("echo", request_id)).replace("Infinity", "1e400").encode()
+    line = json.dumps(call("echo", request_id)).encode()
     assert client.send_bytes(line) == refusal(-32600, "id must be a string or an integer")
     assert client.tools.calls == []
 
@@ -190,7 +190,7 @@ def test_a_call_without_an_id_does_nothing() -> None:
 def test_an_initialize_without_an_id_does_nothing() -> None:
     client = InProcessClient("")
     assert client.send(notification("initialize", protocolVersion="2025-11-25")) is None
-    assert client.send(request("tools/list")) == refusal(-32600, "initialize comes first", id=1)
+    assert client.send(request("tools/list")) == refusal(-32600, "initialize must come first", id=1)
 
 
 # batches
@@ -393,7 +393,7 @@ def test_tools_list_is_the_registrys_listing_on_one_page() -> None:
 
 @pytest.mark.parametrize("cursor", ["", "x", "0", 0, [], {}, False])
 def test_an_invalid_cursor_is_refused(cursor: Any) -> None:
-    rule = "cursor is not one that this server gave: everything is on one page"
+    rule = "the cursor does not come from this server: everything is on one page"
     assert InProcessClient().send(request("tools/list", cursor=cursor)) == refusal(-32602, rule, id=1)
 
 
@@ -479,8 +479,8 @@ def test_a_tool_that_breaks_is_answered_with_an_internal_error_that_repeats_noth
 ID_RULE = "must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
 WRONG_MACHINE_CALLS = [
     ({"action": "get"}, "machineId is required for get; it takes: machineId"),
-    ({"action": "list", "canary-9": 1}, "unknown argument (name not shown) for list; it takes none"),
-    ({"action": "list", "cursor": "canary"}, "unknown argument cursor for list; it takes none"),
+    ({"action": "list", "canary-9": 1}, "unknown argument (name not shown) for list; it takes no arguments"),
+    ({"action": "list", "cursor": "canary"}, "unknown argument cursor for list; it takes no arguments"),
     ({"action": "get", "machineId": "../canary"}, "machineId " + ID_RULE),
     ({"action": "revoke", "machineId": "m", "preview": "canary"}, "preview must be true or false"),
     ({"action": "rename", "machineId": "m", "name": 5}, "name must be a string"),
@@ -573,7 +573,7 @@ def test_each_list_is_the_librarys_on_one_page(method: str, kind: str) -> None:
 @pytest.mark.parametrize("method", LISTS)
 @pytest.mark.parametrize("cursor", ["", "x", 0, [], False])
 def test_each_list_refuses_an_invalid_cursor(method: str, cursor: Any) -> None:
-    rule = "cursor is not one that this server gave: everything is on one page"
+    rule = "the cursor does not come from this server: everything is on one page"
     assert ask(method, cursor=cursor) == refusal(-32602, rule, id=1)
 
 
@@ -648,7 +648,7 @@ UNKNOWN_IN_ASK = "an argument is unknown; the prompt takes: what, how"
         ({"name": "ask"}, "argument what is required; the prompt takes: what, how"),
         ({"name": "ask", "arguments": {"how": "x"}}, "argument what is required; the prompt takes: what, how"),
         ({"name": "ask", "arguments": {"what": "", "canary": ""}}, UNKNOWN_IN_ASK),
-        ({"name": "greet", "arguments": {"canary": "x"}}, "an argument is unknown; the prompt takes none"),
+        ({"name": "greet", "arguments": {"canary": "x"}}, "an argument is unknown; the prompt takes no arguments"),
     ],
 )
 def test_a_prompt_that_is_wrongly_asked_for_is_refused(params: Any, rule: str) -> None:

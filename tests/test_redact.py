@@ -72,7 +72,7 @@ def test_values_to_redact() -> None:
         (["first line here\n  second line  \nshort"],
          ["first line here\n  second line  \nshort", "first line here", "second line"]),
         (['{"a":["x",{"b":"yy"}],"c":true,"d":null,"e":1.50}'],
-         ['{"a":["x",{"b":"yy"}],"c":true,"d":null,"e":1.50}', "1.50", "yy", "x"]),
+         ['{"a":["x",{"b":"yy"}],"c":true,"d":null,"e":1.50}', "1.50", "1.5", "yy", "x"]),
         ([' ["zz"]'], [' ["zz"]', '["zz"]', "zz"]),
         (["[1e400,NaN]"], ["[1e400,NaN]", "1e400", "NaN"]),
         (['"no object"'], ['"no object"']),

@@ -259,7 +259,7 @@ def test_ids_are_not_completed_where_their_list_is_withheld() -> None:
 )
 def test_completion_of_an_unknown_argument_of_a_template_is_refused(uri: str, name: str) -> None:
     client, api = client_of(reply(body=ROWS))
-    rule = "no prompt or resource template of ours has that argument"
+    rule = "no prompt or resource template here has that argument"
     assert complete(client, "", uri, name) == refusal(-32602, rule, id=1)
     assert api.sent == []
 

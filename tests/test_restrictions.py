@@ -296,6 +296,12 @@ def test_wrong_usage_of_serve_exits_with_2(line: str, capsys: pytest.CaptureFixt
     assert "usage: sikkerkey-mcp serve" in capsys.readouterr().err
 
 
+def test_wrong_word_after_serve_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["serve", "canary"])
+    assert "canary" not in capsys.readouterr().err
+
+
 def test_restricted_server_lists_and_runs_the_remaining_actions(
     home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

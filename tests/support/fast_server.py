@@ -81,4 +81,4 @@ if __name__ == "__main__":
     skip_pauses()
     vars(sikkerkey_mcp)["Api"] = FastApi
     vars(socket)["getaddrinfo"] = resolve
-    sys.exit(sikkerkey_mcp.main(["serve"]))
+    sys.exit(sikkerkey_mcp.main([]))

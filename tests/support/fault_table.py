@@ -58,9 +58,9 @@ Pair = tuple[Outcome, Outcome]
 
 MAY_HAVE_BEEN = "hint: the request may have been processed: look (list, get) before repeating it"
 NOTHING_CHANGED = "hint: nothing was changed; check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
-PORTAL = "hint: check that the API URL is the vault's and no portal or proxy answers in its place"
-ASK_FOR_LESS = "hint: ask for less: a smaller pageSize, a shorter span of time, a filter"
-CHECK_INTERMEDIARY_HINT = "hint: check what stands between this machine and the vault"
+PORTAL = "hint: check that the API URL is the vault's and that no portal or proxy answers in its place"
+ASK_FOR_LESS = "hint: ask for less: a smaller pageSize, a shorter time span, a filter"
+CHECK_INTERMEDIARY_HINT = "hint: check what is between this computer and the vault: a proxy, a portal, a gateway"
 SHORT = "its answer was cut short or malformed (*)"
 LATE = "it did not answer in time"
 
@@ -96,7 +96,7 @@ def unreadable(message: str, hint: str) -> Pair:
 NOT_JSON = unreadable("the vault's answer is not JSON", PORTAL)
 TOO_LARGE = unreadable("the vault's answer is larger than 16,777,216 bytes", ASK_FOR_LESS)
 MANY_LINES = unreadable("the vault's answer comes in more than 50,000 lines", CHECK_INTERMEDIARY_HINT)
-COMPRESSED = unreadable("the vault's answer is compressed, which was not asked for", CHECK_INTERMEDIARY_HINT)
+COMPRESSED = unreadable("the vault's answer is compressed, which was not requested", CHECK_INTERMEDIARY_HINT)
 
 
 def untrusted(reason: str) -> Pair:
