@@ -35,6 +35,7 @@ The commands that people type are above it, in `sikkerkey_cli`; this module neve
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import os
 import queue
@@ -1246,6 +1247,9 @@ def load_signer(key_pem: bytes) -> Sign:
     except ImportError as error:
         hint = "`sikkerkey-mcp doctor` says more; download a damaged file again"
         raise ConfigError(f"the signing library cannot be loaded: {clean(str(error))}", hint) from None
+    if not _library_signs_correctly():
+        hint = "download the archive again, or reinstall cryptography"
+        raise ConfigError("the signing library fails the Ed25519 test of RFC 8032", hint)
     try:
         key = load_pem_private_key(key_pem, password=None)
     except Exception:  # the library raises many kinds of errors, and any of them may quote the key
@@ -1254,6 +1258,22 @@ def load_signer(key_pem: bytes) -> Sign:
         message = "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM"
         raise ConfigError(message, "revoke this agent and install it again")
     return key.sign
+
+
+@functools.cache
+def _library_signs_correctly() -> bool:
+    """Signs the message of test 2 in section 7.1 of RFC 8032, once per process."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # see load_signer
+
+    private_key = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
+    signature = bytes.fromhex(
+        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
+        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
+    )
+    try:
+        return Ed25519PrivateKey.from_private_bytes(private_key).sign(b"\x72") == signature
+    except Exception:  # an OpenSSL in FIPS mode may not have Ed25519
+        return False
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1726,9 +1746,8 @@ def _clock_hint(answer: Answer) -> str:
 def _scope_hint(action: Action, members: JsonObject) -> str:
     required = members.get("requiredScopes")
     named = [scope for scope in required if isinstance(scope, str)] if isinstance(required, list) else []
-    scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][
-        :8
-    ]  # other text would read as this program's advice
+    # Other text would read as this program's advice.
+    scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]
     if scopes:
         return f"missing scope: {', '.join(scopes)}; "
     needed = ["be approved and enabled", *([f"hold the scope {action.scope}"] if action.scope else [])]
@@ -2904,8 +2923,11 @@ def print_notice(text: str) -> None:
 
 
 def program() -> list[str]:
-    """The command that starts this program again, in absolute paths."""
-    return [os.path.abspath(sys.executable), os.path.abspath(sys.argv[0])]
+    """The command that runs the commands of this program, in absolute paths."""
+    path = os.path.abspath(sys.argv[0])
+    if os.path.basename(path) == "sikkerkey_mcp.py":  # started directly: it only serves
+        path = os.path.join(os.path.dirname(path), "sikkerkey_cli", "__main__.py")
+    return [os.path.abspath(sys.executable), path]
 
 
 def connect(agent: str = "") -> Api:

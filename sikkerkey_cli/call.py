@@ -299,14 +299,14 @@ class Prepared(NamedTuple):
 
 def command_call(options: argparse.Namespace) -> int:
     """Runs one action. Returns 1 if the vault or a check refuses it. Raises Error, and UsageError for wrong usage."""
-    switches = sikkerkey_mcp.read_restrictions({})
-    call = _prepare(options, switches)
+    restrictions = sikkerkey_mcp.read_restrictions({})
+    call = _prepare(options, restrictions)
     if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
         terminal.confirm(f"{_command_name(call.tool, call.action)}: {describe(call.action)}")
     with OutputFile(options.output, overwrite=options.overwrite) as output:
         with terminal.Progress("waiting for the vault"):
-            registry = sikkerkey_mcp.VaultTools(lambda: sikkerkey_mcp.connect(options.agent), switches, exact=True)
-            result = registry.call(call.tool.name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
+            tools = sikkerkey_mcp.VaultTools(lambda: sikkerkey_mcp.connect(options.agent), restrictions, exact=True)
+            result = tools.call(call.tool.name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
         if result.get("isError"):
             sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
             return 1
@@ -317,7 +317,7 @@ def command_call(options: argparse.Namespace) -> int:
     return 0
 
 
-def _prepare(options: argparse.Namespace, switches: list[sikkerkey_mcp.Restriction]) -> Prepared:
+def _prepare(options: argparse.Namespace, restrictions: list[sikkerkey_mcp.Restriction]) -> Prepared:
     """Checks everything that can be checked before the user is asked and before anything is sent."""
     if not options.words:
         raise UsageError("call needs a tool", LIST_TOOLS_HINT)
@@ -327,7 +327,7 @@ def _prepare(options: argparse.Namespace, switches: list[sikkerkey_mcp.Restricti
     if action.answer == "file" and not options.output:
         raise UsageError(f"{action.name} returns a file", "--output FILE says where to store it")
     named = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
-    sikkerkey_mcp.refuse_withheld(tool, named, switches)
+    sikkerkey_mcp.refuse_withheld(tool, named, restrictions)
     arguments = words.arguments()
     return Prepared(tool, action, named, arguments, _check(tool, action, arguments))
 
@@ -414,25 +414,16 @@ def _as_text(result: JsonObject) -> str:
     if "structuredContent" not in result:
         return terminal.cleaned(text) if terminal.is_terminal(sys.stdout) else text
     try:
-        return _visible(_indented(result["structuredContent"]) if terminal.is_terminal(sys.stdout) else text)
-    except RecursionError:  # the limit of json is higher
-        return _visible(text)
+        if terminal.is_terminal(sys.stdout):
+            text = json.dumps(result["structuredContent"], ensure_ascii=False, indent=2)
+    except RecursionError:  # json.dumps can nest deeper without indent
+        pass
+    return _visible(text)
 
 
 def _visible(text: str) -> str:
     """The same JSON with hidden characters escaped; outside its strings there are none."""
     return "".join(c if c in "\n " or sikkerkey_mcp.clean(c) == c else json.dumps(c)[1:-1] for c in text)
-
-
-def _indented(value: Any, indent: str = "\n") -> str:
-    """JSON on several lines; json.dumps cannot write an ExactNumber."""
-    deeper = indent + "  "
-    if isinstance(value, dict) and value:
-        members = (f"{sikkerkey_mcp.to_json(key)}: {_indented(member, deeper)}" for key, member in value.items())
-        return "{" + deeper + ("," + deeper).join(members) + indent + "}"
-    if isinstance(value, list) and value:
-        return "[" + deeper + ("," + deeper).join(_indented(item, deeper) for item in value) + indent + "]"
-    return sikkerkey_mcp.to_json(value)
 
 
 def _as_table(result: JsonObject) -> str:

@@ -109,11 +109,15 @@ def check_library() -> Line:
         return failed("library", error)
     library, bytecode = loaded.get("library", "installed"), loaded.get("bytecode", "")
     detail = f"cryptography {loaded['cryptography']}, {clean(library)}"
-    uncached = [text for text in (library if ";" in library else "", bytecode if ": " in bytecode else "") if text]
-    if not uncached:
+    if ";" in library:  # followed by the reasons why a faster way failed
+        remedy = _remedy_of_damage(library) or _cache_remedy()
+        return Line("library", "warn", f"{detail}\nevery start is slow", remedy)
+    if not bytecode.startswith("compiled"):
         return Line("library", "ok", detail)
-    remedy = _remedy_of_damage(library) or _cache_remedy()
-    return Line("library", "warn", f"{detail}\nevery start is slow: {clean('; '.join(uncached))}", remedy)
+    remedy = "start Python without -B and without PYTHONDONTWRITEBYTECODE"
+    if "PYTHONDONTWRITEBYTECODE" not in bytecode:
+        remedy = _cache_remedy()
+    return Line("library", "warn", f"{detail}\nevery start is slow: {clean(bytecode)}", remedy)
 
 
 def _remedy_of_damage(report: str) -> str:
@@ -207,7 +211,7 @@ def _mode(path: str) -> str:
     return f" {stat.S_IMODE(os.lstat(path).st_mode):04o}"
 
 
-def check_switches() -> Line:
+def check_restrictions() -> Line:
     """The restrictions that the environment sets here; a client's entry may set more."""
     try:
         found = sikkerkey_mcp.read_restrictions({})
@@ -217,7 +221,7 @@ def check_switches() -> Line:
         return Line("switches", "ok", "none: every action is offered")
     left = sum(len(tool.actions) for tool in sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, found))
     every = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS)
-    set_by = "; ".join(" ".join([switch.source, ",".join(switch.names)]).rstrip() for switch in found)
+    set_by = "; ".join(" ".join([each.source, ",".join(each.names)]).rstrip() for each in found)
     return Line("switches", "ok", f"{set_by}: {left} of {every} actions are offered")
 
 
@@ -596,7 +600,7 @@ def examine(wanted: str) -> Iterator[Line]:
     yield check_library()
     checked = AgentChecks(wanted)
     yield from checked.lines
-    yield check_switches()
+    yield check_restrictions()
     yield from check_clients()
     addresses = list(dict.fromkeys(checked.addresses))
     if not addresses:

@@ -18,6 +18,8 @@ KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server ex
 FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code's file also contains its history and grows to tens of megabytes
 # Variables that an entry sets, because a client may start the server without the user's environment.
 PASSED_VARIABLES = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
+# The archive, the server's module, or the package of a source checkout.
+PROGRAM_PATH = r"(^|[/\\])(sikkerkey[-_]mcp[^/\\]*\.pyz?|sikkerkey_cli([/\\]__main__\.py)?)\Z"
 BOM = b"\xef\xbb\xbf"
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -89,8 +91,7 @@ class Server(NamedTuple):
     @property
     def starts_this_program(self) -> bool:
         """Whether it starts this program, from any path: by the file's name, or by a command as `config` writes it."""
-        names = [re.split(r"[/\\]", word)[-1] for word in self.command]
-        if any(re.fullmatch(r"sikkerkey[-_]mcp.*\.pyz?", name) for name in names):
+        if any(re.search(PROGRAM_PATH, word) for word in self.command):
             return True
         if len(self.command) > 3 and self.command[1] == "-I" and self.command[3] == "serve":
             return True

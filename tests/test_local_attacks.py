@@ -1,7 +1,8 @@
-"""Files, links and variables that other users of the same computer may set up; test_identity has the simple cases."""
+"""Files, links and variables that other users of a computer can prepare; test_identity.py has the simple cases."""
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -20,7 +21,8 @@ from sikkerkey_cli.__main__ import main
 from tests.support.harness import (
     AGENT_ID,
     ARCHIVE,
-    ROOT,
+    ARCHIVE_COMMAND,
+    SOURCE_COMMAND,
     TIMEOUT_S,
     VAULT_ID,
     CannedResponse,
@@ -202,21 +204,22 @@ def test_directory_of_another_user_in_such_a_home_is_refused(home: Path, slot: P
 # a vault that names an agent
 
 
-@pytest.mark.parametrize("agent", ["CON", "nul", "COM1", "LPT9", "a" * 128, "A", "0", "a-", "a_", AGENT_ID.upper()])
 def test_unusual_but_valid_id_names_its_directory(
-    home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch, agent: str
+    home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_slot(home, recorder.url)
     monkeypatch.setenv("SIKKERKEY_API_URL", recorder.url)
     monkeypatch.setattr(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close())
-    answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
-    recorder.answer = lambda _seen: CannedResponse(201, answer)
-    assert main(["install", "0" * 64]) == 0
-    assert {path.name for path in (home / ".sikkerkey" / "agents").iterdir()} == {agent, AGENT_ID}
-    assert sikkerkey_mcp.load_identity(agent).agent_id == agent
+    unusual = ["CON", "nul", "COM1", "LPT9", "a" * 128, "A", "0", "a-", "a_", AGENT_ID.upper()]
+    for agent in unusual:
+        answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
+        recorder.answer = lambda _seen, answer=answer: CannedResponse(201, answer)  # type: ignore[misc]
+        assert main(["install", "0" * 64]) == 0, agent
+        assert sikkerkey_mcp.load_identity(agent).agent_id == agent
+    assert {path.name for path in (home / ".sikkerkey" / "agents").iterdir()} == {*unusual, AGENT_ID}
 
 
-# what stands in the way of imports
+# modules that others planted where Python searches
 
 PLANTED = (
     "json.py", "re.py", "ssl.py", "socket.py", "http/__init__.py", "urllib/__init__.py", "email.py", "base64.py",
@@ -301,7 +304,7 @@ def harmless_python(planted: Path) -> dict[str, str]:
 
 
 def test_isolated_start_ignores_the_variables_of_python(slot: Path, planted: Path) -> None:
-    stderr = serves([sys.executable, "-I", str(ARCHIVE), "serve"], {**os.environ, **hostile_python(planted)})
+    stderr = serves([*ARCHIVE_COMMAND, "serve"], {**os.environ, **hostile_python(planted)})
     assert stderr == b""
     assert not (planted / "ran").exists()
 
@@ -313,35 +316,33 @@ def test_bare_start_survives_python_variables_without_paths(slot: Path, planted:
 
 # variables of the program
 
-VALUES = (".", "..", "../../x", "%2e%2e%2fx", "~nobody/x", "/dev/null", "/dev/zero", "/proc/x\x1b[2J\n", "x" * 5_000)
+VALUES = (".", "../../x", "%2e%2e%2fx", "~nobody/x", "/dev/null", "/dev/zero", "/proc/x\x1b[2J\n", "x" * 5_000)
 VARIABLES = (
     "SIKKERKEY_HOME", "SIKKERKEY_AGENT_ID", "SIKKERKEY_API_URL", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR",
     "HTTPS_PROXY", "NO_PROXY", "XDG_CACHE_HOME", "HOME", "TMPDIR",
 )  # fmt: skip
 
 
-def outcome(command: list[str], env: dict[str, str], said: bytes) -> tuple[int, list[Any], str]:
-    """Exit status, messages and stderr of a process that gets `said` as its input."""
-    done = subprocess.run(command, input=said, env=env, capture_output=True, check=False, timeout=TIMEOUT_S)
+def run(command: list[str], env: dict[str, str], sent: bytes) -> tuple[int, list[Any], str]:
+    """Exit status, messages and stderr of a process that gets `sent` as its input."""
+    done = subprocess.run(command, input=sent, env=env, capture_output=True, check=False, timeout=TIMEOUT_S)
     return done.returncode, [json.loads(line) for line in done.stdout.splitlines()], done.stderr.decode()
 
 
-@pytest.mark.parametrize("name", VARIABLES)
 def test_environment_variables_cannot_redirect_the_program(
-    slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    slot: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = tmp_path / "deep" / "work"
     work.mkdir(parents=True)
     monkeypatch.chdir(work)
-    said = b"".join(json.dumps({"jsonrpc": "2.0", **line}).encode() + b"\n" for line in OPENING)
-    for value in VALUES:
-        env = {**os.environ, name: value}
-        status, messages, stderr = outcome([sys.executable, "-I", str(ARCHIVE), "serve"], env, said)
-        assert status in (0, 1)
-        assert "Traceback" not in stderr
-        assert "\x1b" not in stderr
-        assert status == 0 or stderr.startswith("sikkerkey-mcp: error: ")
-        assert [message["id"] for message in messages] == ([1, 2] if status == 0 else [])
+    sent = b"".join(json.dumps({"jsonrpc": "2.0", **line}).encode() + b"\n" for line in OPENING)
+    for name, value in itertools.product(VARIABLES, VALUES):
+        status, messages, stderr = run([*ARCHIVE_COMMAND, "serve"], {**os.environ, name: value}, sent)
+        assert status in (0, 1), (name, value)
+        assert "Traceback" not in stderr, (name, value)
+        assert "\x1b" not in stderr, (name, value)
+        assert status == 0 or stderr.startswith("sikkerkey-mcp: error: "), (name, value)
+        assert [message["id"] for message in messages] == ([1, 2] if status == 0 else []), (name, value)
     assert [*work.rglob("*")] == []
     assert {path.name for path in tmp_path.iterdir()} <= {"deep", "home"}
 
@@ -388,5 +389,5 @@ def test_source_finds_its_own_modules_when_isolated(slot: Path, planted: Path, m
     monkeypatch.chdir(planted)
     env = {**os.environ, **hostile_python(planted)}
     del env["PYTHONEXECUTABLE"]
-    serves([sys.executable, "-I", str(ROOT / "sikkerkey_cli" / "__main__.py"), "serve"], env)
+    serves([*SOURCE_COMMAND, "serve"], env)
     assert not (planted / "ran").exists()

@@ -1,4 +1,4 @@
-"""Marked values are written everywhere and then searched for in filled that others can see."""
+"""Marked values are written with every action that takes plaintext, then searched for wherever others can look."""
 
 from __future__ import annotations
 

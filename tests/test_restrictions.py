@@ -9,26 +9,28 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_cli import __main__ as cli
+from sikkerkey_cli.__main__ import main
 from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
-from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, each_row, reply
+from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, reply
 
 READ_ONLY = Restriction("--read-only", "--read-only")
 WHO = "hint: the user restricted this server; only they can change that, where they configured it"
 
 
 def only(*names: str) -> Restriction:
+    """Like `--tools`."""
     return Restriction("--tools", "--tools", names)
 
 
 def without(*names: str) -> Restriction:
+    """Like `--exclude`."""
     return Restriction("--exclude", "--exclude", names)
 
 
-def offered(*switches: Restriction) -> set[str]:
+def offered(*restrictions: Restriction) -> set[str]:
     """Every action that is listed, as tool.action."""
-    listing = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).listing()
+    listing = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), restrictions).listing()
     return {
         f"{tool['name']}.{action}"
         for tool in listing
@@ -36,12 +38,24 @@ def offered(*switches: Restriction) -> set[str]:
     }
 
 
-def call(row: Row, arguments: Any, *switches: Restriction) -> tuple[str, int]:
+def call(row: Row, arguments: Any, *restrictions: Restriction) -> tuple[str, int]:
     """The text of a call's result, empty for a file, and how many requests it sent."""
-    api = StubApi(reply(body=b'{"ok":true}'))
-    result = sikkerkey_mcp.VaultTools(lambda: api, switches).call(row.tool.name, arguments, Logged())
-    text: str = result["content"][0].get("text", "")
-    return text, len(api.sent)
+    return Restricted(*restrictions).call(row, arguments)
+
+
+class Restricted:
+    """The tools of a restricted server without a network."""
+
+    def __init__(self, *restrictions: Restriction) -> None:
+        self.api = StubApi(reply(body=b'{"ok":true}'))
+        self.tools = sikkerkey_mcp.VaultTools(lambda: self.api, restrictions)
+
+    def call(self, row: Row, arguments: Any) -> tuple[str, int]:
+        """Like the function."""
+        self.api.sent.clear()
+        result = self.tools.call(row.tool.name, arguments, Logged())
+        text: str = result["content"][0].get("text", "")
+        return text, len(self.api.sent)
 
 
 def refusal(name: str, source: str) -> tuple[str, int]:
@@ -51,30 +65,31 @@ def refusal(name: str, source: str) -> tuple[str, int]:
 # what is offered
 
 
-def test_without_switches_everything_is_offered() -> None:
+def test_without_restrictions_everything_is_offered() -> None:
     assert offered() == {str(row) for row in ROWS}
 
 
-def test_read_only_leaves_the_reads_that_make_no_credential() -> None:
+def test_read_only_offers_the_reads_that_create_no_credential() -> None:
     harmless = {str(row) for row in ROWS if row.action.effect == "read" and not row.action.mints}
     assert offered(READ_ONLY) == harmless
 
 
-def test_a_read_that_makes_a_credential_is_withheld_as_well() -> None:
+def test_read_that_creates_a_credential_is_withheld_as_well() -> None:
     row = BY_NAME["manage_machines.list"]
     assert READ_ONLY.withholds(row.tool, row.action._replace(mints=True))
 
 
-@each_row
-def test_read_only_refuses_every_other_action_and_sends_nothing(row: Row) -> None:
-    if row.action.effect == "read":
-        _, sent = call(row, row.minimal, READ_ONLY)
-        assert sent == 1
-    else:
-        assert call(row, row.minimal, READ_ONLY) == refusal(str(row), "--read-only")
+def test_read_only_refuses_every_other_action_and_sends_nothing() -> None:
+    server = Restricted(READ_ONLY)
+    for row in ROWS:
+        text, sent = server.call(row, row.minimal)
+        if row.action.effect == "read":
+            assert sent == 1, row
+        else:
+            assert (text, sent) == refusal(str(row), "--read-only"), row
 
 
-def test_every_tool_that_read_only_leaves_is_marked_as_read_only() -> None:
+def test_every_tool_of_a_read_only_server_is_marked_as_read_only() -> None:
     listing = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).listing()
     assert [tool["name"] for tool in listing if not tool["annotations"]["readOnlyHint"]] == []
 
@@ -94,8 +109,8 @@ def test_option_exclude_removes_the_named_tools_and_actions() -> None:
 
 
 def test_several_restrictions_all_apply() -> None:
-    left = offered(only("manage_trash", "manage_sdks"), without("manage_sdks.get"), READ_ONLY, only("manage_trash"))
-    assert left == {"manage_trash.list"}
+    restrictions = (only("manage_trash", "manage_sdks"), without("manage_sdks.get"), READ_ONLY, only("manage_trash"))
+    assert offered(*restrictions) == {"manage_trash.list"}
 
 
 def test_withheld_action_removes_the_arguments_that_only_it_has() -> None:
@@ -108,7 +123,7 @@ def test_withheld_action_removes_the_arguments_that_only_it_has() -> None:
     assert "dynamic_create(" not in sikkerkey_mcp.tool_description(tool)
 
 
-def test_a_tool_with_one_action_left_still_takes_it_by_name() -> None:
+def test_tool_with_one_action_left_still_takes_it_by_name() -> None:
     row = BY_NAME["manage_sdks.list"]
     assert call(row, {"action": "list"}, only("manage_sdks.list")) == ('{"ok":true}', 1)
 
@@ -127,7 +142,7 @@ def test_refusal_of_an_action_outside_tools_names_the_option() -> None:
 
 
 @pytest.mark.parametrize("arguments", [{}, {"action": "no_such"}, {"action": 1}, {"action": ["list"]}])
-def test_a_tool_without_actions_refuses_every_call(arguments: Any) -> None:
+def test_tool_without_actions_refuses_every_call(arguments: Any) -> None:
     assert call(BY_NAME["manage_sdks.list"], arguments, without("manage_sdks")) == refusal("manage_sdks", "--exclude")
 
 
@@ -137,10 +152,13 @@ def test_refusal_of_a_wrong_action_lists_the_remaining_ones() -> None:
 
 
 def test_refusal_names_the_first_restriction_that_applies() -> None:
-    switches = [READ_ONLY, Restriction("SIKKERKEY_EXCLUDE", "--exclude", ("manage_trash.list", "manage_trash.purge"))]
+    restrictions = [
+        READ_ONLY,
+        Restriction("SIKKERKEY_EXCLUDE", "--exclude", ("manage_trash.list", "manage_trash.purge")),
+    ]
     row = BY_NAME["manage_trash.purge"]
-    assert call(row, row.minimal, *switches) == refusal("manage_trash.purge", "--read-only")
-    assert call(row, {"action": "list"}, *switches) == refusal("manage_trash.list", "SIKKERKEY_EXCLUDE")
+    assert call(row, row.minimal, *restrictions) == refusal("manage_trash.purge", "--read-only")
+    assert call(row, {"action": "list"}, *restrictions) == refusal("manage_trash.list", "SIKKERKEY_EXCLUDE")
 
 
 # the instructions
@@ -154,7 +172,7 @@ def test_instructions_begin_with_the_restriction() -> None:
     )
 
 
-def test_instructions_without_a_restriction_speak_of_none() -> None:
+def test_instructions_without_a_restriction_mention_none() -> None:
     assert sikkerkey_mcp.VaultTools(lambda: StubApi(reply())).instructions == sikkerkey_mcp.INSTRUCTIONS
 
 
@@ -167,18 +185,18 @@ def test_instructions_name_no_action_that_does_not_exist() -> None:
 
 
 def test_instructions_omit_text_about_withheld_actions() -> None:
-    told = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).instructions
-    assert named_in(told) == set()
-    assert "Values go in and never come out" in told
-    assert "Start with whoami" in told
+    text = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).instructions
+    assert named_in(text) == set()
+    assert "Values go in and never come out" in text
+    assert "Start with whoami" in text
     partly = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [without("manage_projects.delete")]).instructions
     assert len(partly.split("\n")) == len(sikkerkey_mcp.INSTRUCTIONS.split("\n")) + 1
 
 
-@pytest.mark.parametrize("switches", [[], [without("support")], [without(*(str(row) for row in ROWS[1:]))]])
-def test_instructions_stay_under_two_kilobytes(switches: list[Restriction]) -> None:
-    told = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), switches).instructions
-    assert len(told.encode()) < 2_000
+@pytest.mark.parametrize("restrictions", [[], [without("support")], [without(*(str(row) for row in ROWS[1:]))]])
+def test_instructions_stay_under_two_kilobytes(restrictions: list[Restriction]) -> None:
+    tools = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), restrictions)
+    assert len(tools.instructions.encode()) < 2_000
 
 
 # how they are set
@@ -203,97 +221,102 @@ def test_options_and_variables_apply_together(monkeypatch: pytest.MonkeyPatch) -
     ]
 
 
-@pytest.mark.parametrize("text", ["1", "true", "yes", "on", "TRUE", "Yes", " on "])
-def test_read_only_is_switched_on_by_these_words(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert in_force(monkeypatch, {}, read_only=text) == [("SIKKERKEY_READ_ONLY", "--read-only", ())]
+def test_read_only_is_set_by_these_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    for text in ("1", "true", "yes", "on", "TRUE", "Yes", " on "):
+        assert in_force(monkeypatch, {}, read_only=text) == [("SIKKERKEY_READ_ONLY", "--read-only", ())], text
+    for text in ("", "0", "false", "no", "off", "No"):
+        assert in_force(monkeypatch, {}, read_only=text) == [], text
 
 
-@pytest.mark.parametrize("text", ["", "0", "false", "no", "off", "No"])
-def test_read_only_is_left_off_by_these_words(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert in_force(monkeypatch, {}, read_only=text) == []
-
-
-@pytest.mark.parametrize("text", ["2", "y", "enabled", "tru", "--read-only", "ja"])
-def test_any_other_word_for_read_only_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_any_other_word_for_read_only_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = r"^SIKKERKEY_READ_ONLY must be one of: 1, true, yes, on, 0, false, no, off$"
-    with pytest.raises(sikkerkey_mcp.ConfigError, match=rule):
-        in_force(monkeypatch, {}, read_only=text)
+    for text in ("2", "y", "enabled", "tru", "--read-only", "ja"):
+        with pytest.raises(sikkerkey_mcp.ConfigError, match=rule):
+            in_force(monkeypatch, {}, read_only=text)
 
 
-def test_variables_that_are_set_to_nothing_restrict_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variables_restrict_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert in_force(monkeypatch, {}, tools="", exclude="", read_only="") == []
 
 
 HOW = "hint: use TOOL or TOOL.ACTION, separated by commas"
 
 
-@pytest.mark.parametrize(
-    ("text", "told"),
-    [
-        ("manage_secret", "manage_secret, which is no tool or action\nhint: did you mean manage_secrets?"),
-        ("whoami,read_audit.lst", "read_audit.lst, which is no tool or action\nhint: did you mean read_audit.list?"),
-        ("xyzzy", f"xyzzy, which is no tool or action\n{HOW}"),
-        ("", f"nothing, which is no tool or action\n{HOW}"),
-        ("whoami,", f"nothing, which is no tool or action\n{HOW}"),
-        ("\x1b[2J", f"<U+001B>[2J, which is no tool or action\n{HOW}"),
-    ],
-)
+UNKNOWN_NAMES = {
+    "manage_secret": "manage_secret, which is no tool or action\nhint: did you mean manage_secrets?",
+    "whoami,read_audit.lst": "read_audit.lst, which is no tool or action\nhint: did you mean read_audit.list?",
+    "xyzzy": f"xyzzy, which is no tool or action\n{HOW}",
+    "": f"nothing, which is no tool or action\n{HOW}",
+    "whoami,": f"nothing, which is no tool or action\n{HOW}",
+    "\x1b[2J": f"<U+001B>[2J, which is no tool or action\n{HOW}",
+}
+
+
 @pytest.mark.parametrize("option", ["--tools", "--exclude"])
-def test_unknown_name_is_refused_with_the_nearest(option: str, text: str, told: str) -> None:
-    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
-        read_restrictions({option: text})
-    assert refused.value.full_text() == f"{option} names {told}"
+def test_unknown_name_is_refused_with_the_nearest(option: str) -> None:
+    for text, error in UNKNOWN_NAMES.items():
+        with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
+            read_restrictions({option: text})
+        assert refused.value.full_text() == f"{option} names {error}"
 
 
-def test_switches_that_leave_nothing_are_refused() -> None:
+def test_restrictions_that_leave_nothing_are_refused() -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^--read-only, --tools leave nothing to offer$"):
         read_restrictions({"--read-only": "1", "--tools": "manage_trash.purge"})
 
 
 # the command line
 
+# Each command line, the agent that it chooses, and the restrictions that it sets.
 LINES: dict[str, tuple[str, dict[str, str]]] = {
     "": ("", {}),
-    "--agent a": ("a", {}),
-    "--agent=a": ("a", {}),
-    "--read-only": ("", {"--read-only": "1"}),
-    "--read-only --read-only": ("", {"--read-only": "1"}),
-    "--tools a,b --exclude c --agent d --read-only": ("d", {"--read-only": "1", "--tools": "a,b", "--exclude": "c"}),
-    "--exclude=c --tools=a --exclude d --tools b": ("", {"--exclude": "c,d", "--tools": "a,b"}),
+    "serve": ("", {}),
+    "serve --agent a": ("a", {}),
+    "serve --agent=a": ("a", {}),
+    "serve --read-only": ("", {"--read-only": "1"}),
+    "serve --read-only --read-only": ("", {"--read-only": "1"}),
+    "serve --tools a,b --exclude c --agent d --read-only": (
+        "d",
+        {"--read-only": "1", "--tools": "a,b", "--exclude": "c"},
+    ),
+    "serve --exclude=c --tools=a --exclude d --tools b": ("", {"--exclude": "c,d", "--tools": "a,b"}),
 }
 
 
 def test_serve_takes_its_options_in_any_order() -> None:
-    for line, parsed in LINES.items():
-        assert sikkerkey_mcp.parse_serve_options(line.split()) == parsed, line
+    for line, expected in LINES.items():
+        assert sikkerkey_mcp.parse_serve_options(line.split()[1:]) == expected, line
 
 
 @pytest.mark.parametrize("line", ["--tools", "--tools --read-only", "--read-only=1", "--no-such", "a", "--agent -x"])
-def test_wrong_usage_of_serve_exits_with_2_and_repeats_no_word(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_wrong_usage_of_serve_exits_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main(["serve", *line.split()])
+        main(["serve", *line.split()])
     assert ended.value.code == 2
     assert "usage: sikkerkey-mcp serve" in capsys.readouterr().err
+
+
+def test_wrong_word_after_serve_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        cli.main(["serve", "c4nary"])
-    assert "c4nary" not in capsys.readouterr().err
+        main(["serve", "canary"])
+    assert "canary" not in capsys.readouterr().err
 
 
-def test_a_restricted_server_lists_and_runs_the_remaining_actions(
+def test_restricted_server_lists_and_runs_the_remaining_actions(
     home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     make_slot(home, recorder.url)
     monkeypatch.setenv("SIKKERKEY_EXCLUDE", "manage_trash.restore")
-    switches = ("--agent", AGENT_ID, "--exclude", "whoami", "--tools", "manage_trash,whoami", "--read-only")
-    with Server((*SOURCE_COMMAND, "serve", *switches)) as server:
-        told = server.initialize()["result"]["instructions"]
+    options = ("--agent", AGENT_ID, "--exclude", "whoami", "--tools", "manage_trash,whoami", "--read-only")
+    with Server((*SOURCE_COMMAND, "serve", *options)) as server:
+        instructions = server.initialize()["result"]["instructions"]
         [tool] = server.request("tools/list")["result"]["tools"]
         texts = [
             server.call("manage_trash", action=action)["content"][0]["text"] for action in ("list", "restore", "purge")
         ]
         missing = server.call("whoami")["content"][0]["text"]
-    switched = "--read-only, --tools manage_trash,whoami, --exclude whoami, SIKKERKEY_EXCLUDE manage_trash.restore"
-    assert f"({switched})" in told
+    restrictions = "--read-only, --tools manage_trash,whoami, --exclude whoami, SIKKERKEY_EXCLUDE manage_trash.restore"
+    assert f"({restrictions})" in instructions
     assert (tool["name"], list(tool["inputSchema"]["properties"])) == ("manage_trash", ["action"])
     assert texts == [
         "{}",
@@ -304,7 +327,7 @@ def test_a_restricted_server_lists_and_runs_the_remaining_actions(
     assert [seen.path for seen in recorder.seen] == ["/v1/ai/trash"]
 
 
-def test_an_unknown_name_ends_the_start() -> None:
+def test_unknown_name_ends_the_start() -> None:
     with Server((*SOURCE_COMMAND, "serve", "--exclude", "manage_secrets.lst")) as server:
         status = server.close()
     assert status == 1

@@ -1,18 +1,21 @@
-"""The signed text, the headers and the key, against published test vectors and those of the contract."""
+"""The signed text, the headers and the key, compared with the vectors of RFC 8032 and of the wire contract."""
 
 from __future__ import annotations
 
 import base64
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 
 import sikkerkey_mcp
 from tests.support.harness import AGENT_ID
+from tests.support.table_calls import for_each
 
 VECTORS = Path(__file__).parent / "vectors"
 RFC_8032: list[dict[str, str]] = json.loads((VECTORS / "rfc8032.json").read_text("utf-8"))
@@ -34,26 +37,26 @@ def vector_request(vector: dict[str, Any]) -> sikkerkey_mcp.Request:
     return sikkerkey_mcp.Request(vector["method"], vector["path"], None if body is None else body.encode("utf-8"))
 
 
-@pytest.mark.parametrize("vector", RFC_8032, ids=lambda vector: vector["name"])
+@for_each(RFC_8032)
 def test_signer_makes_the_signatures_of_rfc_8032(vector: dict[str, str]) -> None:
     sign = sikkerkey_mcp.load_signer(pem_of_seed(vector["seed"]))
     assert sign(bytes.fromhex(vector["message"])).hex() == vector["signature"]
 
 
-@pytest.mark.parametrize("vector", RFC_8032, ids=lambda vector: vector["name"])
+@for_each(RFC_8032)
 def test_vector_of_rfc_8032_verifies_with_its_public_key(vector: dict[str, str]) -> None:
     public = ed25519.Ed25519PublicKey.from_public_bytes(bytes.fromhex(vector["public"]))
     public.verify(bytes.fromhex(vector["signature"]), bytes.fromhex(vector["message"]))
 
 
-@pytest.mark.parametrize("vector", CONTRACT["requests"], ids=lambda vector: vector["method"])
+@for_each(CONTRACT["requests"])
 def test_signed_text_is_method_path_timestamp_nonce_and_body_hash(vector: dict[str, Any]) -> None:
     text = sikkerkey_mcp.string_to_sign(vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"])
     parts = (vector["method"], vector["path"], CONTRACT["timestamp"], CONTRACT["nonce"], vector["body_hash"])
     assert text == ":".join(map(str, parts)).encode("ascii")
 
 
-@pytest.mark.parametrize("vector", CONTRACT["requests"], ids=lambda vector: vector["method"])
+@for_each(CONTRACT["requests"])
 def test_headers_are_those_of_the_contract(vector: dict[str, Any]) -> None:
     sign = sikkerkey_mcp.load_signer(pem_of_seed(CONTRACT["seed"]))
     headers = sikkerkey_mcp.signed_headers(
@@ -89,34 +92,48 @@ def test_no_body_and_an_empty_body_have_the_hash_of_the_empty_string() -> None:
         )
 
 
-@pytest.mark.parametrize(
-    ("request_", "timestamp", "nonce"),
-    [
-        (sikkerkey_mcp.Request("POST", "/p", b"{}"), 1, "n"),
-        (sikkerkey_mcp.Request("GET", "/q", b"{}"), 1, "n"),
-        (sikkerkey_mcp.Request("GET", "/p", b"{ }"), 1, "n"),
-        (sikkerkey_mcp.Request("GET", "/p", None), 1, "n"),
-        (sikkerkey_mcp.Request("GET", "/p", b"{}"), 2, "n"),
-        (sikkerkey_mcp.Request("GET", "/p", b"{}"), 1, "m"),
-    ],
-)
-def test_every_part_of_a_request_changes_the_signed_text(
-    request_: sikkerkey_mcp.Request, timestamp: int, nonce: str
-) -> None:
-    assert sikkerkey_mcp.string_to_sign(request_, timestamp, nonce) != sikkerkey_mcp.string_to_sign(
-        sikkerkey_mcp.Request("GET", "/p", b"{}"), 1, "n"
-    )
+def test_every_part_of_a_request_changes_the_signed_text() -> None:
+    request = sikkerkey_mcp.Request("POST", "/p", b"{}")
+    changed = [
+        (request._replace(method="GET"), 1, "n"),
+        (request._replace(path="/q"), 1, "n"),
+        (request._replace(body=b"{ }"), 1, "n"),
+        (request._replace(body=None), 1, "n"),
+        (request, 2, "n"),
+        (request, 1, "m"),
+    ]
+    texts = {sikkerkey_mcp.string_to_sign(*parts) for parts in [(request, 1, "n"), *changed]}
+    assert len(texts) == 1 + len(changed)
+
+
+def test_library_that_signs_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def wrong(data: bytes) -> ed25519.Ed25519PrivateKey:
+        return ed25519.Ed25519PrivateKey.from_private_bytes(bytes(reversed(data)))
+
+    def unsupported(_data: bytes) -> ed25519.Ed25519PrivateKey:
+        raise UnsupportedAlgorithm("this OpenSSL has no Ed25519")
+
+    pem = pem_of_seed(RFC_8032[0]["seed"])
+    real = ed25519.Ed25519PrivateKey
+    for broken in (wrong, unsupported):
+        sikkerkey_mcp._library_signs_correctly.cache_clear()
+        monkeypatch.setattr(ed25519, "Ed25519PrivateKey", SimpleNamespace(from_private_bytes=broken))
+        with pytest.raises(sikkerkey_mcp.ConfigError, match="the signing library fails the Ed25519 test"):
+            sikkerkey_mcp.load_signer(pem)
+        monkeypatch.setattr(ed25519, "Ed25519PrivateKey", real)
+    sikkerkey_mcp._library_signs_correctly.cache_clear()
+    sikkerkey_mcp.load_signer(pem)
 
 
 def foreign_keys() -> list[Any]:
     """Keys that load, and that are not Ed25519."""
-    made: list[Any] = [
+    keys: list[Any] = [
         x25519.X25519PrivateKey.generate(),
         ed448.Ed448PrivateKey.generate(),
         ec.generate_private_key(ec.SECP256R1()),
         rsa.generate_private_key(65537, 2048),
     ]
-    return [pytest.param(key.private_bytes(PEM, PKCS8, PLAIN), id=type(key).__name__) for key in made]
+    return [pytest.param(key.private_bytes(PEM, PKCS8, PLAIN), id=type(key).__name__) for key in keys]
 
 
 def broken_keys() -> list[Any]:

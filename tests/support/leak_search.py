@@ -23,7 +23,7 @@ import sikkerkey_mcp
 from tests.support.harness import ARCHIVE_COMMAND, TIMEOUT_S, CannedResponse, ReceivedRequest, Server
 from tests.support.table_calls import ROWS, Row
 
-# The part of MARK that is the same in every spelling but base64 and hex, and unique to this run.
+# The part of MARK that is the same in every spelling except base64 and hex, and unique to this run.
 ALONE = f"w7q{os.getpid()}zk"
 MARK = f'mark <{ALONE}> "søg" \\ it\'s 9c/+=&'  # characters that JSON, URLs and HTML escape
 on_linux = pytest.mark.skipif(not os.path.isdir("/proc/self"), reason="there is no /proc to look at")
@@ -159,13 +159,13 @@ def close_and_read(server: Server) -> None:
 # processes
 
 QUICK = (
-    "import sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.EXCHANGE_MAX_S = m.CONNECT_MAX_S = {timeout_s}; import sys; "
-    "sys.exit(m.main(sys.argv[1:]))"
+    "import sys, sikkerkey_mcp as m; m.BACKOFF_S = 0.0; m.EXCHANGE_MAX_S = m.CONNECT_MAX_S = {timeout_s}; "
+    "sys.exit(m.main())"
 )
 
 
 def quick_command(*flags: str, timeout_s: float = TIMEOUT_S) -> list[str]:
-    """The server from its source, without pauses between attempts."""
+    """Serves from the source, without pauses between attempts."""
     return [sys.executable, *flags, "-c", QUICK.format(timeout_s=timeout_s)]
 
 
