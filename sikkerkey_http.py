@@ -141,7 +141,8 @@ class _Connection(http.client.HTTPConnection):
     def __init__(self, authority: str, proxy: str, tls: ssl.SSLContext | None, limits: Limits) -> None:
         self.default_port = 443 if tls and not proxy else 80
         super().__init__(proxy or authority)
-        self._authority, self._tls, self._limits = authority, tls, limits
+        self._authority, self._tls = authority, tls
+        self.limits = limits
         self._create_connection = self._dial  # HTTPConnection.connect calls this for its socket
         self._aborted = False
         self.idle_since_s = 0.0
@@ -159,7 +160,7 @@ class _Connection(http.client.HTTPConnection):
             suppress_ragged_eofs=False,
         )
         self._use(secured)
-        secured.settimeout(self._limits.connect_s)
+        secured.settimeout(self.limits.connect_s)
         secured.do_handshake()
 
     def abort(self) -> None:
@@ -172,7 +173,7 @@ class _Connection(http.client.HTTPConnection):
 
     def is_usable(self) -> bool:
         """False after too long, and if anything was received while nothing was requested: the end, or stray bytes."""
-        if self.sock is None or time.monotonic() - self.idle_since_s >= self._limits.idle_s:
+        if self.sock is None or time.monotonic() - self.idle_since_s >= self.limits.idle_s:
             return False
         try:
             decrypted = self.sock.pending() if self._tls else 0
@@ -182,8 +183,8 @@ class _Connection(http.client.HTTPConnection):
 
     def exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[Response, bool]:
         """Sends a request; its response, and whether the connection can serve another request."""
-        limit = self._limits.response_bytes
-        self.sock.start(self._limits.exchange_s, limit + FRAMING_MAX_BYTES)
+        limit = self.limits.response_bytes
+        self.sock.start(self.limits.exchange_s, limit + FRAMING_MAX_BYTES)
         self.request(method, path, body, headers)
         with closing(self.getresponse()) as response:
             found: dict[str, str] = {}
@@ -197,7 +198,7 @@ class _Connection(http.client.HTTPConnection):
 
     def _read_body(self, response: http.client.HTTPResponse) -> bytes:
         """The body, in pieces: in one piece http.client would reserve memory for whatever size a chunk announces."""
-        limit = self._limits.response_bytes
+        limit = self.limits.response_bytes
         ends_with_connection = response.length is None and not response.chunked
         pieces: list[bytes] = []
         left = limit
@@ -220,7 +221,7 @@ class _Connection(http.client.HTTPConnection):
 
     def _dial(self, address: tuple[str, int], *_defaults: Any) -> _Socket:
         """Like socket.create_connection, which cannot be aborted before it returns."""
-        give_up_at_s = time.monotonic() + self._limits.exchange_s
+        give_up_at_s = time.monotonic() + self.limits.exchange_s
         failure = OSError("the name has no address")
         for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
             if self._tls is None and not _is_loopback(str(target[0])):
@@ -235,9 +236,9 @@ class _Connection(http.client.HTTPConnection):
                 continue
             try:
                 self._use(candidate)
-                candidate.settimeout(min(self._limits.connect_s, left_s))
+                candidate.settimeout(min(self.limits.connect_s, left_s))
                 candidate.connect(target)
-                candidate.start(self._limits.connect_s, FRAMING_MAX_BYTES)  # for the proxy's answer
+                candidate.start(self.limits.connect_s, FRAMING_MAX_BYTES)  # for the proxy's answer
                 return candidate
             except OSError as error:
                 failure = error
@@ -300,6 +301,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
             headers["Content-Length"] = str(len(body or b""))
         connection = self._take() or self._new_connection(request, authorization)
         sent = keep = False
+        connection.limits = self.limits
         request.on_abort(connection.abort)
         try:
             if connection.sock is None:

@@ -115,7 +115,11 @@ def test_first_and_later_starts_work(archive: Archive) -> None:
     second = archive.run("sign", "ca")
     assert first["sign"] == second["sign"] == SIGNATURE
     assert first["ca"] == second["ca"] > 100
-    assert Path(first["bytecode"]).parent == Path(second["bytecode"]).parent == archive.unpacked() / "__pycache__"
+    assert (
+        Path(first["bytecode"]).parent
+        == Path(second["bytecode"]).parent
+        == archive.unpacked() / "sikkerkey_cli" / "__pycache__"
+    )
     assert first["library"] == second["library"] == str(archive.library())
     assert first["argv0"] == str(archive.path)
     assert archive.unpacked().stat().st_ino == unpacked.st_ino

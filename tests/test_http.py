@@ -338,7 +338,8 @@ def test_vault_that_does_not_read_times_out(connect: Connect, monkeypatch: pytes
     with FaultyVault() as vault:
         client = connect(vault.url)
         client.write()
-        monkeypatch.setattr(sikkerkey_mcp, "EXCHANGE_MAX_S", 0.15)
+        connections = client.api._connections
+        connections.limits = connections.limits._replace(exchange_s=0.15)
         monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
         vault.acts[:] = [faulty_vault.then_silence()]
         endless = sikkerkey_mcp.Request("POST", "/v1/ai/projects", b"x" * 64 * 1024 * 1024)

@@ -19,9 +19,8 @@ from tests.support.harness import AGENT_ID, VAULT_ID, ReceivedRequest
 from tests.support.schema_check import conforms
 from tests.support.table_calls import ROWS, Row
 
+EXCHANGE_MAX_S, CONNECT_MAX_S = 0.1, 0.3
 LIMITS: dict[str, Any] = {
-    "EXCHANGE_MAX_S": 0.1,
-    "CONNECT_MAX_S": 0.3,
     "RETRY_MAX_S": 0.5,
     "BACKOFF_S": 0.001,
     "ANSWER_MAX_BYTES": 200_000,
@@ -78,7 +77,7 @@ class _Script:
             wire.send(part)
         chance = self.rng.random()
         if chance < 0.01:
-            wire.stopped.wait(2 * LIMITS["EXCHANGE_MAX_S"])
+            wire.stopped.wait(2 * EXCHANGE_MAX_S)
         elif chance < 0.1:
             wire.reset()
         return chance > 0.9
@@ -110,12 +109,15 @@ def target() -> Iterator[Callable[[Random], None]]:
     script, valid = _Script(), answer(b'{"valid":true}', 200, "Content-Type: application/json")
     with FaultyVault(script) as vault:
         api = _api(vault.url)
+        limits = api._connections.limits
 
         def case(rng: Random) -> None:
             script.rng, script.statuses = rng, []
             row, vault.acts = rng.choice(ROWS), [script]
+            api._connections.limits = limits._replace(exchange_s=EXCHANGE_MAX_S, connect_s=CONNECT_MAX_S)
             with mock.patch.multiple(sikkerkey_mcp, **LIMITS):
                 conforms(_call(api, row), "CallToolResult")
+            api._connections.limits = limits
             if row.action.effect != "read":
                 assert set(script.statuses[:-1]) <= {429}, "a write was sent again"
             assert len(vault.seen) <= 1 + sikkerkey_mcp.RETRIES_MAX
@@ -125,5 +127,4 @@ def target() -> Iterator[Callable[[Random], None]]:
             del vault.seen[:], vault.wires[:]
 
         yield case
-        for connection in vars(vars(api)["_connections"])["_idle"]:
-            connection.close()
+        api.close()

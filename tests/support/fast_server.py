@@ -49,7 +49,6 @@ class FastApi(sikkerkey_mcp.Api):
     ) -> sikkerkey_mcp.Answer:
         speed = float(Path(os.environ["TEST_SPEED_FILE"]).read_text())
         vars(sikkerkey_mcp).update({name: limit_s / speed for name, limit_s in LIMITS.items()})
-        self.close()  # idle connections keep their limits
         self._connections.limits = self._connections.limits._replace(
             connect_s=sikkerkey_mcp.CONNECT_MAX_S, exchange_s=sikkerkey_mcp.EXCHANGE_MAX_S
         )
