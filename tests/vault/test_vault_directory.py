@@ -7,14 +7,14 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.support.served_vault import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
+from tests.vault.support.commands import run_command
+from tests.vault.support.served_vault import Agent, Spawned, Vault, encoded, exchange, public_bytes
 from vault import server
 from vault.errors import VaultError
 from vault.migrations import SCHEMA_VERSION
@@ -193,12 +193,12 @@ def test_listening_beyond_loopback_prints_a_warning(tmp_path: Path) -> None:
 
 def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
-    token = owner(tmp_path / "vault", "agent-token", "--scopes", "projects.read").strip()
+    token = run_command(tmp_path / "vault", "agent-token", "--scopes", "projects.read")[1].strip()
     agent = registered(served.port, token)
     assert agent.send("GET", "/v1/ai/projects").status == 403
-    assert owner(tmp_path / "vault", "approve", agent.id) == f"approved AI agent ({agent.id})\n"
+    assert run_command(tmp_path / "vault", "approve", agent.id) == (0, f"approved AI agent ({agent.id})\n", "")
     assert agent.get("/v1/ai/projects") == []
-    owner(tmp_path / "vault", "disable", agent.id)
+    assert run_command(tmp_path / "vault", "disable", agent.id)[0] == 0
     assert agent.send("GET", "/v1/ai/projects").error == "Agent is disabled"
     assert served.end() == (0, "", "")
 
@@ -233,12 +233,6 @@ def test_fifty_concurrent_clients_see_no_error(vault: Vault) -> None:
 
 
 COUNTED = ("projects", "secrets", "secret_versions")
-
-
-def owner(directory: Path, command: str, *arguments: str) -> str:
-    """The standard output of a command."""
-    line = [sys.executable, "-m", "vault", command, "--dir", str(directory), *arguments]
-    return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
 
 
 def registered(port: int, token: str) -> Agent:

@@ -97,6 +97,12 @@ def test_a_signature_over_anything_else_is_refused(vault: Vault, agent: Agent) -
 def test_a_malformed_signature_is_refused(agent: Agent) -> None:
     for forged in ["", "AAAA", "not base64", base64.b64encode(bytes(64)).decode()]:
         assert agent.send("GET", WHOAMI, signature=forged).error == "bad signature", forged
+    headers = dict(agent.headers("GET", WHOAMI))
+    good = headers.pop("X-Signature")
+    for forged in ("!" + good, good[:40] + " " + good[40:], good + "="):
+        reply = exchange(agent.port, "GET", WHOAMI, b"", [*headers.items(), ("X-Signature", forged)])
+        assert reply.error == "bad signature", forged
+    assert exchange(agent.port, "GET", WHOAMI, b"", [*headers.items(), ("X-Signature", good)]).status == 200
 
 
 def test_a_replayed_request_is_refused(agent: Agent) -> None:

@@ -24,7 +24,7 @@ from vault.domains import agents
 from vault.router import wall_clock
 from vault.schema import open_store
 
-WRITERS, WRITES = 4, 1_000
+WRITERS, WRITES = 4, 300
 
 
 def writers(directory: Path, port: int, count: int) -> list[Agent]:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import ROOT, START_MS, Agent, FakeClock, Spawned, Vault, disk, exchange
 from vault import control
 from vault.control import Control, ask
@@ -33,12 +34,6 @@ def sealed(vault: Vault, agent: Agent) -> Vault:
     vault.store.rekey(START_MS, WORDS)
     vault.store.seal(START_MS)
     return vault
-
-
-def cli(directory: Path, *line: str, typed: str = "") -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "vault", line[0], "--dir", str(directory), *line[1:]]
-    done = subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def failure(call: Any, *arguments: Any) -> tuple[str, str]:
@@ -223,25 +218,27 @@ def raw(directory: Path, line: bytes) -> dict[str, Any]:
 
 def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path) -> None:
     directory, typed = tmp_path / "vault", WORDS + "\n"
-    status, out, _ = cli(directory, "init", "--passphrase-file", "-", "--json", typed=typed)
+    status, out, _ = run_command(directory, "init", "--passphrase-file", "-", "--json", typed=typed)
     made = json.loads(out)
     assert (status, made) == (0, {"vaultId": made["vaultId"], "rootKey": "passphrase"})
-    assert cli(directory, "init")[2].startswith(f"vault: error: there is a vault in {directory}\n")
-    assert cli(directory, "unseal", "--passphrase-file", "-", typed=typed)[2].startswith("vault: error: no server runs")
+    assert run_command(directory, "init")[2].startswith(f"vault: error: there is a vault in {directory}\n")
+    assert run_command(directory, "unseal", "--passphrase-file", "-", typed=typed)[2].startswith(
+        "vault: error: no server runs"
+    )
     served = Spawned(directory)
-    assert cli(directory, "unseal", "--passphrase-file", "-", typed="wrong words here\n")[::2] == (
+    assert run_command(directory, "unseal", "--passphrase-file", "-", typed="wrong words here\n")[::2] == (
         1,
         "vault: error: the passphrase is wrong\nhint: try again; the vault cannot be opened without it\n",
     )
-    assert cli(directory, "unseal", "--passphrase-file", "-", typed=typed) == (0, "unsealed\n", "")
-    state = json.loads(cli(directory, "status", "--json")[1])
+    assert run_command(directory, "unseal", "--passphrase-file", "-", typed=typed) == (0, "unsealed\n", "")
+    state = json.loads(run_command(directory, "status", "--json")[1])
     counts = {"projects": 0, "secrets": 0, "agents": 0, "agentsPending": 0, "machines": 0, "machinesPending": 0}
     more = {"createdAt": state["createdAt"], "url": served.url, "sealed": False}
     assert state == {**made, **more, **counts}
-    assert cli(directory, "seal")[:2] == (0, "sealed\n")
-    assert "served at" in cli(directory, "status")[1]
+    assert run_command(directory, "seal")[:2] == (0, "sealed\n")
+    assert "served at" in run_command(directory, "status")[1]
     assert served.end() == (0, "", "hint: the vault is sealed until you run: python -m vault unseal --dir DIR\n")
-    assert "not served" in cli(directory, "status")[1]
+    assert "not served" in run_command(directory, "status")[1]
 
 
 def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path) -> None:
@@ -265,7 +262,7 @@ def vault_id(directory: Path) -> str:
 def test_no_option_takes_the_passphrase_itself(tmp_path: Path) -> None:
     for command in ("init", "unseal", "serve", "rekey"):
         for line in (["--passphrase=" + WORDS], ["--passphrase", WORDS], [WORDS]):
-            status, out, err = cli(tmp_path / "vault", command, *line)
+            status, out, err = run_command(tmp_path / "vault", command, *line)
             assert (status, out, err.startswith("vault: error: ")) == (2, "", True)
             assert not set(WORDS.split()) & set(err.split())
 
@@ -301,3 +298,6 @@ def test_a_typed_passphrase_is_not_echoed(tmp_path: Path) -> None:
     assert b"horse" not in shown
     with open_store(tmp_path / "vault", WORDS) as store:
         assert WORDS.encode() not in disk(store.directory)
+        with store.transaction() as db:
+            cost = tuple(db.execute("SELECT memory_kib, iterations, lanes FROM passphrase_seal").fetchone())
+    assert cost == (65_536, 3, 4), "the second recommended option of RFC 9106"
