@@ -244,7 +244,8 @@ def test_version_is_read_from_the_source() -> None:
 # -- what it says about itself ---------------------------------------------------------------------------------------
 
 
-def test_verbose_version_says_what_runs_and_how_it_was_loaded(home: Path) -> None:
+def test_verbose_version_says_what_runs_and_how_it_was_loaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
     command = [sys.executable, "-I", "-S", str(ARCHIVE), "--version", "--verbose"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     told = dict(line.split(": ", 1) for line in shown.splitlines()[1:])
