@@ -564,8 +564,8 @@ def test_musl_libraries_are_loaded_with_both_files_or_not_at_all(
 ) -> None:
     names = ("cryptography/hazmat/bindings/_rust.abi3.so", "cryptography.libs/libgcc_s.so.1")
     files = [sikkerkey_runtime.File("native/linux-musl-x86_64", name, 1, "") for name in names]
-    read = {file: file.name.encode() for file in files}
-    description = SimpleNamespace(program="p", files=files, cache_failure="none", read=read.__getitem__)
+    description = object.__new__(sikkerkey_runtime.Archive)
+    vars(description).update(program="p", files=files, cache_failure="none", read=lambda file: file.name.encode())
     library = launch.Library(description)
     monkeypatch.setattr(launch, "load", lambda path: (Path(path), (Path(path).parents[3] / names[1]).read_bytes()))
     (path, companion), place = library.from_temporary()
