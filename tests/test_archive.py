@@ -143,8 +143,8 @@ def test_only_what_this_platform_needs_is_unpacked_and_searched(archive: Archive
     assert result["path"][0] == str(archive.unpacked())
     assert str(archive.path) not in result["path"]
     names = {path.name for path in archive.unpacked().iterdir()}
-    ours = {"_cffi_backend.py", "sikkerkey_cli", "sikkerkey_launch.py", "sikkerkey_mcp.py"}
-    assert names - {"cryptography.libs", "__pycache__"} == {*ours, "certifi", "cryptography"}
+    modules = {"_cffi_backend.py", "sikkerkey_cli", "sikkerkey_launch.py", "sikkerkey_mcp.py"}
+    assert names - {"cryptography.libs", "__pycache__"} == {*modules, "certifi", "cryptography"}
 
 
 def test_another_build_does_not_run_these_files(archive: Archive, other_build: Path) -> None:
@@ -230,8 +230,8 @@ def test_links_and_relative_paths_work(later: Archive, tmp_path: Path) -> None:
 
 def test_hostile_modules_are_not_loaded(archive: Archive, tmp_path: Path) -> None:
     hostile = tmp_path / "hostile"
-    ours = ("sikkerkey_runtime.py", "sikkerkey_unpack.py", "sikkerkey_launch.py", "_cffi_backend.py")
-    for name in ("json.py", *ours, "cryptography/__init__.py", "certifi/__init__.py"):
+    modules = ("sikkerkey_runtime.py", "sikkerkey_unpack.py", "sikkerkey_launch.py", "_cffi_backend.py")
+    for name in ("json.py", *modules, "cryptography/__init__.py", "certifi/__init__.py"):
         (hostile / name).parent.mkdir(parents=True, exist_ok=True)
         (hostile / name).write_text("raise SystemExit('hostile')")
     archive.flags = []

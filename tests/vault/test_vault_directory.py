@@ -246,8 +246,8 @@ def registered(port: int, token: str) -> Agent:
 @pytest.mark.parametrize(("allowed", "left"), [(resource.RLIM_INFINITY, (1, 1)), (4_096, (1, 1)), (0, (0, 0))])
 def test_core_dumps_are_disabled(allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """At a limit of 0, Linux still pipes the memory to a crash reporter; at a limit of 1 it does not."""
-    told: list[tuple[int, tuple[int, int]]] = []
+    limits: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: (0, allowed))
-    monkeypatch.setattr(resource, "setrlimit", lambda *limit: told.append(limit))
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
     server.disable_core_dumps()
-    assert told == [(resource.RLIMIT_CORE, left)]
+    assert limits == [(resource.RLIMIT_CORE, left)]
