@@ -82,14 +82,21 @@ def test_a_passphrase_has_12_to_1024_characters(tmp_path: Path, words: str, good
             pass  # and nothing half-made stands in the way
 
 
-def test_excessive_argon2_parameters_are_refused(sealed: Vault) -> None:
-    for column, value in (("memory_kib", 2**31 - 1), ("iterations", 2**31 - 1), ("lanes", 2**20)):
+def test_excessive_or_impossible_argon2_parameters_are_refused(sealed: Vault) -> None:
+    def complaint(memory_kib: int, iterations: int, lanes: int) -> str:
         with sealed.store.transaction() as db:
-            before = db.execute(f"SELECT {column} FROM passphrase_seal").fetchone()[0]  # noqa: S608
-            db.execute(f"UPDATE passphrase_seal SET {column} = ?", (value,))  # noqa: S608
-        assert failure(sealed.store.unseal, START_MS, WORDS)[0] == "the sealed root key is damaged"
-        with sealed.store.transaction() as db:
-            db.execute(f"UPDATE passphrase_seal SET {column} = ?", (before,))  # noqa: S608
+            cost = (memory_kib, iterations, lanes)
+            db.execute("UPDATE passphrase_seal SET memory_kib = ?, iterations = ?, lanes = ?", cost)
+        return failure(sealed.store.unseal, START_MS, WORDS)[0]
+
+    with sealed.store.transaction() as db:
+        before = tuple(db.execute("SELECT memory_kib, iterations, lanes FROM passphrase_seal").fetchone())
+    for cost in [(2**20 + 1, 1, 1), (64, 33, 1), (1024, 1, 17), (2**31 - 1, 1, 1), (64, 2**31 - 1, 1), (64, 1, 16)]:
+        assert complaint(*cost) == "the sealed root key is damaged", cost
+    for cost in [(64, 32, 1), (1024, 1, 16)]:  # at the limits, but not those of this passphrase
+        assert complaint(*cost) == "the passphrase is wrong", cost
+    with sealed.store.transaction() as db:
+        db.execute("UPDATE passphrase_seal SET memory_kib = ?, iterations = ?, lanes = ?", before)
     sealed.store.unseal(START_MS, WORDS)
 
 
