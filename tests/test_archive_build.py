@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from bundle import mcpb, papers, wheels
+from bundle import documents, mcpb, wheels
 from bundle.archives import PROGRAMS
 from bundle.members import BuildError, stored
 from tests.support.archive_runs import OTHER_PYTHONS, PROGRAM, ROOT, THIS_PLATFORM, build, find_python, posix_only
@@ -86,7 +86,7 @@ RUNTIME = {"__main__.py", "sikkerkey_runtime.py", "sikkerkey_unpack.py", "archiv
 
 
 def contents(path: Path) -> tuple[set[str], set[str]]:
-    """Top-level members other than papers, and what is in python/."""
+    """Top-level members other than documents, and what is in python/."""
     names = [name for name in members(path) if not name.startswith(f"{path.stem}")]
     return {name.partition("/")[0] for name in names}, {name.split("/")[1] for name in names if name[:7] == "python/"}
 
@@ -134,7 +134,7 @@ def test_lock_file_has_one_line_for_each_platform_and_no_addresses() -> None:
     assert rows == sorted(rows, key=lambda row: (row.platform, row.filename))
 
 
-# -- papers ----------------------------------------------------------------------------------------------------------
+# -- documents --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
@@ -157,7 +157,7 @@ def test_bill_of_materials_lists_every_wheel(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
-def test_papers_beside_the_archive_are_those_in_it(path: Path) -> None:
+def test_documents_beside_the_archive_are_those_in_it(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         assert archive.read(f"{path.stem}.cdx.json") == path.with_suffix(".cdx.json").read_bytes()
         licenses = archive.read(f"{path.stem}-licenses.txt")
@@ -240,7 +240,7 @@ def test_wheels_of_one_version_that_differ_are_refused() -> None:
 
 
 def test_version_is_read_from_the_source() -> None:
-    assert papers.version(ROOT) == sikkerkey_mcp.VERSION
+    assert documents.version(ROOT) == sikkerkey_mcp.VERSION
 
 
 # -- what it says about itself ---------------------------------------------------------------------------------------
