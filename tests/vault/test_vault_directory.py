@@ -17,6 +17,7 @@ from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import Agent, Spawned, Vault, encoded, exchange, public_bytes
 from vault import server
 from vault.errors import VaultError
+from vault.files import check_private
 from vault.migrations import SCHEMA_VERSION
 from vault.router import wall_clock
 from vault.schema import open_store
@@ -90,6 +91,11 @@ def test_a_file_of_another_user_is_refused(directory: Path, name: str) -> None:
     message, hint = refusal(directory)
     assert message.endswith("belongs to another user")
     assert hint == f"chown 0 {path}"
+
+
+def test_a_file_that_cannot_be_examined_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(VaultError, match="cannot be used: no such file or directory"):
+        check_private(tmp_path / "nothing")
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
