@@ -15,8 +15,8 @@ ROOT = Path(__file__).resolve().parent
 sys.path.insert(0, str(ROOT))
 
 from bundle.archives import PROGRAMS, build
+from bundle.documents import write_sums
 from bundle.members import BuildError, write
-from bundle.papers import write_sums
 from bundle.wheels import PLATFORMS, relock
 
 

@@ -1,11 +1,11 @@
-"""What goes into an archive: our modules, the wheels' Python files, each platform's native library, the papers.
+"""What goes into an archive: our modules, the wheels' Python files, each platform's native library, the documents.
 
 __main__.py, sikkerkey_*.py    from runtime/, which starts the program
 archive.json                   what each platform needs, with sizes and digests
 python/...                     the rest of runtime/, the program, the Python files of wheels
 cryptography-VERSION/...       those of cryptography, for the platforms with that version
 native/PLATFORM/...            native libraries, deflated as in the wheel
-NAME.cdx.json, ...             the papers
+NAME.cdx.json, ...             the documents
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from bundle import papers, wheels
+from bundle import documents, wheels
 from bundle.members import BuildError, Member, archive_bytes, members_of, stored, text
 from bundle.wheels import ROOT, Wheel
 
@@ -155,8 +155,8 @@ def build(program: Program, platforms: Sequence[str], source: Path) -> Built:
         raise BuildError(f"{program.name} does not run on {', '.join(sorted(unsupported))}")
     chosen = wheels.select(program.projects, platforms)
     natives = [wheel for wheel in chosen if wheel.platform != "any"]
-    sbom = papers.sbom(program.name, papers.version(source), chosen)
-    licenses = papers.licenses_text(once(papers.licenses(chosen)))
+    sbom = documents.sbom(program.name, documents.version(source), chosen)
+    licenses = documents.licenses_text(once(documents.licenses(chosen)))
     python = [*runtime_members(), *own_members(program, source)]
     members = once([*python, *(member for wheel in chosen for member in python_members(wheel))])
     members += [member for wheel in natives for member in native_members(wheel)]

@@ -8,8 +8,8 @@ import re
 from pathlib import Path
 from typing import Any
 
+from bundle.documents import version
 from bundle.members import BuildError, archive_bytes, stored, text
-from bundle.papers import version
 from bundle.wheels import ROOT
 
 NAME = "sikkerkey-mcp"

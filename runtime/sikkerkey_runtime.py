@@ -39,6 +39,10 @@ class File(NamedTuple):
     size: int
     digest: str  # SHA-256
 
+    def path(self, directory: str) -> str:
+        """Where it is below a directory. Windows loads libraries only by paths with its own separators."""
+        return os.path.join(directory, *self.name.split("/"))
+
 
 class Archive:
     """The archive that runs. Its member archive.json says what each platform needs."""
@@ -70,6 +74,14 @@ class Archive:
             raise ArchiveError("the archive was replaced or is damaged")
         return content
 
+    def write(self, file: File, directory: str) -> str:
+        """Write a file below a private directory; its path. Raises ArchiveError and OSError."""
+        path = file.path(directory)
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+            opened.write(self.read(file))
+        return path
+
     def is_unpacked(self) -> bool:
         """Whether the cache has every file, private and as it was unpacked. If so, no other process removes it."""
         try:
@@ -77,7 +89,7 @@ class Archive:
             require_private(self.directory, stat.S_IFDIR)
             lock(self.directory)
             for file in self.files:
-                status = require_private(f"{self.directory}/{file.name}", stat.S_IFREG)
+                status = require_private(file.path(self.directory), stat.S_IFREG)
                 if (status.st_size, int(status.st_mtime)) != (file.size, UNPACKED_TIME_S):
                     return False
         except OSError:
@@ -96,17 +108,14 @@ def platform_name() -> str:
     if os.name == "nt":
         # Python's own architecture, not the machine's: Windows for ARM runs an amd64 Python.
         return "windows-amd64" if "(AMD64)" in sys.version else "windows-arm64"
-    machine = os.uname().machine
-    if sys.platform != "linux":
-        return f"{'macos' if sys.platform == 'darwin' else sys.platform}-{machine}"
-    return f"linux-{machine}" if has_glibc() else f"linux-musl-{machine}"
-
-
-def has_glibc() -> bool:
-    try:
-        return bool(os.confstr("CS_GNU_LIBC_VERSION"))
-    except (ValueError, OSError):
-        return False
+    system = "macos" if sys.platform == "darwin" else sys.platform
+    if system == "linux":
+        try:
+            glibc = os.confstr("CS_GNU_LIBC_VERSION")
+        except (ValueError, OSError):
+            glibc = None
+        system = "linux" if glibc else "linux-musl"
+    return f"{system}-{os.uname().machine}"
 
 
 def refusal(program: str, platform: str, supported: list[str]) -> str:
@@ -122,16 +131,16 @@ def refusal(program: str, platform: str, supported: list[str]) -> str:
 
 def cache_directory(program: str) -> str:
     """The user's cache directory for a program; not an absolute path if the system names none."""
-    return os.environ.get("SIKKERKEY_CACHE_DIR") or os.path.join(cache_home(), program)
-
-
-def cache_home() -> str:
+    if named := os.environ.get("SIKKERKEY_CACHE_DIR"):
+        return named
     if os.name == "nt":
-        return os.environ.get("LOCALAPPDATA", "")
-    if sys.platform == "darwin":
-        return os.path.expanduser("~/Library/Caches")
-    xdg = os.environ.get("XDG_CACHE_HOME", "")
-    return xdg if os.path.isabs(xdg) else os.path.expanduser("~/.cache")
+        caches = os.environ.get("LOCALAPPDATA", "")
+    elif sys.platform == "darwin":
+        caches = os.path.expanduser("~/Library/Caches")
+    else:
+        caches = os.environ.get("XDG_CACHE_HOME", "")
+        caches = caches if os.path.isabs(caches) else os.path.expanduser("~/.cache")
+    return os.path.join(caches, program)
 
 
 def require_private(path: str, kind: int) -> os.stat_result:

@@ -47,10 +47,7 @@ def publish(archive: Archive) -> None:
     os.mkdir(temporary, 0o700)
     try:
         for file in archive.files:
-            path = f"{temporary}/{file.name}"
-            os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-            with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
-                opened.write(archive.read(file))
+            path = archive.write(file, temporary)
             os.utime(path, (UNPACKED_TIME_S, UNPACKED_TIME_S))
         try:
             os.rename(temporary, archive.directory)
@@ -78,16 +75,15 @@ def discard(path: str) -> None:
 
 def sweep(cache: str, program: str) -> None:
     """Remove all but the newest builds of a program, and what processes that died left behind."""
-    # SIKKERKEY_CACHE_DIR may name a directory that the user keeps other things in.
-    ours = re.compile(rf"(?:(tmp)-\d+|{re.escape(program)})-[0-9a-f]{{16}}(?(1)|-.+)")
+    # SIKKERKEY_CACHE_DIR may name a directory that the user keeps other things in: only these names are removed.
+    build, temporary = rf"{re.escape(program)}-[0-9a-f]{{16}}-.+", r"tmp-\d+-[0-9a-f]{16}"
     builds = []
     for entry in os.scandir(cache):
         with suppress(OSError):  # another process sweeps too
             changed_s = entry.stat(follow_symlinks=False).st_mtime
-            found = ours.fullmatch(entry.name)
-            if found and not found[1]:
+            if re.fullmatch(build, entry.name):
                 builds.append((changed_s, entry.path))
-            elif found and time.time() - changed_s > ABANDONED_S:
+            elif re.fullmatch(temporary, entry.name) and time.time() - changed_s > ABANDONED_S:
                 shutil.rmtree(entry.path, ignore_errors=True)
     for _, path in sorted(builds, reverse=True)[KEPT_BUILDS:]:
         if lock(path, exclusive=True):

@@ -43,8 +43,14 @@ def _default_signals() -> None:
             signal.signal(number, usual)
 
 
+@pytest.fixture(scope="session")
+def _caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where archives unpack themselves: once, instead of once for each home."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _caches: Path) -> Iterator[Path]:
     """An empty home directory for this process and the processes that it starts."""
     directory = tmp_path / "home"
     directory.mkdir(mode=0o700)
@@ -52,6 +58,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         if name.upper().startswith(("SIKKERKEY_", "XDG_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(directory))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(_caches))
     before = os.umask(0o022)
     yield directory
     os.umask(before)

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from bundle import mcpb, papers, wheels
+from bundle import documents, mcpb, wheels
 from bundle.archives import PROGRAMS
 from bundle.members import BuildError, stored
 from tests.support.archive_runs import OTHER_PYTHONS, PROGRAM, ROOT, THIS_PLATFORM, build, find_python, posix_only
@@ -31,11 +31,11 @@ VAULT_ARCHIVE = DIST / "sikkerkey-vault.pyz"
 def described(path: Path) -> dict[str, Any]:
     """What an archive says about itself: archive.json, and the name and digest in __main__.py."""
     with zipfile.ZipFile(path) as archive:
-        told: dict[str, Any] = json.loads(archive.read("archive.json"))
+        description: dict[str, Any] = json.loads(archive.read("archive.json"))
         main = archive.read("__main__.py").decode()
     (named,) = re.findall(r"^PROGRAM, BUILD = (.+)$", main, re.MULTILINE)
     program, build_digest = ast.literal_eval(named)
-    return {"program": program, "build": build_digest, **told}
+    return {"program": program, "build": build_digest, **description}
 
 
 def members(path: Path) -> list[str]:
@@ -86,16 +86,18 @@ RUNTIME = {"__main__.py", "sikkerkey_runtime.py", "sikkerkey_unpack.py", "archiv
 
 
 def contents(path: Path) -> tuple[set[str], set[str]]:
-    """Top-level members other than papers, and what is in python/."""
+    """Top-level members other than documents, and what is in python/."""
     names = [name for name in members(path) if not name.startswith(f"{path.stem}")]
     return {name.partition("/")[0] for name in names}, {name.split("/")[1] for name in names if name[:7] == "python/"}
 
 
 def test_client_holds_nothing_of_the_vault() -> None:
     top, python = contents(ARCHIVE)
-    ours = {path.name for path in ROOT.glob("sikkerkey_*") if path.suffix == ".py" or (path / "__main__.py").exists()}
+    modules = {
+        path.name for path in ROOT.glob("sikkerkey_*") if path.suffix == ".py" or (path / "__main__.py").exists()
+    }
     assert top == {*RUNTIME, "python", "cryptography-48.0.1", "cryptography-50.0.2", "native"}
-    assert python == {*ours, "_cffi_backend.py", "sikkerkey_launch.py", "certifi"}
+    assert python == {*modules, "_cffi_backend.py", "sikkerkey_launch.py", "certifi"}
 
 
 def test_vault_holds_nothing_of_the_client() -> None:
@@ -107,21 +109,21 @@ def test_vault_holds_nothing_of_the_client() -> None:
 
 @pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
 def test_description_is_of_the_members_and_of_the_wheels_in_the_lock_file(path: Path) -> None:
-    told = described(path)
+    description = described(path)
     with zipfile.ZipFile(path) as archive:
         contents = {name: archive.read(name) for name in archive.namelist() if "/" in name}
-    listed = {f"{tree}/{name}": row for tree, files in told["files"].items() for name, row in files.items()}
+    listed = {f"{tree}/{name}": row for tree, files in description["files"].items() for name, row in files.items()}
     assert listed == {name: [len(data), hashlib.sha256(data).hexdigest()] for name, data in contents.items()}
     for row in wheels.locked():
-        if row.platform not in told["platforms"]:
+        if row.platform not in description["platforms"]:
             continue
         native = f"native/{row.platform}"
-        assert told["platforms"][row.platform] == ["python", f"cryptography-{row.version}", native]
+        assert description["platforms"][row.platform] == ["python", f"cryptography-{row.version}", native]
         with zipfile.ZipFile(row.path) as wheel:
             natives = {name: wheel.read(name) for name in wheel.namelist() if ".so" in name or name.endswith(".pyd")}
         digests = {name: hashlib.sha256(data).hexdigest() for name, data in natives.items()}
-        assert digests == {name: digest for name, (_, digest) in told["files"][native].items()}
-        assert next(iter(told["files"][native])).startswith("cryptography/hazmat/bindings/_rust.")
+        assert digests == {name: digest for name, (_, digest) in description["files"][native].items()}
+        assert next(iter(description["files"][native])).startswith("cryptography/hazmat/bindings/_rust.")
 
 
 def test_lock_file_has_one_line_for_each_platform_and_no_addresses() -> None:
@@ -132,7 +134,7 @@ def test_lock_file_has_one_line_for_each_platform_and_no_addresses() -> None:
     assert rows == sorted(rows, key=lambda row: (row.platform, row.filename))
 
 
-# -- papers ----------------------------------------------------------------------------------------------------------
+# -- documents --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
@@ -155,7 +157,7 @@ def test_bill_of_materials_lists_every_wheel(path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [ARCHIVE, VAULT_ARCHIVE], ids=["mcp", "vault"])
-def test_papers_beside_the_archive_are_those_in_it(path: Path) -> None:
+def test_documents_beside_the_archive_are_those_in_it(path: Path) -> None:
     with zipfile.ZipFile(path) as archive:
         assert archive.read(f"{path.stem}.cdx.json") == path.with_suffix(".cdx.json").read_bytes()
         licenses = archive.read(f"{path.stem}-licenses.txt")
@@ -238,21 +240,22 @@ def test_wheels_of_one_version_that_differ_are_refused() -> None:
 
 
 def test_version_is_read_from_the_source() -> None:
-    assert papers.version(ROOT) == sikkerkey_mcp.VERSION
+    assert documents.version(ROOT) == sikkerkey_mcp.VERSION
 
 
 # -- what it says about itself ---------------------------------------------------------------------------------------
 
 
-def test_verbose_version_says_what_runs_and_how_it_was_loaded(home: Path) -> None:
+def test_verbose_version_says_what_runs_and_how_it_was_loaded(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME")
     command = [sys.executable, "-I", "-S", str(ARCHIVE), "--version", "--verbose"]
     shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    told = dict(line.split(": ", 1) for line in shown.splitlines()[1:])
+    facts = dict(line.split(": ", 1) for line in shown.splitlines()[1:])
     (unpacked,) = (home / ".cache" / "sikkerkey-mcp").iterdir()
     assert shown.splitlines()[0] == f"sikkerkey-mcp {sikkerkey_mcp.VERSION}"
-    assert (told["archive"], told["build"]) == (str(ARCHIVE), described(ARCHIVE)["build"])
-    assert told["platform"] == THIS_PLATFORM
-    assert unpacked in Path(told["bytecode"]).parents
-    assert unpacked in Path(told["library"]).parents
-    assert f"cryptography-{told['cryptography']}" == described(ARCHIVE)["platforms"][THIS_PLATFORM][1]
-    assert told["python"].endswith(sys.executable)
+    assert (facts["archive"], facts["build"]) == (str(ARCHIVE), described(ARCHIVE)["build"])
+    assert facts["platform"] == THIS_PLATFORM
+    assert unpacked in Path(facts["bytecode"]).parents
+    assert unpacked in Path(facts["library"]).parents
+    assert f"cryptography-{facts['cryptography']}" == described(ARCHIVE)["platforms"][THIS_PLATFORM][1]
+    assert facts["python"].endswith(sys.executable)

@@ -94,6 +94,6 @@ def test_usage_and_advice_name_the_archive_as_it_was_typed(tmp_path: Path) -> No
     typed = shlex.join([Path(sys.executable).name, str(VAULT_ARCHIVE)])
     shown = subprocess.run([*command, "approve", "--help"], capture_output=True, text=True, check=True).stdout
     assert " ".join(shown.split()).startswith(f"usage: {typed} approve ")
-    told = subprocess.run([*command, "agents", "--dir", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert f"create one: {typed} init --dir DIR" in told.stderr
-    assert "python -m vault" not in shown + told.stderr
+    refused = subprocess.run([*command, "agents", "--dir", str(tmp_path)], capture_output=True, text=True, check=False)
+    assert f"create one: {typed} init --dir DIR" in refused.stderr
+    assert "python -m vault" not in shown + refused.stderr

@@ -131,13 +131,13 @@ def test_colour_is_used_only_on_terminals_that_allow_it(vault: Recorder, env: di
     assert (b"\x1b[32mok\x1b[0m    python" in shown, b"\x1b[" in shown) == (colourful, colourful)
 
 
-def test_archive_is_named_with_its_hash_and_its_library(vault: Recorder, home: Path) -> None:
+def test_archive_is_named_with_its_hash_and_its_library(vault: Recorder) -> None:
     command = [*ARCHIVE_COMMAND, "doctor", "--json"]
     ended = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
     lines = {line["check"]: line for line in json.loads(ended.stdout)}
     digest = hashlib.sha256(ARCHIVE.read_bytes()).hexdigest()
     assert lines["program"]["detail"] == f"{sikkerkey_mcp.VERSION}, {ARCHIVE}\nsha256 {digest}"
-    assert f", {home}/.cache/sikkerkey-mcp/sikkerkey-mcp-" in lines["library"]["detail"]
+    assert f", {os.environ['XDG_CACHE_HOME']}/sikkerkey-mcp/sikkerkey-mcp-" in lines["library"]["detail"]
 
 
 # this computer

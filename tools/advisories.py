@@ -31,8 +31,8 @@ from packaging.version import Version
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bundle import wheels
+from bundle.documents import compiled_in
 from bundle.members import members_of
-from bundle.papers import compiled_in
 
 ADVISORIES = wheels.ROOT / "requirements" / "advisories.json"
 LOCKS = ("conformance.txt", "dev.txt", "mcp1.txt", "runtime.txt", "vault.txt")

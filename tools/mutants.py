@@ -26,7 +26,9 @@ ROOT = Path(__file__).resolve().parent.parent
 EXPLAINED = ROOT / "tests" / "mutants.txt"
 
 # Files and the tests that concern them, fast ones first. The first pattern that matches a file counts.
-SERVER = "golden arguments signing answers switches identity injection protocol resources prompts framing table http"
+SERVER = (
+    "golden arguments signing answers restrictions identity injection protocol resources prompts framing table http"
+)
 # fmt: off
 TESTS = {
     "sikkerkey_mcp.py": f"{SERVER} plaintext concurrency first_call hardening local_attacks lifecycle faults",
@@ -34,16 +36,17 @@ TESTS = {
     "sikkerkey_redact.py": "redact answers plaintext",
     "sikkerkey_cli/edit/*.py": "edit* clients",
     "sikkerkey_cli/agents.py": "cli local_attacks hardening",
-    "vault/**/crypto.py": "vault_sealing vault_rekey vault_plaintext",
-    "vault/**/rootkey.py": "vault_sealing vault_directory vault_cli",
-    "vault/**/gate.py": "vault_gate vault_machines vault_machine_reads vault_agent_admin vault_ip_allowlist",
-    "vault/**/files.py": "vault_directory vault_backup",
-    "vault/**/inputs.py": "vault_axes vault_projects vault_secrets",
-    "vault/**/outbound.py": "vault_outbound vault_webhooks",
-    "vault/**/policies.py": "vault_policies vault_axes vault_machine_reads",
-    "vault/**/ip_allowlist.py": "vault_ip_allowlist vault_axes",
-    "vault/**/machine_reads.py": "vault_machine_reads vault_canaries vault_withheld",
-    "vault/**/temporary_secrets.py": "vault_temporary_secrets vault_share_page",
+    "runtime/**/*.py": "archive",
+    "vault/crypto.py": "vault_rekey vault_migrations vault_sealing vault_plaintext",
+    "vault/rootkey.py": "vault_sealing vault_rekey vault_directory vault_cli",
+    "vault/gate.py": "vault_gate vault_machines vault_machine_reads vault_agent_admin vault_ip_allowlist",
+    "vault/files.py": "vault_directory vault_backup vault_sealing",
+    "vault/inputs.py": "vault_inputs vault_routes vault_axes vault_projects vault_secrets vault_temporary_secrets",
+    "vault/outbound.py": "vault_outbound vault_webhooks",
+    "vault/domains/policies.py": "vault_policies vault_axes vault_machine_reads",
+    "vault/domains/ip_allowlist.py": "vault_ip_allowlist vault_axes",
+    "vault/domains/machine_reads.py": "vault_machine_reads vault_canaries vault_withheld",
+    "vault/domains/temporary_secrets.py": "vault_temporary_secrets vault_share_page",
 }
 # fmt: on
 
@@ -182,11 +185,13 @@ class Copy:
             (self.root / name).symlink_to(ROOT / name)
 
     def tests(self, file: str) -> list[str]:
-        """The paths of the tests for a file. Raises SystemExit if there are none."""
-        patterns = [f"tests/**/test_{name}.py" for name in tested()[file].split()]
-        found = [str(path.relative_to(self.root)) for pattern in patterns for path in sorted(self.root.glob(pattern))]
-        if not found:
-            raise SystemExit(f"mutants: no tests are listed for {file}")
+        """The paths of the tests for a file. Raises SystemExit if TESTS names a test that does not exist."""
+        found = []
+        for name in tested()[file].split():
+            paths = sorted(self.root.glob(f"tests/**/test_{name}.py"))
+            if not paths:
+                raise SystemExit(f"mutants: there is no test_{name}.py for {file}")
+            found += [str(path.relative_to(self.root)) for path in paths]
         return found
 
     def passes(self, file: str, timeout_s: float | None = None) -> bool:

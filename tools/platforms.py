@@ -170,10 +170,10 @@ def try_system(system: System) -> str:
 def try_loading(there: Installation) -> str:
     """Signs and verifies, with library and bytecode from the cache; returns platform and Python."""
     there.client("--version", "--verbose")
-    told = there.client("--version", "--verbose")
+    shown = there.client("--version", "--verbose")
     for kept in ("library", "bytecode"):
-        require(re.search(rf"^{kept}: /root/\.cache/", told, re.MULTILINE), f"{kept} not from the cache:\n{told}")
-    return ", ".join(re.findall(r"^(?:platform: |python: )([^,\n]+)", told, re.MULTILINE))
+        require(re.search(rf"^{kept}: /root/\.cache/", shown, re.MULTILINE), f"{kept} not from the cache:\n{shown}")
+    return ", ".join(re.findall(r"^(?:platform: |python: )([^,\n]+)", shown, re.MULTILINE))
 
 
 def try_commands(there: Installation) -> None:

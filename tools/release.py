@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bundle import mcpb, papers
+from bundle import documents, mcpb
 from bundle.archives import PROGRAMS
 from bundle.members import BuildError, write
 from bundle.wheels import PLATFORMS, ROOT
@@ -36,7 +36,7 @@ def make_mcpb(release: str, name: str) -> None:
     bundled = mcpb.bundle(DIST / "sikkerkey-mcp.pyz", tools)
     write(DIST / "sikkerkey-mcp.mcpb", bundled)
     write(DIST / "server.json", mcpb.server_json(bundled, release, name))
-    papers.write_sums(DIST)
+    documents.write_sums(DIST)
     print(f"{hashlib.sha256(bundled).hexdigest()}  dist/sikkerkey-mcp.mcpb  ({len(bundled):,} bytes)")
     print(
         f"dist/server.json is for {name}: only the owner of that domain can publish it; REGISTRY_NAME=... names another"

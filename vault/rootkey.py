@@ -152,12 +152,15 @@ def _from_file(path: Path, vault_id: str, proof: bytes, passphrase: str | None) 
 
 def _from_row(row: sqlite3.Row, vault_id: str, passphrase: str) -> Keyring:
     parameters = Argon2Parameters(row["salt"], row["memory_kib"], row["iterations"], row["lanes"])
+    damaged = VaultError("the sealed root key is damaged", "restore vault.db from a backup")
     if parameters.memory_kib > MAX_MEMORY_KIB or parameters.iterations > MAX_ITERATIONS or parameters.lanes > MAX_LANES:
-        raise VaultError("the sealed root key is damaged", "restore vault.db from a backup")
+        raise damaged
     try:
         return Keyring.from_passphrase(passphrase, parameters, vault_id, row["sealed_key"])
     except InvalidTag:
         raise VaultError("the passphrase is wrong", "try again; the vault cannot be opened without it") from None
+    except ValueError:  # Argon2id does not accept the parameters
+        raise damaged from None
 
 
 def _seal_row(db: sqlite3.Connection) -> sqlite3.Row | None:

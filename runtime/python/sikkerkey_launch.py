@@ -78,13 +78,12 @@ class Library:
     def from_cache(self) -> tuple[ModuleType, str]:
         if self.archive.cache_failure:
             raise OSError(self.archive.cache_failure)
-        for file in self.files:
-            path = f"{self.archive.directory}/{file.name}"
+        paths = [file.path(self.archive.directory) for file in self.files]
+        for file, path in zip(self.files, paths):
             if sha256_of(path) != file.digest:
                 os.unlink(path)  # so that the next start unpacks it again
                 raise OSError(f"{path} was damaged")
-        path = os.path.join(self.archive.directory, *self.files[0].name.split("/"))
-        return load(path), path
+        return load(paths[0]), paths[0]
 
     def from_memory(self) -> tuple[ModuleType, str]:
         """Where no directory can be written, or none may hold programs."""
@@ -104,12 +103,8 @@ class Library:
 
         directory = tempfile.mkdtemp(prefix=f"{self.archive.program}-")
         try:
-            for file in self.files:
-                path = os.path.join(directory, *file.name.split("/"))
-                os.makedirs(os.path.dirname(path), exist_ok=True)
-                with open(path, "xb") as opened:
-                    opened.write(self.archive.read(file))
-            return load(os.path.join(directory, *self.files[0].name.split("/"))), "temporary file"
+            paths = [self.archive.write(file, directory) for file in self.files]
+            return load(paths[0]), "temporary file"
         finally:  # a loaded library needs no name, except on Windows, where it stays
             shutil.rmtree(directory, ignore_errors=True)
 

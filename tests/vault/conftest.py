@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.vault.support.served_vault import Agent, FakeClock, SharedServer, Vault
+from vault import rootkey, store
+
+
+@pytest.fixture(autouse=True)
+def _fast_storage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Does not wait for the disk and derives keys quickly, in this process; the vault's processes are unchanged."""
+    monkeypatch.setattr(os, "fsync", lambda _handle: None)
+    monkeypatch.setattr(store, "PRAGMAS", (*store.PRAGMAS, "synchronous=OFF"))  # the last one counts
+    monkeypatch.setattr(rootkey, "MEMORY_KIB", 64)
+    monkeypatch.setattr(rootkey, "ITERATIONS", 1)
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.vault.support.commands import run_command
 from tests.vault.support.rekey_crashes import every_value
 from tests.vault.support.served_vault import START_MS, Agent, Spawned, Vault
-from tests.vault.test_vault_sealing import cli
 from vault.errors import VaultError
 from vault.owner import backup
 from vault.schema import open_store
@@ -190,12 +190,14 @@ def test_backup_and_restore_from_the_command_line_while_the_server_runs(tmp_path
     directory, saved = tmp_path / "vault", tmp_path / "saved"
     served = Spawned(directory)
     line = [str(saved), "--passphrase-file", "-", "--json"]
-    status, out, err = cli(directory, "backup", *line, typed=WORDS + "\n")
+    status, out, err = run_command(directory, "backup", *line, typed=WORDS + "\n")
     made = json.loads(out)
     assert (status, made) == (0, {**made, "file": str(saved), "bytes": saved.stat().st_size})
     assert err == "hint: it opens only with that passphrase\n"
     assert served.end()[0] == 0
-    assert cli(tmp_path / "new", "restore", str(saved))[:2] == (0, f"restored {made['vaultId']}\n")
-    assert cli(tmp_path / "new", "rekey", "--to", "key-file", "--passphrase-file", "-", typed=WORDS + "\n")[0] == 0
+    assert run_command(tmp_path / "new", "restore", str(saved))[:2] == (0, f"restored {made['vaultId']}\n")
+    assert (
+        run_command(tmp_path / "new", "rekey", "--to", "key-file", "--passphrase-file", "-", typed=WORDS + "\n")[0] == 0
+    )
     served = Spawned(tmp_path / "new")
     assert served.end() == (0, "", "")

@@ -193,14 +193,14 @@ def test_related_projects_freeze_if_configured(vault: Vault, agent: Agent, proje
     related, foreign = agent.project("related"), agent.project("foreign")
     canary_id = bait(agent, project_id, triggerFreezeRelatedProjects=True)
     here, there, away = (agent.secret(each, "v") for each in (project_id, related, foreign))
-    shared, thief, stranger = (
+    shared, thief, outsider = (
         granted_machine(vault, here, there),
         granted_machine(vault, canary_id),
         granted_machine(vault, away),
     )
     thief.value(canary_id)
     assert [machine.read(secret).status for machine, secret in ((shared, here), (shared, there))] == [423, 423]
-    assert stranger.value(away) == "v"
+    assert outsider.value(away) == "v"
     words = f"project {related} frozen by a canary of a project that shares a machine with it"
     assert details(vault, "project_freeze")[1:] == [(related, words)]
     agent.post(f"/v1/ai/projects/{project_id}/unfreeze")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import START_MS, Agent, Vault
 from vault.control import Control
 from vault.owner import commands_vault
-from vault.owner.cli import main
 from vault.router import wall_clock
 from vault.terminal import printable
 
@@ -22,22 +21,16 @@ UNKNOWN = "00000000-0000-0000-0000-000000000000"
 class Owner:
     """Runs commands on one vault, and returns status, standard output and standard error."""
 
-    def __init__(self, directory: Path, capture: pytest.CaptureFixture[str]) -> None:
+    def __init__(self, directory: Path) -> None:
         self.directory = directory
-        self._capture = capture
 
-    def __call__(self, command: str, *arguments: str) -> tuple[int, str, str]:
-        self._capture.readouterr()
-        try:
-            status = main([command, "--dir", str(self.directory), *arguments])
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        return status, *self._capture.readouterr()
+    def __call__(self, command: str, *arguments: str, typed: str = "") -> tuple[int, str, str]:
+        return run_command(self.directory, command, *arguments, typed=typed)
 
 
 @pytest.fixture
-def owner(vault: Vault, capsys: pytest.CaptureFixture[str]) -> Owner:
-    return Owner(vault.directory, capsys)
+def owner(vault: Vault) -> Owner:
+    return Owner(vault.directory)
 
 
 def test_agent_token_prints_the_token_and_nothing_else(vault: Vault, owner: Owner) -> None:
@@ -124,9 +117,9 @@ def test_a_usage_error_is_status_2(owner: Owner, arguments: list[str]) -> None:
     assert err.splitlines()[1].startswith("hint: python -m vault ")
 
 
-def test_a_mistyped_directory_creates_no_vault(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_mistyped_directory_creates_no_vault(tmp_path: Path) -> None:
     for command in ("agents", "machines", "audit", "status", "team", "tickets", "rekey", "unseal"):
-        status, out, err = Owner(tmp_path / "typo", capsys)(command)
+        status, out, err = Owner(tmp_path / "typo")(command)
         assert (status, out, err.splitlines()[0]) == (1, "", f"vault: error: there is no vault in {tmp_path / 'typo'}")
     assert not (tmp_path / "typo" / "vault.db").exists()
 
@@ -182,7 +175,7 @@ def test_invitations_are_accepted_and_declined_on_behalf_of_the_invitee(
 
 
 def test_the_staff_reads_a_ticket_and_replies_with_a_file(
-    vault: Vault, owner: Owner, agent: Agent, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    vault: Vault, owner: Owner, agent: Agent, tmp_path: Path
 ) -> None:
     assert owner("tickets")[2] == "hint: no open tickets\n"
     category = agent.get("/v1/ai/ticket-categories")[0]["id"]
@@ -192,8 +185,8 @@ def test_the_staff_reads_a_ticket_and_replies_with_a_file(
     assert [row["id"] for row in json.loads(owner("tickets", "--json")[1])] == [ticket_id]
     assert owner("ticket", ticket_id)[1].splitlines()[1:] == ["first", "second \ufffd"]
     (tmp_path / "log.txt").write_bytes(b"look")
-    monkeypatch.setattr("sys.stdin", io.StringIO("Try again.\nThen tell us.\n"))
-    status, out, err = owner("reply", ticket_id, "--attach", str(tmp_path / "log.txt"), "--status", "resolved")
+    options = ["--attach", str(tmp_path / "log.txt"), "--status", "resolved"]
+    status, out, err = owner("reply", ticket_id, *options, typed="Try again.\nThen tell us.\n")
     assert (status, out, err) == (0, f"replied to {ticket_id}, now resolved\n", "")
     said = json.loads(owner("ticket", ticket_id, "--json")[1])[1]
     file = said["attachments"][0]
@@ -201,8 +194,9 @@ def test_the_staff_reads_a_ticket_and_replies_with_a_file(
     assert (file["name"], file["contentType"], file["sizeBytes"]) == ("log.txt", "text/plain", 4)
     assert agent.send("GET", f"/v1/ai/tickets/attachments/{file['id']}").raw == b"look"
     assert agent.get(f"/v1/ai/tickets/{ticket_id}")["status"] == "resolved"
-    monkeypatch.setattr("sys.stdin", io.StringIO("x" * 20_000))
-    assert owner("reply", ticket_id)[2].startswith("vault: error: the reply must have 1 to 10000 characters")
+    assert owner("reply", ticket_id, typed="x" * 20_000)[2].startswith(
+        "vault: error: the reply must have 1 to 10000 characters"
+    )
     missing = owner("reply", ticket_id, "--attach", str(tmp_path / "nothing"))[2]
     assert missing.startswith(f"vault: error: file {tmp_path / 'nothing'} cannot be read: no such file")
 
@@ -232,7 +226,7 @@ def test_audit_shows_the_latest_matching_entries(vault: Vault, owner: Owner, age
 
 
 def test_following_prints_each_new_entry_once(
-    vault: Vault, owner: Owner, agent: Agent, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    vault: Vault, owner: Owner, agent: Agent, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ["second", "third"]
 
@@ -258,9 +252,7 @@ def test_interrupting_follow_ends_quietly(vault: Vault, owner: Owner, monkeypatc
     assert owner("audit", "--follow") == (130, "", "")
 
 
-def test_a_directory_that_cannot_be_used_is_an_error_without_a_traceback(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_directory_that_cannot_be_used_is_an_error_without_a_traceback(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
-    status, _, err = Owner(tmp_path / "file" / "vault", capsys)("agents")
+    status, _, err = Owner(tmp_path / "file" / "vault")("agents")
     assert (status, err.splitlines()[0].endswith("cannot be used: not a directory")) == (1, True)

@@ -7,16 +7,17 @@ import resource
 import signal
 import socket
 import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from tests.vault.support.served_vault import ROOT, Agent, Spawned, Vault, encoded, exchange, public_bytes
+from tests.vault.support.commands import run_command
+from tests.vault.support.served_vault import Agent, Spawned, Vault, encoded, exchange, public_bytes
 from vault import server
 from vault.errors import VaultError
+from vault.files import check_private
 from vault.migrations import SCHEMA_VERSION
 from vault.router import wall_clock
 from vault.schema import open_store
@@ -90,6 +91,11 @@ def test_a_file_of_another_user_is_refused(directory: Path, name: str) -> None:
     message, hint = refusal(directory)
     assert message.endswith("belongs to another user")
     assert hint == f"chown 0 {path}"
+
+
+def test_a_file_that_cannot_be_examined_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(VaultError, match="cannot be used: no such file or directory"):
+        check_private(tmp_path / "nothing")
 
 
 def test_a_file_in_place_of_the_directory_is_refused(tmp_path: Path) -> None:
@@ -193,12 +199,12 @@ def test_listening_beyond_loopback_prints_a_warning(tmp_path: Path) -> None:
 
 def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
-    token = owner(tmp_path / "vault", "agent-token", "--scopes", "projects.read").strip()
+    token = run_command(tmp_path / "vault", "agent-token", "--scopes", "projects.read")[1].strip()
     agent = registered(served.port, token)
     assert agent.send("GET", "/v1/ai/projects").status == 403
-    assert owner(tmp_path / "vault", "approve", agent.id) == f"approved AI agent ({agent.id})\n"
+    assert run_command(tmp_path / "vault", "approve", agent.id) == (0, f"approved AI agent ({agent.id})\n", "")
     assert agent.get("/v1/ai/projects") == []
-    owner(tmp_path / "vault", "disable", agent.id)
+    assert run_command(tmp_path / "vault", "disable", agent.id)[0] == 0
     assert agent.send("GET", "/v1/ai/projects").error == "Agent is disabled"
     assert served.end() == (0, "", "")
 
@@ -235,12 +241,6 @@ def test_fifty_concurrent_clients_see_no_error(vault: Vault) -> None:
 COUNTED = ("projects", "secrets", "secret_versions")
 
 
-def owner(directory: Path, command: str, *arguments: str) -> str:
-    """The standard output of a command."""
-    line = [sys.executable, "-m", "vault", command, "--dir", str(directory), *arguments]
-    return subprocess.run(line, cwd=ROOT, check=True, capture_output=True, text=True).stdout
-
-
 def registered(port: int, token: str) -> Agent:
     key = Ed25519PrivateKey.generate()
     body = encoded({"token": token, "publicKey": public_bytes(key)})
@@ -252,8 +252,8 @@ def registered(port: int, token: str) -> Agent:
 @pytest.mark.parametrize(("allowed", "left"), [(resource.RLIM_INFINITY, (1, 1)), (4_096, (1, 1)), (0, (0, 0))])
 def test_core_dumps_are_disabled(allowed: int, left: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
     """At a limit of 0, Linux still pipes the memory to a crash reporter; at a limit of 1 it does not."""
-    told: list[tuple[int, tuple[int, int]]] = []
+    limits: list[tuple[int, tuple[int, int]]] = []
     monkeypatch.setattr(resource, "getrlimit", lambda _kind: (0, allowed))
-    monkeypatch.setattr(resource, "setrlimit", lambda *limit: told.append(limit))
+    monkeypatch.setattr(resource, "setrlimit", lambda *limit: limits.append(limit))
     server.disable_core_dumps()
-    assert told == [(resource.RLIMIT_CORE, left)]
+    assert limits == [(resource.RLIMIT_CORE, left)]

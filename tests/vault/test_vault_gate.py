@@ -48,7 +48,8 @@ def test_either_identity_header_is_accepted(agent: Agent) -> None:
 def test_two_identities_that_differ_are_refused(vault: Vault, agent: Agent) -> None:
     other = vault.agent()
     headers = [(name, other.id if name == "X-Machine-Id" else text) for name, text in agent.headers("GET", WHOAMI)]
-    assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the identity headers differ"
+    reply = exchange(agent.port, "GET", WHOAMI, b"", headers)
+    assert (reply.status, reply.error) == (401, "the identity headers differ")
 
 
 def test_a_request_without_one_of_the_headers_is_refused(agent: Agent) -> None:
@@ -97,12 +98,19 @@ def test_a_signature_over_anything_else_is_refused(vault: Vault, agent: Agent) -
 def test_a_malformed_signature_is_refused(agent: Agent) -> None:
     for forged in ["", "AAAA", "not base64", base64.b64encode(bytes(64)).decode()]:
         assert agent.send("GET", WHOAMI, signature=forged).error == "bad signature", forged
+    headers = dict(agent.headers("GET", WHOAMI))
+    good = headers.pop("X-Signature")
+    for forged in ("!" + good, good[:40] + " " + good[40:], good + "="):
+        reply = exchange(agent.port, "GET", WHOAMI, b"", [*headers.items(), ("X-Signature", forged)])
+        assert reply.error == "bad signature", forged
+    assert exchange(agent.port, "GET", WHOAMI, b"", [*headers.items(), ("X-Signature", good)]).status == 200
 
 
 def test_a_replayed_request_is_refused(agent: Agent) -> None:
     headers = agent.headers("GET", WHOAMI)
     assert exchange(agent.port, "GET", WHOAMI, b"", headers).status == 200
-    assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the nonce was used before"
+    replayed = exchange(agent.port, "GET", WHOAMI, b"", headers)
+    assert (replayed.status, replayed.error) == (401, "the nonce was used before")
 
 
 def test_a_forged_request_does_not_use_up_the_nonce(agent: Agent) -> None:

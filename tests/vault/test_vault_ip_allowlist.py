@@ -8,6 +8,7 @@ import pytest
 
 from tests.vault.support.machines import TOKENS, enroll, enrolled_machine, token_body
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault.domains import ip_allowlist
 from vault.domains.ip_allowlist import is_within, parse_network
 
 LIST = "/v1/ai/ipallowlist"
@@ -41,7 +42,15 @@ def test_an_invalid_network_is_refused(agent: Agent) -> None:
         assert agent.get(LIST)["entries"] == [], cidr
 
 
-def test_an_update_replaces_or_clears_the_label_and_nothing_else(agent: Agent) -> None:
+def test_the_number_of_entries_is_limited(agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ip_allowlist, "MAX_ENTRIES", 2)
+    for part in range(2):
+        agent.post(LIST, {"cidr": f"10.0.{part}.0/24"})
+    reply = agent.send("POST", LIST, {"cidr": "10.0.2.0/24"})
+    assert (reply.status, reply.error) == (409, "the IP allowlist has 2 entries, which is the most")
+
+
+def test_an_update_replaces_or_clears_the_label_and_nothing_else(vault: Vault, agent: Agent) -> None:
     entry = agent.post(LIST, {"cidr": "10.0.0.0/8", "label": "old"})
     path = f"{LIST}/{entry['id']}/update"
     assert agent.post(path, {"label": "new"}) == {**entry, "label": "new"}
@@ -49,6 +58,8 @@ def test_an_update_replaces_or_clears_the_label_and_nothing_else(agent: Agent) -
     assert agent.post(path, {}) == {**entry, "label": ""}
     assert agent.send("POST", path, {"cidr": "0.0.0.0/0"}).status == 400
     assert agent.get(LIST)["entries"] == [{**entry, "label": "", "createdAt": START_MS}]
+    details = [row["detail"] for row in vault.audited("ip_allowlist_update")]
+    assert details == ["label of 10.0.0.0/8 replaced", "label of 10.0.0.0/8 cleared"]
 
 
 def test_deletes_remove_only_the_given_entries(vault: Vault, agent: Agent) -> None:

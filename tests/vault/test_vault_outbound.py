@@ -143,6 +143,13 @@ def test_a_forbidden_url_is_refused_without_being_quoted() -> None:
         assert "evil" not in str(caught.value), url
 
 
+def test_a_url_has_at_most_2048_characters() -> None:
+    longest = f"{HOOK}/".ljust(2_048, "x")
+    assert parse_url(longest).path.endswith("x" * 1_900)
+    with pytest.raises(ForbiddenUrl):
+        parse_url(longest + "x")
+
+
 # ---- delivery --------------------------------------------------------------------------------------------------------
 
 

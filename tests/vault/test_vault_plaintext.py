@@ -26,20 +26,20 @@ from vault.store import Store
 MARK = "MARKED-value-9d1c"
 
 
-class Listening:
+class RecordingAgent:
     """An agent that records all answers."""
 
     def __init__(self, agent: Agent) -> None:
         self.agent = agent
-        self.heard = b""
+        self.answers = b""
 
     def send(self, method: str, path: str, body: object = None) -> Reply:
         reply = self.agent.send(method, path, body)
-        self.heard += repr(sorted(reply.headers.items())).encode() + reply.raw
+        self.answers += repr(sorted(reply.headers.items())).encode() + reply.raw
         return reply
 
 
-def drive_values(agent: Listening, project_id: str) -> list[str]:
+def drive_values(agent: RecordingAgent, project_id: str) -> list[str]:
     """Send values in every possible way, valid and invalid, and return the ids of the secrets."""
     base, dynamic = f"/v1/ai/projects/{project_id}/secrets", "/v1/ai/dynamic-secrets"
     shared = f"/v1/ai/projects/{project_id}/temporary-secrets"
@@ -81,23 +81,23 @@ def drive_values(agent: Listening, project_id: str) -> list[str]:
 def test_no_answer_log_or_byte_on_disk_holds_a_value(
     vault: Vault, agent: Agent, capfd: pytest.CaptureFixture[str], broken: bool
 ) -> None:
-    listening, project_id = Listening(agent), agent.project()
-    ids = drive_values(listening, project_id)
+    recording, project_id = RecordingAgent(agent), agent.project()
+    ids = drive_values(recording, project_id)
     assert MARK in vault.value(ids[0])
     if broken:
         with vault.store.transaction() as db:
             db.execute("CREATE TRIGGER broken BEFORE INSERT ON secret_versions BEGIN SELECT RAISE(ABORT, 'x'); END")
         path = f"/v1/ai/projects/{project_id}/secrets"
-        assert listening.send("POST", path, {"name": "x", "value": MARK}).status == 500
+        assert recording.send("POST", path, {"name": "x", "value": MARK}).status == 500
     made = [vault.value(secret_id) for secret_id in ids]
     for route in ROUTES:
         for secret_id in ids:
             path = route.path.replace("{projectId}", project_id).replace("{secretId}", secret_id)
-            listening.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))
+            recording.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))
     secrets = [MARK, *made, *(part for value in made[1:] for part in json.loads(value).values())]
     output = "".join(capfd.readouterr())
     for secret in secrets:
-        assert secret.encode() not in listening.heard
+        assert secret.encode() not in recording.answers
         assert secret.encode() not in disk(vault.directory)
         assert secret not in output
 
@@ -105,7 +105,7 @@ def test_no_answer_log_or_byte_on_disk_holds_a_value(
 def test_generated_tokens_are_shown_once_and_never_stored(
     vault: Vault, agent: Agent, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    listening, project_id = Listening(agent), agent.project()
+    recording, project_id = RecordingAgent(agent), agent.project()
     with Receiver() as receiver:
         body = {"url": f"http://127.0.0.1:{receiver.port}/", "actions": ["temporary_secret_create", "webhook_update"]}
         hook = agent.post("/v1/ai/webhooks", body)
@@ -113,15 +113,15 @@ def test_generated_tokens_are_shown_once_and_never_stored(
         link = agent.post(f"/v1/ai/projects/{project_id}/temporary-secrets", share)
         receiver.statuses = [500]
         run_job(deliver_due, vault.store, START_MS)
-        listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/update", {"enabled": True})
-        listening.send("POST", f"/v1/ai/webhooks/{hook['id']}/test")
+        recording.send("POST", f"/v1/ai/webhooks/{hook['id']}/update", {"enabled": True})
+        recording.send("POST", f"/v1/ai/webhooks/{hook['id']}/test")
         run_job(deliver_due, vault.store, START_MS)
     for route in ROUTES:
         path = route.path.replace("{projectId}", project_id).replace("{webhookId}", hook["id"])
-        listening.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))
+        recording.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))
     sent = b"".join(received.body + repr(received.headers).encode() for received in receiver.received)
     assert len(receiver.received) == 4
-    seen = listening.heard + sent + disk(vault.directory) + "".join(capfd.readouterr()).encode()
+    seen = recording.answers + sent + disk(vault.directory) + "".join(capfd.readouterr()).encode()
     minted = [hook["signingSecret"], link["token"], link["passphrase"], link["passphrase"].replace("-", ""), MARK]
     assert [secret for secret in minted if secret.encode() in seen] == []
 
@@ -170,7 +170,7 @@ def control_answer(directory: Path, request: object) -> bytes:
 def test_rekey_seal_unseal_and_backup_leak_no_value_key_or_passphrase(
     vault: Vault, agent: Agent, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    ids = drive_values(Listening(agent), agent.project())
+    ids = drive_values(RecordingAgent(agent), agent.project())
     store, secrets, seen = vault.store, [MARK.encode(), *(word.encode() for word in WORDS)], b""
     secrets += keys_of(store)  # of the key file, which the passphrase is about to replace
     assert store.keys._root_key.hex().encode() in disk(vault.directory)

@@ -10,10 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography.exceptions import InvalidTag
 
+from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import ROOT, START_MS, Agent, Spawned, Vault, disk
-from tests.vault.test_vault_sealing import cli
-from vault import rootkey
-from vault.crypto import Keyring
+from vault.crypto import Keyring, decrypt, encrypt
 from vault.errors import VaultError
 from vault.schema import WRAPPED, open_store
 
@@ -109,9 +108,8 @@ def test_a_sealed_vault_cannot_be_rekeyed(vault: Vault) -> None:
 
 @pytest.mark.parametrize(("before", "after"), [("file", "file"), ("file", NEW), (OLD, "file"), (OLD, NEW)])
 def test_a_crash_at_any_point_leaves_a_vault_that_opens_with_one_of_the_two_keys(
-    vault: Vault, agent: Agent, before: str, after: str, monkeypatch: pytest.MonkeyPatch
+    vault: Vault, agent: Agent, before: str, after: str
 ) -> None:
-    monkeypatch.setattr(rootkey, "MEMORY_KIB", 64)
     for n in range(2):
         path = agent.secret(agent.project(f"p{n}"), f"value-{n}")
         agent.post(path + "/update", {"value": f"newer-{n}"})
@@ -132,20 +130,23 @@ def test_a_crash_at_any_point_leaves_a_vault_that_opens_with_one_of_the_two_keys
 
 def test_rekey_keeps_the_kind_of_protection_by_default(tmp_path: Path) -> None:
     directory = tmp_path / "vault"
-    assert cli(directory, "init")[0] == 0
+    assert run_command(directory, "init")[0] == 0
     first = (directory / "root.key").read_bytes()
-    status, out, err = cli(directory, "rekey")
+    status, out, err = run_command(directory, "rekey")
     assert (status, out) == (0, "new root key, protected by a key file\n")
     assert err == "hint: copies of the old key and the old vault.db, including backups, still open what they contain\n"
     second = (directory / "root.key").read_bytes()
     assert (len(second), second != first) == (65, True)
     line = ["--to", "passphrase", "--new-passphrase-file", "-"]
-    assert cli(directory, "rekey", *line, typed=OLD + "\n")[:2] == (0, "new root key, protected by a passphrase\n")
+    assert run_command(directory, "rekey", *line, typed=OLD + "\n")[:2] == (
+        0,
+        "new root key, protected by a passphrase\n",
+    )
     line = ["--passphrase-file", "-", "--new-passphrase-file", "-"]
-    assert cli(directory, "rekey", *line, typed=f"{NEW}\n{OLD}\n")[0] == 1
-    assert cli(directory, "rekey", *line, typed=f"{OLD}\n{NEW}\n")[0] == 0
-    assert cli(directory, "rekey", "--to", "key-file", *line, typed=f"{NEW}\n{OLD}\n")[0] == 1
-    assert cli(directory, "rekey", "--to", "key-file", *line[:2], typed=NEW + "\n")[0] == 0
+    assert run_command(directory, "rekey", *line, typed=f"{NEW}\n{OLD}\n")[0] == 1
+    assert run_command(directory, "rekey", *line, typed=f"{OLD}\n{NEW}\n")[0] == 0
+    assert run_command(directory, "rekey", "--to", "key-file", *line, typed=f"{NEW}\n{OLD}\n")[0] == 1
+    assert run_command(directory, "rekey", "--to", "key-file", *line[:2], typed=NEW + "\n")[0] == 0
     with open_store(directory) as store:
         assert not store.sealed
 
@@ -153,7 +154,7 @@ def test_rekey_keeps_the_kind_of_protection_by_default(tmp_path: Path) -> None:
 def test_rekey_is_refused_while_a_server_runs(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
     before = (tmp_path / "vault" / "root.key").read_bytes()
-    status, _, err = cli(tmp_path / "vault", "rekey")
+    status, _, err = run_command(tmp_path / "vault", "rekey")
     message = f"vault: error: another server has {tmp_path / 'vault'} open\nhint: stop it, or name another --dir\n"
     assert (status, err) == (1, message)
     assert (tmp_path / "vault" / "root.key").read_bytes() == before
@@ -165,3 +166,13 @@ def test_a_wrapped_value_does_not_open_for_another_row() -> None:
     assert keys.unwrap("webhook-secret:a", keys.wrap("webhook-secret:a", b"x")) == b"x"
     with pytest.raises(InvalidTag):
         keys.unwrap("webhook-secret:b", keys.wrap("webhook-secret:a", b"x"))
+
+
+def test_ciphertexts_have_the_documented_form() -> None:
+    """A nonce of 96 bits, then the ciphertext of AES-256-GCM: vaults and backups of earlier versions stay readable."""
+    key, label = b"k" * 32, b"value:sk_1:1"
+    stored = bytes.fromhex("000102030405060708090a0b0bfd824f68a5e383a3dfe2445f130e6fe788ab55c13cb0")
+    assert decrypt(key, stored, label) == b"a value"
+    fresh = [encrypt(key, b"a value", label) for _ in range(2)]
+    assert [len(blob) for blob in fresh] == [len(stored)] * 2
+    assert fresh[0][:12] != fresh[1][:12]

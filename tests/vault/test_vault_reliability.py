@@ -24,7 +24,7 @@ from vault.domains import agents
 from vault.router import wall_clock
 from vault.schema import open_store
 
-WRITERS, WRITES = 4, 1_000
+WRITERS, WRITES = 4, 300
 
 
 def writers(directory: Path, port: int, count: int) -> list[Agent]:
@@ -72,8 +72,8 @@ def write(agent: Agent, project_id: str, ledger: Ledger) -> None:
 def test_kill_9_during_writes_loses_no_acknowledged_write(tmp_path: Path) -> None:
     directory, ledger = tmp_path / "vault", Ledger()
     served = Spawned(directory)
-    crowd = writers(directory, served.port, WRITERS)
-    threads = [threading.Thread(target=write, args=(each, each.project(), ledger)) for each in crowd]
+    clients = writers(directory, served.port, WRITERS)
+    threads = [threading.Thread(target=write, args=(each, each.project(), ledger)) for each in clients]
     for thread in threads:
         thread.start()
     assert ledger.enough.wait(120)
@@ -94,7 +94,7 @@ def test_kill_9_during_writes_loses_no_acknowledged_write(tmp_path: Path) -> Non
     assert WRITES <= ledger.count <= audited <= ledger.count + WRITERS
     assert audited == sum(map(len, kept.values()))
     again = Spawned(directory)
-    survivor = Agent(again.port, wall_clock, crowd[0].id, crowd[0].key)
+    survivor = Agent(again.port, wall_clock, clients[0].id, clients[0].key)
     assert len(survivor.get("/v1/ai/projects")) == WRITERS
     assert again.end()[0] == 0
 
@@ -143,7 +143,7 @@ def test_a_full_disk_is_507_without_partial_writes(
 def test_fifty_parallel_clients_of_a_server_process_see_no_error(tmp_path: Path) -> None:
     directory = tmp_path / "vault"
     served = Spawned(directory)
-    crowd, failures = writers(directory, served.port, 50), []
+    clients, failures = writers(directory, served.port, 50), []
     gate = threading.Barrier(50)
 
     def work(agent: Agent) -> None:
@@ -157,7 +157,7 @@ def test_fifty_parallel_clients_of_a_server_process_see_no_error(tmp_path: Path)
         except Exception as error:  # any error fails the test below, in the main thread
             failures.append(error)
 
-    threads = [threading.Thread(target=work, args=(each,)) for each in crowd]
+    threads = [threading.Thread(target=work, args=(each,)) for each in clients]
     for thread in threads:
         thread.start()
     for thread in threads:

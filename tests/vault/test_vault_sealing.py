@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import ROOT, START_MS, Agent, FakeClock, Spawned, Vault, disk, exchange
 from vault import control
 from vault.control import Control, ask
@@ -33,12 +34,6 @@ def sealed(vault: Vault, agent: Agent) -> Vault:
     vault.store.rekey(START_MS, WORDS)
     vault.store.seal(START_MS)
     return vault
-
-
-def cli(directory: Path, *line: str, typed: str = "") -> tuple[int, str, str]:
-    command = [sys.executable, "-m", "vault", line[0], "--dir", str(directory), *line[1:]]
-    done = subprocess.run(command, cwd=ROOT, input=typed, capture_output=True, text=True, timeout=60, check=False)
-    return done.returncode, done.stdout, done.stderr
 
 
 def failure(call: Any, *arguments: Any) -> tuple[str, str]:
@@ -87,14 +82,21 @@ def test_a_passphrase_has_12_to_1024_characters(tmp_path: Path, words: str, good
             pass  # and nothing half-made stands in the way
 
 
-def test_excessive_argon2_parameters_are_refused(sealed: Vault) -> None:
-    for column, value in (("memory_kib", 2**31 - 1), ("iterations", 2**31 - 1), ("lanes", 2**20)):
+def test_excessive_or_impossible_argon2_parameters_are_refused(sealed: Vault) -> None:
+    def complaint(memory_kib: int, iterations: int, lanes: int) -> str:
         with sealed.store.transaction() as db:
-            before = db.execute(f"SELECT {column} FROM passphrase_seal").fetchone()[0]  # noqa: S608
-            db.execute(f"UPDATE passphrase_seal SET {column} = ?", (value,))  # noqa: S608
-        assert failure(sealed.store.unseal, START_MS, WORDS)[0] == "the sealed root key is damaged"
-        with sealed.store.transaction() as db:
-            db.execute(f"UPDATE passphrase_seal SET {column} = ?", (before,))  # noqa: S608
+            cost = (memory_kib, iterations, lanes)
+            db.execute("UPDATE passphrase_seal SET memory_kib = ?, iterations = ?, lanes = ?", cost)
+        return failure(sealed.store.unseal, START_MS, WORDS)[0]
+
+    with sealed.store.transaction() as db:
+        before = tuple(db.execute("SELECT memory_kib, iterations, lanes FROM passphrase_seal").fetchone())
+    for cost in [(2**20 + 1, 1, 1), (64, 33, 1), (1024, 1, 17), (2**31 - 1, 1, 1), (64, 2**31 - 1, 1), (64, 1, 16)]:
+        assert complaint(*cost) == "the sealed root key is damaged", cost
+    for cost in [(64, 32, 1), (1024, 1, 16)]:  # at the limits, but not those of this passphrase
+        assert complaint(*cost) == "the passphrase is wrong", cost
+    with sealed.store.transaction() as db:
+        db.execute("UPDATE passphrase_seal SET memory_kib = ?, iterations = ?, lanes = ?", before)
     sealed.store.unseal(START_MS, WORDS)
 
 
@@ -223,25 +225,27 @@ def raw(directory: Path, line: bytes) -> dict[str, Any]:
 
 def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path) -> None:
     directory, typed = tmp_path / "vault", WORDS + "\n"
-    status, out, _ = cli(directory, "init", "--passphrase-file", "-", "--json", typed=typed)
+    status, out, _ = run_command(directory, "init", "--passphrase-file", "-", "--json", typed=typed)
     made = json.loads(out)
     assert (status, made) == (0, {"vaultId": made["vaultId"], "rootKey": "passphrase"})
-    assert cli(directory, "init")[2].startswith(f"vault: error: there is a vault in {directory}\n")
-    assert cli(directory, "unseal", "--passphrase-file", "-", typed=typed)[2].startswith("vault: error: no server runs")
+    assert run_command(directory, "init")[2].startswith(f"vault: error: there is a vault in {directory}\n")
+    assert run_command(directory, "unseal", "--passphrase-file", "-", typed=typed)[2].startswith(
+        "vault: error: no server runs"
+    )
     served = Spawned(directory)
-    assert cli(directory, "unseal", "--passphrase-file", "-", typed="wrong words here\n")[::2] == (
+    assert run_command(directory, "unseal", "--passphrase-file", "-", typed="wrong words here\n")[::2] == (
         1,
         "vault: error: the passphrase is wrong\nhint: try again; the vault cannot be opened without it\n",
     )
-    assert cli(directory, "unseal", "--passphrase-file", "-", typed=typed) == (0, "unsealed\n", "")
-    state = json.loads(cli(directory, "status", "--json")[1])
+    assert run_command(directory, "unseal", "--passphrase-file", "-", typed=typed) == (0, "unsealed\n", "")
+    state = json.loads(run_command(directory, "status", "--json")[1])
     counts = {"projects": 0, "secrets": 0, "agents": 0, "agentsPending": 0, "machines": 0, "machinesPending": 0}
     more = {"createdAt": state["createdAt"], "url": served.url, "sealed": False}
     assert state == {**made, **more, **counts}
-    assert cli(directory, "seal")[:2] == (0, "sealed\n")
-    assert "served at" in cli(directory, "status")[1]
+    assert run_command(directory, "seal")[:2] == (0, "sealed\n")
+    assert "served at" in run_command(directory, "status")[1]
     assert served.end() == (0, "", "hint: the vault is sealed until you run: python -m vault unseal --dir DIR\n")
-    assert "not served" in cli(directory, "status")[1]
+    assert "not served" in run_command(directory, "status")[1]
 
 
 def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path) -> None:
@@ -265,7 +269,7 @@ def vault_id(directory: Path) -> str:
 def test_no_option_takes_the_passphrase_itself(tmp_path: Path) -> None:
     for command in ("init", "unseal", "serve", "rekey"):
         for line in (["--passphrase=" + WORDS], ["--passphrase", WORDS], [WORDS]):
-            status, out, err = cli(tmp_path / "vault", command, *line)
+            status, out, err = run_command(tmp_path / "vault", command, *line)
             assert (status, out, err.startswith("vault: error: ")) == (2, "", True)
             assert not set(WORDS.split()) & set(err.split())
 
@@ -301,3 +305,6 @@ def test_a_typed_passphrase_is_not_echoed(tmp_path: Path) -> None:
     assert b"horse" not in shown
     with open_store(tmp_path / "vault", WORDS) as store:
         assert WORDS.encode() not in disk(store.directory)
+        with store.transaction() as db:
+            cost = tuple(db.execute("SELECT memory_kib, iterations, lanes FROM passphrase_seal").fetchone())
+    assert cost == (65_536, 3, 4), "the second recommended option of RFC 9106"

@@ -12,23 +12,23 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.machines import TOKENS, Machine, enroll, pending_machine, token_body
 from tests.vault.support.served_vault import ALL, Agent, Vault
-from tests.vault.test_vault_plaintext import Listening
+from tests.vault.test_vault_plaintext import RecordingAgent
 from vault.schema import ROUTES
 
 MARK = "MARKED-value-51fe"
 
 
-def by_token(vault: Vault, agent: Listening, secret: str) -> Machine:
+def by_token(vault: Vault, agent: RecordingAgent, secret: str) -> Machine:
     """Create a token, and enroll a machine whose key the agent has."""
     reach = {"projectIds": [secret.split("/")[4]], "secretIds": [secret.rpartition("/")[2]]}
     made = agent.send("POST", TOKENS, token_body(**reach))
     key = Ed25519PrivateKey.generate()
     reply = enroll(vault, made.json["token"], key)
-    agent.heard += reply.raw
+    agent.answers += reply.raw
     return Machine(vault.port, vault.clock, reply.json["machineId"], key)
 
 
-def by_approval(vault: Vault, agent: Listening, secret: str) -> Machine:
+def by_approval(vault: Vault, agent: RecordingAgent, secret: str) -> Machine:
     """Approve, attach and grant a pending machine whose key the agent has."""
     machine, base = pending_machine(vault), secret.rpartition("/secrets/")[0] + "/machines"
     for path, body in (
@@ -40,13 +40,13 @@ def by_approval(vault: Vault, agent: Listening, secret: str) -> Machine:
     return machine
 
 
-def by_ally(vault: Vault, agent: Listening, secret: str) -> Machine:
+def by_ally(vault: Vault, agent: RecordingAgent, secret: str) -> Machine:
     """Approve an agent whose token has more scopes."""
     ally = vault.pending()
     assert agent.send("POST", f"/v1/ai/ai-agents/{ally.id}/approve").status == 200
-    allied = Listening(ally)
+    allied = RecordingAgent(ally)
     machine = by_token(vault, allied, secret)
-    agent.heard += allied.heard
+    agent.answers += allied.answers
     return machine
 
 
@@ -63,9 +63,9 @@ def filled(path: str, ids: dict[str, str]) -> str:
 
 def test_no_answer_to_an_agent_with_every_scope_contains_a_value(vault: Vault, agent: Agent) -> None:
     secret = agent.secret(agent.project(), MARK)
-    listening = Listening(vault.agent(ALL))
+    recording = RecordingAgent(vault.agent(ALL))
     for way in WAYS:
-        assert way(vault, listening, secret).read(secret).json == {"value": MARK}
+        assert way(vault, recording, secret).read(secret).json == {"value": MARK}
     ids = {
         "projectId": secret.split("/")[4],
         "secretId": secret.rpartition("/")[2],
@@ -73,12 +73,12 @@ def test_no_answer_to_an_agent_with_every_scope_contains_a_value(vault: Vault, a
         "tokenId": agent.get(TOKENS)[0]["id"],
         "agentId": agent.id,
     }
-    heard = 0
+    answered = 0
     for route in sorted(ROUTES, key=lambda each: each.method):
         if route.caller == "agent":
-            heard += listening.send(route.method, filled(route.path, ids)).status == 200
-    assert heard > 20
-    assert MARK.encode() not in listening.heard
+            answered += recording.send(route.method, filled(route.path, ids)).status == 200
+    assert answered > 20
+    assert MARK.encode() not in recording.answers
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -86,7 +86,7 @@ def test_the_scopes_named_are_enough_for_a_machine_that_reads(vault: Vault, agen
     secret = agent.secret(agent.project(), MARK)
     for known, scopes in WAYS.items():
         if known is way:
-            machine = known(vault, Listening(vault.agent(scopes)), secret)
+            machine = known(vault, RecordingAgent(vault.agent(scopes)), secret)
             assert machine.read(secret).json == {"value": MARK}
 
 
@@ -111,5 +111,5 @@ def test_a_project_allowlist_bounds_what_such_a_machine_reads(vault: Vault, agen
     for project_id, status in ((inside.split("/")[4], 400), (outside.split("/")[4], 403)):
         body = token_body(projectIds=[project_id], secretIds=[outside.rpartition("/")[2]])
         assert narrow.send("POST", TOKENS, body).status == status
-    machine = by_token(vault, Listening(narrow), inside)
+    machine = by_token(vault, RecordingAgent(narrow), inside)
     assert [machine.read(each).status for each in (inside, outside)] == [200, 403]

@@ -127,7 +127,7 @@ def license_of(wheel: Wheel, members: dict[str, Member]) -> str:
     for classifier in re.findall(r"^Classifier: (License :: .+)$", header, re.MULTILINE):
         if classifier in SPDX_OF_CLASSIFIER:
             return SPDX_OF_CLASSIFIER[classifier]
-    raise BuildError(f"{wheel.filename} has no licence that papers.py knows")
+    raise BuildError(f"{wheel.filename} has no licence that documents.py knows")
 
 
 def compiled_in(owner: str, members: dict[str, Member]) -> Iterator[dict[str, Any]]:
