@@ -161,7 +161,7 @@ def test_no_trace_of_a_value_outside_the_request(home: Path, effects: SideEffect
         "ok": lambda seen: CannedResponse(201, b'{"id": "sk_1", "echo": ' + seen.body + b"}"),
         "refused": lambda seen: CannedResponse(409, json.dumps({"error": seen.body.decode()}).encode()),
     }
-    with verbose_server() as server:
+    with verbose_server(ARCHIVE_COMMAND) as server:
         for answer in answers.values():
             recorder.answer = effects.watching(answer)
             for tool, arguments in WRITES.values():
@@ -215,7 +215,7 @@ FAILURES: dict[str, Act] = {
     "no UTF-8": repeating(
         lambda body: faulty_vault.message(b'{"error": "\xff' + body.replace(b'"', b"'") + b'"}', 400)
     ),
-    "too much": repeating(lambda body: faulty_vault.message(json.dumps([body.decode() * 1_000] * 300).encode())),
+    "too much": repeating(lambda body: faulty_vault.message(json.dumps([body.decode() * 1_000] * 200).encode())),
     "endless nesting": repeating(lambda body: faulty_vault.message(b"[" * 9_999 + body + b"]" * 9_999, 400)),
 }
 
