@@ -136,6 +136,7 @@ class _Connection(http.client.HTTPConnection):
     """A connection to the vault, through a proxy if there is one, and with TLS if there is a context for it."""
 
     sock: Any  # a _Socket or a _TlsSocket; None until `connect`
+    auto_open = 0  # never reconnect, and so never send a request twice
 
     def __init__(self, authority: str, proxy: str, tls: ssl.SSLContext | None, limits: Limits) -> None:
         self.default_port = 443 if tls and not proxy else 80
@@ -189,7 +190,7 @@ class _Connection(http.client.HTTPConnection):
             for name, folded in response.getheaders():
                 key, value = name.lower(), " ".join(folded.split())
                 found[key] = f"{found[key]}, {value}" if key in found else value
-            _check_head(response.status, found)
+            _check_head(response, found)
             body_read = self._read_body(response)
             keep = not response.will_close and not self._aborted and _has_one_end(found)
             return Response(response.status, found, body_read), keep
@@ -250,12 +251,14 @@ def _is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
 
 
-def _check_head(status: int, headers: dict[str, str]) -> None:
+def _check_head(response: http.client.HTTPResponse, headers: dict[str, str]) -> None:
     """Refuses responses that http.client would read wrongly, or that must not be read. Raises FAILURES, Compressed."""
-    if status < 200:
+    if response.status < 200:
         raise http.client.BadStatusLine("an interim response")
-    if not re.fullmatch("[0-9]+", headers.get("content-length", "0")):
-        raise http.client.HTTPException  # http.client would ignore the length and read until the connection ends
+    lengths = {length.strip() for length in headers.get("content-length", "").split(",")}  # a proxy may repeat it
+    ignored = "content-length" in headers and response.length is None and not response.chunked
+    if len(lengths) > 1 or ignored:  # http.client takes the first, or ignores it and reads until the connection ends
+        raise http.client.HTTPException
     if headers.get("content-encoding", "").lower() not in ("", "identity"):
         raise Compressed
 

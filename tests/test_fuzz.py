@@ -50,7 +50,7 @@ def _value_in_error(_key: str, value: str) -> str:
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "stdin": (sikkerkey_mcp, "valid_id", _any_id),
     "arguments": (sikkerkey_mcp, "is_id", lambda _value: True),
-    "answers": (sikkerkey_mcp, "_pause", lambda _outcome, _attempt, **_safe: 0.001),
+    "answers": (sikkerkey_mcp, "_pause_s", lambda _outcome, _attempt, **_safe: 0.001),
     "identity": (sikkerkey_mcp, "load_signer", _leak_the_key),
     "client_files": (jsonc, "apply_changes", _without_tabs),
     "command_line": (call, "_text", _value_in_error),

