@@ -30,7 +30,7 @@ LISTED = "hint: `sikkerkey-mcp tools` lists them\n"
 
 @pytest.fixture
 def vault(home: Path, recorder: Recorder) -> Recorder:
-    """A vault that this computer's only agent talks to."""
+    """The vault of this computer's only agent."""
     make_slot(home, recorder.url)
     return recorder
 
@@ -58,7 +58,7 @@ def test_tools_are_listed_with_their_numbers_of_actions(shell: Shell) -> None:
     assert shell("tools", "list") == ran
 
 
-def test_list_for_programs_holds_the_whole_table(shell: Shell) -> None:
+def test_list_as_json_contains_the_whole_table(shell: Shell) -> None:
     listed = json.loads(shell("tools", "list", "--json").out)
     actions = [(action["tool"], action["action"]) for tool in listed for action in tool["actions"]]
     assert actions == [(row.tool.name, row.action.name) for row in ROWS]
@@ -127,7 +127,7 @@ def test_answer_is_one_line_of_json(shell: Shell, vault: Recorder) -> None:
     assert sent(vault) == [("GET", "/v1/ai/projects", None)]
 
 
-def test_tool_of_a_single_action_takes_none(shell: Shell, vault: Recorder) -> None:
+def test_tool_with_a_single_action_takes_no_action(shell: Shell, vault: Recorder) -> None:
     assert shell("call", "whoami") == (0, "{}\n", "")
     assert sent(vault) == [("GET", "/v1/ai/whoami", None)]
 
@@ -171,7 +171,7 @@ def test_booleans_and_objects_are_json(shell: Shell, vault: Recorder, tmp_path: 
         ["call", "read_audit", "list", "--table", "page=2"],
     ],
 )
-def test_options_may_stand_anywhere(shell: Shell, vault: Recorder, order: list[str]) -> None:
+def test_options_may_be_given_anywhere(shell: Shell, vault: Recorder, order: list[str]) -> None:
     assert shell(*order).status == 0
     assert sent(vault) == [("POST", "/v1/ai/audit/query", {"page": 2, "sortDir": "desc"})]
 
@@ -192,7 +192,7 @@ PEM = "-----BEGIN X-----\nAA==\n-----END X-----\n"
         ("sø \U0001f511\n".encode(), "sø \U0001f511"),
     ],
 )
-def test_value_is_what_a_file_or_stdin_holds(
+def test_value_is_the_content_of_a_file_or_stdin(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes, value: str
 ) -> None:
     (tmp_path / "value").write_bytes(data)
@@ -378,7 +378,7 @@ def test_terminal_gets_indented_json_in_which_nothing_moves_the_cursor(vault: Re
     assert shown == name + '\n    1,\n    {\n      "e": {},\n      "l": []\n    }\n  ]\n}\n'
 
 
-def test_characters_that_hide_are_escaped_in_the_json_of_a_pipe_too(shell: Shell, vault: Recorder) -> None:
+def test_hidden_characters_are_escaped_in_json_for_a_pipe(shell: Shell, vault: Recorder) -> None:
     answering(vault, {"\u202ename": "\x9b\U000e0041\u200b\x7fø"})
     out = shell("call", "whoami").out
     assert out == '{"\\u202ename":"\\u009b\\udb40\\udc41\\u200b\\u007fø"}\n'
@@ -414,7 +414,7 @@ def test_table_shows_times_as_dates_of_utc(shell: Shell, vault: Recorder) -> Non
     ]
 
 
-def test_table_of_nothing_says_so(shell: Shell, vault: Recorder) -> None:
+def test_empty_table_names_its_list(shell: Shell, vault: Recorder) -> None:
     answering(vault, [])
     assert shell("call", "manage_trash", "list", "--table").out == "items\n"
 
@@ -433,7 +433,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+def test_attachment_is_written_to_a_private_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     data = bytes(range(256))
     vault.answer = lambda _seen: CannedResponse(200, data, {"Content-Type": "image/png"})
     path = tmp_path / "a.png"
@@ -450,7 +450,7 @@ def test_attachment_goes_into_a_private_file(shell: Shell, vault: Recorder, tmp_
     assert sorted(os.listdir(tmp_path)) == ["a.png", "home"]
 
 
-def test_json_goes_into_a_file_whole(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
+def test_json_is_written_to_a_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     answering(vault, {"token": SECRET})
     path = tmp_path / "token.json"
     lists = ("projectIds=[]", "secretIds=[]")

@@ -148,7 +148,7 @@ def test_overlong_name_is_refused_unsent(shell: Shell, vault: Recorder, home: Pa
 
 
 @pytest.mark.parametrize("url", ["http://localhost.evil.example", "https://vault.test/v1", "https://u:p@vault.test"])
-def test_bad_url_is_refused_before_anything_is_made(
+def test_bad_url_is_refused_before_anything_is_written(
     shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch, url: str
 ) -> None:
     monkeypatch.setenv("SIKKERKEY_API_URL", url)
@@ -197,7 +197,7 @@ def test_trailing_slash_of_the_url_is_not_stored(
     assert sikkerkey_mcp.load_identity(AGENT_ID).api_url == vault.url
 
 
-def test_slot_is_made_in_sikkerkey_home(
+def test_slot_is_written_to_sikkerkey_home(
     shell: Shell, vault: Recorder, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = tmp_path / "a b" / "søger"
@@ -208,7 +208,7 @@ def test_slot_is_made_in_sikkerkey_home(
     assert tree(home) == []
 
 
-def test_each_installation_makes_a_new_key(shell: Shell, vault: Recorder) -> None:
+def test_each_installation_generates_a_new_key(shell: Shell, vault: Recorder) -> None:
     answers = [registered(AGENT_ID), registered(OTHER_ID)]
     vault.answer = lambda _seen: answers.pop(0)
     shell("install", TOKEN)
@@ -290,7 +290,7 @@ def test_linked_home_uses_no_token(shell: Shell, vault: Recorder, home: Path, tm
 
 
 def agents_of(home: Path) -> list[str]:
-    """What is in agents/, hidden things included."""
+    """The files in agents/, including hidden ones."""
     return tree(home / ".sikkerkey" / "agents")
 
 
@@ -487,7 +487,7 @@ def test_whoami_lists_the_agents(shell: Shell, home: Path) -> None:
     assert shell("whoami", "--agent", OTHER_ID).out == f"{OTHER_ID}  zweite  {VAULT_ID}  http://127.0.0.1:1\n"
 
 
-def test_whoami_without_agents_says_so(shell: Shell, home: Path) -> None:
+def test_whoami_reports_that_no_agent_is_installed(shell: Shell, home: Path) -> None:
     assert shell("whoami") == (
         0,
         "",
@@ -588,7 +588,7 @@ def test_revoke_without_a_choice_among_several_deletes_nothing(shell: Shell, hom
     assert ran.err.startswith("sikkerkey-mcp: error: 2 agents are installed here and none was chosen\nhint: ")
 
 
-def test_revoke_without_agents_says_so(shell: Shell) -> None:
+def test_revoke_reports_that_no_agent_is_installed(shell: Shell) -> None:
     assert shell("revoke") == (1, "", "sikkerkey-mcp: error: no agent is installed on this computer\n")
 
 
@@ -791,10 +791,17 @@ def test_every_way_to_start_the_program_behaves_alike(home: Path) -> None:
     make_slot(home, "https://vault.test")
     results = []
     for start in (["-m", "sikkerkey_cli"], ["-I", PROGRAM], [str(ROOT / "sikkerkey_cli")], ["-I", str(ARCHIVE)]):
-        for words in (["--version"], ["whoami"], ["tools", "list"], ["serve", "--help"], ["nope"]):
+        for words in (["whoami"], ["serve", "--help"], ["nope"]):
             ended = subprocess.run([sys.executable, *start, *words], cwd=ROOT, capture_output=True, check=False)
             results.append((words, ended.returncode, ended.stdout, ended.stderr))
-    assert results == results[:5] * 4
+    assert results == results[:3] * 4
+
+
+def test_server_module_started_directly_names_the_command_that_installs(home: Path) -> None:
+    with Server([sys.executable, str(ROOT / "sikkerkey_mcp.py")]) as process:
+        process.initialize()
+        text = process.call("whoami")["content"][0]["text"]
+    assert text.endswith(f" {shlex.join(COMMAND)} install -")
 
 
 def test_console_script_is_the_same_entry_point() -> None:
@@ -906,7 +913,7 @@ def test_full_output_is_reported_in_one_line(home: Path, words: str) -> None:
         ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
     lines = ended.stderr.decode().splitlines()
     assert (ended.returncode, lines[-1]) == (1, "sikkerkey-mcp: error: the system refused: No space left on device")
-    assert all("codex" in line or "virtual" in line for line in lines[:-1])  # before or not at all: stdout is buffered
+    assert all("codex" in line or "virtual" in line for line in lines[:-1])  # printed before stdout was flushed
 
 
 def test_closed_pipe_is_not_an_error(home: Path) -> None:

@@ -71,7 +71,7 @@ def slot(home: Path) -> str:
 
 
 def servers(name: str, text: str) -> dict[str, Any]:
-    """The entries of a block or a file, by the client's real reader, in one shape."""
+    """The entries of a block or a file as an independent parser reads them, in one shape."""
     shape = CLIENTS[name].shape
     held = READ[CLIENTS[name].format](text)[shape.container]
     entries = {entry["name"]: entry for entry in held} if shape.is_list else held
@@ -79,13 +79,13 @@ def servers(name: str, text: str) -> dict[str, Any]:
 
 
 def uniform(shape: clients.Shape, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """What is started, under the names that most clients use."""
+    """The command, under the names that most clients use."""
     words = [entry[shape.command], *entry[shape.args]] if shape.args else entry[shape.command]
     return {"command": words[0], "args": words[1:], **({"env": entry[shape.env]} if shape.env in entry else {})}
 
 
 def fixed(shape: clients.Shape, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
-    """Nothing, if the entry has just those other members that it should have at first."""
+    """Empty if the other members of the entry are exactly those of a new one."""
     wanted = {**shape.fixed, **shape.defaults, **({shape.name_member: key} if shape.name_member else {})}
     wanted = {**wanted, **({"name": key} if shape.is_list else {})}
     known = {shape.command, shape.args, shape.env}
@@ -100,7 +100,7 @@ def started(agent: str | None = AGENT_ID, *switches: str) -> dict[str, Any]:
 
 
 def file_of(name: str) -> Path:
-    """The client's own file in the sealed home."""
+    """The client's own file in the test's home."""
     return Path(clients.user_file(CLIENTS[name], os.environ))
 
 
@@ -160,7 +160,7 @@ def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path) 
         assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in found), name
 
 
-def test_block_of_a_chosen_agent_holds_that_one_only(config: Config, slot: str, home: Path) -> None:
+def test_block_contains_the_chosen_agent_only(config: Config, slot: str, home: Path) -> None:
     make_slot(home, "https://vault.test", OTHER_ID)
     for name in CLIENTS:
         assert list(servers(name, config(name, "--agent", OTHER_ID).out).values()) == [started(OTHER_ID)], name
@@ -179,9 +179,7 @@ def test_bad_choice_of_an_agent_prints_nothing(config: Config, slot: str, wanted
     assert (ran.status, ran.out) == (1, "")
 
 
-def test_agent_that_the_environment_names_is_the_one(
-    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_agent_of_the_environment_is_chosen(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
     assert config("cursor").status == 1
 
@@ -300,7 +298,7 @@ def test_variable_that_the_client_honours_moves_its_file(name: str, variable: st
         clients.user_file(CLIENTS[name], {**environ, variable: "x"}, "linux")
 
 
-def test_file_that_opencode_prefers_is_the_one(config: Config, slot: str, home: Path) -> None:
+def test_file_that_opencode_prefers_is_changed(config: Config, slot: str, home: Path) -> None:
     path = write(home / ".config" / "opencode" / "opencode.jsonc", "{} // mine\n")
     assert config("opencode", "--write").status == 0
     assert path.read_text().endswith("// mine\n")
@@ -310,7 +308,7 @@ def test_file_that_opencode_prefers_is_the_one(config: Config, slot: str, home: 
 # Writing
 
 
-def test_file_is_made_for_the_user_only(config: Config, slot: str, home: Path) -> None:
+def test_file_is_readable_by_the_user_only(config: Config, slot: str, home: Path) -> None:
     for name in WITH_FILE:
         ran = config(name, "--write")
         path = file_of(name)
@@ -340,7 +338,7 @@ NEIGHBOURS = {
 
 
 def neighbours(name: str) -> bytes:
-    """A file in which others have settled, with a byte order mark."""
+    """A file with entries of other programs and a byte order mark."""
     shape = CLIENTS[name].shape
     text = NEIGHBOURS["list" if shape.is_list else CLIENTS[name].format].format(shape.container)
     return entries.BOM + text.encode("utf-8")
@@ -392,14 +390,14 @@ def test_dry_run_shows_no_setting_that_the_user_added(
         assert str(Path.home() / ".sikkerkey") not in removal, name
 
 
-def test_dry_run_of_a_file_in_one_line_cuts_the_neighbours_out(config: Config, slot: str) -> None:
+def test_dry_run_of_a_one_line_file_hides_other_entries(config: Config, slot: str) -> None:
     write(file_of("cursor"), '{"mcpServers":{"a":{"env":{"TOKEN":"canary"}}},"z":"canary"}')
     shown = config("cursor", "--dry-run").out
     assert AGENT_ID in shown
     assert "canary" not in shown
 
 
-def test_dry_run_of_a_change_shows_what_was_and_what_will_be(config: Config, slot: str) -> None:
+def test_dry_run_shows_old_and_new_lines(config: Config, slot: str) -> None:
     config("cursor", "--write")
     path = file_of("cursor")
     path.write_text(path.read_text().replace('"serve",', '"serve", "--read-only",'))
@@ -422,7 +420,7 @@ def test_link_of_a_dot_file_manager_stays_a_link(config: Config, slot: str, home
     assert (mode(target), Path(f"{target}.bak").read_text()) == (0o644, "{}\n")
 
 
-def test_no_copy_is_overwritten_and_none_is_made_twice(config: Config, slot: str) -> None:
+def test_no_backup_is_overwritten_or_made_twice(config: Config, slot: str) -> None:
     path = write(file_of("cursor"), "{}\n")
     backup = Path(f"{path}.bak")
     backup.write_text("the only good copy")
@@ -519,7 +517,7 @@ def test_file_that_is_read_only_is_left_alone(config: Config, slot: str) -> None
     assert (listing(path.parent), mode(path)) == ({"mcp.json": b"{}"}, 0o444)
 
 
-def test_change_that_would_touch_more_is_not_written(
+def test_change_that_would_affect_more_is_not_written(
     config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write(file_of("cursor"), '{"a": 1}')
@@ -540,7 +538,7 @@ def test_block_scalar_at_the_end_of_the_file_is_not_extended(config: Config, slo
 
 
 def entry_in(name: str) -> dict[str, Any]:
-    """The only entry, as it stands in the file."""
+    """The only entry in the file."""
     (held,) = READ[CLIENTS[name].format](file_of(name).read_text())[CLIENTS[name].shape.container].values()
     found: dict[str, Any] = held
     return found
@@ -561,7 +559,9 @@ def test_moved_archive_and_new_interpreter_replace_the_old(
         assert servers(name, file_of(name).read_text()) == {"sikkerkey": wanted}, name
 
 
-def test_what_the_user_added_to_our_entry_is_kept(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_settings_that_the_user_added_to_the_entry_are_kept(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SIKKERKEY_HOME", str(Path.home() / ".sikkerkey"))
     config("kiro", "--write")
     text = file_of("kiro").read_text()
@@ -691,13 +691,29 @@ def test_wrong_usage_exits_with_2(config: Config, arguments: tuple[str, ...]) ->
 # What doctor finds
 
 
-def test_our_entries_are_found_in_all_files(config: Config, slot: str) -> None:
+def test_entries_for_this_program_are_found_in_all_files(config: Config, slot: str) -> None:
     for name in WITH_FILE:
         config(name, "--write")
     command = [INTERPRETER, *started()["args"]]
     assert entries.find_entries(os.environ) == [
         FoundEntry(name, str(file_of(name)), "sikkerkey", command, {}, "") for name in WITH_FILE
     ]
+
+
+OWN_COMMANDS = [
+    "python3 -I /opt/sikkerkey-mcp.pyz serve", "py -3 C:\\tools\\sikkerkey-mcp-windows-amd64.pyz",
+    "python3 /src/sikkerkey_mcp.py", "python3 /src/sikkerkey_cli/__main__.py serve", "python3 /src/sikkerkey_cli",
+    "python3 -m sikkerkey_cli serve", "python3 -I /venv/bin/sikkerkey-mcp serve",
+]  # fmt: skip
+OTHER_COMMANDS = [
+    "npx -y sikkerkey-docs", "node /opt/sikkerkey_cli.js", "python3 /opt/my_sikkerkey_cli_tool.py", "python3 serve",
+]  # fmt: skip
+
+
+def test_entry_is_recognized_by_its_command_at_any_path() -> None:
+    for commands, own in ((OWN_COMMANDS, True), (OTHER_COMMANDS, False)):
+        for command in commands:
+            assert entries.Server("x", {}, command.split(), {}).starts_this_program is own, command
 
 
 def test_entries_by_name_and_files_that_cannot_be_read_are_found(home: Path) -> None:
@@ -713,7 +729,7 @@ def test_entries_by_name_and_files_that_cannot_be_read_are_found(home: Path) -> 
     ]
 
 
-def test_relative_home_is_a_problem_of_each_client() -> None:
+def test_relative_home_is_reported_for_each_client() -> None:
     found = entries.find_entries({"HOME": "relative"})
     assert {(each.client, each.problem) for each in found} == {
         (name, "the home directory is not an absolute path") for name, client in CLIENTS.items() if client.files

@@ -74,7 +74,7 @@ def whoami(**changes: Any) -> CannedResponse:
 
 @pytest.fixture
 def vault(home: Path, recorder: Recorder) -> Recorder:
-    """A vault where this computer's only agent may do everything."""
+    """A vault at which this computer's only agent has all scopes."""
     make_slot(home, recorder.url)
     recorder.answer = lambda seen: whoami() if seen.path == "/v1/ai/whoami" else CannedResponse(404)
     return recorder
@@ -82,7 +82,7 @@ def vault(home: Path, recorder: Recorder) -> Recorder:
 
 @pytest.fixture
 def nowhere(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The URL of a vault that is not there, and that `install` would take."""
+    """The URL of a vault that does not run; `install` would use it."""
     with faulty_vault.refused_port() as port:
         monkeypatch.setenv("SIKKERKEY_API_URL", f"http://127.0.0.1:{port}")
         yield f"http://127.0.0.1:{port}"
@@ -92,7 +92,7 @@ def states(found: dict[str, list[Line]]) -> dict[str, str]:
     return {check: " ".join(line.state for line in lines) for check, lines in found.items()}
 
 
-# all is well
+# everything works
 
 
 def test_checks_have_a_fixed_order(examine: Examine, vault: Recorder, home: Path) -> None:
@@ -199,14 +199,14 @@ def test_python_that_must_not_write_bytecode_is_not_blamed_on_the_cache(vault: R
 
 
 @pytest.mark.parametrize("cryptography", ["50", "unusable: cryptography cannot be loaded: {}; none is installed"])
-def test_remedy_for_a_damaged_archive_is_a_new_download(monkeypatch: pytest.MonkeyPatch, cryptography: str) -> None:
-    damage = "memory: the archive was replaced or is damaged"  # as runtime/ has it, to which test_archive holds it
+def test_remedy_for_a_damaged_archive_is_another_download(monkeypatch: pytest.MonkeyPatch, cryptography: str) -> None:
+    damage = "memory: the archive was replaced or is damaged"  # runtime/ prints this; test_archive.py checks that
     loaded = {"cryptography": cryptography.format(damage), "library": f"installed; {damage}"}
     monkeypatch.setattr(version, "runtime_facts", lambda: loaded)
     assert doctor.check_library().remedy == "download the archive again and compare its sha256 with SHA256SUMS"
 
 
-def test_home_without_agents_is_a_warning_and_the_default_vault_is_asked_after(
+def test_home_without_agents_is_a_warning_and_the_default_vault_is_checked(
     examine: Examine, home: Path, nowhere: str
 ) -> None:
     found = examine()
@@ -251,7 +251,7 @@ def break_identity(slot: Path) -> None:
         (break_home, "home", "", False),
     ],
 )
-def test_broken_slot_fails_with_its_remedy_and_the_rest_is_looked_at(
+def test_broken_slot_fails_with_its_remedy_and_the_rest_is_checked(
     examine: Examine, vault: Recorder, home: Path, nowhere: str, *, harm: Callable[[Path], object], check: str,
     detail: str, fixed_by_remedy: bool,
 ) -> None:  # fmt: skip
@@ -265,7 +265,9 @@ def test_broken_slot_fails_with_its_remedy_and_the_rest_is_looked_at(
     assert "canary" not in str(found)
     assert {"python", "program", "library", "switches", "clients", "proxy", "dns", "tls", "api", "clock"} <= set(found)
     known = check == "agent" and harm not in (break_identity, break_identity_by_a_pipe)
-    assert (found["api"][0].state, len(vault.seen)) == (("ok", 1) if known else ("fail", 0))  # its own vault is asked
+    assert (found["api"][0].state, len(vault.seen)) == (
+        ("ok", 1) if known else ("fail", 0)
+    )  # the agent's own vault is checked
     if fixed_by_remedy:
         subprocess.run(["sh", "-ec", line.remedy], check=True)
         assert examine()[check][0].state == "ok"
@@ -280,7 +282,7 @@ def test_home_that_is_no_absolute_path_fails(
     assert (line.state, line.remedy) == ("fail", "set SIKKERKEY_HOME to an absolute path")
 
 
-def test_several_agents_without_a_choice_are_a_warning_and_all_are_looked_at(
+def test_several_agents_without_a_choice_are_a_warning_and_all_are_checked(
     examine: Examine, vault: Recorder, home: Path
 ) -> None:
     make_slot(home, vault.url, OTHER_ID)
@@ -294,7 +296,7 @@ def test_several_agents_without_a_choice_are_a_warning_and_all_are_looked_at(
     assert [line.detail.split()[0] for line in chosen["vault"]] == [OTHER_ID]
 
 
-def test_wrong_choice_fails_and_all_are_looked_at(
+def test_wrong_choice_fails_and_all_are_checked(
     examine: Examine, vault: Recorder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
@@ -333,11 +335,11 @@ def test_restrictions_of_the_environment_are_shown(
 
 @pytest.fixture
 def authority(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Authority:
-    """Whom this computer trusts."""
+    """A certificate authority that this computer trusts."""
     (tmp_path / "tls").mkdir()
-    made = Authority(tmp_path / "tls")
-    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(made.bundle))
-    return made
+    authority = Authority(tmp_path / "tls")
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(authority.bundle))
+    return authority
 
 
 def dated(body: bytes = b"{}", ahead_s: float = 0) -> faulty_vault.Act:
@@ -348,7 +350,7 @@ def dated(body: bytes = b"{}", ahead_s: float = 0) -> faulty_vault.Act:
 @pytest.mark.parametrize(
     ("ends_in", "state", "days"), [(90 * DAY, "ok", 89), (15 * DAY, "ok", 14), (13 * DAY, "warn", 12)]
 )
-def test_certificate_is_told_with_its_end_and_what_it_was_checked_against(
+def test_certificate_is_shown_with_its_expiry_and_what_it_was_checked_against(
     authority: Authority, ends_in: datetime.timedelta, state: str, days: int
 ) -> None:
     tls = authority.server("127.0.0.1", ends_in=ends_in + datetime.timedelta(hours=-1))
@@ -376,7 +378,7 @@ def test_untrusted_certificate_fails_at_tls(authority: Authority, make: Any, rea
     assert [(line.state, line.detail) for line in (api, clock)] == [("warn", NOT_CHECKED)] * 2
 
 
-def test_bundle_that_is_no_bundle_fails_at_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_invalid_ca_bundle_fails_at_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", str(tmp_path / "no\x1b"))
     tls, api, clock = doctor.check_connection("https://vault.test")
     assert tls == Line(
@@ -427,7 +429,7 @@ def test_clock_is_compared_with_the_vaults(
     assert bool(clock.remedy) is (state != "ok")
 
 
-def test_clock_is_not_judged_by_an_answer_without_a_date() -> None:
+def test_clock_is_not_checked_without_a_date_header() -> None:
     with FaultyVault() as vault:
         assert doctor.check_connection(vault.url)[2].state == "warn"
 
@@ -497,7 +499,9 @@ def test_connection_uses_the_proxy_and_hides_its_password(
     assert {check: states(found)[check] for check in ("tls", "api", "clock", "vault")} == {
         **{"tls": "ok", "api": "ok", "clock": "ok", "vault": "ok"}
     }
-    assert len({head.split("roxy-")[1].split("\r\n")[0].lower() for head in heads}) == 1  # as the server itself sends
+    assert (
+        len({head.split("roxy-")[1].split("\r\n")[0].lower() for head in heads}) == 1
+    )  # the same credentials as the server sends
     assert "canary" not in str(found)
 
 
@@ -582,7 +586,7 @@ def test_unusable_agent_fails_with_a_remedy(
     assert len(recorder.seen) == 1
 
 
-def test_agent_refused_because_of_the_clock_is_not_told_to_reinstall(home: Path, shell: Shell) -> None:
+def test_refusal_because_of_the_clock_does_not_suggest_to_reinstall(home: Path, shell: Shell) -> None:
     with FaultyVault(faulty_vault.answer(b"{}", 401, "Date: Thu, 01 Jan 2015 00:00:00 GMT")) as vault:
         make_slot(home, vault.url)
         (line,) = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))
@@ -666,7 +670,7 @@ def entered(home: Path, command: list[str], env: dict[str, str] | None = None, k
 STARTED = [sys.executable, "-I", PROGRAM, "serve", "--agent", AGENT_ID]
 
 
-def test_entry_of_ours_is_started(examine: Examine, vault: Recorder, home: Path) -> None:
+def test_entry_for_this_program_is_started(examine: Examine, vault: Recorder, home: Path) -> None:
     entered(home, STARTED)
     (line,) = examine()["client"]
     assert line.state == "ok"
@@ -674,7 +678,7 @@ def test_entry_of_ours_is_started(examine: Examine, vault: Recorder, home: Path)
     assert line.detail.endswith(f" s with {len(sikkerkey_mcp.TOOLS)} tools")
 
 
-def test_entry_with_switches_lists_fewer_tools(examine: Examine, vault: Recorder, home: Path) -> None:
+def test_entry_with_restrictions_lists_fewer_tools(examine: Examine, vault: Recorder, home: Path) -> None:
     entered(home, [*STARTED, "--tools", "whoami,manage_trash"])
     assert examine()["client"][0].detail.endswith(" with 2 tools")
 
@@ -682,7 +686,7 @@ def test_entry_with_switches_lists_fewer_tools(examine: Examine, vault: Recorder
 def test_only_a_copy_of_the_archive_counts_as_this_program(
     examine: Examine, vault: Recorder, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = shutil.copy(PROGRAM, tmp_path / "__main__.py")  # would import what lies beside it
+    module = shutil.copy(PROGRAM, tmp_path / "__main__.py")  # would import the modules beside it
     entered(home, [sys.executable, "-I", str(module), "serve"])
     assert states(examine())["client"] == "warn"
     archive = shutil.copy(ARCHIVE, tmp_path / "sikkerkey-mcp.pyz")
@@ -723,7 +727,7 @@ def test_entry_gets_its_own_environment_and_little_else(
     (home / ".sikkerkey").rename(elsewhere)
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
     entered(home, STARTED)
-    assert states(examine())["client"] == "fail"  # as the client does not know where the home is either
+    assert states(examine())["client"] == "fail"  # the client does not know where the home is either
     entered(home, STARTED, {"SIKKERKEY_HOME": str(elsewhere)})
     assert states(examine())["client"] == "ok"
 

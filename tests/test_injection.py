@@ -1,4 +1,4 @@
-"""Data that others wrote into the vault: it is shown visibly and delimited, and controls neither terminal nor lines."""
+"""Data that others wrote into the vault is shown visibly and delimited, and cannot control a terminal or add lines."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ HOSTILE = {
 }  # fmt: skip
 each_hostile = pytest.mark.parametrize("text", HOSTILE.values(), ids=list(HOSTILE))
 
-# Prepended signs of numbers and letters in Arabic, Syriac and Kaithi: of category Cf, but to be seen.
+# Prepended signs of numbers and letters in Arabic, Syriac and Kaithi: in category Cf, but visible.
 VISIBLE_FORMATS = {
     *range(0x600, 0x606), 0x6DD, 0x70F, 0x890, 0x891, 0x8E2, 0x110BD, 0x110CD,
 }  # fmt: skip
@@ -92,7 +92,9 @@ def assert_readable(value: Any) -> None:
 
 
 def test_every_hidden_character_is_cleaned() -> None:
-    everything = "".join(map(chr, range(0x110000)))
+    # Planes 3 to 16 in samples: their first and last characters, and the tags and selectors of plane 14.
+    samples = [code for start in range(0x30000, 0x110000, 0x10000) for code in (start, start + 0xFFFE, start + 0xFFFF)]
+    everything = "".join(map(chr, [*range(0x30000), *range(0xE0000, 0xE1000), *samples]))
     assert hidden_in(sikkerkey_mcp.clean(everything, len(everything))) == set()
     assert hidden_in(sikkerkey_mcp.readable(everything)) <= {"\n", "\t"}
 
@@ -153,19 +155,19 @@ def test_error_hides_nothing_and_quotes_the_vault(text: str) -> None:
         [content] = shown["content"]
         assert_readable(shown)
         pattern = rf'the vault answered {status}, saying ("(?:[^"\\]|\\.)*")\nhint: ([^\n]*)'
-        said = re.fullmatch(pattern, content["text"])
-        assert said, content
-        assert json.loads(said[1]) == sikkerkey_mcp.clean(text)
-        assert "purge" not in said[2]
-        assert ("missing scope: projects.read; " in said[2]) == (status == 403)
+        found = re.fullmatch(pattern, content["text"])
+        assert found, content
+        assert json.loads(found[1]) == sikkerkey_mcp.clean(text)
+        assert "purge" not in found[2]
+        assert ("missing scope: projects.read; " in found[2]) == (status == 403)
 
 
 @each_hostile
 def test_message_is_one_line_and_the_only_one(text: str, shared: Server) -> None:
     before = len(shared.lines)
-    SAID["body"] = json.dumps({"name": text, "error": text, "items": [text]}).encode()
+    ANSWER["body"] = json.dumps({"name": text, "error": text, "items": [text]}).encode()
     for status in (200, 409):
-        SAID["status"] = status
+        ANSWER["status"] = status
         message = call_verbosely(shared, "manage_projects", {"action": "list"})
         assert_readable(message)
     assert shared.request("ping")["result"] == {}
@@ -177,17 +179,17 @@ def test_message_is_one_line_and_the_only_one(text: str, shared: Server) -> None
     assert not any(hidden_in(line.decode()) - {"\n"} for line in written)
 
 
-SAID: dict[str, Any] = {"status": 200, "body": b""}
+ANSWER: dict[str, Any] = {"status": 200, "body": b""}
 
 
 @pytest.fixture(scope="module")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    """One server at log level debug whose vault answers with SAID."""
+    """One server at log level debug whose vault answers with ANSWER."""
     directory = tmp_path_factory.mktemp("shared")
     with Recorder() as vault, pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIKKERKEY_HOME", str(directory / ".sikkerkey"))
         make_slot(directory, vault.url)
-        vault.answer = lambda _seen: CannedResponse(SAID["status"], SAID["body"])
+        vault.answer = lambda _seen: CannedResponse(ANSWER["status"], ANSWER["body"])
         with verbose_server(SOURCE_COMMAND) as server:
             yield server
 
@@ -195,18 +197,18 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 WORDS = "the vault answered 503; trying again in 0.0 s|asking the vault, attempt [1-4]|whoami.whoami: 503 in [0-9]+ ms"
 
 
-def test_log_and_progress_repeat_nothing_that_the_vault_said(home: Path) -> None:
-    line = " ".join(HOSTILE.values()).encode("utf-8", "replace").translate(None, b"\n\r\0")  # which end it
-    said = b"HTTP/1.1 503 %b\r\nX-Said: %b\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % (line, line, line)
-    with FaultyVault(faulty_vault.then_go_on(said)) as vault:
+def test_log_and_progress_repeat_nothing_from_the_vault(home: Path) -> None:
+    line = " ".join(HOSTILE.values()).encode("utf-8", "replace").translate(None, b"\n\r\0")  # these would end the line
+    response = b"HTTP/1.1 503 %b\r\nX-Note: %b\r\nRetry-After: %b\r\nContent-Length: 0\r\n\r\n" % (line, line, line)
+    with FaultyVault(faulty_vault.then_go_on(response)) as vault:
         make_slot(home, vault.url)
         with verbose_server(quick_command(), source_env()) as server:
             call_verbosely(server, "whoami", {})
             server.close()
     messages = [json.loads(line) for line in server.lines]
-    told = [message["params"] for message in messages if "method" in message]
-    assert len(told) == 8
-    assert all(re.fullmatch(WORDS, params.get("message") or params["data"]) for params in told), told
+    notified = [message["params"] for message in messages if "method" in message]
+    assert len(notified) == 8
+    assert all(re.fullmatch(WORDS, params.get("message") or params["data"]) for params in notified), notified
 
 
 # files and tables
@@ -221,7 +223,7 @@ def test_attachment_keeps_its_bytes_and_takes_nothing_else_from_the_vault(text: 
     line, content = call(row, row.minimal, reply(200, data, f"text/plain;{one_line}", **headers))["content"]
     assert line == {"type": "text", "text": f"a file of type text/plain, {len(data):,} bytes\n"}
     resource = content["resource"]
-    if "text" in resource:  # nothing hides in it, so the model gets it as it is
+    if "text" in resource:  # without hidden characters, the model gets the text as it is
         assert (resource.pop("text"), hidden_in(text) - {"\n", "\r", "\t"}) == (text, set())
     else:
         assert base64.b64decode(resource.pop("blob")) == data
@@ -268,17 +270,17 @@ def shown_by(done: subprocess.CompletedProcess[bytes]) -> str:
 def test_terminal_shows_hostile_text_without_effect(home: Path, recorder: Recorder) -> None:
     text = " ".join(list(HOSTILE.values())[2:15])
     vault = {"SIKKERKEY_API_URL": recorder.url}
-    said = {"agentId": AGENT_ID, "vaultId": VAULT_ID, "name": text, "error": text, **dict.fromkeys(HOSTILE.values())}
-    recorder.answer = lambda _seen: CannedResponse(409, json.dumps(said).encode())
+    answer = {"agentId": AGENT_ID, "vaultId": VAULT_ID, "name": text, "error": text, **dict.fromkeys(HOSTILE.values())}
+    recorder.answer = lambda _seen: CannedResponse(409, json.dumps(answer).encode())
     refused = shown_by(typed("install", "-", token="0" * 64, **vault))
     assert (
         f"error: the vault answered 409, saying {sikkerkey_mcp.to_json(sikkerkey_mcp.clean(text))}\nhint: a token "
         in refused
     )
-    recorder.answer = lambda _seen: CannedResponse(201, json.dumps(said).encode())
+    recorder.answer = lambda _seen: CannedResponse(201, json.dumps(answer).encode())
     installed = shown_by(typed("install", "-", token="0" * 64, **vault))
     assert f"installed agent {AGENT_ID} ({sikkerkey_mcp.clean(text)}) of {VAULT_ID}\n" in installed
-    recorder.answer = lambda _seen: CannedResponse(200, json.dumps(said).encode())
+    recorder.answer = lambda _seen: CannedResponse(200, json.dumps(answer).encode())
     remote = shown_by(typed("whoami", "--remote")).splitlines()
     assert [line.rsplit(": ", 1)[0] for line in remote[4:]] == [
         sikkerkey_mcp.clean(key, 40) for key in HOSTILE.values()

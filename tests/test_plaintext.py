@@ -60,19 +60,19 @@ __all__ = ["effects"]  # a fixture
 # the search itself
 
 
-def test_every_argument_that_is_plaintext_is_written() -> None:
+def test_every_plaintext_argument_is_written() -> None:
     assert {f"{tool}.{arguments['action']}" for tool, arguments in WRITES.values()} == plaintext_rows()
 
 
 @for_each(spellings(MARK))
-def test_the_search_finds_a_planted_value(form: str) -> None:
+def test_search_finds_a_planted_value(form: str) -> None:
     assert found(f"a line of {form} in a log".encode(), [MARK])
     assert found(b"\0" + f"memory with {MARK}".encode("utf-16-le"), [MARK])
 
 
 @on_linux
 @pytest.mark.parametrize("leak", ["print", "a file", "an argument", "the environment", "the answer", "nothing"])
-def test_the_search_finds_a_server_that_leaks(home: Path, effects: SideEffects, recorder: Recorder, leak: str) -> None:
+def test_search_finds_a_server_that_leaks(home: Path, effects: SideEffects, recorder: Recorder, leak: str) -> None:
     make_slot(home, recorder.url)
     code = {
         "print": "print(given)",
@@ -94,7 +94,7 @@ def test_the_search_finds_a_server_that_leaks(home: Path, effects: SideEffects, 
     assert bool(found(effects.of(server), [MARK])) == (leak != "nothing")
 
 
-# what a vault repeats
+# answers that repeat the value
 
 
 def echoes(seen: ReceivedRequest) -> Iterator[CannedResponse]:
@@ -116,7 +116,7 @@ def echoes(seen: ReceivedRequest) -> Iterator[CannedResponse]:
     yield CannedResponse(401, b"{}", {"Date": urllib.parse.quote(MARK), "Retry-After": urllib.parse.quote(MARK)})
 
 
-def api_answering(told: CannedResponse) -> sikkerkey_mcp.Api:
+def api_answering(response: CannedResponse) -> sikkerkey_mcp.Api:
     """An Api whose vault always gives the same answer."""
 
     class Fixed(sikkerkey_mcp.Api):
@@ -124,7 +124,7 @@ def api_answering(told: CannedResponse) -> sikkerkey_mcp.Api:
             self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
         ) -> sikkerkey_mcp.Answer:
             return sikkerkey_mcp.Answer(
-                told.status, {name.lower(): value for name, value in told.headers.items()}, told.body
+                response.status, {name.lower(): value for name, value in response.headers.items()}, response.body
             )
 
     return Fixed("http://127.0.0.1:1", lambda _request: {})
@@ -138,8 +138,8 @@ def test_echoed_value_is_cut_out_of_every_answer(write: str) -> None:
         action, {name: value for name, value in arguments.items() if name != "action"}
     )
     assert request.body is not None
-    for told in echoes(ReceivedRequest(request.method, request.path, {}, request.body)):
-        api = api_answering(told)
+    for response in echoes(ReceivedRequest(request.method, request.path, {}, request.body)):
+        api = api_answering(response)
         result = sikkerkey_mcp.VaultTools(lambda api=api: api).call(tool, arguments, sikkerkey_mcp.Context())  # type: ignore[misc]
         assert_unmarked(sikkerkey_mcp.to_json(result).encode())
         assert sikkerkey_mcp.to_json(result)
@@ -161,7 +161,7 @@ def test_no_trace_of_a_value_outside_the_request(home: Path, effects: SideEffect
         "ok": lambda seen: CannedResponse(201, b'{"id": "sk_1", "echo": ' + seen.body + b"}"),
         "refused": lambda seen: CannedResponse(409, json.dumps({"error": seen.body.decode()}).encode()),
     }
-    with verbose_server() as server:
+    with verbose_server(ARCHIVE_COMMAND) as server:
         for answer in answers.values():
             recorder.answer = effects.watching(answer)
             for tool, arguments in WRITES.values():
@@ -174,7 +174,7 @@ def test_no_trace_of_a_value_outside_the_request(home: Path, effects: SideEffect
     assert_unmarked(effects.of(server))
 
 
-# what goes wrong on the way
+# exchanges that fail
 
 
 def repeating(make: Callable[[bytes], bytes]) -> Act:
@@ -191,7 +191,7 @@ def repeating(make: Callable[[bytes], bytes]) -> Act:
     return act
 
 
-BREAKDOWNS: dict[str, Act] = {
+FAILURES: dict[str, Act] = {
     "no answer": faulty_vault.then_close(),
     "a reset": faulty_vault.then_reset(),
     "silence": faulty_vault.then_silence(),
@@ -215,16 +215,16 @@ BREAKDOWNS: dict[str, Act] = {
     "no UTF-8": repeating(
         lambda body: faulty_vault.message(b'{"error": "\xff' + body.replace(b'"', b"'") + b'"}', 400)
     ),
-    "too much": repeating(lambda body: faulty_vault.message(json.dumps([body.decode() * 1_000] * 300).encode())),
-    "bottomless nesting": repeating(lambda body: faulty_vault.message(b"[" * 9_999 + body + b"]" * 9_999, 400)),
+    "too much": repeating(lambda body: faulty_vault.message(json.dumps([body.decode() * 1_000] * 200).encode())),
+    "endless nesting": repeating(lambda body: faulty_vault.message(b"[" * 9_999 + body + b"]" * 9_999, 400)),
 }
 
 
-@pytest.mark.parametrize("breakdown", BREAKDOWNS)
-def test_no_breakdown_shows_a_value(home: Path, effects: SideEffects, breakdown: str) -> None:
-    with FaultyVault(BREAKDOWNS[breakdown]) as vault:
+@pytest.mark.parametrize("failure", FAILURES)
+def test_no_breakdown_shows_a_value(home: Path, effects: SideEffects, failure: str) -> None:
+    with FaultyVault(FAILURES[failure]) as vault:
         make_slot(home, vault.url)
-        timeout_s = 0.3 if breakdown == "silence" else TIMEOUT_S
+        timeout_s = 0.3 if failure == "silence" else TIMEOUT_S
         with verbose_server(quick_command(timeout_s=timeout_s), source_env()) as server:
             for tool, arguments in WRITES.values():
                 assert "result" in call_verbosely(server, tool, arguments)
@@ -235,7 +235,7 @@ def test_no_breakdown_shows_a_value(home: Path, effects: SideEffects, breakdown:
     assert_unmarked(effects.of(server))
 
 
-def test_vault_that_is_not_there_is_reported_without_the_value(home: Path, effects: SideEffects) -> None:
+def test_unreachable_vault_is_reported_without_the_value(home: Path, effects: SideEffects) -> None:
     with faulty_vault.refused_port() as port:
         make_slot(home, f"http://127.0.0.1:{port}")
         with verbose_server(quick_command(), source_env()) as server:
@@ -257,15 +257,15 @@ LOUD = {
     "PYTHONINSPECT": "1",
     "OPENSSL_TRACE": "all",
 }
-TLS_FAILURES = {"a good certificate": {}, "an expired one": {"ends_in": -faulty_vault.DAY}}
+TLS_SERVERS = {"a good certificate": {}, "an expired one": {"ends_in": -faulty_vault.DAY}}
 
 
-@pytest.mark.parametrize("failure", TLS_FAILURES)
+@pytest.mark.parametrize("certificate", TLS_SERVERS)
 def test_verbose_python_over_tls_shows_neither_value_nor_session_key(
-    home: Path, effects: SideEffects, tmp_path: Path, failure: str
+    home: Path, effects: SideEffects, tmp_path: Path, certificate: str
 ) -> None:
     authority = Authority(tmp_path)
-    tls = authority.server("localhost", **TLS_FAILURES[failure])  # type: ignore[arg-type]
+    tls = authority.server("localhost", **TLS_SERVERS[certificate])  # type: ignore[arg-type]
     keys = tmp_path / "session keys"
     env = source_env(**LOUD, SSLKEYLOGFILE=str(keys), SIKKERKEY_CA_BUNDLE=str(authority.bundle))
 
@@ -279,7 +279,7 @@ def test_verbose_python_over_tls_shows_neither_value_nor_session_key(
             for tool, arguments in WRITES.values():
                 assert call_verbosely(server, tool, arguments)["result"]["isError"]
             close_and_read(server)
-        assert len(vault.seen) == (0 if TLS_FAILURES[failure] else len(WRITES))
+        assert len(vault.seen) == (0 if TLS_SERVERS[certificate] else len(WRITES))
     assert b"import " in server.stderr
     assert not keys.exists()
     assert_unmarked(effects.of(server))
@@ -354,7 +354,7 @@ def test_crash_leaves_no_core(home: Path, effects: SideEffects, name: str, undef
     assert [bool(found(core, [MARK])) for core in cores] == ([True] if undefended else [])
 
 
-# what is refused
+# refused arguments
 
 
 def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
@@ -406,7 +406,7 @@ def test_protocol_errors_never_repeat_what_was_sent(server: Server) -> None:
     assert_unmarked(b"".join(server.lines) + server.stderr)
 
 
-# keys, tokens and what is stored
+# keys, tokens and stored values
 
 
 def parts_of(key_file: Path) -> list[str]:
@@ -434,8 +434,11 @@ def test_token_appears_nowhere_but_in_the_registration(home: Path, effects: Side
     token = "0123456789abcdef" * 4
     env = {**os.environ, **LOUD, "SIKKERKEY_API_URL": recorder.url, "PYTHONINSPECT": ""}
     refused, accepted = {"error": f"token {token} is spent"}, {"agentId": "a-1", "name": token, "vaultId": "v"}
-    for told in (CannedResponse(400, json.dumps(refused).encode()), CannedResponse(201, json.dumps(accepted).encode())):
-        recorder.answer = effects.watching(lambda _seen, told=told: told)  # type: ignore[misc]
+    for response in (
+        CannedResponse(400, json.dumps(refused).encode()),
+        CannedResponse(201, json.dumps(accepted).encode()),
+    ):
+        recorder.answer = effects.watching(lambda _seen, response=response: response)  # type: ignore[misc]
         command = [sys.executable, "-v", str(ARCHIVE_COMMAND[-1]), "install", "-"]
         done = subprocess.run(command, input=token.encode(), env=env, capture_output=True, check=False)
         assert found(done.stdout + done.stderr + effects.files() + b"".join(effects.processes), [token]) == []
@@ -449,15 +452,15 @@ class FilledVault:
         self.vault, self.server = vault, server
         self.minted: list[str] = []
         self.succeeded: set[str] = set()
-        self.known: dict[str, Any] = {"projectId": self.made("manage_projects", action="create", name="p")}
+        self.known: dict[str, Any] = {"projectId": self.create("manage_projects", action="create", name="p")}
         project = {"projectId": self.known["projectId"]}
         value = {"name": "s", "value": MARK}
-        self.known["secretId"] = self.made("manage_secrets", action="create", **project, **value)
-        self.known["existingSecretId"] = self.made("manage_secrets", action="create", **project, **value)
-        self.known["canaryId"] = self.made("manage_canaries", action="create", **project, name="c")
-        self.known["policyId"] = self.made("manage_policies", action="create", **project, name="p", ttlMaxReads=9)
-        self.known["entryId"] = self.made("manage_ipallowlist", action="add", cidr="192.0.2.1/32")
-        self.known["inviteId"] = self.made("manage_team", action="invite", email="kim@example.org")
+        self.known["secretId"] = self.create("manage_secrets", action="create", **project, **value)
+        self.known["existingSecretId"] = self.create("manage_secrets", action="create", **project, **value)
+        self.known["canaryId"] = self.create("manage_canaries", action="create", **project, name="c")
+        self.known["policyId"] = self.create("manage_policies", action="create", **project, name="p", ttlMaxReads=9)
+        self.known["entryId"] = self.create("manage_ipallowlist", action="add", cidr="192.0.2.1/32")
+        self.known["inviteId"] = self.create("manage_team", action="invite", email="kim@example.org")
         self.known["memberId"] = self.accepted()
         self.known["agentId"] = install(vault, "projects.read")
         self.known["machineId"] = self.machine(directory)
@@ -470,7 +473,7 @@ class FilledVault:
         assert not result.get("isError"), (tool, arguments, result)
         return result["structuredContent"]
 
-    def made(self, tool: str, **arguments: Any) -> str:
+    def create(self, tool: str, **arguments: Any) -> str:
         """The id of a new object."""
         answer = self.ask(tool, **arguments)
         return str(answer.get("id") or answer["inviteId"])
@@ -486,7 +489,7 @@ class FilledVault:
 
     def ticket(self, directory: Path) -> dict[str, str]:
         ask = {"categoryId": self.known["categoryId"], "priority": "low", "title": "t", "body": "b"}
-        ticket = self.made("support", action="create", **ask)
+        ticket = self.create("support", action="create", **ask)
         (directory / "file").write_text("attached")
         self.vault.reply(ticket, "See the file.", directory / "file")
         shown = self.ask("support", action="get", ticketId=ticket)
