@@ -297,7 +297,7 @@ LENIENT = [Fault("odd but readable answers", name, plays(act), *answered("{}")) 
     ("a header without a colon", faulty_vault.then_close(HEAD + b"magpie\r\n\r\n{}")),
     ("a header with a bare LF", faulty_vault.then_close(HEAD + b"X: magpie\nContent-Length: 2\r\n\r\n{}")),
     ("a header with a NUL", faulty_vault.then_close(HEAD + b"X: magpie\x00\r\nContent-Length: 2\r\n\r\n{}")),
-    ("lines that end in a bare LF", faulty_vault.then_silence(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}")),
+    ("lines that end in a bare LF", faulty_vault.then_close(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}")),
     ("a chunk size that ends in a bare LF", faulty_vault.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n")),
 ]]
 
