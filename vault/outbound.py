@@ -13,6 +13,7 @@ import socket
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Callable, NamedTuple
 
 import h11
@@ -180,10 +181,8 @@ def _connect(network: Network, target: Target, addresses: Sequence[str], deadlin
 
 def _connect_first(network: Network, addresses: Sequence[str], port: int, deadline_s: float) -> socket.socket:
     for address in addresses[:-1]:
-        try:
+        with suppress(OSError):  # the next address may answer
             return network.connect((address, port), _left_s(deadline_s) / 2)
-        except OSError:
-            continue
     return network.connect((addresses[-1], port), _left_s(deadline_s))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from tests.vault.support.served_vault import Agent, FakeClock, SharedServer, Vault
 from vault import rootkey, store
+from vault.schema import open_store
 
 
 @pytest.fixture(autouse=True)
@@ -33,8 +35,17 @@ def shared_server() -> Iterator[SharedServer]:
     running.stop()
 
 
+@pytest.fixture(scope="session")
+def new_vault(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a new vault, which tests copy: making one takes longer."""
+    directory = tmp_path_factory.mktemp("new") / "vault"
+    open_store(directory).close()
+    return directory
+
+
 @pytest.fixture
-def vault(tmp_path: Path, clock: FakeClock, shared_server: SharedServer) -> Iterator[Vault]:
+def vault(tmp_path: Path, clock: FakeClock, shared_server: SharedServer, new_vault: Path) -> Iterator[Vault]:
+    shutil.copytree(new_vault, tmp_path / "vault")
     opened = Vault(tmp_path / "vault", clock, shared_server)
     yield opened
     opened.close()

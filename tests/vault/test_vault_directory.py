@@ -160,12 +160,11 @@ def test_a_restart_keeps_data_and_nonces(vault: Vault, agent: Agent) -> None:
     assert (replayed.status, replayed.error) == (401, "the nonce was used before")
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_server_prints_its_url_and_stops_cleanly(tmp_path: Path, number: signal.Signals) -> None:
+def test_the_server_prints_its_url_and_stops_cleanly(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
     assert served.url == f"http://127.0.0.1:{served.port}"
     assert exchange(served.port, "GET", "/v1/ai/whoami", b"", []).error == "unknown identity"
-    assert served.end(number) == (0, "", "")
+    assert served.end(signal.SIGTERM) == (0, "", "")
 
 
 def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
@@ -191,8 +190,8 @@ def test_answers_on_a_kept_connection_are_not_delayed() -> None:
         assert listener.proto == socket.IPPROTO_TCP
 
 
-def test_listening_beyond_loopback_prints_a_warning(tmp_path: Path) -> None:
-    status, _, err = Spawned(tmp_path / "vault", "--host", "0.0.0.0").end()  # noqa: S104
+def test_listening_beyond_loopback_prints_a_warning_and_ctrl_c_ends_it(tmp_path: Path) -> None:
+    status, _, err = Spawned(tmp_path / "vault", "--host", "0.0.0.0").end(signal.SIGINT)  # noqa: S104
     assert status == 0
     assert err.startswith("vault: warning: 0.0.0.0 can be reached by other machines, without encryption\nhint: ")
 
@@ -207,38 +206,6 @@ def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     assert run_command(tmp_path / "vault", "disable", agent.id)[0] == 0
     assert agent.send("GET", "/v1/ai/projects").error == "Agent is disabled"
     assert served.end() == (0, "", "")
-
-
-def test_fifty_concurrent_clients_see_no_error(vault: Vault) -> None:
-    clients = [vault.agent() for _ in range(50)]
-    statuses: list[int] = []
-    gate = threading.Barrier(50)
-
-    def work(client: Agent) -> None:
-        gate.wait()
-        made = client.send("POST", "/v1/ai/projects", {"name": "load"})
-        base = f"/v1/ai/projects/{made.json['id']}/secrets"
-        secret = client.send("POST", base, {"name": "db", "value": "x"})
-        path = f"{base}/{secret.json['id']}"
-        rest = [
-            client.send("POST", path + "/rotate", {}),
-            client.send("GET", path),
-            client.send("GET", "/v1/ai/whoami"),
-        ]
-        statuses.extend(reply.status for reply in [made, secret, *rest])
-
-    threads = [threading.Thread(target=work, args=(client,)) for client in clients]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(statuses) == [200] * 150 + [201] * 100
-    with vault.store.transaction() as db:
-        counted = {table: db.execute(f"SELECT COUNT(*) FROM {table}").fetchone()[0] for table in COUNTED}  # noqa: S608
-    assert counted == {"projects": 50, "secrets": 50, "secret_versions": 100}
-
-
-COUNTED = ("projects", "secrets", "secret_versions")
 
 
 def registered(port: int, token: str) -> Agent:

@@ -33,6 +33,7 @@ def refusal(function: Any, *arguments: Any) -> tuple[int, str]:
 
 def test_each_kind_of_field_accepts_its_limits_and_refuses_what_is_beyond() -> None:
     table: list[tuple[Field, str, list[Any], list[Any]]] = [
+        (text(), "a string of 0 to 10000 characters", ["", "x" * 10_000], ["x" * 10_001]),
         (text(1, 3), "a string of 1 to 3 characters", ["a", "øøø"], ["", "aaaa", 1, None, ["a"]]),
         (text(max_bytes=4), "a string of at most 4 bytes in UTF-8", ["", "øø"], ["øøa", 1]),
         (text(choices=("a", "b")), "one of a, b", ["a", "b"], ["", "c", "ab", 1]),
@@ -79,6 +80,7 @@ def test_a_form_has_its_content_type_and_its_limits() -> None:
     form = b"word=" + b"x" * 4_091
     for content_type in (FORM, FORM.upper(), f"{FORM}; charset=utf-8", f" {FORM} ;"):
         assert read_form(form, content_type, fields) == {"word": "x" * 4_091}, content_type
+    assert read_form(b"word=", FORM, fields) == {"word": ""}
     for other in (None, "", "application/json", "text/plain"):
         assert refusal(read_form, form, other, fields) == (400, f"a form needs content-type {FORM}"), other
     assert refusal(read_form, form + b"x", FORM, fields) == (413, "a form has at most 4096 bytes")

@@ -55,11 +55,12 @@ def test_an_update_replaces_or_clears_the_label_and_nothing_else(vault: Vault, a
     path = f"{LIST}/{entry['id']}/update"
     assert agent.post(path, {"label": "new"}) == {**entry, "label": "new"}
     assert agent.get(LIST)["entries"] == [{**entry, "label": "new", "createdAt": START_MS}]
-    assert agent.post(path, {}) == {**entry, "label": ""}
+    assert agent.post(path, {"label": ""}) == agent.post(path, {}) == {**entry, "label": ""}
     assert agent.send("POST", path, {"cidr": "0.0.0.0/0"}).status == 400
     assert agent.get(LIST)["entries"] == [{**entry, "label": "", "createdAt": START_MS}]
     details = [row["detail"] for row in vault.audited("ip_allowlist_update")]
-    assert details == ["label of 10.0.0.0/8 replaced", "label of 10.0.0.0/8 cleared"]
+    assert details == ["label of 10.0.0.0/8 replaced", *["label of 10.0.0.0/8 cleared"] * 2]
+    assert [row["detail"] for row in vault.audited("ip_allowlist_add")] == ["10.0.0.0/8 added"]
 
 
 def test_deletes_remove_only_the_given_entries(vault: Vault, agent: Agent) -> None:

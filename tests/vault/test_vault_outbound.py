@@ -279,6 +279,20 @@ def test_the_next_address_is_tried_when_one_does_not_answer(tmp_path: Path) -> N
     assert [address for address, _ in outside.connected] == [PUBLIC[1], PUBLIC[0]]
 
 
+def test_each_address_but_the_last_gets_half_of_the_remaining_time() -> None:
+    limits_s: list[float] = []
+
+    def connect(_address: tuple[str, int], limit_s: float) -> socket.socket:
+        limits_s.append(limit_s)
+        raise TimeoutError
+
+    network = Network(lambda _host, _port: ["93.184.215.14", "93.184.215.15"], connect, limit_s=1_000)
+    with pytest.raises(SendError):
+        post(network, HOOK, [], b"")
+    first, last = limits_s
+    assert first <= 500 < last <= 1_000
+
+
 def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     with Receiver() as receiver:
         receiver.statuses = [302]

@@ -150,10 +150,10 @@ def test_fifty_parallel_clients_of_a_server_process_see_no_error(tmp_path: Path)
         gate.wait()
         try:
             path = agent.secret(agent.project(), "x")
-            for _ in range(4):
+            for _ in range(2):
                 agent.post(path + "/rotate")
                 assert agent.get(path)["id"] == path.rpartition("/")[2]
-            assert agent.get(path)["version"] == 5
+            assert agent.get(path)["version"] == 3
         except Exception as error:  # any error fails the test below, in the main thread
             failures.append(error)
 
@@ -165,7 +165,7 @@ def test_fifty_parallel_clients_of_a_server_process_see_no_error(tmp_path: Path)
     assert failures == []
     assert served.end() == (0, "", "")
     with open_store(directory) as store:
-        assert [len(versions) for versions in every_value(store).values()] == [5] * 50
+        assert [len(versions) for versions in every_value(store).values()] == [3] * 50
 
 
 def test_a_crashed_server_leaves_no_core_dump(tmp_path: Path) -> None:

@@ -55,6 +55,16 @@ def test_a_vault_with_a_passphrase_has_no_key_file_and_starts_sealed(tmp_path: P
         assert store.keys.unwrap("x:1", proof) == b"kept"
 
 
+def test_a_root_key_without_its_database_is_not_replaced(tmp_path: Path) -> None:
+    open_store(tmp_path / "vault").close()
+    (tmp_path / "vault" / "vault.db").unlink()
+    before = (tmp_path / "vault" / "root.key").read_bytes()
+    message, hint = failure(open_store, tmp_path / "vault", WORDS)
+    assert message == f"a root key exists already: {tmp_path / 'vault' / 'root.key'}"
+    assert hint == "name an empty directory with --dir"
+    assert (tmp_path / "vault" / "root.key").read_bytes() == before
+
+
 def test_passphrases_are_unicode_normalized(tmp_path: Path) -> None:
     open_store(tmp_path / "vault", WORDS).close()
     with open_store(tmp_path / "vault", WORDS.replace("å", "a\u030a")) as store:
