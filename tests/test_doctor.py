@@ -191,9 +191,10 @@ def test_library_fails_if_unusable_and_warns_of_slow_starts(monkeypatch: pytest.
         assert doctor.check_library() == line._replace(remedy=line.remedy.replace("CHMOD", f"chmod 700 {tmp_path}"))
 
 
-def test_python_that_must_not_write_bytecode_is_not_blamed_on_the_cache(vault: Recorder) -> None:
+def test_python_that_must_not_write_bytecode_is_not_blamed_on_the_cache(vault: Recorder, tmp_path: Path) -> None:
     command = [ARCHIVE_COMMAND[0], "-B", *ARCHIVE_COMMAND[1:], "doctor", "--json"]
-    ended = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S)
+    env = {**os.environ, "SIKKERKEY_CACHE_DIR": str(tmp_path / "cache")}  # without bytecode of other tests
+    ended = subprocess.run(command, capture_output=True, check=True, timeout=TIMEOUT_S, env=env)
     [line] = [line for line in json.loads(ended.stdout) if line["check"] == "library"]
     assert (line["state"], line["remedy"]) == ("warn", WITHOUT_B)
 
