@@ -7,7 +7,6 @@ one of these inside another. Nothing here knows MCP or the vault.
 from __future__ import annotations
 
 import json
-import math
 import re
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
@@ -46,7 +45,7 @@ def _number(text: str) -> float | None:
         number = float(text)
     except ValueError:
         return None
-    return number if math.isfinite(number) else None
+    return number if abs(number) < float("inf") else None  # neither infinite nor NaN
 
 
 def strings_in(value: Any) -> list[str]:

@@ -51,11 +51,12 @@ def bounds(results: Results) -> list[Bound]:
     ]
     for name, title in SESSIONS.items():
         after_1000_mb, after_10000_mb = (row["rss_mb"] for row in results[name][-2:])
-        found.append(Bound(f"memory after 10,000 calls, {title}", 40, "MB", after_10000_mb))
+        most_mb = 45 if name == "session, first" else 40  # the first process of a build also compiles it
+        found.append(Bound(f"memory after 10,000 calls, {title}", most_mb, "MB", after_10000_mb))
         found.append(Bound(f"the same, above that after 1,000 calls, {title}", 4, "MB", after_10000_mb - after_1000_mb))
-    for most_mb, title in ((LARGE_MB, "an answer of 16 MB"), (USUAL_MB, "any other hostile answer")):
-        grown_mb = max(row["grown_mb"] for row in results["faults"] if row["most_mb"] == most_mb)
-        found.append(Bound(f"memory added by {title}", most_mb, "MB", grown_mb))
+    for limit_mb, title in ((LARGE_MB, "an answer of 16 MB"), (USUAL_MB, "any other hostile answer")):
+        grown_mb = max(row["grown_mb"] for row in results["faults"] if row["most_mb"] == limit_mb)
+        found.append(Bound(f"memory added by {title}", limit_mb, "MB", grown_mb))
     for what, costs in results["growth"].items():
         (least, least_ms), *_, (most, most_ms) = costs.items()
         found.append(
