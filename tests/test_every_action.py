@@ -541,6 +541,17 @@ def test_documented_examples_are_what_is_answered(session: Session) -> None:
     assert shape(documented) == shape(given), "the answers have changed: run `make record`"
 
 
+def test_recording_replaces_every_id_and_no_word() -> None:
+    ids = ["sk_abcdefghijklmnop", "proj_0123456789abcdef", "0f8fad5b-d9cb-469f-a165-70867728950e"]
+    words = ["manage_enrollment", "canary_triggered", "waiting_on_customer"]
+    recording = Recording()
+    content = {"structuredContent": {"ids": ids[:2], "machineId": ids[2], "words": words[:2], "status": words[2]}}
+    recording.add("whoami", {}, content)
+    recorded = recording.text()
+    assert [text for text in ids if text in recorded] == []
+    assert [text for text in words if text not in recorded] == []
+
+
 def test_no_answer_held_a_stored_value(session: Session) -> None:
     session.run_all()
     seen = b"".join(session.server.lines)

@@ -13,7 +13,8 @@ CHARACTERS_SHOWN = 160
 A_TIME_MS = 1_767_225_600_000
 SHOWN_ONCE = "(a credential, shown once)"
 CREDENTIALS = ("token", "passphrase", "secret", "signingSecret")
-IDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[a-z]{2,10}_(?=[A-Za-z]*[0-9A-Z])[A-Za-z0-9]{10,}\b")
+# UUIDs, and what the local vault generates; the length tells these from words such as manage_enrollment.
+IDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b[a-z]{2,10}_[a-z0-9]{16}\b")
 LOOPBACK = re.compile(r"http://(127\.0\.0\.1|localhost):[0-9]+")
 
 
