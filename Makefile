@@ -158,7 +158,7 @@ golden: $(ARCHIVE) ## rewrite the golden files; review the diff
 .PHONY: record
 record: venv $(ARCHIVE) ## record an example call of every action in docs/examples.json, then `make docs`
 	@RECORD_EXAMPLES=1 $(RUN) -m pytest --quiet tests/test_every_action.py
-	@$(MAKE) --no-print-directory docs
+	@$(RUN) tools/docs.py
 
 .PHONY: docs
 docs: .venv/.ready ## rewrite the generated documentation
