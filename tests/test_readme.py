@@ -100,7 +100,9 @@ def test_table_of_commands_names_every_command_variable_and_client() -> None:
     assert {name for name in CLIENTS if f"`{name}`" not in section("Install")} == {"generic"}
 
 
-def test_readme_lists_every_directory_of_code_and_links_every_page() -> None:
+def test_readme_lists_all_code_and_links_every_page() -> None:
+    files = sorted(path.name for path in ROOT.glob("*.py"))
+    assert [name for name in files if f"`{name}`" not in section("Development")] == []
     directories = {f"{path.parent.name}/" for path in [*ROOT.glob("[a-z]*/*.py"), *ROOT.glob("[a-z]*/*.in")]}
     assert sorted(name for name in directories - {"build/"} if f"`{name}`" not in section("Development")) == []
     assert sorted(page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in README) == []
