@@ -1,4 +1,4 @@
-"""The action table of the client and the route table of the vault, held against each other, both ways."""
+"""The action table of the client and the route table of the vault agree, in both directions."""
 
 from __future__ import annotations
 

@@ -117,13 +117,13 @@ def having(arg: sikkerkey_mcp.Arg) -> sikkerkey_mcp.Action:
 
 PLANTED: dict[str, list[sikkerkey_mcp.Action]] = {
     "t: make twice": [FINE, FINE],
-    "t: 'Make one' is no sentence": [FINE._replace(text="Make one")],
-    "t: 'Name' is no sentence": [having(TEXT._replace(text="Name"))],
-    "t: 'Name.\\nMore.' is no sentence": [having(TEXT._replace(text="Name.\nMore."))],
-    "t: '' is no sentence": [FINE._replace(text="")],
-    "t.make: hole projectId is no required argument": [FINE._replace(args=(TEXT,))],
-    "t.make: hole otherId is no required argument": [FINE._replace(path="/v1/ai/things/{projectId}/{otherId}")],
-    "t.make: hole name could hold a slash": [FINE._replace(path="/v1/ai/things/{projectId}/{name}")],
+    "t: 'Make one' is not a sentence": [FINE._replace(text="Make one")],
+    "t: 'Name' is not a sentence": [having(TEXT._replace(text="Name"))],
+    "t: 'Name.\\nMore.' is not a sentence": [having(TEXT._replace(text="Name.\nMore."))],
+    "t: '' is not a sentence": [FINE._replace(text="")],
+    "t.make: parameter projectId is not a required argument": [FINE._replace(args=(TEXT,))],
+    "t.make: parameter otherId is not a required argument": [FINE._replace(path="/v1/ai/things/{projectId}/{otherId}")],
+    "t.make: parameter name could hold a slash": [FINE._replace(path="/v1/ai/things/{projectId}/{name}")],
     "t.make: argument name twice": [FINE._replace(args=(ID, TEXT, TEXT))],
     "t.make: a GET that writes": [FINE._replace(method="GET", args=(ID,))],
     "t.make: a GET with a body": [FINE._replace(method="GET", effect="read")],
@@ -131,7 +131,7 @@ PLANTED: dict[str, list[sikkerkey_mcp.Action]] = {
     "t.make: an argument with a reserved name": [having(TEXT._replace(name="action"))],
     "t.make: name has a rule that its kind does not know": [having(TEXT._replace(kind="integer", choices=("1",)))],
     "t.make: name has a bound that its kind does not know": [having(TEXT._replace(kind="boolean", most=1))],
-    "t.make: name admits nothing": [having(TEXT._replace(least=2, most=1))],
+    "t.make: name accepts no value": [having(TEXT._replace(least=2, most=1))],
     "t.make: name's pattern is not anchored, as it is checked": [having(TEXT._replace(pattern="^a"))],
     "t.other: name differs from an earlier row's": [FINE, having(TEXT._replace(most=9))._replace(name="other")],
 }
@@ -154,7 +154,7 @@ def test_planted_mistake_is_the_only_complaint(complaint: str, actions: list[sik
 def test_optional_argument_in_a_path_is_a_mistake() -> None:
     row = FINE._replace(args=(sikkerkey_mcp.optional(ID), TEXT))
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (row,))]) == [
-        "t.make: hole projectId is no required argument"
+        "t.make: parameter projectId is not a required argument"
     ]
 
 

@@ -14,7 +14,7 @@ def complaints(tools: Sequence[sikkerkey_mcp.Tool]) -> list[str]:
     for tool in tools:
         found += [f"{tool.name}: {name} twice" for name in _repeated(action.name for action in tool.actions)]
         fragments = [text for text in _texts(tool) if not re.fullmatch(r"\S.*[.]", text)]
-        found += [f"{tool.name}: {text!r} is no sentence" for text in fragments]
+        found += [f"{tool.name}: {text!r} is not a sentence" for text in fragments]
         for action in tool.actions:
             name = f"{tool.name}.{action.name}: "
             found += [name + complaint for complaint in _row_complaints(action)]
@@ -40,11 +40,11 @@ def _row_complaints(action: sikkerkey_mcp.Action) -> Iterator[str]:
     args = {arg.name: arg for arg in action.args}
     in_path = sikkerkey_mcp.path_parameters(action.path)
     yield from (f"argument {name} twice" for name in _repeated(arg.name for arg in action.args))
-    for hole in in_path:
-        if hole not in args or not args[hole].required:
-            yield f"hole {hole} is no required argument"
-        elif args[hole].kind != "id" and not args[hole].choices:
-            yield f"hole {hole} could hold a slash"
+    for parameter in in_path:
+        if parameter not in args or not args[parameter].required:
+            yield f"parameter {parameter} is not a required argument"
+        elif args[parameter].kind != "id" and not args[parameter].choices:
+            yield f"parameter {parameter} could hold a slash"
     if action.method == "GET" and action.effect != "read":
         yield "a GET that writes"
     if action.method == "GET" and (action.body or set(args) - set(in_path)):
@@ -62,7 +62,7 @@ def _arg_complaints(arg: sikkerkey_mcp.Arg) -> Iterator[str]:
     if (arg.least is not None or arg.most is not None) and arg.kind in ("boolean", "object"):
         yield f"{arg.name} has a bound that its kind does not know"
     if arg.least is not None and arg.most is not None and arg.least > arg.most:
-        yield f"{arg.name} admits nothing"
+        yield f"{arg.name} accepts no value"
     if arg.pattern and not (arg.pattern.startswith("^") and arg.pattern.endswith("$")):
         yield f"{arg.name}'s pattern is not anchored, as it is checked"
 
