@@ -128,10 +128,12 @@ def test_commands_of_the_local_vault_work(tmp_path: Path) -> None:
             assert server.stdout is not None
             assert server.stdout.readline().strip().endswith(port)
             for line in lines:
-                if line != serve:
+                agent = ""
+                if " ID " in line:
                     listed = run(here(f"python3 dist/sikkerkey-vault.pyz agents --json --dir {tmp_path / 'v'}"))
-                    agents = json.loads(listed) if listed.strip() else []
-                    shown = run(line.replace(" ID ", f" {agents[0]['agentId']} ") if agents else line)
+                    agent = json.loads(listed)[0]["agentId"]
+                if line != serve:
+                    shown = run(line.replace(" ID ", f" {agent} "))
             remote = run(here("python3 sikkerkey-mcp.pyz whoami --remote"))
         finally:
             server.terminate()

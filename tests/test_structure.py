@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from collections.abc import Set
 from pathlib import Path
@@ -95,6 +96,12 @@ def programs() -> list[Path]:
     return sorted([*ROOT.glob("*.py"), *(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))])
 
 
+@functools.cache
+def tree_of(path: Path) -> ast.Module:
+    """The syntax tree of a file."""
+    return ast.parse(path.read_text(encoding="utf-8"))
+
+
 def module_name(path: Path) -> str:
     """The name under which a file is imported."""
     parts = path.relative_to(ROOT).with_suffix("").parts
@@ -104,7 +111,7 @@ def module_name(path: Path) -> str:
 def imports_of(path: Path, names: Set[str]) -> set[str]:
     """Those of `names` that a file imports, anywhere in it, also for annotations only."""
     found = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -121,6 +128,7 @@ def circle_in(graph: dict[str, set[str]]) -> list[str]:
     return sorted(remaining)
 
 
+@functools.cache
 def import_graph() -> dict[str, set[str]]:
     """Each module of the product with the modules of the product that it imports."""
     names = {module_name(path) for path in programs()}
@@ -144,7 +152,7 @@ def test_the_server_imports_nothing_above_it() -> None:
 def test_no_private_module_of_python_is_imported() -> None:
     allowed = {"_cffi_backend"}  # runtime/ provides a module of that name
     for path in programs():
-        tree = ast.parse(path.read_text(encoding="utf-8"))
+        tree = tree_of(path)
         imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
         imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         private = {name for name in imported if name.startswith("_") and not name.startswith("__")}
@@ -154,7 +162,7 @@ def test_no_private_module_of_python_is_imported() -> None:
 @for_each(programs())
 def test_functions_are_short(path: Path) -> None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    functions = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, kinds)]
+    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, kinds)]
     assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
 
 
@@ -176,7 +184,7 @@ def dangerous(tree: ast.Module) -> set[str]:
 @for_each(programs())
 def test_nothing_evaluates_unpickles_or_starts_a_shell(path: Path) -> None:
     """ruff's S102, S301, S302, S307, S602 to S606 say so too; a `noqa` cannot switch this one off."""
-    assert dangerous(ast.parse(path.read_text(encoding="utf-8"))) == set()
+    assert dangerous(tree_of(path)) == set()
 
 
 @pytest.mark.parametrize(
