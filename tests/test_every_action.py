@@ -1,6 +1,6 @@
 """Every action, through the built archive, against the local vault; each effect is read back by another action.
 
-All of them share one vault. An area runs once: for its own test, or earlier for a test that needs all of them.
+All of them share one vault. An area runs once, after those above it: for its own test, or earlier for a later one.
 """
 
 from __future__ import annotations
@@ -53,21 +53,30 @@ class Session:
         self._failures: dict[str, BaseException | None] = {}  # of the areas that have run
 
     def run(self, name: str) -> None:
-        """Runs an area unless it has run before. Raises what it raised."""
-        if name not in self._failures:
-            directory = self.directory / name
-            directory.mkdir(mode=0o700)
-            try:
-                AREAS[name](self, directory)
-                self._failures[name] = None
-            except (Exception, pytest.fail.Exception) as error:
-                self._failures[name] = error
+        """Runs the areas up to this one that have not run yet, and raises what this one raised.
+
+        Always in the same order, because answers and recorded examples depend on earlier calls.
+        """
+        for each in AREAS:
+            if each not in self._failures:
+                self._failures[each] = self._failure_of(each)
+            if each == name:
+                break
         failure = self._failures[name]
         if failure is not None:
             raise failure
 
+    def _failure_of(self, name: str) -> BaseException | None:
+        directory = self.directory / name
+        directory.mkdir(mode=0o700)
+        try:
+            AREAS[name](self, directory)
+        except (Exception, pytest.fail.Exception) as error:
+            return error
+        return None
+
     def run_all(self) -> None:
-        """Runs the areas that have not run yet, in their order, then the reads that no area calls."""
+        """Runs the areas that have not run yet, then the reads that no area calls."""
         for name in AREAS:
             self.run(name)
         left = [row for row in ROWS if row.action.effect == "read" and str(row) not in self.recording.calls]
