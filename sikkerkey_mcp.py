@@ -2777,6 +2777,7 @@ class WorkerPool:
                 self._waiting_bytes -= job.size_bytes
                 self._busy += 1
             job.deliver(job.call.run())
+            del job  # its arguments must not stay in memory until the next call
             with self._lock:
                 self._busy -= 1
 
