@@ -89,12 +89,12 @@ class _Bounded:
     """Mixed into the two socket classes."""
 
     deadline_s = 0.0  # on the monotonic clock
-    bytes_left = 0
+    bytes_left = 0  # that may be received; a body's bytes are given back as they are read
 
-    def start(self, timeout_s: float, response_bytes: int) -> None:
+    def start(self, timeout_s: float) -> None:
         """Starts an exchange."""
         self.deadline_s = time.monotonic() + timeout_s
-        self.bytes_left = response_bytes
+        self.bytes_left = FRAMING_MAX_BYTES
         self._update_timeout()
 
     def _update_timeout(self) -> None:
@@ -103,8 +103,13 @@ class _Bounded:
             raise TimeoutError
         self.settimeout(left_s)  # type: ignore[attr-defined]  # of the socket
 
+    def sendall(self, *arguments: Any) -> None:
+        """As socket.sendall, which is what http.client writes with. Raises TimeoutError."""
+        self._update_timeout()
+        super().sendall(*arguments)  # type: ignore[misc]
+
     def send(self, *arguments: Any) -> int:
-        """As socket.send; ssl calls it for each TLS record."""
+        """As socket.send; ssl's sendall calls it for each piece."""
         self._update_timeout()
         count: int = super().send(*arguments)  # type: ignore[misc]
         return count
@@ -145,6 +150,8 @@ class _Connection(http.client.HTTPConnection):
         self.limits = limits
         self._create_connection = self._dial  # HTTPConnection.connect calls this for its socket
         self._aborted = False
+        # The same as `sock`, except that http.client never sets it to None, for example while it reads a last body.
+        self._socket: Any = None
         self.idle_since_s = 0.0
 
     def connect(self) -> None:
@@ -166,10 +173,10 @@ class _Connection(http.client.HTTPConnection):
     def abort(self) -> None:
         """Ends what waits on the socket. May be called from any thread."""
         self._aborted = True
-        if self.sock is not None:
+        if self._socket is not None:
             with suppress(OSError):  # not connected yet, or closed already
                 # Not SSLSocket.shutdown, which removes the TLS state that the other thread is using.
-                socket.socket.shutdown(self.sock, socket.SHUT_RDWR)
+                socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
     def is_usable(self) -> bool:
         """False after too long, and if anything was received while nothing was requested: the end, or stray bytes."""
@@ -183,8 +190,7 @@ class _Connection(http.client.HTTPConnection):
 
     def exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[Response, bool]:
         """Sends a request; its response, and whether the connection can serve another request."""
-        limit = self.limits.response_bytes
-        self.sock.start(self.limits.exchange_s, limit + FRAMING_MAX_BYTES)
+        self._socket.start(self.limits.exchange_s)
         self.request(method, path, body, headers)
         with closing(self.getresponse()) as response:
             found: dict[str, str] = {}
@@ -198,24 +204,24 @@ class _Connection(http.client.HTTPConnection):
 
     def _read_body(self, response: http.client.HTTPResponse) -> bytes:
         """The body, in pieces: in one piece http.client would reserve memory for whatever size a chunk announces."""
-        limit = self.limits.response_bytes
+        left = self.limits.response_bytes
         ends_with_connection = response.length is None and not response.chunked
         pieces: list[bytes] = []
-        left = limit
-        if (response.length or 0) > limit:
+        if (response.length or 0) > left:
             raise TooLarge
         while piece := response.read(READ_BYTES):
             left -= len(piece)
             if left < 0:
                 raise TooLarge
+            self._socket.bytes_left += len(piece)
             pieces.append(piece)
-        if response.length or (ends_with_connection and not pieces):
+        if response.length or (ends_with_connection and (self._aborted or not pieces)):
             raise http.client.IncompleteRead(b"")
         return b"".join(pieces)
 
     def _use(self, new: Any) -> None:
         """Makes `new` the socket that `abort` ends. An earlier abort takes effect here."""
-        self.sock = new
+        self.sock = self._socket = new
         if self._aborted:
             raise ConnectionAbortedError
 
@@ -238,7 +244,7 @@ class _Connection(http.client.HTTPConnection):
                 self._use(candidate)
                 candidate.settimeout(min(self.limits.connect_s, left_s))
                 candidate.connect(target)
-                candidate.start(self.limits.connect_s, FRAMING_MAX_BYTES)  # for the proxy's answer
+                candidate.start(self.limits.connect_s)  # for the proxy's answer
                 return candidate
             except OSError as error:
                 failure = error
@@ -256,6 +262,10 @@ def _check_head(response: http.client.HTTPResponse, headers: dict[str, str]) -> 
     """Refuses responses that http.client would read wrongly, or that must not be read. Raises FAILURES, Compressed."""
     if response.status < 200:
         raise http.client.BadStatusLine("an interim response")
+    if response.msg.get_payload():  # http.client ends the headers at a line that is not one, and drops the rest
+        raise http.client.HTTPException
+    if headers.get("transfer-encoding", "chunked").lower() != "chunked":  # http.client would not decode it
+        raise http.client.HTTPException
     lengths = {length.strip() for length in headers.get("content-length", "").split(",")}  # a proxy may repeat it
     ignored = "content-length" in headers and response.length is None and not response.chunked
     if len(lengths) > 1 or ignored:  # http.client takes the first, or ignores it and reads until the connection ends
@@ -293,8 +303,10 @@ class KeepAliveHandler(urllib.request.BaseHandler):
 
     def http_open(self, request: AbortableRequest) -> Response:
         """Carries out one exchange. Raises Unreachable, TooLarge, Compressed, NotLoopback."""
-        headers = {name.title(): value for name, value in request.header_items()}
-        authorization = headers.pop("Proxy-Authorization", "")
+        authority = urlsplit(request.full_url).netloc
+        given = {name.title(): value for name, value in request.header_items()}
+        authorization = given.pop("Proxy-Authorization", "")
+        headers = {"Host": authority, "Accept-Encoding": "identity", **given}
         body: Any = request.data  # bytes or None
         method = request.get_method()
         if body is not None or method != "GET":
@@ -338,8 +350,8 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         connection = _Connection(authority, proxy, self._tls, self.limits)
         if proxy:
             headers = {"Host": authority, **({"Proxy-Authorization": authorization} if authorization else {})}
-            vault = urlsplit(request.full_url)
-            connection.set_tunnel(vault.hostname or "", vault.port or 443, headers)
+            host, _, port = authority.rpartition(":") if re.search(":[0-9]+$", authority) else (authority, "", "443")
+            connection.set_tunnel(host, int(port), headers)  # with the brackets of IPv6, which older versions need
         return connection
 
     def _take(self) -> _Connection | None:
@@ -388,7 +400,7 @@ def _reason(error: Exception) -> str:
         return "the connection broke"
     if isinstance(error, ssl.SSLError):
         return f"TLS failed: {error.reason or 'no reason given'}"
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, (socket.gaierror, UnicodeError)):  # getaddrinfo cannot encode an empty or overlong label
         return "its name cannot be resolved"
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes until Python 3.10
         return "it did not answer in time"

@@ -280,6 +280,14 @@ def test_response_beyond_a_bound_is_refused() -> None:
             assert (peer.send().body, vault.connections) == (b"{}", 2), name
 
 
+def test_framing_has_a_bound_of_its_own() -> None:
+    limits = LIMITS._replace(response_bytes=16 * 1024 * 1024)
+    interim, chunks = b"HTTP/1.1 100 C\r\n\r\n" * 60_000 + WHOLE, CHUNKED + b"1\r\nx\r\n" * 250_000 + b"0\r\n\r\n"
+    for data in (interim, chunks):
+        with playing(data, limits) as (_vault, peer), pytest.raises(TooLarge):
+            peer.send()
+
+
 def test_bound_is_on_the_sum_of_all_chunks() -> None:
     limits = LIMITS._replace(response_bytes=100_000)
     for count, accepted in [(100, True), (101, False), (1_000, False)]:
@@ -319,7 +327,9 @@ MALFORMED = [
     OK + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
     OK + b"Content-Length : 2\r\n\r\n{}",
     OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n{}\r\n0\r\n\r\n",
+    OK + b"Transfer-Encoding: gzip, chunked\r\nContent-Length: 2\r\n\r\n{}",
     OK + b"no colon\r\nContent-Length: 2\r\n\r\n{}",
+    OK + b"Content-Length: 2\r\nno colon\r\nContent-Encoding: gzip\r\n\r\n{}",
     OK + b"X: " + b"x" * 70_000 + b"\r\nContent-Length: 2\r\n\r\n{}",
     OK + b"X: x\r\n" * 150 + b"Content-Length: 2\r\n\r\n{}",
     b"HTTP/2.0 200 OK\r\nContent-Length: 2\r\n\r\n{}",
@@ -334,13 +344,14 @@ MALFORMED = [
 
 
 def test_malformed_response_is_no_response() -> None:
-    """Some of these http.client reads until the connection ends, which here is the deadline."""
+    """Whether the connection ends after it, which ends some of these for http.client, or stays open."""
     limits = LIMITS._replace(response_bytes=100_000, exchange_s=0.3)
     for data in MALFORMED:
-        with playing(data, limits) as (_vault, peer):
-            failure = peer.failure()
-            assert "canary" not in failure.reason
-            assert (failure.sent, failure.retryable) == (True, True), data[:200]
+        for then_close in (False, True):
+            with playing(data, limits, then_close=then_close) as (_vault, peer):
+                failure = peer.failure()
+                assert "canary" not in failure.reason
+                assert (failure.sent, failure.retryable) == (True, True), data[:200]
 
 
 CUT_SHORT = [
@@ -447,6 +458,13 @@ def test_what_cannot_be_connected_was_not_sent(monkeypatch: pytest.MonkeyPatch) 
         assert (failure.reason, failure.sent) == ("its name cannot be resolved", False)
 
 
+def test_name_that_dns_does_not_allow_is_reported_as_such(authority: Authority) -> None:
+    for name in ("a..b", "a" * 70):
+        with Peer(f"https://{name}:1", trusting(authority)) as peer:
+            failure = peer.failure()
+            assert (failure.reason, failure.sent) == ("its name cannot be resolved", False)
+
+
 # TLS
 
 
@@ -542,6 +560,17 @@ def test_proxy_is_asked_exactly_so(authority: Authority) -> None:
         assert vault.seen[0].headers["host"] == target
 
 
+def test_proxy_is_asked_for_an_ipv6_address_in_brackets(authority: Authority) -> None:
+    with FaultyVault(tls=authority.server("::1"), host="[::1]") as vault, ConnectProxy(vault.port) as proxy:
+        proxies = {"https": f"http://127.0.0.1:{proxy.port}"}
+        with Peer(vault.url, trusting(authority), proxies) as peer:
+            assert peer.send().body == b"{}"
+        target = f"[::1]:{vault.port}"
+        assert proxy.heads[0].startswith(f"CONNECT {target} HTTP/1.")
+        assert f"\r\nHost: {target}" in proxy.heads[0]
+        assert vault.seen[0].headers["host"] == target
+
+
 def test_credentials_reach_the_proxy_only(authority: Authority) -> None:
     with behind_a_proxy(authority, "us%40er:p%3Ass@") as (vault, proxy, peer):
         peer.send()
@@ -621,9 +650,11 @@ def aborted(peer: Peer, reached: threading.Event | None = None) -> Unreachable:
     assert reached is None or reached.wait(TIMEOUT_S)
     abort = callbacks[0]
     assert abort is not None
-    while thread.is_alive():  # a connect that had not begun does not notice the first one
+    for _ in range(int(TIMEOUT_S / 0.05)):  # a connect that had not begun does not notice the first one
         abort()
         thread.join(0.05)
+        if not thread.is_alive():
+            break
     assert callbacks == [abort, None]
     return failures[0]
 
@@ -694,7 +725,13 @@ def test_abort_ends_the_wait_for_a_proxy(authority: Authority) -> None:
 
 def test_abort_ends_the_wait_for_a_response(authority: Authority) -> None:
     for tls, trust in [(None, None), (authority.server("localhost"), trusting(authority))]:
-        for data in (b"", OK + b"Content-Length: 9\r\n\r\n{}", CHUNKED + b"2\r\n{}\r\n"):
+        for data in (
+            b"",
+            OK + b"Content-Length: 9\r\n\r\n{}",
+            CHUNKED + b"2\r\n{}\r\n",
+            OK + b"Connection: close\r\nContent-Length: 9\r\n\r\n{}",
+            OK + b"\r\n{}",
+        ):
             reached = threading.Event()
 
             def act(

@@ -260,6 +260,7 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     ("a negative length",              faulty_vault.then_close(HEAD + b"Content-Length: -1\r\n\r\n{}"), SHORT),
     ("two lengths",                    faulty_vault.then_close(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), SHORT),
     ("an unknown transfer coding",     faulty_vault.then_close(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"), SHORT),
+    ("a header without a colon",       faulty_vault.then_close(HEAD + b"magpie\r\n\r\n{}"),         SHORT),
     ("HTTP/0.9",                       faulty_vault.then_close(b"<h1>magpie</h1>"),                SHORT),
     ("102 Processing first",           faulty_vault.then_close(b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message()), SHORT),
     ("103 Early Hints first",          faulty_vault.then_close(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faulty_vault.message()), SHORT),
@@ -294,7 +295,6 @@ SLOW += [Fault("slow answers", "endless 100 Continue", plays(faulty_vault.flood(
 LENIENT = [Fault("odd but readable answers", name, plays(act), *answered("{}")) for name, act in [
     ("closed in the trailers", faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n0\r\nX: ")),
     ("a chunk size with a sign", faulty_vault.then_close(CHUNKED + b"+2\r\n{}\r\n0\r\n\r\n")),
-    ("a header without a colon", faulty_vault.then_close(HEAD + b"magpie\r\n\r\n{}")),
     ("a header with a bare LF", faulty_vault.then_close(HEAD + b"X: magpie\nContent-Length: 2\r\n\r\n{}")),
     ("a header with a NUL", faulty_vault.then_close(HEAD + b"X: magpie\x00\r\nContent-Length: 2\r\n\r\n{}")),
     ("lines that end in a bare LF", faulty_vault.then_close(b"HTTP/1.1 200 OK\nContent-Length: 2\n\n{}")),
