@@ -108,7 +108,7 @@ class VaultApp:
         if self._store.sealed:
             raise SealedDenied(caller.id if caller else None)
         read = read_form if route.takes == "form" else read_body
-        body = read(received.body, received.headers.get("content-type"), route.fields)
+        body = read(received.body, received.headers.get("content-type", ""), route.fields)
         call = Call(
             db=db,
             keys=self._store.keys,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-from vault import audit, control, server
+from vault import audit, control
 from vault.domains import alerts
 from vault.errors import VaultError
 from vault.files import quoted
@@ -107,6 +107,8 @@ def _init(options: argparse.Namespace) -> Output:
 
 
 def _serve(options: argparse.Namespace) -> None:
+    from vault import server  # loads uvicorn, which takes longer than the other commands
+
     source = options.passphrase_file
     passphrase = None if source is None else read_passphrase(source, PROMPT)
     server.serve(options.dir, server.ListenOptions(options.host, options.port, options.public_url), passphrase)
@@ -146,6 +148,8 @@ def _unseal(options: argparse.Namespace) -> Output:
 
 
 def _rekey(options: argparse.Namespace) -> Output:
+    from vault import server  # see _serve
+
     with server.server_lock(options.dir), _open_unsealed(options) as store:
         kind = options.to or ("passphrase" if store.has_passphrase else "key-file")
         if kind == "key-file" and options.new_passphrase_file is not None:
