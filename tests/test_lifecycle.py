@@ -460,16 +460,16 @@ def test_two_copies_serve_side_by_side(started: CheckedServer, recorder: Recorde
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="threads are counted in /proc")
-def test_2000_calls_leave_at_most_32_connections_and_their_threads(home: Path) -> None:
+def test_500_calls_leave_at_most_32_connections_and_their_threads(home: Path) -> None:
     with FaultyVault() as vault:
         make_slot(home, vault.url)
         with CheckedServer() as server:
             server.initialize()
-            call_many(server, 2_000)
-            assert len(vault.seen) == 2_000
+            call_many(server, 500)
+            assert len(vault.seen) == 500
             assert vault.connections <= 32
             assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) <= 36
-        assert len({seen.headers["x-nonce"] for seen in vault.seen}) == 2_000
+        assert len({seen.headers["x-nonce"] for seen in vault.seen}) == 500
 
 
 def call_many(server: CheckedServer, count: int) -> None:

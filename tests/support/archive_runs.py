@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import shutil
@@ -33,12 +34,17 @@ def places() -> list[str]:
     return [*path, *sorted(str(found) for place in shims for found in place.parent.glob("versions/*/bin"))]
 
 
+@functools.cache
 def find_python(name: str) -> str:
-    """The first NAME that starts; skips where there is none."""
+    """The first NAME that starts, without the shim of a version manager; skips where there is none."""
     for directory in places():
         path = shutil.which(name, path=directory)
-        if path and not subprocess.run([path, "-c", ""], capture_output=True, check=False).returncode:
-            return path
+        if path:
+            done = subprocess.run(
+                [path, "-c", "import sys; print(sys.executable)"], capture_output=True, text=True, check=False
+            )
+            if not done.returncode:
+                return done.stdout.strip()
     pytest.skip(f"{name} is not on the path")
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S
+from tests.vault.support.commands import run_command
 from vault.domains.secrets import find, plaintext
 from vault.schema import open_store
 
@@ -23,14 +24,11 @@ class LocalVault:
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()
 
-    def owner(self, *words: str, text_in: str = "") -> str:
-        """Runs a command of the owner and returns its output."""
-        command = [sys.executable, "-m", "vault", *words, "--dir", str(self.directory)]
-        done = subprocess.run(
-            command, cwd=ROOT, input=text_in, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
-        )
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
+    def owner(self, command: str, *arguments: str, text_in: str = "") -> str:
+        """Runs a command of the owner in this process and returns its output."""
+        status, output, errors = run_command(self.directory, command, *arguments, typed=text_in)
+        assert status == 0, errors
+        return output.strip()
 
     def reply(self, ticket: str, words: str, *files: Path, status: str = "waiting_on_customer") -> None:
         """Answers a support ticket, with files."""
