@@ -146,7 +146,7 @@ def test_a_circle_of_imports_is_found() -> None:
 def test_the_server_imports_nothing_above_it() -> None:
     graph = import_graph()
     assert graph["sikkerkey_mcp"] == {"sikkerkey_http", "sikkerkey_redact"}
-    assert graph["sikkerkey_http"] == graph["sikkerkey_redact"] == set()
+    assert graph["sikkerkey_http"] == graph["sikkerkey_redact"] == graph["sikkerkey_times"] == set()
 
 
 def test_no_private_module_of_python_is_imported() -> None:

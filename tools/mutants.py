@@ -34,6 +34,7 @@ TESTS = {
     "sikkerkey_mcp.py": f"{SERVER} plaintext concurrency first_call hardening local_attacks lifecycle faults",
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_redact.py": "redact answers plaintext",
+    "sikkerkey_times.py": "times",
     "sikkerkey_cli/edit/*.py": "edit* clients",
     "sikkerkey_cli/agents.py": "cli local_attacks hardening",
     "runtime/**/*.py": "archive",
