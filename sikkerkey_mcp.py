@@ -242,7 +242,7 @@ def to_json(value: Any) -> str:
 # the request body.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Kind = Literal["string", "id", "integer", "boolean", "strings", "ids", "object"]
+Kind = Literal["string", "id", "integer", "boolean", "time", "strings", "ids", "object"]
 Effect = Literal["read", "write", "destructive"]
 AnswerKind = Literal["json", "csv", "file"]
 Arguments = dict[str, Any]  # checked arguments by name
@@ -263,6 +263,7 @@ class Arg(NamedTuple):
     choices: tuple[str, ...] = ()
     pattern: str = ""
     plaintext: bool = False  # never in a log, an error or an answer
+    listed_by: str = ""  # tool.action of the read that lists the words that the vault knows
 
 
 class Action(NamedTuple):
@@ -383,6 +384,11 @@ def _newest_first(given: Arguments) -> JsonObject:
     return {**given, "sortDir": "desc"}
 
 
+def _from_before_to(given: Arguments) -> None:
+    if "from" in given and "to" in given and given["from"] >= given["to"]:
+        raise ArgumentError("from must be before to", "a date stands for its first moment, 00:00 UTC")
+
+
 # Arguments that several rows share.
 
 HH_MM = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -424,10 +430,12 @@ FREEZE = Arg("triggerFreezeProject", "boolean", "A read freezes the canary's pro
 FREEZE_RELATED = Arg("triggerFreezeRelatedProjects", "boolean",
                      "A read also freezes projects that share machines with it; default false.", required=False)
 AUDIT_PAGE_SIZE = PAGE_SIZE._replace(most=200)
-FROM = Arg("from", "integer", "Earliest time, Unix milliseconds.", required=False)
-TO = Arg("to", "integer", "Latest time, Unix milliseconds.", required=False)
+FROM = Arg("from", "time", "Earliest time: ISO 8601 (UTC unless it has an offset), a date (00:00 UTC), or relative to "
+           "now such as -24h or -7d.", required=False)
+TO = Arg("to", "time", "Latest time, written like from.", required=False)
 AUDIT_FILTER = (
-    Arg("actions", "strings", "Only these audit actions (see read_audit.actions).", required=False),
+    Arg("actions", "strings", "Only these audit actions (see read_audit.actions).", required=False,
+        listed_by="read_audit.actions"),
     Arg("severities", "strings", "Only these severities.", required=False,
         choices=("info", "low", "medium", "high", "critical")),
     Arg("sourceIp", "string", "Only entries from this address.", required=False),
@@ -449,12 +457,14 @@ AXES = (
     Arg("coSignEnabled", "boolean", "Axis 4: a second machine must ask too.", required=False),
     Arg("coSignMachineId", "id", "Id of the second machine.", required=False),
     Arg("coSignWindowSeconds", "integer", "Seconds within which both machines must ask.", required=False),
-    Arg("ttlExpiresAt", "integer", "Axis 5: no reads after this time, Unix milliseconds.", required=False),
+    Arg("ttlExpiresAt", "time", "Axis 5: no reads after this time: ISO 8601 (UTC unless it has an offset), a date "
+        "(00:00 UTC), or relative to now such as +90d.", required=False),
     Arg("ttlMaxReads", "integer", "No reads after this many.", required=False),
     Arg("rotateAfterReads", "integer", "Axis 6: rotate after this many reads.", required=False),
 )
 WEBHOOK_URL = Arg("url", "string", "HTTPS URL of a public host.", most=2048, pattern=HTTP_URL)
-WEBHOOK_ACTIONS = Arg("actions", "strings", "Audit actions to deliver (see manage_alerts.actions).", least=1)
+WEBHOOK_ACTIONS = Arg("actions", "strings", "Audit actions to deliver (see manage_alerts.actions).", least=1,
+                      listed_by="manage_alerts.actions")
 ENABLED = Arg("enabled", "boolean", "On or off.", required=False)
 LABEL = Arg("label", "string", "What the entry is for.", required=False)
 SDK = Arg("sdkId", "string", "Language.", choices=("python", "node", "go", "dotnet", "kotlin"))
@@ -517,8 +527,9 @@ TOOLS: tuple[Tool, ...] = (
               optional(PROJECT), optional(NAME),
               Arg("existingSecretId", "id", "Secret to schedule, instead of projectId and name.", required=False),
               NOTE, INTERVAL, LENGTH, CHARSET, FIELD_NAMES, FIELDS,
-              Arg("staticFields", "object", "Fields that keep the given text: name to string. No answer shows them.",
-                  required=False, plaintext=True), rule=_one_target, body=_target_as_secret_id),
+              Arg("staticFields", "object", "Fields that keep the given text: a JSON object in a string, name to "
+                  "string. No answer shows them.", required=False, plaintext=True),
+              rule=_one_target, body=_target_as_secret_id),
         write("dynamic_update", "POST /dynamic-secrets/{secretId}/update", "projects.secrets.write",
               "Change or pause a schedule.", SECRET, optional(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED),
         write("dynamic_delete", "POST /dynamic-secrets/{secretId}/delete", "projects.secrets.write",
@@ -684,7 +695,8 @@ TOOLS: tuple[Tool, ...] = (
              "The audit actions that can raise an alert."),
         destructive("set", "POST /alerts", "alerts.write",
                     "Replace the whole set: call list first.",
-                    Arg("enabledActions", "strings", "All actions that alert from now on; [] turns every alert off.")),
+                    Arg("enabledActions", "strings", "All actions that alert from now on; [] turns every alert off.",
+                        listed_by="manage_alerts.actions")),
     )),
     Tool("manage_webhooks", "Webhooks", "Signed HTTP deliveries of audit events.", (
         read("list", "GET /webhooks", "alerts.read",
@@ -723,7 +735,7 @@ TOOLS: tuple[Tool, ...] = (
              "Search entries.", *AUDIT_FILTER,
              Arg("sortBy", "string", "Sort by.", required=False,
                  choices=("timestamp", "action", "severity", "sourceIp")),
-             SORT_DIR, PAGE, AUDIT_PAGE_SIZE),
+             SORT_DIR, PAGE, AUDIT_PAGE_SIZE, rule=_from_before_to),
         read("list", "POST /audit/query", "audit.read",
              "The newest entries.", PAGE, AUDIT_PAGE_SIZE, body=_newest_first),
         read("actions", "GET /audit/actions", "audit.read",
@@ -731,12 +743,12 @@ TOOLS: tuple[Tool, ...] = (
         read("activity", "GET /activity", "audit.read",
              "The last 20 events."),
         read("export", "POST /audit/export", "audit.read",
-             "CSV of at most 10,000 entries.", *AUDIT_FILTER, answer="csv"),
+             "CSV of at most 10,000 entries.", *AUDIT_FILTER, rule=_from_before_to, answer="csv"),
         read("stats", "GET /stats", "audit.read",
              "Totals for the vault."),
         read("reads_over_time", "POST /stats/reads-over-time", "audit.read",
              "Reads by machines per bucket of time.", FROM, TO,
-             Arg("bucket", "string", "hour or day.", required=False)),
+             Arg("bucket", "string", "hour or day.", required=False), rule=_from_before_to),
         read("usage", "GET /usage", "audit.read",
              "Usage compared with the plan's limits."),
     )),
@@ -783,7 +795,12 @@ NAME_MAX_CHARACTERS = 80  # a longer word is not a misspelled name
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 SIGNATURE_MAX_ARGS = 7  # with more, a description names only the required ones
 
-JSON_TYPES: dict[Kind, str] = {"id": "string", "strings": "array", "ids": "array"}  # other kinds have the same name
+# Other kinds have the same name. An object is described as its JSON in a string: Google's API refuses a whole listing
+# for one object without properties, and does not know additionalProperties.
+JSON_TYPES: dict[Kind, str] = {
+    **{"id": "string", "time": "string", "object": "string"},
+    **{"strings": "array", "ids": "array"},
+}
 BOUND_KEYWORDS = {
     "string": ("minLength", "maxLength"),
     "array": ("minItems", "maxItems"),
@@ -904,22 +921,23 @@ def find_action(tool: Tool, arguments: JsonObject) -> Action:
         if action.name == wanted:
             return action
     names = [action.name for action in tool.actions]
-    rule = "action must be one of" if "action" in arguments else "action is required and must be one of"
+    rule = "action is required and must be one of" if wanted is None else "action must be one of"
     others = [other.name for other in TOOLS if wanted in [action.name for action in other.actions]]
     elsewhere = f"that is an action of {' and '.join(others)}" if 0 < len(others) <= 2 else ""
     raise ArgumentError(f"{rule}: {', '.join(names)}", did_you_mean(wanted, names) or elsewhere or tool.text)
 
 
-def check_arguments(tool: Tool, action: Action, arguments: JsonObject) -> Arguments:
-    """The checked arguments of `action`, in table order.
+def check_arguments(tool: Tool, action: Action, arguments: JsonObject, now_ms: int) -> Arguments:
+    """The checked arguments of `action`, in table order. Relative times count from `now_ms`, Unix milliseconds.
 
     Raises ArgumentError, whose message names an argument and a rule but never a value.
     """
+    arguments = _without_blanks(tool, action, arguments)
     _refuse_unknown(tool, action, arguments)
     given: Arguments = {}
     for arg in action.args:
         if arg.name in arguments:
-            given[arg.name] = check_value(arg, arguments[arg.name])
+            given[arg.name] = check_value(arg, arguments[arg.name], now_ms)
         elif arg.required:
             missing = [arg.name for arg in action.args if arg.required and arg.name not in arguments]
             verb = "is" if len(missing) == 1 else "are"
@@ -927,6 +945,20 @@ def check_arguments(tool: Tool, action: Action, arguments: JsonObject) -> Argume
     if action.rule:
         action.rule(given)
     return given
+
+
+def _without_blanks(tool: Tool, action: Action, arguments: JsonObject) -> JsonObject:
+    """`arguments` without what means "not given": null, and blanks for arguments that only other actions take.
+
+    Some clients fill in every property of a tool's schema.
+    """
+    own = {arg.name for arg in action.args}
+    known = {arg.name for each in tool.actions for arg in each.args}
+    return {
+        name: value
+        for name, value in arguments.items()
+        if not (name in known and (value is None or (name not in own and value in ("", [], {}))))
+    }
 
 
 def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
@@ -948,8 +980,16 @@ def _takes(action: Action) -> str:
     return f"it takes: {', '.join(names)}" if names else "it takes no arguments"
 
 
-def check_value(arg: Arg, value: Any) -> Any:
-    """The value to send, or ArgumentError. 5.0 becomes the integer 5; nothing else is converted."""
+def check_value(arg: Arg, value: Any, now_ms: int) -> Any:
+    """The value to send, or ArgumentError.
+
+    Strings stay exactly what they are. For other kinds, 5.0 is the integer 5, times become Unix milliseconds, and a
+    string is taken for the JSON of the value, since some clients send lists, objects, integers and booleans that way.
+    """
+    if arg.kind == "time":
+        return _check_time(arg, value, now_ms)
+    if isinstance(value, str) and arg.kind not in ("string", "id"):
+        value = _decoded(value)
     if arg.kind in ("strings", "ids"):
         if not isinstance(value, list):
             raise ArgumentError(f"{arg.name} must be an array of strings")
@@ -966,6 +1006,14 @@ def check_value(arg: Arg, value: Any) -> Any:
         _check_bounds(arg, len(text), "characters")
         return text
     return value
+
+
+def _decoded(text: str) -> Any:
+    """The value of JSON text; other text as it is, so that the check names the kind that it expects."""
+    try:
+        return parse_json(text.encode("utf-8", "surrogatepass"))
+    except ValueError:
+        return text
 
 
 def _check_string(arg: Arg, value: Any, where: str) -> str:
@@ -988,9 +1036,27 @@ def _refuse_lone_surrogates(where: str, text: str) -> None:
         raise ArgumentError(f"{where} must be valid Unicode, without lone surrogates")
 
 
+def _check_time(arg: Arg, value: Any, now_ms: int) -> int:
+    import sikkerkey_times  # not at the top: it loads datetime, and only calls with a time need it
+
+    number = _whole(value)
+    text = str(number) if isinstance(number, int) and not isinstance(number, bool) else value
+    if not isinstance(text, str):
+        raise ArgumentError(f"{arg.name} {sikkerkey_times.RULE}")
+    try:
+        return sikkerkey_times.parse_time(text, now_ms)
+    except ValueError as error:
+        raise ArgumentError(f"{arg.name} {error}") from None
+
+
+def _whole(value: Any) -> Any:
+    """A float that is exactly an integer as that integer; any other value unchanged."""
+    is_exact = isinstance(value, float) and value.is_integer() and abs(value) <= FLOAT_EXACT_MAX
+    return int(value) if is_exact else value
+
+
 def _check_integer(arg: Arg, value: Any) -> int:
-    if isinstance(value, float) and value.is_integer() and abs(value) <= FLOAT_EXACT_MAX:
-        value = int(value)
+    value = _whole(value)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ArgumentError(f"{arg.name} must be an integer")
     least = -INTEGER_MAX if arg.least is None else arg.least
@@ -1007,6 +1073,19 @@ def _check_object(arg: Arg, value: Any) -> JsonObject:
     except RecursionError:
         raise ArgumentError(f"{arg.name} is nested too deeply") from None
     return value
+
+
+def check_words(arg: Arg, words: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ArgumentError if one of `words` is not among those that the vault lists; its hint gives similar ones."""
+    known_words = set(known)
+    for number, word in enumerate(words, start=1):
+        if word not in known_words:
+            import difflib  # not at the top: only refusals need it
+
+            near = difflib.get_close_matches(word, known, 3, 0.5) if len(word) <= NAME_MAX_CHARACTERS else []
+            similar = f"similar names: {', '.join(near)}; " if near else ""
+            message = f"item {number} of {arg.name} is not a name that the vault knows"
+            raise ArgumentError(message, f"{similar}{arg.listed_by} lists all names")
 
 
 def _check_bounds(arg: Arg, size: int, unit: str) -> None:
@@ -1571,12 +1650,14 @@ VALUE_SCOPES = ("projects.secrets.", "projects.policies.", "trash.")
 Sanitize = Callable[[str], str]
 
 
-def sanitizer(action: Action, given: Arguments, *, exact: bool) -> Sanitize:
+def sanitizer(action: Action, *given: Arguments, exact: bool) -> Sanitize:
     """A function for every text of an answer. It redacts the call's plaintext arguments, in every spelling.
 
-    Unless `exact`, it also makes hidden characters visible.
+    `given` are the arguments as they are sent, and as the client wrote them if that differs. Unless `exact`, the
+    function also makes hidden characters visible.
     """
-    secret = [given[arg.name] for arg in action.args if arg.plaintext and arg.name in given]
+    plaintext = [arg.name for arg in action.args if arg.plaintext]
+    secret = [arguments[name] for arguments in given for name in plaintext if name in arguments]
     redact = sikkerkey_redact.redactor(sikkerkey_redact.values_to_redact(sikkerkey_redact.strings_in(secret)))
     return redact if exact else lambda text: readable(redact(text))
 
@@ -2052,7 +2133,8 @@ class VaultResources:
         """A prompt as one user message. Raises ProtocolError for an argument that the vault could not take."""
         prompt = self._prompts[name]
         wanted = [arg for arg in prompt.args if arg.required or arguments.get(arg.name)]  # a blank field is not given
-        given = {arg.name: _prompt_argument(arg, arguments[arg.name]) for arg in wanted}
+        now_ms = int(self._now_s() * 1000)
+        given = {arg.name: _prompt_argument(arg, arguments[arg.name], now_ms) for arg in wanted}
         text = prompt.text + (prompt.after if actions_in(prompt.after) <= self._offered else "")
         filled = text.format(**self._placeholders(prompt, {**prompt.defaults, **given}))
         content = {"type": "text", "text": filled}
@@ -2127,11 +2209,10 @@ def _listed_prompt(prompt: Prompt) -> JsonObject:
     return {"name": prompt.name, "title": prompt.title, "description": prompt.about, "arguments": arguments}
 
 
-def _prompt_argument(arg: Arg, text: str) -> str:
+def _prompt_argument(arg: Arg, text: str, now_ms: int) -> str:
     """`text` if `arg` accepts it. Prompt arguments are always strings, so numbers arrive as digits."""
     try:
-        value = int(text) if arg.kind == "integer" and re.fullmatch("[0-9]{1,9}", text) else text
-        return str(check_value(arg, value))
+        return str(check_value(arg, text, now_ms))
     except ArgumentError as error:
         raise ProtocolError(INVALID_PARAMS, error.full_text()) from None
 
@@ -2157,11 +2238,64 @@ give it to the user and use it for nothing else.
 - If an error says "may have been processed", look before you repeat the call."""
 
 
+WORDS_CACHED_S = 600.0  # a vault learns new audit actions when it is upgraded
+WORDS_MAX = 5_000  # of one list, which is kept in memory
+
+Ask = Callable[[str, str, Arguments], Any]  # tool, action, arguments -> the decoded answer of the vault
+
+
+class WordLists:
+    """The words that the vault lists for arguments with `listed_by`, such as the names of audit actions.
+
+    This is a help and not a guard: if the vault refuses or does not offer a list, nothing is checked.
+    """
+
+    def __init__(self, offered: Set[str], monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._offered, self._monotonic_s = offered, monotonic_s
+        self._lists: dict[str, tuple[float, list[str]]] = {}
+
+    def check(self, action: Action, given: Arguments, ask: Ask) -> None:
+        """Raises ArgumentError for a word that the vault does not list. Asks only if there is one to check."""
+        for arg in action.args:
+            if arg.listed_by in self._offered and given.get(arg.name):
+                known = self._known(arg.listed_by, ask)
+                if known:
+                    check_words(arg, given[arg.name], known)
+
+    def _known(self, listed_by: str, ask: Ask) -> list[str]:
+        cached_until_s, words = self._lists.get(listed_by, (0.0, []))
+        if cached_until_s > self._monotonic_s():
+            return words
+        tool, action = listed_by.split(".")
+        try:
+            words = _words_in(ask(tool, action, {}))
+        except ServiceError as error:
+            if not error.status:  # no answer: the call itself would get none either
+                raise
+            if error.status == 429 or (error.status >= 500 and error.status != 501):  # another call may get it
+                return []
+            words = []
+        self._lists[listed_by] = (self._monotonic_s() + WORDS_CACHED_S, words)
+        return words
+
+
+def _words_in(answer: Any) -> list[str]:
+    """The words in a list of strings or of objects with `action` or `name`; none if it is something else."""
+    if isinstance(answer, dict):  # a list may come as the only list of an object
+        answer = next((member for member in answer.values() if isinstance(member, list)), None)
+    if not isinstance(answer, list) or len(answer) > WORDS_MAX:
+        return []
+    words = [item.get("action", item.get("name")) if isinstance(item, dict) else item for item in answer]
+    plain = [word for word in words if isinstance(word, str) and re.fullmatch("[A-Za-z0-9_.:-]{1,80}", word)]
+    return plain if len(plain) == len(words) else []
+
+
 class VaultTools:
     """The tools of the table that the restrictions leave, and their calls.
 
     `connect` returns the vault's Api and may raise ConfigError. It is called at the first call, so that an agent that
     is installed while the server runs serves the next call. `exact` keeps hidden characters in answers, for programs.
+    `now_s` is Unix time.
     """
 
     def __init__(
@@ -2171,13 +2305,15 @@ class VaultTools:
         tools: Sequence[Tool] = TOOLS,
         *,
         exact: bool = False,
+        now_s: Callable[[], float] = time.time,
     ) -> None:
         offered = available_tools(tools, restrictions)
-        self._connect, self._restrictions, self._exact = connect, restrictions, exact
+        self._connect, self._restrictions, self._exact, self._now_s = connect, restrictions, exact, now_s
         self._every = {tool.name: tool for tool in tools}
         self._offered = {tool.name: tool for tool in offered}
         self.instructions = restricted_instructions(offered, restrictions)
-        self.resources: ResourceProvider = VaultResources(self.answer, action_names(offered))
+        self.resources: ResourceProvider = VaultResources(self.answer, action_names(offered), now_s)
+        self._words = WordLists(action_names(offered))
         self._api: Api | None = None
         self._lock = threading.Lock()
 
@@ -2215,10 +2351,12 @@ class VaultTools:
         refuse_withheld(self._every[name], arguments, self._restrictions)
         tool = self._offered[name]
         action = find_action(tool, arguments)
-        given = check_arguments(tool, action, arguments)
+        given = check_arguments(tool, action, arguments, self._now_ms())
         request = build_request(action, given)
+        sanitize = sanitizer(action, given, arguments, exact=self._exact)
+        self._words.check(action, given, functools.partial(self._ask, context))
         try:
-            return self._exchange(tool, action, given, request, context)
+            return self._exchange(tool, action, given, request, sanitize=sanitize, context=context)
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
@@ -2226,8 +2364,25 @@ class VaultTools:
             hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("this computer has too little memory for this call", hint) from None
 
-    def _exchange(self, tool: Tool, action: Action, given: Arguments, request: Request, context: Context) -> JsonObject:
-        sanitize = sanitizer(action, given, exact=self._exact)
+    def _ask(self, context: Context, tool_name: str, action_name: str, arguments: Arguments) -> Any:
+        """The decoded answer to a read that the check of another call needs. Raises ServiceError."""
+        tool = self._every[tool_name]
+        action = next(action for action in tool.actions if action.name == action_name)
+        given = check_arguments(tool, action, arguments, self._now_ms())
+        answer = self._connected().send(build_request(action, given), safe=True, context=context)
+        if not 200 <= answer.status < 300:
+            raise service_error(action, answer, sanitizer(action, given, exact=self._exact))
+        try:
+            return parse_json(answer.body)
+        except ValueError:
+            raise ServiceError("the vault's answer is not JSON", "", answer.status) from None
+
+    def _now_ms(self) -> int:
+        return int(self._now_s() * 1000)
+
+    def _exchange(
+        self, tool: Tool, action: Action, given: Arguments, request: Request, *, sanitize: Sanitize, context: Context
+    ) -> JsonObject:
         started_s = time.monotonic()
         answer = self._connected().send(request, safe=action.effect == "read", context=context)
         took_ms = (time.monotonic() - started_s) * 1000
@@ -2451,9 +2606,10 @@ class Session:
             return None
         if request_id is None:
             raise ProtocolError(INVALID_REQUEST, "id must be a string or an integer")
-        return self._requested(method, request_id, message.get("params", {}))
+        return self._requested(method, request_id, message.get("params"))
 
     def _requested(self, method: str, request_id: RequestId, params: Any) -> Part:
+        params = {} if params is None else params  # some clients write null for what they leave out
         if not isinstance(params, dict):
             raise ProtocolError(INVALID_PARAMS, "params must be an object")
         if request_id in self._running:
@@ -2519,7 +2675,8 @@ class Session:
 
     def call_tool(self, request_id: RequestId, params: JsonObject) -> Call:
         """`tools/call`."""
-        name, arguments = _name_in(params), params.get("arguments", {})
+        name, arguments = _name_in(params), params.get("arguments")
+        arguments = {} if arguments is None else arguments
         if not self.tools.has(name):
             raise ProtocolError(INVALID_PARAMS, "there is no tool of that name")
         if not isinstance(arguments, dict):
@@ -2556,7 +2713,8 @@ class Session:
 
     def complete(self, request_id: RequestId, params: JsonObject) -> Call:
         """`completion/complete`."""
-        reference, argument, known = (params.get(name, {}) for name in ("ref", "argument", "context"))
+        reference, argument, known = (params.get(name) for name in ("ref", "argument", "context"))
+        known = {} if known is None else known
         if not (isinstance(reference, dict) and isinstance(argument, dict) and isinstance(known, dict)):
             raise ProtocolError(INVALID_PARAMS, "ref, argument and context must be objects")
         name, begun, given = _name_in(argument), argument.get("value"), _strings_in(known, "arguments")
@@ -2601,14 +2759,14 @@ def _name_in(params: JsonObject) -> str:
 
 
 def _strings_in(params: JsonObject, member: str) -> dict[str, str]:
-    given = params.get(member, {})
-    if not isinstance(given, dict) or not all(isinstance(value, str) for value in given.values()):
+    given = {} if params.get(member) is None else params[member]
+    if not isinstance(given, dict) or not all(isinstance(value, (str, type(None))) for value in given.values()):
         raise ProtocolError(INVALID_PARAMS, f"{member} must be an object of strings")
-    return given
+    return {name: value for name, value in given.items() if value is not None}
 
 
 def _refuse_cursor(params: JsonObject) -> None:
-    if params.get("cursor") is not None:
+    if params.get("cursor") not in (None, ""):
         raise ProtocolError(INVALID_PARAMS, "the cursor does not come from this server: everything is on one page")
 
 

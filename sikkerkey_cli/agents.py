@@ -14,6 +14,7 @@ import re
 import shlex
 import sys
 import textwrap
+import time
 from contextlib import suppress
 
 import sikkerkey_mcp
@@ -268,7 +269,8 @@ def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
         confirm(f"{action_text}, and the key on this computer will be deleted")
     tool = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_ai_agents")
     action = sikkerkey_mcp.find_action(tool, {"action": "revoke"})
-    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check_arguments(tool, action, {"agentId": agent}))
+    given = sikkerkey_mcp.check_arguments(tool, action, {"agentId": agent}, int(time.time() * 1000))
+    request = sikkerkey_mcp.build_request(action, given)
     with Progress("waiting for the vault"):
         reply = sikkerkey_mcp.agent_api(actor).send(request, safe=False, context=sikkerkey_mcp.Context())
     if not 200 <= reply.status < 300:

@@ -12,6 +12,7 @@ import json
 import os
 import re
 import sys
+import time
 from contextlib import suppress
 from datetime import datetime, timezone
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 
 LIST_TOOLS_HINT = "`sikkerkey-mcp tools` lists them"
 _TIME_MEMBERS = re.compile("(At|Start|End)$|^(timestamp|from|to)$")  # timestamps in milliseconds
+_COMMA_SEPARATED = re.compile(r"[\w.-]+(?: *, *[\w.-]+)*")
 # For a file and for stdin, the same limit as for one message of an MCP client.
 READ_MAX_BYTES = sikkerkey_mcp.LINE_MAX_BYTES
 
@@ -35,6 +37,7 @@ TYPES: dict[sikkerkey_mcp.Kind, str] = {
     "id": "id",
     "integer": "integer",
     "boolean": "true or false",
+    "time": "time",
     "strings": "list of strings",
     "ids": "list of ids",
     "object": "object",
@@ -146,6 +149,7 @@ _SAMPLES: dict[sikkerkey_mcp.Kind, str] = {
     "id": "ID",
     "integer": "NUMBER",
     "boolean": "true",
+    "time": "TIME",
     "strings": """'["TEXT"]'""",
     "ids": """'["ID"]'""",
     "object": """'{"KEY":"TEXT"}'""",
@@ -244,13 +248,10 @@ def _text(key: str, value: str) -> str:
 
 
 def _typed(arg: Arg | None, text: str) -> Any:
-    """The value for the check. Invalid JSON stays text, so that the check reports the expected type."""
-    if arg is None or arg.kind in ("string", "id"):
-        return text
-    try:
-        return sikkerkey_mcp.parse_json(text.encode("utf-8", "surrogatepass"))
-    except ValueError:
-        return text
+    """The value for the check, which parses JSON itself. Words from a fixed list may be separated by commas."""
+    if arg and arg.kind == "strings" and (arg.choices or arg.listed_by) and _COMMA_SEPARATED.fullmatch(text):
+        return re.split(" *, *", text)
+    return text
 
 
 def _from_stdin(key: str) -> str:
@@ -334,7 +335,7 @@ def _prepare(options: argparse.Namespace, restrictions: list[sikkerkey_mcp.Restr
 
 def _check(tool: Tool, action: Action, arguments: JsonObject) -> sikkerkey_mcp.Arguments:
     try:
-        return sikkerkey_mcp.check_arguments(tool, action, arguments)
+        return sikkerkey_mcp.check_arguments(tool, action, arguments, int(time.time() * 1000))
     except sikkerkey_mcp.ArgumentError as error:
         hint = f"`sikkerkey-mcp tools describe {_command_name(tool, action)}` lists its arguments"
         error.hint = error.hint or _how_to_type(action, str(error)) or hint
@@ -345,7 +346,8 @@ def _how_to_type(action: Action, message: str) -> str:
     """A hint for lists and objects, which are given as JSON."""
     for arg in action.args:
         if arg.kind in ("strings", "ids", "object") and message.startswith(f"{arg.name} must be an"):
-            return f"as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
+            words = f"{arg.name}=A,B or " if arg.choices or arg.listed_by else ""
+            return f"{words}as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
     return ""
 
 

@@ -146,11 +146,12 @@ The exit status is 1 if a check failed. No secrets are shown.""",
   sikkerkey-mcp call manage_projects create name=web description='The shop'
   sikkerkey-mcp call manage_secrets create projectId=ID name=db value=-
   sikkerkey-mcp call manage_secrets create projectId=ID name=tls value=@key.pem
-  sikkerkey-mcp call read_audit query severities='["high","critical"]' pageSize=20
+  sikkerkey-mcp call read_audit query severities=high,critical from=-24h pageSize=20
   sikkerkey-mcp call support attachment attachmentId=ID --output log.txt
 
 arguments:
-  key=TEXT    text, a number, true or false; lists and objects as JSON
+  key=TEXT    text, a number, true or false; lists and objects as JSON; words from a fixed list as A,B
+              times as 2026-01-31T08:00:00Z (UTC unless it has an offset), 2026-01-31, -24h, +90d, or Unix milliseconds
   key=@FILE   the content of a file
   key=-       stdin; on a terminal, asks without showing the input
   key=@@TEXT  text that begins with @

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_times
 from tests.support.harness import Recorder, Server
 from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, each_argument, each_row, refusal, sent, sent_body
 
@@ -76,13 +77,14 @@ def test_wait_for_previous_is_accepted_and_not_sent(row: Row) -> None:
 def test_action_must_be_one_of_the_tools(tool: sikkerkey_mcp.Tool) -> None:
     row = Row(tool, tool.actions[0])
     listed = ", ".join(action.name for action in tool.actions)
-    values: list[Any] = [MARK, "", None, 7, True, [tool.actions[0].name], {}, tool.actions[0].name + "\n", "LIST"]
+    values: list[Any] = [MARK, "", 7, True, [tool.actions[0].name], {}, tool.actions[0].name + "\n", "LIST"]
     hint = tool.text
     for wrong in values:
         message, _, told = refusal(row, {**row.minimal, "action": wrong}).partition("\nhint: ")
         assert message == f"action must be one of: {listed}"
         assert told in (hint, f"did you mean {tool.actions[0].name}?")
-    assert refusal(row, {}) == f"action is required and must be one of: {listed}\nhint: {hint}"
+    for missing in ({}, {"action": None}):
+        assert refusal(row, missing) == f"action is required and must be one of: {listed}\nhint: {hint}"
 
 
 @pytest.mark.parametrize(
@@ -123,13 +125,14 @@ def test_all_missing_arguments_are_named_together() -> None:
 # Types
 
 WRONG: dict[str, tuple[str, list[Any]]] = {
-    "string": ("must be a string", [None, 7, 1.5, True, False, [MARK], {MARK: MARK}, []]),
-    "id": ("must be a string", [None, 7, 1.5, True, False, [MARK], {MARK: MARK}, []]),
-    "integer": ("must be an integer", [None, MARK, "5", "", True, False, 5.7, 1e300, [5], {MARK: 5}]),
-    "boolean": ("must be true or false", [None, MARK, "true", "false", "", 0, 1, 1.0, [True], {}]),
-    "strings": ("must be an array of strings", [None, MARK, "", 7, True, {MARK: MARK}, {}]),
-    "ids": ("must be an array of strings", [None, MARK, "", 7, True, {MARK: MARK}, {}]),
-    "object": ("must be an object", [None, MARK, "", "{}", 7, True, [MARK], []]),
+    "string": ("must be a string", [7, 1.5, True, False, [MARK], {MARK: MARK}, []]),
+    "id": ("must be a string", [7, 1.5, True, False, [MARK], {MARK: MARK}, []]),
+    "integer": ("must be an integer", [MARK, "", True, False, 5.7, 1e300, [5], {MARK: 5}]),
+    "boolean": ("must be true or false", [MARK, "", 0, 1, 1.0, [True], {}]),
+    "time": (sikkerkey_times.RULE, [MARK, "", True, False, 5.7, 1e300, -1, [5], {MARK: 5}]),
+    "strings": ("must be an array of strings", [MARK, "", 7, True, {MARK: MARK}, {}]),
+    "ids": ("must be an array of strings", [MARK, "", 7, True, {MARK: MARK}, {}]),
+    "object": ("must be an object", [MARK, "", 7, True, [MARK], []]),
 }
 
 
@@ -380,16 +383,30 @@ def test_characters_are_sent_as_they_are(row: Row, arg: sikkerkey_mcp.Arg) -> No
     assert "\u2028 søger 😀 \u202e".encode() in body
 
 
+SENT_TIMES = {
+    "2026-01-01T00:00:00Z": 1_767_225_600_000,
+    "2026-01-02": 1_767_312_000_000,
+    "2026-01-02T00:00:00.000Z": 1_767_312_000_000,
+}
+
+
+def as_sent(arg: sikkerkey_mcp.Arg, value: Any) -> Any:
+    """An example's value as the vault gets it."""
+    if arg.kind == "time":
+        return SENT_TIMES[value]
+    return json.loads(value) if arg.kind == "object" else value
+
+
 @each_row
 def test_arguments_are_sent_in_the_path_or_the_body_and_nothing_else_is(row: Row) -> None:
     for given in row.examples.values():
         if row.action.body is None:
             request = sent(row, given)
             in_path = sikkerkey_mcp.path_parameters(row.action.path)
-            names = [arg.name for arg in row.action.args if arg.name in given and arg.name not in in_path]
+            in_body = [arg for arg in row.action.args if arg.name in given and arg.name not in in_path]
             takes_body = any(arg.name not in in_path for arg in row.action.args)
             body = json.loads(request.body) if request.body is not None else None
-            assert body == ({name: given[name] for name in names} if takes_body else None)
+            assert body == ({arg.name: as_sent(arg, given[arg.name]) for arg in in_body} if takes_body else None)
             assert request.path == row.action.path.format(**given)
 
 
@@ -426,7 +443,7 @@ def test_preview_sends_the_preview_and_nothing_else(row: Row) -> None:
 @each_previewed
 @pytest.mark.peer(6)
 def test_preview_of_a_wrong_type_is_refused(row: Row) -> None:
-    values: list[Any] = ["true", "false", "", 1, 0, 1.0, None, [], [True], {}, MARK]
+    values: list[Any] = ["True", "1", "null", '"true"', "", 1, 0, 1.0, [], [True], {}, MARK]
     for wrong in values:
         assert refusal(row, {**row.examples["full"], "preview": wrong}) == "preview must be true or false"
 
@@ -546,7 +563,7 @@ def test_marked_values_are_in_no_stream_of_a_process_that_refuses_them(server: S
 
 
 def test_digits_arrive_at_the_vault_as_they_were_written(server: Server, recorder: Recorder) -> None:
-    written = {"9007199254740993": 2**53 + 1, "5.00": 5, "5.0": 5}
+    written = {"9007199254740993": 2**53 + 1, "5.00": 5, "5.0": 5, '"9007199254740993"': 2**53 + 1}
     for number, (text, whole) in enumerate(written.items(), start=1_000):
         arguments = f'{{"action":"rollback","projectId":"proj_1","secretId":"sk_1","version":{text}}}'
         params = f'{{"name":"manage_secrets","arguments":{arguments}}}'
@@ -554,7 +571,7 @@ def test_digits_arrive_at_the_vault_as_they_were_written(server: Server, recorde
         assert "isError" not in server.reply(number)["result"]
         assert recorder.seen[-1].body == f'{{"version":{whole}}}'.encode()
     for number, text in enumerate(
-        ("1e19", "9007199254740994.0", "9223372036854775808", "5.7", "true", '"5"'), start=2_000
+        ("1e19", "9007199254740994.0", "9223372036854775808", "5.7", "true", '"5.7"'), start=2_000
     ):
         arguments = f'{{"action":"rollback","projectId":"proj_1","secretId":"sk_1","version":{text}}}'
         params = f'{{"name":"manage_secrets","arguments":{arguments}}}'

@@ -136,19 +136,38 @@ def test_tool_with_a_single_action_takes_no_action(shell: Shell, vault: Recorder
     ("words", "body"),
     [
         (["pageSize=20", "page=1"], {"page": 1, "pageSize": 20}),
-        (["from=-5"], {"from": -5}),
+        (["from=2026-01-01T00:00Z"], {"from": 1_767_225_600_000}),
+        (["to=2026-01-02"], {"to": 1_767_312_000_000}),
+        (["to=1767312000001"], {"to": 1_767_312_000_001}),
         (["search="], {"search": ""}),
         (["search=7"], {"search": "7"}),
         (["search=true"], {"search": "true"}),
         (["search=a=b"], {"search": "a=b"}),
         (["search=@@home"], {"search": "@home"}),
         (['severities=["high", "critical"]'], {"severities": ["high", "critical"]}),
+        (["severities=high"], {"severities": ["high"]}),
+        (["severities=high, critical,low"], {"severities": ["high", "critical", "low"]}),
         (["actions=[]", "sourceIp=10.0.0.1"], {"actions": [], "sourceIp": "10.0.0.1"}),
     ],
 )
 def test_values_have_the_types_of_the_table(shell: Shell, vault: Recorder, words: list[str], body: Any) -> None:
     assert shell("call", "read_audit", "query", *words).status == 0
     assert [seen.json() for seen in vault.seen] == [body]
+
+
+def test_names_of_audit_actions_may_be_separated_by_commas(shell: Shell, vault: Recorder) -> None:
+    assert shell("call", "read_audit", "query", "actions=secret_read,secret_update").status == 0
+    looked_up, asked = vault.seen
+    assert (looked_up.path, asked.json()) == ("/v1/ai/audit/actions", {"actions": ["secret_read", "secret_update"]})
+
+
+def test_commas_separate_nothing_where_any_text_is_possible(shell: Shell, vault: Recorder) -> None:
+    words = ("projectId=proj_1", "name=n", "description=a,b", "ipAllowlistCidrs=10.0.0.0/8,fd00::/8")
+    ran = shell("call", "manage_policies", "create", *words)
+    assert ran.status == 1
+    assert "ipAllowlistCidrs must be an array of strings" in ran.err
+    assert """as JSON, quoted for the shell: ipAllowlistCidrs='["TEXT"]'""" in ran.err
+    assert vault.seen == []
 
 
 def test_booleans_and_objects_are_json(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
@@ -281,7 +300,9 @@ def test_plaintext_is_not_accepted_on_the_command_line(shell: Shell, vault: Reco
         (["manage_trash", "restore"], "secretId is required for restore"),
         (["manage_trash", "restore", "secretId=../x"], "secretId must be an id: "),
         (["manage_canaries", "config", "canaryId=a", "triggerFreezeProject=yes"], "triggerFreezeProject must be true "),
-        (["read_audit", "query", "severities=high"], "severities must be an array of strings"),
+        (["read_audit", "query", "severities=loud"], "each item of severities must be one of: info, "),
+        (["read_audit", "query", "severities=high,,low"], "severities must be an array of strings"),
+        (["read_audit", "query", "severities="], "severities must be an array of strings"),
     ],
 )
 def test_invalid_arguments_are_refused_as_for_a_model(
@@ -294,8 +315,8 @@ def test_invalid_arguments_are_refused_as_for_a_model(
 
 
 def test_hint_shows_how_to_write_a_list(shell: Shell, vault: Recorder) -> None:
-    ran = shell("call", "read_audit", "query", "severities=high")
-    assert ran.err.endswith("""\nhint: as JSON, quoted for the shell: severities='["TEXT"]'\n""")
+    ran = shell("call", "read_audit", "query", "severities={}")
+    assert ran.err.endswith("""\nhint: severities=A,B or as JSON, quoted for the shell: severities='["TEXT"]'\n""")
 
 
 def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: Recorder, tmp_path: Path) -> None:

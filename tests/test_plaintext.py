@@ -82,7 +82,7 @@ def test_search_finds_a_server_that_leaks(home: Path, effects: SideEffects, reco
         "the answer": "raise m.ArgumentError(given['value'].encode().hex())",
         "nothing": "pass",
     }[leak]
-    patch = f"def leak(tool, action, arguments):\n given = check(tool, action, arguments)\n {code}\n return given"
+    patch = f"def leak(tool, action, *rest):\n given = check(tool, action, *rest)\n {code}\n return given"
     imports = "import functools, os, subprocess as s, sys, sikkerkey_mcp as m"
     start = "start = functools.partial(s.Popen, stdin=s.PIPE, stdout=s.DEVNULL, stderr=s.DEVNULL)"
     wait = "wait = [sys.executable, '-c', 'import sys; sys.stdin.read()']"  # until the server has ended

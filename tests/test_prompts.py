@@ -146,7 +146,7 @@ WRONG = [
     ("review_audit", {"hours": "721"}, "hours must be between 1 and 720"),
     ("review_audit", {"hours": "a day"}, "hours must be an integer"),
     ("review_audit", {"hours": "1.5"}, "hours must be an integer"),
-    ("review_audit", {"hours": "-1"}, "hours must be an integer"),
+    ("review_audit", {"hours": "-1"}, "hours must be between 1 and 720"),
     ("review_audit", {"hours": "٢"}, "hours must be an integer"),
     ("find_stale_secrets", {"days": "9" * 5_000}, "days must be an integer"),
     ("onboard_ci_runner", {"projectId": "p", "sdkId": "c"}, "sdkId must be one of: python, node, go, dotnet, kotlin"),

@@ -145,7 +145,7 @@ def test_a_circle_of_imports_is_found() -> None:
 
 def test_the_server_imports_nothing_above_it() -> None:
     graph = import_graph()
-    assert graph["sikkerkey_mcp"] == {"sikkerkey_http", "sikkerkey_redact"}
+    assert graph["sikkerkey_mcp"] == {"sikkerkey_http", "sikkerkey_redact", "sikkerkey_times"}
     assert graph["sikkerkey_http"] == graph["sikkerkey_redact"] == graph["sikkerkey_times"] == set()
 
 

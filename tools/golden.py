@@ -17,6 +17,7 @@ from tools.examples import ROOT, Arguments, examples
 
 DIRECTORY = ROOT / "tests" / "golden"
 LISTING = "tools-list.json"
+NOW_MS = 1_767_225_600_000  # relative times in examples count from here
 
 
 def golden_files() -> dict[str, str]:
@@ -54,7 +55,7 @@ def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_
 
 
 def _request(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action, arguments: Arguments) -> sikkerkey_mcp.JsonObject:
-    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check_arguments(tool, action, arguments))
+    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check_arguments(tool, action, arguments, NOW_MS))
     body = None if request.body is None else json.loads(request.body)
     return {"method": request.method, "path": request.path, "body": body}
 

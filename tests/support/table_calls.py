@@ -142,11 +142,13 @@ def call(row: Row, arguments: Any, answer: sikkerkey_mcp.Answer | None = None) -
 
 
 def sent(row: Row, arguments: Any) -> sikkerkey_mcp.Request:
-    """The one request that a call with `arguments` sends."""
+    """The one request that a call with `arguments` sends, after any that look up words of the vault's lists."""
     api = StubApi(reply())
     result = sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
     assert "isError" not in result, result
-    [request] = api.sent
+    *looked_up, request = api.sent
+    assert len(looked_up) <= 1
+    assert all(each.method == "GET" for each in looked_up)
     return request
 
 
