@@ -59,7 +59,7 @@ def _arg_complaints(arg: sikkerkey_mcp.Arg) -> Iterator[str]:
     textual = arg.kind in ("string", "strings")
     if (arg.choices or arg.pattern or arg.most_bytes) and not textual:
         yield f"{arg.name} has a rule that its kind does not know"
-    if (arg.least is not None or arg.most is not None) and arg.kind in ("boolean", "object"):
+    if (arg.least is not None or arg.most is not None) and arg.kind in ("boolean", "object", "time"):
         yield f"{arg.name} has a bound that its kind does not know"
     if arg.least is not None and arg.most is not None and arg.least > arg.most:
         yield f"{arg.name} accepts no value"
