@@ -20,7 +20,7 @@ _RELATIVE = re.compile(r"([+-][0-9]{1,9})([mhdw])", re.ASCII)
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DIGITS = re.compile("[0-9]{1,20}")
 _CLOCK = r"[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
-_OFFSET = r" ?(?:[Zz]|([+-])([0-9]{2})(?::?([0-9]{2}))?)"
+_OFFSET = r" ?(?:[Zz]|([+-])([01][0-9]|2[0-3])(?::?([0-5][0-9]))?)"
 _ISO = re.compile(rf"([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})(?:{_CLOCK}(?:{_OFFSET})?)?")
 
 
@@ -70,8 +70,6 @@ def _iso_ms(text: str) -> int:
     year, month, day, hour, minute, second = (int(part or 0) for part in match.groups()[:6])
     fraction, sign, offset_h, offset_min = match.groups()[6:]
     offset = timedelta(hours=int(offset_h or 0), minutes=int(offset_min or 0))
-    if offset >= timedelta(days=1) or int(offset_min or 0) > 59:
-        raise ValueError(RULE)
     try:
         local = datetime(year, month, day, hour, minute, second)
     except ValueError:

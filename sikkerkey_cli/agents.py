@@ -18,6 +18,7 @@ import time
 from contextlib import suppress
 
 import sikkerkey_mcp
+import sikkerkey_pages
 import sikkerkey_redact
 from sikkerkey_cli import call
 from sikkerkey_cli.terminal import Progress, UsageError, confirm, prompt_hidden
@@ -229,7 +230,7 @@ def _whoami_remote(api: sikkerkey_mcp.Api) -> int:
         reply = api.send(sikkerkey_mcp.build_request(action, {}), safe=True, context=sikkerkey_mcp.Context())
     if reply.status != 200:
         raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
-    members = sikkerkey_mcp.error_members(reply)
+    members = sikkerkey_pages.with_iso_times(sikkerkey_mcp.error_members(reply))
     if not members:
         raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
     for key, value in members.items():

@@ -14,7 +14,6 @@ import re
 import sys
 import time
 from contextlib import suppress
-from datetime import datetime, timezone
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
@@ -23,7 +22,6 @@ from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 
 LIST_TOOLS_HINT = "`sikkerkey-mcp tools` lists them"
-_TIME_MEMBERS = re.compile("(At|Start|End)$|^(timestamp|from|to)$")  # timestamps in milliseconds
 _COMMA_SEPARATED = re.compile(r"[\w.-]+(?: *, *[\w.-]+)*")
 # For a file and for stdin, the same limit as for one message of an MCP client.
 READ_MAX_BYTES = sikkerkey_mcp.LINE_MAX_BYTES
@@ -306,7 +304,10 @@ def command_call(options: argparse.Namespace) -> int:
         terminal.confirm(f"{_command_name(call.tool, call.action)}: {describe(call.action)}")
     with OutputFile(options.output, overwrite=options.overwrite) as output:
         with terminal.Progress("waiting for the vault"):
-            tools = sikkerkey_mcp.VaultTools(lambda: sikkerkey_mcp.connect(options.agent), restrictions, exact=True)
+            shown = sikkerkey_mcp.Presentation(characters=None, hidden_visible=False, exact=options.exact)
+            tools = sikkerkey_mcp.VaultTools(
+                lambda: sikkerkey_mcp.connect(options.agent), restrictions, presentation=shown
+            )
             result = tools.call(call.tool.name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
         if result.get("isError"):
             sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
@@ -411,7 +412,7 @@ def _as_bytes(result: JsonObject) -> bytes:
 
 
 def _as_text(result: JsonObject) -> str:
-    """JSON on one line, or indented on a terminal, without characters that move the cursor; CSV as it is."""
+    """JSON with a row a line, or indented on a terminal, without characters that move the cursor; CSV as it is."""
     text: str = result["content"][0]["text"]
     if "structuredContent" not in result:
         return terminal.cleaned(text) if terminal.is_terminal(sys.stdout) else text
@@ -435,7 +436,7 @@ def _as_table(result: JsonObject) -> str:
         return _as_text(result)
     tables = {name: member for name, member in value.items() if is_table(member)}
     others = ((name, member) for name, member in value.items() if name not in tables)
-    scalars = [(terminal.cell(name), _shown(_dated(name, member))) for name, member in others]
+    scalars = [(terminal.cell(name), _shown(member)) for name, member in others]
     parts = [terminal.aligned(scalars)] if scalars else []
     for name, rows in tables.items():
         title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
@@ -451,15 +452,8 @@ def is_table(value: Any) -> bool:
 def columns(rows: list[JsonObject]) -> str:
     """Objects as rows below the names of their members, with all text cleaned."""
     names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[terminal.cell(_plain(_dated(name, row[name]))) if name in row else "" for name in names] for row in rows]
+    cells = [[terminal.cell(_plain(row[name])) if name in row else "" for name in names] for row in rows]
     return terminal.aligned([[terminal.cell(name) for name in names], *cells])
-
-
-def _dated(name: str, value: Any) -> Any:
-    """A timestamp in milliseconds since 1970 as date and time in UTC; any other value unchanged."""
-    if not (_TIME_MEMBERS.search(name) and isinstance(value, int) and 10**11 < value < 10**14):
-        return value
-    return datetime.fromtimestamp(value // 1000, timezone.utc).strftime("%Y-%m-%d %H:%M:%SZ")
 
 
 def _plain(value: Any) -> str:

@@ -61,6 +61,7 @@ COMMANDS = {
   sikkerkey-mcp serve --read-only --exclude manage_team,read_audit.export""",
         options=(
             *(Option((flag,), text, name, bool(name)) for flag, name, text in sikkerkey_mcp.RESTRICTION_OPTIONS),
+            Option((sikkerkey_mcp.ANSWER_LIMIT,), sikkerkey_mcp.ANSWER_LIMIT_TEXT, "N"),
             AGENT,
         ),
     ),
@@ -164,6 +165,7 @@ exit status: 0 success, 1 refused or failed (stderr says why), 2 wrong usage""",
         ),
         options=(
             Option(("--table",), "print columns instead of JSON"),
+            Option(("--exact",), "keep times as epoch milliseconds, and members that are null in rows"),
             Option(("--output",), "write the result to a file that only you can read", "FILE"),
             Option(("--overwrite",), "with --output: replace an existing file"),
             Option(("--yes",), "do not ask before a destructive action"),

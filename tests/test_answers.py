@@ -19,7 +19,7 @@ from sikkerkey_redact import REDACTED
 from tests.support.harness import CannedResponse, Recorder, Server
 from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, for_each, reply, strings_in
 
-LIST = BY_NAME["manage_projects.list"]
+GET = BY_NAME["manage_machines.get"]
 CREATE = BY_NAME["manage_secrets.create"]
 SCHEDULE = BY_NAME["manage_secrets.dynamic_create"]
 ONE_TIME = BY_NAME["manage_temporary_secrets.create"]
@@ -41,11 +41,11 @@ def always(recorder: Recorder, told: CannedResponse) -> None:
     recorder.answer = lambda _seen: told
 
 
-def answered(body: bytes, row: Row = LIST) -> Any:
+def answered(body: bytes, row: Row = GET) -> Any:
     """The result of a call that the vault answers with 200 and `body`, which must succeed."""
     result = call(row, row.minimal, reply(200, body))
     assert set(result) == {"content", "structuredContent"}, result
-    assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
+    assert shown(result) == sikkerkey_mcp.json_lines(result["structuredContent"])
     return result
 
 
@@ -81,7 +81,7 @@ def test_lone_surrogate_is_shown_by_its_number_and_the_text_can_be_written() -> 
     ("body", "text"),
     [
         ("[]", '{"items":[]}'),
-        ('[{"id":1.5},2]', '{"items":[{"id":1.5},2]}'),
+        ('[{"id":1.5},2]', '{"items":[\n{"id":1.5},\n2\n]}'),
         ('"ok"', '{"result":"ok"}'),
         ("7.5", '{"result":7.5}'),
         ("true", '{"result":true}'),
@@ -96,11 +96,11 @@ def test_answer_that_is_no_object_is_put_into_one_in_both_forms(body: str, text:
 def test_digits_and_characters_survive_the_whole_program(server: Server, recorder: Recorder) -> None:
     body = '{"n":[12345678901234567890,1.5,-0.0],"t":"<ø>&😀","z":{"b":1,"a":2}}'
     always(recorder, CannedResponse(200, body.encode()))
-    assert server.call("manage_projects", action="list")["content"][0]["text"] == body
+    assert server.call("manage_machines", action="get", machineId="m")["content"][0]["text"] == body
     line = server.lines[-1].decode()
     assert f'"structuredContent":{body}' in line
     always(recorder, CannedResponse(200, b'["\\ud800"]'))
-    assert server.call("manage_projects", action="list")["structuredContent"] == {"items": ["<U+D800>"]}
+    assert server.call("manage_machines", action="get", machineId="m")["structuredContent"] == {"items": ["<U+D800>"]}
 
 
 @for_each(JSON_ROWS)
@@ -110,7 +110,7 @@ def test_empty_answer_says_that_the_action_succeeded(row: Row) -> None:
         result = call(row, row.minimal, reply(status, b""))
         message = f"{row.action.name} succeeded; the vault sent no further data"
         assert result["structuredContent"] == {"ok": True, "message": message}
-        assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
+        assert shown(result) == sikkerkey_mcp.json_lines(result["structuredContent"])
 
 
 @for_each(JSON_ROWS)
@@ -135,7 +135,7 @@ NO_JSON = {
 
 @pytest.mark.parametrize("body", NO_JSON.values(), ids=list(NO_JSON))
 def test_answer_that_is_not_json_is_an_error_that_does_not_repeat_it(body: bytes) -> None:
-    result = call(LIST, LIST.minimal, reply(200, body))
+    result = call(GET, GET.minimal, reply(200, body))
     assert result["isError"]
     assert shown(result) == (
         "the vault's answer is not JSON\n"
@@ -145,7 +145,7 @@ def test_answer_that_is_not_json_is_an_error_that_does_not_repeat_it(body: bytes
 
 def test_deeply_nested_answer_is_shown_or_refused_in_words() -> None:
     for depth in (10, 100, 400, 900, 990, 1_000, 5_000):
-        for row in (LIST, CREATE):
+        for row in (GET, CREATE):
             result = call(row, row.minimal, reply(200, b'{"a":' * depth + b"1" + b"}" * depth))
             if depth <= 100:
                 assert result["structuredContent"]
@@ -235,7 +235,7 @@ def test_lack_of_memory_is_reported_with_its_effect_on_a_write(monkeypatch: pyte
     owner, name = {"send": (StubApi, "send"), "answer": (sikkerkey_mcp, "render")}[where]
     monkeypatch.setattr(owner, name, fail)
     lack = "this computer has too little memory for this call"
-    assert shown(call(LIST, LIST.minimal)) == f"{lack}\nhint: {sikkerkey_mcp.ASK_FOR_LESS}"
+    assert shown(call(GET, GET.minimal)) == f"{lack}\nhint: {sikkerkey_mcp.ASK_FOR_LESS}"
     assert shown(call(CREATE, CREATE.minimal)) == f"{lack}\nhint: {sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED}"
 
 
@@ -300,7 +300,7 @@ def test_repeated_plaintext_is_cut_out_of_answers(row: Row) -> None:
             result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
             assert_clean(result, SECRET)
             assert REDACTED in shown(result), how
-            assert shown(result) == sikkerkey_mcp.to_json(result["structuredContent"])
+            assert shown(result) == sikkerkey_mcp.json_lines(result["structuredContent"])
 
 
 @for_each(PLAIN_ROWS)
@@ -418,7 +418,7 @@ def test_minting_action_shows_its_credential(row: Row) -> None:
 # Errors that say what to do next
 
 
-def failed(status: int, body: Any = None, row: Row = LIST, **headers: str) -> tuple[str, str]:
+def failed(status: int, body: Any = None, row: Row = GET, **headers: str) -> tuple[str, str]:
     """The message and the hint of a call that the vault answers with an error."""
     result = call(row, row.minimal, reply(status, b"" if body is None else json.dumps(body).encode(), **headers))
     assert set(result) == {"content", "isError"}
@@ -511,7 +511,7 @@ def test_403_names_the_scopes_that_the_vault_wants() -> None:
 @pytest.mark.parametrize("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
 def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
     _message, hint = failed(403, {"error": "no", "requiredScopes": scopes})
-    assert hint.startswith("the agent must be approved and enabled, and hold the scope projects.read; only the ")
+    assert hint.startswith("the agent must be approved and enabled, hold the scope machines.read, and have the project")
 
 
 def test_403_on_a_route_with_an_id_names_the_allowlist() -> None:
@@ -555,7 +555,7 @@ WORDLESS = [b"", b"<html>", b"\xff", b"[1]", b'"no"', b'{"error":7}', b'{"error"
 
 @pytest.mark.parametrize("body", WORDLESS)
 def test_error_without_readable_words_is_its_status_alone(body: bytes) -> None:
-    result = call(LIST, LIST.minimal, reply(400, body))
+    result = call(GET, GET.minimal, reply(400, body))
     assert shown(result).startswith("the vault answered 400\nhint: ")
 
 
@@ -578,7 +578,7 @@ def test_redirect_is_not_followed_to_another_host(server: Server, recorder: Reco
     with Recorder() as elsewhere:
         for status in (301, 302, 303, 307, 308):
             always(recorder, CannedResponse(status, b"", {"Location": f"{elsewhere.url}/v1/ai/projects"}))
-            for row in (LIST, CREATE):
+            for row in (GET, CREATE):
                 assert server.call(row.tool.name, **giving(row, SECRET) if row is CREATE else row.minimal)["isError"]
         assert elsewhere.seen == []
     assert len(recorder.seen) == 10

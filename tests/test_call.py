@@ -118,11 +118,11 @@ def test_example_of_every_action_has_its_required_arguments() -> None:
 # call: requests
 
 
-def test_answer_is_one_line_of_json(shell: Shell, vault: Recorder) -> None:
+def test_answer_is_json_with_a_row_a_line(shell: Shell, vault: Recorder) -> None:
     vault.answer = lambda _seen: CannedResponse(
         body=b'[{"id": 12345678901234567890, "n": 1.5, "name": "s\xc3\xb8ger"}]'
     )
-    out = '{"items":[{"id":12345678901234567890,"n":1.5,"name":"søger"}]}\n'
+    out = '{"items":[\n{"id":12345678901234567890,"n":1.5,"name":"søger"}\n],"total":1}\n'
     assert shell("call", "manage_projects", "list") == (0, out, "")
     assert sent(vault) == [("GET", "/v1/ai/projects", None)]
 
@@ -296,7 +296,7 @@ def test_plaintext_is_not_accepted_on_the_command_line(shell: Shell, vault: Reco
         (["read_audit", "list", "pageSize=ten"], "pageSize must be an integer"),
         (["read_audit", "list", "pageSize=1.5"], "pageSize must be an integer"),
         (["read_audit", "list", f"page={'9' * 5000}"], "page must be "),
-        (["read_audit", "list", "wat=1"], "unknown argument wat for list; it takes: page"),
+        (["read_audit", "list", "wat=1"], "unknown argument wat for list; it takes: to?, page?"),
         (["manage_trash", "restore"], "secretId is required for restore"),
         (["manage_trash", "restore", "secretId=../x"], "secretId must be an id: "),
         (["manage_canaries", "config", "canaryId=a", "triggerFreezeProject=yes"], "triggerFreezeProject must be true "),
@@ -394,14 +394,14 @@ def test_value_entered_at_the_prompt_is_not_echoed(vault: Recorder) -> None:
 
 def test_terminal_gets_indented_json_in_which_nothing_moves_the_cursor(vault: Recorder) -> None:
     answering(vault, {"name": "a\x1b[2J\u202e\x9b", "n": [1, {"e": {}, "l": []}]})
-    shown = at_terminal(["call", "whoami"], b"", {}).decode().replace("\r\n", "\n")
+    shown = at_terminal(["call", "manage_machines", "get", "machineId=m"], b"", {}).decode().replace("\r\n", "\n")
     name = '{\n  "name": "a\\u001b[2J\\u202e\\u009b",\n  "n": ['
     assert shown == name + '\n    1,\n    {\n      "e": {},\n      "l": []\n    }\n  ]\n}\n'
 
 
 def test_hidden_characters_are_escaped_in_json_for_a_pipe(shell: Shell, vault: Recorder) -> None:
     answering(vault, {"\u202ename": "\x9b\U000e0041\u200b\x7fø"})
-    out = shell("call", "whoami").out
+    out = shell("call", "manage_machines", "get", "machineId=m").out
     assert out == '{"\\u202ename":"\\u009b\\udb40\\udc41\\u200b\\u007fø"}\n'
     assert json.loads(out) == {"\u202ename": "\x9b\U000e0041\u200b\x7fø"}
 
@@ -427,17 +427,17 @@ def test_table_shows_times_as_dates_of_utc(shell: Shell, vault: Recorder) -> Non
     row = {"id": 1795358147679, "createdAt": 1795358147679, "revokedAt": None, "purgeAt": 7, "enabledAt": True}
     answering(vault, {"to": 1767225600000, "entries": [row]})
     assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
-        "to  2026-01-01 00:00:00Z",
+        "to  2026-01-01T00:00:00.000Z",
         "",
         "entries:",
-        "id             createdAt             revokedAt  purgeAt  enabledAt",
-        "1795358147679  2026-11-22 14:35:47Z             7        true",
+        "id             createdAt                 revokedAt  purgeAt  enabledAt",
+        "1795358147679  2026-11-22T14:35:47.679Z             7        true",
     ]
 
 
 def test_empty_table_names_its_list(shell: Shell, vault: Recorder) -> None:
     answering(vault, [])
-    assert shell("call", "manage_trash", "list", "--table").out == "items\n"
+    assert shell("call", "manage_trash", "list", "--table").out == "items\ntotal  0\n"
 
 
 def test_csv_stays_csv(shell: Shell, vault: Recorder) -> None:
@@ -534,7 +534,7 @@ def test_result_that_cannot_be_renamed_is_kept(
     monkeypatch.setattr(os, "replace", refuse)
     answering(vault, {"token": SECRET})
     path = tmp_path / "x"
-    ran = shell("call", "whoami", "--output", str(path), "--overwrite")
+    ran = shell("call", "manage_machines", "get", "machineId=m", "--output", str(path), "--overwrite")
     (kept,) = tmp_path.glob("x.*.new")
     assert (ran.status, kept.read_text(), mode(kept)) == (1, f'{{"token":"{SECRET}"}}\n', 0o600)
     assert ran.err.endswith(f"{path}: Operation not permitted\nhint: it is kept in {kept}\n")

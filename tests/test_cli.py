@@ -528,9 +528,9 @@ def test_whoami_remote_shows_recent_entries_as_rows(shell: Shell, recorder: Reco
     assert shell("whoami", "--remote").out.splitlines() == [
         "approved: true",
         "recentAudit:",
-        f"  timestamp             severity  {'action':{wide}}  sourceIp   detail",
-        f"  2026-01-01 00:00:00Z  critical  {CLEANED_NAME}  127.0.0.1  as s<U+000A>x",
-        f"                        low       {'secret_create':{wide}}  127.0.0.1",
+        f"  timestamp                 severity  {'action':{wide}}  sourceIp   detail",
+        f"  2026-01-01T00:00:00.000Z  critical  {CLEANED_NAME}  127.0.0.1  as s<U+000A>x",
+        f"                            low       {'secret_create':{wide}}  127.0.0.1",
     ]
 
 
@@ -864,7 +864,7 @@ def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, 
         assert result["content"][0]["text"].startswith("no agent is installed on this computer\nhint: create an agent ")
         assert run_process("install", TOKEN).returncode == 0
         vault.answer = lambda _seen: CannedResponse(body=b'{"id":"me"}')
-        assert process.call("whoami")["structuredContent"] == {"id": "me"}
+        assert process.call("whoami")["structuredContent"]["id"] == "me"
         assert process.close() == 0
     assert process.stderr.endswith(b"/agents; calls fail until `install`\n")
     assert vault.seen[-1].headers["x-agent-id"] == AGENT_ID

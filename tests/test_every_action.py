@@ -95,7 +95,7 @@ class Session:
     def ask(self, tool: str, action: str = "", **arguments: Any) -> Any:
         """The object in the answer of one call, or the list."""
         content = self.result(tool, action, **arguments)["structuredContent"]
-        return content["items"] if list(content) == ["items"] else content
+        return content["items"] if set(content) <= {"items", "total"} else content
 
     def refused(self, tool: str, action: str, **arguments: Any) -> str:
         """The message of a call that must fail."""

@@ -143,7 +143,8 @@ def test_no_answer_hides_anything(row: Row) -> None:
         result = call(row, row.minimal, reply(200, json.dumps(given).encode()))
         if row.action.answer != "file":
             assert_readable(result)
-            assert result["content"] == [{"type": "text", "text": sikkerkey_mcp.to_json(result["structuredContent"])}]
+            [content] = result["content"]
+            assert content["text"] == sikkerkey_mcp.json_lines(result["structuredContent"])
             assert '"n":12345678901234567890' in result["content"][0]["text"]
 
 

@@ -43,7 +43,7 @@ def listed(*switches: Restriction) -> list[str]:
 
 def at(now_ms: int, name: str, **arguments: str) -> str:
     """The text of a prompt at a moment."""
-    library = VaultResources(lambda *_: {}, set(BY_NAME), now_s=lambda: now_ms / 1000)
+    library = VaultResources(lambda *_: {}, lambda *_: [], set(BY_NAME), now_s=lambda: now_ms / 1000)
     text: str = library.prompt(name, arguments, sikkerkey_mcp.Context())["messages"][0]["content"]["text"]
     return text
 

@@ -92,7 +92,8 @@ def test_declared_capabilities_match_the_library() -> None:
 @each_uri
 def test_a_resource_is_what_its_tool_answers(uri: str, called: tuple[str, Any]) -> None:
     body = '[{"name":"søger <1>","size":12345678901234567890,"note":"a\\u2028b"}]'.encode()
-    client, api = client_of(reply(body=body))
+    api = StubApi(reply(body=body))
+    client = InProcessClient(tools=sikkerkey_mcp.VaultTools(lambda: api, now_s=lambda: 1_767_225_600.0))
     result = client.send(request("resources/read", uri=uri))["result"]
     conforms(result, "ReadResourceResult")
     tool, arguments = called
@@ -104,7 +105,7 @@ def test_a_resource_is_what_its_tool_answers(uri: str, called: tuple[str, Any]) 
 def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:
     client, _ = client_of(reply(body=b'[{"id":"sk_1","value":"canary-value"}]'))
     text = client.send(request("resources/read", uri=SECRETS))["result"]["contents"][0]["text"]
-    assert json.loads(text) == {"items": [{"id": "sk_1", "value": WITHHELD}]}
+    assert json.loads(text) == {"items": [{"id": "sk_1", "value": WITHHELD}], "total": 1}
 
 
 @pytest.mark.parametrize(
@@ -227,20 +228,23 @@ def test_an_answer_without_ids_completes_nothing(body: bytes) -> None:
 
 
 def test_a_thousand_ids_are_completed_by_the_first_hundred() -> None:
-    client, _ = client_of(reply(body=json.dumps([{"id": f"proj_{number}"} for number in range(1_000)]).encode()))
+    rows = [{"id": f"proj_{number}", "note": "x" * 99} for number in range(1_000)]
+    client, _ = client_of(reply(body=json.dumps(rows).encode()))
     assert len(complete(client, "proj")) == 100
 
 
 def test_the_vault_is_asked_once_for_a_while() -> None:
     now_s, asked = [0.0], []
 
-    def answer(
-        tool: str, arguments: sikkerkey_mcp.JsonObject, _context: sikkerkey_mcp.Context
-    ) -> sikkerkey_mcp.JsonObject:
-        asked.append((tool, arguments))
-        return sikkerkey_mcp.json_result([{"id": f"p{len(asked)}"}])
+    def answer(*_call: Any) -> sikkerkey_mcp.JsonObject:
+        pytest.fail("completion needs no result")
 
-    library = VaultResources(answer, {"manage_projects.list", "manage_secrets.list"}, monotonic_s=lambda: now_s[0])
+    def all_rows(tool: str, arguments: sikkerkey_mcp.JsonObject, _context: sikkerkey_mcp.Context) -> list[Any]:
+        asked.append((tool, arguments))
+        return [{"id": f"p{len(asked)}"}]
+
+    offered = {"manage_projects.list", "manage_secrets.list"}
+    library = VaultResources(answer, all_rows, offered, monotonic_s=lambda: now_s[0])
     reference, found = {"type": "ref/resource", "uri": TEMPLATE}, []
     for now_s[0] in (0.1, 1.0, IDS_CACHED_S, IDS_CACHED_S + 0.2):
         found += library.suggestions(reference, "id", "", {}, sikkerkey_mcp.Context())

@@ -317,7 +317,8 @@ def test_restricted_server_lists_and_runs_the_remaining_actions(
         missing = server.call("whoami")["content"][0]["text"]
     restrictions = "--read-only, --tools manage_trash,whoami, --exclude whoami, SIKKERKEY_EXCLUDE manage_trash.restore"
     assert f"({restrictions})" in instructions
-    assert (tool["name"], list(tool["inputSchema"]["properties"])) == ("manage_trash", ["action"])
+    arguments = ["action", "search", "limit", "offset"]
+    assert (tool["name"], list(tool["inputSchema"]["properties"])) == ("manage_trash", arguments)
     assert texts == [
         "{}",
         refusal("manage_trash.restore", "--read-only")[0],

@@ -38,6 +38,7 @@ BY_NAME: dict[str, Any] = {
     "from": "2026-01-01T00:00:00Z",
     "to": "2026-01-02",
     "ttlExpiresAt": "2026-01-02T00:00:00.000Z",
+    "offset": 100,
     "bucket": "hour",
     "hostnamePattern": "^ci-[0-9]+$",
     "namePattern": "^runner-",
@@ -91,6 +92,8 @@ def _apply_rules(name: str, action: sikkerkey_mcp.Action, found: Examples) -> No
     if "preview" in full:
         found["preview"] = {**minimal, "preview": True}
         full["preview"] = False
+    if action.vault_pages:
+        found["offset"] = {**minimal, "offset": full.pop("offset")}
     if "confirmName" in full:
         minimal["confirmName"] = full["confirmName"]
     if name == "manage_secrets.create":

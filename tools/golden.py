@@ -48,14 +48,19 @@ def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_
             "required": [arg.name for arg in action.args if arg.required],
         },
         "examples": {
-            kind: {"arguments": arguments, "request": _request(tool, action, arguments)}
+            kind: {"arguments": arguments, **_requests(tool, action, arguments)}
             for kind, arguments in examples(tool, action).items()
         },
     }
 
 
-def _request(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action, arguments: Arguments) -> sikkerkey_mcp.JsonObject:
-    request = sikkerkey_mcp.build_request(action, sikkerkey_mcp.check_arguments(tool, action, arguments, NOW_MS))
+def _requests(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action, arguments: Arguments) -> sikkerkey_mcp.JsonObject:
+    given = sikkerkey_mcp.check_arguments(tool, action, arguments, NOW_MS)
+    requests = [_facts_of(request) for request in sikkerkey_mcp.build_requests(action, given)]
+    return {"request": requests[0]} if len(requests) == 1 else {"requests": requests}
+
+
+def _facts_of(request: sikkerkey_mcp.Request) -> sikkerkey_mcp.JsonObject:
     body = None if request.body is None else json.loads(request.body)
     return {"method": request.method, "path": request.path, "body": body}
 

@@ -10,7 +10,7 @@ from tests.support.table_calls import BY_NAME
 
 ITEMS_SHOWN = 2  # of a list; the rest repeats its shape
 CHARACTERS_SHOWN = 160
-A_TIME_MS = 1_767_225_600_000
+A_TIME_MS, A_TIME = 1_767_225_600_000, "2026-01-01T00:00:00.000Z"
 SHOWN_ONCE = "(a credential, shown once)"
 CREDENTIALS = ("token", "passphrase", "secret", "signingSecret")
 # UUIDs, and what the local vault generates; the length tells these from words such as manage_enrollment.
@@ -51,6 +51,7 @@ class Recording:
     def _plain_text(self, text: str) -> str:
         text = LOOPBACK.sub(r"http://\1:8300", IDS.sub(lambda found: self._id(found[0]), text))
         text = re.sub(r"\b[0-9]{13}\b", str(A_TIME_MS), text)
+        text = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z", A_TIME, text)
         return text if len(text) <= CHARACTERS_SHOWN else text[:CHARACTERS_SHOWN] + "..."
 
     def _id(self, text: str) -> str:

@@ -100,7 +100,8 @@ class Stage:
     def _call(self, effect: Effect) -> tuple[Any, list[str]]:
         self._written += 1
         write = {"name": "manage_projects", "arguments": {"action": "create", "name": f"number {self._written}"}}
-        asked = self.server.start("tools/call", **(write if effect == "write" else {"name": "whoami"}))
+        read = {"name": "read_audit", "arguments": {"action": "stats"}}
+        asked = self.server.start("tools/call", **(write if effect == "write" else read))
         warnings: list[str] = []
         while (message := self.server.read(2 * TIMEOUT_S)).get("id") != asked:
             warnings.append(message["params"]["data"])

@@ -47,7 +47,8 @@ def _row_complaints(action: sikkerkey_mcp.Action) -> Iterator[str]:
             yield f"parameter {parameter} could hold a slash"
     if action.method == "GET" and action.effect != "read":
         yield "a GET that writes"
-    if action.method == "GET" and (action.body or set(args) - set(in_path)):
+    sent = {arg.name for arg in action.args if not arg.local}
+    if action.method == "GET" and (action.body or sent - set(in_path)):
         yield "a GET with a body"
     if action.scope is None and action.effect != "read":
         yield "writes without a scope"

@@ -1,0 +1,102 @@
+"""What a model is shown of an answer: readable times, short rows, and the rows that match a search.
+
+Nothing here knows MCP or the vault.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sikkerkey_times import SECONDS_BELOW, iso_utc
+
+SEARCHED = ("name", "note", "description", "hostname", "email", "label", "cidr", "url")
+TIME_MEMBER = re.compile("(?:At|Start|End)$|^(?:timestamp|time|from|to)$")
+TIME_MAX_MS = 253_402_300_799_999  # the end of the year 9999
+
+
+def with_iso_times(value: Any) -> Any:
+    """`value` with every member that holds a time in milliseconds in ISO 8601."""
+    if isinstance(value, dict):
+        return {name: iso_utc(each) if _is_time(name, each) else with_iso_times(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [with_iso_times(each) for each in value]
+    return value
+
+
+def _is_time(name: str, value: Any) -> bool:
+    return type(value) is int and SECONDS_BELOW <= value <= TIME_MAX_MS and TIME_MEMBER.search(name) is not None
+
+
+def without_nulls(value: Any) -> Any:
+    """`value` without the members of objects that are null."""
+    if isinstance(value, dict):
+        return {name: without_nulls(each) for name, each in value.items() if each is not None}
+    return [without_nulls(each) for each in value] if isinstance(value, list) else value
+
+
+def shortened(value: Any, characters: int, remark: str) -> Any:
+    """`value` with every text cut to `characters` and its length behind it, followed by `remark`."""
+    if isinstance(value, dict):
+        return {name: shortened(each, characters, remark) for name, each in value.items()}
+    if isinstance(value, list):
+        return [shortened(each, characters, remark) for each in value]
+    if isinstance(value, str) and len(value) > characters:
+        return f"{value[:characters]}... [{characters:,} of {len(value):,} characters{remark}]"
+    return value
+
+
+def matching(rows: Sequence[Any], text: str) -> list[Any]:
+    """The rows in which a name, a note or the like contains `text`, in upper or lower case."""
+    wanted = text.casefold()
+    return [row for row in rows if any(wanted in each.casefold() for each in _searched(row))]
+
+
+def _searched(row: Any) -> list[str]:
+    if isinstance(row, str):
+        return [row]
+    members = row if isinstance(row, Mapping) else {}
+    return [each for name in SEARCHED if isinstance(each := members.get(name), str)]
+
+
+def first_texts(texts: Sequence[str], characters: int) -> list[str]:
+    """The first texts that have at most `characters` together."""
+    kept = []
+    for text in texts:
+        characters -= len(text)
+        if characters < 0:
+            break
+        kept.append(text)
+    return kept
+
+
+def csv_records(text: str, *, iso_times: bool) -> list[str]:
+    """The records of a CSV text (RFC 4180) as they are, each with its line end. Raises csv.Error.
+
+    With `iso_times`, records that hold times in milliseconds are written again with ISO 8601.
+    """
+    lines = io.StringIO(text, newline="").readlines()
+    reader, begin, times, records = csv.reader(lines), 0, None, []
+    for cells in reader:
+        record, begin = "".join(lines[begin : reader.line_num]), reader.line_num
+        if times is None:  # this is the header
+            times = [place for place, name in enumerate(cells) if iso_times and TIME_MEMBER.search(name)]
+        elif any(_is_time_cell(cells, place) for place in times):
+            record = _with_iso_cells(cells, times)
+        records.append(record)
+    return records
+
+
+def _is_time_cell(cells: Sequence[str], place: int) -> bool:
+    digits = cells[place] if place < len(cells) else ""
+    return re.fullmatch("[0-9]{12,15}", digits) is not None and SECONDS_BELOW <= int(digits) <= TIME_MAX_MS
+
+
+def _with_iso_cells(cells: Sequence[str], times: Sequence[int]) -> str:
+    iso = {place: iso_utc(int(cells[place])) for place in times if _is_time_cell(cells, place)}
+    record = io.StringIO(newline="")
+    csv.writer(record).writerow([iso.get(place, cell) for place, cell in enumerate(cells)])
+    return record.getvalue()
