@@ -28,7 +28,8 @@ The sections, in reading order:
     stdio          lines in, lines out, threads, shutdown
     command line   serve
 
-`sikkerkey_http` (one HTTP exchange) and `sikkerkey_redact` (finding a value in every spelling) are below this module.
+`sikkerkey_http` (one HTTP exchange), `sikkerkey_redact` (finding a value in every spelling) and `sikkerkey_times`
+(reading and writing times) are below this module.
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -831,10 +832,7 @@ SIGNATURE_MAX_ARGS = 7  # with more, a description names only the required ones
 
 # Other kinds have the same name. An object is described as its JSON in a string: Google's API refuses a whole listing
 # for one object without properties, and does not know additionalProperties.
-JSON_TYPES: dict[Kind, str] = {
-    **{"id": "string", "time": "string", "object": "string"},
-    **{"strings": "array", "ids": "array"},
-}
+JSON_TYPES: dict[Kind, str] = {"id": "string", "time": "string", "object": "string", "strings": "array", "ids": "array"}
 BOUND_KEYWORDS = {
     "string": ("minLength", "maxLength"),
     "array": ("minItems", "maxItems"),
@@ -1118,7 +1116,7 @@ def check_words(arg: Arg, words: Sequence[str], known: Sequence[str]) -> None:
         if word not in known_words:
             import difflib  # not at the top: only refusals need it
 
-            near = difflib.get_close_matches(word, known, 3, 0.5) if len(word) <= NAME_MAX_CHARACTERS else []
+            near = difflib.get_close_matches(word[:NAME_MAX_CHARACTERS].casefold(), known, 3, 0.5)
             similar = f"similar names: {', '.join(near)}; " if near else ""
             message = f"item {number} of {arg.name} is not a name that the vault knows"
             raise ArgumentError(message, f"{similar}{arg.listed_by} lists all names")

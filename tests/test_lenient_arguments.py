@@ -357,7 +357,8 @@ def test_vault_that_does_not_answer_is_not_asked_twice() -> None:
 def test_list_may_come_in_several_shapes(listed: Any) -> None:
     tools = sikkerkey_mcp.VaultTools(lambda: ListingApi(listing(listed)))
     assert call_text(tools, QUERY, with_names(QUERY, "secret_read")) == "{}"
-    assert "similar names: secret_read" in call_text(tools, QUERY, with_names(QUERY, "secret_reads"))
+    for wrong in ("secret_reads", "secret.read", "SECRET_READ", "secretRead", "read"):
+        assert "similar names: secret_read" in call_text(tools, QUERY, with_names(QUERY, wrong)), wrong
 
 
 def test_withheld_list_is_not_asked_for() -> None:
