@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
@@ -213,6 +214,7 @@ class Parser(argparse.ArgumentParser):
         super().error(sikkerkey_mcp.clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)) + hint)
 
 
+@functools.cache
 def parser() -> Parser:
     """The parser of the whole command line. Each result has `command`, and `parser`, the command's own parser."""
     root = Parser(

@@ -67,6 +67,12 @@ def later(built: Path, unpacked_home: Path, tmp_path: Path) -> Archive:
     return Archive(Path(shutil.copy(built, tmp_path)), unpacked_home)
 
 
+@pytest.fixture
+def cached(built: Path, unpacked_home: Path, tmp_path: Path) -> Archive:
+    """An archive at a later start, with its own cache."""
+    return Archive(Path(shutil.copy(built, tmp_path)), shutil.copytree(unpacked_home, tmp_path / "user"))
+
+
 def flip_a_bit(path: Path, offset: int) -> None:
     """Its size and its times stay the same."""
     before = path.stat()
@@ -147,14 +153,13 @@ def test_only_what_this_platform_needs_is_unpacked_and_searched(archive: Archive
     assert names - {"cryptography.libs", "__pycache__"} == {*modules, "certifi", "cryptography"}
 
 
-def test_another_build_does_not_run_these_files(archive: Archive, other_build: Path) -> None:
+def test_another_build_does_not_run_these_files(cached: Archive, other_build: Path) -> None:
     """Were the archive's name or time the key, a newer one in the same place would run the older one's code."""
-    archive.run()
-    before = archive.path.stat()
-    shutil.copyfile(other_build, archive.path)
-    os.utime(archive.path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert archive.path.stat().st_size == before.st_size
-    assert "argv9" in archive.run()
+    before = cached.path.stat()
+    shutil.copyfile(other_build, cached.path)
+    os.utime(cached.path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert cached.path.stat().st_size == before.st_size
+    assert "argv9" in cached.run()
 
 
 @posix_only
@@ -268,9 +273,8 @@ def test_archive_replaced_under_a_running_program(in_place: bool, archive: Archi
 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "emptied", "removed"])
-def test_damaged_cache_is_replaced(damage: str, archive: Archive) -> None:
-    archive.run("sign")
-    for path in (archive.library(), archive.source()):
+def test_damaged_cache_is_replaced(damage: str, cached: Archive) -> None:
+    for path in (cached.library(), cached.source()):
         data = path.read_bytes()
         half = len(data) // 2
         changed = data[:half] + bytes([data[half] ^ 1]) + data[half + 1 :]
@@ -278,20 +282,19 @@ def test_damaged_cache_is_replaced(damage: str, archive: Archive) -> None:
             path.unlink()
         else:
             path.write_bytes({"cut": data[:half], "changed": changed, "emptied": b""}[damage])
-        result = archive.run("sign")
-        assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library())), path
+        result = cached.run("sign")
+        assert (result["sign"], result["library"]) == (SIGNATURE, str(cached.library())), path
         assert path.read_bytes() == data
-    assert list(archive.cache.iterdir()) == [archive.unpacked()]
+    assert list(cached.cache.iterdir()) == [cached.unpacked()]
 
 
 @linux_only
-def test_library_that_only_its_digest_betrays_is_not_loaded(archive: Archive) -> None:
-    archive.run()
-    flip_a_bit(archive.library(), IN_THE_LIBRARY)
-    result = archive.run("sign")
+def test_library_that_only_its_digest_betrays_is_not_loaded(cached: Archive) -> None:
+    flip_a_bit(cached.library(), IN_THE_LIBRARY)
+    result = cached.run("sign")
     assert (result["sign"], result["library"][:14]) == (SIGNATURE, "memory; cache:")
     assert result["library"].endswith("was damaged")
-    assert archive.run("sign")["library"] == str(archive.library())
+    assert cached.run("sign")["library"] == str(cached.library())
 
 
 def unusable(kind: str, cache: Path) -> None:
@@ -343,14 +346,13 @@ def distrust(kind: str, path: Path, elsewhere: Path) -> None:
 
 @linux_only
 @pytest.mark.parametrize("kind", ["link", "fifo", "writable by others", "foreign"])
-def test_untrusted_files_are_replaced(kind: str, archive: Archive, tmp_path: Path) -> None:
+def test_untrusted_files_are_replaced(kind: str, cached: Archive, tmp_path: Path) -> None:
     if kind == "foreign" and os.geteuid() != 0:
         pytest.skip("only root can give a file away")
-    archive.run("sign")
-    for number, path in enumerate((archive.library(), archive.source(), archive.unpacked())):
+    for number, path in enumerate((cached.library(), cached.source(), cached.unpacked())):
         distrust(kind, path, tmp_path / f"elsewhere {number}")
-        result = archive.run("sign")
-        assert (result["sign"], result["library"]) == (SIGNATURE, str(archive.library())), path
+        result = cached.run("sign")
+        assert (result["sign"], result["library"]) == (SIGNATURE, str(cached.library())), path
         assert not path.is_symlink()
         assert path.stat().st_mode & 0o777 == (0o700 if path.is_dir() else 0o600)
         assert path.stat().st_uid == os.geteuid()
@@ -371,17 +373,16 @@ def test_temporary_file_where_there_is_no_memfd(archive: Archive, tmp_path: Path
 
 
 @linux_only
-def test_error_says_everything_that_was_tried_and_the_next_call_tries_again(archive: Archive, built: Path) -> None:
-    archive.run()
-    process = waiting(archive, "wait", "fail", "wait", "sign")
+def test_error_says_everything_that_was_tried_and_the_next_call_tries_again(cached: Archive, built: Path) -> None:
+    process = waiting(cached, "wait", "fail", "wait", "sign")
     assert process.stdin is not None
     assert process.stdout is not None
-    flip_a_bit(archive.library(), IN_THE_LIBRARY)
-    flip_a_bit(archive.path, IN_THE_LIBRARY)
+    flip_a_bit(cached.library(), IN_THE_LIBRARY)
+    flip_a_bit(cached.path, IN_THE_LIBRARY)
     process.stdin.write("\n")
     process.stdin.flush()
     assert process.stdout.readline() == "ready\n"
-    shutil.copyfile(built, archive.path)
+    shutil.copyfile(built, cached.path)
     result = finish(process)
     damaged = "the archive was replaced or is damaged"
     assert result["fail"].startswith("cryptography cannot be loaded: cache: ")

@@ -317,9 +317,10 @@ def test_bare_start_survives_python_variables_without_paths(slot: Path, planted:
 # variables of the program
 
 VALUES = ("../../x", "%2e%2e%2fx", "~nobody/x", "/dev/zero", "/proc/x\x1b[2J\n", "x" * 5_000)
+# Together only if the program does not refuse them at its start.
 VARIABLES = (
-    "SIKKERKEY_HOME", "SIKKERKEY_AGENT_ID", "SIKKERKEY_API_URL", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR",
-    "HTTPS_PROXY", "NO_PROXY", "XDG_CACHE_HOME", "HOME", "TMPDIR",
+    ("SIKKERKEY_HOME",), ("SIKKERKEY_AGENT_ID",), ("SIKKERKEY_CACHE_DIR",), ("XDG_CACHE_HOME",), ("HOME",),
+    ("SIKKERKEY_API_URL", "SIKKERKEY_CA_BUNDLE", "HTTPS_PROXY", "NO_PROXY", "TMPDIR"),
 )  # fmt: skip
 
 
@@ -336,13 +337,13 @@ def test_environment_variables_cannot_redirect_the_program(
     work.mkdir(parents=True)
     monkeypatch.chdir(work)
     sent = b"".join(json.dumps({"jsonrpc": "2.0", **line}).encode() + b"\n" for line in OPENING)
-    for name, value in itertools.product(VARIABLES, VALUES):
-        status, messages, stderr = run([*ARCHIVE_COMMAND, "serve"], {**os.environ, name: value}, sent)
-        assert status in (0, 1), (name, value)
-        assert "Traceback" not in stderr, (name, value)
-        assert "\x1b" not in stderr, (name, value)
-        assert status == 0 or stderr.startswith("sikkerkey-mcp: error: "), (name, value)
-        assert [message["id"] for message in messages] == ([1, 2] if status == 0 else []), (name, value)
+    for names, value in itertools.product(VARIABLES, VALUES):
+        status, messages, stderr = run([*ARCHIVE_COMMAND, "serve"], {**os.environ, **dict.fromkeys(names, value)}, sent)
+        assert status in ((0, 1) if len(names) == 1 else (0,)), (names, value)
+        assert "Traceback" not in stderr, (names, value)
+        assert "\x1b" not in stderr, (names, value)
+        assert status == 0 or stderr.startswith("sikkerkey-mcp: error: "), (names, value)
+        assert [message["id"] for message in messages] == ([1, 2] if status == 0 else []), (names, value)
     assert [*work.rglob("*")] == []
     assert {path.name for path in tmp_path.iterdir()} <= {"deep", "home"}
 

@@ -135,16 +135,21 @@ class StubApi(sikkerkey_mcp.Api):
         return self.answer
 
 
+def tools_of(row: Row, api: StubApi) -> sikkerkey_mcp.VaultTools:
+    """The row's tool alone, because setting up all tools takes longer than a call."""
+    return sikkerkey_mcp.VaultTools(lambda: api, tools=[row.tool])
+
+
 def call(row: Row, arguments: Any, answer: sikkerkey_mcp.Answer | None = None) -> Any:
     """The result of one call that the vault answers with `answer`."""
     api = StubApi(answer or reply())
-    return sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
+    return tools_of(row, api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
 
 
 def sent(row: Row, arguments: Any) -> sikkerkey_mcp.Request:
     """The one request that a call with `arguments` sends, after any that look up words of the vault's lists."""
     api = StubApi(reply())
-    result = sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
+    result = tools_of(row, api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
     assert "isError" not in result, result
     *looked_up, request = api.sent
     assert len(looked_up) <= 1
@@ -161,7 +166,7 @@ def sent_body(row: Row, arguments: Any) -> Any:
 def refusal(row: Row, arguments: Any) -> str:
     """The message of a refused call. Asserts that nothing was sent or logged and that the result shows no MARK."""
     api, context = StubApi(reply()), Logged()
-    result = sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, arguments, context)
+    result = tools_of(row, api).call(row.tool.name, arguments, context)
     assert api.sent == []
     assert context.lines == []
     assert set(result) == {"content", "isError"}, "accepted"
