@@ -619,7 +619,7 @@ def test_proxy_that_is_silent_is_given_up(authority: Authority) -> None:
             assert (failure.reason, failure.sent) == ("it did not answer in time", False)
 
 
-def test_no_proxy_leads_past_the_proxy(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hosts_in_no_proxy_are_reached_directly(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NO_PROXY", "example.org,localhost")
     with FaultyVault(tls=authority.server("localhost"), host="localhost") as vault, ConnectProxy(1) as proxy:
         proxies = {"https": f"http://127.0.0.1:{proxy.port}"}

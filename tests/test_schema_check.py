@@ -92,5 +92,5 @@ def test_every_server_of_the_tests_is_checked_when_it_exits() -> None:
         server.notify("notifications/cancelled", requestId=1.5)
     server.send(PING)
     assert server.read()["id"] == 7
-    with pytest.raises(AssertionError, match="nobody asked for 7"):
+    with pytest.raises(AssertionError, match="no open request has the id 7"):
         server.__exit__(None, None, None)

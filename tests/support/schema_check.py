@@ -116,7 +116,7 @@ def requests_in(sent: bytes) -> dict[Any, list[Any]]:
 
 def check_answer(answer: Any, requests: list[Any]) -> None:
     """Checks one answer against the unanswered requests with its id, and removes the request that it answers."""
-    assert requests, f"nobody asked for {answer['id']!r}, or it was answered before"
+    assert requests, f"no open request has the id {answer['id']!r}"
     if "error" in answer:
         requests.pop(0)
         return
