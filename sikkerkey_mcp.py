@@ -573,8 +573,7 @@ TOOLS: tuple[Tool, ...] = (
         write("create", "POST /projects/{projectId}/temporary-secrets", "projects.secrets.write",
               "Create a link. The URL and passphrase in the answer are for the recipient only.",
               PROJECT, NAME._replace(most=256),
-              optional(VALUE)._replace(text="The plaintext, at most 102,400 bytes; or set generateRandom.",
-                                       most_bytes=102_400),
+              optional(VALUE)._replace(text="The plaintext; or set generateRandom.", most_bytes=102_400),
               Arg("generateRandom", "boolean", "Have the vault generate the value.", required=False), LENGTH, CHARSET,
               Arg("expiresInSeconds", "integer", "Lifetime of the link.", least=60, most=86_400),
               rule=_value_or_random, body=_value_or_length, mints=True),
@@ -872,7 +871,8 @@ def arg_schema(arg: Arg) -> JsonObject:
     for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
         if bound is not None:
             schema[keyword] = bound
-    schema["description"] = arg.text
+    bytes_bound = "" if arg.most_bytes is None else f" At most {arg.most_bytes:,} bytes in UTF-8."  # no keyword says it
+    schema["description"] = arg.text + bytes_bound
     return schema
 
 
@@ -3107,13 +3107,17 @@ class Output:
 
 
 def _encode_line(message: Any) -> bytes:
-    """The line for a message; an error response instead if it is nested too deeply for this Python."""
+    """The line for a message; error responses instead if Python cannot encode it."""
     try:
-        text = to_json(message)
+        return to_json(message).encode("utf-8") + b"\n"
     except RecursionError:
-        too_deep = ProtocolError(INTERNAL_ERROR, f"the answer is nested too deeply; {MAY_HAVE_BEEN_PROCESSED}")
-        text = to_json(error_response(valid_id(message), too_deep))
-    return text.encode("utf-8") + b"\n"
+        reason = "the answer is nested too deeply"
+    except MemoryError:
+        reason = "this computer has too little memory for the answer"
+    failed = ProtocolError(INTERNAL_ERROR, f"{reason}; {MAY_HAVE_BEEN_PROCESSED}")
+    if isinstance(message, list):
+        return to_json([error_response(valid_id(reply), failed) for reply in message]).encode("utf-8") + b"\n"
+    return to_json(error_response(valid_id(message), failed)).encode("utf-8") + b"\n"
 
 
 class Batch:

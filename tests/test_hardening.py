@@ -70,6 +70,32 @@ def test_answer_that_cannot_be_written_is_an_error_and_not_silence() -> None:
     assert answer["error"]["code"] == sikkerkey_mcp.INTERNAL_ERROR
 
 
+@pytest.mark.parametrize("lack", [MemoryError, RecursionError])
+def test_every_reply_of_a_batch_that_cannot_be_written_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, lack: type[Exception]
+) -> None:
+    """Also for lack of memory, which would end the thread of the call."""
+    encode, failures = sikkerkey_mcp.to_json, [lack(), lack()]
+
+    def fail_at_first(value: Any) -> str:
+        if value in (batch, batch[0]) and failures:
+            raise failures.pop()
+        return encode(value)
+
+    batch = [sikkerkey_mcp.response(request_id, {}) for request_id in (7, "8")]
+    monkeypatch.setattr(sikkerkey_mcp, "to_json", fail_at_first)
+    read_end, write_end = os.pipe()
+    output = sikkerkey_mcp.Output(write_end)
+    output.send(batch)
+    output.send(batch[0])
+    os.close(write_end)
+    with os.fdopen(read_end) as written:
+        errors, error = map(json.loads, written)
+    assert [(each["id"], each["error"]["code"]) for each in [*errors, error]] == [
+        (request_id, sikkerkey_mcp.INTERNAL_ERROR) for request_id in (7, "8", 7)
+    ]
+
+
 def test_import_error_of_the_library_is_quoted(monkeypatch: pytest.MonkeyPatch) -> None:
     real = builtins.__import__
 

@@ -54,8 +54,9 @@ SENT_AS = {"time": "integer", "object": "object"}  # the types that the vault ta
 def arg_facts(arg: sikkerkey_mcp.Arg) -> sikkerkey_mcp.JsonObject:
     schema = sikkerkey_mcp.arg_schema(arg)
     schema["type"] = SENT_AS.get(arg.kind, schema["type"])
-    del schema["description"]
+    description = schema.pop("description")
     if arg.most_bytes is not None:
+        assert description == f"{arg.text} At most {arg.most_bytes:,} bytes in UTF-8.", arg
         schema["maxBytes"] = arg.most_bytes
     return {**schema, "plaintext": True} if arg.plaintext else schema
 
