@@ -1,27 +1,37 @@
 """HTTP for one vault: a urllib handler that keeps connections alive, and sockets with a deadline.
 
 urllib chooses the proxy and http.client speaks HTTP. What they lack is added here: connections that serve more than one
-request, one deadline over a whole exchange, a bound on what is received, and a way to abort from another thread.
+request, one deadline over a whole exchange, a bound on what is received, a way to abort from another thread, and names
+with several addresses of which some are dead.
 Nothing here knows signatures, retries or MCP.
 """
 
 from __future__ import annotations
 
+import errno
 import http.client
+import os
+import queue
 import re
 import select
+import selectors
 import socket
 import ssl
+import sys
 import threading
 import time
 import urllib.request
+from collections import deque
 from collections.abc import Callable
 from contextlib import closing, suppress
+from itertools import zip_longest
 from typing import Any, NamedTuple, Optional
 from urllib.parse import urlsplit
 
 READ_BYTES = 64 * 1024
 FRAMING_MAX_BYTES = 1024 * 1024  # of one response beside its body: headers, chunk sizes, trailers
+ADDRESSES_MAX = 16  # of one name; each takes a socket while it is tried
+ABORT_POLL_S = 0.1  # how soon an abort is noticed where nothing can be woken
 
 Abort = Callable[[], None]
 OnAbort = Callable[[Optional[Abort]], None]
@@ -30,11 +40,13 @@ OnAbort = Callable[[Optional[Abort]], None]
 class Limits(NamedTuple):
     """The bounds of every exchange."""
 
-    connect_s: float  # one address; the proxy's answer; the TLS handshake
-    exchange_s: float  # one exchange on an open connection; also trying all addresses of a name
+    connect_s: float  # resolving a name and trying all its addresses; the proxy's answer; the TLS handshake
+    exchange_s: float  # one exchange on an open connection
     response_bytes: int  # of a body
     idle_s: float
     idle_connections: int
+    next_address_s: float  # after this, the next address is tried as well: section 8 of RFC 8305
+    kept_answer_s: float  # the first byte for a repeatable request on a kept connection, which may have died
 
 
 class Response(NamedTuple):
@@ -46,14 +58,15 @@ class Response(NamedTuple):
 
 
 class Unreachable(Exception):
-    """There is no response. `reason` never repeats what the peer sent; `__cause__` may.
+    """There is no response. `reason` never repeats what the peer sent; `__cause__` and `certificate` may.
 
     `sent` is False only if the vault cannot have seen the request; `retryable` is False if another attempt cannot help.
+    `certificate` is the peer's in DER if it was refused, for a message; it may be forged.
     """
 
-    def __init__(self, reason: str, *, sent: bool, retryable: bool = True) -> None:
+    def __init__(self, reason: str, *, sent: bool, retryable: bool = True, certificate: bytes = b"") -> None:
         super().__init__(reason)
-        self.reason, self.sent, self.retryable = reason, sent, retryable
+        self.reason, self.sent, self.retryable, self.certificate = reason, sent, retryable, certificate
 
 
 class TooLarge(Exception):
@@ -88,12 +101,15 @@ FAILURES = (OSError, http.client.HTTPException, ValueError)  # ssl and names tha
 class _Bounded:
     """Mixed into the two socket classes."""
 
-    deadline_s = 0.0  # on the monotonic clock
+    deadline_s = 0.0  # on the monotonic clock, as all deadlines
+    last_deadline_s = 0.0  # applies once a byte was received
     bytes_left = 0  # that may be received; a body's bytes are given back as they are read
 
-    def start(self, timeout_s: float) -> None:
-        """Starts an exchange."""
-        self.deadline_s = time.monotonic() + timeout_s
+    def start(self, timeout_s: float, first_byte_s: float | None = None) -> None:
+        """Starts an exchange, whose first byte must arrive within `first_byte_s`."""
+        now_s = time.monotonic()
+        self.last_deadline_s = now_s + timeout_s
+        self.deadline_s = min(self.last_deadline_s, now_s + (timeout_s if first_byte_s is None else first_byte_s))
         self.bytes_left = FRAMING_MAX_BYTES
         self._update_timeout()
 
@@ -118,6 +134,7 @@ class _Bounded:
         """As socket.recv_into, which is what http.client reads with. Raises TimeoutError and TooLarge."""
         self._update_timeout()
         count: int = super().recv_into(*arguments)  # type: ignore[misc]
+        self.deadline_s = self.last_deadline_s
         self.bytes_left -= count
         if self.bytes_left < 0:
             raise TooLarge
@@ -133,6 +150,127 @@ class _TlsSocket(_Bounded, ssl.SSLSocket):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# addresses: a name may have several, some of them dead. RFC 8305 tries the next one before the last one has failed.
+# ---------------------------------------------------------------------------------------------------------------------
+
+Target = tuple[Any, ...]  # the address as socket.connect takes it
+
+
+class Address(NamedTuple):
+    """One row of socket.getaddrinfo."""
+
+    family: int
+    kind: int
+    protocol: int
+    name: str
+    target: Target
+
+
+def resolve(host: str, port: int, timeout_s: float, is_aborted: Callable[[], bool] = lambda: False) -> list[Address]:
+    """All addresses of a name. Raises OSError, UnicodeError, TimeoutError, ConnectionAbortedError.
+
+    On a thread of its own, because socket.getaddrinfo can be neither aborted nor given a deadline.
+    """
+    results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+
+    def work() -> None:
+        try:
+            results.put([Address(*row) for row in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)])
+        except (OSError, UnicodeError) as error:
+            results.put(error)
+
+    give_up_at_s = time.monotonic() + timeout_s
+    try:
+        threading.Thread(target=work, daemon=True).start()
+    except RuntimeError:  # no more threads
+        work()
+    while True:
+        with suppress(queue.Empty):
+            found = results.get(timeout=ABORT_POLL_S)
+            break
+        if is_aborted():
+            raise ConnectionAbortedError
+        if time.monotonic() >= give_up_at_s:
+            raise TimeoutError
+    if isinstance(found, Exception):
+        raise found
+    addresses: list[Address] = found
+    return addresses
+
+
+def in_order(found: list[Address], worked: Target | None) -> list[Address]:
+    """The address that worked last, then the families in turn, each in the order of the resolver."""
+    ordered = sorted(found, key=lambda one: one.target != worked)
+    family = ordered[0].family if ordered else 0
+    first = [one for one in ordered if one.family == family]
+    others = [one for one in ordered if one.family != family]
+    mixed = [one for pair in zip_longest(first, others) for one in pair if one]
+    return mixed[:ADDRESSES_MAX]
+
+
+def connect_first(
+    addresses: list[Address], timeout_s: float, next_address_s: float, is_aborted: Callable[[], bool] = lambda: False
+) -> tuple[_Socket, Target]:
+    """A socket that is connected to the first address that answers, and that address. The other attempts end.
+
+    Raises OSError: the last failure, TimeoutError, or ConnectionAbortedError.
+    """
+    waiting, give_up_at_s, next_at_s = deque(addresses), time.monotonic() + timeout_s, 0.0
+    failure = OSError("the name has no address")
+    attempts = selectors.DefaultSelector()
+    try:
+        while waiting or attempts.get_map():
+            now_s = time.monotonic()
+            if is_aborted():
+                raise ConnectionAbortedError
+            if now_s >= give_up_at_s:
+                raise TimeoutError
+            if waiting and (now_s >= next_at_s or not attempts.get_map()):
+                try:
+                    _begin(attempts, waiting.popleft())
+                except OSError as error:  # a system without IPv6 may still return IPv6 addresses
+                    failure = error
+                    continue
+                next_at_s = now_s + next_address_s
+            wait_s = min(ABORT_POLL_S, give_up_at_s - now_s, next_at_s - now_s if waiting else ABORT_POLL_S)
+            for key, _ in attempts.select(max(0.0, wait_s)):
+                attempts.unregister(key.fileobj)
+                candidate: Any = key.fileobj
+                number = candidate.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                if not number:
+                    return candidate, key.data
+                candidate.close()
+                failure, next_at_s = _error_of(number), 0.0
+    finally:
+        for key in list(attempts.get_map().values()):
+            key.fileobj.close()  # type: ignore[union-attr]  # always a socket
+        attempts.close()
+    raise failure
+
+
+def _begin(attempts: selectors.BaseSelector, address: Address) -> None:
+    """Begins to connect; the socket is ready for writing when it is known how that ended. Raises OSError."""
+    candidate = _Socket(address.family, address.kind, address.protocol)
+    try:
+        candidate.setblocking(False)
+        number = candidate.connect_ex(address.target)
+        if number not in (0, errno.EINPROGRESS, errno.EWOULDBLOCK):
+            raise _error_of(number)
+        attempts.register(candidate, selectors.EVENT_WRITE, address.target)
+    except BaseException:
+        candidate.close()
+        raise
+
+
+def _error_of(number: int) -> OSError:
+    if sys.platform == "win32":
+        import ctypes  # elsewhere, strerror has the words
+
+        return ctypes.WinError(number)
+    return OSError(number, os.strerror(number))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # connections
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -143,16 +281,24 @@ class _Connection(http.client.HTTPConnection):
     sock: Any  # a _Socket or a _TlsSocket; None until `connect`
     auto_open = 0  # never reconnect, and so never send a request twice
 
-    def __init__(self, authority: str, proxy: str, tls: ssl.SSLContext | None, limits: Limits) -> None:
+    def __init__(
+        self,
+        authority: str,
+        proxy: str,
+        tls: ssl.SSLContext | None,
+        limits: Limits,
+        worked: dict[tuple[str, int], Target],
+    ) -> None:
+        """`worked` has the address that answered last for each name and port."""
         self.default_port = 443 if tls and not proxy else 80
         super().__init__(proxy or authority)
-        self._authority, self._tls = authority, tls
+        self._authority, self._tls, self._worked = authority, tls, worked
         self.limits = limits
         self._create_connection = self._dial  # HTTPConnection.connect calls this for its socket
-        self._aborted = False
+        self.is_aborted = False
         # The same as `sock`, except that http.client never sets it to None, for example while it reads a last body.
         self._socket: Any = None
-        self.idle_since_s = 0.0
+        self._idle_since: tuple[float, float] | None = None  # on both clocks; None until the first exchange has ended
 
     def connect(self) -> None:
         """Connects, lets the proxy connect to the vault, and starts TLS. Raises FAILURES, NotLoopback, TooLarge."""
@@ -172,15 +318,24 @@ class _Connection(http.client.HTTPConnection):
 
     def abort(self) -> None:
         """Ends what waits on the socket. May be called from any thread."""
-        self._aborted = True
+        self.is_aborted = True
         if self._socket is not None:
             with suppress(OSError):  # not connected yet, or closed already
                 # Not SSLSocket.shutdown, which removes the TLS state that the other thread is using.
                 socket.socket.shutdown(self._socket, socket.SHUT_RDWR)
 
+    def rest(self) -> None:
+        """Begins to wait for another request."""
+        self._idle_since = time.monotonic(), time.time()
+
+    def _idle_s(self) -> float:
+        """The monotonic clock may stop while the computer sleeps; the other one runs on, but can be set back."""
+        monotonic_s, wall_s = self._idle_since or (0.0, 0.0)
+        return max(time.monotonic() - monotonic_s, time.time() - wall_s)
+
     def is_usable(self) -> bool:
         """False after too long, and if anything was received while nothing was requested: the end, or stray bytes."""
-        if self.sock is None or time.monotonic() - self.idle_since_s >= self.limits.idle_s:
+        if self.sock is None or self._idle_s() >= self.limits.idle_s:
             return False
         try:
             decrypted = self.sock.pending() if self._tls else 0
@@ -188,9 +343,11 @@ class _Connection(http.client.HTTPConnection):
         except (OSError, ValueError):
             return False
 
-    def exchange(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> tuple[Response, bool]:
+    def exchange(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str], first_byte_s: float | None = None
+    ) -> tuple[Response, bool]:
         """Sends a request; its response, and whether the connection can serve another request."""
-        self._socket.start(self.limits.exchange_s)
+        self._socket.start(self.limits.exchange_s, first_byte_s)
         self.request(method, path, body, headers)
         with closing(self.getresponse()) as response:
             found: dict[str, str] = {}
@@ -199,7 +356,7 @@ class _Connection(http.client.HTTPConnection):
                 found[key] = f"{found[key]}, {value}" if key in found else value
             _check_head(response, found)
             body_read = self._read_body(response)
-            keep = not response.will_close and not self._aborted and _has_one_end(found)
+            keep = not response.will_close and not self.is_aborted and _has_one_end(found)
             return Response(response.status, found, body_read), keep
 
     def _read_body(self, response: http.client.HTTPResponse) -> bytes:
@@ -215,43 +372,34 @@ class _Connection(http.client.HTTPConnection):
                 raise TooLarge
             self._socket.bytes_left += len(piece)
             pieces.append(piece)
-        if response.length or (ends_with_connection and (self._aborted or not pieces)):
+        if response.length or (ends_with_connection and (self.is_aborted or not pieces)):
             raise http.client.IncompleteRead(b"")
         return b"".join(pieces)
 
     def _use(self, new: Any) -> None:
         """Makes `new` the socket that `abort` ends. An earlier abort takes effect here."""
         self.sock = self._socket = new
-        if self._aborted:
+        if self.is_aborted:
             raise ConnectionAbortedError
 
     def _dial(self, address: tuple[str, int], *_defaults: Any) -> _Socket:
-        """Like socket.create_connection, which cannot be aborted before it returns."""
-        give_up_at_s = time.monotonic() + self.limits.exchange_s
-        failure = OSError("the name has no address")
-        for family, kind, protocol, _, target in socket.getaddrinfo(*address, 0, socket.SOCK_STREAM):
-            if self._tls is None and not _is_loopback(str(target[0])):
+        """Like socket.create_connection, which tries one address after the other and cannot be aborted."""
+        give_up_at_s = time.monotonic() + self.limits.connect_s
+        found = resolve(*address, self.limits.connect_s, lambda: self.is_aborted)
+        if self._tls is None:
+            found = [one for one in found if _is_loopback(str(one.target[0]))]
+            if not found:
                 raise NotLoopback
-            left_s = give_up_at_s - time.monotonic()
-            if left_s <= 0:
-                break
-            try:
-                candidate = _Socket(family, kind, protocol)
-            except OSError as error:  # a system without IPv6 may still return IPv6 addresses
-                failure = error
-                continue
-            try:
-                self._use(candidate)
-                candidate.settimeout(min(self.limits.connect_s, left_s))
-                candidate.connect(target)
-                candidate.start(self.limits.connect_s)  # for the proxy's answer
-                return candidate
-            except OSError as error:
-                failure = error
-                candidate.close()
-                if self._aborted:
-                    break
-        raise failure
+        addresses, left_s = in_order(found, self._worked.get(address)), give_up_at_s - time.monotonic()
+        connected, self._worked[address] = connect_first(
+            addresses, left_s, self.limits.next_address_s, lambda: self.is_aborted
+        )
+        self._use(connected)
+        connected.start(self.limits.connect_s)  # for the proxy's answer
+        with suppress(AttributeError, OSError):  # Linux: a write fails early too if nothing of it is acknowledged
+            acknowledged_ms = int(self.limits.connect_s * 1000)
+            connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, acknowledged_ms)
+        return connected
 
 
 def _is_loopback(address: str) -> bool:
@@ -285,9 +433,13 @@ def _has_one_end(headers: dict[str, str]) -> bool:
 
 
 class AbortableRequest(urllib.request.Request):
-    """A request that another thread can abort: `on_abort` receives the function for that, and None at the end."""
+    """A request that another thread can abort: `on_abort` receives the function for that, and None at the end.
+
+    A `repeatable` one may be processed twice. On a kept connection that does not answer soon, it fails early.
+    """
 
     on_abort: OnAbort
+    repeatable = False
 
 
 class KeepAliveHandler(urllib.request.BaseHandler):
@@ -300,6 +452,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         self.on_connect: Callable[[Any], None] = lambda _socket: None  # is called with each new socket
         self._lock = threading.Lock()
         self._idle: list[_Connection] = []
+        self._worked: dict[tuple[str, int], Target] = {}
 
     def http_open(self, request: AbortableRequest) -> Response:
         """Carries out one exchange. Raises Unreachable, TooLarge, Compressed, NotLoopback."""
@@ -311,23 +464,30 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         method = request.get_method()
         if body is not None or method != "GET":
             headers["Content-Length"] = str(len(body or b""))
-        connection = self._take() or self._new_connection(request, authorization)
+        kept = self._take()
+        connection = kept or self._new_connection(request, authorization, self._tls)
         sent = keep = False
         connection.limits = self.limits
         request.on_abort(connection.abort)
         try:
-            if connection.sock is None:
+            if not kept:
                 connection.connect()
                 self.on_connect(connection.sock)
             sent = True
-            response, keep = connection.exchange(method, request.selector, body, headers)
+            first_byte_s = self.limits.kept_answer_s if kept and request.repeatable else None
+            response, keep = connection.exchange(method, request.selector, body, headers, first_byte_s)
             return response
         except TooLarge:
             if sent:
                 raise
             raise Unreachable("the proxy's answer has no end", sent=False) from None
         except FAILURES as error:
-            raise Unreachable(_reason(error), sent=sent, retryable=not _is_permanent(error)) from error
+            if kept and not connection.is_aborted:
+                self.close()  # the others may have died with it
+            refused = isinstance(error, ssl.SSLCertVerificationError)
+            certificate = self._peer_certificate(request, authorization) if refused else b""
+            permanent = refused or _is_refused_by_proxy(error)
+            raise Unreachable(_reason(error), sent=sent, retryable=not permanent, certificate=certificate) from error
         finally:
             request.on_abort(None)
             if keep:
@@ -344,10 +504,25 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         for connection in idle:
             connection.close()
 
-    def _new_connection(self, request: AbortableRequest, authorization: str) -> _Connection:
+    def _peer_certificate(self, request: AbortableRequest, authorization: str) -> bytes:
+        """The peer's certificate in DER, unverified; empty if unknown. Nothing is sent but a handshake."""
+        unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        unverified.check_hostname, unverified.verify_mode = False, ssl.CERT_NONE
+        unverified.sslsocket_class = _TlsSocket
+        connection = self._new_connection(request, authorization, unverified)
+        request.on_abort(connection.abort)
+        try:
+            connection.connect()
+            return connection.sock.getpeercert(binary_form=True) or b""
+        except (TooLarge, *FAILURES):
+            return b""
+        finally:
+            connection.close()
+
+    def _new_connection(self, request: AbortableRequest, authorization: str, tls: ssl.SSLContext | None) -> _Connection:
         authority = urlsplit(request.full_url).netloc
         proxy = request.host if request.host != authority else ""  # ProxyHandler replaces the host
-        connection = _Connection(authority, proxy, self._tls, self.limits)
+        connection = _Connection(authority, proxy, tls, self.limits, self._worked)
         if proxy:
             headers = {"Host": authority, **({"Proxy-Authorization": authorization} if authorization else {})}
             host, _, port = authority.rpartition(":") if re.search(":[0-9]+$", authority) else (authority, "", "443")
@@ -365,7 +540,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
             connection.close()
 
     def _put_back(self, connection: _Connection) -> None:
-        connection.idle_since_s = time.monotonic()
+        connection.rest()
         with self._lock:
             self._idle.append(connection)
             surplus = self._idle[: -self.limits.idle_connections]
@@ -387,10 +562,9 @@ MALFORMED_PARTS: dict[type[Exception], str] = {
 }
 
 
-def _is_permanent(error: Exception) -> bool:
-    """True for a bad certificate and a proxy's refusal: another attempt cannot help, and proxies may lock users out."""
-    refused = re.match(r"Tunnel connection failed: 4\d\d", str(error))
-    return refused is not None or isinstance(error, ssl.SSLCertVerificationError)
+def _is_refused_by_proxy(error: Exception) -> bool:
+    """True if the proxy refuses the user or the host: proxies may lock out users who try again."""
+    return re.match(r"Tunnel connection failed: 4\d\d", str(error)) is not None
 
 
 def _reason(error: Exception) -> str:

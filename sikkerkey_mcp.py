@@ -83,8 +83,10 @@ CALLS_WAITING_MAX_BYTES = 16 * LINE_MAX_BYTES  # of the lines that the waiting c
 IDLE_CONNECTIONS_MAX = CALLS_RUNNING_MAX
 IDLE_MAX_S = 50.0  # servers commonly drop an idle connection after 60 s
 
-EXCHANGE_MAX_S = 30.0  # one exchange on an open connection; also trying every address of a name
-CONNECT_MAX_S = 10.0  # one address, the proxy's answer, the TLS handshake
+EXCHANGE_MAX_S = 30.0  # one exchange on an open connection
+CONNECT_MAX_S = 10.0  # trying every address of a name, the proxy's answer, the TLS handshake
+NEXT_ADDRESS_S = 0.25  # until another address is tried as well; the value of RFC 8305
+KEPT_ANSWER_MAX_S = 5.0  # the first byte for a read on a kept connection, which may have died unnoticed
 RETRIES_MAX = 3
 RETRY_MAX_S = 20.0  # all attempts of one call and the pauses between them
 BACKOFF_S = 0.25  # doubled for each retry
@@ -1434,6 +1436,7 @@ class Failure(NamedTuple):
     reason: str
     sent: bool
     retryable: bool = True
+    hint: str = ""
 
 
 class Cancellation:
@@ -1502,7 +1505,7 @@ class Api:
         while True:
             context.progress(f"asking the vault, attempt {attempt + 1}")
             try:
-                outcome = self._attempt(request, context)
+                outcome = self._attempt(request, safe, context)
             except ServiceError as error:  # there is an answer, but it must not be read
                 error.hint = error.hint if safe else MAY_HAVE_BEEN_PROCESSED
                 raise
@@ -1517,7 +1520,7 @@ class Api:
             return outcome
         raise _unreachable(self.base_url, outcome, safe=safe, attempts=attempt + 1)
 
-    def _attempt(self, request: Request, context: Context) -> Answer | Failure:
+    def _attempt(self, request: Request, safe: bool, context: Context) -> Answer | Failure:
         if context.cancellation.is_set():
             return Failure("the call was cancelled", sent=False, retryable=False)
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
@@ -1529,10 +1532,12 @@ class Api:
             self.base_url + request.path, request.body, headers, method=request.method
         )
         url_request.on_abort = context.cancellation.on_set
+        url_request.repeatable = safe
         try:
             return Answer(*self._opener.open(url_request))
         except sikkerkey_http.Unreachable as error:
-            return Failure(error.reason, error.sent, error.retryable)
+            reason, hint = explain_unreachable(error)
+            return Failure(reason, error.sent, error.retryable, hint)
         except sikkerkey_http.TooLarge:
             raise ServiceError(f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes", ASK_FOR_LESS) from None
         except sikkerkey_http.Compressed:
@@ -1567,6 +1572,8 @@ def open_vault(base_url: str) -> tuple[urllib.request.OpenerDirector, sikkerkey_
         response_bytes=ANSWER_MAX_BYTES,
         idle_s=IDLE_MAX_S,
         idle_connections=IDLE_CONNECTIONS_MAX,
+        next_address_s=NEXT_ADDRESS_S,
+        kept_answer_s=KEPT_ANSWER_MAX_S,
     )
     encrypted = base_url.startswith("https:")
     connections = sikkerkey_http.KeepAliveHandler(tls_context() if encrypted else None, limits)
@@ -1580,34 +1587,65 @@ def open_vault(base_url: str) -> tuple[urllib.request.OpenerDirector, sikkerkey_
 def tls_context() -> ssl.SSLContext:
     """TLS 1.2 or newer, certificates and host names checked.
 
-    Trusts SIKKERKEY_CA_BUNDLE if it is set, else certifi's bundle. Raises ConfigError.
+    Trusts certifi's bundle, the system's store and SIKKERKEY_CA_BUNDLE; with SIKKERKEY_CA_BUNDLE_ONLY, that file alone.
+    Raises ConfigError.
     """
     import ssl  # see open_vault
+
+    import sikkerkey_certificates
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.hostname_checks_common_name = False  # name constraints do not apply to common names
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # some builds set it; absent before OpenSSL 3
-    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
-    try:
-        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO and read a device without end
-            raise OSError
-        if bundle:
+    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
+    if not only_ca_bundle():
+        context.load_verify_locations(cadata=_certifi_bundle())
+        sikkerkey_certificates.load_system_store(context)
+    if bundle:
+        try:
+            if not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO and read a device without end
+                raise OSError
             context.load_verify_locations(cafile=bundle)
-        else:
-            context.load_verify_locations(cadata=_certifi_bundle())
-    except (OSError, ValueError):
-        hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else ""
-        raise ConfigError("the CA bundle cannot be read as PEM certificates", hint) from None
+        except (OSError, ValueError):
+            hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})"
+            raise ConfigError("the CA bundle cannot be read as PEM certificates", hint) from None
     return context
+
+
+def only_ca_bundle() -> bool:
+    """Whether SIKKERKEY_CA_BUNDLE is the only file of certificates to trust. Raises ConfigError."""
+    name = "SIKKERKEY_CA_BUNDLE_ONLY"
+    text = os.environ.get(name, "").strip().lower()
+    if text not in YES + NO:
+        raise ConfigError(f"{name} must be one of: {', '.join(YES + NO[1:])}")
+    if text in YES and not os.environ.get("SIKKERKEY_CA_BUNDLE"):
+        raise ConfigError(f"{name} is set, but SIKKERKEY_CA_BUNDLE is not", "set SIKKERKEY_CA_BUNDLE to a PEM file")
+    return text in YES
 
 
 def _certifi_bundle() -> str:
     try:
         import certifi  # here, because it may be absent
     except ImportError:
-        raise ConfigError("certifi is not installed", "pip install certifi, or set SIKKERKEY_CA_BUNDLE") from None
+        hint = "pip install certifi, or set SIKKERKEY_CA_BUNDLE and SIKKERKEY_CA_BUNDLE_ONLY=1"
+        raise ConfigError("certifi is not installed", hint) from None
     return certifi.contents()
+
+
+UNREACHABLE_HINT = "check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
+ISSUER_MAX_CHARACTERS = 64
+
+
+def explain_unreachable(error: sikkerkey_http.Unreachable) -> tuple[str, str]:
+    """The reason, with the issuer of a refused certificate, and what fixes it."""
+    import sikkerkey_certificates  # see open_vault
+
+    remedy = sikkerkey_certificates.remedy(error.__cause__)
+    if not remedy:
+        return error.reason, UNREACHABLE_HINT
+    issuer = clean(sikkerkey_certificates.issuer(error.certificate), ISSUER_MAX_CHARACTERS)
+    return f'{error.reason} (issuer: "{issuer}")' if issuer else error.reason, remedy
 
 
 def https_proxies(base_url: str) -> dict[str, str]:
@@ -1667,7 +1705,7 @@ def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) 
     if failure.sent and not safe:
         message = f"the connection to {base_url} failed before its answer was complete: {failure.reason}"
         return ServiceError(message, MAY_HAVE_BEEN_PROCESSED)
-    hint = "nothing was changed; check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
+    hint = f"nothing was changed; {failure.hint or UNREACHABLE_HINT}"
     return ServiceError(f"the vault at {base_url} cannot be reached{tries}: {failure.reason}", hint)
 
 

@@ -55,7 +55,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _caches: Path) -> Iter
     directory = tmp_path / "home"
     directory.mkdir(mode=0o700)
     for name in list(os.environ):
-        if name.upper().startswith(("SIKKERKEY_", "XDG_")) or name.lower().endswith("_proxy"):
+        if name.upper().startswith(("SIKKERKEY_", "SSL_CERT_", "XDG_")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(directory))
     monkeypatch.setenv("XDG_CACHE_HOME", str(_caches))

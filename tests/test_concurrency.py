@@ -296,7 +296,7 @@ def test_a_cancelled_calls_connection_is_closed(home: Path) -> None:
 @pytest.mark.peer(11)
 def test_calls_cancelled_while_connecting_free_their_workers(home: Path, recorder: Recorder) -> None:
     names, speed = home / "names", home / "speed"
-    speed.write_text("0.01")  # connecting may take 1000 s, longer than this test waits for a reply
+    speed.write_text("0.01 1")  # connecting may take 1000 s, longer than this test waits for a reply
     env = {**os.environ, "TEST_NAMES": str(names), "TEST_SPEED_FILE": str(speed)}
     make_slot(home, recorder.url.replace("127.0.0.1", "localhost"))
     with silent_port() as port, CheckedServer(fast_server.COMMAND, env=env) as server:

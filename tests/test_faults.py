@@ -72,7 +72,7 @@ def test_fault_has_the_outcome_of_its_row(stages: Stages, fault: Fault, effect: 
 def arrange(fault: Fault, stage: Stage) -> None:
     """Puts the fault in place."""
     fault.arrange(stage)
-    stage.set_speed(SLOW_SPEED if fault.slow else 1.0)
+    stage.set_speed(SLOW_SPEED if fault.slow else 1.0, SLOW_SPEED if fault.silent else 1.0)
 
 
 def assert_outcome(met: Measured, outcome: Outcome, url: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import os
 import re
 import socket
 import ssl
@@ -13,8 +15,10 @@ from typing import Any, Callable
 
 import certifi
 import pytest
+from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_mcp
 from tests.support import faulty_vault
@@ -539,15 +543,93 @@ def test_context_checks_certificates_and_names() -> None:
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
+@pytest.fixture
+def no_system_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system trusts nobody."""
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
+    monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
+    monkeypatch.setattr(sikkerkey_certificates, "SYSTEM_BUNDLES", ())
+
+
+def trusted_count() -> int:
+    """The authorities that the server's context has loaded."""
+    return sikkerkey_mcp.tls_context().cert_store_stats()["x509_ca"]
+
+
+@pytest.mark.usefixtures("no_system_store")
 def test_bundle_of_certifi_is_loaded_by_default() -> None:
     expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     expected.load_verify_locations(cafile=certifi.where())
     assert sikkerkey_mcp.tls_context().cert_store_stats() == expected.cert_store_stats()
-    assert sikkerkey_mcp.tls_context().cert_store_stats()["x509_ca"] > 50
+    assert trusted_count() > 50
 
 
-def test_bundle_replaces_the_default_one(trust: Authority) -> None:
-    assert sikkerkey_mcp.tls_context().cert_store_stats() == {"x509": 1, "crl": 0, "x509_ca": 1}
+@pytest.mark.usefixtures("no_system_store")
+def test_bundle_is_trusted_beside_the_others_or_alone(trust: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    together = trusted_count()
+    for text, count in [("0", together), ("no", together), ("1", 1), ("Yes", 1)]:
+        monkeypatch.setenv("SIKKERKEY_CA_BUNDLE_ONLY", text)
+        assert trusted_count() == count, text
+    monkeypatch.delenv("SIKKERKEY_CA_BUNDLE_ONLY")
+    monkeypatch.delenv("SIKKERKEY_CA_BUNDLE")
+    assert trusted_count() == together - 1
+
+
+def test_bundle_alone_needs_a_bundle(monkeypatch: pytest.MonkeyPatch, trust: Authority) -> None:
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE_ONLY", "canary")
+    with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^SIKKERKEY_CA_BUNDLE_ONLY must be one of: "):
+        sikkerkey_mcp.tls_context()
+    monkeypatch.setenv("SIKKERKEY_CA_BUNDLE_ONLY", "1")
+    monkeypatch.delenv("SIKKERKEY_CA_BUNDLE")
+    with pytest.raises(sikkerkey_mcp.ConfigError, match="is set, but SIKKERKEY_CA_BUNDLE is not"):
+        sikkerkey_mcp.tls_context()
+
+
+@pytest.mark.usefixtures("no_system_store")
+def test_store_of_the_system_is_trusted(
+    connect: Connect, authority: Authority, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a file, in a directory, and in the bundle of a distribution, each found after some that do not exist."""
+    hashed, unhashed = tmp_path / "hashed", tmp_path / "unhashed"
+    name = x509.load_pem_x509_certificate(authority.bundle.read_bytes()).subject
+    for directory, file in [(hashed, f"{hash_of_name(name):08x}.0"), (unhashed, "authority.pem")]:
+        directory.mkdir()
+        (directory / file).write_bytes(authority.bundle.read_bytes())
+    places = [
+        ({"SSL_CERT_FILE": str(authority.bundle)}, ()),
+        ({"SSL_CERT_DIR": f"/nonexistent{os.pathsep}{unhashed}{os.pathsep}{hashed}"}, ()),
+        ({"SSL_CERT_DIR": str(unhashed)}, ("/nonexistent", str(authority.bundle))),
+    ]
+    with FaultyVault(tls=authority.server("localhost"), host="localhost") as vault:
+        assert "certificate is not trusted" in str(connect(vault.url).refused(connect(vault.url).read))
+        for variables, bundles in places:
+            with monkeypatch.context() as patch:
+                for variable, value in variables.items():
+                    patch.setenv(variable, value)
+                patch.setattr(sikkerkey_certificates, "SYSTEM_BUNDLES", bundles)
+                assert connect(vault.url).read().status == 200, variables
+
+
+def hash_of_name(name: x509.Name) -> int:
+    """The number after which OpenSSL looks in a directory: X509_NAME_hash of a name with one common name."""
+    text = name.get_attributes_for_oid(x509.NameOID.COMMON_NAME)[0].value
+    assert isinstance(text, str)
+    canonical = text.lower().encode()
+    value = b"\x06\x03\x55\x04\x03\x0c" + bytes([len(canonical)]) + canonical
+    pair = b"\x30" + bytes([len(value)]) + value
+    digest = hashlib.sha1(b"\x31" + bytes([len(pair)]) + pair, usedforsecurity=False).digest()
+    return int.from_bytes(digest[:4], "little")
+
+
+@pytest.mark.usefixtures("no_system_store")
+def test_store_that_cannot_be_read_is_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usual = trusted_count()
+    garbage, pipe = tmp_path / "garbage", tmp_path / "pipe"
+    garbage.write_text("no certificate")
+    os.mkfifo(pipe)
+    for path in (garbage, pipe, tmp_path, Path("/dev/zero")):
+        monkeypatch.setenv("SSL_CERT_FILE", str(path))
+        assert trusted_count() == usual, path
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no certificate"])

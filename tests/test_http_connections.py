@@ -8,15 +8,19 @@ import select
 import socket
 import ssl
 import threading
+import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography import x509
 
+import sikkerkey_http
 from sikkerkey_http import (
     AbortableRequest,
+    Address,
     Compressed,
     KeepAliveHandler,
     Limits,
@@ -24,6 +28,7 @@ from sikkerkey_http import (
     Response,
     TooLarge,
     Unreachable,
+    in_order,
 )
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault, Wire, message
@@ -35,7 +40,11 @@ LIMITS = Limits(
     response_bytes=1_000,
     idle_s=TIMEOUT_S,
     idle_connections=2,
+    next_address_s=0.25,
+    kept_answer_s=TIMEOUT_S,
 )
+NEVER_S = 100_000.0
+PATIENT = LIMITS._replace(connect_s=NEVER_S, exchange_s=NEVER_S)
 OK = b"HTTP/1.1 200 OK\r\n"
 CHUNKED = OK + b"Transfer-Encoding: chunked\r\n\r\n"
 WHOLE = OK + b"Content-Length: 2\r\n\r\n{}"
@@ -57,6 +66,7 @@ class Peer:
         self.opener.add_handler(urllib.request.ProxyHandler(proxies or {}))
         self.opener.add_handler(self.connections)
         self.on_abort: Callable[[Callable[[], None] | None], None] = lambda _abort: None
+        self.repeatable = False
 
     def __enter__(self) -> Peer:
         return self
@@ -68,6 +78,7 @@ class Peer:
         fields = {name.replace("_", "-"): value for name, value in headers.items()}
         request = AbortableRequest(self.url + path, data=body, headers=fields, method=method)
         request.on_abort = self.on_abort
+        request.repeatable = self.repeatable
         response: Response = self.opener.open(request)
         return response
 
@@ -185,6 +196,64 @@ def test_idle_connection_is_dropped_after_its_time() -> None:
         peer.send()
         peer.send()
         assert vault.connections == 2
+
+
+def test_idle_time_counts_sleep(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The monotonic clock may have stopped, and the wall clock may have been set back."""
+    started_s = time.time()
+    for seconds, connections in [(TIMEOUT_S - 1, 1), (TIMEOUT_S, 2), (-TIMEOUT_S, 1)]:
+        with playing(WHOLE) as (vault, peer), monkeypatch.context() as patch:
+            patch.setattr(time, "time", lambda: started_s)
+            peer.send()
+            patch.setattr(time, "time", lambda seconds=seconds: started_s + seconds)
+            peer.send()
+            assert vault.connections == connections, seconds
+
+
+def test_silence_on_a_kept_connection_ends_a_repeatable_request_early() -> None:
+    limits = PATIENT._replace(kept_answer_s=0.2)
+    acts = [faulty_vault.answer(), faulty_vault.answer(), faulty_vault.then_silence(), faulty_vault.answer(b"2")]
+    with FaultyVault(*acts) as vault, Peer(vault.url, limits=limits) as peer:
+        peer.repeatable = True
+        keep_two_connections(vault, peer)
+        failure = peer.failure()
+        assert (failure.reason, failure.sent, failure.retryable) == ("it did not answer in time", True, True)
+        assert peer.connections._idle == []  # the other one may have died with it
+        assert (peer.send().body, vault.connections) == (b"2", 3)
+
+
+def keep_two_connections(vault: FaultyVault, peer: Peer) -> None:
+    """One exchange on each of two connections, which are then kept."""
+    peer.send()
+    first = peer.connections._take()
+    assert first
+    peer.send()
+    peer.connections._put_back(first)
+    assert vault.connections == 2
+
+
+def test_answer_on_a_kept_connection_has_the_whole_time_once_it_has_begun() -> None:
+    with playing(WHOLE, PATIENT) as (_vault, peer):
+        peer.repeatable = True
+        for _ in range(2):
+            peer.send()
+            (connection,) = peer.connections._idle
+            assert connection.sock.deadline_s > time.monotonic() + NEVER_S / 2
+
+
+def test_write_on_a_kept_connection_has_the_whole_time() -> None:
+    limits = LIMITS._replace(kept_answer_s=0.0)
+    with playing(WHOLE, limits) as (vault, peer):
+        assert [peer.send("POST", body=b"{}").body for _ in range(2)] == [b"{}"] * 2
+        assert vault.connections == 1
+
+
+@pytest.mark.skipif(not hasattr(socket, "TCP_USER_TIMEOUT"), reason="only Linux has it")
+def test_connection_fails_once_nothing_is_acknowledged() -> None:
+    with playing(WHOLE) as (_vault, peer):
+        peer.send()
+        (connection,) = peer.connections._idle
+        assert connection.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == TIMEOUT_S * 1000
 
 
 def test_connection_that_was_closed_while_idle_is_replaced() -> None:
@@ -414,7 +483,7 @@ def test_vault_that_does_not_accept_is_given_up() -> None:
 
 
 def test_http_goes_to_no_other_computer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(socket.socket, "connect", lambda *_: pytest.fail("connected"))
+    monkeypatch.setattr(socket.socket, "connect_ex", lambda *_: pytest.fail("connected"))
     for address in ("192.0.2.2", "2001:db8::1", "::", "0.0.0.0", "::ffff:127.0.0.1"):  # noqa: S104 (to be refused)
         found = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", (address, 1))]
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, found=found: found)
@@ -422,7 +491,17 @@ def test_http_goes_to_no_other_computer(monkeypatch: pytest.MonkeyPatch) -> None
             peer.send()
 
 
-def test_each_address_is_tried_and_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+@contextlib.contextmanager
+def resolving(*targets: tuple[str, int]) -> Iterator[list[Any]]:
+    """Makes every name resolve to these addresses. A test may change the list."""
+    families = [socket.AF_INET6 if ":" in host else socket.AF_INET for host, _ in targets]
+    found = [(family, socket.SOCK_STREAM, 0, "", target) for family, target in zip(families, targets)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket, "getaddrinfo", lambda *_: list(found))
+        yield found
+
+
+def test_each_loopback_address_is_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     real = socket.socket
 
     def without_ipv6(family: int = socket.AF_INET, *rest: int, **named: Any) -> socket.socket:
@@ -432,16 +511,87 @@ def test_each_address_is_tried_and_checked(monkeypatch: pytest.MonkeyPatch) -> N
 
     with faulty_vault.refused_port() as closed, playing(WHOLE) as (vault, peer):
         targets = [("::1", vault.port), ("127.0.0.1", closed), ("127.0.0.1", vault.port), ("192.0.2.2", vault.port)]
-        families = [socket.AF_INET6 if ":" in host else socket.AF_INET for host, _ in targets]
-        found = [(family, socket.SOCK_STREAM, 0, "", target) for family, target in zip(families, targets)]
-        with monkeypatch.context() as patch:
-            patch.setattr(socket, "getaddrinfo", lambda *_: found)
+        with resolving(*targets) as found, monkeypatch.context() as patch:
             patch.setattr(socket, "socket", without_ipv6)
             assert peer.send().body == b"{}"
             peer.connections.close()
             del found[2]
-            with pytest.raises(NotLoopback):
+            assert peer.failure().reason == "Connection refused"
+
+
+def test_address_that_does_not_answer_delays_the_next_one_only() -> None:
+    limits = LIMITS._replace(connect_s=NEVER_S, next_address_s=0.0)
+    with contextlib.ExitStack() as stack:
+        dead = stack.enter_context(faulty_vault.silent_port())
+        vault, peer = stack.enter_context(playing(WHOLE, limits))
+        stack.enter_context(resolving(("127.0.0.1", dead), ("127.0.0.1", dead), ("127.0.0.1", vault.port)))
+        assert peer.send().body == b"{}"
+
+
+def test_next_address_waits_for_its_turn_or_for_a_failure() -> None:
+    limits = LIMITS._replace(connect_s=0.3, next_address_s=NEVER_S)
+    with faulty_vault.silent_port() as dead, faulty_vault.refused_port() as closed, playing(WHOLE, limits) as played:
+        vault, peer = played
+        with resolving(("127.0.0.1", dead), ("127.0.0.1", vault.port)):
+            assert peer.failure().reason == "it did not answer in time"
+            assert vault.connections == 0
+        with resolving(("127.0.0.1", closed), ("127.0.0.1", closed), ("127.0.0.1", vault.port)):
+            assert peer.send().body == b"{}"
+
+
+def test_address_that_worked_is_tried_first() -> None:
+    limits = LIMITS._replace(next_address_s=0.0)
+    with faulty_vault.silent_port() as dead, playing(WHOLE, limits) as (vault, peer):
+        with resolving(("127.0.0.1", dead), ("127.0.0.1", vault.port)):
+            peer.send()
+            peer.connections.close()
+            peer.connections.limits = LIMITS._replace(connect_s=0.3, next_address_s=NEVER_S)
+            assert peer.send().body == b"{}"
+        assert vault.connections == 2
+
+
+def test_families_take_turns() -> None:
+    def addresses(*hosts: str) -> list[Address]:
+        return [Address(socket.AF_INET6 if ":" in host else socket.AF_INET, 1, 6, "", (host, 1)) for host in hosts]
+
+    for found, worked, ordered in [
+        ([], None, []),
+        (["2.0.0.1", "2.0.0.2"], None, ["2.0.0.1", "2.0.0.2"]),
+        (["::1", "::2", "::3", "2.0.0.1", "2.0.0.2"], None, ["::1", "2.0.0.1", "::2", "2.0.0.2", "::3"]),
+        (["::1", "::2", "2.0.0.1", "2.0.0.2"], "2.0.0.2", ["2.0.0.2", "::1", "2.0.0.1", "::2"]),
+        (["::1", "2.0.0.1"], "2.0.0.9", ["::1", "2.0.0.1"]),
+        ([f"2.0.0.{number}" for number in range(99)], None, [f"2.0.0.{number}" for number in range(16)]),
+    ]:
+        assert in_order(addresses(*found), (worked, 1) if worked else None) == addresses(*ordered), found
+
+
+def test_no_attempt_leaves_a_socket(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[socket.socket] = []
+    begin = sikkerkey_http._begin
+
+    def note(attempts: Any, address: Address) -> None:
+        begin(attempts, address)
+        made.extend(key.fileobj for key in attempts.get_map().values())
+
+    monkeypatch.setattr(sikkerkey_http, "_begin", note)
+    for last, limits in [(b"", LIMITS._replace(connect_s=0.2, next_address_s=0.0)), (WHOLE, LIMITS)]:
+        with faulty_vault.silent_port() as dead, playing(WHOLE, limits._replace(next_address_s=0.0)) as (vault, peer):
+            targets = [("127.0.0.1", dead), ("127.0.0.1", vault.port if last else dead)]
+            with resolving(*targets), contextlib.suppress(Unreachable):
                 peer.send()
+            peer.connections.close()
+            assert len(set(made)) >= 2
+            assert all(one.fileno() == -1 for one in made)
+
+
+def test_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    hang = threading.Event()
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [][: hang.wait(TIMEOUT_S)])
+    with Peer("http://localhost:1", limits=LIMITS._replace(connect_s=0.0)) as peer:
+        assert (peer.failure().reason, peer.failure().sent) == ("it did not answer in time", False)
+    with Peer("http://localhost:1", limits=PATIENT) as peer:
+        assert aborted(peer).sent is False
+    hang.set()
 
 
 def test_what_cannot_be_connected_was_not_sent(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -513,6 +663,10 @@ def test_untrusted_vault_gets_no_request(authority: Authority, tmp_path: Path) -
             failure = peer.failure(method="POST", body=b"{}")
             assert failure.reason.startswith(f"its certificate is not trusted: {words}")
             assert (failure.sent, failure.retryable, vault.seen) == (False, False, [])
+            refused = x509.load_der_x509_certificate(failure.certificate)
+            assert refused.issuer.rfc4514_string() == (
+                "CN=another authority" if tls is cases[1][0] else "CN=test authority"
+            )
 
 
 def test_response_that_tls_does_not_end_may_be_cut_off(authority: Authority) -> None:
@@ -657,10 +811,6 @@ def aborted(peer: Peer, reached: threading.Event | None = None) -> Unreachable:
             break
     assert callbacks == [abort, None]
     return failures[0]
-
-
-NEVER_S = 100_000.0
-PATIENT = LIMITS._replace(connect_s=NEVER_S, exchange_s=NEVER_S)
 
 
 def test_abort_before_connecting_connects_nowhere() -> None:

@@ -96,7 +96,8 @@ def test_table_of_commands_names_every_command_variable_and_client() -> None:
     product = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/**/*.py"), *(ROOT / "runtime").rglob("*.py")]
     sources = "".join(path.read_text(encoding="utf-8") for path in product)
     variables = set(re.findall(r"SIKKERKEY_[A-Z]+(?:_[A-Z]+)*", sources))
-    assert named == {*COMMANDS, "--version", "--help", *variables, "HTTPS_PROXY", "NO_PROXY"}
+    usual = {"HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
+    assert named == {*COMMANDS, "--version", "--help", *variables, *usual}
     assert {name for name in CLIENTS if f"`{name}`" not in section("Install")} == {"generic"}
 
 

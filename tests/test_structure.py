@@ -18,7 +18,7 @@ SOURCE = (ROOT / "sikkerkey_mcp.py").read_text(encoding="utf-8")
 BANNER = re.compile(r"^# -{100,}\n# ([A-Za-z ]+): ", re.MULTILINE)
 
 CLOCK, RANDOMNESS, THREADS = {"time"}, {"os.urandom", "random"}, {"threading"}
-NETWORK = {"urllib", "http", "socket", "ssl", "sikkerkey_http"}
+NETWORK = {"urllib", "http", "socket", "ssl", "sikkerkey_certificates", "sikkerkey_http"}
 FILES = {"open", "os.open", "os.path", "os.lstat", "os.unlink", "os.environ"}
 MAY_NOT_USE = {
     "text and JSON": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,

@@ -11,7 +11,10 @@ from sikkerkey_mcp import (
     CONNECT_MAX_S,
     ERROR_MAX_CHARACTERS,
     EXCHANGE_MAX_S,
+    IDLE_MAX_S,
     JSON_MAX_VALUES,
+    KEPT_ANSWER_MAX_S,
+    NEXT_ADDRESS_S,
     RETRIES_MAX,
     RETRY_MAX_S,
 )
@@ -32,8 +35,14 @@ must succeed. One process handles all rows of a kind and must not be left with e
 - Each attempt has its own timestamp, nonce and signature. The tests check that no nonce is sent twice.
 - Connecting may take {CONNECT_MAX_S:.0f} s, the exchange on an open connection {EXCHANGE_MAX_S:.0f} s. An answer of
   more than {ANSWER_MAX_BYTES:,} bytes or {JSON_MAX_VALUES:,} values is refused.
+- If the vault's name has several addresses, IPv6 and IPv4 take turns, and an address that has not answered after
+  {1000 * NEXT_ADDRESS_S:.0f} ms no longer delays the next one (RFC 8305). The address that worked is tried first the
+  next time.
+- A connection is kept for at most {IDLE_MAX_S:.0f} s, including the time that the computer sleeps. It may have died
+  unnoticed: a read that gets no byte on it within {KEPT_ANSWER_MAX_S:.0f} s is repeated on a new connection.
 - The model sees nothing of what the peer sends, except the `error` text of the vault, cleaned and cut to
-  {ERROR_MAX_CHARACTERS} characters, and the JSON of an answer.
+  {ERROR_MAX_CHARACTERS} characters, the JSON of an answer, and letters, digits and punctuation from the issuer's name
+  in a refused certificate.
 
 `<URL>` is the URL of the vault, N the status, and * stands for words of the system or of the TLS library.
 """

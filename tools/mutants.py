@@ -33,6 +33,7 @@ SERVER = (
 # fmt: off
 TESTS = {
     "sikkerkey_mcp.py": f"{SERVER} plaintext concurrency first_call hardening local_attacks lifecycle faults",
+    "sikkerkey_certificates.py": "http faults doctor",
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_redact.py": "redact answers plaintext",
     "sikkerkey_times.py": "times",

@@ -1,8 +1,8 @@
 """sikkerkey-mcp with shorter time limits, without pauses between attempts, and with names resolved from a file.
 
-TEST_SPEED_FILE names a file that holds a number; the time limits of each call are divided by it. TEST_NAMES names a
-file of lines `NAME ADDRESS PORT`; a name that is not in the file cannot be resolved. Nothing else differs from
-`sikkerkey-mcp serve`.
+TEST_SPEED_FILE names a file that holds two numbers: the time limits of each call are divided by the first one, the
+limit for the first byte on a kept connection by the second one. TEST_NAMES names a file of lines `NAME ADDRESS PORT`; a
+name that is not in the file cannot be resolved. Nothing else differs from `sikkerkey-mcp serve`.
 """
 
 from __future__ import annotations
@@ -47,10 +47,12 @@ class FastApi(sikkerkey_mcp.Api):
     def send(
         self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
     ) -> sikkerkey_mcp.Answer:
-        speed = float(Path(os.environ["TEST_SPEED_FILE"]).read_text())
+        speed, kept_speed = map(float, Path(os.environ["TEST_SPEED_FILE"]).read_text().split())
         vars(sikkerkey_mcp).update({name: limit_s / speed for name, limit_s in LIMITS.items()})
         self._connections.limits = self._connections.limits._replace(
-            connect_s=sikkerkey_mcp.CONNECT_MAX_S, exchange_s=sikkerkey_mcp.EXCHANGE_MAX_S
+            connect_s=sikkerkey_mcp.CONNECT_MAX_S,
+            exchange_s=sikkerkey_mcp.EXCHANGE_MAX_S,
+            kept_answer_s=sikkerkey_mcp.KEPT_ANSWER_MAX_S / kept_speed,
         )
         return super().send(request, safe=safe, context=context)
 

@@ -74,9 +74,9 @@ class Stage:
         self.set_speed(1.0)
         self.resolve(self._host, self.vault.port)
 
-    def set_speed(self, speed: float) -> None:
-        """Divides the time limits of the following calls by `speed`."""
-        _replace_text(self._speed, str(speed))
+    def set_speed(self, speed: float, kept_speed: float = 1.0) -> None:
+        """Divides the time limits of the following calls by `speed`, that of a kept connection by `kept_speed`."""
+        _replace_text(self._speed, f"{speed} {kept_speed}")
 
     def resolve(self, name: str, port: int) -> None:
         """Makes `name` resolve to `port` of this machine for new connections; port 0 makes it unresolvable."""

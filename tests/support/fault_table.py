@@ -39,7 +39,10 @@ class Outcome(NamedTuple):
 
 
 class Fault(NamedTuple):
-    """One row. `arrange` puts the fault in place; a `slow` row runs with short time limits."""
+    """One row. `arrange` puts the fault in place; a `slow` row runs with short time limits.
+
+    In a `silent` row no byte arrives on the kept connection.
+    """
 
     group: str
     name: str
@@ -48,6 +51,7 @@ class Fault(NamedTuple):
     write: Outcome
     stage: Kind = "http"
     slow: bool = False
+    silent: bool = False
 
     def __str__(self) -> str:
         return f"{self.group}, {self.name}"
@@ -57,6 +61,10 @@ Pair = tuple[Outcome, Outcome]
 
 # messages
 
+UNKNOWN_AUTHORITY = (
+    "if a company proxy or a private authority issued it, set SIKKERKEY_CA_BUNDLE to a PEM file with that issuer's "
+    "certificate"
+)
 MAY_HAVE_BEEN = "hint: the request may have been processed: look (list, get) before repeating it"
 NOTHING_CHANGED = "hint: nothing was changed; check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
 PORTAL = "hint: check that the API URL is the vault's and that no portal or proxy answers in its place"
@@ -99,9 +107,10 @@ TOO_LARGE = unreadable("the vault's answer is larger than 16,777,216 bytes", ASK
 COMPRESSED = unreadable("the vault's answer is compressed, which was not requested", CHECK_INTERMEDIARY_HINT)
 
 
-def untrusted(reason: str) -> Pair:
+def untrusted(reason: str, issuer: str, remedy: str) -> Pair:
     """The certificate was refused, which is not retried."""
-    return unreached(f"its certificate is not trusted: {reason}", tried=1)
+    message = f'the vault at <URL> cannot be reached: its certificate is not trusted: {reason} (issuer: "{issuer}")'
+    return both(Outcome(f"{message}\nhint: nothing was changed; {remedy}", 0))
 
 
 # faults
@@ -202,11 +211,15 @@ def old_tls(authority: faulty_vault.Authority) -> ssl.SSLContext:
     return context
 
 
-def untrusted_authority(authority: faulty_vault.Authority) -> ssl.SSLContext:
+def other_authority(name: str) -> Callable[[faulty_vault.Authority], ssl.SSLContext]:
     """A certificate of an authority that is not trusted."""
-    other = authority.bundle.parent / "untrusted_authority"
-    other.mkdir(exist_ok=True)
-    return faulty_vault.Authority(other, "untrusted_authority").server("vault.test")
+
+    def certificate(authority: faulty_vault.Authority) -> ssl.SSLContext:
+        other = authority.bundle.parent / "untrusted_authority"
+        other.mkdir(exist_ok=True)
+        return faulty_vault.Authority(other, name).server("vault.test")
+
+    return certificate
 
 
 def in_five_seconds(wire: Wire, request: ReceivedRequest) -> bool:
@@ -281,8 +294,9 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     Fault("broken answers", "reset before the request body was read", plays(faulty_vault.then_reset(), body_too=False), *lost("*")),
 ]
 
-SLOW = [Fault("slow answers", name, plays(act), *lost(LATE, tried=1), slow=True) for name, act in [
-    ("silence",                      faulty_vault.then_silence()),
+SLOW = [Fault("slow answers", "silence", plays(faulty_vault.then_silence()), *lost(LATE, tried=2), slow=True, silent=True)]
+
+SLOW += [Fault("slow answers", name, plays(act), *lost(LATE, tried=1), slow=True) for name, act in [
     ("silence between two headers",  faulty_vault.then_silence(HEAD)),
     ("silence in the body",      faulty_vault.then_silence(TWENTY + b"{}")),
     ("headers at one byte a second", faulty_vault.trickle(faulty_vault.message(), 0.1)),
@@ -430,11 +444,19 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     Fault("contents", "endless trailers", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *TOO_LARGE),
 ]
 
-TLS = [Fault("TLS", name, shows(certificate), *untrusted(reason), stage="https") for name, certificate, reason in [
-    ("an expired certificate",     lambda authority: authority.server("vault.test", ends_in=-1 * DAY),   "certificate has expired"),
-    ("a self-signed certificate",  lambda authority: authority.server("vault.test", itself=True),        "self*signed certificate"),
-    ("a certificate of another host", lambda authority: authority.server("other.test", "127.0.0.1"),     "Hostname mismatch, certificate is not valid for 'vault.test'."),
-    ("an untrusted authority", untrusted_authority,                                                       "unable to get local issuer certificate"),
+EXPIRED = untrusted("certificate has expired", "test authority", "check this computer's clock; if it is right, the vault's operator must renew the certificate")
+SELF_SIGNED = untrusted("self*signed certificate", "vault.test", UNKNOWN_AUTHORITY)
+OTHER_HOST = untrusted("Hostname mismatch, certificate is not valid for 'vault.test'.", "test authority", "check the vault's address, and whether a portal or proxy answers in its place")
+UNTRUSTED = untrusted("unable to get local issuer certificate", "untrusted_authority", UNKNOWN_AUTHORITY)
+ODD_NAME = "\x1b[2J\u202e<b>\"1. Ø & Co.\n"
+ODDLY_NAMED = untrusted("unable to get local issuer certificate", "2Jb1. Ø & Co.", UNKNOWN_AUTHORITY)
+
+TLS = [Fault("TLS", name, shows(certificate), *pair, stage="https") for name, certificate, pair in [
+    ("an expired certificate",        lambda authority: authority.server("vault.test", ends_in=-1 * DAY), EXPIRED),
+    ("a self-signed certificate",     lambda authority: authority.server("vault.test", itself=True),      SELF_SIGNED),
+    ("a certificate of another host", lambda authority: authority.server("other.test", "127.0.0.1"),      OTHER_HOST),
+    ("an untrusted authority",        other_authority("untrusted_authority"),                             UNTRUSTED),
+    ("an untrusted authority with an odd name", other_authority(ODD_NAME),                                ODDLY_NAMED),
 ]] + [
     Fault("TLS", "1.0 and 1.1 only", shows(old_tls), *unreached("TLS failed: *"), stage="https"),
     Fault("TLS", "plain HTTP at an https:// URL", greets(says(faulty_vault.message(b'{"error":"magpie"}', 400))), *unreached("TLS failed: *"), stage="https"),
@@ -446,7 +468,7 @@ TLS = [Fault("TLS", name, shows(certificate), *untrusted(reason), stage="https")
     Fault("TLS", "closed with close_notify, without a length", plays(faulty_vault.then_close_tls(HEAD + b"\r\n{}")), *answered("{}"), stage="https"),
     Fault("TLS", "reset in the body", plays(faulty_vault.then_reset(TWENTY + b"{}")), *lost("*"), stage="https"),
     Fault("TLS", "the vault restarted since the last call", Stage.disconnect, *answered("{}"), stage="https"),
-    Fault("TLS", "the vault restarted with an expired certificate", shows(lambda authority: authority.server("vault.test", ends_in=-1 * DAY)), *untrusted("certificate has expired"), stage="https"),
+    Fault("TLS", "the vault restarted with an expired certificate", shows(lambda authority: authority.server("vault.test", ends_in=-1 * DAY)), *EXPIRED, stage="https"),
 ]
 
 PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arrange, pair in [
@@ -461,7 +483,7 @@ PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arran
     ("closed after its answer",    through(says(b"HTTP/1.1 200 OK\r\n\r\n")),  unreached("*")),
     ("reset before its answer",    through(Wire.reset),                        unreached("*")),
     ("another protocol",           through(says(b"SSH-2.0-magpie\r\n")),       unreached("*")),
-    ("its own certificate",   shows(lambda authority: authority.server("vault.test", itself=True)), untrusted("self*signed certificate")),
+    ("its own certificate",   shows(lambda authority: authority.server("vault.test", itself=True)), SELF_SIGNED),
     ("the vault closes in the body", plays(faulty_vault.then_close(TWENTY)),     lost("the connection broke")),
 ]] + [
     Fault("proxies", "silence", through(Wire.wait_for_the_client_to_leave), *unreached(LATE, tried=2), stage="proxy", slow=True),
