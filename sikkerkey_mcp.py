@@ -1599,17 +1599,18 @@ def tls_context() -> ssl.SSLContext:
     context.hostname_checks_common_name = False  # name constraints do not apply to common names
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # some builds set it; absent before OpenSSL 3
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
-    if not only_ca_bundle():
-        context.load_verify_locations(cadata=_certifi_bundle())
-        sikkerkey_certificates.load_system_store(context)
-    if bundle:
-        try:
-            if not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO and read a device without end
-                raise OSError
+    only_bundle = only_ca_bundle()
+    try:
+        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO and read a device without end
+            raise OSError
+        if bundle:
             context.load_verify_locations(cafile=bundle)
-        except (OSError, ValueError):
-            hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})"
-            raise ConfigError("the CA bundle cannot be read as PEM certificates", hint) from None
+        if not only_bundle:
+            context.load_verify_locations(cadata=_certifi_bundle())
+            sikkerkey_certificates.load_system_store(context)
+    except (OSError, ValueError):
+        hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else ""
+        raise ConfigError("the CA bundle cannot be read as PEM certificates", hint) from None
     return context
 
 

@@ -58,6 +58,9 @@ class Client(NamedTuple):
     success_sign: str  # how a user sees that the server works
     alternative_name: str = ""  # used instead of the file's usual name if such a file exists
     initial_text: str = ""  # what a new file begins with
+    passes_proxies_on: bool = (
+        False  # the server gets HTTPS_PROXY and NO_PROXY from the terminal that the client runs in
+    )
 
 
 def _everywhere(path: str) -> Files:
@@ -82,7 +85,7 @@ CLIENTS: dict[str, Client] = {
     "claude-code": Client(
         "Claude Code", "json", Shape("mcpServers", fixed={"type": "stdio"}),
         _everywhere("${CLAUDE_CONFIG_DIR:-~}/.claude.json"), ".mcp.json",
-        "`claude mcp list` says \"Connected\""),
+        "`claude mcp list` says \"Connected\"", passes_proxies_on=True),
     "claude-desktop": Client(
         "Claude Desktop", "json", MCP_SERVERS, _application("Claude/claude_desktop_config.json"), "",
         "Settings, Developer shows the server as running"),
@@ -102,12 +105,13 @@ CLIENTS: dict[str, Client] = {
         initial_text="name: Local Config\nversion: 1.0.0\nschema: v1\n"),
     "gemini": Client(
         "Gemini CLI", "json", MCP_SERVERS, _everywhere("${GEMINI_CLI_HOME:-~}/.gemini/settings.json"),
-        ".gemini/settings.json", "`gemini mcp list` says \"Connected\""),
+        ".gemini/settings.json", "`gemini mcp list` says \"Connected\"", passes_proxies_on=True),
     "opencode": Client(
         "opencode", "json",
         Shape("mcp", args="", env="environment", fixed={"type": "local"}, defaults={"enabled": True}),
         _everywhere(f"{XDG}/opencode/opencode.json"), "opencode.json", "`opencode mcp list` says \"connected\"",
-        alternative_name="opencode.jsonc", initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n'),
+        alternative_name="opencode.jsonc", initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n',
+        passes_proxies_on=True),
     "copilot": Client(
         "Copilot CLI", "json", Shape("mcpServers", fixed={"type": "local"}, defaults={"tools": ["*"]}),
         _everywhere("${COPILOT_HOME:-~/.copilot}/mcp-config.json"), ".github/mcp.json",

@@ -27,8 +27,10 @@ from sikkerkey_cli.entries import (
     Server,
     entry_members,
     entry_path,
+    has_password,
     is_blank,
     parse,
+    proxy_variables,
     read_file,
     server_entry,
     server_key,
@@ -57,7 +59,9 @@ def with_entry(client: Client, text: str, key: str, block: JsonObject) -> str:
     for name, value in wanted.items():
         if name == shape.env and isinstance(existing.members.get(name), dict):
             for variable, setting in value.items():
-                if existing.environment.get(variable) != setting:
+                held = existing.environment.get(variable)
+                users = variable == "HTTPS_PROXY" and has_password(str(held))  # its password is known only there
+                if held != setting and not users:
                     text = form.put(text, (*path, name, variable), setting)
         elif existing.members.get(name) != value:
             text = form.put(text, (*path, name), value)
@@ -277,11 +281,13 @@ def command_config(options: argparse.Namespace) -> int:
     installed = sikkerkey_mcp.installed_agents()
     wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
     chosen: list[str | None] = [sikkerkey_mcp.choose_agent(wanted)] if wanted else [*installed] or [None]
-    blocks = {agent: server_entry(agent, _serve_options(options)) for agent in chosen}
+    blocks = {agent: server_entry(client, agent, _serve_options(options)) for agent in chosen}
     if chosen == [None]:
         print_notice(f"no agent is installed yet: {shlex.join(sikkerkey_mcp.program())} install -")
     if sys.prefix != sys.base_prefix:
         print_notice(f"note: {clean(sys.executable)} is in a virtual environment; deleting that breaks this server")
+    if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
+        print_notice("note: HTTPS_PROXY contains a password and is not added: if needed, add it to the entry yourself")
     if options.write or options.dry_run:
         return _change_file(options, client, _addition(blocks, len(installed)))
     entries = {server_key(agent, len(installed)): block for agent, block in blocks.items()}

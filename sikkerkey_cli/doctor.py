@@ -7,6 +7,7 @@ elsewhere is cleaned. Network checks have short time limits and run concurrently
 from __future__ import annotations
 
 import argparse
+import errno
 import filecmp
 import hashlib
 import json
@@ -26,9 +27,11 @@ import urllib.request
 import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_mcp
 from sikkerkey_cli import agents, entries, grammar, terminal, version
@@ -39,7 +42,8 @@ State = Literal["ok", "warn", "fail"]
 
 PYTHONS = ((3, 9, 2), (3, 15))  # the oldest that works, the newest that was tested
 NETWORK_MAX_S = 10.0  # for all requests to one host, and for all requests about one agent
-CLIENT_MAX_S = 8.0  # from starting a client's entry to its list of tools; clients allow 10 s or more
+CLIENT_MAX_S = 8.0  # from starting a client's entry to the answer of its first call; clients allow 10 s or more
+FAMILY_MAX_S = 3.0  # for all addresses of one family
 CLOCK_WARN_S = 60  # such a clock will drift further; beyond sikkerkey_mcp.CLOCK_SKEW_MAX_S the vault refuses
 EXPIRY_WARN_DAYS = 14  # certificates are normally renewed earlier, so the renewal has probably failed
 DAY_S = 86_400
@@ -248,6 +252,7 @@ HANDSHAKE: tuple[JsonObject, ...] = (
     },
     {"method": "notifications/initialized"},
     {"id": 2, "method": "tools/list"},
+    {"id": 3, "method": "tools/call", "params": {"name": sikkerkey_mcp.TOOLS[0].name, "arguments": {}}},
 )
 
 
@@ -272,10 +277,14 @@ def check_client(entry: entries.FoundEntry) -> list[Line]:
     if reason:
         return [Line("client", "warn", f"{where}: {reason}; it was not started", rewrite)]
     started_s = time.monotonic()
-    count, error = _tools_of(entry)
-    if error is not None:
-        return [Line("client", "fail", f"{where}: {error}", error.hint or rewrite)]
-    detail = f"{where}: starts in {time.monotonic() - started_s:.1f} s with {count} tools"
+    tried = _try_entry(entry)
+    if tried.error is not None:
+        return [Line("client", "fail", f"{where}: {tried.error}", tried.error.hint or rewrite)]
+    detail = f"{where}: starts in {time.monotonic() - started_s:.1f} s with {tried.tools} tools"
+    if tried.refusal is not None:
+        lacking = entries.passed_environment(os.environ, CLIENTS[entry.client]).keys() - entry.environment.keys()
+        remedy = rewrite if lacking else tried.refusal.hint or rewrite
+        return [Line("client", "fail", f"{detail}, but a call fails: {tried.refusal}", remedy)]
     if "-I" not in entry.command:
         return [Line("client", "warn", f"{detail}, but other modules can replace its own: -I is missing", rewrite)]
     return [Line("client", "ok", detail)]
@@ -312,35 +321,84 @@ def _is_this_program(path: str) -> bool:
         return False
 
 
-def _tools_of(entry: entries.FoundEntry) -> tuple[int, Error | None]:
-    """The number of tools that the entry's server lists, or an error."""
-    messages = "".join(json.dumps({"jsonrpc": "2.0", **message}) + "\n" for message in HANDSHAKE)
+class Tried(NamedTuple):
+    """What became of a started entry: the number of its tools, why it does not work, and why its call failed."""
+
+    tools: int
+    error: Error | None = None
+    refusal: Error | None = None
+
+
+def _try_entry(entry: entries.FoundEntry) -> Tried:
+    """Starts the entry's server, lists its tools and makes one call, unless the restrictions withhold it."""
     inherited = {name: os.environ[name] for name in MINIMAL_ENVIRONMENT if name in os.environ}
+    if CLIENTS[entry.client].passes_proxies_on:
+        inherited.update(entries.proxy_variables(os.environ))
     own = {name: value for name, value in entry.environment.items() if isinstance(value, str)}
+    pipe = subprocess.PIPE
+    command = [shutil.which(entry.command[0]) or "", *entry.command[1:]]  # resolved here, as the entry may set PATH
+    timed_out = threading.Event()
     try:
-        ended = subprocess.run(
-            [shutil.which(entry.command[0]) or "", *entry.command[1:]],  # resolved here, because the entry may set PATH
-            input=messages.encode(),
-            env={**inherited, **own},
-            capture_output=True,
-            check=False,
-            timeout=CLIENT_MAX_S,
-        )
-    except subprocess.TimeoutExpired:
-        return 0, sikkerkey_mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s")
+        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env={**inherited, **own}) as process:
+
+            def give_up() -> None:
+                timed_out.set()
+                process.kill()
+
+            timer = threading.Timer(CLIENT_MAX_S, give_up)
+            timer.start()
+            try:
+                replies, stderr = _exchange(process)
+            finally:
+                timer.cancel()
+                process.kill()
     except (OSError, ValueError) as error:
-        return 0, sikkerkey_mcp.ConfigError(
-            f"it cannot be started: {getattr(error, 'strerror', '') or type(error).__name__}"
-        )
-    for line in ended.stdout.splitlines():
+        reason = getattr(error, "strerror", "") or type(error).__name__
+        return Tried(0, sikkerkey_mcp.ConfigError(f"it cannot be started: {reason}"))
+    return _judged(replies, stderr, in_time=not timed_out.is_set())
+
+
+def _exchange(process: Any) -> tuple[dict[str, JsonObject], str]:
+    """Sends HANDSHAKE; the replies by their ids until all are there or the server ends, and its stderr."""
+    with suppress(OSError):  # it has ended
+        process.stdin.write(b"".join(json.dumps({"jsonrpc": "2.0", **one}).encode() + b"\n" for one in HANDSHAKE))
+        process.stdin.flush()
+    replies: dict[str, JsonObject] = {}
+    for line in process.stdout:
         reply = sikkerkey_mcp.error_members(sikkerkey_mcp.Answer(0, {}, line))
-        if reply.get("id") == 2 and isinstance(reply.get("result"), dict):
-            return len(reply["result"].get("tools", ())), None
-    reported = re.search(r"error: (.*)(?:\nhint: (.*))?", ended.stderr.decode("utf-8", "replace"))
+        replies[str(reply.get("id"))] = reply
+        if replies.keys() >= {"2", "3"}:
+            break
+    with suppress(OSError):
+        process.stdin.close()
+    return replies, process.stderr.read().decode("utf-8", "replace")
+
+
+def _judged(replies: dict[str, JsonObject], stderr: str, *, in_time: bool) -> Tried:
+    listed, called = (replies.get(number, {}).get("result") for number in ("2", "3"))
+    if isinstance(listed, dict):
+        count = len(listed.get("tools", ()))
+        if isinstance(called, dict) and called.get("isError") and HANDSHAKE[-1]["params"]["name"] in str(listed):
+            return Tried(count, None, _error_in(str(called.get("content", [{}])[0].get("text", ""))))
+        if called is None and not in_time:
+            return Tried(count, None, sikkerkey_mcp.ServiceError(f"no answer within {CLIENT_MAX_S:.0f} s"))
+        return Tried(count)
+    if not in_time:
+        return Tried(0, sikkerkey_mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s"))
+    reported = re.search(r"error: (.*)(?:\nhint: (.*))?", stderr)
     reason, hint = map(clean, reported.groups("")) if reported else ("it exits without a message on stderr", "")
-    return 0, sikkerkey_mcp.ConfigError(
-        f"it does not start: {reason}", "" if reason.startswith("there is no agent") else hint
+    return Tried(
+        0,
+        sikkerkey_mcp.ConfigError(
+            f"it does not start: {reason}", "" if reason.startswith("there is no agent") else hint
+        ),
     )
+
+
+def _error_in(text: str) -> Error:
+    """The error that a result shows to the model."""
+    message, _, hint = text.partition("\nhint: ")
+    return sikkerkey_mcp.ServiceError(clean(message, 1_000), clean(hint, 1_000))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -370,20 +428,56 @@ def check_proxy(base_url: str) -> Line:
     return Line("proxy", "ok", f"none for {parts.hostname} (NO_PROXY)" if excluded else "none")
 
 
-def check_dns(base_url: str) -> list[Line]:
-    """Whether the host name of the vault, or of its proxy, can be resolved."""
+def _endpoint(base_url: str) -> tuple[str, int]:
+    """The host and port that connections go to: the vault's, or its proxy's."""
     try:
         proxy = _proxy(base_url)
     except Error:  # reported by check_proxy
         proxy = None
     parts = urllib.parse.urlsplit(base_url)
     host, port = (proxy.hostname, proxy.port or 80) if proxy else (parts.hostname, parts.port or 443)
+    return host or "", port
+
+
+def check_dns(base_url: str) -> list[Line]:
+    """Whether the host name of the vault, or of its proxy, can be resolved."""
+    host, port = _endpoint(base_url)
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError):
         return [Line("dns", "fail", f"{host} cannot be resolved", _network_remedy())]
     addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
     return [Line("dns", "ok", f"{host} is {', '.join(addresses[:3])}{', ...' if len(addresses) > 3 else ''}")]
+
+
+def check_families(base_url: str) -> list[Line]:
+    """A line if connections of one address family get no answer, although those of the other one do."""
+    if base_url.startswith("http:"):  # to this computer
+        return []
+    try:
+        found = sikkerkey_http.resolve(*_endpoint(base_url), FAMILY_MAX_S)
+    except (OSError, UnicodeError):  # reported by check_dns
+        return []
+    if len({one.family for one in found}) < 2:
+        return []
+    dead: list[str] = []
+    alive: list[str] = []
+    for family, name in ((socket.AF_INET6, "IPv6"), (socket.AF_INET, "IPv4")):
+        addresses = sikkerkey_http.in_order([one for one in found if one.family == family], None)
+        try:
+            connected, _ = sikkerkey_http.connect_first(addresses, FAMILY_MAX_S, sikkerkey_mcp.NEXT_ADDRESS_S)
+            connected.close()
+            alive.append(name)
+        except OSError as error:
+            # A system without IPv6 says so immediately, which delays nothing.
+            if isinstance(error, TimeoutError) or error.errno == errno.EHOSTUNREACH:
+                dead.append(f"{name} is dead: {addresses[0].target[0]} does not answer")
+    if not dead or not alive:
+        return []
+    remedy = (
+        f"none required: connections use {alive[0]}; to avoid a short delay, ask who runs this network to repair it"
+    )
+    return [Line("dns", "warn", dead[0], remedy)]
 
 
 def check_connection(base_url: str) -> list[Line]:
@@ -412,9 +506,9 @@ def check_connection(base_url: str) -> list[Line]:
 
 def _unreachable(base_url: str, tls: list[Line], error: Exception) -> list[Line]:
     """Reports a TLS error in the tls line, any other in the api line."""
-    if isinstance(error.__cause__, ssl.SSLError) and not tls:
-        remedy = "if a company proxy intercepts TLS: export SIKKERKEY_CA_BUNDLE=FILE with its certificate in PEM"
-        line = Line("tls", "fail", f"{base_url}: {error}; trusted: {_trusted()}", remedy)
+    if isinstance(error, sikkerkey_http.Unreachable) and isinstance(error.__cause__, ssl.SSLError) and not tls:
+        reason, remedy = sikkerkey_mcp.explain_unreachable(error)
+        line = Line("tls", "fail", f"{base_url}: {reason}; trusted: {_trusted()}", remedy)
         return [line, _unchecked("api"), _unchecked("clock")]
     failure = Line("api", "fail", f"{base_url}: {error}", _network_remedy())
     return [*(tls or [_unchecked("tls")]), failure, _unchecked("clock")]
@@ -430,8 +524,23 @@ def _unchecked(check: str) -> Line:
 
 
 def _trusted() -> str:
-    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE")
-    return f"the certificates in {clean(bundle)} (SIKKERKEY_CA_BUNDLE)" if bundle else "certifi's certificates"
+    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
+    named = [f"{clean(bundle)} (SIKKERKEY_CA_BUNDLE)"] if bundle else []
+    if sikkerkey_mcp.only_ca_bundle():
+        return f"only {named[0]}"
+    files, directories = sikkerkey_certificates.system_store()
+    return ", ".join([*named, "certifi's certificates", *map(clean, [*files, *directories])])
+
+
+def check_system_store() -> list[Line]:
+    """A line if SSL_CERT_FILE or SSL_CERT_DIR is set and has no certificates."""
+    found = [path for paths in sikkerkey_certificates.system_store() for path in paths]
+    lines = []
+    for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+        text = os.environ.get(name, "")
+        if text and not any(path in found for path in (text, *text.split(os.pathsep))):
+            lines.append(Line("tls", "warn", f"{name} names no certificates: {clean(text)}", f"unset {name}"))
+    return lines
 
 
 def _tls_line(connected: socket.socket) -> Line:
@@ -611,9 +720,11 @@ def examine(wanted: str) -> Iterator[Line]:
         except Error as error:
             yield failed("api", error)
     reachable: list[str] = []
-    jobs = [(Job("dns", partial(check_dns, one)), Job("api", partial(check_connection, one))) for one in addresses]
-    for address, (dns, connection) in zip(addresses, jobs):
-        found = [check_proxy(address), *dns.lines(), *connection.lines()]
+    yield from check_system_store()
+    checks = (("dns", check_dns), ("dns", check_families), ("api", check_connection))
+    jobs = [[Job(name, partial(check, one)) for name, check in checks] for one in addresses]
+    for address, started in zip(addresses, jobs):
+        found = [check_proxy(address), *(line for job in started for line in job.lines())]
         yield from found
         if not any(line.check == "api" and line.state != "ok" for line in found):
             reachable.append(address)

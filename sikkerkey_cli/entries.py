@@ -17,7 +17,9 @@ from sikkerkey_mcp import ConfigError, JsonObject, clean
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server exceed 60 characters together
 FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code's file also contains its history and grows to tens of megabytes
 # Variables that an entry sets, because a client may start the server without the user's environment.
-PASSED_VARIABLES = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
+PASSED_PATHS = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
+PASSED_VARIABLES = (*PASSED_PATHS, "SIKKERKEY_CA_BUNDLE_ONLY")
+PROXY_VARIABLES = ("HTTPS_PROXY", "NO_PROXY")  # set too, as are SSL_CERT_FILE and SSL_CERT_DIR, but never removed
 # The archive, the server's module, or the package of a source checkout.
 PROGRAM_PATH = r"(^|[/\\])(sikkerkey[-_]mcp[^/\\]*\.pyz?|sikkerkey_cli([/\\]__main__\.py)?)\Z"
 BOM = b"\xef\xbb\xbf"
@@ -40,15 +42,39 @@ def server_key(agent: str | None, count: int) -> str:
     return f"{key[: KEY_MAX_CHARACTERS - 9]}-{digest}"
 
 
-def server_entry(agent: str | None, options: Sequence[str] = ()) -> JsonObject:
+def proxy_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The proxy that is set, under the usual names. Lower case takes precedence, as for urllib."""
+    found = {name: environ.get(name.lower()) or environ.get(name, "") for name in PROXY_VARIABLES}
+    return {name: value for name, value in found.items() if value and found["HTTPS_PROXY"]}
+
+
+def has_password(proxy: str) -> bool:
+    """Whether a proxy's address contains a user, and so probably a password."""
+    return "@" in proxy
+
+
+def passed_environment(environ: Mapping[str, str], client: Client) -> dict[str, str]:
+    """The variables that an entry sets. A proxy's password is never written into a client's file."""
+    # Absolute, because the client chooses the directory in which it starts the server.
+    found = {name: os.path.abspath(environ[name]) for name in PASSED_PATHS if environ.get(name)}
+    if environ.get("SIKKERKEY_CA_BUNDLE_ONLY"):
+        found["SIKKERKEY_CA_BUNDLE_ONLY"] = environ["SIKKERKEY_CA_BUNDLE_ONLY"]
+    if environ.get("SSL_CERT_FILE"):
+        found["SSL_CERT_FILE"] = os.path.abspath(environ["SSL_CERT_FILE"])
+    if environ.get("SSL_CERT_DIR"):
+        found["SSL_CERT_DIR"] = os.pathsep.join(map(os.path.abspath, environ["SSL_CERT_DIR"].split(os.pathsep)))
+    proxies = {} if client.passes_proxies_on else proxy_variables(environ)
+    return {**found, **{name: value for name, value in proxies.items() if not has_password(value)}}
+
+
+def server_entry(client: Client, agent: str | None, options: Sequence[str] = ()) -> JsonObject:
     """One server: `command`, `args`, and `env` if a variable is set. Raises ConfigError.
 
     -I prevents the working directory and the user's packages from replacing modules of this program.
     """
     interpreter, path = sikkerkey_mcp.program()
     args = ["-I", path, "serve", *(["--agent", agent] if agent else []), *options]
-    # Absolute, because the client chooses the directory in which it starts the server.
-    environment = {name: os.path.abspath(os.environ[name]) for name in PASSED_VARIABLES if os.environ.get(name)}
+    environment = passed_environment(os.environ, client)
     for text in (interpreter, path, *environment.values()):
         if not text.isprintable() and re.search("[\ud800-\udfff]", text):
             raise ConfigError(f"the path {clean(text)} is not UTF-8", "rename it: a client's file cannot contain it")

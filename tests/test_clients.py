@@ -179,6 +179,64 @@ def test_bad_choice_of_an_agent_prints_nothing(config: Config, slot: str, wanted
     assert (ran.status, ran.out) == (1, "")
 
 
+def test_block_contains_the_network_of_this_terminal(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clients that pass the proxy on get it from the terminal, and from each one the right one."""
+    monkeypatch.chdir("/")
+    variables = {
+        "SIKKERKEY_CA_BUNDLE": "/ca.pem",
+        "SIKKERKEY_CA_BUNDLE_ONLY": "1",
+        "SSL_CERT_FILE": "etc/own.pem",
+        "SSL_CERT_DIR": f"etc{os.pathsep}/etc/ssl",
+        "HTTPS_PROXY": "http://wrong:1",
+        "https_proxy": "http://proxy.test:3128",
+        "NO_PROXY": "a.test,b.test",
+    }
+    for variable, value in variables.items():
+        monkeypatch.setenv(variable, value)
+    certificates = {
+        "SIKKERKEY_CA_BUNDLE": "/ca.pem",
+        "SIKKERKEY_CA_BUNDLE_ONLY": "1",
+        "SSL_CERT_FILE": "/etc/own.pem",
+        "SSL_CERT_DIR": f"/etc{os.pathsep}/etc/ssl",
+    }
+    proxy = {"HTTPS_PROXY": "http://proxy.test:3128", "NO_PROXY": "a.test,b.test"}
+    for name, client in CLIENTS.items():
+        expected = certificates if client.passes_proxies_on else {**certificates, **proxy}
+        assert servers(name, config(name).out)["sikkerkey"]["env"] == expected, name
+    assert {name for name, client in CLIENTS.items() if client.passes_proxies_on} == {
+        *("claude-code", "gemini", "opencode")
+    }
+
+
+def test_password_of_a_proxy_is_never_written(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for proxy in ("http://user:canary@proxy.test:1", "user:canary@proxy.test:1", "https://canary@proxy.test:1"):
+        monkeypatch.setenv("HTTPS_PROXY", proxy)
+        monkeypatch.setenv("NO_PROXY", "a.test")
+        ran = config("cursor", "--dry-run")
+        assert "canary" not in ran.out + ran.err
+        assert '"NO_PROXY": "a.test"' in ran.out
+        assert "note: HTTPS_PROXY contains a password and is not added" in ran.err
+        assert "HTTPS_PROXY" not in config("claude-code", "--dry-run").err
+
+
+def test_proxy_in_an_entry_is_updated_and_never_removed(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def proxy_after(value: str) -> str:
+        monkeypatch.setenv("HTTPS_PROXY", value)
+        assert config("cursor", "--write").status == 0
+        held: str = json.loads(file_of("cursor").read_text())["mcpServers"]["sikkerkey"]["env"]["HTTPS_PROXY"]
+        return held
+
+    assert proxy_after("http://one.test:1") == "http://one.test:1"
+    assert proxy_after("http://two.test:1") == "http://two.test:1"
+    assert proxy_after("") == "http://two.test:1"
+    text = file_of("cursor").read_text()
+    file_of("cursor").write_text(text.replace("two.test", "user:canary@two.test"))
+    for value in ("http://one.test:1", "http://user:other@one.test:1", ""):
+        assert proxy_after(value) == "http://user:canary@two.test:1", value
+
+
 def test_agent_of_the_environment_is_chosen(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
     assert config("cursor").status == 1

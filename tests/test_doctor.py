@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import email.utils
+import errno
 import hashlib
 import json
 import os
@@ -19,6 +20,8 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_certificates
+import sikkerkey_http
 import sikkerkey_mcp
 from sikkerkey_cli import doctor, version
 from sikkerkey_cli.doctor import Line
@@ -352,30 +355,46 @@ def dated(body: bytes = b"{}", ahead_s: float = 0) -> faulty_vault.Act:
     ("ends_in", "state", "days"), [(90 * DAY, "ok", 89), (15 * DAY, "ok", 14), (13 * DAY, "warn", 12)]
 )
 def test_certificate_is_shown_with_its_expiry_and_what_it_was_checked_against(
-    authority: Authority, ends_in: datetime.timedelta, state: str, days: int
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, ends_in: datetime.timedelta, state: str, days: int
 ) -> None:
+    monkeypatch.setattr(sikkerkey_certificates, "system_store", lambda: (["/etc/s.pem"], ["/etc/s"]))
     tls = authority.server("127.0.0.1", ends_in=ends_in + datetime.timedelta(hours=-1))
     with FaultyVault(dated(), tls=tls) as vault:
         line, api, clock = doctor.check_connection(vault.url)
         date = (faulty_vault.NOW + ends_in + datetime.timedelta(hours=-1)).strftime("%Y-%m-%d")
-        trusted = f"checked against the certificates in {authority.bundle} (SIKKERKEY_CA_BUNDLE)"
+        trusted = (
+            f"checked against {authority.bundle} (SIKKERKEY_CA_BUNDLE), certifi's certificates, /etc/s.pem, /etc/s"
+        )
         assert line.detail == f"TLSv1.3, certificate valid until {date} ({days} days), {trusted}"
         assert (line.state, api.state, clock.state, len(vault.seen)) == (state, "ok", "ok", 1)
 
 
 @pytest.mark.parametrize(
-    ("make", "reason"),
+    ("make", "reason", "issuer", "remedy"),
     [
-        (lambda authority: authority.server("127.0.0.1", itself=True), "certificate is not trusted: self"),
-        (lambda authority: authority.server("other.test"), "certificate is not trusted: IP address mismatch"),
-        (lambda authority: authority.server("127.0.0.1", ends_in=-DAY), "certificate is not trusted: certificate has"),
+        (
+            lambda authority: authority.server("127.0.0.1", itself=True),
+            *("self", "127.0.0.1", sikkerkey_certificates.UNKNOWN_AUTHORITY),
+        ),
+        (
+            lambda authority: authority.server("other.test"),
+            *("IP address mismatch", "test authority", sikkerkey_certificates.ADDRESS),
+        ),
+        (
+            lambda authority: authority.server("127.0.0.1", ends_in=-DAY),
+            *("certificate has expired", "test authority", sikkerkey_certificates.REMEDIES[10]),
+        ),
     ],
 )
-def test_untrusted_certificate_fails_at_tls(authority: Authority, make: Any, reason: str) -> None:
+def test_untrusted_certificate_fails_at_tls(
+    authority: Authority, make: Any, reason: str, issuer: str, remedy: str
+) -> None:
     with FaultyVault(tls=make(authority)) as vault:
         tls, api, clock = doctor.check_connection(vault.url)
-    assert (tls.state, reason in tls.detail) == ("fail", True)
-    assert "SIKKERKEY_CA_BUNDLE" in tls.remedy
+    assert tls.state == "fail"
+    assert f"its certificate is not trusted: {reason}" in tls.detail
+    assert f'(issuer: "{issuer}"); trusted: {authority.bundle} (SIKKERKEY_CA_BUNDLE), certifi' in tls.detail
+    assert tls.remedy == remedy
     assert [(line.state, line.detail) for line in (api, clock)] == [("warn", NOT_CHECKED)] * 2
 
 
@@ -464,6 +483,55 @@ def test_resolved_addresses_are_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_arguments, **_named: found)
     assert doctor.check_dns("https://vault.test") == [
         Line("dns", "ok", "vault.test is 192.0.2.1, 192.0.2.2, 192.0.2.3, ...")
+    ]
+
+
+def test_dead_family_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = [
+        sikkerkey_http.Address(family, 1, 6, "", (address, 443))
+        for family, address in [(socket.AF_INET6, "2001:db8::1"), (socket.AF_INET, "192.0.2.1")]
+    ]
+    failures: dict[int, OSError] = {}
+
+    def connect(addresses: list[sikkerkey_http.Address], *_limits: float) -> tuple[socket.socket, Any]:
+        (address,) = addresses
+        if address.family in failures:
+            raise failures[address.family]
+        return socket.socket(), address.target
+
+    monkeypatch.setattr(sikkerkey_http, "resolve", lambda *_: found)
+    monkeypatch.setattr(sikkerkey_http, "connect_first", connect)
+    six, four = socket.AF_INET6, socket.AF_INET
+    silent, no_route = TimeoutError(), OSError(errno.EHOSTUNREACH, "no route")
+    cases: list[tuple[dict[int, OSError], list[str]]] = [
+        ({}, []),
+        ({six: silent}, ["IPv6 is dead: 2001:db8::1 does not answer"]),
+        ({six: no_route}, ["IPv6 is dead: 2001:db8::1 does not answer"]),
+        ({four: silent}, ["IPv4 is dead: 192.0.2.1 does not answer"]),
+        ({six: OSError(errno.ENETUNREACH, "no IPv6 here")}, []),
+        ({six: ConnectionRefusedError()}, []),
+        ({six: silent, four: silent}, []),  # reported as unreachable
+    ]
+    for failed, dead in cases:
+        failures = failed
+        lines = doctor.check_families("https://vault.test")
+        assert [line.detail for line in lines] == dead, failed
+        assert all(line.state == "warn" for line in lines)
+    found.pop()
+    assert doctor.check_families("https://vault.test") == []
+
+
+def test_store_that_has_no_certificates_is_a_warning(
+    examine: Examine, vault: Recorder, authority: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SSL_CERT_FILE", str(authority.bundle))
+    assert states(examine())["tls"] == "ok"
+    monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent/\x1b.pem")
+    monkeypatch.setenv("SSL_CERT_DIR", str(authority.bundle.parent))
+    lines = examine()["tls"]
+    assert [(line.state, line.detail, line.remedy) for line in lines[:-1]] == [
+        ("warn", "SSL_CERT_FILE names no certificates: /nonexistent/<U+001B>.pem", "unset SSL_CERT_FILE"),
+        ("warn", f"SSL_CERT_DIR names no certificates: {authority.bundle.parent}", "unset SSL_CERT_DIR"),
     ]
 
 
@@ -677,6 +745,59 @@ def test_entry_for_this_program_is_started(examine: Examine, vault: Recorder, ho
     assert line.state == "ok"
     assert line.detail.startswith(f"cursor, {home}/.cursor/mcp.json, sikkerkey: starts in ")
     assert line.detail.endswith(f" s with {len(sikkerkey_mcp.TOOLS)} tools")
+
+
+def test_entry_makes_a_real_call(examine: Examine, vault: Recorder, home: Path) -> None:
+    entered(home, STARTED)
+    examine()
+    assert sorted(seen.path for seen in vault.seen) == ["/", "/v1/ai/whoami", "/v1/ai/whoami"]
+    vault.answer = lambda _seen: CannedResponse(403, b'{"error":"Agent is pending approval"}')
+    (line,) = examine()["client"]
+    assert line.state == "fail"
+    assert " tools, but a call fails: the vault answered 403, saying " in line.detail
+    assert line.remedy.startswith("the agent must be approved")
+
+
+def test_entry_without_the_tool_is_not_called(examine: Examine, vault: Recorder, home: Path) -> None:
+    entered(home, [*STARTED, "--exclude", "whoami"])
+    assert states(examine())["client"] == "ok"
+    assert sorted(seen.path for seen in vault.seen) == ["/", "/v1/ai/whoami"]
+
+
+def test_entry_that_lacks_a_variable_is_written_again(
+    examine: Examine, home: Path, authority: Authority, shell: Shell
+) -> None:
+    """An authority or a proxy that only this terminal knows about."""
+    tls = authority.server("localhost", ends_in=90 * DAY)
+    with FaultyVault(dated(whoami().body), tls=tls, host="localhost") as vault:
+        make_slot(home, vault.url)
+        entered(home, STARTED)
+        (line,) = examine()["client"]
+        assert (line.state, "a call fails: the vault at" in line.detail) == ("fail", True)
+        assert line.remedy == f"{sys.executable} {PROGRAM} config cursor --write"
+        assert shell("config", "cursor", "--write").status == 0
+        assert states(examine())["client"] == "ok"
+
+
+def test_entry_of_a_client_that_passes_the_proxy_on_is_tried_with_it(
+    examine: Examine, home: Path, authority: Authority, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tls = authority.server("vault.test", ends_in=90 * DAY)
+    answer = dated(whoami().body)
+    with FaultyVault(answer, tls=tls, host="vault.test") as vault, ConnectProxy(vault.port) as proxy:
+        make_slot(home, vault.url)
+        monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
+        for client in ("claude-code", "codex"):
+            assert shell("config", client, "--write").status == 0
+        assert states(examine())["client"] == "ok ok"
+        assert "HTTPS_PROXY" not in (home / ".claude.json").read_text()
+        assert f'HTTPS_PROXY = "http://127.0.0.1:{proxy.port}"' in (home / ".codex" / "config.toml").read_text()
+
+
+def test_entry_whose_call_gets_no_answer_fails() -> None:
+    listed = {"2": {"result": {"tools": [{"name": "whoami"}]}}}
+    assert str(doctor._judged(listed, "", in_time=False).refusal) == "no answer within 8 s"
+    assert doctor._judged({**listed, "3": {"result": {}}}, "", in_time=False) == doctor.Tried(1)
 
 
 def test_entry_with_restrictions_lists_fewer_tools(examine: Examine, vault: Recorder, home: Path) -> None:
