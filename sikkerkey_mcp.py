@@ -1166,7 +1166,8 @@ def _body_of(action: Action, sent: Arguments) -> JsonObject | None:
 #
 #     $SIKKERKEY_HOME or ~/.sikkerkey / agents / {agentId} / identity.json, private.pem
 #
-# Files that others own, can read, or have replaced by links are refused, with the command that fixes it.
+# Files that others own, can read, or have replaced by links are refused, with the command that fixes it. What root has
+# mounted read-only is accepted if no other user can read it: so Kubernetes and Docker pass keys to containers.
 # ---------------------------------------------------------------------------------------------------------------------
 
 
@@ -1203,6 +1204,7 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
 
     Windows has neither owner ids nor these modes: only the kind of file is checked there. Raises ConfigError.
     """
+    path = _follow_mounted_link(path)
     try:
         found = os.lstat(path)
     except OSError as error:
@@ -1211,23 +1213,78 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
 
 
 def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidden: int) -> None:
-    _check_owner_and_symlink(path, found)
+    mounted = found.st_uid == 0 and _is_mounted_read_only(path)
+    _check_owner_and_symlink(path, found, mounted=mounted)
     quoted = shlex.quote(path)
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
         kind = "directory" if directory else "regular file"
         raise ConfigError(f"{clean(path)} is not a {kind}", f"mv {quoted} {quoted}.old")
-    if os.name == "posix" and found.st_mode & forbidden:
+    if os.name == "posix" and found.st_mode & _forbidden_bits(found, forbidden, mounted=mounted):
         access = "written" if forbidden == 0o022 else "read or written"
-        mode = "700" if directory else "600"
-        raise ConfigError(f"{clean(path)} can be {access} by other users", f"chmod {mode} {quoted}")
+        hint = MOUNT_HINT if mounted else f"chmod {'700' if directory else '600'} {quoted}"
+        raise ConfigError(f"{clean(path)} can be {access} by other users", hint)
 
 
-def _check_owner_and_symlink(path: str, found: os.stat_result) -> None:
+MOUNT_HINT = "in Kubernetes, set defaultMode: 0400 and securityContext.fsGroup; in Docker, mode: 0400 and uid"
+
+
+def _forbidden_bits(found: os.stat_result, forbidden: int, *, mounted: bool) -> int:
+    """`forbidden` without the bits that give nobody else access to a file that root provides."""
+    if stat.S_ISDIR(found.st_mode):  # the names in it are no secret
+        return 0 if mounted else forbidden & 0o022 if _is_foreign_root(found) else forbidden
+    return forbidden & ~stat.S_IRGRP if mounted and _has_no_other_member(found.st_gid) else forbidden
+
+
+def _is_foreign_root(found: os.stat_result) -> bool:
+    return hasattr(os, "getuid") and found.st_uid == 0 != os.getuid()
+
+
+def _is_mounted_read_only(path: str) -> bool:
+    try:
+        return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False
+
+
+def _follow_mounted_link(path: str) -> str:
+    """`path`, or what it leads to if root has mounted it with a link that stays in its directory, as in Kubernetes.
+
+    There, private.pem leads to ..data/private.pem, and ..data to a directory that is replaced when the secret changes.
+    """
+    directory = os.path.dirname(path)
+    try:
+        found = os.lstat(path)
+    except OSError:  # reported by whoever opens it
+        return path
+    if not stat.S_ISLNK(found.st_mode) or found.st_uid != 0 or not _is_mounted_read_only(directory):
+        return path
+    target = os.path.realpath(path)
+    return target if target.startswith(os.path.join(os.path.realpath(directory), "")) else path
+
+
+def _has_no_other_member(group: int) -> bool:
+    """True for a group of this process in which no other user is, except root."""
+    if group not in (os.getegid(), *os.getgroups()):
+        return False
+    import grp  # not at the top: Windows has neither, and they are rarely needed
+    import pwd
+
+    try:
+        members = grp.getgrgid(group).gr_mem
+    except KeyError:  # a number without a name, as Kubernetes uses it
+        members = []
+    others = [user for user in pwd.getpwall() if user.pw_uid not in (0, os.getuid())]
+    return not any(user.pw_gid == group or user.pw_name in members for user in others)
+
+
+def _check_owner_and_symlink(path: str, found: os.stat_result, *, mounted: bool) -> None:
     if stat.S_ISLNK(found.st_mode):
         link = shlex.quote(path)
         hint = f'if its target is yours: real="$(readlink -f {link})" && rm {link} && mv "$real" {link}'
         raise ConfigError(f"{clean(path)} is a symbolic link", hint)
-    if hasattr(os, "getuid") and found.st_uid != os.getuid():
+    # Root's directories are those in which a mount was made. One that only root can enter is from a `sudo` by mistake.
+    of_root = _is_foreign_root(found) and stat.S_ISDIR(found.st_mode) and found.st_mode & 0o005 == 0o005
+    if hasattr(os, "getuid") and found.st_uid != os.getuid() and not mounted and not of_root:
         raise ConfigError(f"{clean(path)} belongs to another user", f"sudo chown -R $(id -un) {shlex.quote(path)}")
 
 
@@ -1242,6 +1299,7 @@ _OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", 
 
 def _read_private(path: str) -> bytes:
     check_private(path, directory=False, forbidden=0o077)
+    path = _follow_mounted_link(path)
     try:
         with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
             _check_status(path, os.fstat(file.fileno()), directory=False, forbidden=0o077)

@@ -210,9 +210,9 @@ def _address_in(path: str) -> list[str]:
 
 def _mode(path: str) -> str:
     """The mode as ` 0700`; empty on systems without modes and for missing files."""
-    if os.name != "posix" or not os.path.lexists(path):
+    if os.name != "posix" or not os.path.exists(path):
         return ""
-    return f" {stat.S_IMODE(os.lstat(path).st_mode):04o}"
+    return f" {stat.S_IMODE(os.stat(path).st_mode):04o}"
 
 
 def check_restrictions() -> Line:

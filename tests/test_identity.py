@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import grp
 import json
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -318,6 +320,93 @@ def test_dangling_symbolic_link_is_refused(slot: Path) -> None:
     (slot / "private.pem").unlink()
     (slot / "private.pem").symlink_to("/nonexistent/key")
     assert str(refused()) == f"{slot / 'private.pem'} is a symbolic link"
+
+
+# keys that Kubernetes and Docker mount
+
+GROUP = 4_000_000_001  # without a name
+
+
+@pytest.fixture
+def mounted(slot: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The slot as Kubernetes mounts it for an ordinary user, who is in GROUP: of root, behind links, read-only."""
+    data = slot / "..2026_11_28"
+    data.mkdir()
+    for name in ("private.pem", "identity.json"):
+        shutil.move(slot / name, data / name)
+        (data / name).chmod(0o440)
+        (slot / name).symlink_to(f"..data/{name}")
+    (slot / "..data").symlink_to(data.name)
+    slot.chmod(0o1777)
+
+    def of_root(look: Callable[..., os.stat_result]) -> Callable[..., os.stat_result]:
+        def look_again(path: Any, **named: Any) -> os.stat_result:
+            found = list(look(path, **named))
+            found[4:6] = [0, GROUP]
+            return os.stat_result(found)
+
+        return look_again
+
+    for name in ("lstat", "fstat"):
+        monkeypatch.setattr(os, name, of_root(getattr(os, name)))
+    monkeypatch.setattr(os, "getuid", lambda: 1000)
+    monkeypatch.setattr(os, "getgroups", lambda: [GROUP])
+    monkeypatch.setattr(sikkerkey_mcp, "_is_mounted_read_only", lambda path: path.startswith(str(slot)))
+    for directory in (slot.parent, slot.parent.parent):
+        directory.chmod(0o755)  # made for the mount
+    return slot
+
+
+def test_mounted_key_is_accepted(mounted: Path) -> None:
+    identity = sikkerkey_mcp.load_identity(AGENT_ID)
+    assert identity.key_pem == (mounted / "..2026_11_28" / "private.pem").read_bytes()
+
+
+def test_whole_home_may_be_mounted(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = mounted.parent.parent
+    shutil.move(mounted.parent, root / "..data")
+    (root / "agents").symlink_to("..data")
+    assert str(refused()) == f"{root}/agents is a symbolic link"  # in a directory that is not mounted
+    monkeypatch.setattr(sikkerkey_mcp, "_is_mounted_read_only", lambda path: path.startswith(str(root)))
+    assert sikkerkey_mcp.load_identity(AGENT_ID).agent_id == AGENT_ID
+
+
+def test_mounted_link_that_leads_elsewhere_is_refused(mounted: Path, tmp_path: Path) -> None:
+    shutil.move(mounted / "..2026_11_28" / "private.pem", tmp_path / "private.pem")
+    (mounted / "..2026_11_28" / "private.pem").symlink_to(tmp_path / "private.pem")
+    assert str(refused()) == f"{mounted}/private.pem is a symbolic link"
+
+
+def test_mounted_key_that_others_can_read_is_refused(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    key = mounted / "..2026_11_28" / "private.pem"
+    for mode in (0o444, 0o441, 0o460, 0o450, 0o402):
+        key.chmod(mode)
+        error = refused()
+        assert (str(error), error.hint) == (f"{key} can be read or written by other users", sikkerkey_mcp.MOUNT_HINT)
+    key.chmod(0o440)
+    user = pwd.struct_passwd(("other", "", 1001, 1001, "", "", ""))
+    for members, primary_group, groups in [(["other"], 1001, [GROUP]), ([], GROUP, [GROUP]), ([], 1001, [])]:
+        with monkeypatch.context() as patch:
+            patch.setattr(grp, "getgrgid", lambda _, members=members: grp.struct_group(("g", "", GROUP, members)))
+            patch.setattr(pwd, "getpwall", lambda gid=primary_group: [pwd.struct_passwd((*user[:3], gid, *user[4:]))])
+            patch.setattr(os, "getgroups", lambda groups=groups: groups)
+            assert str(refused()).endswith("can be read or written by other users"), (members, primary_group, groups)
+    sikkerkey_mcp.connect()
+
+
+def test_what_root_has_mounted_writable_is_refused(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sikkerkey_mcp, "_is_mounted_read_only", lambda _path: False)
+    assert str(refused()) == f"{mounted} can be read or written by other users"
+    mounted.chmod(0o755)
+    assert str(refused()) == f"{mounted}/identity.json is a symbolic link"
+
+
+def test_directory_that_only_root_can_enter_is_refused(mounted: Path) -> None:
+    """It comes from a `sudo` by mistake, and the command in the hint fixes it."""
+    mounted.parent.parent.chmod(0o700)
+    error = refused()
+    assert str(error) == f"{mounted.parent.parent} belongs to another user"
+    assert error.hint.startswith("sudo chown -R ")
 
 
 @pytest.mark.skipif(not as_root, reason="only root can give files to another user")
