@@ -93,6 +93,10 @@ verify: .venv/.ready ## check that builds are reproducible: build everything twi
 test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
 	@$(RUN) -m tools.platforms
 
+.PHONY: test-network
+test-network: .venv/.ready ## try dead addresses, a changed network and proxies in network namespaces (needs Linux and root)
+	@$(RUN) -m tools.network
+
 # CLIENT="codex gemini" tries only these.
 CLIENT ?=
 

@@ -41,12 +41,16 @@ def load_system_store(context: ssl.SSLContext) -> None:
 
 
 def system_store() -> tuple[list[str], list[str]]:
-    """The system's files and directories of certificates that exist. SSL_CERT_FILE and SSL_CERT_DIR replace them."""
+    """The system's files and directories of certificates that exist. SSL_CERT_FILE and SSL_CERT_DIR replace them.
+
+    A directory holds the same certificates as the file beside it, and only those that are needed are read from it.
+    """
     paths = ssl.get_default_verify_paths()
-    file = os.environ.get(paths.openssl_cafile_env) or paths.openssl_cafile
     listed = os.environ.get(paths.openssl_capath_env) or paths.openssl_capath
     directories = [path for path in listed.split(os.pathsep) if _has_certificates(path)]
-    files = [path for path in (file, *(() if directories else SYSTEM_BUNDLES)) if os.path.isfile(path)]
+    chosen = os.environ.get(paths.openssl_cafile_env)
+    usual = () if directories else (paths.openssl_cafile, *SYSTEM_BUNDLES)
+    files = [path for path in ((chosen,) if chosen else usual) if os.path.isfile(path)]
     return files[:1], directories
 
 

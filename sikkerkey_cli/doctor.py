@@ -381,7 +381,9 @@ def _judged(replies: dict[str, JsonObject], stderr: str, *, in_time: bool) -> Tr
         if isinstance(called, dict) and called.get("isError") and HANDSHAKE[-1]["params"]["name"] in str(listed):
             return Tried(count, None, _error_in(str(called.get("content", [{}])[0].get("text", ""))))
         if called is None and not in_time:
-            return Tried(count, None, sikkerkey_mcp.ServiceError(f"no answer within {CLIENT_MAX_S:.0f} s"))
+            return Tried(
+                count, None, sikkerkey_mcp.ServiceError(f"no answer within {CLIENT_MAX_S:.0f} s", _network_remedy())
+            )
         return Tried(count)
     if not in_time:
         return Tried(0, sikkerkey_mcp.ConfigError(f"it does not answer within {CLIENT_MAX_S:.0f} s"))
@@ -487,6 +489,7 @@ def check_connection(base_url: str) -> list[Line]:
         opener, connections = sikkerkey_mcp.open_vault(base_url)
     except Error as error:
         return [failed("tls", error), _unchecked("api"), _unchecked("clock")]
+    connections.limits = connections.limits._replace(connect_s=NETWORK_MAX_S - 2)  # so that the reason is reported
     connections.on_connect = lambda connected: tls.append(_tls_line(connected))
     request = sikkerkey_http.AbortableRequest(f"{base_url}/", headers={"User-Agent": sikkerkey_mcp.USER_AGENT})
     request.on_abort = lambda _abort: None

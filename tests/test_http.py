@@ -598,8 +598,10 @@ def test_store_of_the_system_is_trusted(
     places = [
         ({"SSL_CERT_FILE": str(authority.bundle)}, ()),
         ({"SSL_CERT_DIR": f"/nonexistent{os.pathsep}{unhashed}{os.pathsep}{hashed}"}, ()),
-        ({"SSL_CERT_DIR": str(unhashed)}, ("/nonexistent", str(authority.bundle))),
+        ({"SSL_CERT_FILE": "", "SSL_CERT_DIR": str(unhashed)}, ("/nonexistent", str(authority.bundle))),
     ]
+    elsewhere = ssl.get_default_verify_paths()._replace(openssl_cafile="/nonexistent")
+    monkeypatch.setattr(ssl, "get_default_verify_paths", lambda: elsewhere)
     with FaultyVault(tls=authority.server("localhost"), host="localhost") as vault:
         assert "certificate is not trusted" in str(connect(vault.url).refused(connect(vault.url).read))
         for variables, bundles in places:
