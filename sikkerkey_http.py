@@ -167,7 +167,7 @@ class Address(NamedTuple):
 
 
 def resolve(host: str, port: int, timeout_s: float, is_aborted: Callable[[], bool] = lambda: False) -> list[Address]:
-    """All addresses of a name. Raises OSError, UnicodeError, TimeoutError, ConnectionAbortedError.
+    """All addresses of a name. Raises OSError, UnicodeError, ConnectionAbortedError.
 
     On a thread of its own, because socket.getaddrinfo can be neither aborted nor given a deadline.
     """
@@ -191,7 +191,7 @@ def resolve(host: str, port: int, timeout_s: float, is_aborted: Callable[[], boo
         if is_aborted():
             raise ConnectionAbortedError
         if time.monotonic() >= give_up_at_s:
-            raise TimeoutError
+            raise socket.gaierror(socket.EAI_AGAIN, "no answer in time")
     if isinstance(found, Exception):
         raise found
     addresses: list[Address] = found
@@ -298,7 +298,7 @@ class _Connection(http.client.HTTPConnection):
         self.is_aborted = False
         # The same as `sock`, except that http.client never sets it to None, for example while it reads a last body.
         self._socket: Any = None
-        self._idle_since: tuple[float, float] | None = None  # on both clocks; None until the first exchange has ended
+        self._idle_since_s = (0.0, 0.0)  # on the monotonic clock and on the wall clock
 
     def connect(self) -> None:
         """Connects, lets the proxy connect to the vault, and starts TLS. Raises FAILURES, NotLoopback, TooLarge."""
@@ -326,11 +326,11 @@ class _Connection(http.client.HTTPConnection):
 
     def rest(self) -> None:
         """Begins to wait for another request."""
-        self._idle_since = time.monotonic(), time.time()
+        self._idle_since_s = (time.monotonic(), time.time())
 
     def _idle_s(self) -> float:
         """The monotonic clock may stop while the computer sleeps; the other one runs on, but can be set back."""
-        monotonic_s, wall_s = self._idle_since or (0.0, 0.0)
+        monotonic_s, wall_s = self._idle_since_s
         return max(time.monotonic() - monotonic_s, time.time() - wall_s)
 
     def is_usable(self) -> bool:

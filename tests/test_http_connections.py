@@ -588,7 +588,7 @@ def test_resolver_that_does_not_answer_is_given_up(monkeypatch: pytest.MonkeyPat
     hang = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_: [][: hang.wait(TIMEOUT_S)])
     with Peer("http://localhost:1", limits=LIMITS._replace(connect_s=0.0)) as peer:
-        assert (peer.failure().reason, peer.failure().sent) == ("it did not answer in time", False)
+        assert (peer.failure().reason, peer.failure().sent) == ("its name cannot be resolved", False)
     with Peer("http://localhost:1", limits=PATIENT) as peer:
         assert aborted(peer).sent is False
     hang.set()
