@@ -422,6 +422,7 @@ def _activity_if_wanted(answer: Any, given: Arguments, now_ms: int) -> Any:
 HH_MM = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
 EMAIL = r"^[^@\s]+@[^@\s]+$"
 HTTP_URL = r"^https?://[!-~]+$"
+FORMATS = {HH_MM: "a time of day as HH:MM", EMAIL: "an e-mail address", HTTP_URL: "an https:// URL"}  # in messages
 
 # fmt: off
 PROJECT = Arg("projectId", "id", "Project id.")
@@ -1060,7 +1061,7 @@ def _check_string(arg: Arg, value: Any, where: str) -> str:
     if arg.kind in ("id", "ids") and not is_id(value):
         raise ArgumentError(f"{where} must be {ID_RULE}")
     if arg.pattern and not re.fullmatch(arg.pattern, value):
-        raise ArgumentError(f"{where} must match {arg.pattern}")
+        raise ArgumentError(f"{where} must be {FORMATS[arg.pattern]}")
     if arg.most_bytes is not None and len(value.encode("utf-8", "replace")) > arg.most_bytes:
         raise ArgumentError(f"{where} must be at most {arg.most_bytes:,} bytes in UTF-8")
     _refuse_lone_surrogates(where, value)
@@ -2120,10 +2121,41 @@ def service_error(action: Action, answer: Answer, sanitize: Sanitize) -> Service
         return ServiceError(message, hint, answer.status)
     members = sanitize_json(error_members(answer), sanitize)
     text = members.get("error")
-    quoted = f", saying {to_json(clean(text))}" if isinstance(text, str) and text else ""
+    quoted = f", saying {to_json(in_words(action, clean(text)))}" if isinstance(text, str) and text else ""
     return ServiceError(
         f"the vault answered {answer.status}{quoted}", _next_step(action, answer, members), answer.status
     )
+
+
+ROUTE = r"(?:\b(GET|POST) )?(/v1/ai/[\w{}<>:/-]*[\w}>])"
+REGULAR_EXPRESSION = r"(?:\bmatch (?:the )?(?:pattern |regex |regular expression )?)?[\"'/]?(\^\S+\$)[\"'/]?"
+
+
+def in_words(action: Action, text: str) -> str:
+    """The vault's error text with tool.action for a route, and with words for a regular expression.
+
+    A model knows neither. What the table does not know stays as it is.
+    """
+    text = re.sub(ROUTE, lambda match: _action_at(match[1], match[2]) or match[0], text)
+    named = [arg.pattern for arg in action.args if arg.pattern and re.search(rf"\b{arg.name}\b", text)]
+    known = FORMATS.get(named[0]) if len(set(named)) == 1 else None
+
+    def words(match: re.Match[str]) -> str:
+        found = FORMATS.get(match[1], known)
+        return match[0] if found is None else f"be {found}" if match[0].startswith("match ") else found
+
+    return re.sub(REGULAR_EXPRESSION, words, text)
+
+
+def _action_at(method: str | None, path: str) -> str:
+    """The action with this route, as tool.action; without a method, preferably one that reads. Empty if unknown."""
+    found = [
+        (action.effect != "read", f"{tool.name}.{action.name}")
+        for tool in TOOLS
+        for action in tool.actions
+        if method in (None, action.method) and re.fullmatch(re.sub(r"\{\w+\}", "[^/]+", action.path), path)
+    ]
+    return min(found, key=lambda each: each[0])[1] if found else ""
 
 
 def error_members(answer: Answer) -> JsonObject:

@@ -54,7 +54,7 @@ def limits(arg: Arg, quote: str = "") -> list[str]:
     if arg.choices:
         found.append(", ".join(f"{quote}{choice}{quote}" for choice in arg.choices))
     if arg.pattern:
-        found.append(f"{quote}{arg.pattern}{quote}")
+        found.append(sikkerkey_mcp.FORMATS[arg.pattern])
     return found + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
 
 

@@ -436,6 +436,29 @@ def test_error_of_the_vault_is_quoted_and_has_no_structure(row: Row) -> None:
     assert hint == "correct the arguments; the vault refused them as they are"
 
 
+WORDS = {
+    "actions must hold names of audit actions: see /v1/ai/alerts/actions": (
+        "actions must hold names of audit actions: see manage_alerts.actions"
+    ),
+    "use POST /v1/ai/secrets/{secretId}/binding/delete first": "use manage_policies.binding_unbind first",
+    "use POST /v1/ai/trash/sk_1/restore.": "use manage_trash.restore.",
+    "see /v1/ai/alerts, or (GET /v1/ai/projects/:projectId/secrets)": (
+        "see manage_alerts.list, or (manage_secrets.list)"
+    ),
+    "see GET /v1/ai/trash/sk_1/restore and /v1/ai/nothing": "see GET /v1/ai/trash/sk_1/restore and /v1/ai/nothing",
+    f"timeWindowStart must match {sikkerkey_mcp.HH_MM}": "timeWindowStart must be a time of day as HH:MM",
+    r"timeWindowEnd must match the pattern /^\d\d:\d\d$/": "timeWindowEnd must be a time of day as HH:MM",
+    r"does not match: ^([01][0-9]|2[0-3]):[0-5][0-9]$": "does not match: a time of day as HH:MM",
+    r"name must match ^[a-z]+$": r"name must match ^[a-z]+$",
+}
+
+
+@pytest.mark.parametrize(("said", "shown"), WORDS.items())
+def test_error_of_the_vault_names_actions_and_formats_in_words(said: str, shown: str) -> None:
+    message, _ = failed(400, {"error": said}, BY_NAME["manage_policies.create"])
+    assert message == f"the vault answered 400, saying {json.dumps(shown)}"
+
+
 @for_each([*range(400, 432), 451, *range(500, 531)])
 def test_every_status_has_a_next_step(status: int) -> None:
     message, hint = failed(status, {"error": "no"})

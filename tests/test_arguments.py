@@ -341,10 +341,10 @@ AGAINST = {
 
 
 @each_argument(where=lambda arg: bool(arg.pattern))
-def test_string_against_its_pattern_is_refused_with_the_pattern(row: Row, arg: sikkerkey_mcp.Arg) -> None:
+def test_string_against_its_pattern_is_refused_in_words(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for wrong in AGAINST[arg.pattern]:
         message = refusal(row, {**row.base_for(arg.name), arg.name: wrong})
-        assert message == f"{arg.name} must match {arg.pattern}"
+        assert message == f"{arg.name} must be {sikkerkey_mcp.FORMATS[arg.pattern]}"
 
 
 @each_argument(where=lambda arg: arg.pattern == sikkerkey_mcp.HH_MM)

@@ -139,6 +139,7 @@ PLANTED: dict[str, list[sikkerkey_mcp.Action]] = {
     "t.make: name has a rule that its kind does not know": [having(TEXT._replace(kind="integer", choices=("1",)))],
     "t.make: name has a bound that its kind does not know": [having(TEXT._replace(kind="boolean", most=1))],
     "t.make: name accepts no value": [having(TEXT._replace(least=2, most=1))],
+    "t.make: name's pattern has no words for messages": [having(TEXT._replace(pattern="^a$"))],
     "t.make: name's pattern is not anchored, as it is checked": [having(TEXT._replace(pattern="^a"))],
     "t.other: name differs from an earlier row's": [FINE, having(TEXT._replace(most=9))._replace(name="other")],
 }

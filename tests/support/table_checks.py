@@ -66,6 +66,8 @@ def _arg_complaints(arg: sikkerkey_mcp.Arg) -> Iterator[str]:
         yield f"{arg.name} accepts no value"
     if arg.pattern and not (arg.pattern.startswith("^") and arg.pattern.endswith("$")):
         yield f"{arg.name}'s pattern is not anchored, as it is checked"
+    elif arg.pattern and arg.pattern not in sikkerkey_mcp.FORMATS:
+        yield f"{arg.name}'s pattern has no words for messages"
 
 
 def _clashes(tool: sikkerkey_mcp.Tool) -> Iterator[str]:
