@@ -108,6 +108,7 @@ INTEGER_MAX_DIGITS = 1_000  # old Pythons need quadratic time for more; newer on
 #     +-- ConfigError      this computer: files, modes, environment
 #     +-- ArgumentError    what the model sent
 #     +-- ServiceError     what the vault answered, or that it did not answer
+#         +-- AnswerTooLarge   an answer that was not read
 #     +-- ProtocolError    what the MCP client sent
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -129,7 +130,7 @@ class ConfigError(Error):
 
 
 class ArgumentError(Error):
-    """An argument was refused; nothing has been sent."""
+    """An argument was refused; nothing has been written."""
 
 
 class ServiceError(Error):
@@ -138,6 +139,10 @@ class ServiceError(Error):
     def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
         super().__init__(message, hint)
         self.status = status
+
+
+class AnswerTooLarge(ServiceError):
+    """The vault's answer has more than ANSWER_MAX_BYTES."""
 
 
 class ProtocolError(Error):
@@ -252,6 +257,7 @@ Kind = Literal["string", "id", "integer", "boolean", "time", "strings", "ids", "
 Effect = Literal["read", "write", "destructive"]
 AnswerKind = Literal["json", "csv", "file"]
 Arguments = dict[str, Any]  # checked arguments by name
+Ask = Callable[[str, str, Arguments], Any]  # a read by tool and action; returns the parsed answer, or raises Error
 
 API_ROOT = "/v1/ai"
 
@@ -273,6 +279,17 @@ class Arg(NamedTuple):
     listed_by: str = ""  # tool.action of the read that lists the words that the vault knows
 
 
+class Look(NamedTuple):
+    """What a write reads before it is sent, with the agent's own scopes. If the vault refuses that, the write is sent.
+
+    `reads` are the actions that `check` may ask for, as tool.action. `check` returns members that are added to the
+    answer, or raises ArgumentError: then nothing is written.
+    """
+
+    reads: tuple[str, ...]
+    check: Callable[[Arguments, Ask], JsonObject | None]
+
+
 class Action(NamedTuple):
     """One row: what an action does and the request that does it."""
 
@@ -285,6 +302,7 @@ class Action(NamedTuple):
     args: tuple[Arg, ...]
     rule: Callable[[Arguments], None] | None = None  # checks that involve several arguments; raises ArgumentError
     body: Callable[[Arguments], JsonObject | None] | None = None  # if it is not simply what the path leaves over
+    look: Look | None = None
     answer: AnswerKind = "json"
     mints: bool = False  # the answer holds a credential that the call itself created
     inferred: bool = False  # no public source shows this route: it follows the conventions of the others
@@ -417,6 +435,95 @@ def _activity_if_wanted(answer: Any, given: Arguments, now_ms: int) -> Any:
     return {**kept, "time": now_ms}
 
 
+# Looks: what a few writes read first. Answers of a vault may lack any member.
+
+PROJECTS_SEARCHED_MAX = 50  # for a secret whose project is not given: one request for each
+
+
+def _rows_in(answer: Any) -> list[JsonObject]:
+    """The objects of a list, which a vault may wrap in an object."""
+    lists = [each for each in answer.values() if isinstance(each, list)] if isinstance(answer, dict) else [answer]
+    rows = lists[0] if lists and isinstance(lists[0], list) else []
+    return [row for row in rows if isinstance(row, dict) and is_id(row.get("id"))]
+
+
+def _require_fields(secret: Any) -> None:
+    """Refuses to replace every field of a structured secret, whose metadata or schedule is `secret`."""
+    names = secret.get("fieldNames") if isinstance(secret, dict) else None
+    if isinstance(names, list) and names:
+        rule = f"fields is required, because the secret is structured; it has: {clean(', '.join(map(to_json, names)))}"
+        hint = "without fields, every field is replaced, host and user names included: name the fields to generate"
+        raise ArgumentError(rule, hint)
+
+
+def _fields_before_rotation(given: Arguments, ask: Ask) -> None:
+    if not given.get("fields"):
+        secret = {name: given[name] for name in ("projectId", "secretId")}
+        _require_fields(ask("manage_secrets", "get", secret))
+
+
+def _fields_before_schedule(given: Arguments, ask: Ask) -> None:
+    if "existingSecretId" not in given:
+        _refuse_known_name(given, ask)
+    elif not given.get("fields"):
+        _require_fields(_find_secret(given["existingSecretId"], ask))
+
+
+def _find_secret(secret_id: str, ask: Ask) -> Any:
+    """The metadata of a secret in any project; None if it is not found."""
+    for project in _rows_in(ask("manage_projects", "list", {}))[:PROJECTS_SEARCHED_MAX]:
+        try:
+            return ask("manage_secrets", "get", {"projectId": project["id"], "secretId": secret_id})
+        except ServiceError as error:
+            if error.status != 404:
+                raise
+    return None
+
+
+def _fields_before_changed_schedule(given: Arguments, ask: Ask) -> None:
+    if given.get("fields") or given.get("enabled") is False:
+        return
+    schedule = ask("manage_secrets", "dynamic_get", {"secretId": given["secretId"]})
+    if not (isinstance(schedule, dict) and schedule.get("fields")):
+        _require_fields(schedule)
+
+
+def _refuse_known_name(given: Arguments, ask: Ask) -> None:
+    """The vault would store a second secret of the same name."""
+    rows = _rows_in(ask("manage_secrets", "list", {"projectId": given["projectId"]}))
+    same = [row for row in rows if row.get("name") == given["name"]]
+    if same:
+        ids = ", ".join(row["id"] for row in same[:3])
+        canary = ", a canary" if same[0].get("type") == "canary" else ""
+        hint = (
+            "nothing was stored; update_value replaces the value of that secret, dynamic_create with existingSecretId "
+            "schedules it; for a second secret choose another name"
+        )
+        raise ArgumentError(f"name belongs to a secret of this project already: {ids}{canary}", hint)
+
+
+def _canaries_among(given: Arguments, ask: Ask) -> JsonObject | None:
+    if not given["secretIds"]:
+        return None
+    projects = given.get("projectIds", [given.get("projectId")])[:PROJECTS_SEARCHED_MAX]
+    rows = [row for project in projects for row in _rows_in(ask("manage_secrets", "list", {"projectId": project}))]
+    canaries = [row["id"] for row in rows if row.get("type") == "canary" and row["id"] in given["secretIds"]]
+    if not canaries:
+        return None
+    subject = f"{canaries[0]} is a canary" if len(canaries) == 1 else f"{', '.join(canaries)} are canaries"
+    effect = "when a machine reads it, the vault raises an alarm and freezes what the canary is set to freeze"
+    return {"notice": f"{subject}: {effect}. A program that exports all its secrets reads it."}
+
+
+LOOK_AT_FIELDS = Look(("manage_secrets.get",), _fields_before_rotation)
+LOOK_BEFORE_SCHEDULE = Look(
+    ("manage_secrets.list", "manage_projects.list", "manage_secrets.get"), _fields_before_schedule
+)
+LOOK_AT_SCHEDULE = Look(("manage_secrets.dynamic_get",), _fields_before_changed_schedule)
+LOOK_FOR_NAME = Look(("manage_secrets.list",), _refuse_known_name)
+LOOK_FOR_CANARIES = Look(("manage_secrets.list",), _canaries_among)
+
+
 # Arguments that several rows share.
 
 HH_MM = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -534,7 +641,7 @@ TOOLS: tuple[Tool, ...] = (
              "Metadata of one secret.", PROJECT, SECRET),
         write("create", "POST /projects/{projectId}/secrets", "projects.secrets.write",
               "Store a new secret with a value that you have. To have the vault generate one, use dynamic_create.",
-              PROJECT, NAME, VALUE, NOTE, FIELD_NAMES, rule=_value_fits_fields, body=dict),
+              PROJECT, NAME, VALUE, NOTE, FIELD_NAMES, rule=_value_fits_fields, body=dict, look=LOOK_FOR_NAME),
         write("update_value", "POST /projects/{projectId}/secrets/{secretId}/update", "projects.secrets.write",
               "Replace the value with one that you have. Refused for scheduled secrets and canaries.",
               PROJECT, SECRET, VALUE),
@@ -546,7 +653,7 @@ TOOLS: tuple[Tool, ...] = (
               "Replace the note; without note, clear it.", PROJECT, SECRET, NOTE, body=_note_or_empty),
         destructive("rotate", "POST /projects/{projectId}/secrets/{secretId}/rotate", "projects.secrets.write",
                     "Have the vault generate a new value now. It replaces the vault's copy only: whatever uses the "
-                    "secret must be changed too.", PROJECT, SECRET, LENGTH, CHARSET, FIELDS),
+                    "secret must be changed too.", PROJECT, SECRET, LENGTH, CHARSET, FIELDS, look=LOOK_AT_FIELDS),
         destructive("rollback", "POST /projects/{projectId}/secrets/{secretId}/rollback", "projects.secrets.write",
                     "Make an old version the current one.", PROJECT, SECRET,
                     Arg("version", "integer", "Version to bring back (see versions).")),
@@ -564,9 +671,10 @@ TOOLS: tuple[Tool, ...] = (
               NOTE, INTERVAL, LENGTH, CHARSET, FIELD_NAMES, FIELDS,
               Arg("staticFields", "object", "Fields that keep the given text: a JSON object in a string, name to "
                   "string. No answer shows them.", required=False, plaintext=True),
-              rule=_one_target, body=_target_as_secret_id),
+              rule=_one_target, body=_target_as_secret_id, look=LOOK_BEFORE_SCHEDULE),
         write("dynamic_update", "POST /dynamic-secrets/{secretId}/update", "projects.secrets.write",
-              "Change or pause a schedule.", SECRET, optional(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED),
+              "Change or pause a schedule.", SECRET, optional(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED,
+              look=LOOK_AT_SCHEDULE),
         write("dynamic_delete", "POST /dynamic-secrets/{secretId}/delete", "projects.secrets.write",
               "Remove the schedule and keep the secret.", SECRET),
     )),
@@ -671,7 +779,8 @@ TOOLS: tuple[Tool, ...] = (
         destructive("grants_set", "POST /projects/{projectId}/machines/{machineId}/grants", "projects.machines.write",
                     "Replace the whole set of secrets that a machine may read: call grants_get first.",
                     PROJECT, MACHINE,
-                    Arg("secretIds", "ids", "All secrets that it may read from now on; [] for none.")),
+                    Arg("secretIds", "ids", "All secrets that it may read from now on; [] for none."),
+                    look=LOOK_FOR_CANARIES),
     )),
     Tool("manage_enrollment", "Enrollment tokens", "Tokens with which short-lived machines (CI runners) enroll.", (
         read("list", "GET /enrollment-tokens", "enrollment.read",
@@ -688,7 +797,8 @@ TOOLS: tuple[Tool, ...] = (
               Arg("maxUses", "integer", "Number of machines that may enroll.", least=1),
               Arg("sourceCidr", "string", "Enroll only from this CIDR.", required=False),
               Arg("hostnamePattern", "string", "Regular expression for host names.", required=False),
-              Arg("namePattern", "string", "Regular expression for machine names.", required=False), mints=True),
+              Arg("namePattern", "string", "Regular expression for machine names.", required=False), mints=True,
+              look=LOOK_FOR_CANARIES),
         destructive("revoke", "POST /enrollment-tokens/{tokenId}/revoke", "enrollment.write",
                     "Revoke a token; machines that have enrolled stay.", TOKEN,
                     Arg("reason", "string", "Reason, for the audit log.", required=False)),
@@ -1598,7 +1708,8 @@ class Api:
             reason, hint = explain_unreachable(error)
             return Failure(reason, error.sent, error.retryable, hint)
         except sikkerkey_http.TooLarge:
-            raise ServiceError(f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes", ASK_FOR_LESS) from None
+            message = f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes"
+            raise AnswerTooLarge(message, ASK_FOR_LESS) from None
         except sikkerkey_http.Compressed:
             message = "the vault's answer is compressed, which was not requested"
             raise ServiceError(message, CHECK_INTERMEDIARY_HINT) from None
@@ -1847,6 +1958,11 @@ def json_result(value: Any) -> JsonObject:
     elif not isinstance(value, dict):
         value = {"result": value}
     return {**text_result(json_lines(value)), "structuredContent": value}
+
+
+def with_members(result: JsonObject, members: JsonObject) -> JsonObject:
+    """A JSON result with further members, first and whatever the vault calls its own."""
+    return json_result({**members, **result["structuredContent"], **members}) if members else result
 
 
 def json_lines(value: JsonObject) -> str:
@@ -2615,8 +2731,6 @@ give it to the user and use it for nothing else.
 WORDS_CACHED_S = 600.0  # a vault learns new audit actions when it is upgraded
 WORDS_MAX = 5_000  # of one list, which is kept in memory
 
-Ask = Callable[[str, str, Arguments], Any]  # tool, action, arguments -> the decoded answer of the vault
-
 
 class WordLists:
     """The words that the vault lists for arguments with `listed_by`, such as the names of audit actions.
@@ -2662,6 +2776,25 @@ def _words_in(answer: Any) -> list[str]:
     words = [item.get("action", item.get("name")) if isinstance(item, dict) else item for item in answer]
     plain = [word for word in words if isinstance(word, str) and re.fullmatch("[A-Za-z0-9_.:-]{1,80}", word)]
     return plain if len(plain) == len(words) else []
+
+
+def look_before(call: Shown, ask: Ask) -> JsonObject:
+    """What the row's look adds to the answer. Raises Error; nothing has been written then."""
+    action, sanitize = call.action, call.sanitize
+    if action.look is None:
+        return {}
+    try:
+        noticed: JsonObject = sanitize_json(action.look.check(call.given, ask) or {}, sanitize)
+    except ArgumentError as error:
+        raise ArgumentError(sanitize(str(error)), sanitize(error.hint)) from None
+    except AnswerTooLarge:
+        return {}
+    except ServiceError as error:
+        if 400 <= error.status < 500 and error.status != 429:  # a missing scope, for example
+            return {}
+        message = f"{action.name} was not sent, because the check before it failed: {error}"
+        raise ServiceError(message, error.hint, error.status) from None
+    return noticed
 
 
 class VaultTools:
@@ -2737,9 +2870,11 @@ class VaultTools:
         sanitize = sanitizer(action, given, arguments, hidden_visible=self._presentation.hidden_visible)
         call = Shown(tool, action, given, sanitize, presentation or self._presentation, self._now_ms())
         requests = build_requests(action, given)
-        self._words.check(action, given, functools.partial(self._ask, context))
+        ask = functools.partial(self._ask, sanitize, context)
+        self._words.check(action, given, ask)
         try:
-            return render(call, [self._exchange(call, request, context) for request in requests])
+            noticed = look_before(call, ask)
+            return with_members(render(call, [self._exchange(call, request, context) for request in requests]), noticed)
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
@@ -2747,18 +2882,17 @@ class VaultTools:
             hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("this computer has too little memory for this call", hint) from None
 
-    def _ask(self, context: Context, tool_name: str, action_name: str, arguments: Arguments) -> Any:
-        """The decoded answer to a read that the check of another call needs. Raises ServiceError."""
-        tool = self._every[tool_name]
-        action = next(action for action in tool.actions if action.name == action_name)
+    def _ask(self, sanitize: Sanitize, context: Context, tool_name: str, action_name: str, arguments: Arguments) -> Any:
+        """The decoded answer to a read that another call needs first; None if it is not JSON. Raises ServiceError."""
+        tool = next(tool for tool in TOOLS if tool.name == tool_name)
+        action = find_action(tool, {"action": action_name})
         given = check_arguments(tool, action, arguments, self._now_ms())
-        answer = self._connected().send(build_request(action, given), safe=True, context=context)
-        if not 200 <= answer.status < 300:
-            raise service_error(action, answer, sanitizer(action, given, hidden_visible=True))
+        call = Shown(tool, action, given, sanitize, self._presentation, self._now_ms())
+        answer = self._exchange(call, build_request(action, given), context)
         try:
             return parse_json(answer.body)
         except ValueError:
-            raise ServiceError("the vault's answer is not JSON", "", answer.status) from None
+            return None
 
     def _now_ms(self) -> int:
         return int(self._now_s() * 1000)

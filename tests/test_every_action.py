@@ -192,6 +192,15 @@ def secrets(session: Session, directory: Path) -> None:
     assert session.vault.value_of(one["secretId"]).isdigit()
     session.ask("manage_secrets", "rollback", **one, version=1)
     assert session.vault.value_of(one["secretId"]) == VALUE
+    again = session.refused("manage_secrets", "create", projectId=project, name="renamed", value="x")
+    assert one["secretId"] in again
+    parts = {"fieldNames": ["host", "password"], "value": '{"host": "db", "password": "old"}'}
+    login = {"projectId": project, "secretId": session.secret(project, "login", **parts)}
+    assert '"host", "password"' in session.refused("manage_secrets", "rotate", **login)
+    assert session.vault.value_of(login["secretId"]) == parts["value"]
+    session.ask("manage_secrets", "rotate", **login, fields=["password"])
+    assert json.loads(session.vault.value_of(login["secretId"]))["host"] == "db"
+    session.ask("manage_secrets", "delete", **login)
     assert [row["version"] for row in session.ask("manage_secrets", "versions", **one)] == [4, 3, 2, 1]
     session.ask("manage_secrets", "delete", **one)
     assert session.ask("manage_secrets", "list", projectId=project) == []
@@ -211,6 +220,10 @@ def scheduled_secrets(session: Session, directory: Path) -> None:
     shown = session.ask("manage_secrets", "dynamic_get", secretId=secret)
     assert (shown["intervalSeconds"], shown["enabled"], shown["nextRotationAt"]) == (600, False, None)
     assert secret in [row["secretId"] for row in session.ask("manage_secrets", "dynamic_list")]
+    session.ask("manage_secrets", "dynamic_delete", secretId=secret)
+    again = {"existingSecretId": secret, "intervalSeconds": 300}
+    assert "fields is required" in session.refused("manage_secrets", "dynamic_create", **again)
+    session.ask("manage_secrets", "dynamic_create", **again, fields=["password"])
     session.ask("manage_secrets", "dynamic_delete", secretId=secret)
     assert secret not in [row["secretId"] for row in session.ask("manage_secrets", "dynamic_list")]
 

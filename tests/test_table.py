@@ -115,6 +115,7 @@ def test_tools_that_talk_to_people_or_to_other_servers_are_marked_as_open_world(
 
 ID = sikkerkey_mcp.Arg("projectId", "id", "Project id.")
 TEXT = sikkerkey_mcp.Arg("name", "string", "Name.")
+LOOK = sikkerkey_mcp.Look((), lambda _given, _ask: None)
 FINE = sikkerkey_mcp.write("make", "POST /things/{projectId}", "things.write", "Make one.", ID, TEXT)
 
 
@@ -139,6 +140,7 @@ PLANTED: dict[str, list[sikkerkey_mcp.Action]] = {
     "t.make: name has a rule that its kind does not know": [having(TEXT._replace(kind="integer", choices=("1",)))],
     "t.make: name has a bound that its kind does not know": [having(TEXT._replace(kind="boolean", most=1))],
     "t.make: name accepts no value": [having(TEXT._replace(least=2, most=1))],
+    "t.make: only a write with a JSON answer looks first": [FINE._replace(effect="read", look=LOOK)],
     "t.make: name's pattern has no words for messages": [having(TEXT._replace(pattern="^a$"))],
     "t.make: name's pattern is not anchored, as it is checked": [having(TEXT._replace(pattern="^a"))],
     "t.other: name differs from an earlier row's": [FINE, having(TEXT._replace(most=9))._replace(name="other")],

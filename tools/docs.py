@@ -44,6 +44,9 @@ a single action and takes no `action` argument. No action returns the value of a
   first.
 - **Result**: a JSON object, as text and as structured content. Exceptions: CSV text, a file, and actions that **mint**
   a credential. The result shows that credential once, for you to pass on.
+- *looks first*: before the write, the server reads what it concerns, with the agent's scopes, to refuse a mistake or to
+  add a `notice` to the answer. Restrictions such as `--exclude` do not concern these reads. If the vault refuses them,
+  the server sends the write without them.
 - *inferred*: no public source documents this route. It follows the conventions of the other routes, and some vaults do
   not offer it.
 - An *id* has 1 to 128 letters, digits, `-` or `_`. Take ids from earlier results.
@@ -111,7 +114,7 @@ def examples(tool: sikkerkey_mcp.Tool, recorded: dict[str, Any]) -> str:
 def _action_cells(action: sikkerkey_mcp.Action) -> list[str]:
     return [
         f"`{action.name}`",
-        action.text + (" *inferred*" if action.inferred else ""),
+        action.text + (" *looks first*" if action.look else "") + (" *inferred*" if action.inferred else ""),
         _names(action, required=True),
         _names(action, required=False),
         f"`{action.scope}`" if action.scope else "none",

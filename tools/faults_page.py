@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from itertools import groupby
 
 from sikkerkey_mcp import (
@@ -17,9 +18,18 @@ from sikkerkey_mcp import (
     NEXT_ADDRESS_S,
     RETRIES_MAX,
     RETRY_MAX_S,
+    TOOLS,
 )
 from tests.support.fault_table import FAULTS, Fault, Outcome
 
+LOOKING = [f"`{tool.name}.{action.name}`" for tool in TOOLS for action in tool.actions if action.look]
+LOOKS = textwrap.fill(
+    f"- Some writes **look first**, with a read: {', '.join(LOOKING)}. If the vault refuses the read, the write is "
+    "sent without it. If the read fails in another way, the write is not sent, and the message says so.",
+    width=120,
+    subsequent_indent="  ",
+    break_on_hyphens=False,
+)
 INTRO = f"""\
 # Faults between the program and the vault
 
@@ -32,6 +42,7 @@ must succeed. One process handles all rows of a kind and must not be left with e
   is {BACKOFF_S} s, each further pause twice as long; `Retry-After` takes precedence.
 - A **write** is repeated only if the vault cannot have processed it: nothing was sent, or the answer was 429.
   Otherwise the message tells the model to check before it repeats the call.
+{LOOKS}
 - Each attempt has its own timestamp, nonce and signature. The tests check that no nonce is sent twice.
 - Connecting may take {CONNECT_MAX_S:.0f} s, the exchange on an open connection {EXCHANGE_MAX_S:.0f} s. An answer of
   more than {ANSWER_MAX_BYTES:,} bytes or {JSON_MAX_VALUES:,} values is refused.

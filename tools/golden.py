@@ -41,6 +41,7 @@ def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_
         "inferred": action.inferred,
         "mints": action.mints,
         "answer": action.answer,
+        **({"looks": list(action.look.reads)} if action.look else {}),
         "annotations": sikkerkey_mcp.behaviour_hints([action.effect], open_world=tool.open_world),
         "schema": {
             "type": "object",

@@ -119,18 +119,25 @@ class Logged(sikkerkey_mcp.Context):
 
 
 class StubApi(sikkerkey_mcp.Api):
-    """A vault without a network: records every request and always gives the same answer."""
+    """A vault without a network: records every request and always gives the same answer.
 
-    def __init__(self, answer: sikkerkey_mcp.Answer) -> None:
+    The reads of a row that looks first are recorded in `looked` and find nothing.
+    """
+
+    def __init__(self, answer: sikkerkey_mcp.Answer, *, looks: bool = False) -> None:
         # Not super().__init__(): loading certificates for each stub would take longer than the test.
         self.base_url = "https://vault.example"
-        self.answer = answer
+        self.answer, self.looks = answer, looks
         self.sent: list[sikkerkey_mcp.Request] = []
+        self.looked: list[sikkerkey_mcp.Request] = []
 
     def send(
         self, request: sikkerkey_mcp.Request, *, safe: bool, context: sikkerkey_mcp.Context
     ) -> sikkerkey_mcp.Answer:
         """Records `request` and returns the answer."""
+        if self.looks and request.method == "GET":
+            self.looked.append(request)
+            return reply(200, b"{}")
         self.sent.append(request)
         return self.answer
 
@@ -142,13 +149,13 @@ def tools_of(row: Row, api: StubApi) -> sikkerkey_mcp.VaultTools:
 
 def call(row: Row, arguments: Any, answer: sikkerkey_mcp.Answer | None = None) -> Any:
     """The result of one call that the vault answers with `answer`."""
-    api = StubApi(answer or reply())
+    api = StubApi(answer or reply(), looks=row.action.look is not None)
     return tools_of(row, api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
 
 
 def sent(row: Row, arguments: Any) -> sikkerkey_mcp.Request:
-    """The one request that a call with `arguments` sends, after any that look up words of the vault's lists."""
-    api = StubApi(reply())
+    """The one request that a call with `arguments` sends, after what it looks up and looks at."""
+    api = StubApi(reply(), looks=row.action.look is not None)
     result = tools_of(row, api).call(row.tool.name, arguments, sikkerkey_mcp.Context())
     assert "isError" not in result, result
     *looked_up, request = api.sent

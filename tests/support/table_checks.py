@@ -50,6 +50,8 @@ def _row_complaints(action: sikkerkey_mcp.Action) -> Iterator[str]:
     sent = {arg.name for arg in action.args if not arg.local}
     if action.method == "GET" and (action.body or sent - set(in_path)):
         yield "a GET with a body"
+    if action.look and (action.effect == "read" or action.answer != "json"):
+        yield "only a write with a JSON answer looks first"
     if action.scope is None and action.effect != "read":
         yield "writes without a scope"
     if sikkerkey_mcp.IGNORED_ARGUMENT in args or "action" in args:
