@@ -539,31 +539,33 @@ CANARY = Arg("canaryId", "id", "The canary's secret id.")
 MACHINE = Arg("machineId", "id", "Machine id.")
 AGENT = Arg("agentId", "id", "Agent id.")
 TOKEN = Arg("tokenId", "id", "Id of the enrollment token, not the token itself.")
-INVITE = Arg("inviteId", "id", "Invitation id.")
+INVITE = Arg("inviteId", "id", "Invite id.")
 MEMBER = Arg("memberId", "id", "Member id.")
 WEBHOOK = Arg("webhookId", "id", "Webhook id.")
-ENTRY = Arg("entryId", "id", "Allowlist entry id.")
+ENTRY = Arg("entryId", "id", "Entry id.")
 TICKET = Arg("ticketId", "id", "Ticket id.")
 PREVIEW = Arg("preview", "boolean", "true: only report what would be removed; change nothing.", required=False)
 NAME = Arg("name", "string", "Name.", least=1, most=255)
 ANY_NAME = NAME._replace(least=None, most=None)
-PROJECT_NAME = Arg("name", "string", "Project name.", least=1, most=100)
+PROJECT_NAME = Arg("name", "string", "Name.", least=1, most=100)
 DESCRIPTION = Arg("description", "string", "Free text; an empty string clears it.", required=False)
-VALUE = Arg("value", "string", "Plaintext to store; no answer shows it. With fieldNames: a JSON object in a string.",
+VALUE = Arg("value", "string",
+            "Plaintext to store; no answer shows it. For a structured secret: a JSON object in a string.",
             most_bytes=12_288, plaintext=True)
 NOTE = Arg("note", "string", "Note that is readable without the value; an empty string clears it.", required=False)
 FIELD_NAMES = Arg("fieldNames", "strings", "Creates a structured secret with these fields.", required=False)
-FIELDS = Arg("fields", "strings", "Generate only these fields of a structured secret.", required=False)
+FIELDS = Arg("fields", "strings", "Fields of a structured secret to generate; the others keep their value.",
+             required=False)
 LENGTH = Arg("length", "integer", "Characters to generate; default 32.", required=False, least=1, most=1024)
 CHARSET = Arg("charset", "string", "Characters to draw from; default symbols.", required=False,
               choices=("symbols", "alphanumeric", "numbers", "uuid"))
 INTERVAL = Arg("intervalSeconds", "integer", "Seconds between rotations, at most 30 days.", least=300, most=2_592_000)
-PAGE = Arg("page", "integer", "Page, starting at 1.", required=False, least=1)
+PAGE = Arg("page", "integer", "Page.", required=False, least=1)
 LIMIT = Arg("limit", "integer", "Rows to show.", required=False, least=1, local=True)
 OFFSET = Arg("offset", "integer", "Rows to skip.", required=False, least=0, local=True)
 ROWS = (LIMIT, OFFSET)
 FOUND_ROWS = (Arg("search", "string", "Part of a name or note.", required=False, local=True), *ROWS)
-PAGE_SIZE = Arg("pageSize", "integer", "Rows per page.", required=False, least=1)
+PAGE_SIZE = Arg("pageSize", "integer", "Page size.", required=False, least=1)
 SORT_DIR = Arg("sortDir", "string", "Sort direction.", required=False, choices=("asc", "desc"))
 SEARCH = Arg("search", "string", "Text to search for.", required=False)
 FREEZE = Arg("triggerFreezeProject", "boolean", "A read freezes the canary's project; default true.", required=False)
@@ -587,13 +589,13 @@ AXES = (
         pattern=HH_MM),
     Arg("timeWindowEnd", "string", "HH:MM.", required=False, pattern=HH_MM),
     Arg("timeWindowTimezone", "string", "IANA time zone, such as Europe/Copenhagen.", required=False),
-    Arg("timeWindowDays", "strings", "Days of the window.", required=False,
+    Arg("timeWindowDays", "strings", "Time window days.", required=False,
         choices=("mon", "tue", "wed", "thu", "fri", "sat", "sun")),
     Arg("ipAllowlistEnabled", "boolean", "Axis 2: allow reads only from ipAllowlistCidrs.", required=False),
     Arg("ipAllowlistCidrs", "strings", "IPv4 or IPv6 CIDRs.", required=False),
     Arg("rateCapEnabled", "boolean", "Axis 3: cap the number of reads.", required=False),
-    Arg("maxReadsPerDay", "integer", "Reads per day.", required=False),
-    Arg("maxReadsPerMinute", "integer", "Reads per minute.", required=False),
+    Arg("maxReadsPerDay", "integer", "Max reads per day.", required=False),
+    Arg("maxReadsPerMinute", "integer", "Max reads per minute.", required=False),
     Arg("coSignEnabled", "boolean", "Axis 4: a second machine must ask too.", required=False),
     Arg("coSignMachineId", "id", "Id of the second machine.", required=False),
     Arg("coSignWindowSeconds", "integer", "Seconds within which both machines must ask.", required=False),
@@ -605,7 +607,7 @@ AXES = (
 WEBHOOK_URL = Arg("url", "string", "HTTPS URL of a public host.", most=2048, pattern=HTTP_URL)
 WEBHOOK_ACTIONS = Arg("actions", "strings", "Audit actions to deliver (see manage_alerts.actions).", least=1,
                       listed_by="manage_alerts.actions")
-ENABLED = Arg("enabled", "boolean", "On or off.", required=False)
+ENABLED = Arg("enabled", "boolean", "Enabled.", required=False)
 LABEL = Arg("label", "string", "What the entry is for.", required=False)
 SDK = Arg("sdkId", "string", "Language.", choices=("python", "node", "go", "dotnet", "kotlin"))
 TICKET_BODY = Arg("body", "string", "Message text, without secrets.", most=10_000)
@@ -634,28 +636,33 @@ TOOLS: tuple[Tool, ...] = (
              "The permissions of its members; not on every vault.", PROJECT, *ROWS, rows="items", inferred=True),
     )),
     Tool("manage_secrets", "Secrets",
-         "Secrets: metadata, new values, rotation. No action reads a value. dynamic_* are rotation schedules.", (
+         "Secrets: metadata, new values, rotation. No action reads a value. A secret cannot move to another project. "
+         "dynamic_* are rotation schedules.", (
         read("list", "GET /projects/{projectId}/secrets", "projects.secrets.read",
-             "Metadata of a project's secrets.", PROJECT, *FOUND_ROWS, rows="items"),
+             "Metadata of a project's secrets, canaries included. updatedAt also moves with name and note; versions "
+             "tells when the value changed.", PROJECT, *FOUND_ROWS, rows="items"),
         read("get", "GET /projects/{projectId}/secrets/{secretId}", "projects.secrets.read",
              "Metadata of one secret.", PROJECT, SECRET),
         write("create", "POST /projects/{projectId}/secrets", "projects.secrets.write",
-              "Store a new secret with a value that you have. To have the vault generate one, use dynamic_create.",
+              "Store a value that you have as a new secret. Refused if the project has a secret of that name: use "
+              "update_value. To have the vault generate a value, use dynamic_create.",
               PROJECT, NAME, VALUE, NOTE, FIELD_NAMES, rule=_value_fits_fields, body=dict, look=LOOK_FOR_NAME),
         write("update_value", "POST /projects/{projectId}/secrets/{secretId}/update", "projects.secrets.write",
               "Replace the value with one that you have. Refused for scheduled secrets and canaries.",
               PROJECT, SECRET, VALUE),
         destructive("delete", "POST /projects/{projectId}/secrets/{secretId}/delete", "projects.secrets.write",
-                    "Move it to the trash for 30 days.", PROJECT, SECRET),
+                    "Move a secret to the trash for 30 days; manage_trash.restore undoes it.", PROJECT, SECRET),
         write("rename", "POST /projects/{projectId}/secrets/{secretId}/name", "projects.secrets.write",
               "Change the name.", PROJECT, SECRET, NAME),
         write("update_note", "POST /projects/{projectId}/secrets/{secretId}/note", "projects.secrets.write",
               "Replace the note; without note, clear it.", PROJECT, SECRET, NOTE, body=_note_or_empty),
         destructive("rotate", "POST /projects/{projectId}/secrets/{secretId}/rotate", "projects.secrets.write",
                     "Have the vault generate a new value now. It replaces the vault's copy only: whatever uses the "
-                    "secret must be changed too.", PROJECT, SECRET, LENGTH, CHARSET, FIELDS, look=LOOK_AT_FIELDS),
+                    "secret (a database, an API) must be changed too. A structured secret needs fields, or host and "
+                    "user names would be replaced too.", PROJECT, SECRET, LENGTH, CHARSET, FIELDS,
+                    look=LOOK_AT_FIELDS),
         destructive("rollback", "POST /projects/{projectId}/secrets/{secretId}/rollback", "projects.secrets.write",
-                    "Make an old version the current one.", PROJECT, SECRET,
+                    "Make an old version's value the current one, for example to undo a rotation.", PROJECT, SECRET,
                     Arg("version", "integer", "Version to bring back (see versions).")),
         read("versions", "GET /projects/{projectId}/secrets/{secretId}/versions", "projects.secrets.read",
              "Version numbers, and when each value was stored.", PROJECT, SECRET, *ROWS, rows="items"),
@@ -665,7 +672,9 @@ TOOLS: tuple[Tool, ...] = (
              "One rotation schedule.", SECRET),
         write("dynamic_create", "POST /dynamic-secrets", "projects.secrets.write",
               "Create a secret with a generated value and a rotation schedule (projectId, name), or schedule "
-              "existingSecretId. fields and staticFields together make up fieldNames.",
+              "existingSecretId, which keeps its value for one interval. Like rotate, a schedule replaces the "
+              "vault's copy only. A new structured secret has fieldNames, which are its fields and staticFields; an "
+              "existing one needs fields. To generate a value only once, call dynamic_delete next.",
               optional(PROJECT), optional(NAME),
               Arg("existingSecretId", "id", "Secret to schedule, instead of projectId and name.", required=False),
               NOTE, INTERVAL, LENGTH, CHARSET, FIELD_NAMES, FIELDS,
@@ -673,16 +682,17 @@ TOOLS: tuple[Tool, ...] = (
                   "string. No answer shows them.", required=False, plaintext=True),
               rule=_one_target, body=_target_as_secret_id, look=LOOK_BEFORE_SCHEDULE),
         write("dynamic_update", "POST /dynamic-secrets/{secretId}/update", "projects.secrets.write",
-              "Change or pause a schedule.", SECRET, optional(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED,
-              look=LOOK_AT_SCHEDULE),
+              "Change a schedule; enabled false pauses it. A structured secret needs fields.", SECRET,
+              optional(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED, look=LOOK_AT_SCHEDULE),
         write("dynamic_delete", "POST /dynamic-secrets/{secretId}/delete", "projects.secrets.write",
-              "Remove the schedule and keep the secret.", SECRET),
+              "Remove the schedule and keep the secret with its value.", SECRET),
     )),
     Tool("manage_temporary_secrets", "One-time secrets", "Links that show a value to a person once.", (
         read("list", "GET /projects/{projectId}/temporary-secrets", "projects.secrets.read",
              "Links and their state, never their content.", PROJECT, *FOUND_ROWS, rows="items"),
         write("create", "POST /projects/{projectId}/temporary-secrets", "projects.secrets.write",
-              "Create a link. The URL and passphrase in the answer are for the recipient only.",
+              "Create a link to a value that you have or that the vault generates; it cannot share a stored secret. "
+              "The URL and passphrase in the answer are for the recipient only.",
               PROJECT, NAME._replace(most=256),
               optional(VALUE)._replace(text="The plaintext; or set generateRandom.", most_bytes=102_400),
               Arg("generateRandom", "boolean", "Have the vault generate the value.", required=False), LENGTH, CHARSET,
@@ -696,7 +706,7 @@ TOOLS: tuple[Tool, ...] = (
         read("get", "GET /projects/{projectId}/policies/{policyId}", "projects.policies.read",
              "One policy and the secrets bound to it.", PROJECT, POLICY, *ROWS, rows="boundSecrets"),
         write("create", "POST /projects/{projectId}/policies", "projects.policies.write",
-              "Create a policy.", PROJECT, ANY_NAME, DESCRIPTION, *AXES),
+              "Create a policy. It applies to nothing until binding_bind.", PROJECT, ANY_NAME, DESCRIPTION, *AXES),
         write("update", "POST /projects/{projectId}/policies/{policyId}/update", "projects.policies.write",
               "Change what is given and keep the rest.", PROJECT, POLICY, optional(ANY_NAME), DESCRIPTION, *AXES),
         destructive("delete", "POST /projects/{projectId}/policies/{policyId}/delete", "projects.policies.write",
@@ -706,14 +716,16 @@ TOOLS: tuple[Tool, ...] = (
         write("binding_bind", "POST /secrets/{secretId}/binding", "projects.policies.write",
               "Bind a secret to a policy of its project, in place of any other.", SECRET, POLICY),
         destructive("binding_unbind", "POST /secrets/{secretId}/binding/delete", "projects.policies.write",
-                    "Unbind a secret from its policy.", SECRET),
+                    "Unbind a secret from its policy, whose limits no longer apply.", SECRET),
     )),
     Tool("manage_canaries", "Canaries",
-         "Decoy secrets: when a machine reads one, the vault raises an alarm and freezes the project.", (
+         "Decoy secrets: when a machine reads one, the vault raises an alarm and freezes the project. They appear in "
+         "manage_secrets.list.", (
         read("list", "GET /projects/{projectId}/canaries", "projects.policies.read",
              "A project's canaries.", PROJECT, *FOUND_ROWS, rows="items"),
         write("create", "POST /canaries", "projects.policies.write",
-              "Plant a canary with a generated value. No machine can trip it before it has a grant for it.",
+              "Plant a canary with a generated value. Nothing trips it until a machine has a grant for it "
+              "(manage_project_machines.grants_set); then a program that exports all its secrets does.",
               PROJECT, ANY_NAME, ENABLED._replace(text="Armed; default true."), FREEZE, FREEZE_RELATED),
         read("get", "GET /canaries/{canaryId}", "projects.policies.read",
              "One canary.", CANARY),
@@ -727,13 +739,14 @@ TOOLS: tuple[Tool, ...] = (
                     "Let machines read again after an alarm; only if the owner says so. The canary stays armed.",
                     PROJECT),
     )),
-    Tool("manage_machines", "Machines", "Machines read secrets at run time.", (
+    Tool("manage_machines", "Machines",
+         "Machines read secrets at run time; manage_project_machines says which.", (
         read("list", "GET /machines", "machines.read",
              "All machines with kind and state.", *FOUND_ROWS, rows="items"),
         read("get", "GET /machines/{machineId}", "machines.read",
              "One machine with its projects and number of grants.", MACHINE),
         destructive("approve", "POST /machines/{machineId}/approve", "machines.write",
-                    "Let a pending machine read what it is granted.", MACHINE),
+                    "Approve a pending machine: from then on it may read what it is granted.", MACHINE),
         destructive("deny", "POST /machines/{machineId}/deny", "machines.write",
                     "Reject a pending machine.", MACHINE),
         destructive("revoke", "POST /machines/{machineId}/revoke", "machines.write",
@@ -777,8 +790,8 @@ TOOLS: tuple[Tool, ...] = (
         read("grants_get", "GET /projects/{projectId}/machines/{machineId}/secrets", "projects.machines.read",
              "The secrets that a machine may read.", PROJECT, MACHINE, *ROWS, rows="items"),
         destructive("grants_set", "POST /projects/{projectId}/machines/{machineId}/grants", "projects.machines.write",
-                    "Replace the whole set of secrets that a machine may read: call grants_get first.",
-                    PROJECT, MACHINE,
+                    "Replace the whole set of secrets that a machine may read: call grants_get first. The answer "
+                    "names canaries among them.", PROJECT, MACHINE,
                     Arg("secretIds", "ids", "All secrets that it may read from now on; [] for none."),
                     look=LOOK_FOR_CANARIES),
     )),
@@ -909,8 +922,8 @@ TOOLS: tuple[Tool, ...] = (
              "One ticket with its messages.", TICKET, *ROWS, rows="conversation"),
         write("create", "POST /tickets", "support.write",
               "Open a ticket.", Arg("categoryId", "id", "Category id."),
-              Arg("priority", "string", "Urgency.", choices=("low", "normal", "high", "urgent")),
-              Arg("title", "string", "Subject.", most=256), TICKET_BODY),
+              Arg("priority", "string", "Priority.", choices=("low", "normal", "high", "urgent")),
+              Arg("title", "string", "Title.", most=256), TICKET_BODY),
         write("reply", "POST /tickets/{ticketId}/reply", "support.write",
               "Reply to a ticket that is not closed.", TICKET, TICKET_BODY),
         write("rate", "POST /tickets/{ticketId}/rate", "support.write",
@@ -985,8 +998,14 @@ def arg_schema(arg: Arg) -> JsonObject:
         if bound is not None:
             schema[keyword] = bound
     bytes_bound = "" if arg.most_bytes is None else f" At most {arg.most_bytes:,} bytes in UTF-8."  # no keyword says it
-    schema["description"] = arg.text + bytes_bound
+    if bytes_bound or arg.text != text_from_name(arg.name):
+        schema["description"] = arg.text + bytes_bound
     return schema
+
+
+def text_from_name(name: str) -> str:
+    """`Project id.` for projectId: a description that tells a model no more than the name does."""
+    return re.sub("[A-Z]", lambda match: " " + match[0].lower(), name).capitalize() + "."
 
 
 def has_actions(tool: Tool) -> bool:
@@ -999,7 +1018,7 @@ def tool_schema(tool: Tool) -> JsonObject:
     properties: JsonObject = {}
     if has_actions(tool):
         names = [action.name for action in tool.actions]
-        properties["action"] = {"type": "string", "enum": names, "description": "What to do; see the description."}
+        properties["action"] = {"type": "string", "enum": names}
     for action in tool.actions:
         for arg in action.args:
             properties.setdefault(arg.name, arg_schema(arg))
@@ -2714,6 +2733,8 @@ INSTRUCTIONS = """\
 SikkerKey is a secrets vault. These tools manage it as an AI agent that the vault's owner has approved.
 - Values go in and never come out: no tool reads a stored secret. Do not repeat a value that you were given.
 - Do not ask people to paste a secret if manage_secrets.rotate or manage_secrets.dynamic_create can generate it.
+- manage_secrets.rotate and schedules (manage_secrets.dynamic_create) replace the vault's copy only. Ask first how the \
+database or API that uses the secret gets the new value.
 - Every tool except whoami takes `action`. The tool's description lists the actions as name(arguments): ? marks an \
 optional argument, ... stands for all others. Ids come from list actions.
 - A list shows the rows that fit. If the answer has `next`, repeat the call with its arguments for more rows, or with \
