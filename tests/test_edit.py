@@ -448,6 +448,9 @@ def test_changes_that_need_another_layout_are_refused() -> None:
     def drop_entry(name: str) -> Callable[[str], str]:
         return lambda text: KINDS[name].form.drop(text, KINDS[name].path)
 
+    def add_outside_tables(text: str) -> str:
+        return edit.TOML.put(text, ("A",), "b")
+
     flow = "expected a block mapping or a block sequence"
     for change, text, where, reason in (
         (
@@ -456,6 +459,7 @@ def test_changes_that_need_another_layout_are_refused() -> None:
             "1:1",
             "entries written with dotted keys are not supported",
         ),
+        (add_outside_tables, "[a]\n", "1:1", "entries written with dotted keys are not supported"),
         (drop_entry("toml"), "mcp_servers = {sikkerkey = {}}\n", "1:15", "expected a table, and not an inline one"),
         (drop_entry("yaml"), "extensions: {sikkerkey: {}}\n", "1:13", flow),
         (drop_entry("yaml list"), "mcpServers: [{name: sikkerkey}]\n", "1:13", flow),

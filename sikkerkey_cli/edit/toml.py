@@ -239,7 +239,7 @@ def toml_put(text: str, path: Path, value: Any) -> str:
             if table.is_item and table.path == path[:1]:
                 raise TextError(text, table.start, f"{path[0]} is not a table")
         return append_lines(text, _toml_table(path, value), blank_lines=1)
-    for table in tables:
+    for table in tables[1:]:  # not the first: without pairs it has no place, and no client's entry belongs there
         if table.path == path[:-1] and not table.is_item:
             return _toml_insert(text, table, f"{_toml_key(path[-1])} = {_toml_text(value)}")
     spot = [pair.start for table in tables for pair in table.pairs if pair.path[: len(path) - 1] == path[:-1]]
