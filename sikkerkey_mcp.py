@@ -2,7 +2,7 @@
 """SikkerKey for AI assistants: an MCP server that manages a secrets vault and never reads a secret.
 
 An MCP client (Claude Code, Codex, Cursor, Continue, ...) starts this program and exchanges JSON-RPC messages with it
-over stdin and stdout. Each `tools/call` becomes one Ed25519-signed HTTPS request to the vault:
+over stdin and stdout. Each `tools/call` becomes an Ed25519-signed HTTPS request to the vault (a `review`, several):
 
     AI model -> MCP client -> [ stdio -> Session -> VaultTools -> Api ] -> https://api.sikkerkey.com/v1/ai/...
 
@@ -28,8 +28,9 @@ The sections, in reading order:
     stdio          lines in, lines out, threads, shutdown
     command line   serve
 
-`sikkerkey_http` (one HTTP exchange), `sikkerkey_redact` (finding a value in every spelling) and `sikkerkey_times`
-(reading and writing times) are below this module.
+Below this module are `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
+`sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages` (what is shown of a long answer),
+`sikkerkey_review` (an answer from many reads) and `sikkerkey_times` (reading and writing times).
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -94,6 +95,8 @@ BACKOFF_S = 0.25  # doubled for each retry
 TOKEN_CHARACTERS = 64  # of a registration token, hexadecimal
 CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # an orphaned process ends within a second
+REVIEW_KEPT_S = 300.0  # for the pages of its answer after the first, which would take all its requests again
+REVIEWS_KEPT_MAX = 4  # answers; each is a few MB at most
 INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
 EXPORT_ROWS = 10_000  # of one export, by the vault
 FLOAT_EXACT_MAX = 2**53  # a float may have lost digits of a larger integer
@@ -291,10 +294,13 @@ class Look(NamedTuple):
 
 
 class Action(NamedTuple):
-    """One row: what an action does and the request that does it."""
+    """One row: what an action does and the request that does it.
+
+    An action of this program's own has no route (method and path are empty): it is answered from several other reads.
+    """
 
     name: str
-    method: Literal["GET", "POST"]
+    method: Literal["GET", "POST", ""]
     path: str
     scope: str | None
     effect: Effect
@@ -309,6 +315,11 @@ class Action(NamedTuple):
     rows: str = ""  # the member of the answer that is a list of any length; `items` if the answer is a list itself
     vault_pages: bool = False  # the vault sends such a list in pages (page, pageSize), not whole
     select: Callable[[Any, Arguments, int], Any] | None = None  # what of the answer is shown, at this Unix time in ms
+
+    @property
+    def own(self) -> bool:
+        """True for an action of this program's own."""
+        return not self.path
 
 
 class Tool(NamedTuple):
@@ -340,6 +351,11 @@ def write(name: str, route: str, scope: str | None, text: str, *args: Arg, **spe
 def destructive(name: str, route: str, scope: str | None, text: str, *args: Arg, **special: Any) -> Action:
     """A row that destroys something, replaces a whole set or widens access: a client should ask its user first."""
     return _row("destructive", name, route, scope, text, *args, **special)
+
+
+def own(name: str, text: str, *args: Arg, **special: Any) -> Action:
+    """A row of this program's own: it changes nothing, and needs the scopes of the reads that answer it."""
+    return Action(name, "", "", None, "read", text, args, rows="items", **special)
 
 
 def optional(arg: Arg) -> Arg:
@@ -524,6 +540,17 @@ LOOK_FOR_NAME = Look(("manage_secrets.list",), _refuse_known_name)
 LOOK_FOR_CANARIES = Look(("manage_secrets.list",), _canaries_among)
 
 
+def _secret_or_machine(given: Arguments) -> None:
+    if ("secret" in given) is ("machine" in given):
+        raise ArgumentError("either secret or machine is required, not both")
+
+
+def _some_subject_in_a_span(given: Arguments) -> None:
+    _from_before_to(given)
+    if given.keys().isdisjoint(("secret", "machine", "agent")):
+        raise ArgumentError("secret, machine or agent is required; several are combined")
+
+
 # Arguments that several rows share.
 
 HH_MM = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
@@ -609,6 +636,10 @@ WEBHOOK_ACTIONS = Arg("actions", "strings", "Audit actions to deliver (see manag
                       listed_by="manage_alerts.actions")
 ENABLED = Arg("enabled", "boolean", "Enabled.", required=False)
 LABEL = Arg("label", "string", "What the entry is for.", required=False)
+DAYS = Arg("days", "integer", "Days; default 90.", required=False, least=1, most=3_650)
+REVIEW_SEARCH = Arg("search", "string", "Only what has this in its name.", required=False)
+SECRET_NAMED = Arg("secret", "string", "Id or exact name of a secret.", required=False)
+MACHINE_NAMED = Arg("machine", "string", "Id or exact name of a machine.", required=False)
 SDK = Arg("sdkId", "string", "Language.", choices=("python", "node", "go", "dotnet", "kotlin"))
 TICKET_BODY = Arg("body", "string", "Message text, without secrets.", most=10_000)
 
@@ -936,6 +967,24 @@ TOOLS: tuple[Tool, ...] = (
              "All SDKs.", *ROWS, rows="items"),
         read("get", "GET /sdks/{sdkId}", None,
              "How to install and use one SDK.", SDK),
+    )),
+    Tool("review", "Review",
+         "Questions about the whole vault, each answered in one call. This program's own: it sends many other reads "
+         "with this agent's scopes. hidden names what could not be seen, which may exist all the same.", (
+        own("find", "Secrets, projects, machines and policies by name, with their ids.",
+            Arg("name", "string", "A name, a part of one, or an id.", least=1, most=255), optional(PROJECT), *ROWS),
+        own("stale_secrets", "Secrets whose value has not changed for some days, by their versions, oldest first, with "
+            "schedule and machines.", DAYS, optional(PROJECT), REVIEW_SEARCH, *ROWS),
+        own("access", "Which machines can read a secret, or which secrets a machine can read, under which policy.",
+            SECRET_NAMED, MACHINE_NAMED, optional(PROJECT), *ROWS, rule=_secret_or_machine),
+        own("coverage", "Secrets without a policy, a schedule or a read in the period (default 90 days), projects "
+            "without an armed canary, canaries without a grant.",
+            Arg("gaps", "strings", "Look only for these gaps.", required=False,
+                choices=("policy", "schedule", "reads", "canary")),
+            optional(PROJECT), REVIEW_SEARCH, FROM, TO, *ROWS, rule=_from_before_to),
+        own("reads", "Who read a secret, what a machine read, or what an agent did, with names (default 7 days).",
+            SECRET_NAMED, MACHINE_NAMED, Arg("agent", "string", "Id or exact name of an agent.", required=False),
+            optional(PROJECT), FROM, TO, *ROWS, rule=_some_subject_in_a_span),
     )),
 )
 # fmt: on
@@ -1628,19 +1677,19 @@ class Failure(NamedTuple):
 
 
 class Cancellation:
-    """Set once, from any thread. A thread that is blocked on a socket registers a callback that aborts it."""
+    """Set once, from any thread. Each thread that is blocked on a socket registers a callback that aborts it."""
 
     def __init__(self) -> None:
         self._event = threading.Event()
         self._lock = threading.Lock()
-        self._abort: Callable[[], None] | None = None
+        self._aborts: dict[int, Callable[[], None]] = {}  # by thread: some calls have several requests under way
 
     def set(self) -> None:
         """Cancels, and aborts what is blocked."""
         with self._lock:
             self._event.set()
-            if self._abort:
-                self._abort()
+            for abort in self._aborts.values():
+                abort()
 
     def is_set(self) -> bool:
         """True once cancelled."""
@@ -1651,11 +1700,16 @@ class Cancellation:
         return self._event.wait(timeout_s)
 
     def on_set(self, abort: Callable[[], None] | None) -> None:
-        """Registers what `set` calls; calls it immediately if `set` was called before."""
+        """Registers what `set` calls for this thread, instead of an earlier callback of this thread; None for nothing.
+
+        Calls it immediately if `set` was called before.
+        """
         with self._lock:
-            self._abort = abort
-            if abort and self._event.is_set():
-                abort()
+            self._aborts.pop(threading.get_ident(), None)
+            if abort:
+                self._aborts[threading.get_ident()] = abort
+                if self._event.is_set():
+                    abort()
 
 
 class Context:
@@ -1669,6 +1723,18 @@ class Context:
 
     def log(self, level: str, message: str) -> None:
         """Sends a line to the client's log; `message` never contains an argument's value."""
+
+
+class Subrequest(Context):
+    """One of several requests of a call: shares its cancellation and log. The call itself reports progress."""
+
+    def __init__(self, call: Context) -> None:
+        super().__init__()
+        self.cancellation, self._call = call.cancellation, call
+
+    def log(self, level: str, message: str) -> None:
+        """Passes the line on."""
+        self._call.log(level, message)
 
 
 class Api:
@@ -2035,7 +2101,7 @@ def render(call: Shown, answers: Sequence[Answer]) -> JsonObject:
         return _within_limit(call, json_result(_shown_value(call, value)))
     for page in following:
         value[member] += page[member] if _rows_member(action, page) == member else []
-    return _rows_result(call, value, member)
+    return rows_result(call, value, member)
 
 
 def _json_of(action: Action, answer: Answer) -> Any:
@@ -2073,7 +2139,7 @@ ROW_TEXT_SHARE = 4  # else one text takes at most this part of a result
 REMARK_CHARACTERS = 500  # kept free for the way to go on
 
 
-def _rows_result(call: Shown, answer: JsonObject, member: str) -> JsonObject:
+def rows_result(call: Shown, answer: JsonObject, member: str) -> JsonObject:
     """The rows that were asked for, as many as fit, with their total and where the next ones begin."""
     start, total, wanted = _wanted_rows(call, answer, answer[member])
     members = {name: [] if name == member else _shown_value(call, {name: answer[name]})[name] for name in answer}
@@ -2098,7 +2164,7 @@ def _wanted_rows(call: Shown, answer: JsonObject, rows: list[Any]) -> tuple[int,
         wanted = rows[start % size :][:size] if "offset" in given else rows
         total = answer.get("total")
         return start, total if isinstance(total, int) else start + len(wanted), wanted
-    if "search" in given:
+    if "search" in given and any(arg.local for arg in call.action.args if arg.name == "search"):
         import sikkerkey_pages  # not at the top: only answers need it
 
         rows = sikkerkey_pages.matching(rows, given["search"])
@@ -2842,6 +2908,7 @@ class VaultTools:
         self.resources: ResourceProvider = VaultResources(self.answer, self.all_rows, action_names(offered), now_s)
         self._words = WordLists(action_names(offered))
         self._api: Api | None = None
+        self._reviews: dict[str, tuple[float, JsonObject]] = {}  # by question: until when it is kept, and the answer
         self._lock = threading.Lock()
 
     @property
@@ -2890,18 +2957,23 @@ class VaultTools:
         given = check_arguments(tool, action, arguments, self._now_ms())
         sanitize = sanitizer(action, given, arguments, hidden_visible=self._presentation.hidden_visible)
         call = Shown(tool, action, given, sanitize, presentation or self._presentation, self._now_ms())
-        requests = build_requests(action, given)
-        ask = functools.partial(self._ask, sanitize, context)
-        self._words.check(action, given, ask)
         try:
-            noticed = look_before(call, ask)
-            return with_members(render(call, [self._exchange(call, request, context) for request in requests]), noticed)
+            if action.own:
+                return rows_result(call, self._reviewed(call, arguments, context), action.rows)
+            return self._answered(call, context)
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
         except MemoryError:
             hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("this computer has too little memory for this call", hint) from None
+
+    def _answered(self, call: Shown, context: Context) -> JsonObject:
+        requests = build_requests(call.action, call.given)
+        ask = functools.partial(self._ask, call.sanitize, context)
+        self._words.check(call.action, call.given, ask)
+        noticed = look_before(call, ask)
+        return with_members(render(call, [self._exchange(call, request, context) for request in requests]), noticed)
 
     def _ask(self, sanitize: Sanitize, context: Context, tool_name: str, action_name: str, arguments: Arguments) -> Any:
         """The decoded answer to a read that another call needs first; None if it is not JSON. Raises ServiceError."""
@@ -2926,6 +2998,60 @@ class VaultTools:
         if not 200 <= answer.status < 300:
             raise service_error(action, answer, call.sanitize)
         return answer
+
+    def _reviewed(self, call: Shown, arguments: JsonObject, context: Context) -> JsonObject:
+        """The answer of an action of this program's own; for further pages, the answer of which they are a part."""
+        question = {name: arguments[name] for name in call.given if name not in (LIMIT.name, OFFSET.name)}
+        key = f"{call.action.name} {to_json(question)}"
+        with self._lock:
+            kept_until_s, value = self._reviews.get(key, (0.0, {}))
+        if call.given.get(OFFSET.name) and time.monotonic() < kept_until_s:
+            return value
+        value = self._review(call, context)
+        with self._lock:
+            self._reviews.pop(key, None)
+            self._reviews[key] = (time.monotonic() + REVIEW_KEPT_S, value)
+            while len(self._reviews) > REVIEWS_KEPT_MAX:
+                del self._reviews[next(iter(self._reviews))]
+        return value
+
+    def _review(self, call: Shown, context: Context) -> JsonObject:
+        import sikkerkey_review  # not at the top: few calls need it, and it would make each start slower
+
+        def ask(tool_name: str, action_name: str, arguments: Mapping[str, Any]) -> Any:
+            try:
+                return self._read(call, tool_name, action_name, arguments, Subrequest(context))
+            except (ArgumentError, ServiceError) as error:
+                status = error.status if isinstance(error, ServiceError) else 400
+                hint = error.hint.replace(f"; {NEXT_STEP[403]}", "")
+                raise sikkerkey_review.Refused(readable(f"{error}; {hint}" if hint else str(error)), status) from None
+
+        survey = sikkerkey_review.Survey(
+            ask,
+            now_ms=call.now_ms,
+            monotonic_s=time.monotonic,
+            progress=context.progress,
+            cancelled=context.cancellation.is_set,
+        )
+        try:
+            return sikkerkey_review.REVIEWS[call.action.name](survey, call.given)
+        except sikkerkey_review.Unresolved as error:
+            raise ArgumentError(str(error), error.hint) from None
+        except sikkerkey_review.Unanswered as error:
+            raise ServiceError(f"nothing of this could be answered: {error}", status=error.status) from None
+
+    def _read(
+        self, call: Shown, tool_name: str, action_name: str, arguments: Mapping[str, Any], context: Context
+    ) -> Any:
+        """The JSON of one read of a review, cleaned like any answer. Raises ArgumentError or ServiceError."""
+        tool = next(tool for tool in TOOLS if tool.name == tool_name)
+        action = find_action(tool, {"action": action_name})
+        refuse_withheld(tool, {"action": action_name}, self._restrictions)
+        named = {"action": action_name} if has_actions(tool) else {}
+        given = check_arguments(tool, action, {**arguments, **named}, call.now_ms)
+        read = call._replace(tool=tool, action=action, given=given)
+        answer = self._exchange(read, build_request(action, given), context)
+        return sanitize_json(_json_of(action, answer), call.sanitize, VALUE_MEMBERS)
 
     def _connected(self) -> Api:
         with self._lock:

@@ -98,6 +98,7 @@ def _action_members(tool: Tool, action: Action) -> JsonObject:
         "answer": action.answer,
         "mints": action.mints,
         "inferred": action.inferred,
+        "own": action.own,
         "arguments": [
             {
                 **{"name": arg.name, "required": arg.required, "plaintext": arg.plaintext},
@@ -116,6 +117,8 @@ def _tool_members(tool: Tool) -> JsonObject:
 
 def _action_lines(tool: Tool, action: Action) -> list[str]:
     notes = [action.effect, f"scope {action.scope}" if action.scope else "no scope required"]
+    if action.own:
+        notes = [action.effect, "answered by this program from other reads, each with its own scope"]
     notes += ["returns a credential, only once"] if action.mints else []
     notes += ["not available on every vault"] if action.inferred else []
     rows = [
@@ -125,6 +128,10 @@ def _action_lines(tool: Tool, action: Action) -> list[str]:
     head = [_command_name(tool, action), f"  {describe(action)}", f"  {'; '.join(notes)}"]
     arguments = ["", *terminal.aligned(rows).splitlines()] if rows else []
     return [*head, *arguments, "", f"example: {example(tool, action)}"]
+
+
+def _scope(action: Action) -> str:
+    return action.scope or ("various" if action.own else "none")
 
 
 def _description_with_limits(arg: Arg) -> str:
@@ -182,7 +189,7 @@ def _list_lines(tools: list[Tool]) -> list[str]:
 def _tool_lines(tool: Tool) -> list[str]:
     if not sikkerkey_mcp.has_actions(tool):
         return _action_lines(tool, tool.actions[0])
-    rows = [(action.name, action.effect, action.scope or "none", describe(action)) for action in tool.actions]
+    rows = [(action.name, action.effect, _scope(action), describe(action)) for action in tool.actions]
     return [tool.text, "", *terminal.aligned([("ACTION", "EFFECT", "SCOPE", "DESCRIPTION"), *rows]).splitlines()]
 
 

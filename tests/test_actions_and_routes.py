@@ -1,4 +1,7 @@
-"""The action table of the client and the route table of the vault agree, in both directions."""
+"""The action table of the client and the route table of the vault agree, in both directions.
+
+Actions of the program's own have no route; they are answered from other actions.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import sikkerkey_mcp
 from vault.domains.agents import SCOPES
 from vault.schema import ROUTES
 
-ACTIONS = [(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
+ACTIONS = [(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.actions if not action.own]
 
 
 def test_every_action_has_its_route_with_the_same_scope() -> None:

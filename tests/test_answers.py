@@ -17,7 +17,19 @@ import sikkerkey_mcp
 from sikkerkey_mcp import NEXT_STEP, WITHHELD
 from sikkerkey_redact import REDACTED
 from tests.support.harness import CannedResponse, Recorder, Server
-from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, StubApi, call, each_row, for_each, reply, strings_in
+from tests.support.table_calls import (
+    BY_NAME,
+    MARK,
+    ROUTED,
+    ROWS,
+    Row,
+    StubApi,
+    call,
+    each_routed_row,
+    for_each,
+    reply,
+    strings_in,
+)
 
 GET = BY_NAME["manage_machines.get"]
 CREATE = BY_NAME["manage_secrets.create"]
@@ -25,7 +37,7 @@ SCHEDULE = BY_NAME["manage_secrets.dynamic_create"]
 ONE_TIME = BY_NAME["manage_temporary_secrets.create"]
 EXPORT = BY_NAME["read_audit.export"]
 ATTACHMENT = BY_NAME["support.attachment"]
-JSON_ROWS = [row for row in ROWS if row.action.answer == "json"]
+JSON_ROWS = [row for row in ROUTED if row.action.answer == "json"]
 
 
 def shown(result: Any) -> str:
@@ -429,7 +441,7 @@ def failed(status: int, body: Any = None, row: Row = GET, **headers: str) -> tup
     return message, hint
 
 
-@each_row
+@each_routed_row
 def test_error_of_the_vault_is_quoted_and_has_no_structure(row: Row) -> None:
     message, hint = failed(400, {"error": "name is taken"}, row)
     assert message == 'the vault answered 400, saying "name is taken"'
@@ -498,7 +510,7 @@ def test_specific_status_has_a_specific_next_step(status: int, step: str) -> Non
 
 @pytest.mark.parametrize("status", [500, 502, 504])
 def test_failure_of_a_write_says_that_it_may_have_been_processed(status: int) -> None:
-    for row in ROWS:
+    for row in ROUTED:
         assert ("may have been processed" in failed(status, row=row)[1]) is (row.action.effect != "read")
 
 
@@ -556,7 +568,7 @@ def test_403_does_not_repeat_scopes_without_end_or_with_hidden_characters() -> N
 
 
 def test_404_on_an_inferred_row_says_that_this_vault_does_not_offer_it() -> None:
-    for row in ROWS:
+    for row in ROUTED:
         _message, hint = failed(404, row=row)
         assert hint.startswith(f"this vault does not offer the action {row.action.name}") is row.action.inferred
 

@@ -13,7 +13,18 @@ import pytest
 import sikkerkey_mcp
 import sikkerkey_times
 from tests.support.harness import Recorder, Server
-from tests.support.table_calls import BY_NAME, MARK, ROWS, Row, each_argument, each_row, refusal, sent, sent_body
+from tests.support.table_calls import (
+    BY_NAME,
+    MARK,
+    ROWS,
+    Row,
+    each_argument,
+    each_routed_row,
+    each_row,
+    refusal,
+    sent,
+    sent_body,
+)
 
 ID_RULE = "must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
 LONE = "\ud800" + MARK
@@ -67,7 +78,7 @@ def test_arguments_of_another_action_are_refused(row: Row) -> None:
         assert refusal(row, {**row.minimal, name: MARK}).startswith(f"unknown argument {name} for {row.action.name}; ")
 
 
-@each_row
+@each_routed_row
 def test_wait_for_previous_is_accepted_and_not_sent(row: Row) -> None:
     for ignored in (True, False, None, "x"):
         assert sent(row, {**row.minimal, "wait_for_previous": ignored}) == sent(row, row.minimal)
@@ -397,7 +408,7 @@ def as_sent(arg: sikkerkey_mcp.Arg, value: Any) -> Any:
     return json.loads(value) if arg.kind == "object" else value
 
 
-@each_row
+@each_routed_row
 def test_arguments_are_sent_in_the_path_or_the_body_and_nothing_else_is(row: Row) -> None:
     for given in row.examples.values():
         if row.action.body is None and not (row.action.vault_pages and "offset" in given):
@@ -411,13 +422,13 @@ def test_arguments_are_sent_in_the_path_or_the_body_and_nothing_else_is(row: Row
             assert request.path == row.action.path.format(**given)
 
 
-@each_row
+@each_routed_row
 def test_order_of_the_arguments_does_not_matter(row: Row) -> None:
     for given in row.examples.values():
         assert sent(row, dict(reversed(given.items()))) == sent(row, given)
 
 
-@each_row
+@each_routed_row
 def test_get_has_no_body(row: Row) -> None:
     for given in row.examples.values():
         assert row.action.method == "POST" or sent(row, given).body is None

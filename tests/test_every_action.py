@@ -538,6 +538,25 @@ def sdks(session: Session, directory: Path) -> None:
     assert "sikkerkey" in json.dumps(session.ask("manage_sdks", "get", sdkId="python"))
 
 
+@area
+def reviews(session: Session, directory: Path) -> None:
+    project = session.project("Reviewed")
+    secret = session.secret(project, "database password")
+    machine, client = session.reader(directory, project, secret)
+    assert client.get_secret(secret) == VALUE
+    found = session.ask("review", "find", name="database")["items"]
+    assert [(row["kind"], row["id"], row["projectId"]) for row in found] == [("secret", secret, project)]
+    assert session.ask("review", "stale_secrets", projectId=project)["items"] == []
+    readers = session.ask("review", "access", secret="database password")["items"]
+    assert [(row["id"], row["access"]) for row in readers] == [(machine, "yes")]
+    covered = session.ask("review", "coverage", projectId=project)
+    assert [row["gaps"] for row in covered["items"]] == [["no canary"], ["no policy", "no schedule"]]
+    read = session.ask("review", "reads", secret=secret)["items"]
+    assert [(row["machineId"], row["machineName"], row["secretName"]) for row in read] == [
+        (machine, "reader", "database password")
+    ]
+
+
 @pytest.mark.parametrize("name", AREAS)
 def test_area_works(session: Session, name: str) -> None:
     session.run(name)

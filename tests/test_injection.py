@@ -34,7 +34,7 @@ from tests.support.harness import (
     make_slot,
 )
 from tests.support.leak_search import call_verbosely, quick_command, source_env, verbose_server
-from tests.support.table_calls import BY_NAME, Row, call, each_row, reply, strings_in
+from tests.support.table_calls import BY_NAME, Row, call, each_routed_row, reply, strings_in
 from tests.test_clients import READ
 
 LIST = BY_NAME["manage_projects.list"]
@@ -136,7 +136,7 @@ def test_stray_joiners_and_carriage_returns_are_shown(text: str) -> None:
 # answers
 
 
-@each_row
+@each_routed_row
 def test_no_answer_hides_anything(row: Row) -> None:
     for text in HOSTILE.values():
         given = {"name": text, text: [text, {"note": text, text: 1}], "n": 12345678901234567890, "m": [1.10, -0.0]}

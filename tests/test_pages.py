@@ -17,7 +17,7 @@ from sikkerkey_mcp import RESULT_CHARACTERS, Presentation
 from sikkerkey_times import parse_time
 from tests.support.table_calls import BY_NAME, ROWS, Row, StubApi, call, for_each, reply
 
-LISTS = [row for row in ROWS if row.action.rows and not row.action.vault_pages and row.tool.name != "whoami"]
+LISTS = [row for row in ROWS if any(arg.name == "offset" for arg in row.action.args) and row.action.method == "GET"]
 VAULT_PAGED = [row for row in ROWS if row.action.vault_pages]
 SECRETS = BY_NAME["manage_secrets.list"]
 AUDIT = BY_NAME["read_audit.query"]

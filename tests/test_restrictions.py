@@ -84,7 +84,7 @@ def test_read_only_refuses_every_other_action_and_sends_nothing() -> None:
     for row in ROWS:
         text, sent = server.call(row, row.minimal)
         if row.action.effect == "read":
-            assert sent == 1, row
+            assert sent > 1 if row.action.own else sent == 1, row
         else:
             assert (text, sent) == refusal(str(row), "--read-only"), row
 

@@ -17,7 +17,7 @@ import sikkerkey_mcp
 from tests.support.table_calls import BY_NAME, ROWS, Row, each_row
 from tests.support.table_checks import complaints
 
-LISTING_MAX_BYTES = 30_000
+LISTING_MAX_BYTES = 30_500
 NOW_MS = 1_767_225_600_000
 CONTRACT: list[sikkerkey_mcp.JsonObject] = json.loads(
     (Path(__file__).parent / "contract.json").read_text(encoding="utf-8")
@@ -33,14 +33,13 @@ PATTERNS = {
 
 
 def facts(row: Row) -> sikkerkey_mcp.JsonObject:
-    """A row of the table, worded as the contract words it."""
+    """A row of the table, worded as the contract words it. An action of this program's own has no route."""
     action = row.action
+    route = {"method": action.method, "path": action.path, "scope": action.scope}
     return {
         "tool": row.tool.name,
         "action": action.name,
-        "method": action.method,
-        "path": action.path,
-        "scope": action.scope,
+        **({"own": True} if action.own else route),
         "required": sorted(arg.name for arg in action.args if arg.required),
         "args": {arg.name: arg_facts(arg) for arg in action.args if not arg.local},
         "effect": action.effect,

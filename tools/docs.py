@@ -49,6 +49,8 @@ a single action and takes no `action` argument. No action returns the value of a
   the server sends the write without them.
 - *inferred*: no public source documents this route. It follows the conventions of the other routes, and some vaults do
   not offer it.
+- *own*: SikkerKey has no such action. This program answers it from many reads, each of which needs its own scope.
+  [Reviews](reviews.md) explains what the answers contain.
 - An *id* has 1 to 128 letters, digits, `-` or `_`. Take ids from earlier results.
 - The examples are recorded from real calls to the local vault (`make record`). Ids and times are replaced, lists are
   cut to two items, and long texts are shortened. The hosted service may return more.
@@ -111,13 +113,17 @@ def examples(tool: sikkerkey_mcp.Tool, recorded: dict[str, Any]) -> str:
     return "\n".join([*lines[:-1], "```", "", "</details>"])
 
 
+def _marks(action: sikkerkey_mcp.Action) -> list[tuple[str, bool]]:
+    return [("looks first", action.look is not None), ("inferred", action.inferred), ("own", action.own)]
+
+
 def _action_cells(action: sikkerkey_mcp.Action) -> list[str]:
     return [
         f"`{action.name}`",
-        action.text + (" *looks first*" if action.look else "") + (" *inferred*" if action.inferred else ""),
+        action.text + "".join(f" *{mark}*" for mark, holds in _marks(action) if holds),
         _names(action, required=True),
         _names(action, required=False),
-        f"`{action.scope}`" if action.scope else "none",
+        f"`{action.scope}`" if action.scope else "various" if action.own else "none",
         EFFECTS[action.effect],
         ANSWERS[action.answer] + (", **mints** a credential" if action.mints else ""),
     ]

@@ -102,6 +102,12 @@ def _apply_rules(name: str, action: sikkerkey_mcp.Action, found: Examples) -> No
         target = {"existingSecretId": full.pop("existingSecretId")}
         minimal.update(_select(action, {"projectId", "name"}))
         found["existing"] = {**target, **{k: v for k, v in full.items() if k not in ("projectId", "name")}}
+    if name == "review.access":
+        minimal["secret"] = full["secret"]
+        found["machine"] = {key: value for key, value in full.items() if key != "secret"}
+        del full["machine"]
+    if name == "review.reads":
+        minimal["secret"] = full["secret"]
     if name == "manage_temporary_secrets.create":
         found["random"] = {key: value for key, value in full.items() if key != "value"}
         minimal["value"] = full["value"]

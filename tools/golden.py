@@ -39,6 +39,7 @@ def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_
         "description": f"{sikkerkey_mcp.call_signature(action)}: {action.text}",
         "scope": action.scope,
         "inferred": action.inferred,
+        **({"own": True} if action.own else {}),
         "mints": action.mints,
         "answer": action.answer,
         **({"looks": list(action.look.reads)} if action.look else {}),
@@ -56,7 +57,10 @@ def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_
 
 
 def _requests(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action, arguments: Arguments) -> sikkerkey_mcp.JsonObject:
+    """The requests of a call; none for an action of this program's own, which is answered from many reads."""
     given = sikkerkey_mcp.check_arguments(tool, action, arguments, NOW_MS)
+    if action.own:
+        return {}
     requests = [_facts_of(request) for request in sikkerkey_mcp.build_requests(action, given)]
     return {"request": requests[0]} if len(requests) == 1 else {"requests": requests}
 

@@ -37,6 +37,7 @@ TESTS = {
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_redact.py": "redact answers plaintext",
     "sikkerkey_times.py": "times",
+    "sikkerkey_review.py": "review",
     "sikkerkey_cli/edit/*.py": "edit* clients",
     "sikkerkey_cli/agents.py": "cli local_attacks hardening",
     "runtime/**/*.py": "archive",

@@ -40,6 +40,7 @@ class Row(NamedTuple):
 
 
 ROWS = [Row(tool, action) for tool in sikkerkey_mcp.TOOLS for action in tool.actions]
+ROUTED = [row for row in ROWS if not row.action.own]  # each call of these is one request of the row's method and path
 BY_NAME = {str(row): row for row in ROWS}
 Value = TypeVar("Value")
 
@@ -65,6 +66,7 @@ def for_each(values: Iterable[Value]) -> Callable[[Callable[[Value], None]], Cal
 
 
 each_row = for_each(ROWS)
+each_routed_row = for_each(ROUTED)
 
 
 class RowArg(NamedTuple):
@@ -80,8 +82,8 @@ class RowArg(NamedTuple):
 def each_argument(
     *kinds: sikkerkey_mcp.Kind, where: Callable[[sikkerkey_mcp.Arg], bool] = lambda _arg: True
 ) -> Callable[[Callable[[Row, sikkerkey_mcp.Arg], None]], Callable[[], None]]:
-    """Like `each_row`, for every argument of these kinds (of all kinds, if none is given) in every row."""
-    pairs = [RowArg(row, arg) for row in ROWS for arg in row.action.args if (not kinds or arg.kind in kinds)]
+    """Like `each_routed_row`, for every argument of these kinds (of all kinds, if none is given) in every row."""
+    pairs = [RowArg(row, arg) for row in ROUTED for arg in row.action.args if (not kinds or arg.kind in kinds)]
     loop = for_each([pair for pair in pairs if where(pair.arg)])
 
     def decorate(test: Callable[[Row, sikkerkey_mcp.Arg], None]) -> Callable[[], None]:

@@ -45,6 +45,8 @@ def _row_complaints(action: sikkerkey_mcp.Action) -> Iterator[str]:
             yield f"parameter {parameter} is not a required argument"
         elif args[parameter].kind != "id" and not args[parameter].choices:
             yield f"parameter {parameter} could hold a slash"
+    if action.own and (action.method or action.scope or action.body or action.effect != "read"):
+        yield "an action of this program's own with a method, scope, body or effect"
     if action.method == "GET" and action.effect != "read":
         yield "a GET that writes"
     sent = {arg.name for arg in action.args if not arg.local}
