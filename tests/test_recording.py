@@ -32,7 +32,7 @@ def test_conversation_comes_first_and_its_value_cannot_be_read() -> None:
     assert lines[0].startswith("you: ")
     text = "\n".join(lines)
     assert text.count("correct-horse-battery-staple-4711") == 1
-    assert "No action reads a value back." in text
+    assert "No action reads a value." in text
 
 
 def test_details_that_differ_between_runs_are_replaced() -> None:

@@ -27,7 +27,7 @@ from tools import demo
 from tools.demo import ARCHIVE, ROOT
 
 PICTURE = ROOT / "docs" / "recording.svg"
-COLUMNS, ROWS = 112, 28
+COLUMNS, ROWS = 112, 29
 CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 19, 16  # of a monospaced font of 14 pixels
 BLOCK_S, SCREEN_S = 2.5, 5.0  # pause after a block, and additional pause after a screen
 TERMINAL_COLUMNS = 1000  # wider than any line: this program wraps lines itself, after it has replaced the paths
