@@ -21,7 +21,7 @@ The sections, in reading order:
     signing        the string to sign and the headers
     vault API      signed requests with urllib: TLS, proxies, bounds, retries
     results        from the vault's answer to what the model sees
-    restrictions   --read-only, --tools, --exclude
+    restrictions   --read-only, --tools, --exclude, --split-reads
     resources      resources and prompts, the tables and what they answer
     vault tools    one tools/call from arguments to result
     protocol       MCP over JSON-RPC, without I/O
@@ -330,6 +330,7 @@ class Tool(NamedTuple):
     text: str
     actions: tuple[Action, ...]
     open_world: bool = False  # reaches people or servers beyond the vault
+    reads_of: str = ""  # with --split-reads: the tool of the table that these actions come from
 
 
 def _row(effect: Effect, name: str, route: str, scope: str | None, text: str, *args: Arg, **special: Any) -> Action:
@@ -1127,8 +1128,8 @@ def did_you_mean(name: Any, known: Sequence[str]) -> str:
     return f"did you mean {close[0]}?" if close else ""
 
 
-def find_action(tool: Tool, arguments: JsonObject) -> Action:
-    """The row that `arguments` name. Raises ArgumentError."""
+def find_action(tool: Tool, arguments: JsonObject, tools: Sequence[Tool] = ()) -> Action:
+    """The row that `arguments` name. Raises ArgumentError, which says which of `tools` (default: TOOLS) have it."""
     if not has_actions(tool):
         return tool.actions[0]
     wanted = arguments.get("action")
@@ -1137,7 +1138,9 @@ def find_action(tool: Tool, arguments: JsonObject) -> Action:
             return action
     names = [action.name for action in tool.actions]
     rule = "action is required and must be one of" if wanted is None else "action must be one of"
-    others = [other.name for other in TOOLS if wanted in [action.name for action in other.actions]]
+    found = [other for other in tools or TOOLS if wanted in [action.name for action in other.actions]]
+    other_half = [other for other in found if tool.name == other.reads_of or tool.reads_of == other.name]
+    others = [other.name for other in other_half or found]
     elsewhere = f"that is an action of {' and '.join(others)}" if 0 < len(others) <= 2 else ""
     raise ArgumentError(f"{rule}: {', '.join(names)}", did_you_mean(wanted, names) or elsewhere or tool.text)
 
@@ -2412,10 +2415,33 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # restrictions: `--read-only`, `--tools` and `--exclude`, or the environment variables. All of them apply together.
+# `--split-reads` changes which tool offers an action, never whether it is offered.
 # ---------------------------------------------------------------------------------------------------------------------
 
 RESTRICTIONS = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
+ACTION_NAME = r"\b[a-z_]+\.[a-z_]+\b"
+SPLIT_READS, SPLIT_READS_VARIABLE = "--split-reads", "SIKKERKEY_SPLIT_READS"
 YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+
+
+def is_harmless(action: Action) -> bool:
+    """True if the action changes nothing and creates no credential."""
+    return action.effect == "read" and not action.mints
+
+
+# The tools with harmless actions and others, and the name that the harmless ones have with --split-reads.
+READ_TOOLS = {
+    tool.name: f"read_{tool.name.removeprefix('manage_')}"
+    for tool in TOOLS
+    if 0 < sum(map(is_harmless, tool.actions)) < len(tool.actions)
+}
+MOVED_ACTIONS = {
+    f"{tool.name}.{action.name}": f"{READ_TOOLS[tool.name]}.{action.name}"
+    for tool in TOOLS
+    if tool.name in READ_TOOLS
+    for action in tool.actions
+    if is_harmless(action)
+}
 
 
 class Restriction(NamedTuple):
@@ -2428,8 +2454,11 @@ class Restriction(NamedTuple):
     def withholds(self, tool: Tool, action: Action) -> bool:
         """True if the action is not available."""
         if self.kind == "--read-only":
-            return action.effect != "read" or action.mints
-        named = tool.name in self.names or f"{tool.name}.{action.name}" in self.names
+            return not is_harmless(action)
+        tools = [tool.reads_of or tool.name]
+        if is_harmless(action) and tools[0] in READ_TOOLS:
+            tools.append(READ_TOOLS[tools[0]])
+        named = any(name in self.names or f"{name}.{action.name}" in self.names for name in tools)
         return named is (self.kind == "--exclude")
 
 
@@ -2447,16 +2476,26 @@ def read_restrictions(options: Mapping[str, str]) -> list[Restriction]:
 
 def _parse_restriction(source: str, option: str, text: str) -> list[Restriction]:
     if option == "--read-only":
-        if text.strip().lower() not in YES + NO:
-            raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}")
-        return [Restriction(source, "--read-only")] if text.strip().lower() in YES else []
+        return [Restriction(source, "--read-only")] if _is_yes(source, text) else []
     names = tuple(name.strip() for name in text.split(","))
-    known = [name for tool in TOOLS for name in (tool.name, *(f"{tool.name}.{a.name}" for a in tool.actions))]
+    known = known_names()
     for name in names:
         if name not in known:
             message = f"{source} names {clean(name, NAME_MAX_CHARACTERS) or 'nothing'}, which is no tool or action"
             raise ConfigError(message, did_you_mean(name, known) or "use TOOL or TOOL.ACTION, separated by commas")
     return [Restriction(source, "--tools" if option == "--tools" else "--exclude", names)]
+
+
+def _is_yes(source: str, text: str) -> bool:
+    if text.strip().lower() not in YES + NO:
+        raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}")
+    return text.strip().lower() in YES
+
+
+def known_names() -> list[str]:
+    """The names of all tools and, as tool.action, of all actions, with and without --split-reads."""
+    split = [tool for tool in split_reads(TOOLS) if tool.reads_of]
+    return [name for tool in (*TOOLS, *split) for name in (tool.name, *(f"{tool.name}.{a.name}" for a in tool.actions))]
 
 
 def available_tools(tools: Sequence[Tool], restrictions: Sequence[Restriction]) -> list[Tool]:
@@ -2489,6 +2528,41 @@ def restricted_instructions(tools: Sequence[Tool], restrictions: Sequence[Restri
     return "\n".join([top, *lines])
 
 
+def reads_are_split(options: Mapping[str, str]) -> bool:
+    """True if `options` (by option name) or the environment set --split-reads. Raises ConfigError."""
+    return _is_yes(SPLIT_READS_VARIABLE, os.environ.get(SPLIT_READS_VARIABLE, "")) or SPLIT_READS in options
+
+
+def split_reads(tools: Sequence[Tool]) -> list[Tool]:
+    """The same actions, with the harmless ones of each tool of READ_TOOLS in a tool of their own, marked read-only.
+
+    Clients approve tools, not actions: these tools can be approved without approving anything that changes the vault.
+    """
+    split = []
+    for tool in tools:
+        name = READ_TOOLS.get(tool.name)
+        if name is None:
+            split.append(tool)
+            continue
+        text = f"The read-only actions of {tool.name}. {tool.text}"
+        reads = tool._replace(name=name, title=f"{tool.title} (read-only)", text=text, reads_of=tool.name)
+        others = tool._replace(text=f"{tool.text} {name} has the read-only actions.")
+        for half, harmless in ((reads, True), (others, False)):
+            actions = tuple(_with_split_names(action) for action in tool.actions if is_harmless(action) is harmless)
+            split += [half._replace(text=in_split_names(half.text), actions=actions)] if actions else []
+    return split
+
+
+def in_split_names(text: str) -> str:
+    """`text` with the names that actions have with --split-reads."""
+    return re.sub(ACTION_NAME, lambda match: MOVED_ACTIONS.get(match[0], match[0]), text)
+
+
+def _with_split_names(action: Action) -> Action:
+    args = tuple(arg._replace(text=in_split_names(arg.text)) for arg in action.args)
+    return action._replace(text=in_split_names(action.text), args=args)
+
+
 def action_names(tools: Sequence[Tool]) -> set[str]:
     """All actions as tool.action."""
     return {f"{tool.name}.{action.name}" for tool in tools for action in tool.actions}
@@ -2496,7 +2570,7 @@ def action_names(tools: Sequence[Tool]) -> set[str]:
 
 def actions_in(text: str) -> set[str]:
     """The actions that `text` names as tool.action."""
-    return set(re.findall(r"\b[a-z_]+\.[a-z_]+\b", text))
+    return set(re.findall(ACTION_NAME, text))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2652,8 +2726,8 @@ manage_secrets.rotate only if the vault may choose the value; otherwise I will s
 class VaultResources:
     """Resources and prompts for `answer`, which carries out a tool call and raises its Errors.
 
-    `all_rows` returns every row of a list action. `offered` are the available actions as tool.action. `now_s` is Unix
-    time, `monotonic_s` a monotonic clock.
+    `all_rows` returns every row of a list action. `offered` are the available actions as tool.action, and `shown_names`
+    puts the names of a text into those that the model knows. `now_s` is Unix time, `monotonic_s` a monotonic clock.
     """
 
     def __init__(
@@ -2663,9 +2737,10 @@ class VaultResources:
         offered: Set[str],
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
+        shown_names: Callable[[str], str] = str,
     ) -> None:
         self._answer, self._all_rows, self._offered = answer, all_rows, offered
-        self._now_s, self._monotonic_s = now_s, monotonic_s
+        self._shown_names, self._now_s, self._monotonic_s = shown_names, now_s, monotonic_s
         self._resources = [each for each in RESOURCES if f"{each.tool}.{each.action}" in offered]
         self._prompts = {prompt.name: prompt for prompt in PROMPTS if actions_in(prompt.text) <= offered}
         self._ids: dict[str, tuple[float, list[JsonObject]]] = {}
@@ -2712,7 +2787,7 @@ class VaultResources:
         now_ms = int(self._now_s() * 1000)
         given = {arg.name: _prompt_argument(arg, arguments[arg.name], now_ms) for arg in wanted}
         text = prompt.text + (prompt.after if actions_in(prompt.after) <= self._offered else "")
-        filled = text.format(**self._placeholders(prompt, {**prompt.defaults, **given}))
+        filled = self._shown_names(text).format(**self._placeholders(prompt, {**prompt.defaults, **given}))
         content = {"type": "text", "text": filled}
         return {"description": prompt.about, "messages": [{"role": "user", "content": content}]}
 
@@ -2898,15 +2973,24 @@ class VaultTools:
         tools: Sequence[Tool] = TOOLS,
         presentation: Presentation = FOR_A_MODEL,
         now_s: Callable[[], float] = time.time,
+        *,
+        split: bool = False,
     ) -> None:
         offered = available_tools(tools, restrictions)
+        self._shown_names: Callable[[str], str] = in_split_names if split else str
         self._connect, self._restrictions, self._now_s = connect, restrictions, now_s
         self._presentation = presentation
         self._every = {tool.name: tool for tool in tools}
         self._offered = {tool.name: tool for tool in offered}
-        self.instructions = restricted_instructions(offered, restrictions)
-        self.resources: ResourceProvider = VaultResources(self.answer, self.all_rows, action_names(offered), now_s)
-        self._words = WordLists(action_names(offered))
+        # What the client sees; all else in this class, and in what calls it, uses the names of the table.
+        self._split = {tool.name: tool for tool in split_reads(tools)} if split else self._every
+        self._listed = split_reads(offered) if split else offered
+        self.instructions = self._shown_names(restricted_instructions(offered, restrictions))
+        names = action_names(offered)
+        self.resources: ResourceProvider = VaultResources(
+            self.answer, self.all_rows, names, now_s, shown_names=self._shown_names
+        )
+        self._words = WordLists(names)
         self._api: Api | None = None
         self._reviews: dict[str, tuple[float, JsonObject]] = {}  # by question: until when it is kept, and the answer
         self._lock = threading.Lock()
@@ -2918,11 +3002,11 @@ class VaultTools:
 
     def listing(self) -> list[JsonObject]:
         """The tools, as `tools/list` shows them."""
-        return [tool_listing(tool) for tool in self._offered.values()]
+        return [tool_listing(tool) for tool in self._listed]
 
     def has(self, name: str) -> bool:
         """True if there is a tool of that name, even if it is withheld: the call then names the restriction."""
-        return name in self._every
+        return name in self._split
 
     def prepare(self) -> None:
         """Gets ready for the first call. The first call reports what is wrong; it may have been fixed by then."""
@@ -2934,8 +3018,9 @@ class VaultTools:
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error becomes a result with `isError`."""
         try:
-            return self.answer(name, arguments, context)
+            return self.answer(self._checked_name(name, arguments), arguments, context)
         except Error as error:
+            error.hint = self._shown_names(error.hint)
             return error_result(error)
         except RecursionError:
             return error_result(ServiceError("the JSON is nested too deeply"))
@@ -2946,6 +3031,18 @@ class VaultTools:
         members = self.answer(name, arguments, context, unlimited).get("structuredContent", {})
         member = _rows_member(find_action(self._offered[name], arguments), members)
         return members[member] if member else []
+
+    def _checked_name(self, name: str, arguments: JsonObject) -> str:
+        """The table's name of a tool that the client called. Raises ArgumentError if it does not have the action.
+
+        Without this check, the approval for a read-only tool would also be one for the rest of its actions.
+        """
+        called = self._split[name]
+        original = self._every[called.reads_of or name]
+        if called is not original:
+            refuse_withheld(called, arguments, self._restrictions)
+            find_action(next(tool for tool in self._listed if tool.name == name), arguments, self._listed)
+        return original.name
 
     def answer(
         self, name: str, arguments: JsonObject, context: Context, presentation: Presentation | None = None
@@ -3764,11 +3861,12 @@ def connect(agent: str = "") -> Api:
     return agent_api(load_identity(chosen))
 
 
-# Each restriction's option, its placeholder and its help.
+# Each option of `serve` beside --agent, its placeholder and its help.
 RESTRICTION_OPTIONS = (
     ("--read-only", "", "offer only actions that change nothing and create no credential"),
     ("--tools", "NAMES", "offer only these: TOOL or TOOL.ACTION, separated by commas"),
     ("--exclude", "NAMES", "do not offer these: TOOL or TOOL.ACTION, separated by commas"),
+    (SPLIT_READS, "", "offer reads as tools of their own (read_secrets), which clients can approve separately"),
 )
 ANSWER_LIMIT, LIMIT_VARIABLE = "--answer-limit", "SIKKERKEY_ANSWER_LIMIT"
 ANSWER_LIMIT_TEXT = f"characters that a result may have; default {RESULT_CHARACTERS:,}"
@@ -3821,7 +3919,7 @@ def command_serve(arguments: Sequence[str]) -> int:
     A faulty identity ends the start with an error. If no agent is installed yet, only calls fail.
     """
     agent, options = parse_serve_options(arguments)
-    restrictions = read_restrictions(options)
+    restrictions, split = read_restrictions(options), reads_are_split(options)
     presentation = Presentation(read_answer_limit(options))
     chosen = choose_agent(agent)
     if chosen is None:
@@ -3830,7 +3928,7 @@ def command_serve(arguments: Sequence[str]) -> int:
         load_identity(chosen, with_key=False)  # the first call reads the key, so that it is in memory only from then on
     if sys.stdin and sys.stdin.isatty():
         print_notice("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C stops it")
-    serve(VaultTools(lambda: connect(agent), restrictions, presentation=presentation))
+    serve(VaultTools(lambda: connect(agent), restrictions, presentation=presentation, split=split))
 
 
 def run_command(command: Callable[[], int]) -> int:

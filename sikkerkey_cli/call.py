@@ -64,11 +64,11 @@ def describe(row: Action | Arg) -> str:
 
 
 def find_tool(name: str) -> Tool:
-    """The tool of that name. Raises UsageError, with a similar name as hint if there is one."""
-    for tool in sikkerkey_mcp.TOOLS:
-        if tool.name == name:
-            return tool
-    near = sikkerkey_mcp.did_you_mean(name, [tool.name for tool in sikkerkey_mcp.TOOLS])
+    """The tool of that name, with or without --split-reads. Raises UsageError, with a similar name as hint."""
+    tools = {tool.name: tool for tool in (*sikkerkey_mcp.split_reads(sikkerkey_mcp.TOOLS), *sikkerkey_mcp.TOOLS)}
+    if name in tools:
+        return tools[name]
+    near = sikkerkey_mcp.did_you_mean(name, list(tools))
     raise UsageError("unknown tool", near or LIST_TOOLS_HINT)
 
 
@@ -166,6 +166,7 @@ def command_tools(options: argparse.Namespace) -> int:
     what, *names = options.words or ["list"]
     if what == "list" and not names:
         offered = sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, sikkerkey_mcp.read_restrictions({}))
+        offered = sikkerkey_mcp.split_reads(offered) if sikkerkey_mcp.reads_are_split({}) else offered
         return _show(options, [_tool_members(tool) for tool in offered], _list_lines(offered))
     if what != "describe" or not 1 <= len(names) <= 2:
         raise UsageError("tools takes `list`, or `describe TOOL [ACTION]`")
@@ -315,7 +316,8 @@ def command_call(options: argparse.Namespace) -> int:
             tools = sikkerkey_mcp.VaultTools(
                 lambda: sikkerkey_mcp.connect(options.agent), restrictions, presentation=shown
             )
-            result = tools.call(call.tool.name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
+            name = call.tool.reads_of or call.tool.name
+            result = tools.call(name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
         if result.get("isError"):
             sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
             return 1

@@ -87,7 +87,16 @@ def _agents() -> list[Candidate]:
 
 
 def _tool_candidates() -> list[Candidate]:
-    return [Candidate(tool.name, tool.title) for tool in sikkerkey_mcp.TOOLS]
+    return [Candidate(tool.name, tool.title) for tool in _tools()]
+
+
+def _tools() -> list[sikkerkey_mcp.Tool]:
+    """The tools that `tools` lists: with the reads apart if the environment says so."""
+    try:
+        split = sikkerkey_mcp.reads_are_split({})
+    except sikkerkey_mcp.Error:  # a shell would discard the message
+        split = False
+    return sikkerkey_mcp.split_reads(sikkerkey_mcp.TOOLS) if split else list(sikkerkey_mcp.TOOLS)
 
 
 def _tools_words(words: list[str]) -> list[Candidate]:
@@ -99,14 +108,14 @@ def _tools_words(words: list[str]) -> list[Candidate]:
 
 
 def _actions(tool_name: str) -> list[Candidate]:
-    tools = (tool for tool in sikkerkey_mcp.TOOLS if tool.name == tool_name and sikkerkey_mcp.has_actions(tool))
+    tools = (tool for tool in _tools() if tool.name == tool_name and sikkerkey_mcp.has_actions(tool))
     return [Candidate(action.name, describe(action)) for tool in tools for action in tool.actions]
 
 
 def _call_words(words: list[str], current: str) -> list[Candidate]:
     if not words:
         return _tool_candidates()
-    tool = next((tool for tool in sikkerkey_mcp.TOOLS if tool.name == words[0]), None)
+    tool = next((tool for tool in _tools() if tool.name == words[0]), None)
     if tool is None:
         return []
     if not sikkerkey_mcp.has_actions(tool):

@@ -298,15 +298,14 @@ def command_config(options: argparse.Namespace) -> int:
 
 def _serve_options(options: argparse.Namespace) -> list[str]:
     """The options after `serve`. Raises ConfigError if a tool or action is unknown."""
-    known = {tool.name for tool in sikkerkey_mcp.TOOLS}
-    known |= {f"{tool.name}.{action.name}" for tool in sikkerkey_mcp.TOOLS for action in tool.actions}
+    known = sikkerkey_mcp.known_names()
     words = ["--read-only"] if options.read_only else []
     for name in ("tools", "exclude"):
         given = getattr(options, name)
-        if given and not set(given.split(",")) <= known:
+        if given and not set(given.split(",")) <= set(known):
             raise ConfigError(f"--{name} contains an unknown tool or action", "docs/actions.md lists all of them")
         words += [f"--{name}", given] if given else []
-    return words
+    return [*words, *([sikkerkey_mcp.SPLIT_READS] if options.split_reads else [])]
 
 
 def _where_to_put_it(options: argparse.Namespace, client: Client) -> str:

@@ -116,6 +116,7 @@ aiagents.write. Without such an agent, revoke it on the dashboard. If the vault 
             Option(("--read-only",), "the server offers only actions that change nothing and create no credential"),
             Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B"),
             Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B"),
+            Option(("--split-reads",), "the server offers reads as tools of their own, such as read_secrets"),
             AGENT,
         ),
     ),
