@@ -730,7 +730,7 @@ TOOLS: tuple[Tool, ...] = (
               Arg("generateRandom", "boolean", "Have the vault generate the value.", required=False), LENGTH, CHARSET,
               Arg("expiresInSeconds", "integer", "Lifetime of the link.", least=60, most=86_400),
               rule=_value_or_random, body=_value_or_length, mints=True),
-    )),
+    ), open_world=True),
     Tool("manage_policies", "Read policies",
          "Rules for reads by machines, in six axes, bound to secrets. An enabled axis must be complete.", (
         read("list", "GET /projects/{projectId}/policies", "projects.policies.read",
@@ -1139,10 +1139,11 @@ def find_action(tool: Tool, arguments: JsonObject, tools: Sequence[Tool] = ()) -
     names = [action.name for action in tool.actions]
     rule = "action is required and must be one of" if wanted is None else "action must be one of"
     found = [other for other in tools or TOOLS if wanted in [action.name for action in other.actions]]
-    other_half = [other for other in found if tool.name == other.reads_of or tool.reads_of == other.name]
-    others = [other.name for other in other_half or found]
+    halves = [other for other in found if tool.name == other.reads_of or tool.reads_of == other.name]
+    near = "" if halves else did_you_mean(wanted, names)  # dynamic_get is close to dynamic_delete
+    others = [other.name for other in halves or found]
     elsewhere = f"that is an action of {' and '.join(others)}" if 0 < len(others) <= 2 else ""
-    raise ArgumentError(f"{rule}: {', '.join(names)}", did_you_mean(wanted, names) or elsewhere or tool.text)
+    raise ArgumentError(f"{rule}: {', '.join(names)}", near or elsewhere or tool.text)
 
 
 def check_arguments(tool: Tool, action: Action, arguments: JsonObject, now_ms: int) -> Arguments:
@@ -2429,11 +2430,12 @@ def is_harmless(action: Action) -> bool:
     return action.effect == "read" and not action.mints
 
 
-# The tools with harmless actions and others, and the name that the harmless ones have with --split-reads.
+# With --split-reads: the name of the tool that has a tool's harmless actions, unless it is that tool itself.
 READ_TOOLS = {
     tool.name: f"read_{tool.name.removeprefix('manage_')}"
     for tool in TOOLS
-    if 0 < sum(map(is_harmless, tool.actions)) < len(tool.actions)
+    if any(map(is_harmless, tool.actions))
+    and (tool.name.startswith("manage_") or not all(map(is_harmless, tool.actions)))
 }
 MOVED_ACTIONS = {
     f"{tool.name}.{action.name}": f"{READ_TOOLS[tool.name]}.{action.name}"
@@ -2488,7 +2490,7 @@ def _parse_restriction(source: str, option: str, text: str) -> list[Restriction]
 
 def _is_yes(source: str, text: str) -> bool:
     if text.strip().lower() not in YES + NO:
-        raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}")
+        raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}", "set it to 1 or 0, or unset it")
     return text.strip().lower() in YES
 
 
@@ -2534,22 +2536,23 @@ def reads_are_split(options: Mapping[str, str]) -> bool:
 
 
 def split_reads(tools: Sequence[Tool]) -> list[Tool]:
-    """The same actions, with the harmless ones of each tool of READ_TOOLS in a tool of their own, marked read-only.
+    """The same actions, with the harmless ones in the tools that READ_TOOLS names, which are therefore read-only.
 
     Clients approve tools, not actions: these tools can be approved without approving anything that changes the vault.
     """
     split = []
     for tool in tools:
-        name = READ_TOOLS.get(tool.name)
-        if name is None:
-            split.append(tool)
+        actions = [_with_split_names(action) for action in tool.actions]
+        reads, others = (tuple(a for a in actions if is_harmless(a) is harmless) for harmless in (True, False))
+        name, text = READ_TOOLS.get(tool.name, ""), in_split_names(tool.text)
+        if not name or not reads:
+            split.append(tool._replace(text=text, actions=tuple(actions)))
             continue
-        text = f"The read-only actions of {tool.name}. {tool.text}"
-        reads = tool._replace(name=name, title=f"{tool.title} (read-only)", text=text, reads_of=tool.name)
-        others = tool._replace(text=f"{tool.text} {name} has the read-only actions.")
-        for half, harmless in ((reads, True), (others, False)):
-            actions = tuple(_with_split_names(action) for action in tool.actions if is_harmless(action) is harmless)
-            split += [half._replace(text=in_split_names(half.text), actions=actions)] if actions else []
+        changes = f" {tool.name} has the actions that change something." if others else ""
+        read_only = tool._replace(name=name, title=f"{tool.title} (read-only)", actions=reads, reads_of=tool.name)
+        split.append(read_only._replace(text=text + changes))
+        if others:
+            split.append(tool._replace(text=f"{text} {name} has the read-only actions.", actions=others))
     return split
 
 
@@ -2735,6 +2738,7 @@ class VaultResources:
         answer: Callable[[str, JsonObject, Context], JsonObject],
         all_rows: Callable[[str, JsonObject, Context], list[Any]],
         offered: Set[str],
+        *,
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
         shown_names: Callable[[str], str] = str,
@@ -2982,13 +2986,13 @@ class VaultTools:
         self._presentation = presentation
         self._every = {tool.name: tool for tool in tools}
         self._offered = {tool.name: tool for tool in offered}
-        # What the client sees; all else in this class, and in what calls it, uses the names of the table.
+        # As the client knows them; only `listing`, `has` and `call` use these names, all else uses the table's.
         self._split = {tool.name: tool for tool in split_reads(tools)} if split else self._every
-        self._listed = split_reads(offered) if split else offered
+        self._listed = {tool.name: tool for tool in split_reads(offered)} if split else self._offered
         self.instructions = self._shown_names(restricted_instructions(offered, restrictions))
         names = action_names(offered)
         self.resources: ResourceProvider = VaultResources(
-            self.answer, self.all_rows, names, now_s, shown_names=self._shown_names
+            self.answer, self.all_rows, names, now_s=now_s, shown_names=self._shown_names
         )
         self._words = WordLists(names)
         self._api: Api | None = None
@@ -3002,7 +3006,7 @@ class VaultTools:
 
     def listing(self) -> list[JsonObject]:
         """The tools, as `tools/list` shows them."""
-        return [tool_listing(tool) for tool in self._listed]
+        return [tool_listing(tool) for tool in self._listed.values()]
 
     def has(self, name: str) -> bool:
         """True if there is a tool of that name, even if it is withheld: the call then names the restriction."""
@@ -3033,16 +3037,14 @@ class VaultTools:
         return members[member] if member else []
 
     def _checked_name(self, name: str, arguments: JsonObject) -> str:
-        """The table's name of a tool that the client called. Raises ArgumentError if it does not have the action.
+        """The table's name of a tool that the client called.
 
-        Without this check, the approval for a read-only tool would also be one for the rest of its actions.
+        Raises ArgumentError if it does not have the action: the user's approval of read_secrets covers no other one.
         """
         called = self._split[name]
-        original = self._every[called.reads_of or name]
-        if called is not original:
-            refuse_withheld(called, arguments, self._restrictions)
-            find_action(next(tool for tool in self._listed if tool.name == name), arguments, self._listed)
-        return original.name
+        refuse_withheld(called, arguments, self._restrictions)
+        find_action(self._listed[name], arguments, list(self._listed.values()))
+        return called.reads_of or name
 
     def answer(
         self, name: str, arguments: JsonObject, context: Context, presentation: Presentation | None = None

@@ -221,13 +221,13 @@ def check_restrictions() -> Line:
         found, split = sikkerkey_mcp.read_restrictions({}), sikkerkey_mcp.reads_are_split({})
     except Error as error:
         return failed("switches", error)
-    apart = f"{sikkerkey_mcp.SPLIT_READS_VARIABLE}: reads have tools of their own" if split else ""
-    if not found:
-        return Line("switches", "ok", f"{apart}; every action is offered" if apart else "none: every action is offered")
+    if not found and not split:
+        return Line("switches", "ok", "none: every action is offered")
     left = sum(len(tool.actions) for tool in sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, found))
     every = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS)
-    set_by = "; ".join(" ".join([each.source, ",".join(each.names)]).rstrip() for each in found)
-    return Line("switches", "ok", f"{set_by}: {left} of {every} actions are offered{'; ' if apart else ''}{apart}")
+    set_here = [" ".join([each.source, ",".join(each.names)]).rstrip() for each in found]
+    set_here += [sikkerkey_mcp.SPLIT_READS_VARIABLE] if split else []
+    return Line("switches", "ok", f"{'; '.join(set_here)}: {left} of {every} actions are offered")
 
 
 # ---------------------------------------------------------------------------------------------------------------------

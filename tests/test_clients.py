@@ -248,6 +248,14 @@ def test_restrictions_follow_serve(config: Config, slot: str) -> None:
     assert servers("cursor", ran.out) == {"sikkerkey": started(AGENT_ID, *switches)}
 
 
+def test_split_reads_follows_serve(config: Config, slot: str) -> None:
+    ran = config("cursor", "--split-reads", "--tools", "read_secrets,manage_trash.purge")
+    switches = ("--tools", "read_secrets,manage_trash.purge", "--split-reads")
+    assert servers("cursor", ran.out) == {"sikkerkey": started(AGENT_ID, *switches)}
+    config("cursor", "--write", "--split-reads")
+    assert "note: sikkerkey was started with --split-reads; repeat these options" in config("cursor", "--write").err
+
+
 @pytest.mark.parametrize(
     "switch", [("--tools", "nothing"), ("--exclude", "whoami,manage_secrets.fly"), ("--tools", ",")]
 )

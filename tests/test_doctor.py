@@ -46,6 +46,7 @@ OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 SCOPES = sorted({row.action.scope for row in ROWS if row.action.scope})
 TOTAL = len(ROWS)  # actions
 HARMLESS = sum(row.action.effect == "read" and not row.action.mints for row in ROWS)
+YES_OR_NO = "1, true, yes, on, 0, false, no, off"
 NOT_CHECKED = "not checked: no connection to the vault"
 
 Examine = Callable[..., dict[str, list[Line]]]
@@ -322,6 +323,9 @@ def test_broken_agent_does_not_hide_a_sound_one(examine: Examine, vault: Recorde
     [
         ("SIKKERKEY_READ_ONLY", "1", "ok", f"SIKKERKEY_READ_ONLY: {HARMLESS} of {TOTAL} actions are offered"),
         ("SIKKERKEY_TOOLS", "whoami", "ok", f"SIKKERKEY_TOOLS whoami: 1 of {TOTAL} actions are offered"),
+        ("SIKKERKEY_SPLIT_READS", "1", "ok", f"SIKKERKEY_SPLIT_READS: {TOTAL} of {TOTAL} actions are offered"),
+        ("SIKKERKEY_SPLIT_READS", "x", "fail", f"SIKKERKEY_SPLIT_READS must be one of: {YES_OR_NO}"),
+        ("SIKKERKEY_READ_ONLY", "x", "fail", f"SIKKERKEY_READ_ONLY must be one of: {YES_OR_NO}"),
         ("SIKKERKEY_EXCLUDE", "nope", "fail", "SIKKERKEY_EXCLUDE names nope, which is no tool or action"),
     ],
 )

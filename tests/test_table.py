@@ -107,7 +107,14 @@ def test_tools_that_talk_to_people_or_to_other_servers_are_marked_as_open_world(
     marked = [
         tool.name for tool in sikkerkey_mcp.TOOLS if sikkerkey_mcp.tool_listing(tool)["annotations"]["openWorldHint"]
     ]
-    assert marked == ["manage_team", "manage_webhooks", "support"]
+    assert marked == ["manage_temporary_secrets", "manage_team", "manage_webhooks", "support"]
+
+
+def test_every_tool_that_changes_something_is_destructive_or_open_world() -> None:
+    # Codex runs other tools without asking the user, even if they are not read-only.
+    for tool in (*sikkerkey_mcp.TOOLS, *sikkerkey_mcp.split_reads(sikkerkey_mcp.TOOLS)):
+        hints = sikkerkey_mcp.tool_listing(tool)["annotations"]
+        assert hints["readOnlyHint"] or hints["destructiveHint"] or hints["openWorldHint"], tool.name
 
 
 # Complaints
