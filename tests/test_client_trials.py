@@ -16,8 +16,8 @@ import pytest
 from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
 from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
-from tools.clients import checks, dialects, record, script, wire
-from tools.clients.dialects import Call, ModelRequest, Text
+from tools.clients import checks, dialects, record, script, split_reads, wire
+from tools.clients.dialects import Answer, Call, ModelRequest, Text
 from tools.clients.model import Exchange, Model, dialect_of
 from tools.clients.script import CALLS, DONE, MARK, Script
 from tools.clients.trial import Failed, count_servers
@@ -293,6 +293,54 @@ def test_unfinished_conversation_is_rejected(answer: Any, complaint: str) -> Non
 )
 def test_instructions_are_compared(text: str, verdict: str) -> None:
     assert checks.shown_instructions(ModelRequest({}, {}, text), "some\nlines") == verdict
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# --split-reads
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def session_of(calls: list[Any], **members: Any) -> Session:
+    """A session in which these calls arrived."""
+    from_client = [
+        {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": {"name": tool, "arguments": arguments}}
+        for number, (tool, arguments) in enumerate(calls)
+    ]
+    from_server = [{"jsonrpc": "2.0", "id": number, "result": result("{}", **members)} for number in range(len(calls))]
+    return Session(from_client, from_server, [])
+
+
+def test_every_tool_with_writes_and_every_read_tool_is_called() -> None:
+    reads, others = ([tool for tool, _ in calls] for calls in (split_reads.reads(), split_reads.others()))
+    assert {"whoami", "read_projects", "read_audit"} <= set(reads)
+    assert {"manage_projects", "manage_temporary_secrets", "support"} <= set(others)
+    assert set(reads) & set(others) == set()
+
+
+def test_session_in_which_only_reads_arrived_is_accepted() -> None:
+    split_reads.check([session_of(split_reads.reads())], [Text(DONE)])
+
+
+def test_session_in_which_a_write_arrived_or_a_read_did_not_is_rejected() -> None:
+    reads, write = split_reads.reads(), split_reads.others()[0]
+    for calls in ([], reads[:-1], [*reads, write]):
+        with pytest.raises(Failed, match="the calls that arrived are"):
+            split_reads.check([session_of(calls)], [Text(DONE)])
+    with pytest.raises(Failed, match="whoami, read_projects failed"):
+        split_reads.check([session_of(reads, isError=True)], [Text(DONE)])
+    unfinished: list[list[Answer]] = [[], [Text("stopped")], [Text(DONE), Call("a", "b", {})]]
+    for answers in unfinished:
+        with pytest.raises(Failed, match="the session ended before the last call"):
+            split_reads.check([session_of(reads)], answers)
+
+
+def test_script_makes_the_calls_that_it_is_given() -> None:
+    calls = [*split_reads.reads(), *split_reads.others()]
+    tools: dict[str, Any] = {f"mcp__{tool}": {} for tool, _ in calls}
+    for number, (tool, arguments) in enumerate(calls):
+        results = {f"call_{each}": "refused by the user" for each in range(number)}
+        answer = Script("mcp__{}", calls)(ModelRequest(tools, results, ""))
+        assert answer == Call(f"call_{number}", f"mcp__{tool}", arguments)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sikkerkey_mcp
 from sikkerkey_cli.clients import CLIENTS, Client
 from sikkerkey_cli.config import block_text
 
@@ -26,7 +27,8 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   `sikkerkey`. In these cases, print the block and add it by hand.
 - **Running it again** changes nothing if the entry is correct, and updates it if the archive was moved or another
   Python is used. What you added to the entry (`disabled`, `timeout`, `autoApprove`, variables in `env`) stays. The
-  restrictions (`--read-only`, `--tools A,B`, `--exclude A,B`) are those of the last run: repeat them to keep them.
+  options of `serve` (`--read-only`, `--tools A,B`, `--exclude A,B`, `--split-reads`) are those of the last run: repeat
+  them to keep them.
 - **A dry run** shows the changed lines without context. Text of other servers on a changed line is cut out, because it
   may be a token.
 - **`--project`** uses the client's file in the project in the current directory. The entry contains paths of this
@@ -43,9 +45,34 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
 - **The interpreter** is the absolute path of the Python that runs `config`. `-I` isolates it from the working directory
   and your own packages. `config` warns if it is in a virtual environment, because deleting that breaks the server.
 
-In paths, `${NAME:-PATH}` is the value of the variable NAME if it is set, and PATH otherwise. For Claude Code, Codex,
+In paths, `${{NAME:-PATH}}` is the value of the variable NAME if it is set, and PATH otherwise. For Claude Code, Codex,
 Gemini CLI, opencode and Copilot CLI, the paths and variables were tested with the clients on Linux; the others are
 taken from the clients' documentation.
+
+## Approve reads only
+
+Clients approve tools, not actions, and most tools contain reads and writes. If you approve `manage_secrets` so that the
+assistant can list secrets without asking, it can also delete them. With `--split-reads`, the reads are in separate
+tools, which are marked read-only. The other tools contain only actions that change something or create a credential:
+
+```sh
+python3 sikkerkey-mcp.pyz config CLIENT --split-reads --write
+```
+
+| | without the option | with `--split-reads` |
+|---|---|---|
+| tools | {usual} | {split} |
+| list secrets | `manage_secrets`, action `list` | `read_secrets`, action `list` |
+| delete a secret | `manage_secrets`, action `delete` | the same |
+
+- **Claude Code** asks before each call of a tool that you have not allowed, even if the tool is read-only. To allow all
+  reads, and nothing else, add the rules to `permissions.allow` in `~/.claude/settings.json`: {rules}.
+- **Codex** runs read-only tools without asking, and asks for the others. `codex exec`, where it can ask nobody, refuses
+  the others.
+- A read that is called in the other tool (`manage_secrets`, action `list`) is refused with the name of the right tool.
+  A read-only tool refuses all other actions.
+- The option never changes which actions are offered. `--tools` and `--exclude` accept both names: `manage_secrets`
+  means all of its actions, and `read_secrets` only its reads.
 """
 
 NOTES = {
@@ -69,8 +96,9 @@ NOTES = {
         "It keeps about 12,000 characters of a result.",
         "A project's file is used only if the project is trusted.",
         "`codex mcp list` does not start the server, so it cannot show whether it works; `doctor` does.",
-        "Non-interactive sessions (`codex exec`) refuse every tool that is not read-only, unless the server's entry"
-        " allows it: `codex exec -c 'mcp_servers.sikkerkey.default_tools_approval_mode=\"approve\"'`.",
+        "Non-interactive sessions (`codex exec`) refuse every tool that is not read-only. `--split-reads` lets them use"
+        " all reads. To allow all tools, approve them beforehand:"
+        " `codex exec -c 'mcp_servers.sikkerkey.default_tools_approval_mode=\"approve\"'`.",
     ),
     "continue": (
         "Servers are a list of items with names. The model sees the text of results, but no instructions.",
@@ -108,9 +136,17 @@ EXAMPLE = {
 }
 
 
+def _intro() -> str:
+    split = sikkerkey_mcp.split_reads(sikkerkey_mcp.TOOLS)
+    read_only = [tool.name for tool in split if all(map(sikkerkey_mcp.is_harmless, tool.actions))]
+    names = [name for name in read_only if not name.startswith("read_")] + ["read_*"]
+    rules = " and ".join(f"`mcp__sikkerkey__{name}`" for name in names)
+    return INTRO.format(usual=len(sikkerkey_mcp.TOOLS), split=len(split), rules=rules)
+
+
 def page() -> str:
     """The whole page."""
-    return "\n".join([INTRO, *(_section(name, client) for name, client in CLIENTS.items())])
+    return "\n".join([_intro(), *(_section(name, client) for name, client in CLIENTS.items())])
 
 
 def _section(name: str, client: Client) -> str:

@@ -64,7 +64,8 @@ This page is generated from `docs/tested-clients.json`; `make test-clients` upda
 `make test-clients` downloads the clients and gives each one an empty home directory and a local vault. A scripted model
 drives the assistants; a small program drives the SDKs. Each makes five calls: `whoami`, create a project, create a
 secret in it, list the secrets, and a call with an invalid id, which must be refused. The SDKs also list and read the
-resources.
+resources. Claude Code and Codex have a second session with `--split-reads`, in which only reads are approved: the model
+calls every tool, and no call of another tool may reach the server.
 
 The trial compares what the client received with what the server wrote and what the vault holds. The secret's value must
 be in the vault and must not come back. On Linux, the trial runs in a network namespace with loopback only.

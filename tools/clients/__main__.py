@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
-from tools.clients import checks, packages, sdks, wire
+from tools.clients import checks, packages, sdks, split_reads, wire
 from tools.clients.assistants import ASSISTANTS, Assistant
 from tools.clients.model import Model
 from tools.clients.packages import INSPECTOR, Package, Unavailable
@@ -79,6 +79,23 @@ def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
             state = state_listed(trial, assistant, variables)
             checks.require(not state, f"{assistant.listing} still shows the server")
             attempt.passed("`config --remove`: gone")
+    if assistant.reads_only:
+        try_split_reads(assistant, attempt)
+
+
+def try_split_reads(assistant: Assistant, attempt: Attempt) -> None:
+    """With --split-reads, the client makes the reads and refuses all other calls, as nobody approves them."""
+    shown, reads, others = assistant.shown, split_reads.reads(), split_reads.others()
+    with new_trial(f"{assistant.name}-split-reads") as trial, Model(Script(shown, [*reads, *others])) as model:
+        variables = assistant.variables(model.url)
+        assistant.settings(trial.home, model.url)
+        trial.archive("config", assistant.name, "--write", "--split-reads")
+        try:
+            trial.run([str(assistant.package.path), *assistant.reads_only], **variables)
+        finally:
+            keep_conversation(trial, model)
+        split_reads.check(trial.sessions(), [exchange.answer for exchange in model.exchanges])
+    attempt.passed(f"`--split-reads`: {len(reads)} tools approved as read-only, {len(others)} others refused")
 
 
 def state_listed(trial: Trial, assistant: Assistant, variables: dict[str, str]) -> str:

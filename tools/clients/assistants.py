@@ -20,7 +20,7 @@ class Assistant(NamedTuple):
 
     `shown` is the name under which the client shows a tool to the model, with {} for the server's own name of it.
     `listing` is the command that lists servers, and `listed` a pattern for a working server in its output, with the
-    state in a group.
+    state in a group. `reads_only` is the command for a session with --split-reads in which only reads are approved.
     """
 
     name: str
@@ -32,6 +32,7 @@ class Assistant(NamedTuple):
     session: tuple[str, ...]
     listing: str = ""
     listed: str = ""
+    reads_only: tuple[str, ...] = ()
 
 
 def _no_settings(_home: Path, _model_url: str) -> None:
@@ -133,6 +134,7 @@ ASSISTANTS = (
         ("-p", PROMPT, "--allowedTools", "mcp__sikkerkey"),
         "mcp list",
         r"sikkerkey: .*(Connected)",
+        ("-p", PROMPT, "--allowedTools", "mcp__sikkerkey__whoami,mcp__sikkerkey__read_*"),
     ),
     Assistant(
         "codex",
@@ -145,6 +147,7 @@ ASSISTANTS = (
         ("exec", "--skip-git-repo-check", "-c", 'mcp_servers.sikkerkey.default_tools_approval_mode="approve"', PROMPT),
         "mcp list",
         r"(?m)^sikkerkey .*(enabled)",
+        ("exec", "--skip-git-repo-check", PROMPT),
     ),
     Assistant(
         "gemini",

@@ -6,6 +6,7 @@ Ids come from the results that the client passed on, so a client that loses or g
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from tools.clients.dialects import Answer, Call, ModelRequest, Text, text_of
@@ -66,14 +67,14 @@ def resolved(value: Any, results: list[str]) -> Any:
 class Script:
     """Answers a request with the next call. `shown` is the client's name for a tool, with {} for the server's name."""
 
-    def __init__(self, shown: str) -> None:
-        self._shown = shown
+    def __init__(self, shown: str, calls: Sequence[Any] = CALLS) -> None:
+        self._shown, self._calls = shown, calls
 
     def __call__(self, request: ModelRequest) -> Answer:
         results = results_of(request)
-        if not request.tools or len(results) == len(CALLS):  # a request without tools is for a title or a summary
+        if not request.tools or len(results) == len(self._calls):  # a request without tools is for a title or a summary
             return Text(DONE)
-        tool, arguments = CALLS[len(results)]
+        tool, arguments = self._calls[len(results)]
         name = self._shown.format(tool)
         if name not in request.tools:
             return self._search(request)
@@ -87,7 +88,7 @@ class Script:
 
     def _search(self, request: ModelRequest) -> Answer:
         """Searches for the tools: Claude Code declares a tool only after a search for it."""
-        wanted = [self._shown.format(tool) for tool in dict.fromkeys(tool for tool, _ in CALLS)]
+        wanted = [self._shown.format(tool) for tool in dict.fromkeys(tool for tool, _ in self._calls)]
         if "ToolSearch" in request.tools and SEARCH not in request.results:
             return Call(SEARCH, "ToolSearch", {"query": f"select:{','.join(wanted)}", "max_results": len(wanted)})
         return Text(f"stopped: {wanted[0]} is not among the {len(request.tools)} tools offered")
