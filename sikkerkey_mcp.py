@@ -2209,6 +2209,8 @@ def _shown_row(call: Shown, row: Any) -> Any:
 def _fixed_end(call: Shown, start: int, rows: list[Any]) -> JsonObject:
     """`to` for the following pages of an audit log, which new entries would shift; nothing for other lists."""
     given = call.given
+    if call.action.own:  # its further pages come from the answer that it keeps
+        return {}
     newest_first = given.get("sortDir", "desc") == "desc" and given.get("sortBy", "timestamp") == "timestamp"
     if start or "to" in given or not newest_first or all(arg.name != "to" for arg in call.action.args):
         return {}
@@ -2584,7 +2586,6 @@ def actions_in(text: str) -> set[str]:
 
 URI_MAX_CHARACTERS = 200  # of an unknown one that an error repeats
 IDS_CACHED_S = 15.0  # how long a list of ids serves further keystrokes of the same word
-HOUR_MS, DAY_MS = 3_600_000, 86_400_000
 
 
 class Resource(NamedTuple):
@@ -2604,7 +2605,7 @@ class Resource(NamedTuple):
 
 
 class Prompt(NamedTuple):
-    """A job. `text` and `after` contain {arguments}, and {since}, the time `back_ms` per unit ago in Unix ms.
+    """A job. `text` and `after` contain {arguments}.
 
     The job needs every action that `text` names; `after` is added if the actions that it names are available too.
     """
@@ -2616,7 +2617,6 @@ class Prompt(NamedTuple):
     text: str
     after: str = ""
     defaults: Mapping[str, str] = {}
-    back_ms: Mapping[str, int] = {}
 
 
 ID_LISTS = {"projectId": "manage_projects", "machineId": "manage_machines"}  # tools whose `list` returns all such ids
@@ -2645,14 +2645,13 @@ PROMPTS = (
         (Arg("hours", "integer", "How far back; default 24.", required=False, least=1, most=720),),
         f"""\
 Review the audit log of my SikkerKey vault for the last {{hours}} hours. Do not change anything.
-1. read_audit.query with from {{since}} and severities critical and high; then all severities, page by page.
-2. read_audit.reads_over_time with from {{since}}: look for bursts.
+1. read_audit.query with from -{{hours}}h and severities critical and high; then all severities, page by page.
+2. read_audit.reads_over_time with from -{{hours}}h: look for bursts.
 3. Report in this order: canary alarms and frozen projects; refused reads and failed authentication; new or approved \
 machines, agents and members; wider permissions; deletions; the rest in one line. Give time, actor and address for \
 each. Say clearly if nothing is unusual.
 {UNTRUSTED_DATA}""",
         defaults={"hours": "24"},
-        back_ms={"hours": HOUR_MS},
     ),
     Prompt(
         "find_stale_secrets",
@@ -2660,18 +2659,15 @@ each. Say clearly if nothing is unusual.
         "Secrets whose value has not changed for a number of days.",
         (Arg("days", "integer", "How many; default 90.", required=False, least=1, most=3_650), optional(PROJECT)),
         f"""\
-Find the secrets in {{scope}} whose value has not changed for {{days}} days, since {{since}} (Unix ms).
-1. manage_projects.list, then manage_secrets.list for each project.
-2. If updatedAt is before {{since}}, the secret is stale. If it is later, only a name or a note may have changed: \
-manage_secrets.versions says when the value was stored.
-3. manage_secrets.dynamic_list: secrets with a running schedule are not stale. Leave out canaries.
-4. Report them by project, oldest first, with name, id and age. This needs no value, and no value can be read.
+Find the secrets in {{scope}} whose value has not changed for {{days}} days.
+1. review.stale_secrets with days {{days}}. Secrets with a running schedule are not stale. Leave out canaries.
+2. Report them by project, oldest first, with name, id and age, and what `hidden` says could not be seen. This needs \
+no value, and no value can be read.
 {UNTRUSTED_DATA}""",
         after="""
 Then ask me which to rotate. manage_secrets.rotate is only for values that the vault may choose: if another system \
 must learn the new value, ask me first how it will. manage_secrets.dynamic_create puts a secret on a schedule.""",
         defaults={"days": "90"},
-        back_ms={"days": DAY_MS},
     ),
     Prompt(
         "check_coverage",
@@ -2680,10 +2676,10 @@ must learn the new value, ask me first how it will. manage_secrets.dynamic_creat
         (optional(PROJECT),),
         f"""\
 Check how well canaries and read policies protect {{scope}}. Do not change anything.
-1. manage_projects.list; then for each project manage_canaries.list, manage_policies.list and manage_secrets.list.
-2. manage_policies.get lists the secrets that a policy binds; secrets in no policy have none.
-3. Report by project: no canary, canaries that are disarmed or freeze nothing, secrets without a policy, policies with \
-no enabled axis or past their end. Then say what you would do first, and why.
+1. review.coverage: projects without an armed canary, canaries without a grant, secrets without a policy.
+2. manage_policies.list and manage_canaries.list for each project: policies with no enabled axis or past their end, \
+canaries that freeze nothing.
+3. Report by project, and what `hidden` says could not be seen. Then say what you would do first, and why.
 {UNTRUSTED_DATA}""",
         after="""
 Ask me before manage_canaries.create, manage_policies.create or manage_policies.binding_bind: a policy that is too \
@@ -2791,14 +2787,12 @@ class VaultResources:
         now_ms = int(self._now_s() * 1000)
         given = {arg.name: _prompt_argument(arg, arguments[arg.name], now_ms) for arg in wanted}
         text = prompt.text + (prompt.after if actions_in(prompt.after) <= self._offered else "")
-        filled = self._shown_names(text).format(**self._placeholders(prompt, {**prompt.defaults, **given}))
+        filled = self._shown_names(text).format(**self._placeholders({**prompt.defaults, **given}))
         content = {"type": "text", "text": filled}
         return {"description": prompt.about, "messages": [{"role": "user", "content": content}]}
 
-    def _placeholders(self, prompt: Prompt, given: Mapping[str, str]) -> dict[str, str]:
-        back_ms = sum(int(given[name]) * unit_ms for name, unit_ms in prompt.back_ms.items())
+    def _placeholders(self, given: Mapping[str, str]) -> dict[str, str]:
         return {
-            "since": str(int(self._now_s() * 1000) - back_ms),
             "scope": f"the project {given['projectId']}" if "projectId" in given else "every project that you may see",
             "sdk": f"with sdkId {given['sdkId']}" if "sdkId" in given else "for the jobs' language (ask me)",
             **given,

@@ -145,7 +145,7 @@ class Survey:
         if self._error:
             raise self._error
         for place in places:
-            self.refuse(questions[place], f"not asked: {self.stopped}", 0, "not asked")
+            self.refuse(questions[place], "not asked, because the review stopped", 0, "not asked")
         return answers
 
     def lists(self, questions: Sequence[Question]) -> list[list[Row] | None]:
@@ -175,7 +175,7 @@ class Survey:
         """The answer of a review. Raises Unanswered if nothing was answered."""
         self.require()
         hidden = self.hidden()
-        stopped = {"stopped": f"{self.stopped}; {GO_ON}"} if self.stopped else {}
+        stopped = {"stopped": self.stopped} if self.stopped else {}
         known = {"total": len(items), "asked": self.asked, "complete": not hidden}
         return {**members, **known, **({"hidden": hidden} if hidden else {}), **stopped, "items": items}
 
@@ -195,7 +195,7 @@ class Survey:
                 self._report()
             question = questions[place]
             try:
-                answers[place] = self._ask(question.tool, question.action, question.arguments)
+                answers[place] = answer = self._ask(question.tool, question.action, question.arguments)
             except Refused as refused:
                 with self._lock:
                     self._refused(question, refused)
@@ -203,7 +203,7 @@ class Survey:
                 self._error = error
             else:
                 with self._lock:
-                    self._answered.add(f"{question.tool}.{question.action}")
+                    self._take(question, answer)
 
     def _may_ask(self) -> bool:
         if self._error or self.stopped:
@@ -211,10 +211,16 @@ class Survey:
         if self._cancelled():
             self.stopped = "the call was cancelled"
         elif self.asked >= self._requests_max:
-            self.stopped = f"the limit of {self._requests_max:,} requests was reached"
+            self.stopped = f"the limit of {self._requests_max:,} requests was reached; {GO_ON}"
         elif self._monotonic_s() - self._started_s > TIME_MAX_S:
-            self.stopped = f"the limit of {TIME_MAX_S:.0f} s was reached"
+            self.stopped = f"the limit of {TIME_MAX_S:.0f} s was reached; {GO_ON}"
         return not self.stopped
+
+    def _take(self, question: Question, answer: Any) -> None:
+        if answer is None:
+            self.refuse(question, "the answer is null", 0, "null")
+        else:
+            self._answered.add(f"{question.tool}.{question.action}")
 
     def _report(self) -> None:
         now_s = self._monotonic_s()
@@ -293,7 +299,7 @@ def _begin(survey: Survey, given: Mapping[str, Any], *more: Question) -> tuple[l
     projects = _with_ids(listed)
     wanted = given.get("projectId")
     if wanted:
-        projects = [row for row in projects if row["id"] == wanted] or [{"id": wanted, "name": wanted}]
+        projects = [row for row in projects if row["id"] == wanted] or [{"id": wanted}]
     return projects, others
 
 
@@ -339,7 +345,8 @@ def _examined_secrets(survey: Survey, projects: Sequence[Row], given: Mapping[st
 
 def _choose(survey: Survey, rows: Sequence[Row], wanted: str, noun: str) -> Row:
     """The row with that id or exact name. Raises Unresolved."""
-    found = [row for row in rows if row.get("id") == wanted] or [row for row in rows if row.get("name") == wanted]
+    by_id = [row for row in rows if row.get("id") == wanted][:1]
+    found = by_id or [row for row in rows if row.get("name") == wanted]
     if len(found) == 1:
         return found[0]
     if found:
@@ -351,19 +358,29 @@ def _choose(survey: Survey, rows: Sequence[Row], wanted: str, noun: str) -> Row:
     raise Unresolved(message, f"review.find finds it by a part of its name{hidden}")
 
 
+def _page_count(answer: Any, rows: Sequence[Row]) -> int | None:
+    """How many pages there are, by the first of them; None if it does not say and there may be more."""
+    total = _integer(answer.get("total")) if isinstance(answer, dict) else None
+    if total is None:
+        return 1 if len(rows) < PAGE_ROWS else None
+    return -(-total // PAGE_ROWS)
+
+
 def _project_machines(survey: Survey, projects: Sequence[Row]) -> dict[str, list[Row] | None]:
     """The machines of each project, by project id; None where they are not all known."""
     size = {"pageSize": PAGE_ROWS}
-    first = survey.all([_of_project("manage_project_machines", "query", each, **size) for each in projects])
+    questions = [_of_project("manage_project_machines", "query", each, **size) for each in projects]
     pages: list[tuple[str, Question]] = []
     found: dict[str, list[Row] | None] = {}
-    for project, answer in zip(projects, first):
-        rows = survey.rows(_of_project("manage_project_machines", "query", project), answer)
-        found[project["id"]] = rows
-        total = _integer(answer.get("total")) if isinstance(answer, dict) else None
-        for page in range(2, (total or 0) // PAGE_ROWS + 1 + bool((total or 0) % PAGE_ROWS)):
-            question = _of_project("manage_project_machines", "query", project, page=page, **size)
-            pages.append((project["id"], question))
+    for project, question, answer in zip(projects, questions, survey.all(questions)):
+        found[project["id"]] = rows = survey.rows(question, answer)
+        count = _page_count(answer, rows) if rows is not None else 1
+        if count is None or count + len(pages) > REQUESTS_MAX:
+            survey.refuse(question, "the answer does not say how many machines there are, or too many", 0, "pages")
+            found[project["id"]] = None
+            continue
+        for page in range(2, count + 1):
+            pages.append((project["id"], question._replace(arguments={**question.arguments, "page": page})))
     for (project_id, _), rows in zip(pages, survey.lists([question for _, question in pages])):
         known = found[project_id]
         found[project_id] = None if known is None or rows is None else known + rows
@@ -476,8 +493,9 @@ def stale_secrets(survey: Survey, given: Mapping[str, Any]) -> Row:
     dated = _value_times(survey, secrets, since_ms)
     stale = [(stored_ms, row) for stored_ms, row in dated if stored_ms <= since_ms]
     stale.sort(key=lambda pair: pair[0])
-    affected = {row["projectId"] for _, row in stale}
-    holders = _holders(survey, [project for project in projects if project["id"] in affected])
+    affected = dict.fromkeys(row["projectId"] for _, row in stale)  # oldest values first, in case a bound is reached
+    by_id = {project["id"]: project for project in projects}
+    holders = _holders(survey, [by_id[project_id] for project_id in affected])
     scheduled = {_text(row.get("secretId")): row for row in schedules or []}
     items = [
         {
@@ -821,8 +839,9 @@ def _read_log(
     """
     fixed = {**filters, "sortBy": "timestamp", "sortDir": "desc", "pageSize": PAGE_ROWS}
     kept: list[Row] = []
-    examined, reached_ms, page, pages = 0, None, 1, 1
-    while page <= pages and not enough():
+    examined, reached_ms, page = 0, None, 1
+    pages: int | None = 1
+    while pages is not None and page <= pages and not enough():
         step = 1 if page == 1 else 4 * CONCURRENT
         numbers = range(page, min(page + step, pages + 1))
         questions = [Question("read_audit", "query", {**fixed, "page": each}, "page", each) for each in numbers]
@@ -835,10 +854,11 @@ def _read_log(
             examined += len(entries)
             reached_ms = _integer(entries[-1].get("timestamp")) if entries else reached_ms
         if page == 1:
-            total = _integer(answers[0].get("total")) if isinstance(answers[0], dict) else None
-            pages = -(-(total or 0) // PAGE_ROWS)
+            pages = _page_count(answers[0], entries or [])
         page = numbers[-1] + 1
-    return Log(kept, examined, reached_ms, complete=page > pages)
+    if pages is None:
+        survey.hide("older audit entries: read_audit.query does not say how many there are")
+    return Log(kept, examined, reached_ms, complete=pages is not None and page > pages)
 
 
 READ_ACTIONS = ["secret_read", "secret_read_denied"]

@@ -378,6 +378,7 @@ def wrong_arguments() -> Iterator[tuple[str, dict[str, Any]]]:
         yield tool.name, {"action": WORD}
 
 
+OWN = {row.tool.name for row in ROWS if row.action.own}  # what these look for is not sent as it is
 WORD = "correct-horse-battery-staple"  # a passphrase that looks like a name
 
 
@@ -385,7 +386,7 @@ def test_refused_arguments_are_never_repeated(server: Server, recorder: Recorder
     refused = list(wrong_arguments())
     for tool, arguments in refused:
         result = server.call(tool, **arguments)
-        if not result.get("isError"):  # free text may be anything, so it is sent
+        if not result.get("isError") and tool not in OWN:  # free text may be anything, so it is sent
             row = BY_NAME[f"{tool}.{arguments.get('action', tool)}"]
             kept = [arguments.get(arg.name) for arg in row.action.args if arg.local]  # used here, not sent
             assert ALONE.encode() in recorder.seen[-1].body or any(ALONE in str(value) for value in kept)

@@ -492,9 +492,7 @@ def test_requests_are_bounded_and_the_answer_says_how_to_go_on() -> None:
     answer = asking.result([])
     assert len(stub.asked) == answer["asked"] == 10
     assert answer["complete"] is False
-    assert answer["hidden"] == [
-        "t.a of 20 secrets (s10, s11, s12, ...): not asked: the limit of 10 requests was reached"
-    ]
+    assert answer["hidden"] == ["t.a of 20 secrets (s10, s11, s12, ...): not asked, because the review stopped"]
     assert answer["stopped"] == f"the limit of 10 requests was reached; {sikkerkey_review.GO_ON}"
     assert asking.all(questions(3)) == [None] * 3
     assert len(stub.asked) == 10
@@ -516,7 +514,7 @@ def test_time_is_bounded() -> None:
     asking = survey(stub, monotonic_s=lambda: now_s)
     for question in questions(9):
         asking.all([question])
-    assert (len(stub.asked), asking.stopped) == (6, "the limit of 50 s was reached")
+    assert (len(stub.asked), asking.stopped) == (6, f"the limit of 50 s was reached; {sikkerkey_review.GO_ON}")
 
 
 @pytest.mark.parametrize("status", sikkerkey_review.STOPPING)
@@ -527,7 +525,7 @@ def test_review_stops_when_no_further_request_has_a_chance(status: int) -> None:
     asking.all(questions(100))
     assert len(stub.asked) <= 1 + sikkerkey_review.CONCURRENT
     answer = asking.result([])
-    assert answer["stopped"].startswith("the vault does not answer any more: repeat after 60 s; ")
+    assert answer["stopped"] == "the vault does not answer any more: repeat after 60 s"
     assert sum(int(entry.split(" of ")[1].split(" ")[0]) for entry in answer["hidden"]) == 100
 
 
@@ -582,10 +580,13 @@ def test_many_reviews_share_a_bounded_number_of_threads(monkeypatch: pytest.Monk
 
 def test_answer_that_is_no_list_is_unknown_and_not_empty() -> None:
     wrapped = [{"rows": [1, {"id": "a"}]}, {"notices": [], "items": [{"id": "b"}]}, {"one": [], "two": []}]
-    asking = survey(Stub(lambda number: [{}, 7, *wrapped][number - 1]))
-    found = [asking.lists([question])[0] for question in questions(5)]
-    assert found == [None, None, [{"id": "a"}], [{"id": "b"}], None]
-    assert asking.hidden() == ["t.a of 3 secrets (s0, s1, s4): the answer has no list"]
+    asking = survey(Stub(lambda number: [{}, 7, *wrapped, None][number - 1]))
+    found = [asking.lists([question])[0] for question in questions(6)]
+    assert found == [None, None, [{"id": "a"}], [{"id": "b"}], None, None]
+    assert asking.hidden() == [
+        "t.a of 3 secrets (s0, s1, s4): the answer has no list",
+        "t.a of 1 secret (s5): the answer is null",
+    ]
 
 
 def test_allowlist_that_whoami_does_not_tell_is_named() -> None:
@@ -594,6 +595,24 @@ def test_allowlist_that_whoami_does_not_tell_is_named() -> None:
         patch.setattr(sikkerkey_review, "CONCURRENT", 1)  # so that whoami is the first question
         answer = sikkerkey_review.find(asking, {"name": "a"})
     assert answer["hidden"] == ["what a project allowlist may hide: whoami does not say whether this agent has one"]
+
+
+@pytest.mark.parametrize("total", [None, 10**18])
+def test_pages_without_an_end_are_no_complete_answer(total: int | None) -> None:
+    row = {"id": "a", "name": "a", "timestamp": 7, "secretId": "a", "machineId": "a"}
+
+    def ask(tool: str, action: str, given: Mapping[str, Any]) -> Any:
+        if tool == "whoami":
+            return {"projectAllowlist": None}
+        return {"rows": [row] * given["pageSize"], "total": total} if action == "query" else [row]
+
+    asking = Survey(ask, now_ms=0, monotonic_s=lambda: 0.0, requests_max=40)
+    answer = sikkerkey_review.reads(asking, {"secret": "a"})
+    assert (answer["knownSinceAt"], answer["complete"]) == (7, False)
+    assert answer["entriesExamined"] == 200 * (1 if total is None else 40 - 5)  # five lists are asked for before
+    asking = Survey(ask, now_ms=0, monotonic_s=lambda: 0.0)
+    assert sikkerkey_review._project_machines(asking, [row]) == {"a": None}
+    assert asking.hidden()[0].startswith("manage_project_machines.query of 1 project (a): the answer does not say")
 
 
 JUNK: tuple[Any, ...] = (None, True, 7, -1, 1.5, "", "x", "sk_1", [], {}, [7], [[]], {"id": 7}, {"id": "a", "name": 1})

@@ -17,7 +17,7 @@ from tests.fuzz.mutation import mutated, odd, pieces
 from tests.support.faulty_vault import FaultyVault, Wire, answer
 from tests.support.harness import AGENT_ID, VAULT_ID, ReceivedRequest
 from tests.support.schema_check import conforms
-from tests.support.table_calls import ROWS, Row
+from tests.support.table_calls import ROUTED, Row
 
 EXCHANGE_MAX_S, CONNECT_MAX_S = 0.1, 0.3
 LIMITS: dict[str, Any] = {
@@ -113,7 +113,7 @@ def target() -> Iterator[Callable[[Random], None]]:
 
         def case(rng: Random) -> None:
             script.rng, script.statuses = rng, []
-            row, vault.acts = rng.choice(ROWS), [script]
+            row, vault.acts = rng.choice(ROUTED), [script]
             api._connections.limits = limits._replace(exchange_s=EXCHANGE_MAX_S, connect_s=CONNECT_MAX_S)
             with mock.patch.multiple(sikkerkey_mcp, **LIMITS):
                 conforms(_call(api, row), "CallToolResult")
@@ -124,7 +124,7 @@ def target() -> Iterator[Callable[[Random], None]]:
             attempts = [seen for seen in vault.seen if (seen.method == "POST") is (row.action.method == "POST")]
             assert len(attempts) <= 1 + sikkerkey_mcp.RETRIES_MAX
             vault.acts = [valid]
-            assert _call(api, ROWS[0])["structuredContent"]["valid"] is True
+            assert _call(api, ROUTED[0])["structuredContent"]["valid"] is True
             check_nonces(vault.seen)
             del vault.seen[:], vault.wires[:]
 
