@@ -157,7 +157,7 @@ def test_same_actions_are_offered_as_without_the_option(restrictions: tuple[Rest
         tool = shown(row).partition(".")[0]
         text, sent = server.call(tool, **row.minimal)
         assert (sent > 0) == (str(row) in unsplit), (row, text)
-        assert bool(sent) is (" is withheld by --" not in text), row
+        assert bool(sent) is (" is withheld by --" not in text.partition("\n")[0][:90]), row
 
 
 def test_name_of_a_read_tool_means_the_reads_of_its_tool() -> None:
