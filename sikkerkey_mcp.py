@@ -29,8 +29,9 @@ The sections, in reading order:
     command line   serve
 
 Below this module are `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
-`sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages` (what is shown of a long answer),
-`sikkerkey_review` (an answer from many reads) and `sikkerkey_times` (reading and writing times).
+`sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
+(what is shown of a long answer), `sikkerkey_review` (an answer from many reads) and `sikkerkey_times` (reading and
+writing times).
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -49,7 +50,7 @@ import stat
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Union
 
 import sikkerkey_redact
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     import urllib.request
 
     import sikkerkey_http
+    from sikkerkey_questions import OpenRequests, Question, Reply, RequestStates, Resumed
 
 VERSION = "0.1.0"
 
@@ -1728,6 +1730,20 @@ class Context:
     def log(self, level: str, message: str) -> None:
         """Sends a line to the client's log; `message` never contains an argument's value."""
 
+    def ask(self, question: Question, subject: str = "") -> Reply:  # noqa: ARG002 - names for callers
+        """Asks the person who uses the client, and returns what came back.
+
+        In the newest revision of the protocol, this ends the call, and the client sends it again with the answer:
+        whatever precedes the question runs twice, so it must not change anything. The answer counts only for the same
+        request, question and `subject`, such as the agent for which the person decides. May raise Error.
+        """
+        import sikkerkey_questions  # not at the top: few calls ask anything
+
+        return sikkerkey_questions.unsupported()
+
+    def close_page(self, question_id: str) -> None:
+        """Tells the client that the person is done with a page, whatever came of it."""
+
 
 class Subrequest(Context):
     """One of several requests of a call: shares its cancellation and log. The call itself reports progress."""
@@ -3014,9 +3030,11 @@ class VaultTools:
             return
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
-        """The result of one call; every Error becomes a result with `isError`."""
+        """The result of one call; every Error but a ProtocolError becomes a result with `isError`."""
         try:
             return self.answer(self._checked_name(name, arguments), arguments, context)
+        except ProtocolError:
+            raise
         except Error as error:
             error.hint = self._shown_names(error.hint)
             return error_result(error)
@@ -3156,21 +3174,44 @@ class VaultTools:
 # ---------------------------------------------------------------------------------------------------------------------
 # protocol: the Model Context Protocol over JSON-RPC 2.0, as a Session that turns messages into replies. It does no I/O
 # and starts no thread. A ToolProvider decides which tools there are, so that another can replace the vault's.
-# Sources: the MCP specification, revision 2025-11-25, and what its clients really send.
+# Sources: the MCP specification, revisions 2025-11-25 and 2026-07-28, and what its clients really send.
+#
+# Two eras of the protocol share a process. Each request says which one it belongs to, and neither changes the other.
+#
+#     LegacyEra   up to 2025-11-25: `initialize` opens a session with a version, capabilities and a log level
+#     ModernEra   2026-07-28: nothing is kept; every request says all of this about itself, in `params._meta`
+#
+# Both serve the same Methods. An Era decides which of them may be called now, what results and errors look like, and
+# how the person who uses the client is asked a question.
 # ---------------------------------------------------------------------------------------------------------------------
 
-LATEST_VERSION = "2025-11-25"
+LATEST_VERSION = "2025-11-25"  # of the legacy era
 SUPPORTED_VERSIONS = (LATEST_VERSION, "2025-06-18", "2025-03-26", "2024-11-05")
+MODERN_VERSIONS = ("2026-07-28",)
 VERSIONS_WITH_STRUCTURED_CONTENT = (LATEST_VERSION, "2025-06-18")
 VERSIONS_WITH_BATCHES = ("2025-03-26",)
 VERSIONS_WITHOUT_COMPLETIONS_CAPABILITY = ("2024-11-05",)  # its clients may complete without seeing the capability
 COMPLETIONS_MAX = 100  # the protocol's own bound for one answer
 
+META_PREFIX = "io.modelcontextprotocol/"
+VERSION_KEY = META_PREFIX + "protocolVersion"  # in `params._meta` of a modern request, and of no other
+LISTS_TTL_MS = 3_600_000  # lists and `server/discover` are fixed for the life of the process
+UNSUPPORTED_VERSION, MISSING_CAPABILITY = -32022, -32021  # modern only, like the methods and members below
+MULTI_ROUND_METHODS = ("tools/call", "prompts/get", "resources/read")
+CACHE_TTL_MS = {
+    **dict.fromkeys(("server/discover", "tools/list", "prompts/list", "resources/templates/list"), LISTS_TTL_MS),
+    "resources/list": 0,
+    "resources/read": 0,
+}
+QUESTION_KEY = "question"  # of a question in `inputRequests`, and of its answer in `inputResponses`
+REQUESTED_MAX_CHARACTERS = 100  # of an unknown version that an error repeats
+
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
 RequestId = Union[str, int]
 Message = JsonObject
-Work = Callable[[Context], JsonObject]
+Work = Callable[["Call"], JsonObject]
+Method = Callable[[JsonObject], Union[JsonObject, Work]]  # from params to a result, or to the work of a call
 
 
 class ResourceProvider(Protocol):
@@ -3219,16 +3260,73 @@ class ToolProvider(Protocol):
         """Loads what the first call needs. Called once after the tools were listed, on a thread of its own."""
 
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
-        """The result of one call. Called from any thread, raises nothing."""
+        """The result of one call. Called from any thread; raises ProtocolError only.
+
+        Whatever precedes `context.ask` may run again when the answer arrives, so it must not change anything.
+        """
+
+
+class RpcRequest(NamedTuple):
+    """A valid JSON-RPC request."""
+
+    id: RequestId
+    method: str
+    params: JsonObject
+
+
+class InputRequired(Exception):
+    """Ends a modern call: the client has to fulfil `requests` and send the call again.
+
+    `note` is what the call then needs to know; the client keeps it, sealed, for at most `open_max_s` seconds.
+    """
+
+    def __init__(self, requests: JsonObject, note: JsonObject, open_max_s: float = 300.0) -> None:
+        super().__init__()
+        self.requests, self.note, self.open_max_s = requests, note, open_max_s
+
+
+class Era(Protocol):
+    """How the client of one request is spoken to.
+
+    `input_responses` holds what the client was asked for in an earlier request, by the server's keys; `resumed`, what
+    the call wanted to know then. The client may send the first without the second, and both may be forged or stale:
+    only `resumed` is known to come from this server, for this request.
+    """
+
+    client_capabilities: JsonObject
+    input_responses: JsonObject
+    resumed: Resumed | None
+
+    def begin(self, request: RpcRequest) -> JsonObject | Work:
+        """The result of a request, or the work of a call that makes it. Raises ProtocolError."""
+
+    def result(self, method: str, result: JsonObject) -> JsonObject:
+        """A method's result as this client is to see it."""
+
+    def error(self, error: ProtocolError) -> ProtocolError:
+        """An error as this client is to see it."""
+
+    def wants_log(self, level: str) -> bool:
+        """True if the client wants log messages of this level."""
+
+    def ask(self, call: Call, question: Question, subject: str) -> Reply:
+        """See Context.ask."""
+
+    def close_page(self, question_id: str) -> None:
+        """See Context.close_page."""
+
+    def suspend(self, request: RpcRequest, required: InputRequired) -> JsonObject:
+        """The result of a call that raised `required`. Raises Error if there is no such result in this era."""
 
 
 class Call(Context):
     """A request that may take time. `run` may be called on any thread; Errors that `work` raises become replies."""
 
-    def __init__(self, session: Session, request_id: RequestId, params: JsonObject, work: Work) -> None:
+    def __init__(self, session: Session, era: Era, request: RpcRequest, work: Work) -> None:
         super().__init__()
-        self._session, self.request_id, self._work = session, request_id, work
-        meta = params.get("_meta")
+        self._session, self.era, self.request, self._work = session, era, request, work
+        self.request_id = request.id
+        meta = request.params.get("_meta")
         token = meta.get("progressToken") if isinstance(meta, dict) else None
         self._progress_token = token if isinstance(token, (str, int)) and not isinstance(token, bool) else None
         self._steps = 0
@@ -3238,13 +3336,22 @@ class Call(Context):
         if self.cancellation.is_set():
             return None
         try:
-            reply = response(self.request_id, self._work(self))
+            reply = self._reply(self._carry_out())
         except Error as error:
             reply = self.failed(error)
         except Exception as error:  # a bug; its message may contain an argument, so only its type is reported
             internal = ProtocolError(INTERNAL_ERROR, f"internal error ({type(error).__name__})")
             reply = error_response(self.request_id, internal)
         return reply if self._session.finish(self) else None
+
+    def _carry_out(self) -> JsonObject:
+        try:
+            return self._work(self)
+        except InputRequired as required:
+            return self.era.suspend(self.request, required)
+
+    def _reply(self, result: JsonObject) -> Message:
+        return response(self.request_id, self.era.result(self.request.method, result))
 
     def refuse(self, reason: str) -> Message | None:
         """The reply to a request that is not carried out; None if it was cancelled."""
@@ -3253,7 +3360,7 @@ class Call(Context):
     def failed(self, error: Error) -> Message:
         """The reply that reports `error`."""
         known = error if isinstance(error, ProtocolError) else ProtocolError(INTERNAL_ERROR, error.full_text())
-        return error_response(self.request_id, known)
+        return error_response(self.request_id, self.era.error(known))
 
     def progress(self, message: str) -> None:
         """Sends `notifications/progress` if the client asked for it."""
@@ -3263,17 +3370,27 @@ class Call(Context):
             self._session.notify("notifications/progress", params)
 
     def log(self, level: str, message: str) -> None:
-        """Sends `notifications/message` if the client's level allows it."""
-        if not self.cancellation.is_set():
-            self._session.log(level, message)
+        """Sends `notifications/message` if the client wants that level."""
+        if self.era.wants_log(level) and not self.cancellation.is_set():
+            params = {"level": level, "logger": "sikkerkey-mcp", "data": message}
+            self._session.notify("notifications/message", params)
+
+    def ask(self, question: Question, subject: str = "") -> Reply:
+        """See Context. The answer to a call that was cancelled meanwhile is no consent."""
+        reply = self.era.ask(self, question, subject)
+        return reply._replace(action="cancel", content={}) if self.cancellation.is_set() else reply
+
+    def close_page(self, question_id: str) -> None:
+        """See Context."""
+        self.era.close_page(question_id)
 
 
 class ToolCall(Call):
-    """A `tools/call`: errors are reported to the model, as a result."""
+    """A `tools/call`: errors are reported to the model, as a result, unless the client is at fault."""
 
     def failed(self, error: Error) -> Message:
-        """The result that reports `error`."""
-        return response(self.request_id, error_result(error))
+        """The reply that reports `error`."""
+        return super().failed(error) if isinstance(error, ProtocolError) else self._reply(error_result(error))
 
 
 Part = Union[Message, Call]
@@ -3306,23 +3423,299 @@ def valid_id(message: Any) -> RequestId | None:
     return request_id if isinstance(request_id, (str, int)) and not isinstance(request_id, bool) else None
 
 
+class Methods:
+    """What both eras serve. A method takes a request's params and returns its result, or the work of a call."""
+
+    def __init__(self, tools: ToolProvider) -> None:
+        self.tools = tools
+        self.capabilities = tools.capabilities
+        self.tools_listing: JsonObject | None = None
+
+    def find(self, name: str) -> Method | None:
+        """The method of that name, if its capability is offered."""
+        capability, method = METHODS.get(name, ("", None))
+        if method is None or capability not in self.capabilities:
+            return None
+        return functools.partial(method, self)
+
+    def list_tools(self, params: JsonObject) -> JsonObject:
+        """`tools/list`: one page, the same each time."""
+        _refuse_cursor(params)
+        if self.tools_listing is None:
+            self.tools_listing = {"tools": self.tools.listing()}
+        return self.tools_listing
+
+    def list_resources(self, params: JsonObject, kind: str) -> JsonObject:
+        """`resources/list`, `resources/templates/list` and `prompts/list`: one page, the same each time."""
+        _refuse_cursor(params)
+        return {kind: self.tools.resources.listing(kind)}
+
+    def call_tool(self, params: JsonObject) -> Work:
+        """`tools/call`."""
+        name, arguments = _name_in(params), params.get("arguments")
+        arguments = {} if arguments is None else arguments
+        if not self.tools.has(name):
+            raise ProtocolError(INVALID_PARAMS, "there is no tool of that name")
+        if not isinstance(arguments, dict):
+            raise ProtocolError(INVALID_PARAMS, "arguments must be an object")
+        return lambda call: self.tools.call(name, arguments, call)
+
+    def read_resource(self, params: JsonObject) -> Work:
+        """`resources/read`."""
+        uri = params.get("uri")
+        if not isinstance(uri, str):
+            raise ProtocolError(INVALID_PARAMS, "uri must be a string")
+        return lambda call: {"contents": self.tools.resources.contents(uri, call)}
+
+    def get_prompt(self, params: JsonObject) -> Work:
+        """`prompts/get`."""
+        name, given = _name_in(params), _strings_in(params, "arguments")
+
+        def work(call: Call) -> JsonObject:
+            _check_prompt(self.tools.resources.listing("prompts"), name, given)
+            return self.tools.resources.prompt(name, given, call)
+
+        return work
+
+    def complete(self, params: JsonObject) -> Work:
+        """`completion/complete`."""
+        reference, argument, known = (params.get(name) for name in ("ref", "argument", "context"))
+        known = {} if known is None else known
+        if not (isinstance(reference, dict) and isinstance(argument, dict) and isinstance(known, dict)):
+            raise ProtocolError(INVALID_PARAMS, "ref, argument and context must be objects")
+        name, begun, given = _name_in(argument), argument.get("value"), _strings_in(known, "arguments")
+        if not isinstance(begun, str):
+            raise ProtocolError(INVALID_PARAMS, "value must be a string")
+
+        def work(call: Call) -> JsonObject:
+            values = self.tools.resources.suggestions(reference, name, begun, given, call)
+            shown = values[:COMPLETIONS_MAX]
+            return {"completion": {"values": shown, "total": len(values), "hasMore": len(values) > len(shown)}}
+
+        return work
+
+
+class LegacyEra:
+    """A session that `initialize` opens, in the revisions up to 2025-11-25."""
+
+    def __init__(self, methods: Methods, send: Callable[[Message], None]) -> None:
+        self.version = ""  # until initialize
+        self._methods, self._send = methods, send
+        self._log_level = LOG_LEVELS.index("warning")
+        self.client_capabilities: JsonObject = {}
+        self.input_responses: JsonObject = {}
+        self.resumed: Resumed | None = None
+        self._questions: OpenRequests | None = None
+        self._own: dict[str, Method] = {
+            "initialize": self.initialize,
+            "ping": lambda _params: {},
+            "logging/setLevel": self.set_level,
+        }
+
+    def begin(self, request: RpcRequest) -> JsonObject | Work:
+        """See Era."""
+        # Clients of both eras probe with server/discover before they initialize; without an envelope, it is unknown.
+        if not self.version and request.method not in ("initialize", "ping", "server/discover"):
+            raise ProtocolError(INVALID_REQUEST, "initialize must come first")
+        method = self._own.get(request.method) or self._methods.find(request.method)
+        if method is None:
+            raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
+        return method(request.params)
+
+    def initialize(self, params: JsonObject) -> JsonObject:
+        """Agrees on a protocol version: the client's if it is supported, else the latest."""
+        if self.version:
+            raise ProtocolError(INVALID_REQUEST, "this session has been initialized already")
+        wanted, declared = params.get("protocolVersion"), params.get("capabilities")
+        self.version = wanted if isinstance(wanted, str) and wanted in SUPPORTED_VERSIONS else LATEST_VERSION
+        self.client_capabilities = declared if isinstance(declared, dict) else {}
+        unknown = ("completions",) if self.version in VERSIONS_WITHOUT_COMPLETIONS_CAPABILITY else ()
+        return {
+            "protocolVersion": self.version,
+            "capabilities": _server_capabilities(name for name in self._methods.capabilities if name not in unknown),
+            "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
+            "instructions": self._methods.tools.instructions,
+        }
+
+    def set_level(self, params: JsonObject) -> JsonObject:
+        """`logging/setLevel`: the lowest level of log messages to send."""
+        self._log_level = _log_level(params.get("level"), "level")
+        return {}
+
+    def result(self, _method: str, result: JsonObject) -> JsonObject:
+        """See Era."""
+        if self.version not in VERSIONS_WITH_STRUCTURED_CONTENT:
+            result.pop("structuredContent", None)
+        return result
+
+    def error(self, error: ProtocolError) -> ProtocolError:
+        """See Era: these revisions have no code of their own for a missing capability."""
+        return ProtocolError(INVALID_REQUEST, str(error)) if error.code == MISSING_CAPABILITY else error
+
+    def wants_log(self, level: str) -> bool:
+        """See Era."""
+        return LOG_LEVELS.index(level) >= self._log_level
+
+    def ask(self, call: Call, question: Question, _subject: str) -> Reply:
+        """Sends the client a request, and blocks until it is answered. Raises Error if too many are open."""
+        import sikkerkey_questions  # not at the top: few sessions ask anything
+
+        if question.mode not in _elicitation_modes(self.client_capabilities):
+            return sikkerkey_questions.unsupported()
+        if self._questions is None:
+            self._questions = sikkerkey_questions.OpenRequests(self._send)
+        try:
+            return self._questions.ask(question, on_cancel=call.cancellation.on_set, progress=call.progress)
+        except sikkerkey_questions.TooManyOpenError:
+            raise Error(
+                "other calls are waiting for answers of the user; nothing was sent", "try again later"
+            ) from None
+
+    def close_page(self, question_id: str) -> None:
+        """See Context."""
+        params = {"elicitationId": question_id}
+        self._send({"jsonrpc": "2.0", "method": "notifications/elicitation/complete", "params": params})
+
+    def answered(self, message: Message) -> None:
+        """Takes the client's response to a request of the server; ignores any other response."""
+        if self._questions:
+            self._questions.answered(message)
+
+    def suspend(self, _request: RpcRequest, _required: InputRequired) -> JsonObject:
+        """See Era: a call cannot be suspended here."""
+        raise Error("this client cannot be asked for more input in the middle of a request")
+
+
+class ModernEra:
+    """One request of revision 2026-07-28, which says in `params._meta` all that a session would know.
+
+    Raises ProtocolError if `meta` is malformed.
+    """
+
+    def __init__(self, session: Session, meta: JsonObject) -> None:
+        self._session, self._methods = session, session.methods
+        version, declared = meta[VERSION_KEY], meta.get(META_PREFIX + "clientCapabilities")
+        if not isinstance(version, str):
+            raise ProtocolError(INVALID_PARAMS, f"_meta: {VERSION_KEY} must be a string")
+        if not isinstance(declared, dict):
+            raise ProtocolError(INVALID_PARAMS, f"_meta: {META_PREFIX}clientCapabilities must be an object")
+        if version not in MODERN_VERSIONS:
+            data = {"supported": list(MODERN_VERSIONS), "requested": version[:REQUESTED_MAX_CHARACTERS]}
+            raise ProtocolError(UNSUPPORTED_VERSION, "this protocol version is not supported", data)
+        self.client_capabilities = declared
+        level_key = META_PREFIX + "logLevel"
+        self._log_level = _log_level(meta[level_key], level_key) if level_key in meta else len(LOG_LEVELS)
+        self.input_responses: JsonObject = {}
+        self.resumed: Resumed | None = None
+
+    def begin(self, request: RpcRequest) -> JsonObject | Work:
+        """See Era."""
+        method = self.discover if request.method == "server/discover" else self._methods.find(request.method)
+        if method is None:
+            raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
+        outcome = method(request.params)
+        if request.method in MULTI_ROUND_METHODS:
+            self._read_responses(request)
+        return outcome
+
+    def _read_responses(self, request: RpcRequest) -> None:
+        responses = request.params.get("inputResponses", {})
+        if not isinstance(responses, dict) or not all(isinstance(each, dict) for each in responses.values()):
+            raise ProtocolError(INVALID_PARAMS, "inputResponses must be an object of objects")
+        self.input_responses = responses
+        if "requestState" in request.params:
+            states = self._session.request_states
+            try:
+                if states is None:
+                    raise ValueError("no state was sealed yet")
+                self.resumed = states.open(request.params["requestState"], _bound_part(request))
+            except ValueError:  # the reason is not told: the client can only start over
+                raise ProtocolError(INVALID_PARAMS, "requestState is invalid or has expired; start over") from None
+
+    def discover(self, _params: JsonObject) -> JsonObject:
+        """`server/discover`: what `initialize` tells a legacy client."""
+        return {
+            "supportedVersions": list(MODERN_VERSIONS),
+            "capabilities": _server_capabilities(self._methods.capabilities),
+            "instructions": self._methods.tools.instructions,
+        }
+
+    def result(self, method: str, result: JsonObject) -> JsonObject:
+        """See Era: with its type, who made it, and how long it may be cached."""
+        server = {"name": "sikkerkey-mcp", "version": VERSION}
+        if method == "server/discover":
+            server["title"] = "SikkerKey"
+        full = {"resultType": "complete", **result}
+        if method in CACHE_TTL_MS and full["resultType"] == "complete":
+            full.update(ttlMs=CACHE_TTL_MS[method], cacheScope="private")
+        full["_meta"] = {**full.get("_meta", {}), META_PREFIX + "serverInfo": server}
+        return full
+
+    def error(self, error: ProtocolError) -> ProtocolError:
+        """See Era: this revision has no code of its own for a missing resource."""
+        return ProtocolError(INVALID_PARAMS, str(error), error.data) if error.code == RESOURCE_NOT_FOUND else error
+
+    def wants_log(self, level: str) -> bool:
+        """See Era."""
+        return LOG_LEVELS.index(level) >= self._log_level
+
+    def ask(self, _call: Call, question: Question, subject: str) -> Reply:
+        """The reply that came with this request; ends the call with a question if there is none."""
+        import sikkerkey_questions  # not at the top: few sessions ask anything
+
+        if question.mode not in _elicitation_modes(self.client_capabilities):
+            return sikkerkey_questions.unsupported()
+        asked = self._session.need_request_states().fingerprint([subject, question.identity()])
+        note, after_s = self.resumed or ({}, 0.0)
+        answers: dict[str, list[Any]] = note.get("answers", {})
+        if note.get("asked") == asked and QUESTION_KEY in self.input_responses:
+            try:
+                reply = sikkerkey_questions.read_reply(
+                    question, self.input_responses[QUESTION_KEY], note["question_id"], after_s
+                )
+            except ValueError:
+                raise ProtocolError(INVALID_PARAMS, f"inputResponses: {QUESTION_KEY} must be an ElicitResult") from None
+            answers[asked] = list(reply)
+        if asked in answers:
+            return sikkerkey_questions.Reply(*answers[asked])
+        question_id = sikkerkey_questions.new_question_id()
+        requests = {QUESTION_KEY: {"method": "elicitation/create", "params": question.params(question_id)}}
+        note = {"asked": asked, "question_id": question_id, "answers": answers}
+        raise InputRequired(requests, note, question.open_max_s)
+
+    def close_page(self, question_id: str) -> None:
+        """See Context: clients of this revision ask their user instead."""
+
+    def suspend(self, request: RpcRequest, required: InputRequired) -> JsonObject:
+        """See Era."""
+        if request.method not in MULTI_ROUND_METHODS:
+            raise Error("this request may not ask for more input")
+        state = self._session.need_request_states().seal(required.note, _bound_part(request), required.open_max_s)
+        requests = {"inputRequests": required.requests} if required.requests else {}
+        return {"resultType": "input_required", **requests, "requestState": state}
+
+
 class Session:
-    """One client's session. `receive` is called by one thread at a time, `finish` by any."""
+    """One client's messages, of both eras. `receive` is called by one thread at a time, `finish` by any."""
 
     def __init__(self, tools: ToolProvider, send: Callable[[Message], None]) -> None:
         self.tools = tools
-        self.version = ""  # until initialize
         self._send = send
-        self._log_level = LOG_LEVELS.index("warning")
+        self.methods = Methods(tools)
+        self.request_states: RequestStates | None = None  # until a modern call asks
+        self._legacy = LegacyEra(self.methods, send)
         self._running: dict[RequestId, Call] = {}
         self._lock = threading.Lock()
-        self._capabilities: Sequence[str] = ()
-        self._listing: JsonObject | None = None
+
+    @property
+    def version(self) -> str:
+        """The version that `initialize` agreed on; empty before."""
+        return self._legacy.version
 
     @property
     def has_listed(self) -> bool:
         """True once the tools were listed: calls are likely to follow."""
-        return self._listing is not None
+        return self.methods.tools_listing is not None
 
     def receive(self, line: bytes) -> Received:
         """What one line of input asks for."""
@@ -3338,7 +3731,7 @@ class Session:
         if self.version not in VERSIONS_WITH_BATCHES or not message:
             wrong = "batches are not part of this protocol version" if message else "the batch is empty"
             return Received([error_response(None, ProtocolError(INVALID_REQUEST, wrong))])
-        return Received([part for part in map(self.handle, message) if part is not None], is_batch=True)
+        return Received([part for part in map(self.handle_in_batch, message) if part is not None], is_batch=True)
 
     def handle(self, message: Any) -> Part | None:
         """The reply to one message, a Call to run, or None if it needs no reply."""
@@ -3348,12 +3741,20 @@ class Session:
         except ProtocolError as error:
             return error_response(request_id, error)
 
+    def handle_in_batch(self, message: Any) -> Part | None:
+        """Like `handle`, for a message in an array: only legacy clients may send one."""
+        if isinstance(message, dict) and "id" in message and _envelope(message.get("params")) is not None:
+            wrong = ProtocolError(INVALID_REQUEST, "batches are not part of this protocol version")
+            return error_response(valid_id(message), wrong)
+        return self.handle(message)
+
     def _dispatch(self, message: Any, request_id: RequestId | None) -> Part | None:
         if not isinstance(message, dict) or message.get("jsonrpc") != "2.0":
             raise ProtocolError(INVALID_REQUEST, "the message is not a JSON-RPC 2.0 object")
         method = message.get("method")
         if method is None and ("result" in message or "error" in message):
-            return None  # a response, though this server sends no requests
+            self._legacy.answered(message)  # modern clients are never sent a request
+            return None
         if not isinstance(method, str):
             raise ProtocolError(INVALID_REQUEST, "method must be a string")
         if "id" not in message:
@@ -3361,23 +3762,24 @@ class Session:
             return None
         if request_id is None:
             raise ProtocolError(INVALID_REQUEST, "id must be a string or an integer")
-        return self._requested(method, request_id, message.get("params"))
-
-    def _requested(self, method: str, request_id: RequestId, params: Any) -> Part:
+        params = message.get("params")
         params = {} if params is None else params  # some clients write null for what they leave out
         if not isinstance(params, dict):
             raise ProtocolError(INVALID_PARAMS, "params must be an object")
-        if request_id in self._running:
+        return self._requested(RpcRequest(request_id, method, params))
+
+    def _requested(self, request: RpcRequest) -> Part:
+        if request.id in self._running:
             raise ProtocolError(INVALID_REQUEST, "a request with this id is still running")
-        capability, handler = METHODS.get(method, ("", None))
-        if self.version and capability and capability not in self._capabilities:
-            handler = None
-        # Newer clients probe with server/discover before they initialize and expect exactly this error.
-        if handler is None and (self.version or method == "server/discover"):
-            raise ProtocolError(METHOD_NOT_FOUND, "there is no such method")
-        if handler is None or not (self.version or method in ("initialize", "ping")):
-            raise ProtocolError(INVALID_REQUEST, "initialize must come first")
-        return handler(self, request_id, params)
+        meta = _envelope(request.params)
+        era: Era = self._legacy if meta is None else ModernEra(self, meta)
+        outcome = era.begin(request)
+        if isinstance(outcome, dict):
+            return response(request.id, era.result(request.method, outcome))
+        call = (ToolCall if request.method == "tools/call" else Call)(self, era, request, outcome)
+        with self._lock:
+            self._running[request.id] = call
+        return call
 
     def _notified(self, method: str, params: Any) -> None:
         """Notifications are never answered, and never run a request's method."""
@@ -3388,105 +3790,14 @@ class Session:
             if call:
                 call.cancellation.set()
 
-    def initialize(self, request_id: RequestId, params: JsonObject) -> Message:
-        """Agrees on a protocol version: the client's if it is supported, else the latest."""
-        if self.version:
-            raise ProtocolError(INVALID_REQUEST, "this session has been initialized already")
-        wanted = params.get("protocolVersion")
-        self.version = wanted if isinstance(wanted, str) and wanted in SUPPORTED_VERSIONS else LATEST_VERSION
-        self._capabilities = self.tools.capabilities
-        unknown = ("completions",) if self.version in VERSIONS_WITHOUT_COMPLETIONS_CAPABILITY else ()
-        result = {
-            "protocolVersion": self.version,
-            "capabilities": {"logging": {}, **{name: {} for name in self._capabilities if name not in unknown}},
-            "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
-            "instructions": self.tools.instructions,
-        }
-        return response(request_id, result)
+    def need_request_states(self) -> RequestStates:
+        """`request_states`, which are made now if necessary."""
+        import sikkerkey_questions  # not at the top: few sessions ask anything
 
-    def ping(self, request_id: RequestId, _params: JsonObject) -> Message:
-        """Replies with an empty object."""
-        return response(request_id, {})
-
-    def set_level(self, request_id: RequestId, params: JsonObject) -> Message:
-        """`logging/setLevel`: the lowest level of log messages to send."""
-        level = params.get("level")
-        if level not in LOG_LEVELS:
-            raise ProtocolError(INVALID_PARAMS, f"level must be one of: {', '.join(LOG_LEVELS)}")
-        self._log_level = LOG_LEVELS.index(level)
-        return response(request_id, {})
-
-    def list_tools(self, request_id: RequestId, params: JsonObject) -> Message:
-        """`tools/list`: one page, the same each time."""
-        _refuse_cursor(params)
-        if self._listing is None:
-            self._listing = {"tools": self.tools.listing()}
-        return response(request_id, self._listing)
-
-    def list_resources(self, request_id: RequestId, params: JsonObject, kind: str) -> Message:
-        """`resources/list`, `resources/templates/list` and `prompts/list`: one page, the same each time."""
-        _refuse_cursor(params)
-        return response(request_id, {kind: self.tools.resources.listing(kind)})
-
-    def call_tool(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`tools/call`."""
-        name, arguments = _name_in(params), params.get("arguments")
-        arguments = {} if arguments is None else arguments
-        if not self.tools.has(name):
-            raise ProtocolError(INVALID_PARAMS, "there is no tool of that name")
-        if not isinstance(arguments, dict):
-            raise ProtocolError(INVALID_PARAMS, "arguments must be an object")
-
-        def work(context: Context) -> JsonObject:
-            result = self.tools.call(name, arguments, context)
-            if self.version not in VERSIONS_WITH_STRUCTURED_CONTENT:
-                result.pop("structuredContent", None)
-            return result
-
-        return self._start(ToolCall(self, request_id, params, work))
-
-    def read_resource(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`resources/read`."""
-        uri = params.get("uri")
-        if not isinstance(uri, str):
-            raise ProtocolError(INVALID_PARAMS, "uri must be a string")
-
-        def work(context: Context) -> JsonObject:
-            return {"contents": self.tools.resources.contents(uri, context)}
-
-        return self._start(Call(self, request_id, params, work))
-
-    def get_prompt(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`prompts/get`."""
-        name, given = _name_in(params), _strings_in(params, "arguments")
-
-        def work(context: Context) -> JsonObject:
-            _check_prompt(self.tools.resources.listing("prompts"), name, given)
-            return self.tools.resources.prompt(name, given, context)
-
-        return self._start(Call(self, request_id, params, work))
-
-    def complete(self, request_id: RequestId, params: JsonObject) -> Call:
-        """`completion/complete`."""
-        reference, argument, known = (params.get(name) for name in ("ref", "argument", "context"))
-        known = {} if known is None else known
-        if not (isinstance(reference, dict) and isinstance(argument, dict) and isinstance(known, dict)):
-            raise ProtocolError(INVALID_PARAMS, "ref, argument and context must be objects")
-        name, begun, given = _name_in(argument), argument.get("value"), _strings_in(known, "arguments")
-        if not isinstance(begun, str):
-            raise ProtocolError(INVALID_PARAMS, "value must be a string")
-
-        def work(context: Context) -> JsonObject:
-            values = self.tools.resources.suggestions(reference, name, begun, given, context)
-            shown = values[:COMPLETIONS_MAX]
-            return {"completion": {"values": shown, "total": len(values), "hasMore": len(values) > len(shown)}}
-
-        return self._start(Call(self, request_id, params, work))
-
-    def _start(self, call: Call) -> Call:
         with self._lock:
-            self._running[call.request_id] = call
-        return call
+            if self.request_states is None:
+                self.request_states = sikkerkey_questions.RequestStates()
+            return self.request_states
 
     def finish(self, call: Call) -> bool:
         """True if the call's reply is to be sent: it was not cancelled, and cannot be cancelled any more."""
@@ -3500,10 +3811,42 @@ class Session:
         """Sends a notification."""
         self._send({"jsonrpc": "2.0", "method": method, "params": params})
 
-    def log(self, level: str, message: str) -> None:
-        """Sends a log message, unless the client wants none of that level."""
-        if LOG_LEVELS.index(level) >= self._log_level:
-            self.notify("notifications/message", {"level": level, "logger": "sikkerkey-mcp", "data": message})
+
+def _envelope(params: Any) -> JsonObject | None:
+    """The `_meta` of a modern request's params; None for any other. Only the version's key decides.
+
+    Codex puts the key of the client's capabilities into legacy requests too.
+    """
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return meta if isinstance(meta, dict) and VERSION_KEY in meta else None
+
+
+def _bound_part(request: RpcRequest) -> list[Any]:
+    """What has to be the same when a client sends a request again with what it was asked for."""
+    per_round = ("_meta", "inputResponses", "requestState")
+    params = {name: value for name, value in request.params.items() if name not in per_round}
+    arguments = params.get("arguments")
+    if isinstance(arguments, dict):
+        params["arguments"] = {name: value for name, value in arguments.items() if name != IGNORED_ARGUMENT}
+    return [request.method, params]
+
+
+def _server_capabilities(names: Iterable[str]) -> JsonObject:
+    return {"logging": {}, **{name: {} for name in names}}
+
+
+def _elicitation_modes(capabilities: JsonObject) -> tuple[str, ...]:
+    """How a client with these capabilities can ask its user; a plain `elicitation: {}` means forms."""
+    declared = capabilities.get("elicitation")
+    if not isinstance(declared, dict):
+        return ()
+    return tuple(mode for mode in ("form", "url") if isinstance(declared.get(mode), dict)) or ("form",)
+
+
+def _log_level(level: Any, name: str) -> int:
+    if level not in LOG_LEVELS:
+        raise ProtocolError(INVALID_PARAMS, f"{name} must be one of: {', '.join(LOG_LEVELS)}")
+    return LOG_LEVELS.index(level)
 
 
 def _name_in(params: JsonObject) -> str:
@@ -3537,26 +3880,20 @@ def _check_prompt(prompts: list[JsonObject], name: str, given: dict[str, str]) -
         raise ProtocolError(INVALID_PARAMS, f"{rule}; {takes}")
 
 
-Handler = Callable[[Session, RequestId, JsonObject], Part]
+def _list_of(kind: str) -> Callable[[Methods, JsonObject], JsonObject]:
+    return lambda methods, params: methods.list_resources(params, kind)
 
 
-def _list_of(kind: str) -> Handler:
-    return lambda session, request_id, params: session.list_resources(request_id, params, kind)
-
-
-# Each method with the capability that it belongs to, and its handler.
-METHODS: dict[str, tuple[str, Handler]] = {
-    "initialize": ("", Session.initialize),
-    "ping": ("", Session.ping),
-    "logging/setLevel": ("", Session.set_level),
-    "tools/list": ("tools", Session.list_tools),
-    "tools/call": ("tools", Session.call_tool),
+# Each method of both eras, with the capability that it belongs to.
+METHODS: dict[str, tuple[str, Callable[[Methods, JsonObject], JsonObject | Work]]] = {
+    "tools/list": ("tools", Methods.list_tools),
+    "tools/call": ("tools", Methods.call_tool),
     "resources/list": ("resources", _list_of("resources")),
     "resources/templates/list": ("resources", _list_of("resourceTemplates")),
-    "resources/read": ("resources", Session.read_resource),
+    "resources/read": ("resources", Methods.read_resource),
     "prompts/list": ("prompts", _list_of("prompts")),
-    "prompts/get": ("prompts", Session.get_prompt),
-    "completion/complete": ("completions", Session.complete),
+    "prompts/get": ("prompts", Methods.get_prompt),
+    "completion/complete": ("completions", Methods.complete),
 }
 
 

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
+from tests.support.in_process_client import modern
 from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
 from tools.clients import checks, dialects, record, script, split_reads, wire
@@ -192,6 +193,20 @@ def test_recorder_records_a_session_and_changes_nothing(environment: Path) -> No
     ]
     assert session.from_server[-1] == listed
     assert session.lines == server.lines
+
+
+def test_the_negotiated_revision_is_that_of_the_first_request_after_a_probe() -> None:
+    discover, listed = modern("server/discover", 1), modern("tools/list", 2)
+    initialize = {"jsonrpc": "2.0", "id": 3, "method": "initialize", "params": {"protocolVersion": "2025-11-25"}}
+    results = {1: {"supportedVersions": ["2026-07-28"]}, 2: {"tools": []}, 3: {"protocolVersion": "2025-06-18"}}
+
+    def revision(*sent: Any, refused: tuple[int, ...] = ()) -> str:
+        answered = [{"id": it["id"], "result": results[it["id"]]} for it in sent if it["id"] not in refused]
+        return Session(list(sent), answered, []).revision
+
+    assert revision(discover, listed) == revision(listed) == revision(discover) == "2026-07-28"
+    assert revision(discover, initialize) == revision(discover, initialize, refused=(1,)) == "2025-06-18"
+    assert revision(discover, refused=(1,)) == revision() == ""
 
 
 def test_recorded_server_still_exits_on_a_signal(environment: Path) -> None:

@@ -18,6 +18,7 @@ import sikkerkey_mcp
 from tests.support import fast_server, sample_tools
 from tests.support.faulty_vault import silent_port
 from tests.support.harness import TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
+from tests.support.in_process_client import envelope, modern_reply
 from tests.support.schema_check import CheckedServer, wait_until
 
 CONCURRENT = 32
@@ -107,6 +108,30 @@ def test_32_calls_run_concurrently_on_32_connections(mcp: CheckedServer, recorde
     gate.allow(CONCURRENT)
     assert [mcp.reply(call)["result"] for call in started] == [EMPTY] * CONCURRENT
     assert recorder.connections == CONCURRENT
+
+
+def test_modern_calls_run_concurrently_beside_legacy_ones(mcp: CheckedServer, recorder: Recorder, gate: Gate) -> None:
+    legacy = whoami(mcp, CONCURRENT // 2)
+    new = [mcp.start("tools/call", name="whoami", arguments={}, _meta=envelope()) for _ in range(CONCURRENT // 2)]
+    gate.wait_for(CONCURRENT)  # all of them before the first is answered
+    gate.allow(CONCURRENT)
+    assert [mcp.reply(call)["result"] for call in legacy] == [EMPTY] * len(legacy)
+    assert [mcp.reply(call) for call in new] == [modern_reply(EMPTY, call) for call in new]
+
+
+def test_32_modern_calls_run_concurrently_without_initialize(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    gate = Gate(recorder)
+    with CheckedServer() as server:
+        started = [server.start("tools/call", name="whoami", arguments={}, _meta=envelope()) for _ in range(CONCURRENT)]
+        gate.wait_for(CONCURRENT)
+        assert server.request("server/discover", _meta=envelope())["result"]["resultType"] == "complete"
+        server.cancel(started[0])
+        gate.allow(CONCURRENT)
+        assert [server.reply(call) for call in started[1:]] == [modern_reply(EMPTY, call) for call in started[1:]]
+        assert server.close() == 0
+        server.ended()
+        assert started[0] not in server.answered()
 
 
 def test_connections_are_used_again(mcp: CheckedServer, recorder: Recorder, gate: Gate) -> None:
@@ -422,6 +447,9 @@ def test_tools_list_is_small_and_the_same_bytes_each_time(mcp: CheckedServer) ->
     listings = [line for line in mcp.lines if b'"id":"list"' in line]
     assert listings == [listings[0]] * 3
     assert len(listings[0]) < 30_600
+    mcp.send({"jsonrpc": "2.0", "id": "new", "method": "tools/list", "params": {"_meta": envelope()}})
+    mcp.reply("new")
+    assert len(mcp.lines[-1]) - len(listings[0]) < 200
     with CheckedServer() as other:
         other.initialize("2025-06-18")
         other.send({"jsonrpc": "2.0", "id": "list", "method": "tools/list"})

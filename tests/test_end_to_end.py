@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 import sikkerkey_mcp
 from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
 from tests.support.local_vault import LocalVault, install
+from tests.support.sample_tools import COMMAND
 from tests.support.schema_check import check_session
 
 VALUE = "marked-value-6f1d3c"
@@ -44,12 +45,18 @@ OVERHEAR = 'sent=$1 said=$2; shift 2; tee "$sent" | "$@" | tee "$said"'
 
 def sdk_session(sdk: str, calls: list[Any], place: Path) -> Any:
     """The results of `calls` in the official client. The session is recorded in `place` and checked by the schema."""
+    return overheard(
+        [sdk_python(sdk), str(ROOT / "tests" / "support" / "sdk_session.py")], ARCHIVE_COMMAND, calls, place
+    )
+
+
+def overheard(client: list[str], server: Sequence[str], calls: list[Any], place: Path) -> Any:
+    """What a client that starts this server prints; both directions of the session are checked by the schema."""
     sent, said = place / "sent", place / "said"
-    overheard = ["sh", "-c", OVERHEAR, "sh", str(sent), str(said), *ARCHIVE_COMMAND]
-    command = [sdk_python(sdk), str(ROOT / "tests" / "support" / "sdk_session.py"), *overheard]
+    command = [*client, "sh", "-c", OVERHEAR, "sh", str(sent), str(said), *server]
     done = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, check=True, timeout=60)
     lines = said.read_bytes().splitlines(keepends=True)
-    assert len(lines) >= len(calls) + 2  # and initialize, tools/list
+    assert len(lines) >= len(calls) + 2  # and initialize or server/discover, tools/list
     check_session(sent.read_bytes(), lines)
     return json.loads(done.stdout)
 
@@ -163,3 +170,18 @@ def test_server_survives_a_restart_of_the_vault(tmp_path: Path) -> None:
         again.stdout.close()
     assert "nothing was changed" in away["content"][0]["text"]
     assert back["structuredContent"]["name"] == "p"
+
+
+def test_the_official_client_answers_questions_in_both_eras(tmp_path: Path) -> None:
+    client = [sdk_python("mcp 2"), str(ROOT / "tests" / "support" / "asking_client.py")]
+    yes, empty = {"action": "accept", "content": {"confirm": True}}, {"action": "accept", "content": {}}
+    calls = [
+        ["confirm", yes],
+        ["confirm", {"action": "decline"}],
+        ["confirm", empty],
+        ["open_page", {"action": "accept"}],
+    ]
+    for mode, revision in (("auto", "2026-07-28"), ("legacy", "2025-11-25")):
+        made = overheard([*client, mode], COMMAND, calls, tmp_path)
+        assert (made["protocolVersion"], made["asked"]) == (revision, ["form", "form", "form", "url"])
+        assert [result["action"] for result in made["results"]] == ["accept", "decline", "cancel", "accept"]

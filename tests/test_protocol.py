@@ -30,6 +30,8 @@ from tests.support.in_process_client import (
 from tests.support.sample_tools import FixtureLibrary, FixtureTools
 from tests.support.schema_check import RESULTS, conforms
 
+LEGACY_METHODS = ("initialize", "ping", "logging/setLevel")
+
 # initialize
 
 
@@ -175,7 +177,9 @@ def test_responses_of_the_client_are_ignored(answer: dict[str, Any], request_id:
 # notifications
 
 
-@pytest.mark.parametrize("method", [*METHODS, "no/such", "", "notifications/no-such", "notifications/initialized"])
+@pytest.mark.parametrize(
+    "method", [*METHODS, *LEGACY_METHODS, "no/such", "", "notifications/no-such", "notifications/initialized"]
+)
 def test_a_notification_is_never_answered(method: str) -> None:
     assert InProcessClient().send(notification(method, name="echo", arguments={}, level="no", cursor="x")) is None
 

@@ -1,8 +1,10 @@
 """`make conformance`: the official suite of the Model Context Protocol against the protocol layer of sikkerkey_mcp.py.
 
 The suite speaks HTTP and calls fixtures with fixed names. A bridge connects it to tests/conformance/registry.py, which
-serves these fixtures through the same Session and stdio loop as the vault's tools. Expected failures and their reasons
-are in tests/conformance/expected-failures.yaml. Scenarios that need no fixture also run against the program itself.
+serves these fixtures through the same Session and stdio loop as the vault's tools. The bridge is supergateway up to
+revision 2025-11-25, and tools/streamable_http.py for 2026-07-28. Expected failures of the older revisions and their
+reasons are in tests/conformance/expected-failures.yaml; there are none in 2026-07-28. Scenarios that need no fixture
+also run against the program itself.
 
 tests/conformance/package-lock.json pins the suite and the bridge, which are installed in build/conformance. If there is
 no recent Node, it is installed there too, as pinned by requirements/conformance.txt.
@@ -26,14 +28,16 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.support.harness import ROOT, SOURCE_COMMAND, Server
+from tools.streamable_http import Bridge
 
 FIXTURES = ROOT / "tests" / "conformance"
 PLACE = ROOT / "build" / "conformance"
 COMMANDS = PLACE / "node_modules" / ".bin"
 NODE_NEEDED = 22
-REVISION = "2025-11-25"
-# The requirements of the newest revision, frozen at its release, and all scenarios for the previous one.
+REVISION, MODERN_REVISION = "2025-11-25", "2026-07-28"
+# The requirements of two revisions, frozen at their release, and all scenarios for an older one.
 REVISIONS = (("--requirements", REVISION), ("--spec-version", "2025-06-18"))
+MODERN_REVISIONS = (("--requirements", MODERN_REVISION),)
 # Capability that the program must declare, and scenario.
 PROGRAM_SCENARIOS = (
     ("", "server-initialize"),
@@ -43,6 +47,7 @@ PROGRAM_SCENARIOS = (
     ("resources", "resources-list"),
     ("prompts", "prompts-list"),
 )
+MODERN_PROGRAM_SCENARIOS = ("tools-list", "resources-list", "prompts-list", "input-required-result-unsupported-methods")
 BRIDGE_START_S = 30.0
 SUITE_S = 300.0
 
@@ -138,14 +143,20 @@ def main() -> int:
     install(npm)
     shutil.rmtree(PLACE / "results", ignore_errors=True)
     expected = ["--expected-failures", str(FIXTURES / "expected-failures.yaml")]
-    with bridge(run, [sys.executable, "-I", str(FIXTURES / "registry.py")]) as url:
+    fixtures = [sys.executable, "-I", str(FIXTURES / "registry.py")]
+    with bridge(run, fixtures) as url:
         failures = max(suite(run, url, *revision, *expected) for revision in REVISIONS)
+    with Bridge(fixtures) as modern:
+        failures = max(failures, *(suite(run, modern.url, *revision) for revision in MODERN_REVISIONS))
     with tempfile.TemporaryDirectory() as home:
         os.environ["SIKKERKEY_HOME"] = home  # hides the user's agents
-        with bridge(run, SOURCE_COMMAND) as url:
+        with bridge(run, SOURCE_COMMAND) as url, Bridge(SOURCE_COMMAND) as modern:
             for scenario in program_scenarios():
                 print(f"the program itself, {scenario}: ", end="")
                 failures |= suite(run, url, "--scenario", scenario, "--spec-version", REVISION)
+            for scenario in MODERN_PROGRAM_SCENARIOS:
+                print(f"the program itself, {scenario}, {MODERN_REVISION}: ", end="")
+                failures |= suite(run, modern.url, "--scenario", scenario, "--spec-version", MODERN_REVISION)
     return failures
 
 

@@ -4,7 +4,7 @@
 - docs/clients.md: the clients' table
 - docs/faults.md: the rows of the fault tests
 - docs/tested-clients.md: the results of the last trials
-- README.md: the list of tools
+- README.md: the list of tools, the protocol revisions that clients use
 - docs/platforms.md: the accepted advisories
 
 With --check it writes nothing and exits with status 1 if a file is out of date.
@@ -156,6 +156,16 @@ def tested_clients_page() -> str:
     return f"{TESTED_CLIENTS_INTRO}\n{_table(record.HEAD, record.rows(record.load()))}\n"
 
 
+def revision_list() -> str:
+    """The README's list of protocol revisions with the tested clients that chose them, newest first."""
+    tried: dict[str, list[str]] = {}
+    for outcome in record.load():
+        if outcome.protocol:
+            tried.setdefault(outcome.protocol, []).append(outcome.client)
+    rows = [[revision, ", ".join(clients)] for revision, clients in sorted(tried.items(), reverse=True)]
+    return _table(("Protocol revision", "Tested clients that use it"), rows)
+
+
 def between(name: str, text: str, generated: str) -> str:
     """Replaces the text between the markers called `name` with `generated`; without such markers, `text` as it is."""
     begin, end = (marker.format(name) for marker in MARKERS)
@@ -167,6 +177,7 @@ def pages(root: Path) -> dict[Path, str]:
     readme, platforms = root / "README.md", root / "docs" / "platforms.md"
     parts = (
         (readme, "tools", tool_list()),
+        (readme, "revisions", revision_list()),
         (platforms, "advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
     )
     expected = {

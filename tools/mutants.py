@@ -27,14 +27,15 @@ EXPLAINED = ROOT / "tests" / "mutants.txt"
 
 # Files and the tests that concern them, fast ones first. The first pattern that matches a file counts.
 SERVER = (
-    "golden arguments lenient_arguments signing answers restrictions identity injection protocol resources prompts "
-    "framing table http"
+    "golden arguments lenient_arguments signing answers restrictions identity injection protocol eras questions "
+    "resources prompts framing table http"
 )
 # fmt: off
 TESTS = {
     "sikkerkey_mcp.py": f"{SERVER} plaintext concurrency first_call hardening local_attacks lifecycle faults",
     "sikkerkey_certificates.py": "http faults doctor",
     "sikkerkey_http.py": "http_connections http hardening faults",
+    "sikkerkey_questions.py": "questions",
     "sikkerkey_redact.py": "redact answers plaintext",
     "sikkerkey_times.py": "times",
     "sikkerkey_review.py": "review",

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
-from sikkerkey_mcp import Call, Session, ToolProvider
+from sikkerkey_mcp import VERSION, Call, Session, ToolProvider
 from tests.support.sample_tools import FixtureTools
 from tests.support.schema_check import check_message, check_session
 
@@ -28,9 +29,33 @@ def call(tool: str, request_id: Any = 1, **arguments: Any) -> dict[str, Any]:
     return request("tools/call", request_id, name=tool, arguments=arguments)
 
 
-def opening(version: Any = "2025-11-25", request_id: Any = 0) -> dict[str, Any]:
+def opening(version: Any = "2025-11-25", request_id: Any = 0, capabilities: Any = None) -> dict[str, Any]:
     """An `initialize`."""
-    return request("initialize", request_id, protocolVersion=version, capabilities={}, clientInfo=CLIENT)
+    declared = {} if capabilities is None else capabilities
+    return request("initialize", request_id, protocolVersion=version, capabilities=declared, clientInfo=CLIENT)
+
+
+def envelope(capabilities: Any = None, **more: Any) -> dict[str, Any]:
+    """The `_meta` of a modern request; `more` are other members of it, such as logLevel."""
+    prefix = "io.modelcontextprotocol/"
+    declared = {} if capabilities is None else capabilities
+    members = {"protocolVersion": "2026-07-28", "clientInfo": CLIENT, "clientCapabilities": declared}
+    prefixed = {prefix + name: value for name, value in {**members, **more}.items() if name != "progressToken"}
+    return {**prefixed, **({"progressToken": more["progressToken"]} if "progressToken" in more else {})}
+
+
+def modern(method: str, request_id: Any = 1, meta: dict[str, Any] | None = None, **params: Any) -> dict[str, Any]:
+    """A modern request."""
+    return request(method, request_id, **params, _meta=envelope() if meta is None else meta)
+
+
+SERVER_INFO = {"io.modelcontextprotocol/serverInfo": {"name": "sikkerkey-mcp", "version": VERSION}}
+
+
+def modern_reply(result: Any, request_id: Any = 1, ttl_ms: int | None = None) -> dict[str, Any]:
+    """The reply to a modern request; with `ttl_ms`, one that may be cached."""
+    cached = {} if ttl_ms is None else {"ttlMs": ttl_ms, "cacheScope": "private"}
+    return reply({"resultType": "complete", **result, **cached, "_meta": SERVER_INFO}, request_id)
 
 
 def reply(result: Any, request_id: Any = 1) -> dict[str, Any]:
@@ -46,23 +71,33 @@ def refusal(code: int, message: str, **with_id: Any) -> dict[str, Any]:
 class InProcessClient:
     """A client of a Session in this process. Calls run immediately, and every message is checked against the schema.
 
-    With `lenient`, invalid requests may get a result. `notifications` holds what the session has sent by itself.
+    With `lenient`, invalid requests may get a result. `notifications` holds what the session has sent by itself. When
+    that is a request, `respond` makes what the client sends next, if anything.
     """
 
     def __init__(
-        self, version: str = "2025-11-25", tools: ToolProvider | None = None, *, lenient: bool = False
+        self,
+        version: str = "2025-11-25",
+        tools: ToolProvider | None = None,
+        *,
+        capabilities: Any = None,
+        lenient: bool = False,
     ) -> None:
         self.lenient = lenient
+        self.respond: Callable[[dict[str, Any]], Any] = lambda _request: None
         self.tools = FixtureTools()
         self.notifications: list[dict[str, Any]] = []
         self.session = Session(tools or self.tools, self._notify)
         if version:
-            self.send(opening(version))
+            self.send(opening(version, capabilities=capabilities))
             assert self.send(notification("notifications/initialized")) is None
 
     def _notify(self, message: dict[str, Any]) -> None:
         check_message(message, {})
         self.notifications.append(message)
+        if "id" in message:
+            following = self.respond(message)
+            assert following is None or self.send(following) is None
 
     def send_bytes(self, line: bytes, *, run: bool = True) -> Any:
         """The reply to a line: a list for a batch, None if there is none, a Call without `run`."""

@@ -25,6 +25,7 @@ from sikkerkey_mcp import (
     serve,
     text_result,
 )
+from sikkerkey_questions import Form, Page
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
 
@@ -73,7 +74,10 @@ class FixtureLibrary:
 
 
 class FixtureTools:
-    """Tools without a network; `calls` holds the calls that ran, `gate` releases those of the tool `wait`."""
+    """Tools without a network; `calls` holds the calls that ran, `gate` releases those of the tool `wait`.
+
+    `decisions` holds what came back when a tool asked the person, about `subject`.
+    """
 
     instructions = "Tools for tests."
 
@@ -83,6 +87,8 @@ class FixtureTools:
         self.calls: list[tuple[str, JsonObject]] = []
         self.preparations = 0
         self.gate = threading.Event()
+        self.subject = "an agent"
+        self.decisions: list[tuple[str, JsonObject]] = []
         self._tools: dict[str, Callable[[JsonObject, Context], JsonObject]] = {
             "echo": lambda arguments, _context: json_result(arguments),
             "fail": lambda _arguments, _context: error_result(Error("it failed", "do not call it")),
@@ -90,6 +96,8 @@ class FixtureTools:
             "wait": self._wait,
             "print": self._print,
             "report": self._report,
+            "confirm": self._confirm,
+            "open_page": self._open_page,
         }
 
     def listing(self) -> list[JsonObject]:
@@ -129,6 +137,21 @@ class FixtureTools:
         for level in LOG_LEVELS:
             context.log(level, f"a line of level {level}")
         return text_result("reported")
+
+    def _confirm(self, arguments: JsonObject, context: Context) -> JsonObject:
+        question = Form(
+            f"Delete {arguments.get('name', 'it')}?", {"confirm": {"type": "boolean", "default": False}}, ("confirm",)
+        )
+        answered = context.ask(question, self.subject)
+        self.decisions.append((answered.action, answered.content))
+        return json_result({"action": answered.action, "content": answered.content})
+
+    def _open_page(self, _arguments: JsonObject, context: Context) -> JsonObject:
+        answered = context.ask(Page("Type it there.", lambda page_id: f"http://127.0.0.1:1/{page_id}"), self.subject)
+        if answered.question_id:
+            context.close_page(answered.question_id)
+        self.decisions.append((answered.action, answered.content))
+        return json_result({"action": answered.action, "page": answered.question_id})
 
 
 if __name__ == "__main__":

@@ -13,66 +13,90 @@ from jsonschema import Draft202012Validator
 
 from tests.support.harness import TIMEOUT_S, Server
 
-SCHEMA = json.loads((Path(__file__).parents[1] / "schema" / "mcp-2025-11-25.json").read_bytes())
+LEGACY, MODERN = "2025-11-25", "2026-07-28"
+SCHEMAS = {
+    revision: json.loads((Path(__file__).parents[1] / "schema" / f"mcp-{revision}.json").read_bytes())
+    for revision in (LEGACY, MODERN)
+}
+VERSION_KEY = "io.modelcontextprotocol/protocolVersion"  # in `params._meta` of a modern request
 
-RESULTS = {
-    "initialize": "InitializeResult",
-    "ping": "EmptyResult",
-    "logging/setLevel": "EmptyResult",
-    "tools/list": "ListToolsResult",
-    "tools/call": "CallToolResult",
-    "resources/list": "ListResourcesResult",
-    "resources/templates/list": "ListResourceTemplatesResult",
-    "resources/read": "ReadResourceResult",
-    "prompts/list": "ListPromptsResult",
-    "prompts/get": "GetPromptResult",
-    "completion/complete": "CompleteResult",
+# The definition of the request and of its result, by method.
+SHARED = {
+    "tools/list": ("ListToolsRequest", "ListToolsResult"),
+    "tools/call": ("CallToolRequest", "CallToolResult"),
+    "resources/list": ("ListResourcesRequest", "ListResourcesResult"),
+    "resources/templates/list": ("ListResourceTemplatesRequest", "ListResourceTemplatesResult"),
+    "resources/read": ("ReadResourceRequest", "ReadResourceResult"),
+    "prompts/list": ("ListPromptsRequest", "ListPromptsResult"),
+    "prompts/get": ("GetPromptRequest", "GetPromptResult"),
+    "completion/complete": ("CompleteRequest", "CompleteResult"),
 }
-REQUESTS = {
-    "initialize": "InitializeRequest",
-    "ping": "PingRequest",
-    "logging/setLevel": "SetLevelRequest",
-    "tools/list": "ListToolsRequest",
-    "tools/call": "CallToolRequest",
-    "resources/list": "ListResourcesRequest",
-    "resources/templates/list": "ListResourceTemplatesRequest",
-    "resources/read": "ReadResourceRequest",
-    "prompts/list": "ListPromptsRequest",
-    "prompts/get": "GetPromptRequest",
-    "completion/complete": "CompleteRequest",
+METHODS = {
+    LEGACY: {
+        "initialize": ("InitializeRequest", "InitializeResult"),
+        "ping": ("PingRequest", "EmptyResult"),
+        "logging/setLevel": ("SetLevelRequest", "EmptyResult"),
+        **SHARED,
+    },
+    MODERN: {"server/discover": ("DiscoverRequest", "DiscoverResult"), **SHARED},
 }
+RESULTS = {method: result for method, (_, result) in METHODS[LEGACY].items()}
+MAY_NEED_INPUT = ("tools/call", "resources/read", "prompts/get")
+# What the server sends by itself: the definition, and the revisions in which it may.
 NOTIFICATIONS = {
-    "notifications/message": "LoggingMessageNotification",
-    "notifications/progress": "ProgressNotification",
+    "notifications/message": ("LoggingMessageNotification", (LEGACY, MODERN)),
+    "notifications/progress": ("ProgressNotification", (LEGACY, MODERN)),
+    "notifications/cancelled": ("CancelledNotification", (LEGACY,)),
+    "notifications/elicitation/complete": ("ElicitationCompleteNotification", (LEGACY,)),
 }
+CODES = {
+    LEGACY: {-32700, -32600, -32601, -32602, -32603, -32002},
+    MODERN: {-32700, -32600, -32601, -32602, -32603, -32022, -32021},
+}
+DEFINED_ERRORS = {-32022: "UnsupportedProtocolVersionError", -32021: "MissingRequiredClientCapabilityError"}
 
 
 @cache
-def _validator(definition: str) -> Draft202012Validator:
-    return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": SCHEMA["$defs"]})
+def _validator(definition: str, revision: str) -> Draft202012Validator:
+    return Draft202012Validator({"$ref": f"#/$defs/{definition}", "$defs": SCHEMAS[revision]["$defs"]})
 
 
-def conforms(value: Any, definition: str) -> None:
+def conforms(value: Any, definition: str, revision: str = LEGACY) -> None:
     """Raises ValidationError unless `value` matches a definition of the schema."""
-    _validator(definition).validate(value)
+    _validator(definition, revision).validate(value)
+
+
+def revision_of(request: Any) -> str:
+    """The era of a request of the client: its envelope decides."""
+    params = request.get("params")
+    meta = params.get("_meta") if isinstance(params, dict) else None
+    return MODERN if isinstance(meta, dict) and VERSION_KEY in meta else LEGACY
 
 
 def check_message(message: Any, asked: Mapping[Any, str]) -> None:
-    """Checks one message of the server; `asked` maps request ids to methods.
+    """Checks one message of the server; `asked` maps ids of requests to their methods.
 
-    Stricter than the schema: a message is exactly one thing, and this server sends no requests.
+    Stricter than the schema: a message is exactly one thing, and this server sends only some of the errors and requests
+    that the schema allows.
     """
-    if "method" in message:
+    if "method" in message and "id" in message:
+        assert (set(message), message["method"]) == ({"jsonrpc", "id", "method", "params"}, "elicitation/create")
+        conforms(message, "ElicitRequest")
+    elif "method" in message:
         assert set(message) == {"jsonrpc", "method", "params"}
-        conforms(message, NOTIFICATIONS[message["method"]])
+        definition, revisions = NOTIFICATIONS[message["method"]]
+        for revision in revisions:
+            conforms(message, definition, revision)
     elif "error" in message:
         assert set(message) <= {"jsonrpc", "id", "error"}
-        conforms(message, "JSONRPCErrorResponse")
+        conforms(message, DEFINED_ERRORS.get(message["error"]["code"], "JSONRPCErrorResponse"), MODERN)
+        assert message["error"]["code"] in CODES[LEGACY] | CODES[MODERN]
     else:
         assert set(message) == {"jsonrpc", "id", "result"}
-        conforms(message, "JSONRPCResultResponse")
+        revision = MODERN if "resultType" in message["result"] else LEGACY
+        conforms(message, "JSONRPCResultResponse", revision)
         if message["id"] in asked:
-            conforms(message["result"], RESULTS[asked[message["id"]]])
+            conforms(message["result"], METHODS[revision][asked[message["id"]]][1], revision)
 
 
 def check_line(line: bytes, asked: Mapping[Any, str]) -> None:
@@ -96,7 +120,7 @@ def check_session(sent: bytes, lines: Iterable[bytes]) -> None:
         check_line(line, {})
         decoded = json.loads(line)
         for message in decoded if isinstance(decoded, list) else [decoded]:
-            if "id" in message:
+            if "id" in message and "method" not in message:
                 check_answer(message, open_requests.get(message["id"], []))
 
 
@@ -118,6 +142,8 @@ def check_answer(answer: Any, requests: list[Any]) -> None:
     """Checks one answer against the unanswered requests with its id, and removes the request that it answers."""
     assert requests, f"no open request has the id {answer['id']!r}"
     if "error" in answer:
+        code = answer["error"]["code"]
+        assert any(code in CODES[revision_of(request)] for request in requests), f"an error of the other era: {code}"
         requests.pop(0)
         return
     fits = [request for request in requests if valid_exchange(request, answer["result"])]
@@ -126,13 +152,23 @@ def check_answer(answer: Any, requests: list[Any]) -> None:
 
 
 def valid_exchange(request: Any, result: Any) -> bool:
-    """Whether the schema allows both."""
-    method = request.get("method")
-    return (
-        method in REQUESTS
-        and _validator(REQUESTS[method]).is_valid(request)
-        and _validator(RESULTS[method]).is_valid(result)
-    )
+    """Whether the schema of the request's era allows both."""
+    revision, method = revision_of(request), request.get("method")
+    if method not in METHODS[revision]:
+        return False
+    asked, answered = METHODS[revision][method]
+    if revision == MODERN:
+        if not result.get("_meta", {}).get("io.modelcontextprotocol/serverInfo"):
+            return False
+        if result.get("resultType") == "input_required":
+            answered = "InputRequiredResult" if method in MAY_NEED_INPUT else ""
+            if not answered or not {"inputRequests", "requestState"} & set(result):
+                return False
+        elif result.get("resultType") != "complete":
+            return False
+    elif "resultType" in result:
+        return False
+    return _validator(asked, revision).is_valid(request) and _validator(answered, revision).is_valid(result)
 
 
 class CheckedServer(Server):

@@ -24,9 +24,15 @@ class Session(NamedTuple):
 
     @property
     def revision(self) -> str:
-        """The negotiated protocol revision; empty if there was none."""
-        found = [message["result"].get("protocolVersion") for message in self.from_server if "result" in message]
-        return next(filter(None, found), "")
+        """The negotiated protocol revision; empty if there was none.
+
+        It is that of the first answered request after a probe: from its own envelope, or from `initialize`.
+        """
+        results = {message["id"]: message["result"] for message in self.from_server if "result" in message}
+        answered = [message for message in self.from_client if "method" in message and message.get("id") in results]
+        named = [(message["method"], _revision_in(message, results[message["id"]])) for message in answered]
+        settled = [revision for method, revision in named if revision and method != "server/discover"]
+        return settled[0] if settled else next((revision for _, revision in named if revision), "")
 
     @property
     def calls(self) -> list[tuple[Any, Any]]:
@@ -34,6 +40,12 @@ class Session(NamedTuple):
         results = {message["id"]: message["result"] for message in self.from_server if "result" in message}
         calls = [message for message in self.from_client if message.get("method") == "tools/call"]
         return [(call["params"], results[call["id"]]) for call in calls if call["id"] in results]
+
+
+def _revision_in(request: Any, result: Any) -> str:
+    meta = (request.get("params") or {}).get("_meta") or {}
+    revision: str = meta.get("io.modelcontextprotocol/protocolVersion") or result.get("protocolVersion", "")
+    return revision
 
 
 def make_interpreter(environment: Path = ENVIRONMENT) -> None:
