@@ -591,8 +591,8 @@ CHARSET = Arg("charset", "string", "Characters to draw from; default symbols.", 
               choices=("symbols", "alphanumeric", "numbers", "uuid"))
 INTERVAL = Arg("intervalSeconds", "integer", "Seconds between rotations, at most 30 days.", least=300, most=2_592_000)
 PAGE = Arg("page", "integer", "Page.", required=False, least=1)
-LIMIT = Arg("limit", "integer", "Rows to show.", required=False, least=1, local=True)
-OFFSET = Arg("offset", "integer", "Rows to skip.", required=False, least=0, local=True)
+LIMIT = Arg("limit", "integer", "Limit.", required=False, least=1, local=True)
+OFFSET = Arg("offset", "integer", "Offset.", required=False, least=0, local=True)
 ROWS = (LIMIT, OFFSET)
 FOUND_ROWS = (Arg("search", "string", "Part of a name or note.", required=False, local=True), *ROWS)
 PAGE_SIZE = Arg("pageSize", "integer", "Page size.", required=False, least=1)
@@ -1098,12 +1098,14 @@ def tool_description(tool: Tool) -> str:
 
 
 def behaviour_hints(effects: Sequence[Effect], *, open_world: bool) -> JsonObject:
-    """MCP's four hints for a set of actions. If left out, clients assume 'destructive, open world'."""
+    """MCP's hints for a set of actions. If left out, clients assume 'destructive, open world'.
+
+    Without idempotentHint they assume that repeating a call does something, which is right for all but reads.
+    """
     read_only = all(effect == "read" for effect in effects)
     return {
         "readOnlyHint": read_only,
         "destructiveHint": "destructive" in effects,
-        "idempotentHint": read_only,
         "openWorldHint": open_world,
     }
 

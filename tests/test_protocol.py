@@ -409,8 +409,8 @@ def test_the_vaults_tools_list_conforms_to_the_schema(version: str) -> None:
 
 
 @pytest.mark.peer(16)
-def test_every_tool_of_the_vault_has_a_title_and_all_four_hints() -> None:
-    hints = {"readOnlyHint", "destructiveHint", "idempotentHint", "openWorldHint"}
+def test_every_tool_of_the_vault_has_a_title_and_all_three_hints() -> None:
+    hints = {"readOnlyHint", "destructiveHint", "openWorldHint"}
     for tool in map(tool_listing, TOOLS):
         assert tool["title"]
         assert {name: type(value) for name, value in tool["annotations"].items()} == dict.fromkeys(hints, bool)

@@ -38,6 +38,7 @@ a single action and takes no `action` argument. No action returns the value of a
 - **Required** and **Optional** list an action's arguments. If only some combinations are allowed, the description of
   the arguments says so. The server refuses any other argument before it sends a request. It does not send arguments
   that you omit; it does send empty ones.
+- `search`, `limit` and `offset` select rows of a list: [Results](protocol.md#results).
 - **Scope**: the permission that the vault's owner must grant to the agent.
 - **Effect**: *read* changes nothing, and the server retries it after a lost connection. *write* can be undone by
   another call. ***destructive*** removes something, replaces a whole set or widens access: clients should ask the user
