@@ -17,9 +17,9 @@ from tests.fuzz.__main__ import TARGETS, Case, fuzz
 CASES = {
     "stdin": 400,
     "process": 20,
-    "arguments": 2_500,
+    "arguments": 1_200,
     "answers": 100,
-    "identity": 2_000,
+    "identity": 1_000,
     "client_files": 150,
     "command_line": 250,
 }
