@@ -17,7 +17,8 @@ from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
 from tests.support.in_process_client import modern
 from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
-from tools.clients import checks, dialects, record, script, split_reads, wire
+from tools.clients import checks, dialects, large_vault, record, script, split_reads, wire
+from tools.clients.assistants import ASSISTANTS
 from tools.clients.dialects import Answer, Call, ModelRequest, Text
 from tools.clients.model import Exchange, Model, dialect_of
 from tools.clients.script import CALLS, DONE, MARK, Script
@@ -359,6 +360,96 @@ def test_script_makes_the_calls_that_it_is_given() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# large vault
+# ---------------------------------------------------------------------------------------------------------------------
+
+Pages = dict[str, list[large_vault.Page]]
+ROWS = 40  # on each page
+
+
+def page_of(listing: large_vault.Listing, arguments: dict[str, Any]) -> str:
+    """The page of a list as the server sends it."""
+    start, total = arguments.get("offset", 0), len(listing.names)
+    end = min(start + ROWS, total)
+    rows = [{"name": name} for name in listing.names[start:end]]
+    return json.dumps({"items": rows, "total": total, **({"next": {"offset": end}} if end < total else {})})
+
+
+def good_pages() -> Pages:
+    """The pages that the script asks for, which arrive as they were sent."""
+    paging = large_vault.Paging("mcp__{}")
+    texts: list[str] = []
+    pages: Pages = {listing.title: [] for listing in large_vault.LISTINGS}
+    while call := paging.next_call(texts):
+        listing = next(each for each in large_vault.LISTINGS if each.tool == call[0])
+        texts.append(page_of(listing, call[1]))
+        pages[listing.title].append(large_vault.Page(texts[-1], f"Result:\n{texts[-1]}\nEnd"))
+    return pages
+
+
+def test_script_pages_to_the_last_row_of_each_list() -> None:
+    pages = good_pages()
+    large_vault.check(pages, Text(DONE))
+    for listing, row in zip(large_vault.LISTINGS, large_vault.shown(pages)):
+        assert row == (listing.title, len(listing.names), ROWS, ROWS, False, large_vault.PAGES, True), row.list
+
+
+def test_page_that_did_not_arrive_whole_is_rejected() -> None:
+    for listing in large_vault.LISTINGS:
+        for number in range(large_vault.PAGES):
+            for received in ("", "saved to a file", "HALF"):
+                pages = good_pages()
+                sent = pages[listing.title][number].sent
+                half = sent[: len(sent) // 2] if received == "HALF" else received
+                pages[listing.title][number] = large_vault.Page(sent, half)
+                with pytest.raises(Failed, match=f"the client cut a page of the {listing.title}"):
+                    large_vault.check(pages, Text(DONE))
+                row = next(row for row in large_vault.shown(pages) if row.list == listing.title)
+                assert row.cut, listing.title
+                assert (row.received < ROWS) is (number == 0), listing.title
+
+
+def test_pages_that_do_not_lead_to_the_last_row_are_rejected() -> None:
+    [listing, *_] = large_vault.LISTINGS
+
+    def changed(number: int, text: str) -> Pages:
+        pages = good_pages()
+        pages[listing.title][number] = large_vault.Page(text, text)
+        return pages
+
+    unlimited = json.dumps({"items": [{"name": name} for name in listing.names]})
+    first, second = page_of(listing, {}), page_of(listing, {"offset": 2 * ROWS})
+    for pages, complaint in (
+        ({**good_pages(), listing.title: [large_vault.Page(unlimited, unlimited)]}, "asked for 1 pages of the secrets"),
+        (changed(0, first.replace('"total": 5000', '"total": 4999')), r"the totals of the secrets are \[4999, 5000"),
+        (changed(1, first), "the first pages of the secrets lack rows or repeat some"),
+        (changed(1, second), "the first pages of the secrets lack rows or repeat some"),
+        (changed(3, second), "the last page of the secrets does not end with the last row"),
+    ):
+        with pytest.raises(Failed, match=complaint):
+            large_vault.check(pages, Text(DONE))
+    for answer in (None, Call("a", "b", {}), Text("stopped")):
+        with pytest.raises(Failed):
+            large_vault.check(good_pages(), answer)
+
+
+def test_script_ends_if_a_client_never_passes_on_a_result() -> None:
+    paging = large_vault.Paging("mcp__{}")
+    request = ModelRequest({f"mcp__{listing.tool}": {} for listing in large_vault.LISTINGS}, {}, "")
+    answers = [paging(request) for _ in range(large_vault.REPEATED_MAX + 1)]
+    assert all(isinstance(answer, Call) for answer in answers[:-1])
+    assert answers[-1] == Text("stopped: the client did not pass on the result, but asked again")
+
+
+def test_results_belong_to_the_list_that_was_asked_for() -> None:
+    calls = [[listing.tool, listing.arguments] for listing in large_vault.LISTINGS]
+    request = ModelRequest({}, {"call_0": "{}", "call_1": "cut"}, "")
+    pages = large_vault.pages([session_of(calls)], request)
+    assert pages == {"secrets": [("{}", "{}")], "machines": [("{}", "cut")], "audit entries": [("{}", "")]}
+    assert large_vault.pages([], None) == {"secrets": [], "machines": [], "audit entries": []}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # record
 # ---------------------------------------------------------------------------------------------------------------------
 
@@ -372,7 +463,7 @@ def test_record_contains_the_pinned_version_of_every_client() -> None:
 
 def test_new_outcomes_replace_earlier_ones(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    old = [record.Outcome(name, "npm x", "1", "2026-01-01", "", [], "passed") for name in ("a", "b", "gone")]
+    old = [record.Outcome(name, "npm x", "1", "2026-01-01", "", [], "passed", []) for name in ("a", "b", "gone")]
     record.keep(old, ["a", "b", "gone"], path)
     fresh = old[1]._replace(version="2", outcome="failed: why")
     record.keep([fresh], ["b", "a"], path)
@@ -380,8 +471,33 @@ def test_new_outcomes_replace_earlier_ones(tmp_path: Path) -> None:
 
 
 def test_table_lists_clients_that_could_not_run() -> None:
-    outcome = record.Outcome("A", "npm a", "1", "2026-01-01", "2025-11-25", ["x", "y"], "not run: no network")
+    outcome = record.Outcome("A", "npm a", "1", "2026-01-01", "2025-11-25", ["x", "y"], "not run: no network", [])
     tried, others = record.rows([outcome])
     assert tried == ["A", "1", "2025-11-25", "x; y", "not run: no network", "2026-01-01"]
     assert others[0].startswith("Claude Desktop, Cursor, ")
     assert others[4] == "not run here"
+
+
+def test_long_lists_of_every_assistant_arrive_whole() -> None:
+    outcomes = [outcome for outcome in record.load() if outcome.client in record.SHOWN_BEFORE]
+    assert [outcome.client for outcome in outcomes] == [assistant.title for assistant in ASSISTANTS]
+    for outcome in outcomes:
+        for row in outcome.shown:
+            assert row["received"] == row["sent"] > 0, outcome.client
+            assert not row["cut"], outcome.client
+            assert row["last_row"], outcome.client
+        assert len(outcome.shown) == len(large_vault.LISTINGS), f"run `make test-clients` for {outcome.client}"
+
+
+def test_table_shows_what_reached_the_model() -> None:
+    row = {"list": "secrets", "total": 5000, "sent": 43, "received": 43, "cut": False, "pages": 4, "last_row": True}
+    outcome = record.Outcome(
+        "Codex", "npm a", "1", "2026-01-01", "", [], "passed", [row, {**row, "received": 40, "cut": True}, row]
+    )
+    other = outcome._replace(client="A", shown=[{**row, "last_row": False}])
+    sdk = outcome._replace(shown=[])
+    before = record.SHOWN_BEFORE["Codex"]
+    assert record.shown_rows([outcome, other, sdk]) == [
+        ["Codex", "43 of 43", before[0], "40 of 43, cut", before[1], "43 of 43", before[2], "reached"],
+        ["A", "43 of 43", "not measured", "not reached"],
+    ]

@@ -72,6 +72,19 @@ The trial compares what the client received with what the server wrote and what 
 be in the vault and must not come back. On Linux, the trial runs in a network namespace with loopback only.
 """
 
+LONG_LISTS = """\
+
+## Long lists
+
+The assistants have a further session with a vault of 5,000 secrets in one project, 2,000 machines and 10,000 audit
+entries. The model asks for each list, follows `next` twice, and jumps to the last rows with `offset`. Each page must
+reach the model exactly as the server sent it, with the right total, and the last page must end with the last row.
+
+The table shows how many rows of the first answer reached the model, of those that the server sent. *Before* is the same
+session with the server of commit 087dd8d, whose results had no limit: secrets and machines came in one result, and the
+audit log in pages of 50 entries.
+"""
+
 EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
 ANSWERS: dict[sikkerkey_mcp.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
 ACTION_HEAD = ("Action", "What it does", "Required", "Optional", "Scope", "Effect", "Result")
@@ -154,7 +167,11 @@ def tool_list() -> str:
 
 def tested_clients_page() -> str:
     """The text of docs/tested-clients.md, from docs/tested-clients.json."""
-    return f"{TESTED_CLIENTS_INTRO}\n{_table(record.HEAD, record.rows(record.load()))}\n"
+    outcomes = record.load()
+    clients, lists = record.rows(outcomes), record.shown_rows(outcomes)
+    return "\n".join(
+        [TESTED_CLIENTS_INTRO, _table(record.HEAD, clients), LONG_LISTS, _table(record.SHOWN_HEAD, lists), ""]
+    )
 
 
 def revision_list() -> str:

@@ -21,7 +21,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
-from tools.clients import checks, packages, sdks, split_reads, wire
+from tools.clients import checks, large_vault, packages, sdks, split_reads, wire
 from tools.clients.assistants import ASSISTANTS, Assistant
 from tools.clients.model import Model
 from tools.clients.packages import INSPECTOR, Package, Unavailable
@@ -42,6 +42,7 @@ class Attempt:
         self.exercised: list[str] = []
         self.protocol = ""
         self.version = ""
+        self.shown: list[large_vault.Shown] = []
 
     def passed(self, *what: str) -> None:
         """Adds checks that the client passed."""
@@ -79,6 +80,7 @@ def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
             state = state_listed(trial, assistant, variables)
             checks.require(not state, f"{assistant.listing} still shows the server")
             attempt.passed("`config --remove`: gone")
+    try_large_vault(assistant, attempt)
     if assistant.reads_only:
         try_split_reads(assistant, attempt)
 
@@ -96,6 +98,24 @@ def try_split_reads(assistant: Assistant, attempt: Attempt) -> None:
             keep_conversation(trial, model)
         split_reads.check(trial.sessions(), [exchange.answer for exchange in model.exchanges])
     attempt.passed(f"`--split-reads`: {len(reads)} tools approved as read-only, {len(others)} others refused")
+
+
+def try_large_vault(assistant: Assistant, attempt: Attempt) -> None:
+    """The model receives each page of long lists whole, and reaches the last row. Raises Failed."""
+    with new_trial(f"{assistant.name}-large-vault") as trial, Model(large_vault.Paging(assistant.shown)) as model:
+        large_vault.fill(trial.vault)
+        assistant.settings(trial.home, model.url)
+        trial.archive("config", assistant.name, "--write")
+        try:
+            trial.run([str(assistant.package.path), *assistant.session], **assistant.variables(model.url))
+        finally:
+            keep_conversation(trial, model)
+            requests = [exchange.request for exchange in model.exchanges]
+            most = max(requests, key=lambda it: len(it.results), default=None)
+            pages = large_vault.pages(trial.sessions(), most)
+            attempt.shown = large_vault.shown(pages)
+        large_vault.check(pages, model.exchanges[-1].answer if model.exchanges else None)
+    attempt.passed("long lists whole, up to the last row")
 
 
 def state_listed(trial: Trial, assistant: Assistant, variables: dict[str, str]) -> str:
@@ -165,7 +185,8 @@ def outcome(client: Client, attempt: Attempt, result: str) -> Outcome:
     name, version = (client.package.name, client.package.version) if client.package else ("mcp", attempt.version)
     source = f"{'npm' if client.package else 'PyPI'} {name}"
     today = time.strftime("%Y-%m-%d", time.gmtime())
-    return Outcome(client.title, source, version, today, attempt.protocol, attempt.exercised, result)
+    shown = [each._asdict() for each in attempt.shown]
+    return Outcome(client.title, source, version, today, attempt.protocol, attempt.exercised, result, shown)
 
 
 def run_trial(client: Client) -> Outcome:

@@ -5,11 +5,22 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 RECORD = ROOT / "docs" / "tested-clients.json"
 HEAD = ("Client", "Version", "Protocol", "What was exercised", "Result", "Date")
+SHOWN_HEAD = ("Client", "Secrets", "before", "Machines", "before", "Audit entries", "before", "Last row")
+# The rows that reached the model when results had no limit: secrets, machines, audit entries. Continue asked for the
+# secrets again and again.
+SHOWN_BEFORE = {
+    "Claude Code": ("0 of 5,000", "0 of 2,000", "50 of 50"),
+    "Codex": ("57 of 5,000", "54 of 2,000", "39 of 50"),
+    "Gemini CLI": ("190 of 5,000", "183 of 2,000", "50 of 50"),
+    "opencode": ("0 of 5,000", "0 of 2,000", "50 of 50"),
+    "Copilot CLI": ("3 of 5,000", "2 of 2,000", "50 of 50"),
+    "Continue CLI": ("0 of 5,000", "not reached", "not reached"),
+}
 # Clients that `config` supports but that cannot run unattended.
 NOT_RUN = ("Claude Desktop", "Cursor", "Goose", "Kiro", "LM Studio", "VS Code", "Warp", "Windsurf", "Zed")
 
@@ -24,6 +35,7 @@ class Outcome(NamedTuple):
     protocol: str
     exercised: list[str]
     outcome: str
+    shown: list[dict[str, Any]]  # of each long list, as `Shown` in tools/clients/large_vault.py
 
 
 def load(path: Path = RECORD) -> list[Outcome]:
@@ -44,3 +56,16 @@ def rows(outcomes: Iterable[Outcome]) -> list[list[str]]:
     """The rows of the table below `HEAD`."""
     tried = [[it.client, it.version, it.protocol, "; ".join(it.exercised), it.outcome, it.date] for it in outcomes]
     return [*tried, [", ".join(NOT_RUN), "", "", "the entry in its file, by tests only", "not run here", ""]]
+
+
+def shown_rows(outcomes: Iterable[Outcome]) -> list[list[str]]:
+    """The rows of the table below `SHOWN_HEAD`."""
+    return [_shown_cells(outcome) for outcome in outcomes if outcome.shown]
+
+
+def _shown_cells(outcome: Outcome) -> list[str]:
+    before = SHOWN_BEFORE.get(outcome.client, ("not measured",) * len(outcome.shown))
+    cells = [outcome.client]
+    for row, earlier in zip(outcome.shown, before):
+        cells += [f"{row['received']:,} of {row['sent']:,}" + (", cut" if row["cut"] else ""), earlier]
+    return [*cells, "reached" if all(row["last_row"] for row in outcome.shown) else "not reached"]

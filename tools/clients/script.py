@@ -72,9 +72,10 @@ class Script:
 
     def __call__(self, request: ModelRequest) -> Answer:
         results = results_of(request)
-        if not request.tools or len(results) == len(self._calls):  # a request without tools is for a title or a summary
+        call = self.next_call(results) if request.tools else None  # without tools, the client asks for a title
+        if call is None:
             return Text(DONE)
-        tool, arguments = self._calls[len(results)]
+        tool, arguments = call
         name = self._shown.format(tool)
         if name not in request.tools:
             return self._search(request)
@@ -85,6 +86,10 @@ class Script:
         if "wait_for_previous" in json.dumps(request.tools[name]):  # Gemini adds it to every tool
             given["wait_for_previous"] = True
         return Call(f"call_{len(results)}", name, given)
+
+    def next_call(self, results: Sequence[str]) -> Any:
+        """The call after these results: [tool, arguments]. None at the end."""
+        return self._calls[len(results)] if len(results) < len(self._calls) else None
 
     def _search(self, request: ModelRequest) -> Answer:
         """Searches for the tools: Claude Code declares a tool only after a search for it."""
