@@ -82,7 +82,7 @@ reach the model exactly as the server sent it, with the right total, and the las
 
 The table shows how many rows of the first answer reached the model, of those that the server sent. *Before* is the same
 session with the server of commit 087dd8d, whose results had no limit: secrets and machines came in one result, and the
-audit log in pages of 50 entries.
+audit log in pages of 50 entries. [bench/LISTS.md](../bench/LISTS.md) has the lengths of all lists.
 """
 
 EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}

@@ -62,7 +62,7 @@ def add_secrets(
 ) -> None:
     """Secrets with one version each."""
     secret = {"project_id": project, "kind": kind, "note": NOTE, "version": 1, "created_ms": now_ms}
-    times = {"updated_ms": now_ms, "deleted_ms": now_ms if deleted else None}
+    times = {"updated_ms": now_ms, "deleted_ms": now_ms + 99 * DAY_MS if deleted else None}
     rows = [{"id": identifier("sk_", number), "name": secret_name(number), **secret, **times} for number in numbers]
     insert(db, "secrets", rows)
     add_versions(db, [(identifier("sk_", number), 1) for number in numbers], now_ms)
@@ -94,11 +94,12 @@ def add_audit(db: sqlite3.Connection, project: str, count: int, now_ms: int) -> 
 
 def fill_every_list(db: sqlite3.Connection, count: int, now_ms: int) -> None:
     """Adds `count` rows to every list that grows with the vault."""
-    add_projects(db, range(count), now_ms)
-    add_secrets(db, PROJECT, range(count), now_ms)
-    add_secrets(db, DECOYS, range(count, 2 * count), now_ms, kind="canary")
-    add_secrets(db, PROJECT, range(2 * count, 3 * count), now_ms, deleted=True)
-    add_versions(db, [(identifier("sk_", 0), version) for version in range(2, count + 1)], now_ms)
+    old_ms = now_ms - 100 * DAY_MS
+    add_projects(db, range(count), old_ms)
+    add_secrets(db, PROJECT, range(count), old_ms)
+    add_secrets(db, DECOYS, range(count, 2 * count), old_ms, kind="canary")
+    add_secrets(db, PROJECT, range(2 * count, 3 * count), old_ms, deleted=True)
+    add_versions(db, [(identifier("sk_", 0), version) for version in range(2, count + 1)], old_ms)
     add_machines(db, PROJECT, range(count), now_ms)
     add_audit(db, PROJECT, count, now_ms)
     _fill_by_secret(db, count, now_ms)
@@ -137,6 +138,8 @@ def _fill_people_and_addresses(db: sqlite3.Connection, count: int, now_ms: int) 
     insert(db, "team_members", [{**row, "joined_ms": now_ms} for row in members])
     granted = {"member_id": members[0]["id"], "permissions": json.dumps(PERMISSIONS), "added_ms": now_ms}
     insert(db, "project_members", [{"project_id": identifier("proj_", number), **granted} for number in numbers])
+    others = [{"project_id": PROJECT, **granted, "member_id": row["id"]} for row in members[1:]]
+    insert(db, "project_members", others)
     token = {"description": NOTE, "machine_life_s": 86_400, "max_uses": 10, "expires_ms": now_ms + DAY_MS, **created}
     tokens = [{"id": identifier("enr_", number), "name": f"pool-{number:05}"} for number in numbers]
     insert(db, "enrollment_tokens", [{**row, "token_hash": row["id"].encode(), **token} for row in tokens])
@@ -151,3 +154,5 @@ def _fill_people_and_addresses(db: sqlite3.Connection, count: int, now_ms: int) 
     insert(db, "agent_names", [{"agent_id": uuid(0), **row, "changed_ms": now_ms} for row in names])
     ticket = {"category_id": "other", "priority": "low", "title": "A question", "status": "open", "updated_ms": now_ms}
     insert(db, "tickets", [{"id": identifier("tk_", number), **ticket, **created} for number in numbers])
+    message = {"ticket_id": identifier("tk_", 0), "author": "customer", "body": "One more detail.", **created}
+    insert(db, "ticket_messages", [{"id": identifier("tm_", number), **message} for number in numbers])
