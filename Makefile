@@ -164,6 +164,14 @@ record: venv $(ARCHIVE) ## record an example call of every action in docs/exampl
 	@RECORD_EXAMPLES=1 $(RUN) -m pytest --quiet tests/test_every_action.py
 	@$(RUN) tools/docs.py
 
+# REQUESTS_BEFORE=1 also builds and plays the earlier commit that is compared.
+REQUESTS_BEFORE ?=
+
+.PHONY: record-requests
+record-requests: venv $(ARCHIVE) ## play the 25 requests of docs/requests.md and record their calls, then `make docs`
+	@$(RUN) -m tools.user_requests $(if $(REQUESTS_BEFORE),--before)
+	@$(RUN) tools/docs.py
+
 .PHONY: docs
 docs: .venv/.ready ## rewrite the generated documentation
 	@$(RUN) tools/docs.py

@@ -499,7 +499,7 @@ def stale_secrets(survey: Survey, given: Mapping[str, Any]) -> Row:
     scheduled = {_text(row.get("secretId")): row for row in schedules or []}
     items = [
         {
-            **_picked(row, "id", "name", "type", "projectId", "projectName", "version"),
+            **_picked(row, "id", "name", "type", "fieldNames", "projectId", "projectName", "version"),
             "valueStoredAt": stored_ms,
             "ageDays": (survey.now_ms - stored_ms) // DAY_MS,
             "schedule": _schedule_of(scheduled.get(row["id"])) if schedules is not None else None,

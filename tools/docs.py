@@ -4,6 +4,7 @@
 - docs/clients.md: the clients' table
 - docs/faults.md: the rows of the fault tests
 - docs/tested-clients.md: the results of the last trials
+- docs/requests.md: what the requests of people cost a model, from docs/requests.json
 - README.md: the list of tools, the protocol revisions that clients use
 - docs/platforms.md: the accepted advisories
 
@@ -26,6 +27,7 @@ from tools import advisories, clients_page
 from tools.clients import record
 from tools.examples import ROOT
 from tools.faults_page import faults_page
+from tools.user_requests.page import page as requests_page
 
 INTRO = """\
 # Tools and actions
@@ -202,6 +204,7 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "actions.md": actions_page(),
         root / "docs" / "clients.md": clients_page.page(),
         root / "docs" / "faults.md": faults_page(),
+        root / "docs" / "requests.md": requests_page(ROOT / "docs" / "requests.json"),
         root / "docs" / "tested-clients.md": tested_clients_page(),
     }
     for path, name, generated in parts:

@@ -1,0 +1,46 @@
+"""docs/requests.md: what each request costs a model, from docs/requests.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+INTRO = """\
+# 25 requests
+
+This page is generated from `docs/requests.json`; `make record-requests` plays the requests again and rewrites it.
+
+What people ask of a secrets vault, and what it costs a model: calls, and characters of arguments and results. *Before*
+is commit `{before}`, without [`review`](reviews.md), `search` and `next`; *after* is this program.
+
+Both are played against a local vault with 8 projects, 120 secrets, 40 machines and 2,000 audit entries. The calls are
+those of a model that makes no mistake and reads each list to its end; `tools/user_requests/script.py` has them. After
+each request, its answer or effect is compared with the vault's database.
+
+"""
+
+NOTES = """
+A result now has at most 10,000 characters. A long list therefore takes several calls: the changes of a week take two
+more. Before, such a list was one result, however long, and many clients cut it.
+"""
+
+HEAD = "| | Request | Calls before | after | Characters before | after |\n|---:|---|---:|---:|---:|---:|\n"
+
+
+def page(recorded: Path) -> str:
+    """The whole page."""
+    content = json.loads(recorded.read_bytes())
+    rows: list[Mapping[str, Any]] = content["requests"]
+    lines = [_line(str(number), row["request"], row) for number, row in enumerate(rows, start=1)]
+    total = {
+        era: {unit: sum(row[era][unit] for row in rows) for unit in ("calls", "characters")}
+        for era in ("before", "after")
+    }
+    return INTRO.format(before=content["before"]) + HEAD + "".join([*lines, _line("", "All", total)]) + NOTES
+
+
+def _line(number: str, text: str, costs: Mapping[str, Any]) -> str:
+    figures = [f"{costs[era][unit]:,}" for unit in ("calls", "characters") for era in ("before", "after")]
+    return f"| {' | '.join([number, text, *figures])} |\n"
