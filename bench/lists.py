@@ -106,13 +106,29 @@ def measure(archive: Path, rows: int) -> dict[str, int]:
                 server.request(INITIALIZE)
                 found[LISTING] = len(server.request(INITIALIZED + LIST))
                 for tool, action in list_actions():
-                    line = server.request(call_line(3, tool.name, **arguments(tool, action)))
-                    result = json.loads(line).get("result", {"isError": True})
-                    if not result.get("isError"):
-                        found[f"{tool.name}.{action.name}"] = len(result["content"][0]["text"])
+                    text = _text(server, tool, arguments(tool, action))
+                    if text is not None:
+                        found[f"{tool.name}.{action.name}"] = len(text)
         finally:
             vault.close()
     return found
+
+
+def _text(server: Server, tool: Tool, given: dict[str, Any]) -> str | None:
+    """The text of the result; None if an older archive lacks the action or `review` refuses.
+
+    Raises RuntimeError on any other error, which would otherwise be recorded as a refusal.
+    """
+    server.write(call_line(3, tool.name, **given))
+    answer = json.loads(server.read())
+    while "method" in answer:  # a notification, for example that a slow answer is asked for again
+        answer = json.loads(server.read())
+    result = answer.get("result", {"isError": True})
+    if not result.get("isError"):
+        return str(result["content"][0]["text"])
+    if tool.name != "review":
+        raise RuntimeError(f"{tool.name}.{given['action']} failed")
+    return None
 
 
 def _fill(vault: LocalVault, home: Path, rows: int) -> None:
