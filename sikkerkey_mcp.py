@@ -2069,7 +2069,11 @@ def json_result(value: Any) -> JsonObject:
 
 def with_members(result: JsonObject, members: JsonObject) -> JsonObject:
     """A JSON result with further members, first and whatever the vault calls its own."""
-    return json_result({**members, **result["structuredContent"], **members}) if members else result
+    if not members:
+        return result
+    if "structuredContent" not in result:  # too long to be shown whole
+        return {"content": [*json_result(members)["content"], *result["content"]]}
+    return json_result({**members, **result["structuredContent"], **members})
 
 
 def json_lines(value: JsonObject) -> str:

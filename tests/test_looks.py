@@ -192,6 +192,16 @@ def test_grant_of_a_canary_says_so() -> None:
     assert both["structuredContent"]["notice"].startswith("sk_2, sk_3 are canaries: ")
 
 
+def test_notice_stands_before_an_answer_that_is_too_long() -> None:
+    rows = [{"id": "sk_2", "type": "canary"}]
+    result, _ = called("manage_project_machines", GRANT, {SECRETS: rows}, {"n": "x" * 20_000})
+    notice, remark, text = (item["text"] for item in result["content"])
+    assert "sk_2 is a canary" in notice
+    assert remark.startswith("The first 9,500 of ")
+    assert text.startswith('{"n":"xxx')
+    assert "isError" not in result
+
+
 def test_grants_without_a_canary_or_without_any_secret_get_no_notice() -> None:
     assert accepted("manage_project_machines", GRANT, {SECRETS: [PLAIN]}).asked == [SECRETS]
     assert accepted("manage_project_machines", {**GRANT, "secretIds": []}, {}).asked == []
