@@ -2793,7 +2793,7 @@ class VaultResources:
         if resource.fills:
             arguments[resource.fills.name] = match[1]
         try:
-            text: str = self._answer(resource.tool, arguments, context)["content"][0]["text"]
+            text: str = self._answer(resource.tool, arguments, context)["content"][-1]["text"]
         except ArgumentError as error:
             raise _resource_not_found(error.full_text(), match[0]) from None
         except ServiceError as error:
