@@ -51,6 +51,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Union
 
 import sikkerkey_redact
@@ -1361,11 +1362,12 @@ def _body_of(action: Action, sent: Arguments) -> JsonObject | None:
 class Identity:
     """An agent as its files describe it. `key_pem` is the private key; only `load_signer` uses it."""
 
-    def __init__(self, members: JsonObject, key_pem: bytes) -> None:
+    def __init__(self, members: JsonObject, key_path: str, key_pem: bytes) -> None:
         self.agent_id: str = members["agentId"]
         self.name = str(members.get("name", ""))
         self.vault_id: str = members["vaultId"]
         self.api_url: str = members["apiUrl"]
+        self.key_path = key_path
         self.key_pem = key_pem
 
     def __repr__(self) -> str:
@@ -1467,7 +1469,7 @@ def _has_no_other_member(group: int) -> bool:
 def _check_owner_and_symlink(path: str, found: os.stat_result, *, mounted: bool) -> None:
     if stat.S_ISLNK(found.st_mode):
         link = shlex.quote(path)
-        hint = f'if its target is yours: real="$(readlink -f {link})" && rm {link} && mv "$real" {link}'
+        hint = f'real="$(readlink -f {link})" && rm {link} && mv "$real" {link}'
         raise ConfigError(f"{clean(path)} is a symbolic link", hint)
     # Root's directories are those in which a mount was made. One that only root can enter is from a `sudo` by mistake.
     of_root = _is_foreign_root(found) and stat.S_ISDIR(found.st_mode) and found.st_mode & 0o005 == 0o005
@@ -1533,12 +1535,21 @@ def choose_agent(wanted: str = "") -> str | None:
     found = installed_agents()
     if wanted and wanted not in found:
         named = wanted if len(wanted) != TOKEN_CHARACTERS else "of that id"  # probably a token in the wrong place
-        hint = "`sikkerkey-mcp whoami` lists the installed agents"
+        hint = "`sikkerkey-mcp whoami` lists the agents" if found else INSTALL_HINT
+        hint += "; then replace a client's entry: sikkerkey-mcp config CLIENT --write"
         raise ConfigError(f"there is no agent {named} in {clean(agents_directory())}", hint)
     if len(found) > 1 and not wanted:
         hint = f"--agent ID (for revoke just the ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
         raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
     return wanted or next(iter(found), None)
+
+
+INSTALL_HINT = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
+
+
+def replacement(agent_id: str) -> str:
+    """The commands that replace an agent by a new one."""
+    return f"sikkerkey-mcp revoke {agent_id} --yes && sikkerkey-mcp install -"
 
 
 def load_identity(agent_id: str, *, with_key: bool = True) -> Identity:
@@ -1549,7 +1560,7 @@ def load_identity(agent_id: str, *, with_key: bool = True) -> Identity:
     try:
         return _load_identity(agent_id, with_key=with_key)
     except ConfigError as error:
-        error.hint = error.hint or f"`sikkerkey-mcp revoke {agent_id}`, then install it again"
+        error.hint = error.hint or replacement(agent_id)
         raise
 
 
@@ -1570,9 +1581,9 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
     parse_base_url(members["apiUrl"])
     key_path = _key_path(directory, members.get("privateKeyPath"))
     if with_key:
-        return Identity(members, _read_private(key_path))
+        return Identity(members, key_path, _read_private(key_path))
     check_private(key_path, directory=False, forbidden=0o077)
-    return Identity(members, b"")
+    return Identity(members, key_path, b"")
 
 
 def _key_path(directory: str, stored: Any) -> str:
@@ -1627,8 +1638,7 @@ def load_signer(key_pem: bytes) -> Sign:
     except Exception:  # the library raises many kinds of errors, and any of them may quote the key
         key = None
     if not isinstance(key, Ed25519PrivateKey):
-        message = "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM"
-        raise ConfigError(message, "revoke this agent and install it again")
+        raise ConfigError("private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM")
     return key.sign
 
 
@@ -1987,14 +1997,142 @@ def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) 
     return ServiceError(f"the vault at {base_url} cannot be reached{tries}: {failure.reason}", hint)
 
 
+def signer_of(identity: Identity) -> Sign:
+    """The signing function of an agent. Raises ConfigError."""
+    try:
+        return load_signer(identity.key_pem)
+    except ConfigError as error:
+        error.hint = error.hint or replacement(identity.agent_id)
+        raise
+
+
 def agent_api(identity: Identity) -> Api:
     """The vault as `identity` sees it. Each attempt has its own timestamp, nonce and signature."""
-    sign = load_signer(identity.key_pem)
+    sign = signer_of(identity)
 
     def authenticate(request: Request) -> Headers:
         return signed_headers(identity.agent_id, sign, request, int(time.time()), os.urandom(16).hex())
 
     return Api(identity.api_url, authenticate)
+
+
+class AgentConnection:
+    """The vault as the chosen agent sees it. `wanted` is an agent's id, or empty as for `choose_agent`.
+
+    The agent's files are looked at before each call: one that was repaired, replaced or deleted while the server runs
+    counts from the next call on. An agent whose files are gone is followed by the one that was installed since then
+    for the same vault, if there is one.
+    """
+
+    def __init__(self, wanted: str = "") -> None:
+        self._wanted = wanted
+        self._lock = threading.Lock()
+        self._identity: Identity | None = None  # of the last agent that could be used, without its key
+        self._known: frozenset[str] = frozenset()  # the agents that were installed when it was chosen
+        self._api: Api | None = None
+        self._status: object = None  # of the files that the connection was made from
+        self._key_hash = b""
+
+    def identity(self) -> Identity:
+        """The agent, without its key, which is read only for a call. Raises ConfigError."""
+        with self._lock, _runnable_hint():
+            return self._read(self._choose())
+
+    def api(self) -> Api:
+        """The connection for the next request. Raises ConfigError."""
+        with self._lock, _runnable_hint():
+            if self._api is None or self._identity is None or _status_of(self._identity) != self._status:
+                return self._connect(self._choose())
+            return self._api
+
+    def after_refusal(self, refused: Api) -> Api:
+        """The connection to use if the vault does not know the agent: `refused` itself if its files say the same.
+
+        Raises ConfigError.
+        """
+        with self._lock, _runnable_hint():
+            if self._api is refused:
+                return self._connect(self._successor() or self._choose())
+            return self._api or refused
+
+    def replacement_hint(self) -> str:
+        """What to do if the vault does not know the agent."""
+        agent = self._identity.agent_id if self._identity else "ID"
+        commands = runnable(f"{replacement(agent)} && sikkerkey-mcp config CLIENT --write")
+        return f"if this agent was revoked, the user creates a token on the vault's dashboard and runs: {commands}"
+
+    def _connect(self, agent: str) -> Api:
+        """A connection from the agent's files; the present one if it was made from the same address and key."""
+        import hashlib  # see string_to_sign
+
+        before, old, self._api = self._identity, self._api, None
+        try:
+            status = _status_of(self._read(agent))
+            identity = load_identity(agent)
+            key_hash = hashlib.sha256(identity.key_pem).digest()
+            same = before is not None and (before.agent_id, before.api_url) == (agent, identity.api_url)
+            if old is not None and same and key_hash == self._key_hash:
+                self._api = old
+            else:
+                self._api = agent_api(identity)
+            self._status, self._key_hash = status, key_hash
+            return self._api
+        finally:
+            if old is not None and old is not self._api:
+                old.close()
+
+    def _read(self, agent: str) -> Identity:
+        identity = load_identity(agent, with_key=False)
+        if self._identity is None or self._identity.agent_id != agent:
+            self._known = frozenset(installed_agents())
+        self._identity = identity
+        return identity
+
+    def _choose(self) -> str:
+        wanted = self._wanted
+        if not wanted and self._identity and self._identity.agent_id in installed_agents():
+            wanted = self._identity.agent_id  # another one may have been installed beside it
+        try:
+            chosen = choose_agent(wanted)
+        except ConfigError:
+            chosen = self._successor()
+            if chosen is None:
+                raise
+        if chosen is None:
+            raise ConfigError("no agent is installed on this computer", INSTALL_HINT)
+        return chosen
+
+    def _successor(self) -> str | None:
+        """The only agent that was installed since the present one was read, and for the same vault."""
+        if self._identity is None:
+            return None
+        found = []
+        for agent in installed_agents():
+            if agent not in self._known:
+                with suppress(ConfigError):
+                    found.append(load_identity(agent, with_key=False))
+        vault = (self._identity.vault_id, self._identity.api_url)
+        same = [one.agent_id for one in found if (one.vault_id, one.api_url) == vault]
+        return same[0] if len(same) == 1 else None
+
+
+@contextmanager
+def _runnable_hint() -> Iterator[None]:
+    """Gives the hints of errors that pass through as commands that can be run."""
+    try:
+        yield
+    except ConfigError as error:
+        error.hint = runnable(error.hint)
+        raise
+
+
+def _status_of(identity: Identity) -> object:
+    """Changes if a file of the agent was changed, replaced or deleted, or its mode."""
+    paths = (os.path.join(agents_directory(), identity.agent_id, "identity.json"), identity.key_path)
+    try:
+        return [(found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size) for found in map(os.stat, paths)]
+    except OSError:
+        return object()  # equal to nothing
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2320,7 +2458,7 @@ SCOPE = r"[a-z]{1,32}(?:\.[a-z]{1,32}){1,3}"
 
 NEXT_STEP = {
     400: "correct the arguments; the vault refused them as they are",
-    401: "the vault does not know this agent or its key: it may have been revoked; ask the user to install a new one",
+    401: "the vault does not know this agent or its key: it may have been revoked; the user must install a new one",
     403: "only the vault's owner can change what this agent may do; repeating the call does not help",
     404: "check the ids with a list action; anything outside this agent's project allowlist looks absent too",
     405: "this vault does not offer this action",
@@ -2910,6 +3048,28 @@ give it to the user and use it for nothing else.
 - If an error says "may have been processed", look before you repeat the call."""
 
 
+TITLE = "SikkerKey"  # of the server, with the agent's name if it is known
+TITLE_NAME_CHARACTERS = 40
+
+
+def problem_sentence(error: Error) -> str:
+    """One line for the model, and for stderr, about what makes every call fail."""
+    hint = f"; to fix it: {error.hint}" if error.hint else ""
+    return f"No SikkerKey tool works at present: {error}{hint}"
+
+
+def introduce(identity: Identity) -> str:
+    """One line for the model about whom it acts for. The names are data of others, so they are quoted and bounded."""
+    name, vault = to_json(clean(identity.name, 60)[:80]), to_json(clean(identity.vault_id, 60)[:80])
+    return f"You act as the agent {name} ({identity.agent_id}) of the vault {vault} at {clean(identity.api_url, 100)}."
+
+
+def server_title(identity: Identity) -> str:
+    """The server's title for people, who may have several of these servers."""
+    name = clean(identity.name, TITLE_NAME_CHARACTERS)[:TITLE_NAME_CHARACTERS]
+    return f"{TITLE} ({name})" if name.strip() else TITLE
+
+
 WORDS_CACHED_S = 600.0  # a vault learns new audit actions when it is upgraded
 WORDS_MAX = 5_000  # of one list, which is kept in memory
 
@@ -2982,8 +3142,9 @@ def look_before(call: Shown, ask: Ask) -> JsonObject:
 class VaultTools:
     """The tools of the table that the restrictions leave, and their calls.
 
-    `connect` returns the vault's Api and may raise ConfigError. It is called at the first call, so that an agent that
-    is installed while the server runs serves the next call. `now_s` is Unix time.
+    `connect` returns the vault's Api and may raise ConfigError. It is called before each request, so that an agent that
+    is installed while the server runs serves the next call; `agent` is asked once more if the vault does not know the
+    agent. `introduction` comes before the instructions, and `title` is the server's. `now_s` is Unix time.
     """
 
     def __init__(
@@ -2995,23 +3156,27 @@ class VaultTools:
         now_s: Callable[[], float] = time.time,
         *,
         split: bool = False,
+        agent: AgentConnection | None = None,
+        introduction: str = "",
+        title: str = TITLE,
     ) -> None:
         offered = available_tools(tools, restrictions)
         self._shown_names: Callable[[str], str] = in_split_names if split else str
-        self._connect, self._restrictions, self._now_s = connect, restrictions, now_s
+        self._connect, self._agent, self._restrictions, self._now_s = connect, agent, restrictions, now_s
+        self.title = title
         self._presentation = presentation
         self._every = {tool.name: tool for tool in tools}
         self._offered = {tool.name: tool for tool in offered}
         # As the client knows them; only `listing`, `has` and `call` use these names, all else uses the table's.
         self._split = {tool.name: tool for tool in split_reads(tools)} if split else self._every
         self._listed = {tool.name: tool for tool in split_reads(offered)} if split else self._offered
-        self.instructions = self._shown_names(restricted_instructions(offered, restrictions))
+        instructions = self._shown_names(restricted_instructions(offered, restrictions))
+        self.instructions = f"{introduction}\n{instructions}" if introduction else instructions
         names = action_names(offered)
         self.resources: ResourceProvider = VaultResources(
             self.answer, self.all_rows, names, now_s=now_s, shown_names=self._shown_names
         )
         self._words = WordLists(names)
-        self._api: Api | None = None
         self._reviews: dict[str, tuple[float, JsonObject]] = {}  # by question: until when it is kept, and the answer
         self._lock = threading.Lock()
 
@@ -3031,7 +3196,7 @@ class VaultTools:
     def prepare(self) -> None:
         """Gets ready for the first call. The first call reports what is wrong; it may have been fixed by then."""
         try:
-            self._connected()
+            self._connect()
         except (Error, ImportError, OSError):
             return
 
@@ -3109,11 +3274,17 @@ class VaultTools:
 
     def _exchange(self, call: Shown, request: Request, context: Context) -> Answer:
         action, started_s = call.action, time.monotonic()
-        answer = self._connected().send(request, safe=action.effect == "read", context=context)
+        safe, api = action.effect == "read", self._connect()
+        answer = api.send(request, safe=safe, context=context)
+        if answer.status == 401 and self._agent and (other := self._agent.after_refusal(api)) is not api:
+            answer = other.send(request, safe=safe, context=context)
         took_ms = (time.monotonic() - started_s) * 1000
         context.log("debug", f"{call.tool.name}.{action.name}: {answer.status} in {took_ms:.0f} ms")
         if not 200 <= answer.status < 300:
-            raise service_error(action, answer, call.sanitize)
+            error = service_error(action, answer, call.sanitize)
+            if self._agent and error.hint == NEXT_STEP[401]:
+                error.hint = self._agent.replacement_hint()
+            raise error
         return answer
 
     def _reviewed(self, call: Shown, arguments: JsonObject, context: Context) -> JsonObject:
@@ -3170,11 +3341,38 @@ class VaultTools:
         answer = self._exchange(read, build_request(action, given), context)
         return sanitize_json(_json_of(action, answer), call.sanitize, VALUE_MEMBERS)
 
-    def _connected(self) -> Api:
-        with self._lock:
-            if self._api is None:
-                self._api = self._connect()
-            return self._api
+
+class MisconfiguredTools:
+    """The tools of a server whose options cannot be read: only whoami, which says why. The vault is never contacted.
+
+    Nobody knows what the user meant to withhold, so everything is withheld.
+    """
+
+    title = TITLE
+    capabilities = ("tools",)
+
+    def __init__(self, error: Error) -> None:
+        self._error = error
+        self.instructions = problem_sentence(error)
+        self.resources: ResourceProvider = VaultResources(self._refuse, self._refuse, frozenset())
+
+    def listing(self) -> list[JsonObject]:
+        """whoami alone."""
+        return [tool_listing(TOOLS[0])]
+
+    def has(self, name: str) -> bool:
+        """True if there would be a tool of that name: the call then says why it is not offered."""
+        return name in known_names()
+
+    def prepare(self) -> None:
+        """There is nothing to prepare."""
+
+    def call(self, _name: str, _arguments: JsonObject, _context: Context) -> JsonObject:
+        """The error, for every tool."""
+        return error_result(self._error)
+
+    def _refuse(self, _name: str, _arguments: JsonObject, _context: Context) -> NoReturn:
+        raise self._error
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -3250,6 +3448,7 @@ class ToolProvider(Protocol):
     """What a Session needs to know about the tools that it serves."""
 
     instructions: str
+    title: str  # of the server
     resources: ResourceProvider
 
     @property
@@ -3539,7 +3738,7 @@ class LegacyEra:
         return {
             "protocolVersion": self.version,
             "capabilities": _server_capabilities(name for name in self._methods.capabilities if name not in unknown),
-            "serverInfo": {"name": "sikkerkey-mcp", "title": "SikkerKey", "version": VERSION},
+            "serverInfo": {"name": "sikkerkey-mcp", "title": self._methods.tools.title, "version": VERSION},
             "instructions": self._methods.tools.instructions,
         }
 
@@ -3650,7 +3849,7 @@ class ModernEra:
         """See Era: with its type, who made it, and how long it may be cached."""
         server = {"name": "sikkerkey-mcp", "version": VERSION}
         if method == "server/discover":
-            server["title"] = "SikkerKey"
+            server["title"] = self._methods.tools.title
         full = {"resultType": "complete", **result}
         if method in CACHE_TTL_MS and full["resultType"] == "complete":
             full.update(ttlMs=CACHE_TTL_MS[method], cacheScope="private")
@@ -4191,13 +4390,18 @@ def program() -> list[str]:
     return [os.path.abspath(sys.executable), path]
 
 
+# The commands that hints name. Whoever shows a hint to a person or a model makes them runnable.
+HINTED_COMMAND = r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|config|doctor|tools|call)\b)"
+
+
+def runnable(hint: str) -> str:
+    """The hint with the command that started this program instead of its name."""
+    return re.sub(HINTED_COMMAND, lambda _: f"{shlex.join(program())} ", hint)
+
+
 def connect(agent: str = "") -> Api:
     """The vault as the chosen agent sees it. Raises ConfigError."""
-    chosen = choose_agent(agent)
-    if chosen is None:
-        hint = f"create an agent token on the vault's dashboard, then run: {shlex.join(program())} install -"
-        raise ConfigError("no agent is installed on this computer", hint)
-    return agent_api(load_identity(chosen))
+    return AgentConnection(agent).api()
 
 
 # Each option of `serve` beside --agent, its placeholder and its help.
@@ -4223,12 +4427,17 @@ def read_answer_limit(options: Mapping[str, str]) -> int:
 
 
 def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """The chosen agent, and the text of each other option by its name. Exits with status 2 on wrong usage."""
+    """The chosen agent, and the text of each other option by its name. Raises ConfigError on wrong usage."""
     if not arguments:
         return "", {}
     import argparse  # not at the top: with a parser it takes 5 ms, and clients rarely pass options
 
-    parser = argparse.ArgumentParser(
+    class OptionParser(argparse.ArgumentParser):
+        def error(self, message: str) -> NoReturn:
+            known = re.sub("[0-9A-Fa-f]{64}", "(a token)", message)
+            raise ConfigError(clean(known), "correct the server's arguments; `sikkerkey-mcp serve --help` lists them")
+
+    parser = OptionParser(
         prog="sikkerkey-mcp serve",
         description="Serves MCP on stdin and stdout.",
         allow_abbrev=False,
@@ -4243,7 +4452,7 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     parser.add_argument(ANSWER_LIMIT, metavar="N", help=ANSWER_LIMIT_TEXT)
     options, rest = parser.parse_known_args(arguments)
     if rest:
-        parser.error("unknown option or argument; see --help")  # not repeated: it may be a token
+        parser.error("unknown option or argument")  # not repeated: it may be a token
     given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in RESTRICTION_OPTIONS}
     texts = {name: ",".join(texts) for name, texts in given.items() if texts}
     return options.agent, {
@@ -4253,21 +4462,38 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
 
 
 def command_serve(arguments: Sequence[str]) -> int:
-    """Serves MCP on stdin and stdout.
-
-    A faulty identity ends the start with an error. If no agent is installed yet, only calls fail.
-    """
-    agent, options = parse_serve_options(arguments)
-    restrictions, split = read_restrictions(options), reads_are_split(options)
-    presentation = Presentation(read_answer_limit(options))
-    chosen = choose_agent(agent)
-    if chosen is None:
-        print_notice(f"sikkerkey-mcp: no agent is installed in {clean(agents_directory())}; calls fail until `install`")
-    else:
-        load_identity(chosen, with_key=False)  # the first call reads the key, so that it is in memory only from then on
-    if sys.stdin and sys.stdin.isatty():
+    """Serves MCP on stdin and stdout, whatever is wrong: a client shows no reason why a server did not start."""
+    at_terminal = bool(sys.stdin and sys.stdin.isatty())
+    try:
+        agent, options = parse_serve_options(arguments)
+        restrictions, split = read_restrictions(options), reads_are_split(options)
+        presentation = Presentation(read_answer_limit(options))
+    except ConfigError as error:
+        if at_terminal:
+            raise
+        error.hint = runnable(error.hint)
+        print_notice(f"sikkerkey-mcp: error: {problem_sentence(error)}")
+        serve(MisconfiguredTools(error))
+    connection = AgentConnection(agent)
+    try:
+        identity = connection.identity()  # the first call reads the key, so that it is in memory only from then on
+        introduction, title = introduce(identity), server_title(identity)
+    except ConfigError as error:
+        introduction, title = problem_sentence(error), TITLE
+        print_notice(f"sikkerkey-mcp: error: {introduction}")
+    if at_terminal:
         print_notice("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C stops it")
-    serve(VaultTools(lambda: connect(agent), restrictions, presentation=presentation, split=split))
+    serve(
+        VaultTools(
+            connection.api,
+            restrictions,
+            presentation=presentation,
+            split=split,
+            agent=connection,
+            introduction=introduction,
+            title=title,
+        )
+    )
 
 
 def run_command(command: Callable[[], int]) -> int:

@@ -245,7 +245,7 @@ def _whoami_remote(api: sikkerkey_mcp.Api) -> int:
 
 
 def command_revoke(options: argparse.Namespace) -> int:
-    """Deletes an agent's slot; with --server, only after the vault has revoked the agent."""
+    """Deletes an agent's slot, after a question; with --server, only after the vault has revoked the agent."""
     agent = sikkerkey_mcp.choose_agent(options.agent)
     if agent is None:
         raise ConfigError("no agent is installed on this computer")
@@ -255,18 +255,39 @@ def command_revoke(options: argparse.Namespace) -> int:
     check_private(slot, directory=True, forbidden=0o022)
     if options.server:
         _revoke_at_vault(agent, options.by, sure=options.yes)
+    elif not options.yes:
+        confirm(f"the key of {_described(agent)} will be deleted from this computer\n{_still_listed(agent)}")
+    still_listed = "" if options.server else f"{_still_listed(agent)}; "
     remove_slot(slot)
     print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
-    still_listed = "the vault still lists it: revoke it on the dashboard as well; "
-    print_notice(f"{'' if options.server else still_listed}a running server keeps the key until it exits")
+    print_notice(f"{still_listed}running servers stop using the key before their next call")
     return 0
+
+
+def _described(agent: str) -> str:
+    """An agent with its name and its vault, as far as its files can be read."""
+    try:
+        identity = sikkerkey_mcp.load_identity(agent, with_key=False)
+    except ConfigError:
+        return f"agent {agent}, whose files cannot be used,"
+    return f"agent {agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
+
+
+def _still_listed(agent: str) -> str:
+    """How to revoke an agent at the vault, which is not done when its key is deleted."""
+    try:
+        _agent_that_can_revoke(sikkerkey_mcp.load_identity(agent, with_key=False), "")
+    except ConfigError:
+        return "the vault still lists it: revoke it on the dashboard as well"
+    command = shlex.join([*sikkerkey_mcp.program(), "revoke", agent, "--server"])
+    return f"the vault still lists it: revoke it on the dashboard as well, or with another agent: {command}"
 
 
 def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
     """Has another agent of this computer revoke `agent`. Raises Error, and then nothing was deleted."""
     actor = _agent_that_can_revoke(sikkerkey_mcp.load_identity(agent), by)
     if not sure:
-        action_text = f"{actor.agent_id} will permanently revoke agent {agent} of {actor.vault_id}"
+        action_text = f"{actor.agent_id} will permanently revoke {_described(agent)}"
         confirm(f"{action_text}, and the key on this computer will be deleted")
     tool = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_ai_agents")
     action = sikkerkey_mcp.find_action(tool, {"action": "revoke"})

@@ -313,9 +313,8 @@ def command_call(options: argparse.Namespace) -> int:
     with OutputFile(options.output, overwrite=options.overwrite) as output:
         with terminal.Progress("waiting for the vault"):
             shown = sikkerkey_mcp.Presentation(characters=None, hidden_visible=False, exact=options.exact)
-            tools = sikkerkey_mcp.VaultTools(
-                lambda: sikkerkey_mcp.connect(options.agent), restrictions, presentation=shown
-            )
+            agent = sikkerkey_mcp.AgentConnection(options.agent)
+            tools = sikkerkey_mcp.VaultTools(agent.api, restrictions, presentation=shown, agent=agent)
             name = call.tool.reads_of or call.tool.name
             result = tools.call(name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
         if result.get("isError"):

@@ -183,7 +183,7 @@ class AgentChecks:
         slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
         try:
             identity = sikkerkey_mcp.load_identity(agent)
-            sikkerkey_mcp.load_signer(identity.key_pem)
+            sikkerkey_mcp.signer_of(identity)
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))
             self.addresses += _address_in(os.path.join(slot, "identity.json"))

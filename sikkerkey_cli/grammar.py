@@ -90,13 +90,14 @@ COMMANDS = {
   sikkerkey-mcp revoke                 delete the key of the only agent; the vault still lists the agent
   sikkerkey-mcp revoke ID --server     revoke it at the vault first, then delete the key
 
-No agent can revoke itself. With --server, another agent of this computer does it: one of the same vault with the scope
-aiagents.write. Without such an agent, revoke it on the dashboard. If the vault does not confirm, the key stays.""",
+It asks first, and names the agent and its vault. No agent can revoke itself: with --server, another agent of this
+computer does it, one of the same vault with the scope aiagents.write. Without such an agent, revoke it on the
+dashboard. If the vault does not confirm, the key stays.""",
         arguments=(Argument("agent", "AGENT_ID", "required if several are installed", nargs="?"),),
         options=(
-            Option(("--server",), "also revoke it at the vault; asks first"),
+            Option(("--server",), "also revoke it at the vault"),
             Option(("--by",), "with --server: the agent that revokes it (no agent can revoke itself)", "ID"),
-            Option(("--yes",), "with --server: do not ask"),
+            Option(("--yes",), "do not ask"),
         ),
     ),
     "config": Command(

@@ -123,7 +123,8 @@ BAD_TOKENS = ["", TOKEN[:-1], TOKEN + "0", "g" * 64, TOKEN[:-1] + " ", "０" * 6
 
 
 STILL_LISTED = (
-    "the vault still lists it: revoke it on the dashboard as well; a running server keeps the key until it exits\n"
+    "the vault still lists it: revoke it on the dashboard as well; "
+    "running servers stop using the key before their next call\n"
 )
 TOKEN_REFUSED = (
     "sikkerkey-mcp: error: the token must be 64 hexadecimal characters\n"
@@ -565,7 +566,7 @@ def test_name_that_the_terminal_cannot_show_is_escaped(home: Path) -> None:
 
 def test_revoke_deletes_the_only_agent(shell: Shell, home: Path) -> None:
     make_slot(home, "https://vault.test")
-    ran = shell("revoke")
+    ran = shell("revoke", "--yes")
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     assert (ran.status, ran.out) == (0, f"removed agent {AGENT_ID} and the key in {slot} from this computer\n")
     assert ran.err == STILL_LISTED
@@ -575,7 +576,7 @@ def test_revoke_deletes_the_only_agent(shell: Shell, home: Path) -> None:
 def test_revoke_deletes_the_named_agent_only(shell: Shell, home: Path) -> None:
     make_slot(home, "https://vault.test")
     make_slot(home, "https://vault.test", OTHER_ID)
-    assert shell("revoke", OTHER_ID).status == 0
+    assert shell("revoke", OTHER_ID, "--yes").status == 0
     assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
 
 
@@ -610,7 +611,7 @@ def test_revoke_through_a_link_deletes_nothing(shell: Shell, home: Path, tmp_pat
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     slot.rename(tmp_path / "victim")
     slot.symlink_to(tmp_path / "victim")
-    assert shell("revoke", AGENT_ID).status == 1
+    assert shell("revoke", AGENT_ID, "--yes").status == 1
     assert tree(tmp_path / "victim") == ["identity.json", "private.pem"]
 
 
@@ -618,7 +619,7 @@ def test_revoke_leaves_other_files_in_the_slot(shell: Shell, home: Path) -> None
     make_slot(home, "https://vault.test")
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     (slot / "notes.txt").write_text("mine")
-    assert shell("revoke").status == 0
+    assert shell("revoke", "--yes").status == 0
     assert tree(slot) == ["notes.txt"]
 
 
@@ -627,7 +628,7 @@ def test_revoke_deletes_a_linked_key_but_not_its_target(shell: Shell, home: Path
     slot = home / ".sikkerkey" / "agents" / AGENT_ID
     (slot / "private.pem").rename(tmp_path / "victim")
     (slot / "private.pem").symlink_to(tmp_path / "victim")
-    assert shell("revoke").status == 0
+    assert shell("revoke", "--yes").status == 0
     assert (tmp_path / "victim").exists()
     assert agents_of(home) == []
 
@@ -658,7 +659,7 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
     two.answer = look
     ran = shell("revoke", AGENT_ID, "--server", "--yes", *by)
     assert (ran.status, ran.out.splitlines()[0]) == (0, f"the vault has revoked agent {AGENT_ID}")
-    assert ran.err == "a running server keeps the key until it exits\n"
+    assert ran.err == "running servers stop using the key before their next call\n"
     assert requests_of(two) == [(OTHER_ID, "POST", f"/v1/ai/ai-agents/{AGENT_ID}/revoke", b"")]
     assert (before, sikkerkey_mcp.installed_agents()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
 
@@ -703,7 +704,7 @@ def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: 
     assert ran.err.endswith(f"\nhint: choose one with --by ID: {OTHER_ID}, third\n")
 
 
-@pytest.mark.parametrize("arguments", [["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
+@pytest.mark.parametrize("arguments", [[], ["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
 def test_unconfirmed_or_ambiguous_revocation_sends_nothing(
     shell: Shell, two: Recorder, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
@@ -716,9 +717,27 @@ def test_unconfirmed_or_ambiguous_revocation_sends_nothing(
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
 def test_revocation_asks_for_confirmation_on_a_terminal(two: Recorder, typed: bytes, left: list[str]) -> None:
     shown = at_terminal(["revoke", AGENT_ID, "--server"], typed, {}, (b"[y/N]",))
-    question = f"{OTHER_ID} will permanently revoke agent {AGENT_ID} of {VAULT_ID}"
+    agent = f"agent {AGENT_ID} (test agent) of {VAULT_ID} at {two.url}"
+    question = f"{OTHER_ID} will permanently revoke {agent}"
     assert shown.decode().startswith(f"{question}, and the key on this computer will be deleted\r\nContinue? [y/N] ")
     assert (sikkerkey_mcp.installed_agents(), len(two.seen)) == (left, 2 - len(left))
+
+
+@pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
+def test_revoke_names_agent_and_vault_and_offers_to_revoke_there(two: Recorder, typed: bytes, left: list[str]) -> None:
+    shown = at_terminal(["revoke", AGENT_ID], typed, {}, (b"[y/N]",)).decode()
+    question, offer = shown.split("\r\n")[:2]
+    agent = f"agent {AGENT_ID} (test agent) of {VAULT_ID} at {two.url}"
+    assert question == f"the key of {agent} will be deleted from this computer"
+    assert offer.endswith(f"or with another agent: {shlex.join(COMMAND)} revoke {AGENT_ID} --server")
+    assert (sikkerkey_mcp.installed_agents(), two.seen) == (left, [])
+
+
+def test_revoke_without_a_terminal_needs_yes(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_slot(home, "https://vault.test")
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    ran = shell("revoke")
+    assert (ran.status, ran.out, sikkerkey_mcp.installed_agents()) == (USAGE, "", [AGENT_ID])
 
 
 # the command line itself
@@ -767,7 +786,7 @@ def test_token_in_a_wrong_place_is_not_repeated(shell: Shell) -> None:
     "arguments",
     [
         ["unknown"], ["--unknown"], ["install"], ["install", TOKEN[:9], "x"], ["config"], ["config", "emacs"],
-        ["serve", "x"], ["serve", "--agent"], ["revoke", "a", "b"], ["whoami", "x"], [""],
+        ["revoke", "a", "b"], ["whoami", "x"], [""],
     ],
 )  # fmt: skip
 def test_wrong_usage_exits_with_2_and_prints_to_stderr_only(shell: Shell, arguments: list[str]) -> None:
@@ -836,25 +855,6 @@ def test_imports_of_the_package_form_a_tree() -> None:
 # serve
 
 
-def test_serve_with_several_agents_and_no_choice_does_not_start(home: Path) -> None:
-    make_slot(home, "https://vault.test")
-    make_slot(home, "https://vault.test", OTHER_ID)
-    for arguments in ([], ["serve"]):
-        ended = run_process(*arguments)
-        assert (ended.returncode, ended.stdout) == (1, "")
-        assert ended.stderr.startswith("sikkerkey-mcp: error: 2 agents are installed here and none was chosen\nhint: ")
-
-
-def test_serve_with_a_bad_slot_does_not_start(home: Path) -> None:
-    make_slot(home, "https://vault.test")
-    key = home / ".sikkerkey" / "agents" / AGENT_ID / "private.pem"
-    key.chmod(0o644)
-    ended = run_process("serve", "--agent", AGENT_ID)
-    words = f"{key} can be read or written by other users"
-    assert (ended.returncode, ended.stdout) == (1, "")
-    assert ended.stderr == f"sikkerkey-mcp: error: {words}\nhint: chmod 600 {shlex.quote(str(key))}\n"
-
-
 def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, vault: Recorder) -> None:
     with Server() as process:
         process.initialize()
@@ -866,7 +866,7 @@ def test_agent_installed_while_the_server_runs_serves_the_next_call(home: Path, 
         vault.answer = lambda _seen: CannedResponse(body=b'{"id":"me"}')
         assert process.call("whoami")["structuredContent"]["id"] == "me"
         assert process.close() == 0
-    assert process.stderr.endswith(b"/agents; calls fail until `install`\n")
+    assert process.stderr.endswith(b" install -\n")
     assert vault.seen[-1].headers["x-agent-id"] == AGENT_ID
 
 

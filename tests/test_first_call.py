@@ -54,16 +54,10 @@ def test_start_reads_the_identity_of_the_chosen_agent_but_no_key(home: Path) -> 
 def tools(home: Path, recorder: Recorder) -> Iterator[sikkerkey_mcp.VaultTools]:
     """The vault's tools for an agent of `recorder`, in this process."""
     make_slot(home, recorder.url)
-    apis: list[sikkerkey_mcp.Api] = []
-
-    def connect() -> sikkerkey_mcp.Api:
-        apis.append(sikkerkey_mcp.connect())
-        return apis[-1]
-
-    yield sikkerkey_mcp.VaultTools(connect)
-    for api in apis:
-        for connection in vars(vars(api)["_connections"])["_idle"]:
-            connection.close()
+    connection = sikkerkey_mcp.AgentConnection()
+    yield sikkerkey_mcp.VaultTools(connection.api, agent=connection)
+    if api := vars(connection)["_api"]:
+        api.close()
 
 
 def test_preparation_sends_nothing(tools: sikkerkey_mcp.VaultTools, recorder: Recorder) -> None:

@@ -36,14 +36,16 @@ def run_hint(hint: str, tmp_path: Path) -> None:
     """Runs the command of a hint; `sudo` is replaced by a script that just runs its arguments."""
     tools = tmp_path / "tools"
     tools.mkdir(exist_ok=True)
-    for name, command in (
-        ("sudo", "exec"),
-        ("sikkerkey-mcp", f"exec '{sys.executable}' '{ROOT}/sikkerkey_cli/__main__.py'"),
-    ):
-        (tools / name).write_text(f'#!/bin/sh\n{command} "$@"\n')
-        (tools / name).chmod(0o700)
+    (tools / "sudo").write_text('#!/bin/sh\nexec "$@"\n')
+    (tools / "sudo").chmod(0o700)
     path = f"{tools}{os.pathsep}{os.environ['PATH']}"
     subprocess.run(["sh", "-ec", hint], env={**os.environ, "PATH": path}, check=True, capture_output=True)
+
+
+@pytest.fixture(autouse=True)
+def _program(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hints name the command that started the program."""
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "sikkerkey_cli" / "__main__.py")])
 
 
 @pytest.fixture
@@ -235,7 +237,7 @@ def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
     identity = sikkerkey_mcp.load_identity(AGENT_ID)
     pem = (slot / "private.pem").read_bytes()
     read = {"agent_id": AGENT_ID, "name": "test agent", "vault_id": VAULT_ID, "api_url": API_URL, "key_pem": pem}
-    assert vars(identity) == read
+    assert vars(identity) == {**read, "key_path": str(slot / "private.pem")}
 
 
 def rewrite(slot: Path, **members: Any) -> None:
@@ -310,7 +312,7 @@ def test_symbolic_link_is_refused_until_replaced(slot: Path, tmp_path: Path, whi
     path.symlink_to(real)
     error = refused()
     assert str(error) == f"{path} is a symbolic link"
-    run_hint(error.hint.split("yours: ", 1)[1], tmp_path)
+    run_hint(error.hint, tmp_path)
     assert not path.is_symlink()
     assert not real.exists()
     sikkerkey_mcp.connect()
@@ -503,9 +505,9 @@ def test_broken_slot_is_refused_until_revoked(
 
 def revoke_by_hint(error: sikkerkey_mcp.ConfigError, tmp_path: Path) -> None:
     """Runs the command in the hint; afterwards no agent is installed."""
-    command = re.fullmatch("`(.*)`, then install it again", error.hint)
-    assert command
-    run_hint(command[1], tmp_path)
+    revoke, install = error.hint.split(" && ")
+    assert install.endswith(" install -")
+    run_hint(revoke, tmp_path)
     assert sikkerkey_mcp.installed_agents() == []
 
 

@@ -300,7 +300,7 @@ def test_call_that_is_cancelled_while_it_looks_writes_nothing(recorder: Recorder
         return CannedResponse(200, b"[]")
 
     recorder.answer = cancel
-    result = sikkerkey_mcp.VaultTools(sikkerkey_mcp.connect).call("manage_secrets", CREATE, context)
+    result = sikkerkey_mcp.VaultTools(sikkerkey_mcp.AgentConnection().api).call("manage_secrets", CREATE, context)
     assert result["isError"]
     assert [request.method for request in recorder.seen] == ["GET"]
 

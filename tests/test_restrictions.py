@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_cli.__main__ import main
 from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, reply
@@ -289,17 +288,16 @@ def test_serve_takes_its_options_in_any_order() -> None:
 
 
 @pytest.mark.parametrize("line", ["--tools", "--tools --read-only", "--read-only=1", "--no-such", "a", "--agent -x"])
-def test_wrong_usage_of_serve_exits_with_2(line: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as ended:
-        main(["serve", *line.split()])
-    assert ended.value.code == 2
-    assert "usage: sikkerkey-mcp serve" in capsys.readouterr().err
+def test_wrong_usage_of_serve_is_refused(line: str) -> None:
+    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
+        sikkerkey_mcp.parse_serve_options(line.split())
+    assert refused.value.hint == "correct the server's arguments; `sikkerkey-mcp serve --help` lists them"
 
 
-def test_wrong_word_after_serve_is_not_repeated(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["serve", "canary"])
-    assert "canary" not in capsys.readouterr().err
+def test_wrong_word_after_serve_is_not_repeated() -> None:
+    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
+        sikkerkey_mcp.parse_serve_options(["canary"])
+    assert "canary" not in refused.value.full_text()
 
 
 def test_restricted_server_lists_and_runs_the_remaining_actions(
@@ -326,13 +324,3 @@ def test_restricted_server_lists_and_runs_the_remaining_actions(
     ]
     assert missing == refusal("whoami", "--exclude")[0]
     assert [seen.path for seen in recorder.seen] == ["/v1/ai/trash"]
-
-
-def test_unknown_name_ends_the_start() -> None:
-    with Server((*SOURCE_COMMAND, "serve", "--exclude", "manage_secrets.lst")) as server:
-        status = server.close()
-    assert status == 1
-    assert server.stderr.decode() == (
-        "sikkerkey-mcp: error: --exclude names manage_secrets.lst, which is no tool or action\n"
-        "hint: did you mean manage_secrets.list?\n"
-    )

@@ -225,6 +225,7 @@ class ConformanceTools:
     """Tools that need no network and no arguments."""
 
     instructions = "Fixtures of the conformance suite."
+    title = "SikkerKey"
     capabilities = ("tools", *ConformanceLibrary.capabilities)
 
     def __init__(self) -> None:

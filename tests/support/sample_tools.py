@@ -80,6 +80,7 @@ class FixtureTools:
     """
 
     instructions = "Tools for tests."
+    title = "SikkerKey"
 
     def __init__(self, capabilities: Sequence[str] = ("tools",)) -> None:
         self.capabilities = capabilities

@@ -67,6 +67,7 @@ class TranscriptTools:
     """What the tools of the transcripts do."""
 
     instructions = "Tools of the transcripts."
+    title = "SikkerKey"
     capabilities = ("tools", *TranscriptLibrary.capabilities)
     names = ("echo", "confirm", "ask_url", "slow", "state_only", "needs_sampling")
 
