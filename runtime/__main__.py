@@ -1,6 +1,6 @@
 """First code that runs in the archive: refuses a Python that cannot run the rest, else starts the program.
 
-Python 2.7 and 3.6 must be able to parse this file, so that they print the refusal instead of a traceback.
+Python 2.7 and 3.6 must be able to parse this file, so that they say why instead of printing a traceback.
 """
 
 import sys
@@ -40,10 +40,13 @@ def main():
 if __name__ == "__main__":
     found = unsuitable()
     if found:
-        sys.exit(
+        from sikkerkey_refusal import refuse  # only if there is something to refuse
+
+        refuse(
+            PROGRAM,
             "%s: error: %s at %s cannot run this program; use 64-bit CPython 3.9.2 or newer, with the GIL "
             "(from python.org or your system's packages)"
-            % (PROGRAM, found % ("%d.%d.%d" % sys.version_info[:3]), sys.executable)
+            % (PROGRAM, found % ("%d.%d.%d" % sys.version_info[:3]), sys.executable),
         )
     try:
         sys.exit(main())

@@ -55,7 +55,9 @@ class Archive:
         self.main: str = described["main"]
         self.platform = platform_name()
         if self.platform not in described["platforms"]:
-            sys.exit(refusal(program, self.platform, sorted(described["platforms"])))
+            from sikkerkey_refusal import refuse  # only if there is something to refuse
+
+            refuse(program, refusal(program, self.platform, sorted(described["platforms"])))
         self.trees: list[str] = described["platforms"][self.platform]
         self.files = [File(tree, name, *row) for tree in self.trees for name, row in described["files"][tree].items()]
         self.cache = cache_directory(program)

@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import stat
-import sys
 import time
 from contextlib import suppress
 
@@ -26,8 +25,10 @@ def unpack(archive: Archive) -> None:
     except OSError as error:
         archive.cache_failure = str(error)
     except ArchiveError as error:
+        from sikkerkey_refusal import refuse  # only if there is something to refuse
+
         advice = "download it again and compare its SHA-256 with SHA256SUMS"
-        sys.exit(f"{archive.program}: error: {error}: {advice}")
+        refuse(archive.program, f"{archive.program}: error: {error}: {advice}")
     else:
         with suppress(OSError):  # another process sweeps too, or Windows has a library loaded
             sweep(archive.cache, archive.program)

@@ -89,10 +89,32 @@ IN_THE_LIBRARY = 2_000_000  # an offset, in the archive and in the library itsel
 # -- refusals --------------------------------------------------------------------------------------------------------
 
 
+# A client's session with a server that cannot run: two notifications or broken lines, and four requests.
+ASKED = "\n".join(
+    [
+        '{"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": {"protocolVersion": "2025-06-18"}}',
+        '{"jsonrpc": "2.0", "method": "notifications/initialized"}',
+        "{",
+        '{"jsonrpc": "2.0", "id": 2, "method": "tools/list"}',
+        '{"jsonrpc": "2.0", "id": 3, "method": "tools/call", "params": {"name": "whoami", "arguments": {}}}',
+        '{"jsonrpc": "2.0", "id": "x", "method": "resources/list"}',
+    ]
+)
+
+
 def refusal(command: list[str], **settings: Any) -> str:
-    result = subprocess.run(command, capture_output=True, text=True, check=False, **settings)
+    """The sentence on stderr for a program without a client, which is also what a client of the server gets."""
+    result = subprocess.run(command, input="", capture_output=True, text=True, check=False, **settings)
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.count("\n") == 1
+    served = subprocess.run(command, input=ASKED, capture_output=True, text=True, check=False, **settings)
+    assert (served.returncode, served.stderr) == (1, result.stderr)
+    opened, listed, called, other = (json.loads(line) for line in served.stdout.splitlines())
+    sentence = result.stderr.rstrip("\n")
+    assert opened["result"]["instructions"] == f"No SikkerKey tool works at present: {sentence}"
+    assert [tool["name"] for tool in listed["result"]["tools"]] == ["whoami"]
+    assert called["result"] == {"content": [{"type": "text", "text": sentence}], "isError": True}
+    assert (other["id"], other["error"]["message"]) == ("x", sentence)
     return str(result.stderr)
 
 
