@@ -3144,7 +3144,8 @@ class VaultTools:
 
     `connect` returns the vault's Api and may raise ConfigError. It is called before each request, so that an agent that
     is installed while the server runs serves the next call; `agent` is asked once more if the vault does not know the
-    agent. `introduction` comes before the instructions, and `title` is the server's. `now_s` is Unix time.
+    agent. `introduction` comes before the instructions, and `title` is the server's. The tools' names begin with
+    `prefix`. `now_s` is Unix time.
     """
 
     def __init__(
@@ -3159,11 +3160,13 @@ class VaultTools:
         agent: AgentConnection | None = None,
         introduction: str = "",
         title: str = TITLE,
+        prefix: str = "",
     ) -> None:
         offered = available_tools(tools, restrictions)
         self._shown_names: Callable[[str], str] = in_split_names if split else str
         self._connect, self._agent, self._restrictions, self._now_s = connect, agent, restrictions, now_s
         self.title = title
+        self._prefix = f"{prefix}_" if prefix else ""
         self._presentation = presentation
         self._every = {tool.name: tool for tool in tools}
         self._offered = {tool.name: tool for tool in offered}
@@ -3171,7 +3174,8 @@ class VaultTools:
         self._split = {tool.name: tool for tool in split_reads(tools)} if split else self._every
         self._listed = {tool.name: tool for tool in split_reads(offered)} if split else self._offered
         instructions = self._shown_names(restricted_instructions(offered, restrictions))
-        self.instructions = f"{introduction}\n{instructions}" if introduction else instructions
+        named = f"The tools' names begin with {self._prefix} here: {self._prefix}whoami is whoami." if prefix else ""
+        self.instructions = "\n".join(filter(None, [introduction, named, instructions]))
         names = action_names(offered)
         self.resources: ResourceProvider = VaultResources(
             self.answer, self.all_rows, names, now_s=now_s, shown_names=self._shown_names
@@ -3187,11 +3191,11 @@ class VaultTools:
 
     def listing(self) -> list[JsonObject]:
         """The tools, as `tools/list` shows them."""
-        return [tool_listing(tool) for tool in self._listed.values()]
+        return [{**tool_listing(tool), "name": f"{self._prefix}{name}"} for name, tool in self._listed.items()]
 
     def has(self, name: str) -> bool:
         """True if there is a tool of that name, even if it is withheld: the call then names the restriction."""
-        return name in self._split
+        return name.startswith(self._prefix) and name[len(self._prefix) :] in self._split
 
     def prepare(self) -> None:
         """Gets ready for the first call. The first call reports what is wrong; it may have been fixed by then."""
@@ -3203,7 +3207,7 @@ class VaultTools:
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error but a ProtocolError becomes a result with `isError`."""
         try:
-            return self.answer(self._checked_name(name, arguments), arguments, context)
+            return self.answer(self._checked_name(name[len(self._prefix) :], arguments), arguments, context)
         except ProtocolError:
             raise
         except Error as error:
@@ -3220,7 +3224,7 @@ class VaultTools:
         return members[member] if member else []
 
     def _checked_name(self, name: str, arguments: JsonObject) -> str:
-        """The table's name of a tool that the client called.
+        """The table's name of a tool that the client called by a name without the prefix.
 
         Raises ArgumentError if it does not have the action: the user's approval of read_secrets covers no other one.
         """
@@ -4412,6 +4416,9 @@ RESTRICTION_OPTIONS = (
     (SPLIT_READS, "", "offer reads as tools of their own (read_secrets), which clients can approve separately"),
 )
 ANSWER_LIMIT, LIMIT_VARIABLE = "--answer-limit", "SIKKERKEY_ANSWER_LIMIT"
+PREFIX = "--prefix"
+PREFIX_TEXT = "what the tools' names begin with, for clients that mix up the tools of several servers"
+PREFIX_RULE = "[A-Za-z][A-Za-z0-9-]{0,15}"  # with a tool's name it fits into the 64 characters that APIs allow
 ANSWER_LIMIT_TEXT = f"characters that a result may have; default {RESULT_CHARACTERS:,}"
 
 
@@ -4424,6 +4431,14 @@ def read_answer_limit(options: Mapping[str, str]) -> int:
                 raise ConfigError(f"{source} must be an integer between {least:,} and {most:,}")
             return int(text)
     return RESULT_CHARACTERS
+
+
+def read_prefix(options: Mapping[str, str]) -> str:
+    """What the tools' names begin with, before a `_`. Raises ConfigError."""
+    prefix = options.get(PREFIX, "")
+    if prefix and not re.fullmatch(PREFIX_RULE, prefix):
+        raise ConfigError(f"{PREFIX} must be 1 to 16 letters, digits and -, beginning with a letter")
+    return prefix
 
 
 def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
@@ -4450,15 +4465,14 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
         else:
             parser.add_argument(name, action="store_const", const=["1"], help=text)
     parser.add_argument(ANSWER_LIMIT, metavar="N", help=ANSWER_LIMIT_TEXT)
+    parser.add_argument(PREFIX, metavar="NAME", help=PREFIX_TEXT)
     options, rest = parser.parse_known_args(arguments)
     if rest:
         parser.error("unknown option or argument")  # not repeated: it may be a token
     given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in RESTRICTION_OPTIONS}
     texts = {name: ",".join(texts) for name, texts in given.items() if texts}
-    return options.agent, {
-        **texts,
-        **({ANSWER_LIMIT: options.answer_limit} if options.answer_limit is not None else {}),
-    }
+    single = {ANSWER_LIMIT: options.answer_limit, PREFIX: options.prefix}
+    return options.agent, {**texts, **{name: text for name, text in single.items() if text is not None}}
 
 
 def command_serve(arguments: Sequence[str]) -> int:
@@ -4467,7 +4481,7 @@ def command_serve(arguments: Sequence[str]) -> int:
     try:
         agent, options = parse_serve_options(arguments)
         restrictions, split = read_restrictions(options), reads_are_split(options)
-        presentation = Presentation(read_answer_limit(options))
+        presentation, prefix = Presentation(read_answer_limit(options)), read_prefix(options)
     except ConfigError as error:
         if at_terminal:
             raise
@@ -4492,6 +4506,7 @@ def command_serve(arguments: Sequence[str]) -> int:
             agent=connection,
             introduction=introduction,
             title=title,
+            prefix=prefix,
         )
     )
 

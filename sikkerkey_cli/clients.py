@@ -58,6 +58,7 @@ class Client(NamedTuple):
     success_sign: str  # how a user sees that the server works
     alternative_name: str = ""  # used instead of the file's usual name if such a file exists
     initial_text: str = ""  # what a new file begins with
+    bare_tool_names: bool = False  # the model sees the tools of all servers by their bare names, so they must differ
     passes_proxies_on: bool = (
         False  # the server gets HTTPS_PROXY and NO_PROXY from the terminal that the client runs in
     )
@@ -102,7 +103,7 @@ CLIENTS: dict[str, Client] = {
         "Continue", "yaml", Shape("mcpServers", is_list=True),
         _everywhere("${CONTINUE_GLOBAL_DIR:-~/.continue}/config.yaml"), ".continue/mcpServers/sikkerkey.yaml",
         "the tools menu of agent mode lists it; `/mcp` does in `cn`",
-        initial_text="name: Local Config\nversion: 1.0.0\nschema: v1\n"),
+        initial_text="name: Local Config\nversion: 1.0.0\nschema: v1\n", bare_tool_names=True),
     "gemini": Client(
         "Gemini CLI", "json", MCP_SERVERS, _everywhere("${GEMINI_CLI_HOME:-~}/.gemini/settings.json"),
         ".gemini/settings.json", "`gemini mcp list` says \"Connected\"", passes_proxies_on=True),

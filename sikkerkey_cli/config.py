@@ -33,12 +33,13 @@ from sikkerkey_cli.entries import (
     proxy_variables,
     read_file,
     server_entry,
-    server_key,
+    server_keys,
     servers,
 )
 from sikkerkey_mcp import ConfigError, JsonObject, clean, print_notice
 
 SECRET_MIN_CHARACTERS = 6  # shorter values are flags such as 1 or true
+PREFIX_HINT = "choose one with --agent ID; add each further one with --agent ID --prefix NAME"
 EMPTY_FILE = {"json": "{}\n", "toml": "", "yaml": ""}
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -281,6 +282,8 @@ def command_config(options: argparse.Namespace) -> int:
     installed = sikkerkey_mcp.installed_agents()
     wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
     chosen: list[str | None] = [sikkerkey_mcp.choose_agent(wanted)] if wanted else [*installed] or [None]
+    if client.bare_tool_names and len(chosen) > 1:
+        raise ConfigError(f"{client.title} cannot tell the tools of several servers apart", PREFIX_HINT)
     blocks = {agent: server_entry(client, agent, _serve_options(options)) for agent in chosen}
     if chosen == [None]:
         print_notice(f"no agent is installed yet: {shlex.join(sikkerkey_mcp.program())} install -")
@@ -289,8 +292,9 @@ def command_config(options: argparse.Namespace) -> int:
     if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
         print_notice("note: HTTPS_PROXY contains a password and is not added: if needed, add it to the entry yourself")
     if options.write or options.dry_run:
-        return _change_file(options, client, _addition(blocks, len(installed)))
-    entries = {server_key(agent, len(installed)): block for agent, block in blocks.items()}
+        return _change_file(options, client, _addition(blocks, installed))
+    keys = server_keys(installed)
+    entries = {keys[agent]: block for agent, block in blocks.items()}
     print(block_text(client, entries).rstrip("\n"))
     print_notice(_where_to_put_it(options, client))
     return 0
@@ -305,7 +309,9 @@ def _serve_options(options: argparse.Namespace) -> list[str]:
         if given and not set(given.split(",")) <= set(known):
             raise ConfigError(f"--{name} contains an unknown tool or action", "docs/actions.md lists all of them")
         words += [f"--{name}", given] if given else []
-    return [*words, *([sikkerkey_mcp.SPLIT_READS] if options.split_reads else [])]
+    words += [sikkerkey_mcp.SPLIT_READS] if options.split_reads else []
+    prefix = sikkerkey_mcp.read_prefix({sikkerkey_mcp.PREFIX: options.prefix})
+    return [*words, *([sikkerkey_mcp.PREFIX, prefix] if prefix else [])]
 
 
 def _where_to_put_it(options: argparse.Namespace, client: Client) -> str:
@@ -332,22 +338,53 @@ class Outcome(NamedTuple):
 Change = Callable[[Client, str], Outcome]
 
 
-def _addition(blocks: dict[str | None, JsonObject], installed: int) -> Change:
-    """Adds or updates an entry for each agent. An agent's existing entry keeps its key."""
+def _addition(blocks: dict[str | None, JsonObject], installed: Sequence[str]) -> Change:
+    """Adds or updates an entry for each agent. An agent's existing entry keeps its key.
+
+    Entries of agents that are gone can never work again: they become those of new agents, or are removed.
+    """
+    keys = server_keys(installed)
 
     def change(client: Client, text: str) -> Outcome:
         done = {}
         for agent, block in blocks.items():
             existing = servers(client.shape, parse(client, text))
-            key = _key_for(agent, server_key(agent, installed), existing)
+            gone = [server for server in existing.values() if installed and _is_of_a_gone_agent(server, installed)]
+            key = _key_for(agent, keys[agent], existing, gone)
+            replaced = key in existing and existing[key] in gone
+            wanted = _with_options_of(existing[key], block) if replaced else block
             if key in existing:
-                _warn_about_dropped_options(existing[key], block)
-            new = with_entry(client, text, key, block)
+                _warn_about_dropped_options(existing[key], wanted)
+            new = with_entry(client, text, key, wanted)
             done[key] = "is up to date in" if new == text else "updated in" if key in existing else "added to"
             text = new
+        for key, server in servers(client.shape, parse(client, text)).items():
+            if installed and _is_of_a_gone_agent(server, installed):
+                text, done[key] = without_entry(client, text, key), "removed from"
+        if client.bare_tool_names:
+            _require_different_names(client, text)
         return Outcome(text, done)
 
     return change
+
+
+def _is_of_a_gone_agent(server: Server, installed: Sequence[str]) -> bool:
+    named = server.starts_this_program and server.is_in_this_home and sikkerkey_mcp.is_id(server.agent)
+    return named and server.agent not in installed
+
+
+def _with_options_of(gone: Server, block: JsonObject) -> JsonObject:
+    """The block with the restrictions of the entry that it replaces, unless it has its own."""
+    words = block["args"][block["args"].index("serve") + 1 :]
+    own = [word for before, word in zip(["", *words], words) if "--agent" not in (before, word)]
+    return block if own else {**block, "args": [*block["args"], *gone.options]}
+
+
+def _require_different_names(client: Client, text: str) -> None:
+    """Raises ConfigError if two entries offer tools of the same names to a client that uses these names alone."""
+    ours = [server for server in servers(client.shape, parse(client, text)).values() if server.starts_this_program]
+    if len({server.prefix for server in ours}) < len(ours):
+        raise ConfigError(f"{client.title} cannot tell the tools of several servers apart", PREFIX_HINT)
 
 
 def _warn_about_dropped_options(existing: Server, block: JsonObject) -> None:
@@ -357,8 +394,11 @@ def _warn_about_dropped_options(existing: Server, block: JsonObject) -> None:
         print_notice(f"note: {clean(existing.key)} was started with {words}; repeat these options to keep them")
 
 
-def _key_for(agent: str | None, usual: str, existing: dict[str, Server]) -> str:
+def _key_for(agent: str | None, usual: str, existing: dict[str, Server], gone: Sequence[Server]) -> str:
+    """The key of the agent's entry, else the usual one; instead of a new entry, that of an agent that is gone."""
     keys = [key for key, server in existing.items() if agent and server.starts_this_program and server.agent == agent]
+    if not keys and usual not in existing:
+        keys = [server.key for server in gone]
     return usual if usual in keys or not keys else keys[0]
 
 

@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 import stat
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Shape, user
 from sikkerkey_mcp import ConfigError, JsonObject, clean
 
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server exceed 60 characters together
+NAME_MAX_CHARACTERS = 100  # of an agent's name, from which a key is made
 FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code's file also contains its history and grows to tens of megabytes
 # Variables that an entry sets, because a client may start the server without the user's environment.
 PASSED_PATHS = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
@@ -31,14 +33,29 @@ BOM = b"\xef\xbb\xbf"
 Entries = dict[str, JsonObject]
 
 
-def server_key(agent: str | None, count: int) -> str:
-    """The server's name in the client. With several agents, each has a name made from its id."""
-    if agent is None or count <= 1:
-        return "sikkerkey"
-    key = f"sikkerkey-{agent}"
-    if len(key) <= KEY_MAX_CHARACTERS:
+def server_keys(installed: Sequence[str]) -> dict[str | None, str]:
+    """The server's name in the client for each agent. With several agents, it is made from the agent's name."""
+    if len(installed) <= 1:
+        return dict.fromkeys([None, *installed], "sikkerkey")
+    words = {agent: _word_for(agent) for agent in installed}
+    shared = [word for word, count in Counter(words.values()).items() if count > 1]
+    return {agent: _named_key(agent, word, unique=word not in shared) for agent, word in words.items()}
+
+
+def _word_for(agent: str) -> str:
+    """The agent's name in lower-case letters, digits and dashes; its id if there is no such name."""
+    try:
+        name = sikkerkey_mcp.load_identity(agent, with_key=False).name
+    except ConfigError:
+        name = ""
+    return re.sub("[^a-z0-9]+", "-", name[:NAME_MAX_CHARACTERS].lower()).strip("-") or agent
+
+
+def _named_key(agent: str, word: str, *, unique: bool) -> str:
+    key = f"sikkerkey-{word}"
+    if unique and len(key) <= KEY_MAX_CHARACTERS:
         return key
-    digest = hashlib.sha256(agent.encode("ascii")).hexdigest()[:8]  # two ids may have the same beginning
+    digest = hashlib.sha256(agent.encode("ascii")).hexdigest()[:8]  # two names may have the same beginning
     return f"{key[: KEY_MAX_CHARACTERS - 9]}-{digest}"
 
 
@@ -112,7 +129,21 @@ class Server(NamedTuple):
     @property
     def agent(self) -> str:
         """The agent that the entry names; empty if it names none."""
-        return next((after for word, after in zip(self.command, self.command[1:]) if word == "--agent"), "")
+        return self._value_of("--agent")
+
+    @property
+    def prefix(self) -> str:
+        """What the tools' names begin with; empty if the entry does not say."""
+        return self._value_of(sikkerkey_mcp.PREFIX)
+
+    @property
+    def is_in_this_home(self) -> bool:
+        """Whether it uses the agents that this command sees."""
+        own = self.environment.get("SIKKERKEY_HOME") or os.path.expanduser("~/.sikkerkey")
+        return os.path.normpath(str(own)) == sikkerkey_mcp.home()
+
+    def _value_of(self, option: str) -> str:
+        return next((after for word, after in zip(self.command, self.command[1:]) if word == option), "")
 
     @property
     def starts_this_program(self) -> bool:

@@ -82,7 +82,7 @@ def test_archives_are_executable_with_any_umask(slim: Path) -> None:
 # -- what is in them -------------------------------------------------------------------------------------------------
 
 
-RUNTIME = {"__main__.py", "sikkerkey_runtime.py", "sikkerkey_unpack.py", "archive.json"}
+RUNTIME = {"sikkerkey_refusal.py", "__main__.py", "sikkerkey_runtime.py", "sikkerkey_unpack.py", "archive.json"}
 
 
 def contents(path: Path) -> tuple[set[str], set[str]]:

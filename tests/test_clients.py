@@ -122,6 +122,8 @@ def listing(directory: Path) -> dict[str, bytes]:
     return {str(path.relative_to(directory)): path.read_bytes() for path in directory.rglob("*") if path.is_file()}
 
 
+SEVERAL = [name for name, client in CLIENTS.items() if not client.bare_tool_names]  # can have several servers
+
 # The printed block
 
 
@@ -154,10 +156,80 @@ def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path) 
     agents = sorted([AGENT_ID, OTHER_ID, "short", "Short", *similar])
     for agent in agents:
         make_slot(home, "https://vault.test", agent)
-    for name in CLIENTS:
+    for name in SEVERAL:
         found = servers(name, config(name).out)
         assert list(found.values()) == [started(agent) for agent in agents], name
         assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in found), name
+
+
+def test_keys_carry_the_agents_names(home: Path) -> None:
+    names = {
+        "a1": "My Laptop", "a2": "søger & Co.", "a3": "", "a4": "same", "a5": "Same!", "a6": "x" * 300,
+        "a7": "\x1b\u202e日本",
+    }  # fmt: skip
+    for agent, name in names.items():
+        make_slot(home, "https://vault.test", agent, name)
+    keys = entries.server_keys(list(names))
+    assert [keys[agent] for agent in ("a1", "a2", "a3", "a7")] == [
+        f"sikkerkey-{word}" for word in ("my-laptop", "s-ger-co", "a3", "a7")
+    ]
+    assert re.fullmatch("sikkerkey-same-[0-9a-f]{8} sikkerkey-same-[0-9a-f]{8}", f"{keys['a4']} {keys['a5']}")
+    assert re.fullmatch("sikkerkey-x{11}-[0-9a-f]{8}", keys["a6"])
+    assert len(set(keys.values())) == len(names)
+    assert entries.server_keys(["a1"]) == {None: "sikkerkey", "a1": "sikkerkey"}
+
+
+def test_client_with_bare_tool_names_takes_one_agent_or_prefixes(config: Config, slot: str, home: Path) -> None:
+    make_slot(home, "https://vault.test", OTHER_ID)
+    refused = (
+        1,
+        "",
+        "sikkerkey-mcp: error: Continue cannot tell the tools of several servers apart\n"
+        "hint: choose one with --agent ID; add each further one with --agent ID --prefix NAME\n",
+    )
+    for options in ([], ["--write"], ["--write", "--prefix", "both"]):
+        assert config("continue", *options) == refused, options
+    assert not file_of("continue").exists()
+    assert config("continue", "--write", "--agent", AGENT_ID).status == 0
+    before = file_of("continue").read_text()
+    ran = config("continue", "--write", "--agent", OTHER_ID)
+    assert (ran.status, "cannot tell the tools of several servers apart" in ran.err) == (1, True)
+    assert file_of("continue").read_text() == before
+    assert config("continue", "--write", "--agent", OTHER_ID, "--prefix", "other").status == 0
+    found = servers("continue", file_of("continue").read_text())
+    assert list(found.values()) == [started(AGENT_ID), started(OTHER_ID, "--prefix", "other")]
+
+
+def test_malformed_prefix_is_refused(config: Config, slot: str) -> None:
+    for prefix in ("1a", "a_b", "a" * 17, "a b", "ø"):
+        assert config("cursor", "--prefix", prefix).status == 1, prefix
+
+
+def test_entry_of_an_agent_that_is_gone_becomes_that_of_the_new_one(config: Config, slot: str, home: Path) -> None:
+    config("cursor", "--write", "--read-only")
+    file_of("cursor").write_text(file_of("cursor").read_text().replace('"sikkerkey"', '"my vault"'))
+    shutil.rmtree(home / ".sikkerkey" / "agents" / AGENT_ID)
+    make_slot(home, "https://vault.test", OTHER_ID)
+    ran = config("cursor", "--write")
+    assert (ran.status, ran.out.splitlines()[0]) == (0, f"my vault updated in {file_of('cursor')}")
+    assert servers("cursor", file_of("cursor").read_text())["my vault"] == started(OTHER_ID, "--read-only")
+
+
+def test_further_entries_of_agents_that_are_gone_are_removed(config: Config, home: Path) -> None:
+    for agent in ("a1", "a2", "a3"):
+        make_slot(home, "https://vault.test", agent, agent)
+    config("cursor", "--write")
+    for agent in ("a1", "a2"):
+        shutil.rmtree(home / ".sikkerkey" / "agents" / agent)
+    elsewhere = {"sikkerkey-e": {**started("a1"), "env": {"SIKKERKEY_HOME": "/elsewhere"}}}
+    held = json.loads(file_of("cursor").read_text())
+    held["mcpServers"].update(elsewhere)
+    file_of("cursor").write_text(json.dumps(held))
+    ran = config("cursor", "--write")
+    assert [line.split()[:3] for line in ran.out.splitlines()] == [
+        ["sikkerkey-a3", "is", "up"], ["sikkerkey-a1", "removed", "from"], ["sikkerkey-a2", "removed", "from"],
+    ]  # fmt: skip
+    assert servers("cursor", file_of("cursor").read_text()) == {"sikkerkey-a3": started("a3"), **elsewhere}
 
 
 def test_block_contains_the_chosen_agent_only(config: Config, slot: str, home: Path) -> None:
@@ -673,14 +745,14 @@ def test_agent_keeps_its_key_when_others_come_and_go(config: Config, slot: str, 
     config("cursor", "--write")
     make_slot(home, "https://vault.test", OTHER_ID)
     config("cursor", "--write")
-    key = entries.server_key(OTHER_ID, 2)
+    key = entries.server_keys([AGENT_ID, OTHER_ID])[OTHER_ID]
     text = file_of("cursor").read_text()
     assert servers("cursor", text) == {"sikkerkey": started(AGENT_ID), key: started(OTHER_ID)}
     file_of("cursor").write_text(text.replace('"sikkerkey"', '"my vault"'))
-    shutil.rmtree(home / ".sikkerkey" / "agents" / OTHER_ID)
-    config("cursor", "--write", "--read-only")
+    config("cursor", "--write", "--read-only", "--agent", AGENT_ID)
     text = file_of("cursor").read_text()
     assert servers("cursor", text) == {"my vault": started(AGENT_ID, "--read-only"), key: started(OTHER_ID)}
+    shutil.rmtree(home / ".sikkerkey" / "agents" / OTHER_ID)
     config("cursor", "--remove", "--agent", OTHER_ID)
     assert list(servers("cursor", file_of("cursor").read_text())) == ["my vault"]
     config("cursor", "--remove")

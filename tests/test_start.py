@@ -277,3 +277,27 @@ def test_agent_that_is_installed_beside_the_only_one_changes_nothing(home: Path,
     make_slot(home, recorder.url, OTHER_ID)
     (slot_of(home) / "private.pem").touch()
     assert connection.api() is api
+
+
+# two vaults in one client
+
+
+def test_prefix_begins_the_names_of_all_tools(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    for words in ([], ["--split-reads"]):
+        with Server((*SOURCE_COMMAND, "serve", "--prefix", "work", *words)) as server:
+            lines = server.initialize()["result"]["instructions"].split("\n")
+            assert lines[1] == "The tools' names begin with work_ here: work_whoami is whoami."
+            names = [tool["name"] for tool in server.request("tools/list")["result"]["tools"]]
+            assert all(name.startswith("work_") for name in names)
+            assert "isError" not in server.call("work_whoami")
+            for name in ("whoami", "work_", "work_work_whoami"):
+                error = server.request("tools/call", name=name, arguments={})["error"]
+                assert error["message"] == "there is no tool of that name", name
+
+
+def test_malformed_prefix_is_a_wrong_option() -> None:
+    for prefix in ("1a", "a_b", "a" * 17, "a b", "ø"):
+        with pytest.raises(sikkerkey_mcp.ConfigError, match="--prefix must be"):
+            sikkerkey_mcp.read_prefix({"--prefix": prefix})
+    assert sikkerkey_mcp.read_prefix({}) == ""
