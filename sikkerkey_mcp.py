@@ -1514,7 +1514,15 @@ def installed_agents() -> list[str]:
         names = sorted(os.listdir(directory))
     except OSError as error:
         raise _unreadable(directory, error, f"chmod 700 {shlex.quote(directory)}") from None
-    return [name for name in names if is_id(name) and os.path.isdir(os.path.join(directory, name))]
+    return [name for name in names if is_id(name) and _is_slot(os.path.join(directory, name))]
+
+
+def _is_slot(path: str) -> bool:
+    """Whether a directory holds an agent. After `revoke` it is still there if it holds files of others."""
+    try:
+        return os.path.isdir(path) and not {"identity.json", "private.pem"}.isdisjoint(os.listdir(path))
+    except OSError:  # reported when its files are read
+        return True
 
 
 def check_parents(directory: str) -> None:
@@ -1547,9 +1555,10 @@ def choose_agent(wanted: str = "") -> str | None:
 INSTALL_HINT = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
 
 
-def replacement(agent_id: str) -> str:
-    """The commands that replace an agent by a new one."""
-    return f"sikkerkey-mcp revoke {agent_id} --yes && sikkerkey-mcp install -"
+def replacement(agent_id: str, api_url: str = "") -> str:
+    """The commands that replace an agent by a new one, of the same vault if its address is known."""
+    vault = f"SIKKERKEY_API_URL={shlex.quote(api_url)} " if api_url not in ("", DEFAULT_API_URL) else ""
+    return f"sikkerkey-mcp revoke {agent_id} --yes && {vault}sikkerkey-mcp install -"
 
 
 def load_identity(agent_id: str, *, with_key: bool = True) -> Identity:
@@ -1578,7 +1587,10 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
         raise ConfigError(f"{clean(path)} is not an identity file")
     if members["agentId"] != agent_id:
         raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
-    parse_base_url(members["apiUrl"])
+    try:
+        parse_base_url(members["apiUrl"])
+    except ConfigError as error:
+        raise ConfigError(str(error)) from None  # its hint is about a variable that does not count here
     key_path = _key_path(directory, members.get("privateKeyPath"))
     if with_key:
         return Identity(members, key_path, _read_private(key_path))
@@ -2002,7 +2014,7 @@ def signer_of(identity: Identity) -> Sign:
     try:
         return load_signer(identity.key_pem)
     except ConfigError as error:
-        error.hint = error.hint or replacement(identity.agent_id)
+        error.hint = error.hint or replacement(identity.agent_id, identity.api_url)
         raise
 
 
@@ -2057,8 +2069,9 @@ class AgentConnection:
 
     def replacement_hint(self) -> str:
         """What to do if the vault does not know the agent."""
-        agent = self._identity.agent_id if self._identity else "ID"
-        commands = runnable(f"{replacement(agent)} && sikkerkey-mcp config CLIENT --write")
+        known = self._identity
+        replace = replacement(known.agent_id, known.api_url) if known else replacement("ID")
+        commands = runnable(f"{replace} && sikkerkey-mcp config CLIENT --write")
         return f"if this agent was revoked, the user creates a token on the vault's dashboard and runs: {commands}"
 
     def _connect(self, agent: str) -> Api:

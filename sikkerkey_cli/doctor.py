@@ -34,8 +34,8 @@ from typing import Any, Literal, NamedTuple
 import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_mcp
-from sikkerkey_cli import agents, entries, grammar, terminal, version
-from sikkerkey_cli.clients import CLIENTS
+from sikkerkey_cli import agents, entries, terminal, version
+from sikkerkey_cli.clients import CLIENTS, user_file
 from sikkerkey_mcp import Error, Identity, JsonObject, clean
 
 State = Literal["ok", "warn", "fail"]
@@ -49,13 +49,13 @@ EXPIRY_WARN_DAYS = 14  # certificates are normally renewed earlier, so the renew
 DAY_S = 86_400
 SCOPES_MAX = 100  # the rest of an answer is ignored; there are about 25
 LABEL_WIDTH = 10
-INSTALL = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
+INSTALL = "sikkerkey-mcp install -"
 APPROVE = "the vault's owner approves it on the dashboard (AI agents page)"
 ENABLE = "the vault's owner enables it on the dashboard (AI agents page)"
 
 
 class Line(NamedTuple):
-    """The result of one check. `remedy` is a command or an instruction that fixes it, empty if all is well."""
+    """The result of one check. `remedy` fixes it: a command that can be run as it is, or else an instruction."""
 
     check: str
     state: State
@@ -163,7 +163,8 @@ class AgentChecks:
     def _home(self) -> Line:
         home, agents = sikkerkey_mcp.home(), sikkerkey_mcp.agents_directory()
         if not self._found:
-            return Line("home", "warn", f"{clean(home)}: no agent is installed", INSTALL)
+            detail = f"{clean(home)}: no agent is installed; create a token on the vault's dashboard (AI agents page)"
+            return Line("home", "warn", detail, INSTALL)
         return Line("home", "ok", f"{clean(home)}{_mode(home)}, {clean(agents)}{_mode(agents)}")
 
     def _choose(self, wanted: str) -> list[str]:
@@ -172,12 +173,18 @@ class AgentChecks:
         try:
             chosen = None if several else sikkerkey_mcp.choose_agent(wanted)
         except Error as error:
-            self.lines.append(failed("choice", error))
+            self.lines.append(Line("choice", "fail", str(error), self._remedy_of_choice(wanted) or error.hint))
             return self._found
         if several:
-            detail = f"{len(self._found)} agents are installed and none is chosen; `serve` requires a choice"
-            self.lines.append(Line("choice", "warn", detail, f"choose one with --agent ID: {', '.join(self._found)}"))
+            ids = ", ".join(self._found)
+            detail = f"{len(self._found)} agents are installed and none is chosen; `serve` requires a choice: {ids}"
+            self.lines.append(Line("choice", "warn", detail, f"export SIKKERKEY_AGENT_ID={self._found[0]}"))
         return [chosen] if chosen else self._found
+
+    def _remedy_of_choice(self, wanted: str) -> str:
+        if wanted:
+            return "sikkerkey-mcp whoami"
+        return f"export SIKKERKEY_AGENT_ID={self._found[0]}" if len(self._found) > 1 else "unset SIKKERKEY_AGENT_ID"
 
     def _examine(self, agent: str) -> None:
         slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
@@ -219,8 +226,10 @@ def check_restrictions() -> Line:
     """The restrictions and --split-reads as the environment sets them here; a client's entry may set more."""
     try:
         found, split = sikkerkey_mcp.read_restrictions({}), sikkerkey_mcp.reads_are_split({})
+        sikkerkey_mcp.read_answer_limit({})
     except Error as error:
-        return failed("switches", error)
+        variables = re.findall(r"SIKKERKEY_[A-Z_]+", str(error).partition(" names ")[0])
+        return Line("switches", "fail", str(error), f"unset {' '.join(variables)}")
     if not found and not split:
         return Line("switches", "ok", "none: every action is offered")
     left = sum(len(tool.actions) for tool in sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, found))
@@ -241,6 +250,8 @@ MINIMAL_ENVIRONMENT = (
     *("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "SHELL", "TERM", "TMPDIR", "TZ", "USER"),
     *("APPDATA", "LOCALAPPDATA", "PATHEXT", "SYSTEMROOT", "TEMP", "TMP", "USERPROFILE"),
 )
+# The beginnings of errors for which the command of an entry is to blame.
+WRONG_ENTRY = "there is no agent|--[a-z]|unknown option|argument --|[0-9]+ agents are installed"
 HANDSHAKE: tuple[JsonObject, ...] = (
     {
         "id": 1,
@@ -262,7 +273,7 @@ def check_clients() -> Iterator[Line]:
     found = entries.find_entries(os.environ)
     if not found:
         detail = f"none of the {len(CLIENTS) - 1} supported clients has an entry in its user file"
-        yield Line("clients", "warn", detail, "sikkerkey-mcp config CLIENT --write")
+        yield Line("clients", "warn", detail, f"sikkerkey-mcp config {_likely_client()} --write")
     for job in [Job("client", partial(check_client, entry)) for entry in found]:
         yield from job.lines()
 
@@ -270,7 +281,7 @@ def check_clients() -> Iterator[Line]:
 def check_client(entry: entries.FoundEntry) -> list[Line]:
     """One entry. It is started only if its command is a Python interpreter that runs this same program."""
     where = ", ".join(clean(text) for text in (entry.client, entry.path, entry.key) if text)
-    rewrite = f"sikkerkey-mcp config {entry.client} --write"
+    rewrite = _rewriting(entry)
     if entry.problem:
         remedy = "fix the file in the client or in an editor"
         return [Line("client", "warn", f"{where}: {clean(entry.problem)}", remedy)]
@@ -283,12 +294,49 @@ def check_client(entry: entries.FoundEntry) -> list[Line]:
         return [Line("client", "fail", f"{where}: {tried.error}", tried.error.hint or rewrite)]
     detail = f"{where}: starts in {time.monotonic() - started_s:.1f} s with {tried.tools} tools"
     if tried.refusal is not None:
-        lacking = entries.passed_environment(os.environ, CLIENTS[entry.client]).keys() - entry.environment.keys()
-        remedy = rewrite if lacking else tried.refusal.hint or rewrite
+        remedy = _remedy_of_refusal(entry, tried.refusal) or rewrite
         return [Line("client", "fail", f"{detail}, but a call fails: {tried.refusal}", remedy)]
     if "-I" not in entry.command:
         return [Line("client", "warn", f"{detail}, but other modules can replace its own: -I is missing", rewrite)]
     return [Line("client", "ok", detail)]
+
+
+def _likely_client() -> str:
+    """The first client whose file exists; else a placeholder."""
+    for name, client in CLIENTS.items():
+        with suppress(Error):
+            if os.path.isfile(user_file(client, os.environ)):
+                return name
+    return "CLIENT"
+
+
+def _rewriting(entry: entries.FoundEntry) -> str:
+    """The command that writes an entry again, with its agent and its restrictions as far as these are valid."""
+    server = entries.Server(entry.key, {}, entry.command, entry.environment)
+    options = ["--agent", server.agent] if len(_agents_here()) > 1 and server.agent in _agents_here() else []
+    try:
+        sikkerkey_mcp.read_restrictions(sikkerkey_mcp.parse_serve_options(server.options)[1])
+        options += [word for word in server.options if word != sikkerkey_mcp.ANSWER_LIMIT]
+    except (Error, SystemExit):  # the user has to say again what was meant
+        options = options[:2]
+    return shlex.join(["sikkerkey-mcp", "config", entry.client, "--write", *options])
+
+
+def _agents_here() -> list[str]:
+    try:
+        return sikkerkey_mcp.installed_agents()
+    except Error:  # reported by AgentChecks
+        return []
+
+
+def _remedy_of_refusal(entry: entries.FoundEntry, refusal: Error) -> str:
+    """What to do if an entry's call fails; empty to write the entry again."""
+    lacking = entries.passed_environment(os.environ, CLIENTS[entry.client]).keys() - entry.environment.keys()
+    if lacking or re.match(WRONG_ENTRY, str(refusal)):
+        return ""
+    if str(refusal).startswith("the vault answered 401") and "clock" not in refusal.hint:
+        return "resolve the checks marked fail first"
+    return _remedy_by_owner(refusal) or refusal.hint
 
 
 def _reason_not_to_start(entry: entries.FoundEntry) -> str:
@@ -607,7 +655,7 @@ def check_agent(identity: Identity) -> list[Line]:
         if not 200 <= reply.status < 300:
             raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
     except Error as error:
-        return [Line("vault", "fail", f"{agent}: {error}", _state_remedy(error, agent))]
+        return [_refused_line(identity, error)]
     members = sikkerkey_mcp.error_members(reply)
     listed = members.get("scopes")
     if not isinstance(listed, list):
@@ -616,13 +664,20 @@ def check_agent(identity: Identity) -> list[Line]:
     return [_state_line(agent, members), _scopes_line(scopes), *available_actions(scopes)]
 
 
-def _state_remedy(error: Error, agent: str) -> str:
+def _refused_line(identity: Identity, error: Error) -> Line:
+    agent = identity.agent_id
     status = error.status if isinstance(error, sikkerkey_mcp.ServiceError) else 0
     if status == 401 and "clock" not in error.hint:
-        return f"if it was revoked: sikkerkey-mcp revoke {agent}, then install a new one"
-    if status == 403:
-        return ENABLE if "disabled" in str(error) else APPROVE if "pending" in str(error) else error.hint
-    return error.hint
+        detail = f"{agent}: {error}: it was probably revoked; create a token on the vault's dashboard (AI agents page)"
+        return Line("vault", "fail", detail, sikkerkey_mcp.replacement(agent, identity.api_url))
+    return Line("vault", "fail", f"{agent}: {error}", _remedy_by_owner(error) or error.hint)
+
+
+def _remedy_by_owner(error: Error) -> str:
+    """What the owner has to do about a refused agent; empty if it is something else."""
+    if not str(error).startswith("the vault answered 403"):
+        return ""
+    return ENABLE if "disabled" in str(error) else APPROVE if "pending" in str(error) else ""
 
 
 def _state_line(agent: str, members: JsonObject) -> Line:
@@ -764,9 +819,7 @@ def command_doctor(options: argparse.Namespace) -> int:
 
 def _pasteable(remedy: str) -> str:
     """The remedy with the name of this program replaced by the command that started it, so that it can be pasted."""
-    started = shlex.join(sikkerkey_mcp.program())
-    command = rf"(?<![\w./-])sikkerkey-mcp (?=({'|'.join(grammar.COMMANDS)})\b)"
-    return terminal.cleaned(re.sub(command, lambda _: f"{started} ", remedy))
+    return terminal.cleaned(sikkerkey_mcp.runnable(remedy))
 
 
 def _for_people(line: Line) -> str:

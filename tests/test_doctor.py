@@ -216,8 +216,8 @@ def test_home_without_agents_is_a_warning_and_the_default_vault_is_checked(
 ) -> None:
     found = examine()
     (line,) = found["home"]
-    assert line.detail == f"{home}/.sikkerkey: no agent is installed"
-    assert line.remedy.endswith(f"then: {sys.executable} {PROGRAM} install -")
+    assert line.detail.startswith(f"{home}/.sikkerkey: no agent is installed; create a token on the vault's dashboard")
+    assert line.remedy == f"{sys.executable} {PROGRAM} install -"
     assert states(found) == {
         **{"python": "ok", "program": "ok", "library": "ok", "home": "warn", "switches": "ok", "clients": "warn"},
         **{"proxy": "ok", "dns": "ok", "tls": "warn", "api": "fail", "clock": "warn"},
@@ -307,7 +307,7 @@ def test_wrong_choice_fails_and_all_are_checked(
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", "nope")
     found = examine()
     assert states(found)["choice"] == "fail"
-    assert found["choice"][0].remedy == f"`{sys.executable} {PROGRAM} whoami` lists the installed agents"
+    assert found["choice"][0].remedy == "unset SIKKERKEY_AGENT_ID"
     assert states(found)["vault"] == "ok"
 
 
@@ -630,7 +630,7 @@ def test_host_may_be_excluded_from_the_proxy(
         (
             CannedResponse(401),
             "the vault answered 401",
-            f"if it was revoked: sikkerkey-mcp revoke {AGENT_ID}, then install",
+            f"sikkerkey-mcp revoke {AGENT_ID} --yes && SIKKERKEY_API_URL=http://",
         ),
         (
             CannedResponse(503, b'{"error":"sealed"}'),
@@ -759,7 +759,7 @@ def test_entry_makes_a_real_call(examine: Examine, vault: Recorder, home: Path) 
     (line,) = examine()["client"]
     assert line.state == "fail"
     assert " tools, but a call fails: the vault answered 403, saying " in line.detail
-    assert line.remedy.startswith("the agent must be approved")
+    assert line.remedy == doctor.APPROVE
 
 
 def test_entry_without_the_tool_is_not_called(examine: Examine, vault: Recorder, home: Path) -> None:
@@ -828,15 +828,21 @@ def test_entry_without_isolation_is_a_warning(examine: Examine, vault: Recorder,
     assert line.remedy == f"{sys.executable} {PROGRAM} config cursor --write"
 
 
-def test_entry_that_does_not_start_fails(examine: Examine, vault: Recorder, home: Path) -> None:
-    entered(home, [*STARTED[:-1], "gone"])
+def test_entry_of_an_agent_that_is_gone_fails(examine: Examine, vault: Recorder, home: Path) -> None:
+    entered(home, [*STARTED[:-1], "gone", "--read-only"])
     (line,) = examine()["client"]
-    assert line == Line(
-        *("client", "fail"),
-        f"cursor, {home}/.cursor/mcp.json, sikkerkey: it does not start: there is no agent gone in "
-        f"{home}/.sikkerkey/agents",
-        f"{sys.executable} {PROGRAM} config cursor --write",
-    )
+    assert line.state == "fail"
+    assert line.detail.endswith(f"but a call fails: there is no agent gone in {home}/.sikkerkey/agents")
+    assert line.remedy == f"{sys.executable} {PROGRAM} config cursor --write --read-only"
+
+
+def test_entry_with_wrong_options_fails(examine: Examine, vault: Recorder, home: Path) -> None:
+    for words in (["--read-onyl"], ["--tools", "nope"], ["--exclude"]):
+        entered(home, [*STARTED, *words])
+        (line,) = examine()["client"]
+        assert line.state == "fail", words
+        assert " with 1 tools, but a call fails: " in line.detail, words
+        assert line.remedy == f"{sys.executable} {PROGRAM} config cursor --write", words
 
 
 def test_entry_that_hangs_fails(examine: Examine, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

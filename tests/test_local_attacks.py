@@ -122,7 +122,9 @@ def test_file_that_is_replaced_after_the_check_is_refused(
             swap(slot / name)
 
     monkeypatch.setattr(sikkerkey_mcp, "check_private", look_and_swap)
-    assert refusal() == f"{slot / name} {words}"
+    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
+        sikkerkey_mcp.load_identity(AGENT_ID)
+    assert str(refused.value) == f"{slot / name} {words}"
 
 
 @root_only
@@ -368,13 +370,13 @@ def test_file_that_is_no_ca_bundle_is_refused(tmp_path: Path, monkeypatch: pytes
         sikkerkey_mcp.tls_context()
 
 
-def test_running_server_keeps_its_key_when_the_slot_is_replaced(slot: Path, recorder: Recorder) -> None:
+def test_running_server_forgets_its_key_when_the_slot_is_replaced(slot: Path, recorder: Recorder) -> None:
     with verbose_server() as server:
         assert call_verbosely(server, "whoami", {})["result"]["structuredContent"] == {}
         shutil.rmtree(slot)
         slot.symlink_to("/nonexistent")
-        assert call_verbosely(server, "whoami", {})["result"]["structuredContent"] == {}
-    assert {seen.headers["x-agent-id"] for seen in recorder.seen} == {AGENT_ID}
+        assert call_verbosely(server, "whoami", {})["result"]["isError"]
+    assert len(recorder.seen) == 1
     assert_unmarked(b"".join(server.lines))
 
 

@@ -221,7 +221,10 @@ def test_401_is_sent_again_only_if_the_agent_has_changed(home: Path, recorder: R
         server.initialize()
         message = text_of(server.call("whoami"))
         assert len(recorder.seen) == 1
-        commands = f"revoke {AGENT_ID} --yes && {SOURCE_COMMAND[0]} {SOURCE_COMMAND[2]} install -"
+        program = f"{SOURCE_COMMAND[0]} {SOURCE_COMMAND[2]}"
+        commands = (
+            f"revoke {AGENT_ID} --yes && SIKKERKEY_API_URL={recorder.url} {program} install - && {program} config"
+        )
         assert commands in message
         make_slot(home, recorder.url, OTHER_ID)  # as `install` does
         assert "isError" not in server.call("manage_projects", action="create", name="x")
