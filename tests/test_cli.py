@@ -556,9 +556,32 @@ def test_whoami_remote_refuses_answers_that_are_not_json_objects(
 
 def test_name_that_the_terminal_cannot_show_is_escaped(home: Path) -> None:
     make_slot(home, "https://vault.test", name="søger \U0001f511")
-    ended = run_process("whoami", env={"PYTHONIOENCODING": "ascii"})
-    assert (ended.returncode, ended.stderr) == (0, "")
-    assert ended.stdout == f"{AGENT_ID}  s\\xf8ger \\U0001f511  {VAULT_ID}  https://vault.test\n"
+    shown = at_terminal(["whoami"], b"", {"PYTHONIOENCODING": "ascii"})
+    assert shown.decode() == f"{AGENT_ID}  s\\xf8ger \\U0001f511  {VAULT_ID}  https://vault.test\r\n"
+
+
+@pytest.mark.parametrize(
+    "env",
+    [
+        {"PYTHONIOENCODING": "ascii"},
+        {"PYTHONIOENCODING": "cp1252:replace"},
+        {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"},
+    ],
+)
+def test_pipes_get_utf_8_in_every_locale(home: Path, vault: Recorder, env: dict[str, str]) -> None:
+    name = "søger \U0001f511"
+    make_slot(home, vault.url, name=name)
+    vault.answer = lambda _seen: CannedResponse(body=json.dumps({"name": name}).encode())
+    assert run_process("whoami", env=env).stdout == f"{AGENT_ID}  {name}  {VAULT_ID}  {vault.url}\n"
+    assert json.loads(run_process("call", "manage_machines", "get", "machineId=m", env=env).stdout) == {"name": name}
+
+
+def test_pipe_gets_line_ends_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, "cp1252", newline="\r\n"))  # as on Windows
+    assert main(["tools", "list"]) == 0
+    assert written.getvalue().count(b"\n") == len(sikkerkey_mcp.TOOLS) + 1
+    assert b"\r" not in written.getvalue()
 
 
 # revoke
