@@ -216,6 +216,8 @@ def parse_json(data: bytes) -> Any:
     """
     if data.count(b",") > JSON_MAX_VALUES:
         raise ValueError("too many values")
+    if sikkerkey_redact.nests_too_deeply(data):
+        raise ValueError("nested too deeply")
     try:
         return json.loads(
             data.decode("utf-8"), parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant
@@ -1251,6 +1253,8 @@ def _check_string(arg: Arg, value: Any, where: str) -> str:
         raise ArgumentError(f"{where} must be {FORMATS[arg.pattern]}")
     if arg.most_bytes is not None and len(value.encode("utf-8", "replace")) > arg.most_bytes:
         raise ArgumentError(f"{where} must be at most {arg.most_bytes:,} bytes in UTF-8")
+    if arg.plaintext and sikkerkey_redact.nests_too_deeply(value.encode("utf-8", "replace")):
+        raise ArgumentError(f"{where} is nested too deeply")  # the strings in it could not be redacted
     _refuse_lone_surrogates(where, value)
     return value
 

@@ -6,8 +6,10 @@ one of these inside another. Nothing here knows MCP or the vault.
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
+from array import array
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -15,6 +17,7 @@ from typing import Any
 REDACTED = "[cut out: plaintext]"
 ANYWHERE_CHARACTERS = 8  # a shorter value is redacted only as a whole word, since `1` is part of many ids
 QUICK_CHECK_BYTES = 12
+JSON_MAX_LEVELS = 1_000  # arrays and objects inside each other; json crashes at 9,500 where threads have small stacks
 
 
 def values_to_redact(texts: Sequence[str]) -> list[str]:
@@ -32,12 +35,35 @@ def values_to_redact(texts: Sequence[str]) -> list[str]:
 
 def _strings_in_json(text: str) -> list[str]:
     """The strings and numbers in a JSON object or array, numbers as they are written; nothing for other texts."""
-    if text.lstrip()[:1] not in ("{", "["):
+    if text.lstrip()[:1] not in ("{", "[") or nests_too_deeply(text.encode("utf-8", "replace")):
         return []
     try:
         return strings_in(json.loads(text, parse_float=str, parse_int=str, parse_constant=str))
     except (ValueError, RecursionError):
         return []
+
+
+_STEPS = bytes.maketrans(b"[{]}", b"\1\1\xff\xff")  # as signed bytes: 1 and -1
+_QUOTES_MAX = (
+    600_000  # of strings that contain brackets: more than any answer has, and few enough to be removed quickly
+)
+_NEITHER_QUOTES_NOR_BRACKETS = bytes(set(range(256)) - set(b'"[]{}'))
+
+
+def nests_too_deeply(text: bytes) -> bool:
+    """Whether JSON in UTF-8 has more than JSON_MAX_LEVELS levels, found in linear time and without recursion.
+
+    For text that is not JSON, False means that a parser finds the error before it is that deep.
+    """
+    if text.count(b"[") + text.count(b"{") <= JSON_MAX_LEVELS:  # nearly every text
+        return False
+    # Without the escapes, each quote begins or ends a string; two quotes together change nothing for what follows.
+    unescaped = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    marks = unescaped.translate(None, _NEITHER_QUOTES_NOR_BRACKETS).replace(b'""', b"")
+    if marks.count(b'"') > _QUOTES_MAX:
+        return True
+    steps = array("b", re.sub(rb'"[^"]*"?', b"", marks).translate(_STEPS))
+    return max(itertools.accumulate(steps), default=0) > JSON_MAX_LEVELS
 
 
 def _number(text: str) -> float | None:

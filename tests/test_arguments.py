@@ -502,10 +502,10 @@ FITTING = '{"user":"a","password":"b"}'
 
 
 @pytest.mark.parametrize(
-    "value", ["", MARK, "[]", "{}", '{"user":1}', FITTING[:-1] + f',"x":"{MARK}"}}', FITTING[:-1], "[" * 100_000]
+    "value", ["", MARK, "[]", "{}", '{"user":1}', FITTING[:-1] + f',"x":"{MARK}"}}', FITTING[:-1], "[" * 900]
 )
 def test_structured_value_must_have_the_named_fields(value: str) -> None:
-    given = {"action": "create", **PROJECT, "name": "n", "value": value[:9000], "fieldNames": ["user", "password"]}
+    given = {"action": "create", **PROJECT, "name": "n", "value": value, "fieldNames": ["user", "password"]}
     message = refusal(BY_NAME["manage_secrets.create"], given)
     assert message == "value must be a JSON object in a string, with exactly the keys that fieldNames lists"
 

@@ -8,11 +8,17 @@ import os
 import socket
 import sys
 import threading
+from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import sikkerkey_mcp
+import sikkerkey_redact
+from tests.support.harness import SOURCE_COMMAND, CannedResponse, Recorder, make_slot
+from tests.support.schema_check import CheckedServer
 
 
 def test_call_is_refused_where_no_thread_can_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,3 +113,57 @@ def test_import_error_of_the_library_is_quoted(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(builtins, "__import__", fail)
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"musl 1\.2\.3 is too old"):
         sikkerkey_mcp.load_signer(b"")
+
+
+def nested(levels: int) -> bytes:
+    return b'{"a":[' * (levels // 2) + b"1" + b"]}" * (levels // 2)
+
+
+def test_json_nested_too_deeply_does_not_crash_where_stacks_are_small(home: Path, recorder: Recorder) -> None:
+    """With 100,000 levels, json either raises RecursionError or crashes, depending on the stack."""
+    recorder.answer = lambda _seen: CannedResponse(200, nested(100_000))
+    make_slot(home, recorder.url)
+    small_stack = ("sh", "-c", 'ulimit -s 1024 && exec "$@"', "sh")
+    with CheckedServer([*small_stack, *SOURCE_COMMAND]) as server:
+        server.initialize()
+        server.send_bytes(nested(100_000) + b"\n")
+        assert server.reply(None)["error"]["code"] == sikkerkey_mcp.PARSE_ERROR
+        assert server.call("whoami")["content"][0]["text"].startswith("the vault's answer is not JSON\n")
+
+
+def test_levels_are_counted_outside_strings_only() -> None:
+    limit = sikkerkey_redact.JSON_MAX_LEVELS
+    deepest = b"[" * limit + b"]" * limit
+    in_strings = [b'"' + b"[" * 2_000 + b'"', rb'"\"[\\\"[' + b"[{" * 2_000 + rb'\\"', b'""', b'{"[":"{"}']
+    for text in [deepest, b"[" + b",".join([deepest[1:-1], *in_strings * 2]) + b"]", *in_strings]:
+        assert not sikkerkey_redact.nests_too_deeply(text), text[:20]
+    too_deep = [b"[" + deepest + b"]", b"[" * 100_000, b'{"a":' * 2_000, b'["]",' * 2_000, rb'["\\",' * 2_000]
+    too_deep += [b'[["' + b"]" * 2_000 + b'",' + deepest, b'["[]"' * (600_001 // 2 + 1)]
+    for text in too_deep:
+        assert sikkerkey_redact.nests_too_deeply(text), text[:20]
+        with pytest.raises(ValueError, match="nested too deeply"):
+            sikkerkey_mcp.parse_json(text)
+
+
+TEXTS = st.text('[]{}"\\a')
+
+
+@given(st.recursive(st.none() | TEXTS, lambda inner: st.lists(inner) | st.dictionaries(TEXTS, inner)))
+def test_levels_of_any_json_are_counted(value: Any) -> None:
+    def levels(value: Any) -> int:
+        inner = value.values() if isinstance(value, dict) else value
+        return 1 + max(map(levels, inner), default=0) if isinstance(value, (dict, list)) else 0
+
+    text = json.dumps(value).encode()
+    with pytest.MonkeyPatch.context() as patched:
+        for limit in (levels(value) - 1, levels(value)):
+            patched.setattr(sikkerkey_redact, "JSON_MAX_LEVELS", limit)
+            assert sikkerkey_redact.nests_too_deeply(text) is (limit < levels(value))
+
+
+def test_plaintext_that_cannot_be_searched_is_refused() -> None:
+    tool = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_secrets")
+    arguments = {"action": "create", "projectId": "p", "name": "n", "value": nested(2_000).decode()}
+    action = sikkerkey_mcp.find_action(tool, arguments)
+    with pytest.raises(sikkerkey_mcp.ArgumentError, match=r"^value is nested too deeply$"):
+        sikkerkey_mcp.check_arguments(tool, action, arguments, 0)
