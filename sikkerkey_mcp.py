@@ -1552,6 +1552,7 @@ def choose_agent(wanted: str = "") -> str | None:
         raise ConfigError(f"there is no agent {named} in {clean(agents_directory())}", hint)
     if len(found) > 1 and not wanted:
         hint = f"--agent ID (for revoke just the ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
+        hint += "; for a client: sikkerkey-mcp config CLIENT --agent ID --write"
         raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
     return wanted or next(iter(found), None)
 
@@ -4492,6 +4493,12 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     return options.agent, {**texts, **{name: text for name, text in single.items() if text is not None}}
 
 
+def _check_network_settings(identity: Identity) -> None:
+    """Raises ConfigError if the variables for proxies and certificates cannot be used. Takes 40 ms if one is set."""
+    if any(os.environ[name] for name in os.environ if re.fullmatch("(?i).*_proxy|.*_ca_bundle(_only)?", name)):
+        open_vault(identity.api_url)[1].close()
+
+
 def command_serve(arguments: Sequence[str]) -> int:
     """Serves MCP on stdin and stdout, whatever is wrong: a client shows no reason why a server did not start."""
     at_terminal = bool(sys.stdin and sys.stdin.isatty())
@@ -4505,12 +4512,13 @@ def command_serve(arguments: Sequence[str]) -> int:
         error.hint = runnable(error.hint)
         print_notice(f"sikkerkey-mcp: error: {problem_sentence(error)}")
         serve(MisconfiguredTools(error))
-    connection = AgentConnection(agent)
+    connection, title = AgentConnection(agent), TITLE
     try:
         identity = connection.identity()  # the first call reads the key, so that it is in memory only from then on
         introduction, title = introduce(identity), server_title(identity)
+        _check_network_settings(identity)
     except ConfigError as error:
-        introduction, title = problem_sentence(error), TITLE
+        introduction = problem_sentence(error)
         print_notice(f"sikkerkey-mcp: error: {introduction}")
     if at_terminal:
         print_notice("sikkerkey-mcp: waiting for an MCP client on stdin; --help lists the commands, Ctrl-C stops it")

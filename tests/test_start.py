@@ -112,6 +112,27 @@ def test_server_with_a_faulty_identity_starts_says_why_and_recovers(home: Path, 
         assert server.stderr.decode() == f"sikkerkey-mcp: error: {line}\n", spoil
 
 
+NETWORK_SETTINGS = [
+    ({"HTTPS_PROXY": "socks5://user:canary@proxy.test"}, "HTTPS_PROXY must be"),
+    ({"SIKKERKEY_CA_BUNDLE": "/nonexistent.pem"}, "the CA bundle cannot be read as PEM certificates"),
+    ({"SIKKERKEY_CA_BUNDLE_ONLY": "1"}, "SIKKERKEY_CA_BUNDLE_ONLY is set, but SIKKERKEY_CA_BUNDLE is not"),
+]
+
+
+def test_wrong_network_settings_are_reported_like_a_faulty_identity(home: Path) -> None:
+    make_slot(home, "https://vault.test", name="my laptop")
+    for variables, reason in NETWORK_SETTINGS:
+        with Server(env={**os.environ, **variables}) as server:
+            initialized = server.initialize()
+            line = first_line(initialized)
+            assert line.startswith(f"{PROBLEM}{reason}"), variables
+            assert initialized["result"]["serverInfo"]["title"] == "SikkerKey (my laptop)"
+            assert text_of(server.call("whoami")).startswith(reason), variables
+            assert server.close() == 0
+        assert server.stderr.decode() == f"sikkerkey-mcp: error: {line}\n", variables
+        assert "canary" not in line
+
+
 def test_command_in_the_reason_can_be_run(home: Path) -> None:
     with Server() as server:
         line = first_line(server.initialize())

@@ -33,8 +33,10 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   may be a token.
 - **`--project`** uses the client's file in the project in the current directory. The entry contains paths of this
   computer, so do not commit the file or its `.bak` to a shared repository.
-- **Several agents** get one entry each (`sikkerkey-` and the start of the id; short, because some clients drop tools
-  with long names). `--agent ID` selects one. An agent that already has an entry keeps its name.
+- **Several agents** get one entry each (`sikkerkey-` and the agent's name; short, because some clients drop tools with
+  long names). `--agent ID` selects one. An agent that already has an entry keeps its key, and an entry of an agent that
+  is gone becomes that of a new one, with its restrictions. Continue shows the model the tools of all servers by their
+  bare names: give each further agent a prefix, with `--agent ID --prefix NAME`.
 - **The agent is an argument** (`serve --agent ID`), because some clients do not pass on variables whose names look
   secret. `SIKKERKEY_HOME`, `SIKKERKEY_CA_BUNDLE`, `SIKKERKEY_CA_BUNDLE_ONLY`, `SIKKERKEY_CACHE_DIR`, `SSL_CERT_FILE`
   and `SSL_CERT_DIR` are added to the entry if they are set when `config` runs.
