@@ -1366,7 +1366,7 @@ def _body_of(action: Action, sent: Arguments) -> JsonObject | None:
 class Identity:
     """An agent as its files describe it. `key_pem` is the private key; only `load_signer` uses it."""
 
-    def __init__(self, members: JsonObject, key_path: str, key_pem: bytes) -> None:
+    def __init__(self, members: JsonObject, key_pem: bytes, key_path: str = "") -> None:
         self.agent_id: str = members["agentId"]
         self.name = str(members.get("name", ""))
         self.vault_id: str = members["vaultId"]
@@ -1598,9 +1598,9 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
         raise ConfigError(str(error)) from None  # its hint is about a variable that does not count here
     key_path = _key_path(directory, members.get("privateKeyPath"))
     if with_key:
-        return Identity(members, key_path, _read_private(key_path))
+        return Identity(members, _read_private(key_path), key_path)
     check_private(key_path, directory=False, forbidden=0o077)
-    return Identity(members, key_path, b"")
+    return Identity(members, b"", key_path)
 
 
 def _key_path(directory: str, stored: Any) -> str:

@@ -166,7 +166,7 @@ def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None
     assert str(raised.value) == "2 agents are installed here and none was chosen"
     assert "--agent ID" in raised.value.hint
     assert "SIKKERKEY_AGENT_ID=ID" in raised.value.hint
-    assert raised.value.hint.endswith(f": {AGENT_ID}, {OTHER_ID}")
+    assert f": {AGENT_ID}, {OTHER_ID}; for a client: " in raised.value.hint
 
 
 def test_option_takes_precedence_over_the_environment(home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:

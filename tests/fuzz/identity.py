@@ -33,7 +33,7 @@ def check(key_pem: bytes) -> None:
     refusal = None
     try:
         identity = sikkerkey_mcp.load_identity(AGENT_ID)
-        signature = sikkerkey_mcp.load_signer(identity.key_pem)(b"text")
+        signature = sikkerkey_mcp.signer_of(identity)(b"text")
         assert len(signature) == 64
         assert sikkerkey_mcp.parse_base_url(identity.api_url) == identity.api_url.rstrip("/")
     except sikkerkey_mcp.ConfigError as error:

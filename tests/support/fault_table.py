@@ -354,7 +354,7 @@ APPROVED = "the agent must be approved and enabled"
 
 STATUSES = [
     status(400, NEXT_STEP[400]),
-    status(401, NEXT_STEP[401]),
+    status(401, "if this agent was revoked, the user creates a token on the vault's dashboard and runs: *"),
     status(402, OF_NO_USE),
     status(403, f"{APPROVED}, and hold the scope audit.read; {NEXT_STEP[403]}", f"{APPROVED}, and hold the scope projects.write; {NEXT_STEP[403]}"),
     *(status(code, NEXT_STEP[code]) for code in (404, 405, 407, 408, 409, 410, 413)),
