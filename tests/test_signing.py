@@ -168,5 +168,5 @@ def test_unusable_key_is_refused_without_showing_its_content(pem: bytes) -> None
 
 def test_identity_does_not_show_its_key() -> None:
     members = {"agentId": AGENT_ID, "name": "name", "vaultId": "vault_1", "apiUrl": "https://vault.test"}
-    identity = sikkerkey_mcp.Identity(members, "", b"canary-key")
+    identity = sikkerkey_mcp.Identity(members, b"canary-key")
     assert "canary" not in f"{identity} {identity!r} {[identity]}"

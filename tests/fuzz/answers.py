@@ -102,7 +102,7 @@ def _api(url: str) -> sikkerkey_mcp.Api:
 
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return sikkerkey_mcp.agent_api(
-        sikkerkey_mcp.Identity({"agentId": AGENT_ID, "vaultId": VAULT_ID, "apiUrl": url}, "", pem)
+        sikkerkey_mcp.Identity({"agentId": AGENT_ID, "vaultId": VAULT_ID, "apiUrl": url}, pem)
     )
 
 
