@@ -1913,9 +1913,13 @@ def tls_context() -> ssl.SSLContext:
             context.load_verify_locations(cadata=_certifi_bundle())
             sikkerkey_certificates.load_system_store(context)
     except (OSError, ValueError):
-        hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else ""
-        raise ConfigError("the CA bundle cannot be read as PEM certificates", hint) from None
+        raise _unusable_bundle(bundle) from None
     return context
+
+
+def _unusable_bundle(bundle: str) -> ConfigError:
+    hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else ""
+    return ConfigError("the CA bundle cannot be read as PEM certificates", hint)
 
 
 def only_ca_bundle() -> bool:
@@ -4494,9 +4498,13 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
 
 
 def _check_network_settings(identity: Identity) -> None:
-    """Raises ConfigError if the variables for proxies and certificates cannot be used. Takes 40 ms if one is set."""
-    if any(os.environ[name] for name in os.environ if re.fullmatch("(?i).*_proxy|.*_ca_bundle(_only)?", name)):
-        open_vault(identity.api_url)[1].close()
+    """Raises ConfigError for variables of proxies and certificates that are visibly wrong; calls check the rest."""
+    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
+    only_ca_bundle()
+    if bundle and not os.path.isfile(bundle):
+        raise _unusable_bundle(bundle)
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        https_proxies(identity.api_url)
 
 
 def command_serve(arguments: Sequence[str]) -> int:
