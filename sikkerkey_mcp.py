@@ -151,6 +151,12 @@ class AnswerTooLarge(ServiceError):
     """The vault's answer has more than ANSWER_MAX_BYTES."""
 
 
+def missing_module(error: ImportError) -> ConfigError:
+    """The error for a Python that lacks a part of its standard library, such as Debian's python3-minimal."""
+    hint = "install all of Python: on Debian and Ubuntu with apt-get install python3, elsewhere from python.org"
+    return ConfigError(f"this Python has no usable module {error.name or 'of that name'}", hint)
+
+
 class ProtocolError(Error):
     """A message that JSON-RPC or MCP does not allow; `code` is the JSON-RPC error code, `data` its extra data."""
 
@@ -3570,6 +3576,8 @@ class Call(Context):
             reply = self._reply(self._carry_out())
         except Error as error:
             reply = self.failed(error)
+        except ImportError as error:
+            reply = self.failed(missing_module(error))
         except Exception as error:  # a bug; its message may contain an argument, so only its type is reported
             internal = ProtocolError(INTERNAL_ERROR, f"internal error ({type(error).__name__})")
             reply = error_response(self.request_id, internal)
@@ -4554,6 +4562,9 @@ def run_command(command: Callable[[], int]) -> int:
                 sys.stdout.flush()  # here, where a full disk can still be reported
     except Error as error:
         print_notice(f"sikkerkey-mcp: error: {error.full_text()}")
+        return 1
+    except ImportError as error:
+        print_notice(f"sikkerkey-mcp: error: {missing_module(error).full_text()}")
         return 1
     except OSError as error:
         if not isinstance(error, BrokenPipeError):  # a reader such as `head` that has seen enough is no error

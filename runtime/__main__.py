@@ -50,5 +50,13 @@ if __name__ == "__main__":
         )
     try:
         sys.exit(main())
+    except ImportError as error:  # as in Debian's python3-minimal, or in a build without OpenSSL or SQLite
+        if error.name is None or error.name.startswith(("sikkerkey", "vault", "cryptography", "certifi")):
+            raise
+        sys.exit(
+            "%s: error: the Python at %s has no usable module %s; install all of Python "
+            "(on Debian and Ubuntu with apt-get install python3, elsewhere from python.org)"
+            % (PROGRAM, sys.executable, error.name)
+        )
     except KeyboardInterrupt:  # before the program installs its own handler
         sys.exit(130)

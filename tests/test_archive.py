@@ -28,6 +28,9 @@ from tests.support.archive_runs import (
     linux_only,
     posix_only,
 )
+from tests.support.harness import ARCHIVE
+
+VAULT_ARCHIVE = ARCHIVE.with_name("sikkerkey-vault.pyz")
 
 
 @pytest.fixture(scope="module")
@@ -132,6 +135,16 @@ def test_refusal_names_what_was_found(built: Path) -> None:
     ):
         code = f"import sys, runpy\n{change}\nrunpy.run_path({str(built)!r}, run_name='__main__')"
         assert refusal([sys.executable, "-c", code]).startswith(f"sikkerkey-mcp: error: {found}"), change
+
+
+def test_incomplete_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    """As Debian's python3-minimal, or a build without OpenSSL or SQLite. None in sys.modules hides a module."""
+    for archive, module in ((ARCHIVE, "json"), (VAULT_ARCHIVE, "sqlite3"), (VAULT_ARCHIVE, "ssl")):
+        code = f"import sys, runpy\nsys.modules[{module!r}] = None\n"
+        code += f"runpy.run_path({str(archive)!r}, run_name='__main__')"
+        sentence = refusal([sys.executable, "-c", code], env={"HOME": str(tmp_path)})
+        found = f"{archive.stem}: error: the Python at {sys.executable} has no usable module {module}; install all of"
+        assert sentence.startswith(found), module
 
 
 @linux_only

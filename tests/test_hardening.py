@@ -6,6 +6,7 @@ import builtins
 import json
 import os
 import socket
+import subprocess
 import sys
 import threading
 from pathlib import Path
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import sikkerkey_mcp
 import sikkerkey_redact
-from tests.support.harness import SOURCE_COMMAND, CannedResponse, Recorder, make_slot
+from tests.support.harness import AGENT_ID, SOURCE_COMMAND, CannedResponse, Recorder, make_slot
 from tests.support.schema_check import CheckedServer
 
 
@@ -167,3 +168,22 @@ def test_plaintext_that_cannot_be_searched_is_refused() -> None:
     action = sikkerkey_mcp.find_action(tool, arguments)
     with pytest.raises(sikkerkey_mcp.ArgumentError, match=r"^value is nested too deeply$"):
         sikkerkey_mcp.check_arguments(tool, action, arguments, 0)
+
+
+def test_python_without_tls_is_named_in_the_terminal_and_through_the_tools(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    sentence = "this Python has no usable module ssl\nhint: install all of Python: on Debian and Ubuntu with "
+    start = "import sys; sys.modules['ssl'] = None; import sikkerkey_cli.__main__ as cli; sys.exit(cli.main({}))"
+    with CheckedServer([sys.executable, "-c", start.format(["serve"])]) as server:
+        server.initialize()
+        result = server.call("whoami")
+        assert (result["isError"], result["content"][0]["text"].startswith(sentence)) == (True, True)
+        reply = server.request("resources/read", uri="sikkerkey://whoami")
+        assert reply["error"]["message"].startswith(sentence)
+        server.close()
+    for words in (["call", "whoami"], ["doctor"], ["install", "a" * 64]):
+        ended = subprocess.run([sys.executable, "-c", start.format(words)], capture_output=True, text=True, check=False)
+        assert ended.returncode == 1, words
+        assert ended.stderr.startswith(f"sikkerkey-mcp: error: {sentence}"), words
+        assert ended.stderr.count("\n") == 2, words
+    assert [path.name for path in home.rglob("agents/*")] == [AGENT_ID]
