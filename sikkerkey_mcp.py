@@ -1386,9 +1386,10 @@ class Identity:
 
 def home() -> str:
     """The directory that all SikkerKey programs share, absolute. Raises ConfigError."""
-    path = os.environ.get("SIKKERKEY_HOME") or os.path.expanduser("~/.sikkerkey")
+    named = os.environ.get("SIKKERKEY_HOME")
+    path = named or os.path.expanduser("~/.sikkerkey")
     if not os.path.isabs(path):
-        message = "SIKKERKEY_HOME is not an absolute path and no home directory is known"
+        message = "SIKKERKEY_HOME is not an absolute path" if named else "no home directory is known"
         raise ConfigError(message, "set SIKKERKEY_HOME to an absolute path")
     return os.path.normpath(path)
 

@@ -407,6 +407,18 @@ def test_temporary_file_where_there_is_no_memfd(archive: Archive, tmp_path: Path
     assert os.name == "nt" or not list((tmp_path / "temporary").iterdir())
 
 
+def test_temporary_files_that_windows_kept_are_removed_by_a_later_process(launch: Any, tmp_path: Path) -> None:
+    place = tmp_path / "temporary"
+    old, new, other = (place / name for name in ("program-a1_bcdef", "program-a2_bcdef", "program-of-somebody"))
+    for directory in (old, new, other):
+        (directory / "cryptography").mkdir(parents=True)
+        (directory / "cryptography" / "_rust.pyd").touch()
+    for directory in (old, other):
+        os.utime(directory, (0, 0))
+    launch.remove_left(str(place), "program-")
+    assert sorted(place.iterdir()) == [new, other]
+
+
 @linux_only
 def test_error_says_everything_that_was_tried_and_the_next_call_tries_again(cached: Archive, built: Path) -> None:
     process = waiting(cached, "wait", "fail", "wait", "sign")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from importlib.util import module_from_spec
@@ -16,6 +17,8 @@ from types import ModuleType
 
 from sikkerkey_runtime import Archive, ArchiveError
 
+# A process that has not loaded the library after this time, in seconds, never will.
+LEFT_S = 60.0
 RUST = "cryptography.hazmat.bindings._rust"
 
 _report: dict[str, str] = {}
@@ -101,12 +104,27 @@ class Library:
         import shutil  # slow to import, and only this fallback needs them
         import tempfile
 
+        remove_left(tempfile.gettempdir(), f"{self.archive.program}-")
         directory = tempfile.mkdtemp(prefix=f"{self.archive.program}-")
         try:
             paths = [self.archive.write(file, directory) for file in self.files]
             return load(paths[0]), "temporary file"
-        finally:  # a loaded library needs no name, except on Windows, where it stays
+        finally:  # a loaded library needs no name, except on Windows, where it stays until another process removes it
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def remove_left(temporary: str, prefix: str) -> None:
+    """Remove what earlier processes left in a temporary directory. Windows keeps what a process still has loaded."""
+    import shutil  # as in from_temporary
+    import time
+
+    for entry in os.scandir(temporary):
+        with suppress(OSError):  # another process removes it too
+            is_left = re.fullmatch(re.escape(prefix) + "[a-z0-9_]{8}", entry.name) and entry.is_dir(
+                follow_symlinks=False
+            )
+            if is_left and time.time() - entry.stat(follow_symlinks=False).st_mtime > LEFT_S:
+                shutil.rmtree(entry.path, ignore_errors=True)
 
 
 def load(path: str) -> ModuleType:
