@@ -53,10 +53,15 @@ if __name__ == "__main__":
     except ImportError as error:  # as in Debian's python3-minimal, or in a build without OpenSSL or SQLite
         if error.name is None or error.name.startswith(("sikkerkey", "vault", "cryptography", "certifi")):
             raise
-        sys.exit(
+        sentence = (
             "%s: error: the Python at %s has no usable module %s; install all of Python "
             "(on Debian and Ubuntu with apt-get install python3, elsewhere from python.org)"
             % (PROGRAM, sys.executable, error.name)
         )
+        try:
+            from sikkerkey_refusal import refuse
+        except ImportError:  # json is what is missing
+            sys.exit(sentence)
+        refuse(PROGRAM, sentence)
     except KeyboardInterrupt:  # before the program installs its own handler
         sys.exit(130)

@@ -142,7 +142,10 @@ def test_incomplete_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
     for archive, module in ((ARCHIVE, "json"), (VAULT_ARCHIVE, "sqlite3"), (VAULT_ARCHIVE, "ssl")):
         code = f"import sys, runpy\nsys.modules[{module!r}] = None\n"
         code += f"runpy.run_path({str(archive)!r}, run_name='__main__')"
-        sentence = refusal([sys.executable, "-c", code], env={"HOME": str(tmp_path)})
+        command, env = [sys.executable, "-c", code], {"HOME": str(tmp_path)}
+        result = subprocess.run(command, input="", capture_output=True, text=True, check=False, env=env)
+        assert (result.returncode, result.stdout, result.stderr.count("\n")) == (1, "", 1), result.stderr
+        sentence = result.stderr
         found = f"{archive.stem}: error: the Python at {sys.executable} has no usable module {module}; install all of"
         assert sentence.startswith(found), module
 
