@@ -296,7 +296,12 @@ def test_damaged_text_is_refused_or_read_like_an_independent_parser(name: str, c
         new = kind.form.put(text, kind.path, ENTRY)
     except TextError:
         return
-    real = kind.read(text) or {}
+    try:
+        real = kind.read(text) or {}
+    except ValueError:  # tomllib reads TOML 1.0; inline tables over several lines and times without seconds are 1.1
+        assert name == "toml"
+        assert re.search(r"\{|(?<![:0-9])[0-9]{2}:[0-9]{2}(?!:)", text)
+        return
     if keys_are_text(real):
         assert same(resolved(document, kind.number), real)
     assert kind.read(new) == with_entry(kind, real)
@@ -320,6 +325,34 @@ def test_random_text_causes_no_other_error(name: str, text: str) -> None:
         except TextError as refusal:
             known = re.match("line [0-9]+, column [0-9]+: .", str(refusal))
             assert known
+
+
+def test_scalars_that_only_look_like_numbers_are_strings() -> None:
+    for text in ("3f2a8c1e-0000-4000-8000-000000000001", "1.2.3", "9abc", "127.0.0.1", "12-34"):
+        assert edit.YAML.read(f"a: {text}\n") == {"a": text} == yaml_loads(f"a: {text}\n"), text
+    for text in ("1", "0x1f", "1_0", "1e5", ".5", "1.", "2026-11-28", "12:30:45", "yes"):
+        assert edit.YAML.read(f"a: {text}\n") == {"a": Raw(text)}, text
+
+
+def test_toml_1_1_is_read() -> None:
+    text = 'a = { b = { # c\n  c = "d",\n}, }\nt = 07:32\n'
+    assert edit.TOML.read(text) == {"a": {"b": {"c": "d"}}, "t": Raw("07:32")}
+    kind = KINDS["toml"]
+    new = kind.form.put(text, kind.path, ENTRY)
+    assert new.startswith(text)
+    assert kind.form.drop(new, kind.path) == text
+
+
+def test_yaml_directive_stays() -> None:
+    for name in ("yaml", "yaml list"):
+        check(KINDS[name], "# c\n%YAML 1.1\n---\na: 1\n")
+
+
+def test_container_that_is_null_is_filled() -> None:
+    for name in ("json", "yaml", "yaml list"):
+        kind = KINDS[name]
+        new = kind.form.put('{"mcpServers": null}' if name == "json" else f"{kind.path[0]}: null\n", kind.path, ENTRY)
+        assert kind.read(new) == with_entry(kind, {}), name
 
 
 # A text, and the line, column and reason of its refusal: at least one row for each reason in sikkerkey_cli.edit.
@@ -355,7 +388,6 @@ REFUSED = (
     ("toml", "= 1\n", "1:1", 'expected a key'),
     ("toml", "a = \n", "1:5", 'expected a value'),
     ("toml", "a = x\n", "1:5", 'expected a value'),
-    ("toml", "x = {a = 1,}\n", "1:12", 'a comma is not allowed after the last item'),
     ("toml", "x = {a = 1, a = 2}\n", "1:13", 'this key is already defined'),
     ("toml", "x = [1 2]\n", "1:8", 'expected a comma or ]'),
     ("toml", "x = 'a\n", "1:5", 'this string is not closed on its line or contains an invalid escape'),
@@ -396,7 +428,7 @@ REFUSED = (
     ("yaml", "a: 1\n? b\n", "2:1", 'expected a key'),
     ("yaml", "a: 1\n---\nb: 2\n", "2:1", 'files with several documents are not supported'),
     ("yaml", "a: 1\n...\n", "2:1", 'files with several documents are not supported'),
-    ("yaml", "%YAML 1.2\n---\na: 1\n", "2:1", 'files with several documents are not supported'),
+    ("yaml", "%TAG ! x\n---\na: 1\n", "1:1", 'only the directive %YAML, followed by ---, is supported'),
     ("yaml", "a: 1\na: 2\n", "2:1", 'this key is used twice here'),
     ("yaml", "a: {b: 1, b: 2}\n", "1:11", 'this key is used twice here'),
     ("yaml", "a: {b}\n", "1:5", 'expected a key, a colon and a space'),

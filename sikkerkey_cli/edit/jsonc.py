@@ -24,6 +24,7 @@ from sikkerkey_cli.edit.text import (
     indent_at,
     line_end_of,
     locate,
+    with_value_at,
 )
 
 JSON_SPACE = re.compile(r"(?:[ \t\r\n]+|//[^\r\n]*|/\*.*?\*/)*", re.DOTALL)
@@ -95,6 +96,8 @@ def json_put(text: str, path: Path, value: Any) -> str:
         one_line = "\n" not in text[node.start : node.end] and bool(node.value)
         written = _json_text(text, value, indent_at(text, node.start), None if one_line else _json_unit(text, root))
         return apply_changes(text, [Change(node.start, node.end, written)])
+    if walked and node.value is None:
+        return json_put(text, path[: len(walked)], with_value_at({}, rest, value))
     if node.members is None:
         raise TextError(text, node.start, f"{walked[-1].key} is not an object")
     for key in reversed(rest[1:]):

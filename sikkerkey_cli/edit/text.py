@@ -123,7 +123,7 @@ class Scanner:
         """Ends a nested value."""
         self._depth -= 1
 
-    def items(self, close: str, space: re.Pattern[str], *, last_comma: bool = True) -> Iterator[None]:
+    def items(self, close: str, space: re.Pattern[str]) -> Iterator[None]:
         """Yields at the start of each item in brackets, which the caller then reads; ends after the closing bracket."""
         self.enter_level()
         self.at += 1
@@ -134,8 +134,6 @@ class Scanner:
             if self.sees(","):
                 self.at += 1
                 self.take(space)
-                if not last_comma and self.sees(close):
-                    self.refuse("a comma is not allowed after the last item")
             elif not self.sees(close):
                 self.refuse(f"expected a comma or {close}")
         self.at += 1

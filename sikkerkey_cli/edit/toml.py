@@ -1,4 +1,4 @@
-"""TOML: tables and their pairs, each with its span. Multi-line strings are Raw, because no value of ours is one."""
+"""TOML 1.1: tables and their pairs, each with its span. Multi-line strings are Raw, because no value of ours is one."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CONTROL = r"\x00-\x08\x0a-\x1f\x7f"
 _ESCAPE = r'\\(?:["\\bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})'
 _INTEGER = r"(?:0|[1-9](?:_?[0-9])*)"
 _DIGITS = r"[0-9](?:_?[0-9])*"
-_TIME = r"[0-9]{2}:[0-9]{2}:[0-9]{2}(?:\.[0-9]+)?"
+_TIME = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?"
 TOML_COMMENT = rf"#[^{_CONTROL}]*"
 TOML_SPACE = re.compile(rf"(?:[ \t]+|\r?\n|{TOML_COMMENT})*")
 TOML_LINE_END = re.compile(rf"[ \t]*(?:{TOML_COMMENT})?(?:\r?\n|\Z)")
@@ -196,7 +196,7 @@ class TomlScanner(Scanner):
             return [self._value() for _ in self.items("]", TOML_SPACE)]
         if self.sees("{"):
             inner = OpenTable("table")
-            for _ in self.items("}", BLANK, last_comma=False):
+            for _ in self.items("}", TOML_SPACE):
                 self._assign(inner)
             return dict(inner)
         word = self.take(TOML_RAW, "expected a value")

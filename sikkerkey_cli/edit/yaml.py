@@ -40,7 +40,9 @@ YAML_KEY_MAX_CHARACTERS = 1024  # the limit of the YAML specification for implic
 # \x85 and the two separators end a line in YAML 1.1 only.
 YAML_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)")
 YAML_MARKER = re.compile(r"^(?:---|\.\.\.)(?=[ \r\n]|\Z)", re.MULTILINE)
-YAML_BEGINNING = re.compile(r"(?: *(?:#[^\n]*)?\r?\n)*(?:---(?: *| +#[^\n]*)(?:\r?\n|\Z))?")
+YAML_BEGINNING = re.compile(
+    r"(?: *(?:#[^\n]*)?\r?\n)*(?:(?:%YAML 1\.[12] *\r?\n(?: *(?:#[^\n]*)?\r?\n)*)?---(?: *| +#[^\n]*)(?:\r?\n|\Z))?"
+)
 YAML_INDENT = re.compile(r" *")
 YAML_DASH = re.compile(r"-(?=[ \r\n]|\Z)")
 _FIRST = r"""(?:[^\s\-?:,\[\]{}#&*!|>'"%@`]|[-?:](?=\S))"""
@@ -66,7 +68,13 @@ YAML_WORDS: dict[str, Any] = {word: value for value, words in (
     (None, "~ null Null NULL"), (True, "true True TRUE"), (False, "false False FALSE"),
 ) for word in words.split()}  # fmt: skip
 # YAML 1.1 gives yes, no, on, off and = a meaning; YAML 1.2 does not.
-YAML_RAW = re.compile(r"[-+.]?[0-9].*|[-+]?\.(?:inf|nan)|yes|no|on|off|=", re.IGNORECASE)
+# An agent id such as 3f2a8c1e-0000-4000-8000-000000000001 begins with a digit and is a string.
+YAML_RAW = re.compile(
+    r"[-+]?(?:0x[0-9a-f_]+|0o[0-7_]+|0b[01_]+|[0-9][0-9_]*(?::[0-9_]+)*(?:\.[0-9_]*)?(?:e[-+]?[0-9]+)?)"
+    r"|[-+]?\.[0-9_]+(?:e[-+]?[0-9]+)?|[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:[t ].*)?"
+    r"|[-+]?\.(?:inf|nan)|yes|no|on|off|=",
+    re.IGNORECASE,
+)
 YAML_SAFE = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)\Z)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
 
 
@@ -78,12 +86,14 @@ class YamlScanner(Scanner):
         if found := YAML_STRANGE.search(self.text):
             self.refuse("YAML does not allow this character, or not everywhere", found.start())
         self.take(YAML_BEGINNING)
+        if self.sees("%"):
+            self.refuse("only the directive %YAML, followed by ---, is supported")
         if marker := YAML_MARKER.search(self.text, self.at):
             self.refuse("files with several documents are not supported", marker.start())
         self._to_content()
         if self.at == len(self.text):
             return Node(self.at, self.at, {}, [])
-        if self.sees("%") or not YAML_KEY.match(self.text, self.at):
+        if not YAML_KEY.match(self.text, self.at):
             self.refuse("expected a mapping")
         root = self._mapping()
         if self.at != len(self.text):
