@@ -59,6 +59,8 @@ class Client(NamedTuple):
     alternative_name: str = ""  # used instead of the file's usual name if such a file exists
     initial_text: str = ""  # what a new file begins with
     bare_tool_names: bool = False  # the model sees the tools of all servers by their bare names, so they must differ
+    containers: tuple[str, ...] = ()  # other names of the container, of which the client reads the first that exists
+    strict_json: bool = False  # the client refuses comments and trailing commas
     passes_proxies_on: bool = (
         False  # the server gets HTTPS_PROXY and NO_PROXY from the terminal that the client runs in
     )
@@ -86,7 +88,7 @@ CLIENTS: dict[str, Client] = {
     "claude-code": Client(
         "Claude Code", "json", Shape("mcpServers", fixed={"type": "stdio"}),
         _everywhere("${CLAUDE_CONFIG_DIR:-~}/.claude.json"), ".mcp.json",
-        "`claude mcp list` says \"Connected\"", passes_proxies_on=True),
+        "`claude mcp list` says \"Connected\"", strict_json=True, passes_proxies_on=True),
     "claude-desktop": Client(
         "Claude Desktop", "json", MCP_SERVERS, _application("Claude/claude_desktop_config.json"), "",
         "Settings, Developer shows the server as running"),
@@ -139,7 +141,7 @@ CLIENTS: dict[str, Client] = {
         "the panel of MCP servers shows it as connected"),
     "warp": Client(
         "Warp", "json", MCP_SERVERS, _everywhere("~/.warp/.mcp.json"), "",
-        "Settings, MCP Servers shows it as running"),
+        "Settings, MCP Servers shows it as running", containers=("servers", "mcpServers", "mcp_servers")),
     "generic": Client(
         "any other client", "json", MCP_SERVERS, None, "", "its own list of MCP servers"),
 }

@@ -1,6 +1,7 @@
 """`config`: prints the block for an MCP client, or adds it to the client's own file, or removes it.
 
-A file is changed in the smallest possible span, written atomically, and backed up beside itself.
+A file is changed in the smallest possible span, written atomically, and backed up beside itself (a link:
+beside the link, because its target may be in a repository).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from sikkerkey_cli.entries import (
     Entries,
     FileContent,
     Server,
+    as_stored,
     entry_members,
     entry_path,
     has_password,
@@ -114,8 +116,8 @@ def block_text(client: Client, entries: Entries) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def replace_file(path: str, old: FileContent, new: str) -> str:
-    """Replaces a file atomically; returns the path of the backup, empty if there was nothing to back up.
+def replace_file(path: str, old: FileContent, new: str, backup: str) -> str:
+    """Replaces a file atomically; returns the path of the backup (`backup`), empty if there was nothing to back up.
 
     Raises ConfigError, also if the file has changed since `old` was read.
     """
@@ -125,7 +127,7 @@ def replace_file(path: str, old: FileContent, new: str) -> str:
     temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         make_directories(directory)
-        backup = back_up(path, old.data)
+        backup = back_up(backup, old.data)
         try:
             _write_new(temporary, old.bom + new.encode("utf-8"), old.mode)
             if read_file(path).data != old.data:
@@ -175,21 +177,37 @@ def _sync_directory(directory: str) -> None:
             os.close(descriptor)
 
 
+def backup_path(path: str) -> str:
+    """Where the previous content is kept. The name is ours, so that no backup of the user's is replaced."""
+    return f"{path}.sikkerkey.bak"
+
+
 def back_up(path: str, data: bytes | None) -> str:
-    """Saves `data` beside the file as .bak, .bak.2, ... and returns the path; never overwrites, never duplicates."""
+    """Saves `data` at `path`, in place of an earlier backup, and returns `path`; empty if there is nothing to save."""
     if data is None or not data.strip():
         return ""
-    number = 1
-    while True:
-        backup = f"{path}.bak" + (f".{number}" if number > 1 else "")
-        if not os.path.lexists(backup):
-            _write_new(backup, data, 0o600)
-            return backup
-        if os.path.isfile(backup) and os.path.getsize(backup) == len(data):
-            with open(backup, "rb") as file:
-                if file.read() == data:
-                    return backup
-        number += 1
+    temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}"
+    _write_new(temporary, data, 0o600)
+    try:
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+    return path
+
+
+def with_container_restored(client: Client, new: str, backup: FileContent) -> str:
+    """The backup's text if `new` differs from it by an empty container alone, otherwise `new`.
+
+    A container that was missing or null before --write is otherwise left empty by --remove.
+    """
+    container = (client.shape.container,)
+    if backup.data is None or is_blank(backup.text) or parse(client, new).get(client.shape.container):
+        return new
+    if parse(client, backup.text).get(client.shape.container):
+        return new
+    rest = (edit.FORMATS[client.format].drop(text, container) for text in (new, backup.text))
+    return backup.text if next(rest) == next(rest) else new
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -423,7 +441,11 @@ def _change_file(options: argparse.Namespace, client: Client, change: Change) ->
         raise ConfigError(f"{clean(shown)} leads out of the project, to {clean(path)}", MANUAL_EDIT_HINT)
     try:
         old = read_file(path)
+        client = as_stored(client, old.text)
         new, done = change(client, old.text)
+        if options.remove and done:
+            with suppress(ConfigError):  # a backup that cannot be read is of no use here
+                new = with_container_restored(client, new, read_file(backup_path(shown)))
         check_only_entries_changed(client, old.text, new, set(done))
     except ConfigError as error:
         named = str(error) if clean(path) in str(error) else f"{clean(path)}, {error}"
@@ -431,7 +453,7 @@ def _change_file(options: argparse.Namespace, client: Client, change: Change) ->
     if options.dry_run:
         _print_diff(client, path, old, new, set(done))
         return 0
-    backup = replace_file(path, old, new) if new != old.text else ""
+    backup = replace_file(path, old, new, backup_path(shown)) if new != old.text else ""
     for key, what in done.items():
         print(f"{clean(key)} {what} {clean(shown, 4_000)}")
     if not done:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import stat
+import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -18,6 +20,7 @@ from sikkerkey_mcp import ConfigError, JsonObject, clean
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server exceed 60 characters together
 NAME_MAX_CHARACTERS = 100  # of an agent's name, from which a key is made
 FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code's file also contains its history and grows to tens of megabytes
+EMPTIED_RECENTLY_S = 10  # a client empties its file and then writes it
 # Variables that an entry sets, because a client may start the server without the user's environment.
 PASSED_PATHS = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
 PASSED_VARIABLES = (*PASSED_PATHS, "SIKKERKEY_CA_BUNDLE_ONLY")
@@ -185,7 +188,7 @@ def _server(shape: Shape, key: str, value: Any) -> Server:
     return Server(
         key,
         members,
-        [word for word in words if isinstance(word, str)],
+        [word.text if isinstance(word, edit.Raw) else word for word in words if isinstance(word, (str, edit.Raw))],
         environment if isinstance(environment, dict) else {},
     )
 
@@ -217,7 +220,8 @@ def _entries_in(name: str, environ: Mapping[str, str]) -> Iterator[FoundEntry]:
         path = user_file(client, environ)
         if not os.path.lexists(path):
             return
-        existing = servers(client.shape, parse(client, read_file(path).text))
+        text = read_file(path).text
+        existing = servers(as_stored(client, text).shape, parse(client, text))
     except ConfigError as error:
         yield FoundEntry(name, path, "", [], {}, str(error))
         return
@@ -233,7 +237,28 @@ def is_blank(text: str) -> bool:
 
 def parse(client: Client, text: str) -> JsonObject:
     """The document; an empty one for an empty file. Raises ConfigError."""
-    return {} if is_blank(text) else edit.FORMATS[client.format].read(text)
+    if is_blank(text):
+        return {}
+    document = edit.FORMATS[client.format].read(text)
+    if client.strict_json:
+        try:
+            json.loads(text)
+        except ValueError:
+            reason = f"{client.title} refuses this file: it contains a comment or a trailing comma"
+            raise ConfigError(reason, "remove comments and trailing commas from the file") from None
+    return document
+
+
+def as_stored(client: Client, text: str) -> Client:
+    """The client with the container that its file uses. Raises ConfigError."""
+    if not client.containers:
+        return client
+    document = parse(client, text)
+    inner = document.get("mcp")
+    if isinstance(inner, dict) and "servers" in inner:  # it comes before all others
+        raise ConfigError("mcp.servers is not supported", MANUAL_EDIT_HINT)
+    used = next((name for name in client.containers if name in document), client.shape.container)
+    return client._replace(shape=client.shape._replace(container=used))
 
 
 class FileContent(NamedTuple):
@@ -262,6 +287,9 @@ def read_file(path: str) -> FileContent:
         raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}", MANUAL_EDIT_HINT) from None
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes", MANUAL_EDIT_HINT)
+    if not data.strip() and abs(time.time() - status.st_mtime) < EMPTIED_RECENTLY_S:
+        reason = f"{clean(path)} is empty and was changed just now, perhaps by a program that is still writing it"
+        raise ConfigError(reason, f"run this command again in {EMPTIED_RECENTLY_S} seconds")
     return FileContent(data, *_decode(data), stat.S_IMODE(status.st_mode))
 
 

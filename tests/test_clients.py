@@ -109,6 +109,7 @@ def write(path: Path, text: str | bytes, mode: int = 0o644) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(text if isinstance(text, bytes) else text.encode("utf-8"))
     path.chmod(mode)
+    os.utime(path, (0, 0))  # long ago: a file that was emptied just now is refused
     return path
 
 
@@ -440,7 +441,7 @@ def test_file_that_opencode_prefers_is_changed(config: Config, slot: str, home: 
     path = write(home / ".config" / "opencode" / "opencode.jsonc", "{} // mine\n")
     assert config("opencode", "--write").status == 0
     assert path.read_text().endswith("// mine\n")
-    assert sorted(each.name for each in path.parent.iterdir()) == ["opencode.jsonc", "opencode.jsonc.bak"]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["opencode.jsonc", "opencode.jsonc.sikkerkey.bak"]
 
 
 # Writing
@@ -479,6 +480,8 @@ def neighbours(name: str) -> bytes:
     """A file with entries of other programs and a byte order mark."""
     shape = CLIENTS[name].shape
     text = NEIGHBOURS["list" if shape.is_list else CLIENTS[name].format].format(shape.container)
+    if CLIENTS[name].strict_json:
+        text = text.replace("\t// søger\r\n", "").replace(", // b", "").replace("\t},\r\n}", "\t}\r\n}")
     return entries.BOM + text.encode("utf-8")
 
 
@@ -487,11 +490,11 @@ def test_other_entries_stay_byte_for_byte_and_removal_restores_the_file(config: 
         path = write(file_of(name), neighbours(name), 0o640)
         assert config(name, "--write").status == 0, name
         written = path.read_bytes()
-        kept = [line for line in neighbours(name).splitlines(keepends=True) if line.strip()]
+        kept = [line for line in neighbours(name).splitlines() if line.strip()]  # a comma may follow
         assert all(line in written for line in kept), name
         assert written != neighbours(name), name
-        assert (mode(path), mode(Path(f"{path}.bak"))) == (0o640, 0o600), name
-        assert Path(f"{path}.bak").read_bytes() == neighbours(name), name
+        assert (mode(path), mode(Path(f"{path}.sikkerkey.bak"))) == (0o640, 0o600), name
+        assert Path(f"{path}.sikkerkey.bak").read_bytes() == neighbours(name), name
         ran = config(name, "--remove")
         assert (ran.status, ran.out) == (0, f"sikkerkey removed from {path}\n"), name
         assert path.read_bytes() == neighbours(name), name
@@ -555,20 +558,89 @@ def test_link_of_a_dot_file_manager_stays_a_link(config: Config, slot: str, home
     assert config("claude-code", "--write").status == 0
     assert file_of("claude-code").is_symlink()
     assert servers("claude-code", target.read_text()) == {"sikkerkey": started()}
-    assert (mode(target), Path(f"{target}.bak").read_text()) == (0o644, "{}\n")
+    assert (mode(target), Path(f"{file_of('claude-code')}.sikkerkey.bak").read_text()) == (0o644, "{}\n")
 
 
-def test_no_backup_is_overwritten_or_made_twice(config: Config, slot: str) -> None:
+def test_one_backup_is_kept_and_backups_of_the_user_stay(config: Config, slot: str) -> None:
     path = write(file_of("cursor"), "{}\n")
-    backup = Path(f"{path}.bak")
-    backup.write_text("the only good copy")
+    users = write(Path(f"{path}.bak"), "the only good copy")
     for _ in range(3):
         config("cursor", "--write")
         config("cursor", "--remove")
-        path.write_text("{}\n")
-    assert backup.read_text() == "the only good copy"
+        path.write_text('{"a": 1}\n')
+    assert users.read_text() == "the only good copy"
     names = sorted(each.name for each in path.parent.iterdir())
-    assert names == ["mcp.json", "mcp.json.bak", "mcp.json.bak.2", "mcp.json.bak.3"]
+    assert names == ["mcp.json", "mcp.json.bak", "mcp.json.sikkerkey.bak"]
+
+
+def test_removal_restores_a_container_that_was_missing_or_null(config: Config, slot: str) -> None:
+    cases = (
+        ("zed", '{\n  "theme": "One Dark",\n  "vim_mode": true\n}\n'),
+        ("cursor", '{\n  "mcpServers": null\n}\n'),
+        ("cursor", '{\n  "mcpServers": {}\n}\n'),
+        ("cursor", "{}\n"),
+        ("goose", "a: 1\nextensions:\n"),
+        ("goose", "a: 1\n"),
+        ("codex", "a = 1\n"),
+    )
+    for name, text in cases:
+        path = write(file_of(name), text)
+        assert (config(name, "--write").status, path.read_text() != text) == (0, True), text
+        assert (config(name, "--remove").status, path.read_text()) == (0, text), text
+
+
+def test_removal_keeps_what_was_changed_since_the_backup(config: Config, slot: str) -> None:
+    path = write(file_of("zed"), '{\n  "theme": "One"\n}\n')
+    config("zed", "--write")
+    path.write_text(path.read_text().replace("One", "Two"))
+    config("zed", "--remove")
+    assert json.loads(path.read_text()) == {"theme": "Two", "context_servers": {}}
+
+
+def test_entry_that_was_saved_again_by_a_yaml_library_is_found(config: Config, slot: str) -> None:
+    path = write(file_of("goose"), "a: 1\n")
+    for agent in (AGENT_ID, "12345678"):
+        entry = {"name": "sikkerkey", "type": "stdio", "cmd": "p", "args": ["-I", "/x/sikkerkey-mcp.pyz", "serve"]}
+        text = yaml.safe_dump({"extensions": {"sikkerkey": {**entry, "args": [*entry["args"], "--agent", agent]}}})
+        path.write_text(text.replace("'", ""))
+        assert config("goose", "--remove", "--agent", agent).out.startswith("sikkerkey removed from"), agent
+
+
+def test_container_in_use_is_the_one_that_is_changed(config: Config, slot: str) -> None:
+    for container in ("servers", "mcpServers", "mcp_servers"):
+        before = json.dumps({container: {"a": {"command": "x"}}})
+        path = write(file_of("warp"), before)
+        assert config("warp", "--write").status == 0, container
+        document = json.loads(path.read_text())
+        assert (list(document), list(document[container])) == ([container], ["a", "sikkerkey"]), container
+        assert entries.find_entries(os.environ)[0].key == "sikkerkey", container
+        config("warp", "--remove")
+        assert path.read_text() == before, container
+    path.write_text('{"mcp": {"servers": {}}}')
+    assert "mcp.servers is not supported" in config("warp", "--write").err
+
+
+def test_file_that_its_client_refuses_is_refused(config: Config, slot: str) -> None:
+    for text in ('{\n  // mine\n  "mcpServers": {}\n}\n', '{"mcpServers": {},}'):
+        path = write(file_of("claude-code"), text)
+        ran = config("claude-code", "--write")
+        assert (ran.status, path.read_text()) == (1, text)
+        assert "Claude Code refuses this file" in ran.err
+        assert "Claude Code refuses this file" in entries.find_entries(os.environ)[0].problem
+
+
+def test_file_that_was_just_emptied_is_not_taken_for_new(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(file_of("claude-code"), "")
+    changed = 1_000_000_000
+    os.utime(path, (changed, changed))
+    monkeypatch.setattr("time.time", lambda: changed + 1)
+    ran = config("claude-code", "--write")
+    assert (ran.status, path.read_text()) == (1, "")
+    assert "still writing it" in ran.err
+    monkeypatch.setattr("time.time", lambda: changed + 3600)
+    assert config("claude-code", "--write").status == 0
 
 
 @pytest.mark.parametrize(
@@ -633,7 +705,7 @@ def test_change_by_another_program_is_noticed(config: Config, slot: str, monkeyp
         ran.err == f"sikkerkey-mcp: error: {path} was just changed by another program\nhint: run this command again\n"
     )
     assert path.read_text() == '{"new": 1}'
-    assert sorted(each.name for each in path.parent.iterdir()) == ["mcp.json", "mcp.json.bak"]
+    assert sorted(each.name for each in path.parent.iterdir()) == ["mcp.json", "mcp.json.sikkerkey.bak"]
 
 
 def test_full_disk_leaves_the_file_as_it_was(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,9 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
 ```
 
 - **Changes are minimal.** Comments, order, indentation, line endings and the entries of other servers stay byte for
-  byte, and `--remove` restores the bytes that were there. The previous file is kept beside the new one as `.bak`,
-  `.bak.2` and so on. Backups are never overwritten. They may contain the tokens of other servers, as the file does.
+  byte, and `--remove` restores the bytes that were there. The previous file is kept beside the new one as
+  `.sikkerkey.bak`, of which there is one; each change replaces it. Where the file is a symbolic link, the backup is
+  beside the link. It may contain the tokens of other servers, as the file does.
 - **Unclear files are refused**, with line and column, and stay unchanged: malformed files, files with constructs that
   the program does not support (YAML anchors, several YAML documents, servers in an inline TOML table, duplicate keys),
   files of another user, files that another program is changing, and files in which another program has an entry named
@@ -32,7 +33,7 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
 - **A dry run** shows the changed lines without context. Text of other servers on a changed line is cut out, because it
   may be a token.
 - **`--project`** uses the client's file in the project in the current directory. The entry contains paths of this
-  computer, so do not commit the file or its `.bak` to a shared repository.
+  computer, so do not commit the file or its `.sikkerkey.bak` to a shared repository.
 - **Several agents** get one entry each (`sikkerkey-` and the agent's name; short, because some clients drop tools with
   long names). `--agent ID` selects one. An agent that already has an entry keeps its key, and an entry of an agent that
   is gone becomes that of a new one, with its restrictions. Continue shows the model the tools of all servers by their
