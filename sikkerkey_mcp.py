@@ -603,7 +603,7 @@ PAGE = Arg("page", "integer", "Page.", required=False, least=1)
 LIMIT = Arg("limit", "integer", "Limit.", required=False, least=1, local=True)
 OFFSET = Arg("offset", "integer", "Offset.", required=False, least=0, local=True)
 ROWS = (LIMIT, OFFSET)
-FOUND_ROWS = (Arg("search", "string", "Part of a name or note.", required=False, local=True), *ROWS)
+FOUND_ROWS = (Arg("search", "string", "Part of a name.", required=False, local=True), *ROWS)
 PAGE_SIZE = Arg("pageSize", "integer", "Page size.", required=False, least=1)
 SORT_DIR = Arg("sortDir", "string", "Sort direction.", required=False, choices=("asc", "desc"))
 SEARCH = Arg("search", "string", "Text to search for.", required=False)
@@ -611,9 +611,9 @@ FREEZE = Arg("triggerFreezeProject", "boolean", "A read freezes the canary's pro
 FREEZE_RELATED = Arg("triggerFreezeRelatedProjects", "boolean",
                      "A read also freezes projects that share machines with it; default false.", required=False)
 AUDIT_PAGE_SIZE = PAGE_SIZE._replace(most=200)
-FROM = Arg("from", "time", "Earliest time: ISO 8601 (UTC unless it has an offset), a date (00:00 UTC), or relative to "
-           "now such as -24h or -7d.", required=False)
-TO = Arg("to", "time", "Latest time, written like from.", required=False)
+FROM = Arg("from", "time", "Earliest time: ISO 8601 (UTC by default), a date (00:00 UTC), or relative such as -24h "
+           "or -7d.", required=False)
+TO = Arg("to", "time", "Latest time, like from.", required=False)
 AUDIT_FILTER = (
     Arg("actions", "strings", "Only these audit actions (see read_audit.actions).", required=False,
         listed_by="read_audit.actions"),
@@ -623,14 +623,14 @@ AUDIT_FILTER = (
     SEARCH, FROM, TO,
 )
 AXES = (
-    Arg("timeWindowEnabled", "boolean", "Axis 1: allow reads only within a weekly window.", required=False),
+    Arg("timeWindowEnabled", "boolean", "Axis 1: reads only within a weekly window.", required=False),
     Arg("timeWindowStart", "string", "HH:MM; a start after the end wraps past midnight.", required=False,
         pattern=HH_MM),
     Arg("timeWindowEnd", "string", "HH:MM.", required=False, pattern=HH_MM),
     Arg("timeWindowTimezone", "string", "IANA time zone, such as Europe/Copenhagen.", required=False),
     Arg("timeWindowDays", "strings", "Time window days.", required=False,
         choices=("mon", "tue", "wed", "thu", "fri", "sat", "sun")),
-    Arg("ipAllowlistEnabled", "boolean", "Axis 2: allow reads only from ipAllowlistCidrs.", required=False),
+    Arg("ipAllowlistEnabled", "boolean", "Axis 2: reads only from ipAllowlistCidrs.", required=False),
     Arg("ipAllowlistCidrs", "strings", "IPv4 or IPv6 CIDRs.", required=False),
     Arg("rateCapEnabled", "boolean", "Axis 3: cap the number of reads.", required=False),
     Arg("maxReadsPerDay", "integer", "Max reads per day.", required=False),
@@ -638,8 +638,8 @@ AXES = (
     Arg("coSignEnabled", "boolean", "Axis 4: a second machine must ask too.", required=False),
     Arg("coSignMachineId", "id", "Id of the second machine.", required=False),
     Arg("coSignWindowSeconds", "integer", "Seconds within which both machines must ask.", required=False),
-    Arg("ttlExpiresAt", "time", "Axis 5: no reads after this time: ISO 8601 (UTC unless it has an offset), a date "
-        "(00:00 UTC), or relative to now such as +90d.", required=False),
+    Arg("ttlExpiresAt", "time", "Axis 5: no reads after this time: ISO 8601 (UTC by default), a date (00:00 UTC), "
+        "or relative such as +90d.", required=False),
     Arg("ttlMaxReads", "integer", "No reads after this many.", required=False),
     Arg("rotateAfterReads", "integer", "Axis 6: rotate after this many reads.", required=False),
 )
@@ -660,7 +660,7 @@ TOOLS: tuple[Tool, ...] = (
          "This agent's state, scopes and project allowlist, and the present time. Call it first, and after a 403.", (
         read("whoami", "GET /whoami", None,
              "The agent that signs these calls.",
-             Arg("activity", "boolean", "true: also its last 20 audit entries.", required=False, local=True),
+             Arg("activity", "boolean", "Also its last 20 audit entries.", required=False, local=True),
              rows="recentAudit", select=_activity_if_wanted),
     )),
     Tool("manage_projects", "Projects", "Projects hold secrets, policies and canaries.", (
@@ -981,8 +981,8 @@ TOOLS: tuple[Tool, ...] = (
              "How to install and use one SDK.", SDK),
     )),
     Tool("review", "Review",
-         "Questions about the whole vault, each answered in one call. This program's own: it sends many other reads "
-         "with this agent's scopes. hidden names what could not be seen, which may exist all the same.", (
+         "Questions about the whole vault, each answered in one call. This program's own: it sends many reads "
+         "with this agent's scopes. hidden names what could not be seen.", (
         own("find", "Secrets, projects, machines and policies by name, with their ids.",
             Arg("name", "string", "A name, a part of one, or an id.", least=1, most=255), optional(PROJECT), *ROWS),
         own("stale_secrets", "Secrets whose value has not changed for some days, by their versions, oldest first, with "
@@ -991,7 +991,7 @@ TOOLS: tuple[Tool, ...] = (
             SECRET_NAMED, MACHINE_NAMED, optional(PROJECT), *ROWS, rule=_secret_or_machine),
         own("coverage", "Secrets without a policy, a schedule or a read in the period (default 90 days), projects "
             "without an armed canary, canaries without a grant.",
-            Arg("gaps", "strings", "Look only for these gaps.", required=False,
+            Arg("gaps", "strings", "Only these gaps.", required=False,
                 choices=("policy", "schedule", "reads", "canary")),
             optional(PROJECT), REVIEW_SEARCH, FROM, TO, *ROWS, rule=_from_before_to),
         own("reads", "Who read a secret, what a machine read, or what an agent did, with names (default 7 days).",
@@ -1056,7 +1056,7 @@ def arg_schema(arg: Arg) -> JsonObject:
     if content is not schema:
         schema["items"] = content
     for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
-        if bound is not None:
+        if bound is not None and not arg.local:  # what this program checks for itself makes the listing no longer
             schema[keyword] = bound
     bytes_bound = "" if arg.most_bytes is None else f" At most {arg.most_bytes:,} bytes in UTF-8."  # no keyword says it
     if bytes_bound or arg.text != text_from_name(arg.name):
