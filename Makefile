@@ -134,7 +134,7 @@ types: .venv/.ready ## mypy --strict
 
 .PHONY: unit
 unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, in two processes, warnings as errors
-	@$(RUN) -m pytest --quiet --numprocesses 2 --dist worksteal
+	@$(RUN) -m pytest --quiet --numprocesses 3 --dist worksteal
 
 .PHONY: bench
 bench: $(ARCHIVE) ## measure speed and memory against their bounds; writes bench/RESULTS.md (3 minutes)
