@@ -133,7 +133,7 @@ types: .venv/.ready ## mypy --strict
 	@$(RUN) -m mypy --strict --no-error-summary $(TYPED)
 
 .PHONY: unit
-unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, in two processes, warnings as errors
+unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, in three processes, warnings as errors
 	@$(RUN) -m pytest --quiet --numprocesses 3 --dist worksteal
 
 .PHONY: bench
