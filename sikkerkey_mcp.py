@@ -468,11 +468,15 @@ def _activity_if_wanted(answer: Any, given: Arguments, now_ms: int) -> Any:
 PROJECTS_SEARCHED_MAX = 50  # for a secret whose project is not given: one request for each
 
 
+def _list_in(answer: Any) -> list[Any]:
+    """An answer that is a list, or the first list in an object; empty if there is none."""
+    members = answer.values() if isinstance(answer, dict) else [answer]
+    return next((member for member in members if isinstance(member, list)), [])
+
+
 def _rows_in(answer: Any) -> list[JsonObject]:
-    """The objects of a list, which a vault may wrap in an object."""
-    lists = [each for each in answer.values() if isinstance(each, list)] if isinstance(answer, dict) else [answer]
-    rows = lists[0] if lists and isinstance(lists[0], list) else []
-    return [row for row in rows if isinstance(row, dict) and is_id(row.get("id"))]
+    """The objects with an id in the list of an answer."""
+    return [row for row in _list_in(answer) if isinstance(row, dict) and is_id(row.get("id"))]
 
 
 def _require_fields(secret: Any) -> None:
@@ -2266,7 +2270,7 @@ class Presentation(NamedTuple):
 FOR_A_MODEL = Presentation()
 
 
-class Shown(NamedTuple):
+class ShownCall(NamedTuple):
     """A call whose answer is to be shown. `sanitize` is for every text of the answer."""
 
     tool: Tool
@@ -2277,7 +2281,7 @@ class Shown(NamedTuple):
     now_ms: int
 
 
-def render(call: Shown, answers: Sequence[Answer]) -> JsonObject:
+def render(call: ShownCall, answers: Sequence[Answer]) -> JsonObject:
     """The `tools/call` result for 2xx answers. Raises ServiceError if they are not what the row promises."""
     action, answer = call.action, answers[0]
     if not answer.body:
@@ -2316,7 +2320,7 @@ def _rows_member(action: Action, value: Any) -> str | None:
     return next((name for name in names if isinstance(value.get(name), list)), None)
 
 
-def _shown_value(call: Shown, value: Any) -> Any:
+def _shown_value(call: ShownCall, value: Any) -> Any:
     lists_secrets = (call.action.scope or "").startswith(VALUE_SCOPES) and not call.action.mints
     value = sanitize_json(value, call.sanitize, VALUE_MEMBERS if lists_secrets else frozenset())
     import sikkerkey_pages  # not at the top: only answers need it
@@ -2332,7 +2336,7 @@ ROW_TEXT_SHARE = 4  # else one text takes at most this part of a result
 REMARK_CHARACTERS = 500  # kept free for the way to go on
 
 
-def rows_result(call: Shown, answer: JsonObject, member: str) -> JsonObject:
+def rows_result(call: ShownCall, answer: JsonObject, member: str) -> JsonObject:
     """The rows that were asked for, as many as fit, with their total and where the next ones begin."""
     start, total, wanted = _wanted_rows(call, answer, answer[member])
     members = {name: [] if name == member else _shown_value(call, {name: answer[name]})[name] for name in answer}
@@ -2348,7 +2352,7 @@ def rows_result(call: Shown, answer: JsonObject, member: str) -> JsonObject:
     return json_result(members)
 
 
-def _wanted_rows(call: Shown, answer: JsonObject, rows: list[Any]) -> tuple[int, int, list[Any]]:
+def _wanted_rows(call: ShownCall, answer: JsonObject, rows: list[Any]) -> tuple[int, int, list[Any]]:
     """The place of the first row that was asked for, the number of all rows, and the rows from there on."""
     given = call.given
     if call.action.vault_pages:
@@ -2365,7 +2369,7 @@ def _wanted_rows(call: Shown, answer: JsonObject, rows: list[Any]) -> tuple[int,
     return start, len(rows), rows[start : start + given["limit"]] if "limit" in given else rows[start:]
 
 
-def _rows_that_fit(call: Shown, rows: list[Any], taken_characters: int) -> list[Any]:
+def _rows_that_fit(call: ShownCall, rows: list[Any], taken_characters: int) -> list[Any]:
     """The first of `rows` as they are shown, up to the limit, but at least one."""
     limit = call.presentation.characters
     if limit is None:
@@ -2381,7 +2385,7 @@ def _rows_that_fit(call: Shown, rows: list[Any], taken_characters: int) -> list[
     return kept
 
 
-def _shown_row(call: Shown, row: Any) -> Any:
+def _shown_row(call: ShownCall, row: Any) -> Any:
     """A row without what a list can do without: members that are null, and the rest of long texts."""
     import sikkerkey_pages  # not at the top: only answers need it
 
@@ -2395,7 +2399,7 @@ def _shown_row(call: Shown, row: Any) -> Any:
     return sikkerkey_pages.shortened(shown, most, remark)
 
 
-def _fixed_end(call: Shown, start: int, rows: list[Any]) -> JsonObject:
+def _fixed_end(call: ShownCall, start: int, rows: list[Any]) -> JsonObject:
     """`to` for the following pages of an audit log, which new entries would shift; nothing for other lists."""
     given = call.given
     if call.action.own:  # its further pages come from the answer that it keeps
@@ -2408,14 +2412,14 @@ def _fixed_end(call: Shown, start: int, rows: list[Any]) -> JsonObject:
     return shown if isinstance(newest, int) else {}
 
 
-def _how_to_go_on(call: Shown, shown: int, total: int) -> str:
+def _how_to_go_on(call: ShownCall, shown: int, total: int) -> str:
     search = (
         "; `search` finds rows by a part of their text" if any(a.name == "search" for a in call.action.args) else ""
     )
     return f"{shown:,} of {total:,} rows are shown; for more, repeat the call with the arguments of `next`{search}"
 
 
-def _within_limit(call: Shown, result: JsonObject) -> JsonObject:
+def _within_limit(call: ShownCall, result: JsonObject) -> JsonObject:
     """`result`, or the beginning of its text if it is too long. A credential that is shown once is never cut."""
     text, limit = result["content"][0]["text"], call.presentation.characters
     if limit is None or len(text) <= limit or call.action.mints:
@@ -2429,13 +2433,13 @@ def _with_remark(remark: str, text: str) -> JsonObject:
     return {"content": [*text_result(remark + "\n")["content"], *text_result(text)["content"]]}
 
 
-def _way_to_all(call: Shown) -> str:
+def _way_to_all(call: ShownCall) -> str:
     name = call.tool.name if not has_actions(call.tool) else f"{call.tool.name} {call.action.name}"
     command = f"{shlex.join(program())} call {name} ... --output FILE"
     return f"A person gets all of it with `{command}` and the same arguments as NAME=VALUE."
 
 
-def _csv_result(call: Shown, answer: Answer) -> JsonObject:
+def _csv_result(call: ShownCall, answer: Answer) -> JsonObject:
     """The rows that fit, and how many there are."""
     import csv  # not at the top: only this result needs it
 
@@ -2459,7 +2463,7 @@ def _csv_result(call: Shown, answer: Answer) -> JsonObject:
     return _with_remark(" ".join(remarks), text) if remarks else text_result(text)
 
 
-def _file_result(call: Shown, answer: Answer) -> JsonObject:
+def _file_result(call: ShownCall, answer: Answer) -> JsonObject:
     """The file, and a line about it: several clients tell the model nothing about content that is not text."""
     mime = answer.headers.get("content-type", "").split(";")[0].strip().lower()
     mime = mime if re.fullmatch(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", mime) else "application/octet-stream"
@@ -2915,7 +2919,8 @@ class VaultResources:
     """Resources and prompts for `answer`, which carries out a tool call and raises its Errors.
 
     `all_rows` returns every row of a list action. `offered` are the available actions as tool.action, and `shown_names`
-    puts the names of a text into those that the model knows. `now_s` is Unix time, `monotonic_s` a monotonic clock.
+    puts the names of a text into those that the model knows. `connection` returns another object when another agent is
+    connected, and raises ConfigError if there is none. `now_s` is Unix time, `monotonic_s` a monotonic clock.
     """
 
     def __init__(
@@ -2927,12 +2932,13 @@ class VaultResources:
         now_s: Callable[[], float] = time.time,
         monotonic_s: Callable[[], float] = time.monotonic,
         shown_names: Callable[[str], str] = str,
+        connection: Callable[[], object] = lambda: "",
     ) -> None:
-        self._answer, self._all_rows, self._offered = answer, all_rows, offered
+        self._answer, self._all_rows, self._offered, self._connection = answer, all_rows, offered, connection
         self._shown_names, self._now_s, self._monotonic_s = shown_names, now_s, monotonic_s
         self._resources = [each for each in RESOURCES if f"{each.tool}.{each.action}" in offered]
         self._prompts = {prompt.name: prompt for prompt in PROMPTS if actions_in(prompt.text) <= offered}
-        self._ids: dict[str, tuple[float, list[JsonObject]]] = {}
+        self._ids: dict[str, tuple[object, float, list[JsonObject]]] = {}
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -3017,11 +3023,12 @@ class VaultResources:
     def _listed_ids(self, tool: str, context: Context) -> list[JsonObject]:
         if f"{tool}.list" not in self._offered:
             return []
-        cached_until_s, rows = self._ids.get(tool, (0.0, []))
-        if cached_until_s <= self._monotonic_s():
+        connection = self._connection()
+        cached_for, cached_until_s, rows = self._ids.get(tool, (None, 0.0, []))
+        if cached_for is not connection or cached_until_s <= self._monotonic_s():
             rows = self._all_rows(tool, {"action": "list"}, context)
             rows = [row for row in rows if isinstance(row, dict) and is_id(row.get("id"))]
-            self._ids[tool] = (self._monotonic_s() + IDS_CACHED_S, rows)
+            self._ids[tool] = (connection, self._monotonic_s() + IDS_CACHED_S, rows)
         return rows
 
 
@@ -3140,16 +3147,15 @@ class WordLists:
 
 def _words_in(answer: Any) -> list[str]:
     """The words in a list of strings or of objects with `action` or `name`; none if it is something else."""
-    if isinstance(answer, dict):  # a list may come as the only list of an object
-        answer = next((member for member in answer.values() if isinstance(member, list)), None)
-    if not isinstance(answer, list) or len(answer) > WORDS_MAX:
+    listed = _list_in(answer)
+    if len(listed) > WORDS_MAX:
         return []
-    words = [item.get("action", item.get("name")) if isinstance(item, dict) else item for item in answer]
+    words = [item.get("action", item.get("name")) if isinstance(item, dict) else item for item in listed]
     plain = [word for word in words if isinstance(word, str) and re.fullmatch("[A-Za-z0-9_.:-]{1,80}", word)]
     return plain if len(plain) == len(words) else []
 
 
-def look_before(call: Shown, ask: Ask) -> JsonObject:
+def look_before(call: ShownCall, ask: Ask) -> JsonObject:
     """What the row's look adds to the answer. Raises Error; nothing has been written then."""
     action, sanitize = call.action, call.sanitize
     if action.look is None:
@@ -3166,6 +3172,14 @@ def look_before(call: Shown, ask: Ask) -> JsonObject:
         message = f"{action.name} was not sent, because the check before it failed: {error}"
         raise ServiceError(message, error.hint, error.status) from None
     return noticed
+
+
+class KeptReview(NamedTuple):
+    """The answer of a review that has further pages, until a time on the monotonic clock."""
+
+    api: Api
+    until_s: float
+    answer: JsonObject
 
 
 class VaultTools:
@@ -3207,10 +3221,10 @@ class VaultTools:
         self.instructions = "\n".join(filter(None, [introduction, named, instructions]))
         names = action_names(offered)
         self.resources: ResourceProvider = VaultResources(
-            self.answer, self.all_rows, names, now_s=now_s, shown_names=self._shown_names
+            self.answer, self.all_rows, names, now_s=now_s, shown_names=self._shown_names, connection=connect
         )
         self._words = WordLists(names)
-        self._reviews: dict[str, tuple[float, JsonObject]] = {}  # by question: until when it is kept, and the answer
+        self._reviews: dict[str, KeptReview] = {}  # by question
         self._lock = threading.Lock()
 
     @property
@@ -3271,7 +3285,7 @@ class VaultTools:
         action = find_action(tool, arguments)
         given = check_arguments(tool, action, arguments, self._now_ms())
         sanitize = sanitizer(action, given, arguments, hidden_visible=self._presentation.hidden_visible)
-        call = Shown(tool, action, given, sanitize, presentation or self._presentation, self._now_ms())
+        call = ShownCall(tool, action, given, sanitize, presentation or self._presentation, self._now_ms())
         try:
             if action.own:
                 return rows_result(call, self._reviewed(call, arguments, context), action.rows)
@@ -3283,7 +3297,7 @@ class VaultTools:
             hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("this computer has too little memory for this call", hint) from None
 
-    def _answered(self, call: Shown, context: Context) -> JsonObject:
+    def _answered(self, call: ShownCall, context: Context) -> JsonObject:
         requests = build_requests(call.action, call.given)
         ask = functools.partial(self._ask, call.sanitize, context)
         self._words.check(call.action, call.given, ask)
@@ -3295,7 +3309,7 @@ class VaultTools:
         tool = next(tool for tool in TOOLS if tool.name == tool_name)
         action = find_action(tool, {"action": action_name})
         given = check_arguments(tool, action, arguments, self._now_ms())
-        call = Shown(tool, action, given, sanitize, self._presentation, self._now_ms())
+        call = ShownCall(tool, action, given, sanitize, self._presentation, self._now_ms())
         answer = self._exchange(call, build_request(action, given), context)
         try:
             return parse_json(answer.body)
@@ -3305,7 +3319,7 @@ class VaultTools:
     def _now_ms(self) -> int:
         return int(self._now_s() * 1000)
 
-    def _exchange(self, call: Shown, request: Request, context: Context) -> Answer:
+    def _exchange(self, call: ShownCall, request: Request, context: Context) -> Answer:
         action, started_s = call.action, time.monotonic()
         safe, api = action.effect == "read", self._connect()
         answer = api.send(request, safe=safe, context=context)
@@ -3320,23 +3334,27 @@ class VaultTools:
             raise error
         return answer
 
-    def _reviewed(self, call: Shown, arguments: JsonObject, context: Context) -> JsonObject:
-        """The answer of an action of this program's own; for further pages, the answer of which they are a part."""
+    def _reviewed(self, call: ShownCall, arguments: JsonObject, context: Context) -> JsonObject:
+        """The answer of an action of this program's own; for further pages, the answer of which they are a part.
+
+        An answer is kept for the connection that asked, because another agent may see less.
+        """
+        api = self._connect()
         question = {name: arguments[name] for name in call.given if name not in (LIMIT.name, OFFSET.name)}
         key = f"{call.action.name} {to_json(question)}"
         with self._lock:
-            kept_until_s, value = self._reviews.get(key, (0.0, {}))
-        if call.given.get(OFFSET.name) and time.monotonic() < kept_until_s:
-            return value
+            kept = self._reviews.get(key)
+        if call.given.get(OFFSET.name) and kept and kept.api is api and time.monotonic() < kept.until_s:
+            return kept.answer
         value = self._review(call, context)
         with self._lock:
             self._reviews.pop(key, None)
-            self._reviews[key] = (time.monotonic() + REVIEW_KEPT_S, value)
+            self._reviews[key] = KeptReview(api, time.monotonic() + REVIEW_KEPT_S, value)
             while len(self._reviews) > REVIEWS_KEPT_MAX:
                 del self._reviews[next(iter(self._reviews))]
         return value
 
-    def _review(self, call: Shown, context: Context) -> JsonObject:
+    def _review(self, call: ShownCall, context: Context) -> JsonObject:
         import sikkerkey_review  # not at the top: few calls need it, and it would make each start slower
 
         def ask(tool_name: str, action_name: str, arguments: Mapping[str, Any]) -> Any:
@@ -3362,7 +3380,7 @@ class VaultTools:
             raise ServiceError(f"nothing of this could be answered: {error}", status=error.status) from None
 
     def _read(
-        self, call: Shown, tool_name: str, action_name: str, arguments: Mapping[str, Any], context: Context
+        self, call: ShownCall, tool_name: str, action_name: str, arguments: Mapping[str, Any], context: Context
     ) -> Any:
         """The JSON of one read of a review, cleaned like any answer. Raises ArgumentError or ServiceError."""
         tool = next(tool for tool in TOOLS if tool.name == tool_name)
@@ -4440,7 +4458,7 @@ def connect(agent: str = "") -> Api:
 
 
 # Each option of `serve` beside --agent, its placeholder and its help.
-RESTRICTION_OPTIONS = (
+SERVE_OPTIONS = (
     ("--read-only", "", "offer only actions that change nothing and create no credential"),
     ("--tools", "NAMES", "offer only these: TOOL or TOOL.ACTION, separated by commas"),
     ("--exclude", "NAMES", "do not offer these: TOOL or TOOL.ACTION, separated by commas"),
@@ -4490,7 +4508,7 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),  # measuring the terminal takes 4 ms
     )
     parser.add_argument("--agent", default="", metavar="ID", help="which agent, if several are installed")
-    for name, metavar, text in RESTRICTION_OPTIONS:
+    for name, metavar, text in SERVE_OPTIONS:
         if metavar:
             parser.add_argument(name, action="append", metavar=metavar, help=text)
         else:
@@ -4500,7 +4518,7 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     options, rest = parser.parse_known_args(arguments)
     if rest:
         parser.error("unknown option or argument")  # not repeated: it may be a token
-    given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in RESTRICTION_OPTIONS}
+    given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in SERVE_OPTIONS}
     texts = {name: ",".join(texts) for name, texts in given.items() if texts}
     single = {ANSWER_LIMIT: options.answer_limit, PREFIX: options.prefix}
     return options.agent, {**texts, **{name: text for name, text in single.items() if text is not None}}

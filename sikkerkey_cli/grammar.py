@@ -61,7 +61,7 @@ COMMANDS = {
   sikkerkey-mcp serve --agent ID       if several agents are installed
   sikkerkey-mcp serve --read-only --exclude manage_team,read_audit.export""",
         options=(
-            *(Option((flag,), text, name, bool(name)) for flag, name, text in sikkerkey_mcp.RESTRICTION_OPTIONS),
+            *(Option((flag,), text, name, bool(name)) for flag, name, text in sikkerkey_mcp.SERVE_OPTIONS),
             Option((sikkerkey_mcp.ANSWER_LIMIT,), sikkerkey_mcp.ANSWER_LIMIT_TEXT, "N"),
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
             AGENT,

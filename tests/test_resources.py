@@ -252,6 +252,14 @@ def test_the_vault_is_asked_once_for_a_while() -> None:
     assert asked == [("manage_projects", {"action": "list"})] * 2
 
 
+def test_kept_ids_are_only_for_the_agent_that_listed_them() -> None:
+    apis = [StubApi(reply(body=b'[{"id":"proj_first"}]')), StubApi(reply(body=b'[{"id":"proj_second"}]'))]
+    client = InProcessClient(tools=sikkerkey_mcp.VaultTools(lambda: apis[0]))
+    assert complete(client, "proj") == ["proj_first"]
+    apis.pop(0)
+    assert complete(client, "proj") == ["proj_second"]
+
+
 def test_ids_are_not_completed_where_their_list_is_withheld() -> None:
     client, api = client_of(reply(body=ROWS), without("manage_projects.list"))
     assert complete(client, "") == []

@@ -350,6 +350,29 @@ def test_following_pages_come_from_the_same_answer(world: World) -> None:
     assert len(asking.api.paths) > 2 * requests
 
 
+def test_following_pages_are_only_for_the_agent_that_asked(world: World) -> None:
+    full, narrow = world.reviewer(), world.reviewer("projects.read")
+    connected: list[sikkerkey_mcp.Api] = [full.api]
+
+    def connect() -> sikkerkey_mcp.Api:
+        if not connected:
+            raise sikkerkey_mcp.ConfigError("no agent is installed on this computer")
+        return connected[0]
+
+    tools = sikkerkey_mcp.VaultTools(connect, now_s=world.clock.time)
+    asked = {"action": "stale_secrets", "limit": 3}
+    assert "isError" not in tools.call("review", asked, sikkerkey_mcp.Context())
+    connected[0] = narrow.api
+    replaced = tools.call("review", {**asked, "offset": 3}, sikkerkey_mcp.Context())
+    assert "projects.secrets.read" in replaced["content"][0]["text"]
+    assert replaced["isError"]
+    connected[0] = full.api
+    assert "isError" not in tools.call("review", asked, sikkerkey_mcp.Context())
+    connected.clear()
+    revoked = tools.call("review", {**asked, "offset": 3}, sikkerkey_mcp.Context())
+    assert revoked["content"][0]["text"] == "no agent is installed on this computer"
+
+
 def test_old_answers_are_not_kept(world: World) -> None:
     asking = world.reviewer()
     asking.ask("find", name="old", limit=1)
