@@ -26,7 +26,7 @@ def main():
     # type: () -> int
     from sikkerkey_runtime import Archive  # which older Pythons cannot parse
 
-    archive = Archive(PROGRAM, BUILD, __spec__.loader)  # type: ignore[union-attr]  # a zipimporter
+    archive = Archive(PROGRAM, BUILD, __spec__.loader)  # type: ignore[union-attr, arg-type]  # a zipimporter
     if not archive.is_unpacked():
         from sikkerkey_unpack import unpack  # the first start of a build
 

@@ -64,3 +64,13 @@ def reply_to(method, params, sentence):
     else:
         return {"error": {"code": METHOD_NOT_FOUND, "message": sentence}}
     return {"result": result}
+
+
+def unsupported(program, platform, supported):
+    # type: (str, str, list[str]) -> str
+    """One sentence for a platform that the archive does not support."""
+    advice = "use the archive for this platform, or another machine"
+    if platform == "windows-arm64" and "windows-amd64" in supported:
+        advice = "start it with an amd64 Python, which also runs on this machine"
+    reason = "this Python is for %s, but the archive is for %s" % (platform, ", ".join(supported))
+    return "%s: error: %s: %s" % (program, reason, advice)

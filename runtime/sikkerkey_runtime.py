@@ -4,16 +4,15 @@ The program runs from CACHE/PROGRAM-BUILD-PLATFORM, which sikkerkey_unpack fills
 owners and modes: no other user can have written the program, or the bytecode that Python keeps beside it. It checks
 sizes and dates too; if a file was cut, changed or removed, everything is unpacked again. This does not stop another
 process of the same user, which could replace the archive as well.
-"""
 
-from __future__ import annotations
+Python compiles this file at each start: it imports little, and what only a first start needs is elsewhere.
+"""
 
 import json
 import os
 import stat
 import sys
-import zlib
-from typing import Any, NamedTuple
+from zipimport import zipimporter
 
 try:
     import fcntl
@@ -31,13 +30,11 @@ class ArchiveError(Exception):
     """The archive is no longer the one that was started, or is damaged."""
 
 
-class File(NamedTuple):
-    """A file that this platform needs."""
+class File:
+    """A file that this platform needs: the directory in the archive, the path below that, the size, the SHA-256."""
 
-    tree: str  # its directory in the archive
-    name: str  # its path below that, and in the cache
-    size: int
-    digest: str  # SHA-256
+    def __init__(self, tree: str, name: str, size: int, digest: str) -> None:
+        self.tree, self.name, self.size, self.digest = tree, name, size, digest
 
     def path(self, directory: str) -> str:
         """Where it is below a directory. Windows loads libraries only by paths with its own separators."""
@@ -47,17 +44,17 @@ class File(NamedTuple):
 class Archive:
     """The archive that runs. Its member archive.json says what each platform needs."""
 
-    def __init__(self, program: str, build: str, loader: Any) -> None:
-        """`loader` is the archive's zipimporter. Exits if this platform is not supported."""
+    def __init__(self, program: str, build: str, loader: zipimporter) -> None:
+        """Exits if this platform is not supported."""
         self.program, self.build, self.loader = program, build, loader
         self.path = os.path.abspath(loader.archive)
         described = json.loads(loader.get_data("archive.json"))
         self.main: str = described["main"]
         self.platform = platform_name()
         if self.platform not in described["platforms"]:
-            from sikkerkey_refusal import refuse  # only if there is something to refuse
+            from sikkerkey_refusal import refuse, unsupported  # only if there is something to refuse
 
-            refuse(program, refusal(program, self.platform, sorted(described["platforms"])))
+            refuse(program, unsupported(program, self.platform, sorted(described["platforms"])))
         self.trees: list[str] = described["platforms"][self.platform]
         self.files = [File(tree, name, *row) for tree in self.trees for name, row in described["files"][tree].items()]
         self.cache = cache_directory(program)
@@ -66,7 +63,8 @@ class Archive:
 
     def read(self, file: File) -> bytes:
         """A file's content. Raises ArchiveError."""
-        from hashlib import sha256  # only the first start and fallbacks read files
+        import zlib  # only the first start and fallbacks read files
+        from hashlib import sha256
 
         try:
             content: bytes = self.loader.get_data(f"{file.tree}/{file.name}")
@@ -118,14 +116,6 @@ def platform_name() -> str:
             glibc = None
         system = "linux" if glibc else "linux-musl"
     return f"{system}-{os.uname().machine}"
-
-
-def refusal(program: str, platform: str, supported: list[str]) -> str:
-    """One sentence for a platform that the archive does not support."""
-    advice = "use the archive for this platform, or another machine"
-    if platform == "windows-arm64" and "windows-amd64" in supported:
-        advice = "start it with an amd64 Python, which also runs on this machine"
-    return f"{program}: error: this Python is for {platform}, but the archive is for {', '.join(supported)}: {advice}"
 
 
 # -- the cache -------------------------------------------------------------------------------------------------------

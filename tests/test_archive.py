@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_refusal
 import sikkerkey_runtime
 from tests.support.archive_runs import (
     OTHER_PYTHONS,
@@ -561,11 +562,11 @@ def test_windows_platform_is_that_of_the_python(built_for: str, name: str, monke
 
 def test_refusal_says_what_to_do_instead() -> None:
     supported = ["linux-x86_64", "windows-amd64"]
-    assert sikkerkey_runtime.refusal("sikkerkey-mcp", "windows-arm64", supported) == (
+    assert sikkerkey_refusal.unsupported("sikkerkey-mcp", "windows-arm64", supported) == (
         "sikkerkey-mcp: error: this Python is for windows-arm64, but the archive is for linux-x86_64, windows-amd64: "
         "start it with an amd64 Python, which also runs on this machine"
     )
-    other = sikkerkey_runtime.refusal("sikkerkey-mcp", "linux-riscv64", supported)
+    other = sikkerkey_refusal.unsupported("sikkerkey-mcp", "linux-riscv64", supported)
     assert other.endswith("use the archive for this platform, or another machine")
 
 
