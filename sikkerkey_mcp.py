@@ -37,14 +37,11 @@ The commands that people type are above it, in `sikkerkey_cli`; this module neve
 
 from __future__ import annotations
 
-import base64
 import functools
 import json
 import os
-import queue
 import re
 import select
-import shlex
 import signal
 import stat
 import sys
@@ -247,6 +244,13 @@ def _parse_float(text: str) -> float:
 
 def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
+
+
+def shell_words(*words: str) -> str:
+    """The words of a command as a POSIX shell reads them."""
+    import shlex  # not at the top: only hints need it
+
+    return shlex.join(words)
 
 
 def to_json(value: Any) -> str:
@@ -1412,14 +1416,14 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
     try:
         found = os.lstat(path)
     except OSError as error:
-        raise _unreadable(path, error, f"chmod 700 {shlex.quote(os.path.dirname(path))}") from None
+        raise _unreadable(path, error, f"chmod 700 {shell_words(os.path.dirname(path))}") from None
     _check_status(path, found, directory=directory, forbidden=forbidden)
 
 
 def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidden: int) -> None:
     mounted = found.st_uid == 0 and _is_mounted_read_only(path)
     _check_owner_and_symlink(path, found, mounted=mounted)
-    quoted = shlex.quote(path)
+    quoted = shell_words(path)
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
         kind = "directory" if directory else "regular file"
         raise ConfigError(f"{clean(path)} is not a {kind}", f"mv {quoted} {quoted}.old")
@@ -1483,13 +1487,13 @@ def _has_no_other_member(group: int) -> bool:
 
 def _check_owner_and_symlink(path: str, found: os.stat_result, *, mounted: bool) -> None:
     if stat.S_ISLNK(found.st_mode):
-        link = shlex.quote(path)
+        link = shell_words(path)
         hint = f'real="$(readlink -f {link})" && rm {link} && mv "$real" {link}'
         raise ConfigError(f"{clean(path)} is a symbolic link", hint)
     # Root's directories are those in which a mount was made. One that only root can enter is from a `sudo` by mistake.
     of_root = _is_foreign_root(found) and stat.S_ISDIR(found.st_mode) and found.st_mode & 0o005 == 0o005
     if hasattr(os, "getuid") and found.st_uid != os.getuid() and not mounted and not of_root:
-        raise ConfigError(f"{clean(path)} belongs to another user", f"sudo chown -R $(id -un) {shlex.quote(path)}")
+        raise ConfigError(f"{clean(path)} belongs to another user", f"sudo chown -R $(id -un) {shell_words(path)}")
 
 
 def _unreadable(path: str, error: OSError, hint_if_forbidden: str) -> ConfigError:
@@ -1509,7 +1513,7 @@ def _read_private(path: str) -> bytes:
             _check_status(path, os.fstat(file.fileno()), directory=False, forbidden=0o077)
             data = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
-        raise _unreadable(path, error, f"chmod 600 {shlex.quote(path)}") from None
+        raise _unreadable(path, error, f"chmod 600 {shell_words(path)}") from None
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes")
     return data
@@ -1528,7 +1532,7 @@ def installed_agents() -> list[str]:
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
-        raise _unreadable(directory, error, f"chmod 700 {shlex.quote(directory)}") from None
+        raise _unreadable(directory, error, f"chmod 700 {shell_words(directory)}") from None
     return [name for name in names if is_id(name) and _is_slot(os.path.join(directory, name))]
 
 
@@ -1573,7 +1577,7 @@ INSTALL_HINT = "create an agent token on the vault's dashboard, then: sikkerkey-
 
 def replacement(agent_id: str, api_url: str = "") -> str:
     """The commands that replace an agent by a new one, of the same vault if its address is known."""
-    vault = f"SIKKERKEY_API_URL={shlex.quote(api_url)} " if api_url not in ("", DEFAULT_API_URL) else ""
+    vault = f"SIKKERKEY_API_URL={shell_words(api_url)} " if api_url not in ("", DEFAULT_API_URL) else ""
     return f"sikkerkey-mcp revoke {agent_id} --yes && {vault}sikkerkey-mcp install -"
 
 
@@ -1639,6 +1643,8 @@ def string_to_sign(request: Request, timestamp: int, nonce: str) -> bytes:
 
 def signed_headers(agent_id: str, sign: Sign, request: Request, timestamp: int, nonce: str) -> Headers:
     """The headers of a signed request. The id is sent under both names in use; the vault accepts either."""
+    import base64  # not at the top: only calls need it
+
     signature = sign(string_to_sign(request, timestamp, nonce))
     return {
         "X-Agent-Id": agent_id,
@@ -1713,13 +1719,11 @@ class Answer(NamedTuple):
     body: bytes
 
 
-class Failure(NamedTuple):
+class Failure:
     """No answer. `sent` is False only if the vault cannot have seen the request; `retryable`, if retrying may help."""
 
-    reason: str
-    sent: bool
-    retryable: bool = True
-    hint: str = ""
+    def __init__(self, reason: str, *, sent: bool, retryable: bool = True, hint: str = "") -> None:
+        self.reason, self.sent, self.retryable, self.hint = reason, sent, retryable, hint
 
 
 class Cancellation:
@@ -1851,7 +1855,7 @@ class Api:
             return Answer(*self._opener.open(url_request))
         except sikkerkey_http.Unreachable as error:
             reason, hint = explain_unreachable(error)
-            return Failure(reason, error.sent, error.retryable, hint)
+            return Failure(reason, sent=error.sent, retryable=error.retryable, hint=hint)
         except sikkerkey_http.TooLarge:
             message = f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes"
             raise AnswerTooLarge(message, ASK_FOR_LESS) from None
@@ -2435,7 +2439,7 @@ def _with_remark(remark: str, text: str) -> JsonObject:
 
 def _way_to_all(call: ShownCall) -> str:
     name = call.tool.name if not has_actions(call.tool) else f"{call.tool.name} {call.action.name}"
-    command = f"{shlex.join(program())} call {name} ... --output FILE"
+    command = f"{shell_words(*program())} call {name} ... --output FILE"
     return f"A person gets all of it with `{command}` and the same arguments as NAME=VALUE."
 
 
@@ -2482,6 +2486,8 @@ def _file_content(mime: str, body: bytes) -> JsonObject:
     text = body.decode("utf-8", "replace")
     if mime.startswith("text/") and text.encode("utf-8") == body and readable(text) == text:
         return {"text": text}
+    import base64  # not at the top: only this result needs it
+
     return {"blob": base64.b64encode(body).decode("ascii")}
 
 
@@ -3174,12 +3180,11 @@ def look_before(call: ShownCall, ask: Ask) -> JsonObject:
     return noticed
 
 
-class KeptReview(NamedTuple):
+class KeptReview:
     """The answer of a review that has further pages, until a time on the monotonic clock."""
 
-    api: Api
-    until_s: float
-    answer: JsonObject
+    def __init__(self, api: Api, until_s: float, answer: JsonObject) -> None:
+        self.api, self.until_s, self.answer = api, until_s, answer
 
 
 class VaultTools:
@@ -3522,12 +3527,11 @@ class ToolProvider(Protocol):
         """
 
 
-class RpcRequest(NamedTuple):
+class RpcRequest:
     """A valid JSON-RPC request."""
 
-    id: RequestId
-    method: str
-    params: JsonObject
+    def __init__(self, request_id: RequestId, method: str, params: JsonObject) -> None:
+        self.id, self.method, self.params = request_id, method, params
 
 
 class InputRequired(Exception):
@@ -3654,11 +3658,11 @@ class ToolCall(Call):
 Part = Union[Message, Call]
 
 
-class Received(NamedTuple):
+class Received:
     """What one line asks for: replies that are ready, and calls to run. The replies to a batch are sent together."""
 
-    parts: list[Part]
-    is_batch: bool = False
+    def __init__(self, parts: list[Part], *, is_batch: bool = False) -> None:
+        self.parts, self.is_batch = parts, is_batch
 
 
 def response(request_id: RequestId, result: JsonObject) -> Message:
@@ -4237,12 +4241,11 @@ class Batch:
                 self._send(self._replies)
 
 
-class Job(NamedTuple):
+class Job:
     """A call to run, the length of the line that it arrived in, and where its reply goes."""
 
-    call: Call
-    size_bytes: int
-    deliver: Callable[[Message | None], None]
+    def __init__(self, call: Call, size_bytes: int, deliver: Callable[[Message | None], None]) -> None:
+        self.call, self.size_bytes, self.deliver = call, size_bytes, deliver
 
 
 class WorkerPool:
@@ -4253,6 +4256,8 @@ class WorkerPool:
     """
 
     def __init__(self) -> None:
+        import queue  # not at the top: only calls need it
+
         self._queue: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self._lock = threading.Lock()  # for the counts below
         self._threads = self._busy = self._waiting = self._waiting_bytes = 0
@@ -4300,7 +4305,7 @@ class StdioServer:
     def __init__(self, tools: ToolProvider, read: Callable[[], bytes], output: Output) -> None:
         self._lines, self._output = split_lines(read), output
         self._session = Session(tools, output.send)
-        self._pool = WorkerPool()
+        self._pool: WorkerPool | None = None  # until the first call
         self._prepared = False
 
     def run(self) -> None:
@@ -4317,6 +4322,7 @@ class StdioServer:
         deliver = Batch(len(received.parts), self._output.send).add if received.is_batch else self._send_if_any
         for part in received.parts:
             if isinstance(part, Call):
+                self._pool = self._pool or WorkerPool()
                 self._pool.submit(Job(part, len(line) // len(received.parts), deliver))
             else:
                 deliver(part)
@@ -4449,7 +4455,7 @@ HINTED_COMMAND = r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|con
 
 def runnable(hint: str) -> str:
     """The hint with the command that started this program instead of its name."""
-    return re.sub(HINTED_COMMAND, lambda _: f"{shlex.join(program())} ", hint)
+    return re.sub(HINTED_COMMAND, lambda _: f"{shell_words(*program())} ", hint)
 
 
 def connect(agent: str = "") -> Api:

@@ -9,8 +9,6 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from array import array
-from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -62,7 +60,7 @@ def nests_too_deeply(text: bytes) -> bool:
     marks = unescaped.translate(None, _NEITHER_QUOTES_NOR_BRACKETS).replace(b'""', b"")
     if marks.count(b'"') > _QUOTES_MAX:
         return True
-    steps = array("b", re.sub(rb'"[^"]*"?', b"", marks).translate(_STEPS))
+    steps = memoryview(re.sub(rb'"[^"]*"?', b"", marks).translate(_STEPS)).cast("b")
     return max(itertools.accumulate(steps), default=0) > JSON_MAX_LEVELS
 
 
@@ -198,8 +196,10 @@ def _in_json(text: str) -> str:
 
 def _base64_spellings(data: bytes) -> set[str]:
     """Base64 of `data`, and the part of it that is certain at each of the three alignments inside longer data."""
+    import base64  # not at the top: only calls need it, and every start imports this module
+
     forms = set()
-    for encode in (b64encode, urlsafe_b64encode):
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
         forms.add(encode(data).decode("ascii").rstrip("="))
         for before, start in enumerate((0, 2, 3)):
             inside = encode(bytes(before) + data)[start : (before + len(data)) * 4 // 3]
