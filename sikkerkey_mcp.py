@@ -12,23 +12,22 @@ Nothing here can decrypt, and nothing here writes an argument to a file or a log
 
 The sections, in reading order:
 
-    limits         bounds on every external input, with reasons
-    errors         what can go wrong, and how messages are worded
-    text and JSON  cleaning text for people; parsing and serializing
-    actions        the dispatch table: one row per action
-    requests       schemas, validation and requests, all derived from the table
-    identity       an agent's files: keys, modes, owners
-    signing        the string to sign and the headers
-    vault API      signed requests with urllib: TLS, proxies, bounds, retries
-    results        from the vault's answer to what the model sees
-    restrictions   --read-only, --tools, --exclude, --split-reads
-    resources      resources and prompts, the tables and what they answer
-    vault tools    one tools/call from arguments to result
-    protocol       MCP over JSON-RPC, without I/O
-    stdio          lines in, lines out, threads, shutdown
-    command line   serve
+    limits        bounds on every external input, with reasons
+    actions       the dispatch table: one row per action
+    identity      an agent's files: keys, modes, owners
+    signing       the string to sign and the headers
+    vault API     signed requests with urllib: TLS, proxies, bounds, retries
+    refusals      answers of the vault that are errors, with the next step
+    restrictions  --read-only, --tools, --exclude, --split-reads
+    resources     resources and prompts, the tables and what they answer
+    vault tools   one tools/call from arguments to result
+    protocol      MCP over JSON-RPC, without I/O
+    stdio         lines in, lines out, threads, shutdown
+    command line  serve
 
-Below this module are `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
+Below this module are `sikkerkey_core` (errors, text and JSON), `sikkerkey_actions` (what a row of the table says, and
+the schemas, checks and requests that follow from it) and `sikkerkey_results` (what the model sees of an answer);
+`sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
 `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
 (what is shown of a long answer), `sikkerkey_review` (an answer from many reads) and `sikkerkey_times` (reading and
 writing times).
@@ -38,7 +37,6 @@ The commands that people type are above it, in `sikkerkey_cli`; this module neve
 from __future__ import annotations
 
 import functools
-import json
 import os
 import re
 import select
@@ -51,7 +49,79 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Union
 
-import sikkerkey_redact
+from sikkerkey_actions import (
+    API_ROOT,
+    EMAIL,
+    FORMATS,
+    HH_MM,
+    HTTP_URL,
+    IGNORED_ARGUMENT,
+    NAME_MAX_CHARACTERS,
+    Action,
+    Answer,
+    Arg,
+    Arguments,
+    Ask,
+    Effect,
+    Headers,
+    Look,
+    Request,
+    Tool,
+    build_request,
+    build_requests,
+    check_arguments,
+    check_value,
+    check_words,
+    did_you_mean,
+    has_actions,
+    is_id,
+    path_parameters,
+    tool_listing,
+)
+from sikkerkey_core import (
+    ASK_FOR_LESS,
+    CHECK_INTERMEDIARY_HINT,
+    INTERNAL_ERROR,
+    INVALID_PARAMS,
+    INVALID_REQUEST,
+    MAY_HAVE_BEEN_PROCESSED,
+    METHOD_NOT_FOUND,
+    PARSE_ERROR,
+    RESOURCE_NOT_FOUND,
+    AnswerTooLarge,
+    ArgumentError,
+    ConfigError,
+    Error,
+    JsonObject,
+    ProtocolError,
+    ServiceError,
+    clean,
+    missing_module,
+    parse_json,
+    readable,
+    runnable,
+    shell_words,
+    to_json,
+)
+from sikkerkey_core import (
+    program,  # noqa: F401 - for the commands above
+)
+from sikkerkey_results import (
+    FOR_A_MODEL,
+    RESULT_CHARACTERS,
+    VALUE_MEMBERS,
+    Presentation,
+    Sanitize,
+    ShownCall,
+    error_result,
+    json_of,
+    render,
+    rows_member,
+    rows_result,
+    sanitize_json,
+    sanitizer,
+    with_members,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -62,8 +132,6 @@ if TYPE_CHECKING:
 
 VERSION = "0.1.0"
 
-JsonObject = dict[str, Any]  # a decoded JSON object; its members are whatever the peer sent
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # limits: every external input is bounded. If a model can reach a bound, the error message names it.
@@ -71,9 +139,6 @@ JsonObject = dict[str, Any]  # a decoded JSON object; its members are whatever t
 
 LINE_MAX_BYTES = 4 * 1024 * 1024  # one message: the largest value (100 KB) at six bytes a character when escaped
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
-ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the model
-JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
-RESULT_CHARACTERS = 10_000  # of one result: every client shows this much whole; `--answer-limit` changes it
 RESULT_LIMITS = (1_000, 1_000_000)  # of `--answer-limit`
 FILE_MAX_BYTES = 64 * 1024  # an identity file or a key; both are a few hundred bytes
 WRITE_MAX_BYTES = 16 * 1024  # one write to stdout: a client that takes this much in PARENT_POLL_S is still reading
@@ -97,171 +162,6 @@ CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # an orphaned process ends within a second
 REVIEW_KEPT_S = 300.0  # for the pages of its answer after the first, which would take all its requests again
 REVIEWS_KEPT_MAX = 4  # answers; each is a few MB at most
-INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
-EXPORT_ROWS = 10_000  # of one export, by the vault
-FLOAT_EXACT_MAX = 2**53  # a float may have lost digits of a larger integer
-INTEGER_MAX_DIGITS = 1_000  # old Pythons need quadratic time for more; newer ones refuse 4,301
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# errors: caught in two places only, `tools/call` and the command line. A message is in lower case, names the argument,
-# file or host and the rule, never a value, and has no full stop at the end; `hint` says how to fix it.
-#
-#     Error
-#     +-- ConfigError      this computer: files, modes, environment
-#     +-- ArgumentError    what the model sent
-#     +-- ServiceError     what the vault answered, or that it did not answer
-#         +-- AnswerTooLarge   an answer that was not read
-#     +-- ProtocolError    what the MCP client sent
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class Error(Exception):
-    """An error that this program reports in words. Any other exception that escapes is a bug."""
-
-    def __init__(self, message: str, hint: str = "") -> None:
-        super().__init__(message)
-        self.hint = hint
-
-    def full_text(self) -> str:
-        """The message, and the hint on a line of its own."""
-        return readable(f"{self}\nhint: {self.hint}" if self.hint else str(self))
-
-
-class ConfigError(Error):
-    """Something on this computer must be fixed by its user."""
-
-
-class ArgumentError(Error):
-    """An argument was refused; nothing has been written."""
-
-
-class ServiceError(Error):
-    """The vault refused the request (`status` is its HTTP status) or could not be reached (`status` is 0)."""
-
-    def __init__(self, message: str, hint: str = "", status: int = 0) -> None:
-        super().__init__(message, hint)
-        self.status = status
-
-
-class AnswerTooLarge(ServiceError):
-    """The vault's answer has more than ANSWER_MAX_BYTES."""
-
-
-def missing_module(error: ImportError) -> ConfigError:
-    """The error for a Python that lacks a part of its standard library, such as Debian's python3-minimal."""
-    hint = "install all of Python: on Debian and Ubuntu with apt-get install python3, elsewhere from python.org"
-    return ConfigError(f"this Python has no usable module {error.name or 'of that name'}", hint)
-
-
-class ProtocolError(Error):
-    """A message that JSON-RPC or MCP does not allow; `code` is the JSON-RPC error code, `data` its extra data."""
-
-    def __init__(self, code: int, message: str, data: JsonObject | None = None) -> None:
-        super().__init__(message)
-        self.code, self.data = code, data
-
-
-PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
-RESOURCE_NOT_FOUND = -32002
-
-ASK_FOR_LESS = "ask for less: a smaller pageSize, a shorter time span, a filter"
-MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
-CHECK_INTERMEDIARY_HINT = "check what is between this computer and the vault: a proxy, a portal, a gateway"
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# text and JSON: nothing here knows MCP or the vault.
-# ---------------------------------------------------------------------------------------------------------------------
-
-# Characters that are invisible or change how others look: controls, bidirectional marks, joiners, fillers, variation
-# selectors, tags, private use, lone surrogates. Listed here because unicodedata differs between Python versions.
-HIDDEN = (
-    "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\u3164\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U00013430-\U0001345f"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U0010ffff"
-)
-# The hidden characters that ordinary text needs: line breaks, and what joins or colours emoji and connected scripts.
-_VISIBLE = rf"[^\x00-\x7f{HIDDEN}]"
-_JOINER = rf"(?:(?<={_VISIBLE})|(?<=\ufe0f))[\u200c\u200d](?={_VISIBLE})"
-NEEDED = rf"[\t\n]|\r(?=\n)|{_JOINER}|(?:(?<={_VISIBLE})|(?<=[0-9#*]))[\ufe0e\ufe0f]"
-
-
-def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:
-    """`text` on one line for people to read: every hidden character becomes `<U+XXXX>`.
-
-    Names and error texts are chosen by others; without this they could move the cursor, reverse a line or hide words.
-    """
-    if len(text) <= limit and text.isascii() and text.isprintable():  # nearly every text
-        return text
-    return re.sub(f"[{HIDDEN}]", _code_point, text[:limit]) + ("..." if len(text) > limit else "")
-
-
-def readable(text: str) -> str:
-    """`text` of any length for a model and the person watching it: like `clean`, but keeps lines and emoji."""
-    if text.isascii() and text.isprintable():  # nearly every text
-        return text
-    return re.sub(f"[{HIDDEN}]", _code_point_unless_needed, text)
-
-
-def _code_point(match: re.Match[str]) -> str:
-    return f"<U+{ord(match[0]):04X}>"
-
-
-def _code_point_unless_needed(match: re.Match[str]) -> str:
-    return match[0] if re.compile(NEEDED).match(match.string, match.start()) else _code_point(match)
-
-
-def parse_json(data: bytes) -> Any:
-    """The value of UTF-8 JSON bytes.
-
-    Raises ValueError for anything else, and for NaN, infinite numbers, too much nesting, too many values or digits.
-    """
-    if data.count(b",") > JSON_MAX_VALUES:
-        raise ValueError("too many values")
-    if sikkerkey_redact.nests_too_deeply(data):
-        raise ValueError("nested too deeply")
-    try:
-        return json.loads(
-            data.decode("utf-8"), parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant
-        )
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-
-
-def _parse_int(text: str) -> int:
-    if len(text) > INTEGER_MAX_DIGITS:
-        raise ValueError("an integer has too many digits")
-    return int(text)
-
-
-def _parse_float(text: str) -> float:
-    number = float(text)
-    if abs(number) == float("inf"):
-        raise ValueError("a number is too large")
-    return number
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not JSON")
-
-
-def shell_words(*words: str) -> str:
-    """The words of a command as a POSIX shell reads them."""
-    import shlex  # not at the top: only hints need it
-
-    return shlex.join(words)
-
-
-def to_json(value: Any) -> str:
-    """Compact JSON. Characters stand as themselves unless there are lone surrogates, which UTF-8 cannot encode."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError:
-        return json.dumps(value, separators=(",", ":"))
-    return text
-
 
 # ---------------------------------------------------------------------------------------------------------------------
 # actions: the dispatch table. A row holds only what cannot be derived; schemas, checks, requests, annotations,
@@ -270,82 +170,6 @@ def to_json(value: Any) -> str:
 # Paths are below /v1/ai. A {parameter} in a path is filled from the argument of that name; all other arguments go into
 # the request body.
 # ---------------------------------------------------------------------------------------------------------------------
-
-Kind = Literal["string", "id", "integer", "boolean", "time", "strings", "ids", "object"]
-Effect = Literal["read", "write", "destructive"]
-AnswerKind = Literal["json", "csv", "file"]
-Arguments = dict[str, Any]  # checked arguments by name
-Ask = Callable[[str, str, Arguments], Any]  # a read by tool and action; returns the parsed answer, or raises Error
-
-API_ROOT = "/v1/ai"
-
-
-class Arg(NamedTuple):
-    """One argument. `least` and `most` bound an integer's value, a string's characters or a list's items."""
-
-    name: str
-    kind: Kind
-    text: str
-    required: bool = True
-    least: int | None = None
-    most: int | None = None
-    most_bytes: int | None = None
-    choices: tuple[str, ...] = ()
-    pattern: str = ""
-    plaintext: bool = False  # never in a log, an error or an answer
-    local: bool = False  # for this program, never sent to the vault
-    listed_by: str = ""  # tool.action of the read that lists the words that the vault knows
-
-
-class Look(NamedTuple):
-    """What a write reads before it is sent, with the agent's own scopes. If the vault refuses that, the write is sent.
-
-    `reads` are the actions that `check` may ask for, as tool.action. `check` returns members that are added to the
-    answer, or raises ArgumentError: then nothing is written.
-    """
-
-    reads: tuple[str, ...]
-    check: Callable[[Arguments, Ask], JsonObject | None]
-
-
-class Action(NamedTuple):
-    """One row: what an action does and the request that does it.
-
-    An action of this program's own has no route (method and path are empty): it is answered from several other reads.
-    """
-
-    name: str
-    method: Literal["GET", "POST", ""]
-    path: str
-    scope: str | None
-    effect: Effect
-    text: str
-    args: tuple[Arg, ...]
-    rule: Callable[[Arguments], None] | None = None  # checks that involve several arguments; raises ArgumentError
-    body: Callable[[Arguments], JsonObject | None] | None = None  # if it is not simply what the path leaves over
-    look: Look | None = None
-    answer: AnswerKind = "json"
-    mints: bool = False  # the answer holds a credential that the call itself created
-    inferred: bool = False  # no public source shows this route: it follows the conventions of the others
-    rows: str = ""  # the member of the answer that is a list of any length; `items` if the answer is a list itself
-    vault_pages: bool = False  # the vault sends such a list in pages (page, pageSize), not whole
-    select: Callable[[Any, Arguments, int], Any] | None = None  # what of the answer is shown, at this Unix time in ms
-
-    @property
-    def own(self) -> bool:
-        """True for an action of this program's own."""
-        return not self.path
-
-
-class Tool(NamedTuple):
-    """A group of actions under one name. `whoami` alone is a single action and has no `action` argument."""
-
-    name: str
-    title: str
-    text: str
-    actions: tuple[Action, ...]
-    open_world: bool = False  # reaches people or servers beyond the vault
-    reads_of: str = ""  # with --split-reads: the tool of the table that these actions come from
 
 
 def _row(effect: Effect, name: str, route: str, scope: str | None, text: str, *args: Arg, **special: Any) -> Action:
@@ -572,11 +396,6 @@ def _some_subject_in_a_span(given: Arguments) -> None:
 
 
 # Arguments that several rows share.
-
-HH_MM = r"^([01][0-9]|2[0-3]):[0-5][0-9]$"
-EMAIL = r"^[^@\s]+@[^@\s]+$"
-HTTP_URL = r"^https?://[!-~]+$"
-FORMATS = {HH_MM: "a time of day as HH:MM", EMAIL: "an e-mail address", HTTP_URL: "an https:// URL"}  # in messages
 
 # fmt: off
 PROJECT = Arg("projectId", "id", "Project id.")
@@ -1010,145 +829,6 @@ TOOLS: tuple[Tool, ...] = (
 # fmt: on
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# requests: input schemas, annotations, argument checks and requests, all derived from the table. Nothing here names a
-# tool or an action, reads the clock or uses the network.
-# ---------------------------------------------------------------------------------------------------------------------
-
-# No dot, slash, percent sign, space or control character: `..` in a path would lead to another route.
-ID = "[A-Za-z0-9][A-Za-z0-9_-]{0,127}"
-ID_RULE = "an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
-
-NAME_MAX_CHARACTERS = 80  # a longer word is not a misspelled name
-IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
-PAGE_ROWS = 50  # what the vault sends if pageSize is not given
-SIGNATURE_MAX_ARGS = 7  # with more, a description names only the required ones
-
-# Other kinds have the same name. An object is described as its JSON in a string: Google's API refuses a whole listing
-# for one object without properties, and does not know additionalProperties.
-JSON_TYPES: dict[Kind, str] = {"id": "string", "time": "string", "object": "string", "strings": "array", "ids": "array"}
-BOUND_KEYWORDS = {
-    "string": ("minLength", "maxLength"),
-    "array": ("minItems", "maxItems"),
-    "integer": ("minimum", "maximum"),
-}
-
-
-class Request(NamedTuple):
-    """A request to the vault; `path` is exactly what is signed and sent."""
-
-    method: str
-    path: str
-    body: bytes | None
-
-
-def is_id(value: Any) -> bool:
-    """True for a string that is safe in a path and as a directory name."""
-    return isinstance(value, str) and re.fullmatch(ID, value) is not None
-
-
-def path_parameters(path: str) -> list[str]:
-    """The names of the arguments that a path template contains."""
-    return re.findall(r"\{(\w+)\}", path)
-
-
-def arg_schema(arg: Arg) -> JsonObject:
-    """The JSON Schema of one argument. It is flat, because several clients cannot follow `$ref` or `anyOf`."""
-    json_type = JSON_TYPES.get(arg.kind, arg.kind)
-    schema: JsonObject = {"type": json_type}
-    content: JsonObject = {"type": "string"} if json_type == "array" else schema
-    if arg.choices:
-        content["enum"] = list(arg.choices)
-    if arg.pattern:
-        content["pattern"] = arg.pattern
-    if content is not schema:
-        schema["items"] = content
-    for keyword, bound in zip(BOUND_KEYWORDS.get(json_type, ()), (arg.least, arg.most)):
-        if bound is not None and not arg.local:  # what this program checks for itself makes the listing no longer
-            schema[keyword] = bound
-    bytes_bound = "" if arg.most_bytes is None else f" At most {arg.most_bytes:,} bytes in UTF-8."  # no keyword says it
-    if bytes_bound or arg.text != text_from_name(arg.name):
-        schema["description"] = arg.text + bytes_bound
-    return schema
-
-
-def text_from_name(name: str) -> str:
-    """`Project id.` for projectId: a description that tells a model no more than the name does."""
-    return re.sub("[A-Z]", lambda match: " " + match[0].lower(), name).capitalize() + "."
-
-
-def has_actions(tool: Tool) -> bool:
-    """False for a tool that is a single action of the same name and takes no `action`."""
-    return tool.actions[0].name != tool.name
-
-
-def tool_schema(tool: Tool) -> JsonObject:
-    """The union of all actions' arguments. The description says which of them an action needs."""
-    properties: JsonObject = {}
-    if has_actions(tool):
-        names = [action.name for action in tool.actions]
-        properties["action"] = {"type": "string", "enum": names}
-    for action in tool.actions:
-        for arg in action.args:
-            properties.setdefault(arg.name, arg_schema(arg))
-    always = set.intersection(*({arg.name for arg in action.args if arg.required} for action in tool.actions))
-    required = [name for name in properties if name == "action" or name in always]
-    schema: JsonObject = {"type": "object", "properties": properties}
-    return {**schema, "required": required} if required else schema
-
-
-def call_signature(action: Action) -> str:
-    """`rotate(projectId, secretId, length?, charset?)`; `...` stands for many optional arguments, and for paging."""
-    sent = [arg for arg in action.args if not arg.local]
-    shown = sent if len(sent) <= SIGNATURE_MAX_ARGS else [arg for arg in sent if arg.required]
-    names = [arg.name if arg.required else arg.name + "?" for arg in shown]
-    if len(shown) < len(action.args):
-        names.append("...")
-    return f"{action.name}({', '.join(names)})"
-
-
-def tool_description(tool: Tool) -> str:
-    """What the model reads: the tool's purpose, then a line for each action."""
-    if not has_actions(tool):
-        return tool.text
-    return "\n".join([tool.text, *(f"{call_signature(action)}: {action.text}" for action in tool.actions)])
-
-
-def behaviour_hints(effects: Sequence[Effect], *, open_world: bool) -> JsonObject:
-    """MCP's hints for a set of actions. If left out, clients assume 'destructive, open world'.
-
-    Without idempotentHint they assume that repeating a call does something, which is right for all but reads.
-    """
-    read_only = all(effect == "read" for effect in effects)
-    return {
-        "readOnlyHint": read_only,
-        "destructiveHint": "destructive" in effects,
-        "openWorldHint": open_world,
-    }
-
-
-def tool_listing(tool: Tool) -> JsonObject:
-    """The tool's entry in the answer to `tools/list`."""
-    return {
-        "name": tool.name,
-        "title": tool.title,
-        "description": tool_description(tool),
-        "inputSchema": tool_schema(tool),
-        "annotations": behaviour_hints([action.effect for action in tool.actions], open_world=tool.open_world),
-    }
-
-
-def did_you_mean(name: Any, known: Sequence[str]) -> str:
-    """`did you mean NAME?` if `name` is close to one of `known`, else an empty string."""
-    if not isinstance(name, str) or len(name) > NAME_MAX_CHARACTERS:
-        return ""
-    import difflib  # not at the top: only refusals need it
-
-    # A lower cutoff would lead from a guess at reading a value (get_value) to overwriting it (update_value).
-    close = difflib.get_close_matches(name, known, 1, 0.8)
-    return f"did you mean {close[0]}?" if close else ""
-
-
 def find_action(tool: Tool, arguments: JsonObject, tools: Sequence[Tool] = ()) -> Action:
     """The row that `arguments` name. Raises ArgumentError, which says which of `tools` (default: TOOLS) have it."""
     if not has_actions(tool):
@@ -1165,206 +845,6 @@ def find_action(tool: Tool, arguments: JsonObject, tools: Sequence[Tool] = ()) -
     others = [other.name for other in halves or found]
     elsewhere = f"that is an action of {' and '.join(others)}" if 0 < len(others) <= 2 else ""
     raise ArgumentError(f"{rule}: {', '.join(names)}", near or elsewhere or tool.text)
-
-
-def check_arguments(tool: Tool, action: Action, arguments: JsonObject, now_ms: int) -> Arguments:
-    """The checked arguments of `action`, in table order. Relative times count from `now_ms`, Unix milliseconds.
-
-    Raises ArgumentError, whose message names an argument and a rule but never a value.
-    """
-    arguments = _without_blanks(tool, action, arguments)
-    _refuse_unknown(tool, action, arguments)
-    given: Arguments = {}
-    for arg in action.args:
-        if arg.name in arguments:
-            given[arg.name] = check_value(arg, arguments[arg.name], now_ms)
-        elif arg.required:
-            missing = [arg.name for arg in action.args if arg.required and arg.name not in arguments]
-            verb = "is" if len(missing) == 1 else "are"
-            raise ArgumentError(f"{' and '.join(missing)} {verb} required for {action.name}; {_takes(action)}")
-    if action.rule:
-        action.rule(given)
-    return given
-
-
-def _without_blanks(tool: Tool, action: Action, arguments: JsonObject) -> JsonObject:
-    """`arguments` without what means "not given": null, and blanks for arguments that only other actions take.
-
-    Some clients fill in every property of a tool's schema.
-    """
-    own = {arg.name for arg in action.args}
-    known = {arg.name for each in tool.actions for arg in each.args}
-    return {
-        name: value
-        for name, value in arguments.items()
-        if not (name in known and (value is None or (name not in own and value in ("", [], {}))))
-    }
-
-
-def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
-    known = [arg.name for arg in action.args]
-    allowed = {*known, IGNORED_ARGUMENT, *(("action",) if has_actions(tool) else ())}
-    for name in arguments:
-        if name not in allowed:
-            unknown = f"unknown argument {_shown(name)} for {action.name}"
-            raise ArgumentError(f"{unknown}; {_takes(action)}", did_you_mean(name, known))
-
-
-def _shown(name: str) -> str:
-    """`name` if it looks like an argument's name; anything else may be a misplaced value."""
-    return name if re.fullmatch("[A-Za-z_]{1,40}[0-9]{0,2}", name) else "(name not shown)"
-
-
-def _takes(action: Action) -> str:
-    names = [arg.name if arg.required else arg.name + "?" for arg in action.args]
-    return f"it takes: {', '.join(names)}" if names else "it takes no arguments"
-
-
-def check_value(arg: Arg, value: Any, now_ms: int) -> Any:
-    """The value to send, or ArgumentError.
-
-    Strings stay exactly what they are. For other kinds, 5.0 is the integer 5, times become Unix milliseconds, and a
-    string is taken for the JSON of the value, since some clients send lists, objects, integers and booleans that way.
-    """
-    if arg.kind == "time":
-        return _check_time(arg, value, now_ms)
-    if isinstance(value, str) and arg.kind not in ("string", "id"):
-        value = _decoded(value)
-    if arg.kind in ("strings", "ids"):
-        if not isinstance(value, list):
-            raise ArgumentError(f"{arg.name} must be an array of strings")
-        _check_bounds(arg, len(value), "items")
-        return [_check_string(arg, item, f"each item of {arg.name}") for item in value]
-    if arg.kind == "integer":
-        return _check_integer(arg, value)
-    if arg.kind == "boolean" and not isinstance(value, bool):
-        raise ArgumentError(f"{arg.name} must be true or false")
-    if arg.kind == "object":
-        return _check_object(arg, value)
-    if arg.kind in ("string", "id"):
-        text = _check_string(arg, value, arg.name)
-        _check_bounds(arg, len(text), "characters")
-        return text
-    return value
-
-
-def _decoded(text: str) -> Any:
-    """The value of JSON text; other text as it is, so that the check names the kind that it expects."""
-    try:
-        return parse_json(text.encode("utf-8", "surrogatepass"))
-    except ValueError:
-        return text
-
-
-def _check_string(arg: Arg, value: Any, where: str) -> str:
-    if not isinstance(value, str):
-        raise ArgumentError(f"{where} must be a string")
-    if arg.choices and value not in arg.choices:
-        raise ArgumentError(f"{where} must be one of: {', '.join(arg.choices)}")
-    if arg.kind in ("id", "ids") and not is_id(value):
-        raise ArgumentError(f"{where} must be {ID_RULE}")
-    if arg.pattern and not re.fullmatch(arg.pattern, value):
-        raise ArgumentError(f"{where} must be {FORMATS[arg.pattern]}")
-    if arg.most_bytes is not None and len(value.encode("utf-8", "replace")) > arg.most_bytes:
-        raise ArgumentError(f"{where} must be at most {arg.most_bytes:,} bytes in UTF-8")
-    if arg.plaintext and sikkerkey_redact.nests_too_deeply(value.encode("utf-8", "replace")):
-        raise ArgumentError(f"{where} is nested too deeply")  # the strings in it could not be redacted
-    _refuse_lone_surrogates(where, value)
-    return value
-
-
-def _refuse_lone_surrogates(where: str, text: str) -> None:
-    if any("\ud800" <= character <= "\udfff" for character in text):
-        raise ArgumentError(f"{where} must be valid Unicode, without lone surrogates")
-
-
-def _check_time(arg: Arg, value: Any, now_ms: int) -> int:
-    import sikkerkey_times  # not at the top: it loads datetime, and only calls with a time need it
-
-    number = _whole(value)
-    text = str(number) if isinstance(number, int) and not isinstance(number, bool) else value
-    if not isinstance(text, str):
-        raise ArgumentError(f"{arg.name} {sikkerkey_times.RULE}")
-    try:
-        return sikkerkey_times.parse_time(text, now_ms)
-    except ValueError as error:
-        raise ArgumentError(f"{arg.name} {error}") from None
-
-
-def _whole(value: Any) -> Any:
-    """A float that is exactly an integer as that integer; any other value unchanged."""
-    is_exact = isinstance(value, float) and value.is_integer() and abs(value) <= FLOAT_EXACT_MAX
-    return int(value) if is_exact else value
-
-
-def _check_integer(arg: Arg, value: Any) -> int:
-    value = _whole(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise ArgumentError(f"{arg.name} must be an integer")
-    least = -INTEGER_MAX if arg.least is None else arg.least
-    most = INTEGER_MAX if arg.most is None else arg.most
-    _check_bounds(arg._replace(least=least, most=most), value, "")
-    return value
-
-
-def _check_object(arg: Arg, value: Any) -> JsonObject:
-    if not isinstance(value, dict):
-        raise ArgumentError(f"{arg.name} must be an object")
-    try:
-        _refuse_lone_surrogates(arg.name, json.dumps(value, ensure_ascii=False))
-    except RecursionError:
-        raise ArgumentError(f"{arg.name} is nested too deeply") from None
-    return value
-
-
-def check_words(arg: Arg, words: Sequence[str], known: Sequence[str]) -> None:
-    """Raises ArgumentError if one of `words` is not among those that the vault lists; its hint gives similar ones."""
-    known_words = set(known)
-    for number, word in enumerate(words, start=1):
-        if word not in known_words:
-            import difflib  # not at the top: only refusals need it
-
-            near = difflib.get_close_matches(word[:NAME_MAX_CHARACTERS].casefold(), known, 3, 0.5)
-            similar = f"similar names: {', '.join(near)}; " if near else ""
-            message = f"item {number} of {arg.name} is not a name that the vault knows"
-            raise ArgumentError(message, f"{similar}{arg.listed_by} lists all names")
-
-
-def _check_bounds(arg: Arg, size: int, unit: str) -> None:
-    least, most = arg.least, arg.most
-    if (least is None or size >= least) and (most is None or size <= most):
-        return
-    if least is not None and most is not None:
-        span = f"between {least:,} and {most:,}"
-    else:
-        span = f"at least {least:,}" if most is None else f"at most {most:,}"
-    raise ArgumentError(f"{arg.name} must have {span} {unit}" if unit else f"{arg.name} must be {span}")
-
-
-def build_requests(action: Action, given: Arguments) -> list[Request]:
-    """The requests of a call: one, or two if the rows from `offset` on begin within one of the vault's pages."""
-    if not (action.vault_pages and "offset" in given):
-        return [build_request(action, given)]
-    size = given.get("pageSize", PAGE_ROWS)
-    first, skipped = divmod(given["offset"], size)
-    pages = (first + 1, first + 2) if skipped else (first + 1,)
-    return [build_request(action, {**given, "page": page, "pageSize": size}) for page in pages]
-
-
-def build_request(action: Action, given: Arguments) -> Request:
-    """The request for checked arguments. It has no body if the row has no argument for one."""
-    local = {arg.name for arg in action.args if arg.local}
-    sent = {name: value for name, value in given.items() if name not in local}
-    path = action.path.format_map(sent)
-    body = action.body(sent) if action.body else _body_of(action, sent)
-    return Request(action.method, path, None if body is None else to_json(body).encode("utf-8"))
-
-
-def _body_of(action: Action, sent: Arguments) -> JsonObject | None:
-    in_path = path_parameters(action.path)
-    if all(arg.name in in_path or arg.local for arg in action.args):
-        return None
-    return {name: value for name, value in sent.items() if name not in in_path}
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1629,7 +1109,6 @@ def _key_path(directory: str, stored: Any) -> str:
 # signing: pure functions. Nothing here reads the clock, randomness, files or the network; what is signed is not logged.
 # ---------------------------------------------------------------------------------------------------------------------
 
-Headers = dict[str, str]
 Sign = Callable[[bytes], bytes]
 
 
@@ -1709,14 +1188,6 @@ BASE_URL = (
 # Checked here, because an error of urllib would quote the password. Other schemes are refused: for a proxy that expects
 # TLS, the password would be sent in the clear.
 PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?"
-
-
-class Answer(NamedTuple):
-    """An HTTP response of the vault, read completely. Header names are in lower case."""
-
-    status: int
-    headers: Headers
-    body: bytes
 
 
 class Failure:
@@ -2173,325 +1644,8 @@ def _status_of(identity: Identity) -> object:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# results: from the vault's answer to what the model sees: a result, or an error with the next step. Plaintext that the
-# call sent is redacted, stored values are withheld. Text and structuredContent hold the same, because some clients show
-# one and some the other.
+# refusals: what an answer that is not 2xx means, in words for the model, with the next step.
 # ---------------------------------------------------------------------------------------------------------------------
-
-WITHHELD = "[withheld: a stored value]"
-
-# Members that hold a stored value where secrets are listed. No vault should send them; if one does, it stops here.
-VALUE_MEMBERS = frozenset({"value", "plaintext"})
-VALUE_SCOPES = ("projects.secrets.", "projects.policies.", "trash.")
-
-Sanitize = Callable[[str], str]
-
-
-def sanitizer(action: Action, *given: Arguments, hidden_visible: bool) -> Sanitize:
-    """A function for every text of an answer. It redacts the call's plaintext arguments, in every spelling.
-
-    `given` are the arguments as they are sent, and as the client wrote them if that differs. With `hidden_visible` the
-    function also shows hidden characters by their numbers.
-    """
-    plaintext = [arg.name for arg in action.args if arg.plaintext]
-    secret = [arguments[name] for arguments in given for name in plaintext if name in arguments]
-    redact = sikkerkey_redact.redactor(sikkerkey_redact.values_to_redact(sikkerkey_redact.strings_in(secret)))
-    return (lambda text: readable(redact(text))) if hidden_visible else redact
-
-
-def sanitize_json(value: Any, sanitize: Sanitize, withheld: frozenset[str] = frozenset()) -> Any:
-    """`value` with every text sanitized, and the content of members named in `withheld` replaced."""
-    if isinstance(value, str):
-        return sanitize(value)
-    if isinstance(value, list):
-        return [sanitize_json(item, sanitize, withheld) for item in value]
-    if isinstance(value, dict):
-        return {
-            sanitize(name): WITHHELD if _is_withheld(name, each, withheld) else sanitize_json(each, sanitize, withheld)
-            for name, each in value.items()
-        }
-    if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return sikkerkey_redact.REDACTED if sanitize(repr(value)) != repr(value) else value
-    return value
-
-
-def _is_withheld(key: str, member: Any, withheld: frozenset[str]) -> bool:
-    """True for `value` whatever it holds, and for strings under names built from it, such as currentValue."""
-    name = key.casefold()
-    return (name in withheld and member is not None) or (
-        isinstance(member, str) and any(word in name for word in withheld)
-    )
-
-
-def text_result(text: str) -> JsonObject:
-    """A `tools/call` result of plain text."""
-    return {"content": [{"type": "text", "text": text}]}
-
-
-def error_result(error: Error) -> JsonObject:
-    """A result with `isError`. No structuredContent: one SDK checks that against a schema and fails the call."""
-    return {**text_result(error.full_text()), "isError": True}
-
-
-def json_result(value: Any) -> JsonObject:
-    """A JSON answer as text and as an object; what is not an object is wrapped in one, in both forms."""
-    if isinstance(value, list):
-        value = {"items": value}
-    elif not isinstance(value, dict):
-        value = {"result": value}
-    return {**text_result(json_lines(value)), "structuredContent": value}
-
-
-def with_members(result: JsonObject, members: JsonObject) -> JsonObject:
-    """A JSON result with further members, first and whatever the vault calls its own."""
-    if not members:
-        return result
-    if "structuredContent" not in result:  # too long to be shown whole
-        return {"content": [*json_result(members)["content"], *result["content"]]}
-    return json_result({**members, **result["structuredContent"], **members})
-
-
-def json_lines(value: JsonObject) -> str:
-    """Compact JSON with each object of a list on a line of its own, so that a saved result can be read in part."""
-    members = [f"{to_json(name)}:{_json_member(each)}" for name, each in value.items()]
-    return "{" + ",".join(members) + "}"
-
-
-def _json_member(value: Any) -> str:
-    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
-        return "[\n" + ",\n".join(to_json(each) for each in value) + "\n]"
-    return to_json(value)
-
-
-class Presentation(NamedTuple):
-    """How answers are shown. The default is for a model; programs ask for other values."""
-
-    characters: int | None = RESULT_CHARACTERS  # of one result; None for no limit
-    hidden_visible: bool = True  # hidden characters become `<U+XXXX>`
-    exact: bool = False  # times stay integers, and rows keep their null members
-
-
-FOR_A_MODEL = Presentation()
-
-
-class ShownCall(NamedTuple):
-    """A call whose answer is to be shown. `sanitize` is for every text of the answer."""
-
-    tool: Tool
-    action: Action
-    given: Arguments
-    sanitize: Sanitize
-    presentation: Presentation
-    now_ms: int
-
-
-def render(call: ShownCall, answers: Sequence[Answer]) -> JsonObject:
-    """The `tools/call` result for 2xx answers. Raises ServiceError if they are not what the row promises."""
-    action, answer = call.action, answers[0]
-    if not answer.body:
-        return json_result({"ok": True, "message": f"{action.name} succeeded; the vault sent no further data"})
-    if action.answer == "file":
-        return _file_result(call, answer)
-    if action.answer == "csv" and not answer.headers.get("content-type", "").startswith("application/json"):
-        return _csv_result(call, answer)
-    value, *following = [_json_of(action, each) for each in answers]
-    if action.select:
-        value = action.select(value, call.given, call.now_ms)
-    member = _rows_member(action, value)
-    if member is None:
-        return _within_limit(call, json_result(_shown_value(call, value)))
-    for page in following:
-        value[member] += page[member] if _rows_member(action, page) == member else []
-    return rows_result(call, value, member)
-
-
-def _json_of(action: Action, answer: Answer) -> Any:
-    if answer.body.count(b",") > JSON_MAX_VALUES:
-        hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
-        raise ServiceError(f"the vault's answer has more than {JSON_MAX_VALUES:,} values", hint)
-    try:
-        value = parse_json(answer.body)
-    except ValueError:
-        portal = "check that the API URL is the vault's and that no portal or proxy answers in its place"
-        hint = portal if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
-        raise ServiceError("the vault's answer is not JSON", hint) from None
-    return {"items": value} if isinstance(value, list) else value
-
-
-def _rows_member(action: Action, value: Any) -> str | None:
-    """The member with the rows of a list action. A vault that wraps a list may name it like the end of its path."""
-    names = (action.rows, action.path.rpartition("/")[2]) if action.rows and isinstance(value, dict) else ()
-    return next((name for name in names if isinstance(value.get(name), list)), None)
-
-
-def _shown_value(call: ShownCall, value: Any) -> Any:
-    lists_secrets = (call.action.scope or "").startswith(VALUE_SCOPES) and not call.action.mints
-    value = sanitize_json(value, call.sanitize, VALUE_MEMBERS if lists_secrets else frozenset())
-    import sikkerkey_pages  # not at the top: only answers need it
-
-    return value if call.presentation.exact else sikkerkey_pages.with_iso_times(value)
-
-
-# Long answers. A result ends at a limit and says how to go on: clients cut longer ones themselves, some without a word
-# and some in the middle.
-
-ROW_TEXT_CHARACTERS = 200  # of one text in a row, if the tool's `get` shows it whole
-ROW_TEXT_SHARE = 4  # else one text takes at most this part of a result
-REMARK_CHARACTERS = 500  # kept free for the way to go on
-
-
-def rows_result(call: ShownCall, answer: JsonObject, member: str) -> JsonObject:
-    """The rows that were asked for, as many as fit, with their total and where the next ones begin."""
-    start, total, wanted = _wanted_rows(call, answer, answer[member])
-    members = {name: [] if name == member else _shown_value(call, {name: answer[name]})[name] for name in answer}
-    members[member] = kept = _rows_that_fit(call, wanted, len(to_json(members)))
-    end = start + len(kept)
-    if len(kept) < total or len(answer) == 1:
-        members["total"] = total
-    if len(kept) < total:
-        members.update(offset=start, returned=len(kept))
-    if end < total:
-        arguments = {"offset": end, **_fixed_end(call, start, answer[member])}
-        members.update(next=arguments, hint=_how_to_go_on(call, len(kept), total))
-    return json_result(members)
-
-
-def _wanted_rows(call: ShownCall, answer: JsonObject, rows: list[Any]) -> tuple[int, int, list[Any]]:
-    """The place of the first row that was asked for, the number of all rows, and the rows from there on."""
-    given = call.given
-    if call.action.vault_pages:
-        size = given.get("pageSize", PAGE_ROWS)
-        start = given.get("offset", (given.get("page", 1) - 1) * size)
-        wanted = rows[start % size :][:size] if "offset" in given else rows
-        total = answer.get("total")
-        return start, total if isinstance(total, int) else start + len(wanted), wanted
-    if "search" in given and any(arg.local for arg in call.action.args if arg.name == "search"):
-        import sikkerkey_pages  # not at the top: only answers need it
-
-        rows = sikkerkey_pages.matching(rows, given["search"])
-    start = given.get("offset", 0)
-    return start, len(rows), rows[start : start + given["limit"]] if "limit" in given else rows[start:]
-
-
-def _rows_that_fit(call: ShownCall, rows: list[Any], taken_characters: int) -> list[Any]:
-    """The first of `rows` as they are shown, up to the limit, but at least one."""
-    limit = call.presentation.characters
-    if limit is None:
-        return [_shown_row(call, row) for row in rows]
-    kept: list[Any] = []
-    left_characters = limit - taken_characters - REMARK_CHARACTERS
-    for row in rows:
-        shown = _shown_row(call, row)
-        left_characters -= len(to_json(shown)) + len(",\n")
-        if kept and left_characters < 0:
-            break
-        kept.append(shown)
-    return kept
-
-
-def _shown_row(call: ShownCall, row: Any) -> Any:
-    """A row without what a list can do without: members that are null, and the rest of long texts."""
-    import sikkerkey_pages  # not at the top: only answers need it
-
-    shown, limit = _shown_value(call, row), call.presentation.characters
-    if not call.presentation.exact:
-        shown = sikkerkey_pages.without_nulls(shown)
-    if limit is None:
-        return shown
-    has_get = call.action.name != "get" and any(action.name == "get" for action in call.tool.actions)
-    most, remark = (ROW_TEXT_CHARACTERS, "; get shows all") if has_get else (limit // ROW_TEXT_SHARE, "")
-    return sikkerkey_pages.shortened(shown, most, remark)
-
-
-def _fixed_end(call: ShownCall, start: int, rows: list[Any]) -> JsonObject:
-    """`to` for the following pages of an audit log, which new entries would shift; nothing for other lists."""
-    given = call.given
-    if call.action.own:  # its further pages come from the answer that it keeps
-        return {}
-    newest_first = given.get("sortDir", "desc") == "desc" and given.get("sortBy", "timestamp") == "timestamp"
-    if start or "to" in given or not newest_first or all(arg.name != "to" for arg in call.action.args):
-        return {}
-    newest = rows[0].get("timestamp") if isinstance(rows[0], dict) else None
-    shown: JsonObject = _shown_value(call, {"to": newest})
-    return shown if isinstance(newest, int) else {}
-
-
-def _how_to_go_on(call: ShownCall, shown: int, total: int) -> str:
-    search = (
-        "; `search` finds rows by a part of their text" if any(a.name == "search" for a in call.action.args) else ""
-    )
-    return f"{shown:,} of {total:,} rows are shown; for more, repeat the call with the arguments of `next`{search}"
-
-
-def _within_limit(call: ShownCall, result: JsonObject) -> JsonObject:
-    """`result`, or the beginning of its text if it is too long. A credential that is shown once is never cut."""
-    text, limit = result["content"][0]["text"], call.presentation.characters
-    if limit is None or len(text) <= limit or call.action.mints:
-        return result
-    kept = limit - REMARK_CHARACTERS
-    return _with_remark(f"The first {kept:,} of {len(text):,} characters are shown. {_way_to_all(call)}", text[:kept])
-
-
-def _with_remark(remark: str, text: str) -> JsonObject:
-    """Two texts, the remark first: text behind the end of a long one is easily missed."""
-    return {"content": [*text_result(remark + "\n")["content"], *text_result(text)["content"]]}
-
-
-def _way_to_all(call: ShownCall) -> str:
-    name = call.tool.name if not has_actions(call.tool) else f"{call.tool.name} {call.action.name}"
-    command = f"{shell_words(*program())} call {name} ... --output FILE"
-    return f"A person gets all of it with `{command}` and the same arguments as NAME=VALUE."
-
-
-def _csv_result(call: ShownCall, answer: Answer) -> JsonObject:
-    """The rows that fit, and how many there are."""
-    import csv  # not at the top: only this result needs it
-
-    import sikkerkey_pages  # likewise
-
-    text, limit = call.sanitize(answer.body.decode("utf-8-sig", "replace")), call.presentation.characters
-    try:
-        header, *rows = sikkerkey_pages.csv_records(text, iso_times=not call.presentation.exact)
-    except (csv.Error, ValueError):  # not CSV, or no line at all
-        return _within_limit(call, text_result(text))
-    remarks, kept = [], rows
-    if limit is not None and sum(map(len, rows)) > limit - len(header) - REMARK_CHARACTERS:
-        kept = sikkerkey_pages.first_texts(rows, limit - len(header) - REMARK_CHARACTERS)
-        remarks.append(f"{len(kept):,} of {len(rows):,} rows are shown. {_way_to_all(call)}")
-    if len(rows) >= EXPORT_ROWS:
-        remarks.append(
-            f"The vault exports at most {EXPORT_ROWS:,} entries, newest first, so older ones may be missing: "
-            "export those with `to` set to the time of the last row."
-        )
-    text = "".join([header, *kept])
-    return _with_remark(" ".join(remarks), text) if remarks else text_result(text)
-
-
-def _file_result(call: ShownCall, answer: Answer) -> JsonObject:
-    """The file, and a line about it: several clients tell the model nothing about content that is not text."""
-    mime = answer.headers.get("content-type", "").split(";")[0].strip().lower()
-    mime = mime if re.fullmatch(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", mime) else "application/octet-stream"
-    line = f"a file of type {mime}, {len(answer.body):,} bytes"
-    content = _file_content(mime, answer.body)
-    limit = call.presentation.characters
-    if limit is not None and len(next(iter(content.values()))) > limit:
-        return text_result(f"{line}, too long to be shown. {_way_to_all(call)}")
-    uri = "sikkerkey:/" + build_request(call.action, call.given).path
-    resource = {"uri": uri, "mimeType": mime, **content}
-    return {"content": [*text_result(line + "\n")["content"], {"type": "resource", "resource": resource}]}
-
-
-def _file_content(mime: str, body: bytes) -> JsonObject:
-    """Text that a model can read as text; anything else, and text with hidden characters, exactly, in base64."""
-    text = body.decode("utf-8", "replace")
-    if mime.startswith("text/") and text.encode("utf-8") == body and readable(text) == text:
-        return {"text": text}
-    import base64  # not at the top: only this result needs it
-
-    return {"blob": base64.b64encode(body).decode("ascii")}
-
-
-# Refusals by the vault, with the next step.
 
 SCOPE = r"[a-z]{1,32}(?:\.[a-z]{1,32}){1,3}"
 
@@ -3268,7 +2422,7 @@ class VaultTools:
         """Every row of a list action, without the limit of results. Raises Error."""
         unlimited = self._presentation._replace(characters=None)
         members = self.answer(name, arguments, context, unlimited).get("structuredContent", {})
-        member = _rows_member(find_action(self._offered[name], arguments), members)
+        member = rows_member(find_action(self._offered[name], arguments), members)
         return members[member] if member else []
 
     def _checked_name(self, name: str, arguments: JsonObject) -> str:
@@ -3395,7 +2549,7 @@ class VaultTools:
         given = check_arguments(tool, action, {**arguments, **named}, call.now_ms)
         read = call._replace(tool=tool, action=action, given=given)
         answer = self._exchange(read, build_request(action, given), context)
-        return sanitize_json(_json_of(action, answer), call.sanitize, VALUE_MEMBERS)
+        return sanitize_json(json_of(action, answer), call.sanitize, VALUE_MEMBERS)
 
 
 class MisconfiguredTools:
@@ -4439,23 +3593,6 @@ def serve(tools: ToolProvider) -> NoReturn:
 def print_notice(text: str) -> None:
     """Prints one line on stderr; stdout stays parseable."""
     print(readable(text), file=sys.stderr)
-
-
-def program() -> list[str]:
-    """The command that runs the commands of this program, in absolute paths."""
-    path = os.path.abspath(sys.argv[0])
-    if os.path.basename(path) == "sikkerkey_mcp.py":  # started directly: it only serves
-        path = os.path.join(os.path.dirname(path), "sikkerkey_cli", "__main__.py")
-    return [os.path.abspath(sys.executable), path]
-
-
-# The commands that hints name. Whoever shows a hint to a person or a model makes them runnable.
-HINTED_COMMAND = r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|config|doctor|tools|call)\b)"
-
-
-def runnable(hint: str) -> str:
-    """The hint with the command that started this program instead of its name."""
-    return re.sub(HINTED_COMMAND, lambda _: f"{shell_words(*program())} ", hint)
 
 
 def connect(agent: str = "") -> Api:

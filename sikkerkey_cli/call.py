@@ -16,6 +16,7 @@ import time
 from contextlib import suppress
 from typing import Any, NamedTuple
 
+import sikkerkey_actions
 import sikkerkey_mcp
 from sikkerkey_cli import terminal
 from sikkerkey_cli.terminal import UsageError
@@ -30,7 +31,7 @@ READ_MAX_BYTES = sikkerkey_mcp.LINE_MAX_BYTES
 # the table in words
 # ---------------------------------------------------------------------------------------------------------------------
 
-TYPES: dict[sikkerkey_mcp.Kind, str] = {
+TYPES: dict[sikkerkey_actions.Kind, str] = {
     "string": "string",
     "id": "id",
     "integer": "integer",
@@ -40,7 +41,7 @@ TYPES: dict[sikkerkey_mcp.Kind, str] = {
     "ids": "list of ids",
     "object": "object",
 }
-_UNITS: dict[sikkerkey_mcp.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
+_UNITS: dict[sikkerkey_actions.Kind, str] = {"string": " characters", "strings": " items", "ids": " items"}
 
 
 def limits(arg: Arg, quote: str = "") -> list[str]:
@@ -102,7 +103,7 @@ def _action_members(tool: Tool, action: Action) -> JsonObject:
         "arguments": [
             {
                 **{"name": arg.name, "required": arg.required, "plaintext": arg.plaintext},
-                **sikkerkey_mcp.arg_schema(arg),
+                **sikkerkey_actions.arg_schema(arg),
                 "description": describe(arg),
             }
             for arg in action.args
@@ -149,7 +150,7 @@ def example(tool: Tool, action: Action) -> str:
     return " ".join(["sikkerkey-mcp call", _command_name(tool, action), *words])
 
 
-_SAMPLES: dict[sikkerkey_mcp.Kind, str] = {
+_SAMPLES: dict[sikkerkey_actions.Kind, str] = {
     "string": "TEXT",
     "id": "ID",
     "integer": "NUMBER",

@@ -14,8 +14,10 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_mcp import NEXT_STEP, WITHHELD
+import sikkerkey_results
+from sikkerkey_mcp import NEXT_STEP
 from sikkerkey_redact import REDACTED
+from sikkerkey_results import WITHHELD
 from tests.support.harness import CannedResponse, Recorder, Server
 from tests.support.table_calls import (
     BY_NAME,
@@ -57,7 +59,7 @@ def answered(body: bytes, row: Row = GET) -> Any:
     """The result of a call that the vault answers with 200 and `body`, which must succeed."""
     result = call(row, row.minimal, reply(200, body))
     assert set(result) == {"content", "structuredContent"}, result
-    assert shown(result) == sikkerkey_mcp.json_lines(result["structuredContent"])
+    assert shown(result) == sikkerkey_results.json_lines(result["structuredContent"])
     return result
 
 
@@ -122,7 +124,7 @@ def test_empty_answer_says_that_the_action_succeeded(row: Row) -> None:
         result = call(row, row.minimal, reply(status, b""))
         message = f"{row.action.name} succeeded; the vault sent no further data"
         assert result["structuredContent"] == {"ok": True, "message": message}
-        assert shown(result) == sikkerkey_mcp.json_lines(result["structuredContent"])
+        assert shown(result) == sikkerkey_results.json_lines(result["structuredContent"])
 
 
 @for_each(JSON_ROWS)
@@ -312,7 +314,7 @@ def test_repeated_plaintext_is_cut_out_of_answers(row: Row) -> None:
             result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
             assert_clean(result, SECRET)
             assert REDACTED in shown(result), how
-            assert shown(result) == sikkerkey_mcp.json_lines(result["structuredContent"])
+            assert shown(result) == sikkerkey_results.json_lines(result["structuredContent"])
 
 
 @for_each(PLAIN_ROWS)

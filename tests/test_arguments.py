@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_core
 import sikkerkey_mcp
 import sikkerkey_times
 from tests.support.harness import Recorder, Server
@@ -176,8 +177,8 @@ def test_both_truth_values_are_sent_as_they_are(row: Row, arg: sikkerkey_mcp.Arg
 
 
 def bounds(arg: sikkerkey_mcp.Arg) -> tuple[int, int]:
-    return (-sikkerkey_mcp.INTEGER_MAX if arg.least is None else arg.least), (
-        sikkerkey_mcp.INTEGER_MAX if arg.most is None else arg.most
+    return (-sikkerkey_core.INTEGER_MAX if arg.least is None else arg.least), (
+        sikkerkey_core.INTEGER_MAX if arg.most is None else arg.most
     )
 
 

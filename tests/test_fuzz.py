@@ -8,6 +8,7 @@ from unittest import mock
 
 import pytest
 
+import sikkerkey_actions
 import sikkerkey_mcp
 from sikkerkey_cli import call
 from sikkerkey_cli.edit import jsonc, text
@@ -49,7 +50,7 @@ def _value_in_error(_key: str, value: str) -> str:
 
 FAULTS: dict[str, tuple[Any, str, Any]] = {
     "stdin": (sikkerkey_mcp, "valid_id", _any_id),
-    "arguments": (sikkerkey_mcp, "is_id", lambda _value: True),
+    "arguments": (sikkerkey_actions, "is_id", lambda _value: True),
     "answers": (sikkerkey_mcp, "_pause_s", lambda _outcome, _attempt, **_safe: 0.001),
     "identity": (sikkerkey_mcp, "load_signer", _leak_the_key),
     "client_files": (jsonc, "apply_changes", _without_tabs),

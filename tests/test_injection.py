@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_results
 from sikkerkey_cli.__main__ import main
 from sikkerkey_cli.clients import CLIENTS
 from tests.support import faulty_vault
@@ -144,7 +145,7 @@ def test_no_answer_hides_anything(row: Row) -> None:
         if row.action.answer != "file":
             assert_readable(result)
             [content] = result["content"]
-            assert content["text"] == sikkerkey_mcp.json_lines(result["structuredContent"])
+            assert content["text"] == sikkerkey_results.json_lines(result["structuredContent"])
             assert '"n":12345678901234567890' in result["content"][0]["text"]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_questions
-from sikkerkey_mcp import Context, InputRequired, JsonObject, VaultTools, text_result
+from sikkerkey_mcp import Context, InputRequired, JsonObject, VaultTools
 from sikkerkey_questions import (
     Form,
     OpenRequests,
@@ -20,6 +20,7 @@ from sikkerkey_questions import (
     RequestStates,
     read_reply,
 )
+from sikkerkey_results import text_result
 from tests.support.in_process_client import (
     InProcessClient,
     call,

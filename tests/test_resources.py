@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_mcp import IDS_CACHED_S, RESOURCES, WITHHELD, Restriction, VaultResources
+from sikkerkey_mcp import IDS_CACHED_S, RESOURCES, Restriction, VaultResources
+from sikkerkey_results import WITHHELD
 from tests.support.harness import ARCHIVE_COMMAND, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
 from tests.support.in_process_client import VERSIONS, InProcessClient, opening, refusal, request
 from tests.support.in_process_client import reply as answered

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_actions
 import sikkerkey_mcp
 from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
@@ -115,11 +116,11 @@ def test_several_restrictions_all_apply() -> None:
 def test_withheld_action_removes_the_arguments_that_only_it_has() -> None:
     [tool] = available_tools([BY_NAME["manage_secrets.list"].tool], [without("manage_secrets.dynamic_create")])
     before, after = (
-        sikkerkey_mcp.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool)
+        sikkerkey_actions.tool_schema(some)["properties"] for some in (BY_NAME["manage_secrets.list"].tool, tool)
     )
     assert set(before) - set(after) == {"existingSecretId", "staticFields"}
     assert set(before["action"]["enum"]) - set(after["action"]["enum"]) == {"dynamic_create"}
-    assert "dynamic_create(" not in sikkerkey_mcp.tool_description(tool)
+    assert "dynamic_create(" not in sikkerkey_actions.tool_description(tool)
 
 
 def test_tool_with_one_action_left_still_takes_it_by_name() -> None:

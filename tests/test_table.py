@@ -13,6 +13,8 @@ import pytest
 from hypothesis import given, settings
 from jsonschema import Draft202012Validator
 
+import sikkerkey_actions
+import sikkerkey_core
 import sikkerkey_mcp
 from tests.support.table_calls import BY_NAME, ROWS, Row, each_row
 from tests.support.table_checks import complaints
@@ -51,7 +53,7 @@ SENT_AS = {"time": "integer", "object": "object"}  # the types that the vault ta
 
 
 def arg_facts(arg: sikkerkey_mcp.Arg) -> sikkerkey_mcp.JsonObject:
-    schema = sikkerkey_mcp.arg_schema(arg)
+    schema = sikkerkey_actions.arg_schema(arg)
     schema["type"] = SENT_AS.get(arg.kind, schema["type"])
     description = schema.pop("description", "")
     if arg.most_bytes is not None:
@@ -226,15 +228,15 @@ def test_whole_listing_stays_under_its_bound() -> None:
 
 @each_row
 def test_argument_is_described_unless_its_name_says_the_same(row: Row) -> None:
-    properties = sikkerkey_mcp.tool_schema(row.tool)["properties"]
+    properties = sikkerkey_actions.tool_schema(row.tool)["properties"]
     for arg in row.action.args:
-        repeated = sikkerkey_mcp.text_from_name(arg.name)
+        repeated = sikkerkey_actions.text_from_name(arg.name)
         assert properties[arg.name].get("description", repeated).startswith(arg.text)
 
 
 def test_text_that_a_name_says_is_its_words() -> None:
-    assert sikkerkey_mcp.text_from_name("projectId") == "Project id."
-    assert sikkerkey_mcp.text_from_name("name") == "Name."
+    assert sikkerkey_actions.text_from_name("projectId") == "Project id."
+    assert sikkerkey_actions.text_from_name("name") == "Name."
 
 
 ACTION_LINE = re.compile(r"(\w+)\(([^()]*)\): (.+)")
@@ -345,8 +347,8 @@ def values(arg: sikkerkey_mcp.Arg) -> st.SearchStrategy[Any]:
         return st.booleans()
     if arg.kind == "integer":
         low, high = (
-            arg.least if arg.least is not None else -sikkerkey_mcp.INTEGER_MAX,
-            arg.most or sikkerkey_mcp.INTEGER_MAX,
+            arg.least if arg.least is not None else -sikkerkey_core.INTEGER_MAX,
+            arg.most or sikkerkey_core.INTEGER_MAX,
         )
         whole = st.integers(low, high)
         return st.one_of(whole, st.integers(max(low, -(2**40)), min(high, 2**40)).map(float))
@@ -386,7 +388,7 @@ def _like(
 
 @each_row
 def test_schema_accepts_what_the_program_accepts(row: Row) -> None:
-    validator = Draft202012Validator(sikkerkey_mcp.tool_schema(row.tool))
+    validator = Draft202012Validator(sikkerkey_actions.tool_schema(row.tool))
 
     @settings(max_examples=5)
     @given(arguments(row))
@@ -400,12 +402,12 @@ def test_schema_accepts_what_the_program_accepts(row: Row) -> None:
 
 @each_row
 def test_schema_accepts_every_example(row: Row) -> None:
-    validator = Draft202012Validator(sikkerkey_mcp.tool_schema(row.tool))
+    validator = Draft202012Validator(sikkerkey_actions.tool_schema(row.tool))
     assert [list(validator.iter_errors(example)) for example in row.examples.values()] == [[] for _ in row.examples]
 
 
 def test_schema_refuses_what_no_action_takes() -> None:
-    validator = Draft202012Validator(sikkerkey_mcp.tool_schema(BY_NAME["manage_secrets.rotate"].tool))
+    validator = Draft202012Validator(sikkerkey_actions.tool_schema(BY_NAME["manage_secrets.rotate"].tool))
     assert not validator.is_valid({"action": "rotate", "length": 1_025})
     assert not validator.is_valid({"action": "rotate", "charset": "emoji"})
     assert not validator.is_valid({"action": "read"})

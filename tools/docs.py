@@ -21,6 +21,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import sikkerkey_actions
 import sikkerkey_mcp
 from sikkerkey_cli import call as cli_call
 from tools import advisories, clients_page
@@ -88,7 +89,7 @@ audit log in pages of 50 entries. [bench/LISTS.md](../bench/LISTS.md) has the le
 """
 
 EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
-ANSWERS: dict[sikkerkey_mcp.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
+ANSWERS: dict[sikkerkey_actions.AnswerKind, str] = {"json": "JSON", "csv": "CSV text", "file": "a file"}
 ACTION_HEAD = ("Action", "What it does", "Required", "Optional", "Scope", "Effect", "Result")
 ARGUMENT_HEAD = ("Argument", "Type", "Limits", "Meaning")
 NOT_RECORDED = "(not recorded yet: `make record`)"

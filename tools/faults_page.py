@@ -6,14 +6,13 @@ import re
 import textwrap
 from itertools import groupby
 
+from sikkerkey_core import ERROR_MAX_CHARACTERS, JSON_MAX_VALUES
 from sikkerkey_mcp import (
     ANSWER_MAX_BYTES,
     BACKOFF_S,
     CONNECT_MAX_S,
-    ERROR_MAX_CHARACTERS,
     EXCHANGE_MAX_S,
     IDLE_MAX_S,
-    JSON_MAX_VALUES,
     KEPT_ANSWER_MAX_S,
     NEXT_ADDRESS_S,
     RETRIES_MAX,

@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
+import sikkerkey_actions
 import sikkerkey_mcp
 from tools.examples import ROOT, Arguments, examples
 
@@ -36,17 +37,17 @@ def _text(value: Any) -> str:
 
 def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_mcp.JsonObject:
     return {
-        "description": f"{sikkerkey_mcp.call_signature(action)}: {action.text}",
+        "description": f"{sikkerkey_actions.call_signature(action)}: {action.text}",
         "scope": action.scope,
         "inferred": action.inferred,
         **({"own": True} if action.own else {}),
         "mints": action.mints,
         "answer": action.answer,
         **({"looks": list(action.look.reads)} if action.look else {}),
-        "annotations": sikkerkey_mcp.behaviour_hints([action.effect], open_world=tool.open_world),
+        "annotations": sikkerkey_actions.behaviour_hints([action.effect], open_world=tool.open_world),
         "schema": {
             "type": "object",
-            "properties": {arg.name: sikkerkey_mcp.arg_schema(arg) for arg in action.args},
+            "properties": {arg.name: sikkerkey_actions.arg_schema(arg) for arg in action.args},
             "required": [arg.name for arg in action.args if arg.required],
         },
         "examples": {

@@ -33,6 +33,9 @@ SERVER = (
 # fmt: off
 TESTS = {
     "sikkerkey_mcp.py": f"{SERVER} plaintext concurrency first_call hardening local_attacks lifecycle faults",
+    "sikkerkey_core.py": f"{SERVER} hardening",
+    "sikkerkey_actions.py": SERVER,
+    "sikkerkey_results.py": f"{SERVER} pages plaintext",
     "sikkerkey_certificates.py": "http faults doctor",
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_questions.py": "questions",

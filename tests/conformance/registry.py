@@ -23,10 +23,10 @@ from sikkerkey_mcp import (
     ResourceProvider,
     error_result,
     serve,
-    text_result,
     to_json,
 )
 from sikkerkey_questions import Form
+from sikkerkey_results import text_result
 
 # A red pixel, and a sound of no length.
 PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAIAAACQd1PeAAAADElEQVR4nGP4z8AAAAMBAQDJ/pLvAAAAAElFTkSuQmCC"

@@ -17,6 +17,7 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
+import sikkerkey_actions
 import sikkerkey_mcp
 from tests.fuzz.mutation import odd
 from tests.support.schema_check import conforms
@@ -28,7 +29,7 @@ NOW_MS = 1_767_225_600_000
 
 @cache
 def _published(tool: str) -> Draft202012Validator:
-    return Draft202012Validator(sikkerkey_mcp.tool_schema(next(row.tool for row in ROWS if row.tool.name == tool)))
+    return Draft202012Validator(sikkerkey_actions.tool_schema(next(row.tool for row in ROWS if row.tool.name == tool)))
 
 
 def _path(row: Row) -> str:

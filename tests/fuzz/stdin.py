@@ -16,6 +16,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+import sikkerkey_core
 import sikkerkey_mcp
 from tests.fuzz.mutation import as_line, mutated, odd, pieces
 from tests.support.sample_tools import FixtureTools
@@ -129,7 +130,7 @@ def _decoded(line: bytes) -> Any:
 
 
 def _integer(text: str) -> int:
-    if len(text) > sikkerkey_mcp.INTEGER_MAX_DIGITS:
+    if len(text) > sikkerkey_core.INTEGER_MAX_DIGITS:
         raise ValueError("too many digits, by the program's own rule")
     return int(text)
 

@@ -21,11 +21,10 @@ from sikkerkey_mcp import (
     ProtocolError,
     ResourceProvider,
     error_result,
-    json_result,
     serve,
-    text_result,
 )
 from sikkerkey_questions import Form, Page
+from sikkerkey_results import json_result, text_result
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import pytest
 
+import sikkerkey_actions
 import sikkerkey_mcp
 from tools.examples import examples
 
@@ -80,7 +81,7 @@ class RowArg(NamedTuple):
 
 
 def each_argument(
-    *kinds: sikkerkey_mcp.Kind, where: Callable[[sikkerkey_mcp.Arg], bool] = lambda _arg: True
+    *kinds: sikkerkey_actions.Kind, where: Callable[[sikkerkey_mcp.Arg], bool] = lambda _arg: True
 ) -> Callable[[Callable[[Row, sikkerkey_mcp.Arg], None]], Callable[[], None]]:
     """Like `each_routed_row`, for every argument of these kinds (of all kinds, if none is given) in every row."""
     pairs = [RowArg(row, arg) for row in ROUTED for arg in row.action.args if (not kinds or arg.kind in kinds)]

@@ -21,10 +21,10 @@ from sikkerkey_mcp import (
     JsonObject,
     ProtocolError,
     error_result,
-    json_result,
     serve,
 )
 from sikkerkey_questions import Form, Page
+from sikkerkey_results import json_result
 
 if TYPE_CHECKING:
     from sikkerkey_mcp import ResourceProvider

@@ -1,0 +1,343 @@
+"""From the vault's answer to what the model sees: a result that shows it, as far as it fits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import sikkerkey_redact
+from sikkerkey_actions import PAGE_ROWS, Action, Answer, Arguments, Tool, build_request, has_actions
+from sikkerkey_core import (
+    ASK_FOR_LESS,
+    JSON_MAX_VALUES,
+    MAY_HAVE_BEEN_PROCESSED,
+    Error,
+    JsonObject,
+    ServiceError,
+    parse_json,
+    program,
+    readable,
+    shell_words,
+    to_json,
+)
+
+# ---------------------------------------------------------------------------------------------------------------------
+# results: from the vault's answer to what the model sees. Plaintext that the call sent is redacted, stored values are
+# withheld. Text and structuredContent hold the same, because some clients show one and some the other.
+# ---------------------------------------------------------------------------------------------------------------------
+
+RESULT_CHARACTERS = 10_000  # of one result: every client shows this much whole; `--answer-limit` changes it
+EXPORT_ROWS = 10_000  # of one export, by the vault
+
+WITHHELD = "[withheld: a stored value]"
+
+# Members that hold a stored value where secrets are listed. No vault should send them; if one does, it stops here.
+VALUE_MEMBERS = frozenset({"value", "plaintext"})
+VALUE_SCOPES = ("projects.secrets.", "projects.policies.", "trash.")
+
+Sanitize = Callable[[str], str]
+
+
+def sanitizer(action: Action, *given: Arguments, hidden_visible: bool) -> Sanitize:
+    """A function for every text of an answer. It redacts the call's plaintext arguments, in every spelling.
+
+    `given` are the arguments as they are sent, and as the client wrote them if that differs. With `hidden_visible` the
+    function also shows hidden characters by their numbers.
+    """
+    plaintext = [arg.name for arg in action.args if arg.plaintext]
+    secret = [arguments[name] for arguments in given for name in plaintext if name in arguments]
+    redact = sikkerkey_redact.redactor(sikkerkey_redact.values_to_redact(sikkerkey_redact.strings_in(secret)))
+    return (lambda text: readable(redact(text))) if hidden_visible else redact
+
+
+def sanitize_json(value: Any, sanitize: Sanitize, withheld: frozenset[str] = frozenset()) -> Any:
+    """`value` with every text sanitized, and the content of members named in `withheld` replaced."""
+    if isinstance(value, str):
+        return sanitize(value)
+    if isinstance(value, list):
+        return [sanitize_json(item, sanitize, withheld) for item in value]
+    if isinstance(value, dict):
+        return {
+            sanitize(name): WITHHELD if _is_withheld(name, each, withheld) else sanitize_json(each, sanitize, withheld)
+            for name, each in value.items()
+        }
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        return sikkerkey_redact.REDACTED if sanitize(repr(value)) != repr(value) else value
+    return value
+
+
+def _is_withheld(key: str, member: Any, withheld: frozenset[str]) -> bool:
+    """True for `value` whatever it holds, and for strings under names built from it, such as currentValue."""
+    name = key.casefold()
+    return (name in withheld and member is not None) or (
+        isinstance(member, str) and any(word in name for word in withheld)
+    )
+
+
+def text_result(text: str) -> JsonObject:
+    """A `tools/call` result of plain text."""
+    return {"content": [{"type": "text", "text": text}]}
+
+
+def error_result(error: Error) -> JsonObject:
+    """A result with `isError`. No structuredContent: one SDK checks that against a schema and fails the call."""
+    return {**text_result(error.full_text()), "isError": True}
+
+
+def json_result(value: Any) -> JsonObject:
+    """A JSON answer as text and as an object; what is not an object is wrapped in one, in both forms."""
+    if isinstance(value, list):
+        value = {"items": value}
+    elif not isinstance(value, dict):
+        value = {"result": value}
+    return {**text_result(json_lines(value)), "structuredContent": value}
+
+
+def with_members(result: JsonObject, members: JsonObject) -> JsonObject:
+    """A JSON result with further members, first and whatever the vault calls its own."""
+    if not members:
+        return result
+    if "structuredContent" not in result:  # too long to be shown whole
+        return {"content": [*json_result(members)["content"], *result["content"]]}
+    return json_result({**members, **result["structuredContent"], **members})
+
+
+def json_lines(value: JsonObject) -> str:
+    """Compact JSON with each object of a list on a line of its own, so that a saved result can be read in part."""
+    members = [f"{to_json(name)}:{_json_member(each)}" for name, each in value.items()]
+    return "{" + ",".join(members) + "}"
+
+
+def _json_member(value: Any) -> str:
+    if isinstance(value, list) and any(isinstance(each, dict) for each in value):
+        return "[\n" + ",\n".join(to_json(each) for each in value) + "\n]"
+    return to_json(value)
+
+
+class Presentation(NamedTuple):
+    """How answers are shown. The default is for a model; programs ask for other values."""
+
+    characters: int | None = RESULT_CHARACTERS  # of one result; None for no limit
+    hidden_visible: bool = True  # hidden characters become `<U+XXXX>`
+    exact: bool = False  # times stay integers, and rows keep their null members
+
+
+FOR_A_MODEL = Presentation()
+
+
+class ShownCall(NamedTuple):
+    """A call whose answer is to be shown. `sanitize` is for every text of the answer."""
+
+    tool: Tool
+    action: Action
+    given: Arguments
+    sanitize: Sanitize
+    presentation: Presentation
+    now_ms: int
+
+
+def render(call: ShownCall, answers: Sequence[Answer]) -> JsonObject:
+    """The `tools/call` result for 2xx answers. Raises ServiceError if they are not what the row promises."""
+    action, answer = call.action, answers[0]
+    if not answer.body:
+        return json_result({"ok": True, "message": f"{action.name} succeeded; the vault sent no further data"})
+    if action.answer == "file":
+        return _file_result(call, answer)
+    if action.answer == "csv" and not answer.headers.get("content-type", "").startswith("application/json"):
+        return _csv_result(call, answer)
+    value, *following = [json_of(action, each) for each in answers]
+    if action.select:
+        value = action.select(value, call.given, call.now_ms)
+    member = rows_member(action, value)
+    if member is None:
+        return _within_limit(call, json_result(_shown_value(call, value)))
+    for page in following:
+        value[member] += page[member] if rows_member(action, page) == member else []
+    return rows_result(call, value, member)
+
+
+def json_of(action: Action, answer: Answer) -> Any:
+    if answer.body.count(b",") > JSON_MAX_VALUES:
+        hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+        raise ServiceError(f"the vault's answer has more than {JSON_MAX_VALUES:,} values", hint)
+    try:
+        value = parse_json(answer.body)
+    except ValueError:
+        portal = "check that the API URL is the vault's and that no portal or proxy answers in its place"
+        hint = portal if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
+        raise ServiceError("the vault's answer is not JSON", hint) from None
+    return {"items": value} if isinstance(value, list) else value
+
+
+def rows_member(action: Action, value: Any) -> str | None:
+    """The member with the rows of a list action. A vault that wraps a list may name it like the end of its path."""
+    names = (action.rows, action.path.rpartition("/")[2]) if action.rows and isinstance(value, dict) else ()
+    return next((name for name in names if isinstance(value.get(name), list)), None)
+
+
+def _shown_value(call: ShownCall, value: Any) -> Any:
+    lists_secrets = (call.action.scope or "").startswith(VALUE_SCOPES) and not call.action.mints
+    value = sanitize_json(value, call.sanitize, VALUE_MEMBERS if lists_secrets else frozenset())
+    import sikkerkey_pages  # not at the top: only answers need it
+
+    return value if call.presentation.exact else sikkerkey_pages.with_iso_times(value)
+
+
+# Long answers. A result ends at a limit and says how to go on: clients cut longer ones themselves, some without a word
+# and some in the middle.
+
+ROW_TEXT_CHARACTERS = 200  # of one text in a row, if the tool's `get` shows it whole
+ROW_TEXT_SHARE = 4  # else one text takes at most this part of a result
+REMARK_CHARACTERS = 500  # kept free for the way to go on
+
+
+def rows_result(call: ShownCall, answer: JsonObject, member: str) -> JsonObject:
+    """The rows that were asked for, as many as fit, with their total and where the next ones begin."""
+    start, total, wanted = _wanted_rows(call, answer, answer[member])
+    members = {name: [] if name == member else _shown_value(call, {name: answer[name]})[name] for name in answer}
+    members[member] = kept = _rows_that_fit(call, wanted, len(to_json(members)))
+    end = start + len(kept)
+    if len(kept) < total or len(answer) == 1:
+        members["total"] = total
+    if len(kept) < total:
+        members.update(offset=start, returned=len(kept))
+    if end < total:
+        arguments = {"offset": end, **_fixed_end(call, start, answer[member])}
+        members.update(next=arguments, hint=_how_to_go_on(call, len(kept), total))
+    return json_result(members)
+
+
+def _wanted_rows(call: ShownCall, answer: JsonObject, rows: list[Any]) -> tuple[int, int, list[Any]]:
+    """The place of the first row that was asked for, the number of all rows, and the rows from there on."""
+    given = call.given
+    if call.action.vault_pages:
+        size = given.get("pageSize", PAGE_ROWS)
+        start = given.get("offset", (given.get("page", 1) - 1) * size)
+        wanted = rows[start % size :][:size] if "offset" in given else rows
+        total = answer.get("total")
+        return start, total if isinstance(total, int) else start + len(wanted), wanted
+    if "search" in given and any(arg.local for arg in call.action.args if arg.name == "search"):
+        import sikkerkey_pages  # not at the top: only answers need it
+
+        rows = sikkerkey_pages.matching(rows, given["search"])
+    start = given.get("offset", 0)
+    return start, len(rows), rows[start : start + given["limit"]] if "limit" in given else rows[start:]
+
+
+def _rows_that_fit(call: ShownCall, rows: list[Any], taken_characters: int) -> list[Any]:
+    """The first of `rows` as they are shown, up to the limit, but at least one."""
+    limit = call.presentation.characters
+    if limit is None:
+        return [_shown_row(call, row) for row in rows]
+    kept: list[Any] = []
+    left_characters = limit - taken_characters - REMARK_CHARACTERS
+    for row in rows:
+        shown = _shown_row(call, row)
+        left_characters -= len(to_json(shown)) + len(",\n")
+        if kept and left_characters < 0:
+            break
+        kept.append(shown)
+    return kept
+
+
+def _shown_row(call: ShownCall, row: Any) -> Any:
+    """A row without what a list can do without: members that are null, and the rest of long texts."""
+    import sikkerkey_pages  # not at the top: only answers need it
+
+    shown, limit = _shown_value(call, row), call.presentation.characters
+    if not call.presentation.exact:
+        shown = sikkerkey_pages.without_nulls(shown)
+    if limit is None:
+        return shown
+    has_get = call.action.name != "get" and any(action.name == "get" for action in call.tool.actions)
+    most, remark = (ROW_TEXT_CHARACTERS, "; get shows all") if has_get else (limit // ROW_TEXT_SHARE, "")
+    return sikkerkey_pages.shortened(shown, most, remark)
+
+
+def _fixed_end(call: ShownCall, start: int, rows: list[Any]) -> JsonObject:
+    """`to` for the following pages of an audit log, which new entries would shift; nothing for other lists."""
+    given = call.given
+    if call.action.own:  # its further pages come from the answer that it keeps
+        return {}
+    newest_first = given.get("sortDir", "desc") == "desc" and given.get("sortBy", "timestamp") == "timestamp"
+    if start or "to" in given or not newest_first or all(arg.name != "to" for arg in call.action.args):
+        return {}
+    newest = rows[0].get("timestamp") if isinstance(rows[0], dict) else None
+    shown: JsonObject = _shown_value(call, {"to": newest})
+    return shown if isinstance(newest, int) else {}
+
+
+def _how_to_go_on(call: ShownCall, shown: int, total: int) -> str:
+    search = (
+        "; `search` finds rows by a part of their text" if any(a.name == "search" for a in call.action.args) else ""
+    )
+    return f"{shown:,} of {total:,} rows are shown; for more, repeat the call with the arguments of `next`{search}"
+
+
+def _within_limit(call: ShownCall, result: JsonObject) -> JsonObject:
+    """`result`, or the beginning of its text if it is too long. A credential that is shown once is never cut."""
+    text, limit = result["content"][0]["text"], call.presentation.characters
+    if limit is None or len(text) <= limit or call.action.mints:
+        return result
+    kept = limit - REMARK_CHARACTERS
+    return _with_remark(f"The first {kept:,} of {len(text):,} characters are shown. {_way_to_all(call)}", text[:kept])
+
+
+def _with_remark(remark: str, text: str) -> JsonObject:
+    """Two texts, the remark first: text behind the end of a long one is easily missed."""
+    return {"content": [*text_result(remark + "\n")["content"], *text_result(text)["content"]]}
+
+
+def _way_to_all(call: ShownCall) -> str:
+    name = call.tool.name if not has_actions(call.tool) else f"{call.tool.name} {call.action.name}"
+    command = f"{shell_words(*program())} call {name} ... --output FILE"
+    return f"A person gets all of it with `{command}` and the same arguments as NAME=VALUE."
+
+
+def _csv_result(call: ShownCall, answer: Answer) -> JsonObject:
+    """The rows that fit, and how many there are."""
+    import csv  # not at the top: only this result needs it
+
+    import sikkerkey_pages  # likewise
+
+    text, limit = call.sanitize(answer.body.decode("utf-8-sig", "replace")), call.presentation.characters
+    try:
+        header, *rows = sikkerkey_pages.csv_records(text, iso_times=not call.presentation.exact)
+    except (csv.Error, ValueError):  # not CSV, or no line at all
+        return _within_limit(call, text_result(text))
+    remarks, kept = [], rows
+    if limit is not None and sum(map(len, rows)) > limit - len(header) - REMARK_CHARACTERS:
+        kept = sikkerkey_pages.first_texts(rows, limit - len(header) - REMARK_CHARACTERS)
+        remarks.append(f"{len(kept):,} of {len(rows):,} rows are shown. {_way_to_all(call)}")
+    if len(rows) >= EXPORT_ROWS:
+        remarks.append(
+            f"The vault exports at most {EXPORT_ROWS:,} entries, newest first, so older ones may be missing: "
+            "export those with `to` set to the time of the last row."
+        )
+    text = "".join([header, *kept])
+    return _with_remark(" ".join(remarks), text) if remarks else text_result(text)
+
+
+def _file_result(call: ShownCall, answer: Answer) -> JsonObject:
+    """The file, and a line about it: several clients tell the model nothing about content that is not text."""
+    mime = answer.headers.get("content-type", "").split(";")[0].strip().lower()
+    mime = mime if re.fullmatch(r"[a-z0-9.+-]{1,64}/[a-z0-9.+-]{1,64}", mime) else "application/octet-stream"
+    line = f"a file of type {mime}, {len(answer.body):,} bytes"
+    content = _file_content(mime, answer.body)
+    limit = call.presentation.characters
+    if limit is not None and len(next(iter(content.values()))) > limit:
+        return text_result(f"{line}, too long to be shown. {_way_to_all(call)}")
+    uri = "sikkerkey:/" + build_request(call.action, call.given).path
+    resource = {"uri": uri, "mimeType": mime, **content}
+    return {"content": [*text_result(line + "\n")["content"], {"type": "resource", "resource": resource}]}
+
+
+def _file_content(mime: str, body: bytes) -> JsonObject:
+    """Text that a model can read as text; anything else, and text with hidden characters, exactly, in base64."""
+    text = body.decode("utf-8", "replace")
+    if mime.startswith("text/") and text.encode("utf-8") == body and readable(text) == text:
+        return {"text": text}
+    import base64  # not at the top: only this result needs it
+
+    return {"blob": base64.b64encode(body).decode("ascii")}
