@@ -116,6 +116,10 @@ demo: $(ARCHIVE) ## watch an official MCP client manage a local vault
 recording: $(ARCHIVE) ## redraw docs/recording.svg from a real session with a local vault (Linux, macOS)
 	@$(RUN) tools/recording.py
 
+.PHONY: page-pictures
+page-pictures: .venv/.ready ## photograph the one-time page in build/page/ and docs/images/ (needs Chromium)
+	@$(RUN) tools/page_screenshots.py --docs
+
 .PHONY: test
 test: lint types unit docs-check ## run lint, types, tests, then check the generated documentation
 

@@ -198,7 +198,9 @@ def program() -> list[str]:
 
 
 # The commands that hints name. Whoever shows a hint to a person or a model makes them runnable.
-HINTED_COMMAND = r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|config|doctor|tools|call)\b)"
+HINTED_COMMAND = (
+    r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|config|doctor|tools|call|fill|show|confirm)\b)"
+)
 
 
 def runnable(hint: str) -> str:

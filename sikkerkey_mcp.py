@@ -18,7 +18,7 @@ The sections, in reading order:
     signing       the string to sign and the headers
     vault API     signed requests with urllib: TLS, proxies, bounds, retries
     refusals      answers of the vault that are errors, with the next step
-    restrictions  --read-only, --tools, --exclude, --split-reads
+    restrictions  --read-only, --tools, --exclude, --split-reads, --confirm, --values
     resources     resources and prompts, the tables and what they answer
     vault tools   one tools/call from arguments to result
     protocol      MCP over JSON-RPC, without I/O
@@ -98,13 +98,11 @@ from sikkerkey_core import (
     clean,
     missing_module,
     parse_json,
+    program,  # noqa: F401 - for the commands above
     readable,
     runnable,
     shell_words,
     to_json,
-)
-from sikkerkey_core import (
-    program,  # noqa: F401 - for the commands above
 )
 from sikkerkey_results import (
     FOR_A_MODEL,
@@ -128,6 +126,7 @@ if TYPE_CHECKING:
     import urllib.request
 
     import sikkerkey_http
+    import sikkerkey_person
     from sikkerkey_questions import OpenRequests, Question, Reply, RequestStates, Resumed
 
 VERSION = "0.1.0"
@@ -193,9 +192,9 @@ def destructive(name: str, route: str, scope: str | None, text: str, *args: Arg,
     return _row("destructive", name, route, scope, text, *args, **special)
 
 
-def own(name: str, text: str, *args: Arg, **special: Any) -> Action:
+def own(name: str, text: str, *args: Arg, rows: str = "items", **special: Any) -> Action:
     """A row of this program's own: it changes nothing, and needs the scopes of the reads that answer it."""
-    return Action(name, "", "", None, "read", text, args, rows="items", **special)
+    return Action(name, "", "", None, "read", text, args, rows=rows, **special)
 
 
 def optional(arg: Arg) -> Arg:
@@ -218,9 +217,27 @@ def _only_preview(given: Arguments) -> JsonObject | None:
     return {"confirmName": given["confirmName"]} if "confirmName" in given else None
 
 
+def _one_source(given: Arguments) -> None:
+    """One of `value`, `generateRandom` and `fromPerson`, as far as the action takes them."""
+    named = [name for name in ("value", "generateRandom", "fromPerson") if given.get(name) not in (None, False)]
+    if len(named) > 1:
+        raise ArgumentError(f"{named[0]} cannot be combined with {named[1]} true")
+    if not named:
+        generated = " or generateRandom" if "generateRandom" in given else ""
+        raise ArgumentError(f"value is required unless fromPerson{generated} is true", PREFER_PERSON)
+
+
+PREFER_PERSON = "with fromPerson true, a person types the value and it does not pass through this conversation"
+
+
+def _source_fits_fields(given: Arguments) -> None:
+    _one_source(given)
+    _value_fits_fields(given)
+
+
 def _value_fits_fields(given: Arguments) -> None:
     names = given.get("fieldNames")
-    if not names:
+    if not names or given.get("fromPerson"):
         return
     try:
         value = parse_json(given["value"].encode("utf-8"))
@@ -239,19 +256,25 @@ def _one_target(given: Arguments) -> None:
         raise ArgumentError("either existingSecretId or both projectId and name are required")
 
 
+def _one_target_with_static_fields(given: Arguments) -> None:
+    _one_target(given)
+    if not given.get("fromPerson"):
+        return
+    if "staticFields" in given:
+        raise ArgumentError("staticFields cannot be combined with fromPerson true")
+    if not set(given.get("fieldNames", ())) - set(given.get("fields", ())):
+        rule = "fromPerson needs fieldNames with all fields, and fields with those of them that the vault generates"
+        raise ArgumentError(rule, "a person types the others")
+
+
 def _target_as_secret_id(given: Arguments) -> JsonObject:
     return {"secretId" if name == "existingSecretId" else name: value for name, value in given.items()}
 
 
-def _value_or_random(given: Arguments) -> None:
-    if given.get("generateRandom"):
-        if "value" in given:
-            raise ArgumentError("value cannot be combined with generateRandom true")
-        return
-    if "value" not in given:
-        raise ArgumentError("value is required unless generateRandom is true")
+def _one_source_or_random(given: Arguments) -> None:
+    _one_source({"generateRandom": False, **given})
     for name in ("length", "charset"):
-        if name in given:
+        if name in given and not given.get("generateRandom"):
             raise ArgumentError(f"{name} requires generateRandom true")
 
 
@@ -384,6 +407,36 @@ LOOK_FOR_NAME = Look(("manage_secrets.list",), _refuse_known_name)
 LOOK_FOR_CANARIES = Look(("manage_secrets.list",), _canaries_among)
 
 
+# Why a person has to confirm a call, and for which calls of an action.
+
+CANNOT_BE_UNDONE = "This cannot be undone."
+WIDENS_ACCESS = "This widens who can read or change secrets."
+DISARMS_AN_ALARM = "This disarms an alarm or a limit."
+
+
+def _adds_grants(given: Arguments, ask: Ask) -> bool:
+    pair = {name: given[name] for name in ("projectId", "machineId")}
+    granted = [row["id"] for row in _rows_in(ask("manage_project_machines", "grants_get", pair))]
+    return not set(given["secretIds"]) <= set(granted)
+
+
+def _drops_alerts(given: Arguments, ask: Ask) -> bool:
+    known = [row.get("action") if isinstance(row, dict) else row for row in _list_in(ask("manage_alerts", "list", {}))]
+    return not set(known) <= set(given["enabledActions"])
+
+
+def _switches_an_axis_off(given: Arguments, _ask: Ask) -> bool:
+    return any(name.endswith("Enabled") and value is False for name, value in given.items())
+
+
+def _spares_a_project(given: Arguments, _ask: Ask) -> bool:
+    return False in (given.get(FREEZE.name), given.get(FREEZE_RELATED.name))
+
+
+def _turns_off(given: Arguments, _ask: Ask) -> bool:
+    return given.get("enabled") is False
+
+
 def _secret_or_machine(given: Arguments) -> None:
     if ("secret" in given) is ("machine" in given):
         raise ArgumentError("either secret or machine is required, not both")
@@ -418,6 +471,10 @@ DESCRIPTION = Arg("description", "string", "Free text; an empty string clears it
 VALUE = Arg("value", "string",
             "Plaintext to store; no answer shows it. For a structured secret: a JSON object in a string.",
             most_bytes=12_288, plaintext=True)
+FROM_PERSON = Arg("fromPerson", "boolean", "true: a person types the value and you never see it.", required=False,
+                  local=True)
+TO_PERSON = Arg("toPerson", "boolean", "true: only a person sees the credential; you get its id.", required=False,
+                local=True)
 NOTE = Arg("note", "string", "Note that is readable without the value; an empty string clears it.", required=False)
 FIELD_NAMES = Arg("fieldNames", "strings", "Creates a structured secret with these fields.", required=False)
 FIELDS = Arg("fields", "strings", "Fields of a structured secret to generate; the others keep their value.",
@@ -501,7 +558,8 @@ TOOLS: tuple[Tool, ...] = (
                     "Destroy a project and everything in it for good: secrets, versions, grants, policies, canaries, "
                     "one-time links, permissions. Call it with preview true first, then with confirmName.", PROJECT,
                     Arg("confirmName", "string", "The project's exact name; required unless preview is true.",
-                        required=False), PREVIEW, rule=_name_or_preview, body=_only_preview),
+                        required=False), PREVIEW, rule=_name_or_preview, body=_only_preview,
+                    title="Delete the project {projectId} with everything in it", warning=CANNOT_BE_UNDONE),
         read("permissions", "GET /projects/{projectId}/permissions", "projects.read",
              "The permissions of its members; not on every vault.", PROJECT, *ROWS, rows="items", inferred=True),
     )),
@@ -516,10 +574,12 @@ TOOLS: tuple[Tool, ...] = (
         write("create", "POST /projects/{projectId}/secrets", "projects.secrets.write",
               "Store a value that you have as a new secret. Refused if the project has a secret of that name: use "
               "update_value. To have the vault generate a value, use dynamic_create.",
-              PROJECT, NAME, VALUE, NOTE, FIELD_NAMES, rule=_value_fits_fields, body=dict, look=LOOK_FOR_NAME),
+              PROJECT, NAME, optional(VALUE), FROM_PERSON, NOTE, FIELD_NAMES, rule=_source_fits_fields,
+              body=dict, look=LOOK_FOR_NAME, title="Store a new secret {name}"),
         write("update_value", "POST /projects/{projectId}/secrets/{secretId}/update", "projects.secrets.write",
               "Replace the value with one that you have. Refused for scheduled secrets and canaries.",
-              PROJECT, SECRET, VALUE),
+              PROJECT, SECRET, optional(VALUE), FROM_PERSON, rule=_one_source,
+              title="Replace the value of the secret {secretId}"),
         destructive("delete", "POST /projects/{projectId}/secrets/{secretId}/delete", "projects.secrets.write",
                     "Move a secret to the trash for 30 days; manage_trash.restore undoes it.", PROJECT, SECRET),
         write("rename", "POST /projects/{projectId}/secrets/{secretId}/name", "projects.secrets.write",
@@ -549,13 +609,16 @@ TOOLS: tuple[Tool, ...] = (
               Arg("existingSecretId", "id", "Secret to schedule, instead of projectId and name.", required=False),
               NOTE, INTERVAL, LENGTH, CHARSET, FIELD_NAMES, FIELDS,
               Arg("staticFields", "object", "Fields that keep the given text: a JSON object in a string, name to "
-                  "string. No answer shows them.", required=False, plaintext=True),
-              rule=_one_target, body=_target_as_secret_id, look=LOOK_BEFORE_SCHEDULE),
+                  "string. No answer shows them.", required=False, plaintext=True), FROM_PERSON,
+              title="Create a secret {name} with a rotation schedule", rule=_one_target_with_static_fields,
+              body=_target_as_secret_id, look=LOOK_BEFORE_SCHEDULE),
         write("dynamic_update", "POST /dynamic-secrets/{secretId}/update", "projects.secrets.write",
               "Change a schedule; enabled false pauses it. A structured secret needs fields.", SECRET,
               optional(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED, look=LOOK_AT_SCHEDULE),
         write("dynamic_delete", "POST /dynamic-secrets/{secretId}/delete", "projects.secrets.write",
               "Remove the schedule and keep the secret with its value.", SECRET),
+        own("await_person", "Wait for a person, after an answer with status waiting; any action's code.",
+            Arg("code", "string", "Code.", most=16), rows=""),
     )),
     Tool("manage_temporary_secrets", "One-time secrets", "Links that show a value to a person once.", (
         read("list", "GET /projects/{projectId}/temporary-secrets", "projects.secrets.read",
@@ -567,7 +630,8 @@ TOOLS: tuple[Tool, ...] = (
               optional(VALUE)._replace(text="The plaintext; or set generateRandom.", most_bytes=102_400),
               Arg("generateRandom", "boolean", "Have the vault generate the value.", required=False), LENGTH, CHARSET,
               Arg("expiresInSeconds", "integer", "Lifetime of the link.", least=60, most=86_400),
-              rule=_value_or_random, body=_value_or_length, mints=True),
+              FROM_PERSON, TO_PERSON, title="Create a one-time link {name}",
+              rule=_one_source_or_random, body=_value_or_length, mints=True),
     ), open_world=True),
     Tool("manage_policies", "Read policies",
          "Rules for reads by machines, in six axes, bound to secrets. An enabled axis must be complete.", (
@@ -577,8 +641,9 @@ TOOLS: tuple[Tool, ...] = (
              "One policy and the secrets bound to it.", PROJECT, POLICY, *ROWS, rows="boundSecrets"),
         write("create", "POST /projects/{projectId}/policies", "projects.policies.write",
               "Create a policy. It applies to nothing until binding_bind.", PROJECT, ANY_NAME, DESCRIPTION, *AXES),
-        write("update", "POST /projects/{projectId}/policies/{policyId}/update", "projects.policies.write",
-              "Change what is given and keep the rest.", PROJECT, POLICY, optional(ANY_NAME), DESCRIPTION, *AXES),
+        destructive("update", "POST /projects/{projectId}/policies/{policyId}/update", "projects.policies.write",
+                    "Change what is given and keep the rest.", PROJECT, POLICY, optional(ANY_NAME), DESCRIPTION, *AXES,
+                    title="Change the policy {policyId}", warning=DISARMS_AN_ALARM, warn_if=_switches_an_axis_off),
         destructive("delete", "POST /projects/{projectId}/policies/{policyId}/delete", "projects.policies.write",
                     "Delete a policy; unbind its secrets first.", PROJECT, POLICY),
         read("binding_get", "GET /secrets/{secretId}/binding", "projects.policies.read",
@@ -586,7 +651,8 @@ TOOLS: tuple[Tool, ...] = (
         write("binding_bind", "POST /secrets/{secretId}/binding", "projects.policies.write",
               "Bind a secret to a policy of its project, in place of any other.", SECRET, POLICY),
         destructive("binding_unbind", "POST /secrets/{secretId}/binding/delete", "projects.policies.write",
-                    "Unbind a secret from its policy, whose limits no longer apply.", SECRET),
+                    "Unbind a secret from its policy, whose limits no longer apply.", SECRET,
+                    title="Take the secret {secretId} off its policy", warning=DISARMS_AN_ALARM),
     )),
     Tool("manage_canaries", "Canaries",
          "Decoy secrets: when a machine reads one, the vault raises an alarm and freezes the project. They appear in "
@@ -599,15 +665,17 @@ TOOLS: tuple[Tool, ...] = (
               PROJECT, ANY_NAME, ENABLED._replace(text="Armed; default true."), FREEZE, FREEZE_RELATED),
         read("get", "GET /canaries/{canaryId}", "projects.policies.read",
              "One canary.", CANARY),
-        write("config", "POST /canaries/{canaryId}/config", "projects.policies.write",
-              "Change what a read freezes.", CANARY, FREEZE, FREEZE_RELATED),
+        destructive("config", "POST /canaries/{canaryId}/config", "projects.policies.write",
+                    "Change what a read freezes.", CANARY, FREEZE, FREEZE_RELATED,
+                    title="Change the canary {canaryId}", warning=DISARMS_AN_ALARM, warn_if=_spares_a_project),
         write("enable", "POST /canaries/{canaryId}/enable", "projects.policies.write",
               "Arm a canary.", CANARY),
         destructive("disable", "POST /canaries/{canaryId}/disable", "projects.policies.write",
-                    "Disarm a canary.", CANARY),
+                    "Disarm a canary.", CANARY,
+                    title="Disarm the canary {canaryId}", warning=DISARMS_AN_ALARM),
         destructive("unfreeze_project", "POST /projects/{projectId}/unfreeze", "projects.policies.write",
                     "Let machines read again after an alarm; only if the owner says so. The canary stays armed.",
-                    PROJECT),
+                    PROJECT, title="Unfreeze the project {projectId}", warning=DISARMS_AN_ALARM),
     )),
     Tool("manage_machines", "Machines",
          "Machines read secrets at run time; manage_project_machines says which.", (
@@ -616,12 +684,13 @@ TOOLS: tuple[Tool, ...] = (
         read("get", "GET /machines/{machineId}", "machines.read",
              "One machine with its projects and number of grants.", MACHINE),
         destructive("approve", "POST /machines/{machineId}/approve", "machines.write",
-                    "Approve a pending machine: from then on it may read what it is granted.", MACHINE),
+                    "Approve a pending machine: from then on it may read what it is granted.", MACHINE,
+                    title="Approve the machine {machineId}", warning=WIDENS_ACCESS),
         destructive("deny", "POST /machines/{machineId}/deny", "machines.write",
                     "Reject a pending machine.", MACHINE),
         destructive("revoke", "POST /machines/{machineId}/revoke", "machines.write",
                     "Revoke a machine for good. Call it with preview true first.", MACHINE, PREVIEW,
-                    body=_only_preview),
+                    body=_only_preview, title="Revoke the machine {machineId}", warning=CANNOT_BE_UNDONE),
         write("rename", "POST /machines/{machineId}/rename", "machines.write",
               "Change the name.", MACHINE, NAME),
         read("name_history", "GET /machines/{machineId}/name-history", "machines.read",
@@ -635,17 +704,20 @@ TOOLS: tuple[Tool, ...] = (
         read("name_history", "GET /ai-agents/{agentId}/name-history", "aiagents.read",
              "Earlier names.", AGENT, *ROWS, rows="items"),
         destructive("approve", "POST /ai-agents/{agentId}/approve", "aiagents.write",
-                    "Approve a pending agent with its scopes.", AGENT),
+                    "Approve a pending agent with its scopes.", AGENT,
+                    title="Approve the agent {agentId}", warning=WIDENS_ACCESS),
         destructive("deny", "POST /ai-agents/{agentId}/deny", "aiagents.write",
                     "Reject a pending agent; not itself.", AGENT),
         destructive("disable", "POST /ai-agents/{agentId}/disable", "aiagents.write",
                     "Suspend an agent; not itself.", AGENT),
-        write("enable", "POST /ai-agents/{agentId}/enable", "aiagents.write",
-              "Re-enable a suspended agent.", AGENT),
+        destructive("enable", "POST /ai-agents/{agentId}/enable", "aiagents.write",
+                    "Re-enable a suspended agent.", AGENT,
+                    title="Enable the agent {agentId} again", warning=WIDENS_ACCESS),
         write("rename", "POST /ai-agents/{agentId}/rename", "aiagents.write",
               "Change the name.", AGENT, NAME),
         destructive("revoke", "POST /ai-agents/{agentId}/revoke", "aiagents.write",
-                    "Revoke an agent for good; not itself.", AGENT),
+                    "Revoke an agent for good; not itself.", AGENT,
+                    title="Revoke the agent {agentId}", warning=CANNOT_BE_UNDONE),
     )),
     Tool("manage_project_machines", "Machines in projects",
          "The machines of a project, and which of its secrets each of them may read.", (
@@ -653,8 +725,8 @@ TOOLS: tuple[Tool, ...] = (
              "A project's machines, sorted and paged.", PROJECT, SEARCH,
              Arg("sortBy", "string", "Sort by.", required=False, choices=("name", "added", "secretCount")),
              SORT_DIR, PAGE, PAGE_SIZE, OFFSET, rows="machines", vault_pages=True, rule=_page_or_offset),
-        write("attach", "POST /projects/{projectId}/machines", "projects.machines.write",
-              "Add a machine to a project. It reads nothing until grants_set.", PROJECT, MACHINE),
+        destructive("attach", "POST /projects/{projectId}/machines", "projects.machines.write",
+                    "Add a machine to a project. It reads nothing until grants_set.", PROJECT, MACHINE),
         destructive("detach", "POST /projects/{projectId}/machines/{machineId}/detach", "projects.machines.write",
                     "Remove a machine and its grants from a project.", PROJECT, MACHINE),
         read("grants_get", "GET /projects/{projectId}/machines/{machineId}/secrets", "projects.machines.read",
@@ -663,25 +735,27 @@ TOOLS: tuple[Tool, ...] = (
                     "Replace the whole set of secrets that a machine may read: call grants_get first. The answer "
                     "names canaries among them.", PROJECT, MACHINE,
                     Arg("secretIds", "ids", "All secrets that it may read from now on; [] for none."),
-                    look=LOOK_FOR_CANARIES),
+                    look=LOOK_FOR_CANARIES, title="Let the machine {machineId} read other secrets",
+                    warning=WIDENS_ACCESS, warn_if=_adds_grants),
     )),
     Tool("manage_enrollment", "Enrollment tokens", "Tokens with which short-lived machines (CI runners) enroll.", (
         read("list", "GET /enrollment-tokens", "enrollment.read",
              "All tokens' data, revoked ones included.", *FOUND_ROWS, rows="items"),
         read("get", "GET /enrollment-tokens/{tokenId}", "enrollment.read",
              "One token's data.", TOKEN),
-        write("create", "POST /enrollment-tokens", "enrollment.write",
-              "Create a token. The answer shows it once: hand it on, do not use it.",
-              Arg("name", "string", "Name."), DESCRIPTION,
-              Arg("projectIds", "ids", "Projects that its machines join; may be []."),
-              Arg("secretIds", "ids", "Secrets that its machines may read; may be []."),
-              Arg("tokenLifetimeSeconds", "integer", "Lifetime of the token.", least=1),
-              Arg("machineLifetimeSeconds", "integer", "Lifetime of each machine.", least=1),
-              Arg("maxUses", "integer", "Number of machines that may enroll.", least=1),
-              Arg("sourceCidr", "string", "Enroll only from this CIDR.", required=False),
-              Arg("hostnamePattern", "string", "Regular expression for host names.", required=False),
-              Arg("namePattern", "string", "Regular expression for machine names.", required=False), mints=True,
-              look=LOOK_FOR_CANARIES),
+        destructive("create", "POST /enrollment-tokens", "enrollment.write",
+                    "Create a token. The answer shows it once: hand it on, do not use it.",
+                    Arg("name", "string", "Name."), DESCRIPTION,
+                    Arg("projectIds", "ids", "Projects that its machines join; may be []."),
+                    Arg("secretIds", "ids", "Secrets that its machines may read; may be []."),
+                    Arg("tokenLifetimeSeconds", "integer", "Lifetime of the token.", least=1),
+                    Arg("machineLifetimeSeconds", "integer", "Lifetime of each machine.", least=1),
+                    Arg("maxUses", "integer", "Number of machines that may enroll.", least=1),
+                    Arg("sourceCidr", "string", "Enroll only from this CIDR.", required=False),
+                    Arg("hostnamePattern", "string", "Regular expression for host names.", required=False),
+                    Arg("namePattern", "string", "Regular expression for machine names.", required=False), TO_PERSON,
+                    mints=True, look=LOOK_FOR_CANARIES,
+                    title="Create an enrollment token {name}", warning=WIDENS_ACCESS),
         destructive("revoke", "POST /enrollment-tokens/{tokenId}/revoke", "enrollment.write",
                     "Revoke a token; machines that have enrolled stay.", TOKEN,
                     Arg("reason", "string", "Reason, for the audit log.", required=False)),
@@ -691,7 +765,8 @@ TOOLS: tuple[Tool, ...] = (
              "Members and open invitations.", *FOUND_ROWS, rows="members", inferred=True),
         destructive("invite", "POST /team/invites", "team.write",
                     "Invite a person by e-mail; valid for 7 days.",
-                    Arg("email", "string", "E-mail address.", pattern=EMAIL), inferred=True),
+                    Arg("email", "string", "E-mail address.", pattern=EMAIL), inferred=True,
+                    title="Invite {email} to this vault", warning=WIDENS_ACCESS),
         write("cancel_invite", "POST /team/invites/{inviteId}/cancel", "team.write",
               "Withdraw an invitation.", INVITE, inferred=True),
         destructive("remove", "POST /team/{memberId}/remove", "team.write",
@@ -703,7 +778,8 @@ TOOLS: tuple[Tool, ...] = (
                     "There is no read-only member.", PROJECT, MEMBER,
                     Arg("permissions", "strings", "All machine permissions there; [] for none.",
                         choices=("machines.view", "machines.add", "machines.remove", "machines.configure")),
-                    inferred=True),
+                    inferred=True, title="Put the member {memberId} on the project {projectId}",
+                    warning=WIDENS_ACCESS),
         destructive("permissions_remove", "POST /projects/{projectId}/permissions/{memberId}/delete", "team.write",
                     "Remove a member from one project.", PROJECT, MEMBER, inferred=True),
     ), open_world=True),
@@ -713,7 +789,8 @@ TOOLS: tuple[Tool, ...] = (
         write("restore", "POST /trash/{secretId}/restore", "trash.write",
               "Move a secret back into its project.", SECRET),
         destructive("purge", "POST /trash/{secretId}/purge", "trash.write",
-                    "Destroy a secret and its versions for good.", SECRET),
+                    "Destroy a secret and its versions for good.", SECRET,
+                    title="Destroy the secret {secretId} with all its versions", warning=CANNOT_BE_UNDONE),
     )),
     Tool("manage_alerts", "Alerts", "Which audit actions alert the vault's owner.", (
         read("list", "GET /alerts", "alerts.read",
@@ -723,20 +800,23 @@ TOOLS: tuple[Tool, ...] = (
         destructive("set", "POST /alerts", "alerts.write",
                     "Replace the whole set: call list first.",
                     Arg("enabledActions", "strings", "All actions that alert from now on; [] turns every alert off.",
-                        listed_by="manage_alerts.actions")),
+                        listed_by="manage_alerts.actions"),
+                    title="Stop alerts that are on", warning=DISARMS_AN_ALARM, warn_if=_drops_alerts),
     )),
     Tool("manage_webhooks", "Webhooks", "Signed HTTP deliveries of audit events.", (
         read("list", "GET /webhooks", "alerts.read",
              "All webhooks and their health.", *FOUND_ROWS, rows="items"),
         read("get", "GET /webhooks/{webhookId}", "alerts.read",
              "One webhook.", WEBHOOK),
-        write("create", "POST /webhooks", "alerts.write",
-              "Create a webhook. The answer shows its signing secret once.", WEBHOOK_URL, WEBHOOK_ACTIONS, mints=True),
+        destructive("create", "POST /webhooks", "alerts.write",
+                    "Create a webhook. The answer shows its signing secret once.", WEBHOOK_URL, WEBHOOK_ACTIONS,
+                    TO_PERSON, mints=True, title="Create a webhook to {url}"),
         write("update", "POST /webhooks/{webhookId}/update", "alerts.write",
               "Change the URL or actions, or turn it on or off.",
-              WEBHOOK, optional(WEBHOOK_URL), optional(WEBHOOK_ACTIONS), ENABLED),
+              WEBHOOK, optional(WEBHOOK_URL), optional(WEBHOOK_ACTIONS), ENABLED,
+              title="Change the webhook {webhookId}", warning=DISARMS_AN_ALARM, warn_if=_turns_off),
         destructive("delete", "POST /webhooks/{webhookId}/delete", "alerts.write",
-                    "Delete a webhook.", WEBHOOK),
+                    "Delete a webhook.", WEBHOOK, title="Delete the webhook {webhookId}", warning=DISARMS_AN_ALARM),
         write("test", "POST /webhooks/{webhookId}/test", "alerts.write",
               "Send a test delivery.", WEBHOOK),
     ), open_world=True),
@@ -744,8 +824,8 @@ TOOLS: tuple[Tool, ...] = (
          "Addresses from which machines may authenticate and enroll. Agents are not affected.", (
         read("list", "GET /ipallowlist", "ipallowlist.read",
              "The entries, and whether the list is enabled.", *FOUND_ROWS, rows="entries"),
-        write("add", "POST /ipallowlist", "ipallowlist.write",
-              "Add a CIDR.", Arg("cidr", "string", "IPv4 or IPv6 CIDR, such as 203.0.113.0/24."), LABEL),
+        destructive("add", "POST /ipallowlist", "ipallowlist.write",
+                    "Add a CIDR.", Arg("cidr", "string", "IPv4 or IPv6 CIDR, such as 203.0.113.0/24."), LABEL),
         write("update", "POST /ipallowlist/{entryId}/update", "ipallowlist.write",
               "Change the label; the CIDR stays.", ENTRY, LABEL),
         destructive("delete", "POST /ipallowlist/{entryId}/delete", "ipallowlist.write",
@@ -753,7 +833,8 @@ TOOLS: tuple[Tool, ...] = (
         destructive("enable", "POST /ipallowlist/enable", "ipallowlist.write",
                     "Enable the list: machines at other addresses are locked out. An empty list blocks all."),
         destructive("disable", "POST /ipallowlist/disable", "ipallowlist.write",
-                    "Disable the list: machines may connect from anywhere."),
+                    "Disable the list: machines may connect from anywhere.",
+                    title="Turn the IP allowlist off", warning=DISARMS_AN_ALARM),
         destructive("bulk_delete", "POST /ipallowlist/bulk-delete", "ipallowlist.write",
                     "Remove several entries.", Arg("entryIds", "ids", "Their ids.")),
     )),
@@ -827,6 +908,12 @@ TOOLS: tuple[Tool, ...] = (
     )),
 )
 # fmt: on
+
+
+def find_row(tool_name: str, action_name: str) -> tuple[Tool, Action]:
+    """The row of a known tool and action."""
+    tool = next(tool for tool in TOOLS if tool.name == tool_name)
+    return tool, find_action(tool, {"action": action_name})
 
 
 def find_action(tool: Tool, arguments: JsonObject, tools: Sequence[Tool] = ()) -> Action:
@@ -1238,6 +1325,11 @@ class Context:
 
     def __init__(self) -> None:
         self.cancellation = Cancellation()
+
+    @property
+    def reports_progress(self) -> bool:
+        """True if the client wants to know that a long call still runs; it then waits longer."""
+        return False
 
     def progress(self, message: str) -> None:
         """Reports progress to the client."""
@@ -1771,7 +1863,8 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
 
 # ---------------------------------------------------------------------------------------------------------------------
 # restrictions: `--read-only`, `--tools` and `--exclude`, or the environment variables. All of them apply together.
-# `--split-reads` changes which tool offers an action, never whether it is offered.
+# `--split-reads` changes which tool offers an action, never whether it is offered. `--confirm` and `--values` leave a
+# part of the calls to a person.
 # ---------------------------------------------------------------------------------------------------------------------
 
 RESTRICTIONS = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
@@ -1929,6 +2022,63 @@ def action_names(tools: Sequence[Tool]) -> set[str]:
 def actions_in(text: str) -> set[str]:
     """The actions that `text` names as tool.action."""
     return set(re.findall(ACTION_NAME, text))
+
+
+# When a person is asked, and where calls wait for one.
+
+CONFIRM_LEVELS = ("irreversible", "destructive", "writes", "never")
+VALUE_SOURCES = ("any", "from-person")
+BROWSER_USES = ("auto", "never")
+PERSON_OPTIONS = (
+    (
+        "--confirm",
+        "SIKKERKEY_CONFIRM",
+        CONFIRM_LEVELS,
+        "which calls a person must confirm: what cannot be undone, widens access or disarms an alarm (the default), "
+        "all that is destructive, every write, or none",
+    ),
+    ("--values", "SIKKERKEY_VALUES", VALUE_SOURCES, "from-person: the model cannot give values, people type them"),
+    ("--browser", "SIKKERKEY_BROWSER", BROWSER_USES, "never: do not open a page in a browser, only offer commands"),
+)
+
+
+class PersonPolicy(NamedTuple):
+    """When a person is asked: see PERSON_OPTIONS. `values_source` is what set `values`."""
+
+    confirm: str = CONFIRM_LEVELS[0]
+    values: str = VALUE_SOURCES[0]
+    browser: str = BROWSER_USES[0]
+    values_source: str = ""
+
+
+def read_person_policy(options: Mapping[str, str]) -> PersonPolicy:
+    """The policy by `options` (by option name), else by the environment. Raises ConfigError."""
+    chosen, sources = [], []
+    for option, variable, known, _ in PERSON_OPTIONS:
+        source, text = (option, options[option]) if option in options else (variable, os.environ.get(variable, ""))
+        if text not in known and (text or option in options):
+            raise ConfigError(f"{source} must be one of: {', '.join(known)}")
+        chosen.append(text or known[0])
+        sources.append(source)
+    confirm, values, browser = chosen
+    return PersonPolicy(confirm, values, browser, values_source=sources[1])
+
+
+def tickets_directory() -> str:
+    """Where calls wait for a person. Raises ConfigError."""
+    return os.path.join(home(), "waiting")
+
+
+def without_values(tools: Sequence[Tool]) -> list[Tool]:
+    """The tools without the arguments in which a model could give a value."""
+    return [
+        tool._replace(
+            actions=tuple(
+                action._replace(args=tuple(arg for arg in action.args if not arg.plaintext)) for action in tool.actions
+            )
+        )
+        for tool in tools
+    ]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -2226,8 +2376,10 @@ def _prompt_argument(arg: Arg, text: str, now_ms: int) -> str:
 
 INSTRUCTIONS = """\
 SikkerKey is a secrets vault. These tools manage it as an AI agent that the vault's owner has approved.
-- Values go in and never come out: no tool reads a stored secret. Do not repeat a value that you were given.
-- Do not ask people to paste a secret if manage_secrets.rotate or manage_secrets.dynamic_create can generate it.
+- Values go in and never come out: no tool reads a stored secret. Never ask for a value in the chat or repeat one.
+- For a new value, prefer manage_secrets.rotate or manage_secrets.dynamic_create, which generate it. If a person has \
+it, set fromPerson true. With toPerson true, only a person sees a new credential.
+- After status waiting, or an error with a code, tell the user the command, then call manage_secrets.await_person.
 - manage_secrets.rotate and schedules (manage_secrets.dynamic_create) replace the vault's copy only. Ask first how the \
 database or API that uses the secret gets the new value.
 - Every tool except whoami takes `action`. The tool's description lists the actions as name(arguments): ? marks an \
@@ -2363,8 +2515,11 @@ class VaultTools:
         introduction: str = "",
         title: str = TITLE,
         prefix: str = "",
+        person: PersonPolicy | None = None,
     ) -> None:
         offered = available_tools(tools, restrictions)
+        if person and person.values != "any":
+            offered = without_values(offered)
         self._shown_names: Callable[[str], str] = in_split_names if split else str
         self._connect, self._agent, self._restrictions, self._now_s = connect, agent, restrictions, now_s
         self.title = title
@@ -2383,6 +2538,8 @@ class VaultTools:
             self.answer, self.all_rows, names, now_s=now_s, shown_names=self._shown_names, connection=connect
         )
         self._words = WordLists(names)
+        self._person = person if agent else None
+        self._people: sikkerkey_person.People | None = None
         self._reviews: dict[str, KeptReview] = {}  # by question
         self._lock = threading.Lock()
 
@@ -2442,13 +2599,16 @@ class VaultTools:
         refuse_withheld(self._every[name], arguments, self._restrictions)
         tool = self._offered[name]
         action = find_action(tool, arguments)
+        self._refuse_values(find_action(self._every[name], arguments), arguments)
         given = check_arguments(tool, action, arguments, self._now_ms())
         sanitize = sanitizer(action, given, arguments, hidden_visible=self._presentation.hidden_visible)
         call = ShownCall(tool, action, given, sanitize, presentation or self._presentation, self._now_ms())
         try:
-            if action.own:
+            if action.own and action.rows:
                 return rows_result(call, self._reviewed(call, arguments, context), action.rows)
-            return self._answered(call, context)
+            if action.own:
+                return self.person_needed().awaited(call.given["code"], context)
+            return self._answered(call, arguments, context)
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("the vault's answer is nested too deeply", hint) from None
@@ -2456,17 +2616,67 @@ class VaultTools:
             hint = ASK_FOR_LESS if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
             raise ServiceError("this computer has too little memory for this call", hint) from None
 
-    def _answered(self, call: ShownCall, context: Context) -> JsonObject:
-        requests = build_requests(call.action, call.given)
+    def people(self) -> sikkerkey_person.People | None:
+        """The calls that a person completes; None if this program cannot ask one. Raises ConfigError."""
+        agent = self._agent
+        if self._person and agent and self._people is None:
+            import sikkerkey_person  # not at the top: only calls that may need a person need it
+
+            self._people = sikkerkey_person.People(
+                self._person.confirm,
+                tickets_directory(),
+                browser=self._person.browser != "never",
+                row=find_row,
+                identity=agent.identity,
+                send=lambda call, request: self._exchange(call, request, Context()),
+                now_s=self._now_s,
+            )
+        return self._people
+
+    def person_needed(self) -> sikkerkey_person.People:
+        """Like `people`. Raises ArgumentError if this program cannot ask a person."""
+        people = self.people()
+        if people is None:
+            hint = "an MCP client's assistant can ask you; here, value=- asks for the value"
+            raise ArgumentError("this program cannot ask a person", hint)
+        return people
+
+    def _refuse_values(self, action: Action, arguments: JsonObject) -> None:
+        """Raises ArgumentError for a value from the model if only people may give values."""
+        for arg in action.args:
+            if self._person and self._person.values != "any" and arg.plaintext and arguments.get(arg.name) is not None:
+                hint = "set fromPerson true: a person types it, and you never see it"
+                raise ArgumentError(f"{arg.name} is withheld by {self._person.values_source}", hint)
+
+    def _answered(self, call: ShownCall, arguments: JsonObject, context: Context) -> JsonObject:
         ask = functools.partial(self._ask, call.sanitize, context)
+        if call.action.effect == "read":
+            self._words.check(call.action, call.given, ask)
+            return self._sent(call, context, self._policy_shown(call))
+        people = self.people()
+        if people and (known := people.known(call, arguments)):
+            return known
         self._words.check(call.action, call.given, ask)
         noticed = look_before(call, ask)
-        return with_members(render(call, [self._exchange(call, request, context) for request in requests]), noticed)
+        if call.given.get(FROM_PERSON.name) or call.given.get(TO_PERSON.name):
+            return self.person_needed().completed(call, arguments, ask, context)
+        waiting = people.confirmed(call, arguments, ask, context) if people else None
+        return waiting or self._sent(call, context, noticed)
+
+    def _sent(self, call: ShownCall, context: Context, members: JsonObject) -> JsonObject:
+        """The result of a call that is sent now, with further members."""
+        requests = build_requests(call.action, call.given)
+        return with_members(render(call, [self._exchange(call, request, context) for request in requests]), members)
+
+    def _policy_shown(self, call: ShownCall) -> JsonObject:
+        """What whoami adds about this server."""
+        if self._person is None or has_actions(call.tool):
+            return {}
+        return {"person": {"confirm": self._person.confirm, "values": self._person.values}}
 
     def _ask(self, sanitize: Sanitize, context: Context, tool_name: str, action_name: str, arguments: Arguments) -> Any:
         """The decoded answer to a read that another call needs first; None if it is not JSON. Raises ServiceError."""
-        tool = next(tool for tool in TOOLS if tool.name == tool_name)
-        action = find_action(tool, {"action": action_name})
+        tool, action = find_row(tool_name, action_name)
         given = check_arguments(tool, action, arguments, self._now_ms())
         call = ShownCall(tool, action, given, sanitize, self._presentation, self._now_ms())
         answer = self._exchange(call, build_request(action, given), context)
@@ -2542,14 +2752,20 @@ class VaultTools:
         self, call: ShownCall, tool_name: str, action_name: str, arguments: Mapping[str, Any], context: Context
     ) -> Any:
         """The JSON of one read of a review, cleaned like any answer. Raises ArgumentError or ServiceError."""
-        tool = next(tool for tool in TOOLS if tool.name == tool_name)
-        action = find_action(tool, {"action": action_name})
+        tool, action = find_row(tool_name, action_name)
         refuse_withheld(tool, {"action": action_name}, self._restrictions)
         named = {"action": action_name} if has_actions(tool) else {}
         given = check_arguments(tool, action, {**arguments, **named}, call.now_ms)
         read = call._replace(tool=tool, action=action, given=given)
         answer = self._exchange(read, build_request(action, given), context)
         return sanitize_json(json_of(action, answer), call.sanitize, VALUE_MEMBERS)
+
+
+def person_calls(agent_id: str) -> sikkerkey_person.People:
+    """The calls of one agent, for the commands with which a person completes them."""
+    connection = AgentConnection(agent_id)
+    policy = PersonPolicy(browser="never")
+    return VaultTools(connection.api, agent=connection, person=policy).person_needed()
 
 
 class MisconfiguredTools:
@@ -2777,6 +2993,11 @@ class Call(Context):
         """The reply that reports `error`."""
         known = error if isinstance(error, ProtocolError) else ProtocolError(INTERNAL_ERROR, error.full_text())
         return error_response(self.request_id, self.era.error(known))
+
+    @property
+    def reports_progress(self) -> bool:
+        """See Context."""
+        return self._progress_token is not None
 
     def progress(self, message: str) -> None:
         """Sends `notifications/progress` if the client asked for it."""
@@ -3658,12 +3879,15 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
             parser.add_argument(name, action="store_const", const=["1"], help=text)
     parser.add_argument(ANSWER_LIMIT, metavar="N", help=ANSWER_LIMIT_TEXT)
     parser.add_argument(PREFIX, metavar="NAME", help=PREFIX_TEXT)
+    for name, _, known, text in PERSON_OPTIONS:
+        parser.add_argument(name, choices=known, help=text)
     options, rest = parser.parse_known_args(arguments)
     if rest:
         parser.error("unknown option or argument")  # not repeated: it may be a token
     given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in SERVE_OPTIONS}
     texts = {name: ",".join(texts) for name, texts in given.items() if texts}
     single = {ANSWER_LIMIT: options.answer_limit, PREFIX: options.prefix}
+    single.update({name: vars(options)[name.strip("-")] for name, *_ in PERSON_OPTIONS})
     return options.agent, {**texts, **{name: text for name, text in single.items() if text is not None}}
 
 
@@ -3684,6 +3908,7 @@ def command_serve(arguments: Sequence[str]) -> int:
         agent, options = parse_serve_options(arguments)
         restrictions, split = read_restrictions(options), reads_are_split(options)
         presentation, prefix = Presentation(read_answer_limit(options)), read_prefix(options)
+        person = read_person_policy(options)
     except ConfigError as error:
         if at_terminal:
             raise
@@ -3710,6 +3935,7 @@ def command_serve(arguments: Sequence[str]) -> int:
             introduction=introduction,
             title=title,
             prefix=prefix,
+            person=person,
         )
     )
 

@@ -23,6 +23,7 @@ OPEN_REQUESTS_MAX = 2  # each of them blocks a thread that other calls need
 STATES_MAX = 100  # unanswered ones; a further one replaces the oldest
 STATE_MAX_CHARACTERS = 100_000  # this server's own states are much shorter
 PROGRESS_S = 5.0  # clients with a time limit for silent calls allow 45 s or more
+NOBODY_S = 1.0  # a person needs longer than this to answer
 FORM_MAX_S, PAGE_MAX_S = 300.0, 600.0  # how long a question may stay unanswered
 
 
@@ -99,6 +100,11 @@ class Reply(NamedTuple):
     content: JsonObject
     question_id: str
     after_s: float
+
+
+def was_nobody_asked(reply: Reply) -> bool:
+    """True if a client answered for its user: it cannot ask, or it said no faster than a person can."""
+    return reply.action == "unsupported" or (reply.action != "accept" and reply.after_s < NOBODY_S)
 
 
 def unsupported() -> Reply:

@@ -24,6 +24,9 @@ MODULES = {
     "doctor": "doctor",
     "tools": "call",
     "call": "call",
+    "fill": "person",
+    "show": "person",
+    "confirm": "person",
     "completion": "completion",
 }
 

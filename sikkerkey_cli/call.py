@@ -98,6 +98,7 @@ def _action_members(tool: Tool, action: Action) -> JsonObject:
         "path": action.path,
         "answer": action.answer,
         "mints": action.mints,
+        "warning": action.warning,
         "inferred": action.inferred,
         "own": action.own,
         "arguments": [
@@ -119,7 +120,8 @@ def _tool_members(tool: Tool) -> JsonObject:
 def _action_lines(tool: Tool, action: Action) -> list[str]:
     notes = [action.effect, f"scope {action.scope}" if action.scope else "no scope required"]
     if action.own:
-        notes = [action.effect, "answered by this program from other reads, each with its own scope"]
+        reads = " from other reads, each with its own scope" if action.rows else ""
+        notes = [action.effect, f"answered by this program{reads}"]
     notes += ["returns a credential, only once"] if action.mints else []
     notes += ["not available on every vault"] if action.inferred else []
     rows = [
@@ -310,7 +312,8 @@ def command_call(options: argparse.Namespace) -> int:
     restrictions = sikkerkey_mcp.read_restrictions({})
     call = _prepare(options, restrictions)
     if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
-        terminal.confirm(f"{_command_name(call.tool, call.action)}: {describe(call.action)}")
+        warning = "" if call.action.warn_if else f" {call.action.warning}"
+        terminal.confirm(f"{_command_name(call.tool, call.action)}: {describe(call.action)}{warning}".rstrip())
     with OutputFile(options.output, overwrite=options.overwrite) as output:
         with terminal.Progress("waiting for the vault"):
             shown = sikkerkey_mcp.Presentation(characters=None, hidden_visible=False, exact=options.exact)

@@ -12,6 +12,8 @@ from typing import NamedTuple
 import sikkerkey_mcp
 from sikkerkey_cli.call import describe
 from sikkerkey_cli.grammar import COMMANDS, GLOBAL_OPTIONS, HELP, Command, Option
+from sikkerkey_cli.person import open_tickets
+from sikkerkey_tickets import TicketsUnusable
 
 NAMES = ("sikkerkey-mcp", "sikkerkey-mcp.pyz")
 
@@ -76,7 +78,18 @@ def _positional(name: str, words: list[str], current: str) -> list[Candidate]:
     if len(words) >= len(command.arguments):
         return _flags(command.options)
     argument = command.arguments[len(words)]
+    if argument.name == "code":
+        return _codes(name)
     return _agents() if argument.name == "agent" else [Candidate(choice) for choice in argument.choices]
+
+
+def _codes(command: str) -> list[Candidate]:
+    """The calls that wait for a person and this command."""
+    try:
+        waiting = open_tickets().waiting()
+    except (sikkerkey_mcp.Error, TicketsUnusable):  # a shell would discard the message; the command shows it
+        return []
+    return [Candidate(ticket.code, sikkerkey_mcp.clean(ticket.title)) for ticket in waiting if ticket.kind == command]
 
 
 def _agents() -> list[Candidate]:
@@ -216,7 +229,7 @@ FISH = "\n".join(
         "    ASK fish (commandline -cp) 2>/dev/null",
         "end",
         *(f"complete -c {name} -f -a '(__sikkerkey_mcp)'" for name in NAMES),
-        *(f"complete -c {name} -l output -r -F" for name in NAMES),  # nothing else takes a file
+        *(f"complete -c {name} -l {option} -r -F" for name in NAMES for option in ("output", "file")),
     ]
 )
 

@@ -329,7 +329,11 @@ def _serve_options(options: argparse.Namespace) -> list[str]:
         words += [f"--{name}", given] if given else []
     words += [sikkerkey_mcp.SPLIT_READS] if options.split_reads else []
     prefix = sikkerkey_mcp.read_prefix({sikkerkey_mcp.PREFIX: options.prefix})
-    return [*words, *([sikkerkey_mcp.PREFIX, prefix] if prefix else [])]
+    words += [sikkerkey_mcp.PREFIX, prefix] if prefix else []
+    person = {name: vars(options)[name.strip("-")] for name, *_ in sikkerkey_mcp.PERSON_OPTIONS}
+    given = {name: text for name, text in person.items() if text}
+    sikkerkey_mcp.read_person_policy(given)
+    return [*words, *(word for option in given.items() for word in option)]
 
 
 def _where_to_put_it(options: argparse.Namespace, client: Client) -> str:

@@ -26,7 +26,7 @@ import urllib.parse
 import urllib.request
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple
@@ -227,15 +227,19 @@ def check_restrictions() -> Line:
     try:
         found, split = sikkerkey_mcp.read_restrictions({}), sikkerkey_mcp.reads_are_split({})
         sikkerkey_mcp.read_answer_limit({})
+        policy = sikkerkey_mcp.read_person_policy({})
     except Error as error:
         variables = re.findall(r"SIKKERKEY_[A-Z_]+", str(error).partition(" names ")[0])
         return Line("switches", "fail", str(error), f"unset {' '.join(variables)}")
-    if not found and not split:
+    if policy.confirm == "never":
+        return Line("switches", "warn", f"{NOBODY_CONFIRMS} (SIKKERKEY_CONFIRM)", "unset SIKKERKEY_CONFIRM")
+    if not found and not split and policy.values == "any":
         return Line("switches", "ok", "none: every action is offered")
     left = sum(len(tool.actions) for tool in sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, found))
     every = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS)
     set_here = [" ".join([each.source, ",".join(each.names)]).rstrip() for each in found]
     set_here += [sikkerkey_mcp.SPLIT_READS_VARIABLE] if split else []
+    set_here += [policy.values_source] if policy.values != "any" else []
     return Line("switches", "ok", f"{'; '.join(set_here)}: {left} of {every} actions are offered")
 
 
@@ -252,6 +256,7 @@ MINIMAL_ENVIRONMENT = (
 )
 # The beginnings of errors for which the command of an entry is to blame.
 WRONG_ENTRY = "there is no agent|--[a-z]|unknown option|argument --|[0-9]+ agents are installed"
+NOBODY_CONFIRMS = "no person is asked before something that cannot be undone"
 HANDSHAKE: tuple[JsonObject, ...] = (
     {
         "id": 1,
@@ -296,9 +301,18 @@ def check_client(entry: entries.FoundEntry) -> list[Line]:
     if tried.refusal is not None:
         remedy = _remedy_of_refusal(entry, tried.refusal) or rewrite
         return [Line("client", "fail", f"{detail}, but a call fails: {tried.refusal}", remedy)]
+    if _policy_of(entry) == "never":
+        return [Line("client", "warn", f"{detail}, but {NOBODY_CONFIRMS} (--confirm never)", rewrite)]
     if "-I" not in entry.command:
         return [Line("client", "warn", f"{detail}, but other modules can replace its own: -I is missing", rewrite)]
     return [Line("client", "ok", detail)]
+
+
+def _policy_of(entry: entries.FoundEntry) -> str:
+    """What the entry says about confirmations; empty if it does not say."""
+    pairs = zip(entry.command, entry.command[1:])
+    given = next((level for option, level in pairs if option == "--confirm"), "")
+    return given or str(entry.environment.get("SIKKERKEY_CONFIRM", ""))
 
 
 def _likely_client() -> str:
@@ -313,13 +327,22 @@ def _likely_client() -> str:
 def _rewriting(entry: entries.FoundEntry) -> str:
     """The command that writes an entry again, with its agent and its restrictions as far as these are valid."""
     server = entries.Server(entry.key, {}, entry.command, entry.environment)
+    is_never = _policy_of(entry) == "never"
     options = ["--agent", server.agent] if len(_agents_here()) > 1 and server.agent in _agents_here() else []
     try:
-        sikkerkey_mcp.read_restrictions(sikkerkey_mcp.parse_serve_options(server.options)[1])
-        options += [word for word in server.options if word != sikkerkey_mcp.ANSWER_LIMIT]
+        _, given = sikkerkey_mcp.parse_serve_options(server.options)
+        sikkerkey_mcp.read_restrictions(given)
+        sikkerkey_mcp.read_person_policy(given)
+        options += _without(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
     except (Error, SystemExit):  # the user has to say again what was meant
         options = options[:2]
     return shlex.join(["sikkerkey-mcp", "config", entry.client, "--write", *options])
+
+
+def _without(words: Sequence[str], *options: str) -> list[str]:
+    """The words of a command line without these options and their values."""
+    before = ["", *words]
+    return [word for earlier, word in zip(before, words) if word not in options and earlier not in options]
 
 
 def _agents_here() -> list[str]:

@@ -47,11 +47,13 @@ class Command(NamedTuple):
 
 
 AGENT = Option(("--agent",), "which agent, if several are installed", "ID")
+REFUSE = Option(("--refuse",), "refuse the call and tell your assistant", exclusive=True)
 HELP = Option(("-h", "--help"), "show this help message and exit")
 GLOBAL_OPTIONS = (
     Option(("--version",), "print the version and exit"),
     Option(("--verbose",), "with --version: also print how the program was loaded"),
 )
+PERSON_OPTIONS = tuple(Option((name,), text, "|".join(known)) for name, _, known, text in sikkerkey_mcp.PERSON_OPTIONS)
 
 COMMANDS = {
     "serve": Command(
@@ -64,6 +66,7 @@ COMMANDS = {
             *(Option((flag,), text, name, bool(name)) for flag, name, text in sikkerkey_mcp.SERVE_OPTIONS),
             Option((sikkerkey_mcp.ANSWER_LIMIT,), sikkerkey_mcp.ANSWER_LIMIT_TEXT, "N"),
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
+            *PERSON_OPTIONS,
             AGENT,
         ),
     ),
@@ -120,6 +123,7 @@ dashboard. If the vault does not confirm, the key stays.""",
             Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B"),
             Option(("--split-reads",), "the server offers reads as tools of their own, such as read_secrets"),
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
+            *PERSON_OPTIONS,
             AGENT,
         ),
     ),
@@ -177,6 +181,41 @@ exit status: 0 success, 1 refused or failed (stderr says why), 2 wrong usage""",
             AGENT,
         ),
         usage="sikkerkey-mcp call TOOL [ACTION] [key=value ...] [options]",
+    ),
+    "fill": Command(
+        "type a value that your assistant must not see",
+        """\
+  sikkerkey-mcp fill                   what is waiting; if it is one value, asks for it
+  sikkerkey-mcp fill 4F7K              shows the call, then asks for the value without showing it
+  sikkerkey-mcp fill 4F7K --file key.pem
+  sikkerkey-mcp fill 4F7K --file - < value.txt
+
+Compare the code with the one that your assistant shows. The value goes to the vault, never to the assistant. A file is
+stored exactly as it is, with its last line end. For a structured secret it must hold a JSON object of the fields.
+Ctrl-C sends nothing, and the call goes on waiting: 10 minutes in all.""",
+        arguments=(Argument("code", "CODE", "required if several values are waiting", nargs="?"),),
+        options=(
+            Option(("--file",), "store the content of this file; - reads standard input", "FILE", exclusive=True),
+            REFUSE,
+        ),
+    ),
+    "show": Command(
+        "create a credential that your assistant must not see, and show it here",
+        """\
+  sikkerkey-mcp show 4F7K              shows the call, creates the credential and prints it once
+
+It prints to a terminal only. Your assistant learns that it was created, and its id.""",
+        arguments=(Argument("code", "CODE", "the code that your assistant shows"),),
+        options=(REFUSE,),
+    ),
+    "confirm": Command(
+        "let your assistant's call happen, or refuse it",
+        """\
+  sikkerkey-mcp confirm 4F7K           shows the call and asks for the code; anything else changes nothing
+  sikkerkey-mcp confirm 4F7K --refuse
+                                       tells your assistant no""",
+        arguments=(Argument("code", "CODE", "the code that your assistant shows"),),
+        options=(REFUSE,),
     ),
     "completion": Command(
         "print the completion script for a shell",

@@ -100,14 +100,18 @@ def prompt_hidden(name: str) -> str:
         typed = getpass.getpass(f"{name}: ")
         typed.encode("utf-8")
         return typed
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        raise
     except EOFError:
+        sys.stderr.write("\n")
         raise sikkerkey_mcp.Error(f"no {name} was entered; nothing was sent") from None
     except UnicodeError:  # the message of UnicodeError would contain part of the input
         raise sikkerkey_mcp.Error(f"the {name} is not UTF-8 text") from None
 
 
 def confirm(question: str) -> None:
-    """Asks before something that cannot be undone. Raises UsageError without a terminal, Error unless confirmed."""
+    """Asks before something destructive. Raises UsageError without a terminal, Error unless confirmed."""
     if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
         raise UsageError("not a terminal, so this cannot be confirmed", "pass --yes to confirm")
     sys.stderr.write(f"{question}\nContinue? [y/N] ")

@@ -132,7 +132,7 @@ def test_missing_required_argument_is_refused_by_name(row: Row, arg: sikkerkey_m
 
 def test_all_missing_arguments_are_named_together() -> None:
     row = BY_NAME["manage_secrets.create"]
-    rule = "projectId and name and value are required for create"
+    rule = "projectId and name are required for create"
     assert refusal(row, {"action": "create"}) == f"{rule}; {takes(row)}"
 
 
@@ -549,7 +549,7 @@ def test_generated_one_time_secret_carries_no_value() -> None:
 
 
 def test_one_time_secret_is_either_given_or_generated() -> None:
-    missing = "value is required unless generateRandom is true"
+    missing = f"value is required unless fromPerson or generateRandom is true\nhint: {sikkerkey_mcp.PREFER_PERSON}"
     assert refusal(ONE_TIME, ONCE) == missing
     assert refusal(ONE_TIME, {**ONCE, "generateRandom": False, "length": 5}) == missing
     both = refusal(ONE_TIME, {**ONCE, "value": MARK, "generateRandom": True})

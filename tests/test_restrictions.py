@@ -84,7 +84,7 @@ def test_read_only_refuses_every_other_action_and_sends_nothing() -> None:
     for row in ROWS:
         text, sent = server.call(row, row.minimal)
         if row.action.effect == "read":
-            assert sent > 1 if row.action.own else sent == 1, row
+            assert sent > 1 if row.tool.name == "review" else sent == bool(row.action.path), row
         else:
             assert (text, sent) == refusal(str(row), "--read-only"), row
 
@@ -186,7 +186,7 @@ def test_instructions_name_no_action_that_does_not_exist() -> None:
 
 def test_instructions_omit_text_about_withheld_actions() -> None:
     text = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [READ_ONLY]).instructions
-    assert named_in(text) == set()
+    assert named_in(text) <= {"manage_secrets.await_person"}
     assert "Values go in and never come out" in text
     assert "Start with whoami" in text
     partly = sikkerkey_mcp.VaultTools(lambda: StubApi(reply()), [without("manage_projects.delete")]).instructions

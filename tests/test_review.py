@@ -776,7 +776,7 @@ def test_cancelled_review_ends_all_its_requests(tools: sikkerkey_mcp.VaultTools,
 
 
 def test_every_row_has_its_review_and_the_other_way_round() -> None:
-    own = [str(row) for row in BY_NAME.values() if row.action.own]
+    own = [str(row) for row in BY_NAME.values() if row.tool.name == "review"]
     assert own == [f"review.{name}" for name in sikkerkey_review.REVIEWS]
     [gaps] = [arg for arg in BY_NAME["review.coverage"].action.args if arg.name == "gaps"]
     assert gaps.choices == sikkerkey_review.GAPS

@@ -30,6 +30,9 @@ def without(*names: str) -> Restriction:
     return Restriction("--exclude", "--exclude", names)
 
 
+NOBODY = "this program cannot ask a person"  # what await_person says in a program without clients
+
+
 def shown(row: Row) -> str:
     """The row as tool.action with --split-reads."""
     return MOVED_ACTIONS.get(str(row), str(row))
@@ -114,7 +117,7 @@ def test_every_action_is_called_in_its_own_tool_only() -> None:
     for row in ROWS:
         tool = shown(row).partition(".")[0]
         text, sent = server.call(tool, **row.minimal)
-        assert sent > 0, (row, text)
+        assert sent > 0 or text.startswith(NOBODY), (row, text)
         for other in {row.tool.name, READ_TOOLS.get(row.tool.name, tool)} & names - {tool}:
             text, sent = server.call(other, **row.minimal)
             assert sent == 0, row
@@ -156,12 +159,13 @@ def test_same_actions_are_offered_as_without_the_option(restrictions: tuple[Rest
     for row in ROWS:
         tool = shown(row).partition(".")[0]
         text, sent = server.call(tool, **row.minimal)
-        assert (sent > 0) == (str(row) in unsplit), (row, text)
-        assert bool(sent) is (" is withheld by --" not in text.partition("\n")[0][:90]), row
+        is_answered = sent > 0 or text.startswith(NOBODY)
+        assert is_answered == (str(row) in unsplit), (row, text)
+        assert is_answered is (" is withheld by --" not in text.partition("\n")[0][:90]), row
 
 
 def test_name_of_a_read_tool_means_the_reads_of_its_tool() -> None:
-    reads = {"list", "get", "versions", "dynamic_list", "dynamic_get"}
+    reads = {"list", "get", "versions", "dynamic_list", "dynamic_get", "await_person"}
     assert Splitting(only("read_secrets")).offered() == {f"read_secrets.{name}" for name in reads}
     assert Splitting(only("read_secrets.get")).offered() == {"read_secrets.get"}
     left = Splitting(without("read_secrets")).offered()

@@ -53,8 +53,10 @@ a single action and takes no `action` argument. No action returns the value of a
   the server sends the write without them.
 - *inferred*: no public source documents this route. It follows the conventions of the other routes, and some vaults do
   not offer it.
-- *own*: SikkerKey has no such action. This program answers it from many reads, each of which needs its own scope.
-  [Reviews](reviews.md) explains what the answers contain.
+- *confirmed*: a person has to confirm such a call, or those of its calls that widen access or disarm an alarm:
+  [People](person.md).
+- *own*: SikkerKey has no such action. This program answers it from many reads, each of which needs its own scope
+  ([Reviews](reviews.md)), or from what people did (`await_person`).
 - An *id* has 1 to 128 letters, digits, `-` or `_`. Take ids from earlier results.
 - The examples are recorded from real calls to the local vault (`make record`). Ids and times are replaced, lists are
   cut to two items, and long texts are shortened. The hosted service may return more.
@@ -132,7 +134,8 @@ def examples(tool: sikkerkey_mcp.Tool, recorded: dict[str, Any]) -> str:
 
 
 def _marks(action: sikkerkey_mcp.Action) -> list[tuple[str, bool]]:
-    return [("looks first", action.look is not None), ("inferred", action.inferred), ("own", action.own)]
+    confirmed = ("confirmed", bool(action.warning))
+    return [("looks first", action.look is not None), confirmed, ("inferred", action.inferred), ("own", action.own)]
 
 
 def _action_cells(action: sikkerkey_mcp.Action) -> list[str]:

@@ -80,6 +80,7 @@ def examples(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> Examples
     required = {arg.name for arg in action.args if arg.required}
     every = {arg.name for arg in action.args}
     found = {"minimal": _select(action, required), "full": _select(action, every)}
+    found["full"].update({name: False for name in ("fromPerson", "toPerson") if name in every})  # nobody is asked
     if action.rule or action.body:
         _apply_rules(f"{tool.name}.{action.name}", action, found)
     name = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
@@ -96,6 +97,8 @@ def _apply_rules(name: str, action: sikkerkey_mcp.Action, found: Examples) -> No
         found["offset"] = {**minimal, "offset": full.pop("offset")}
     if "confirmName" in full:
         minimal["confirmName"] = full["confirmName"]
+    if "value" in full:
+        minimal["value"] = full["value"]
     if name == "manage_secrets.create":
         full["value"] = STRUCTURED_VALUE
     if name == "manage_secrets.dynamic_create":
@@ -110,5 +113,4 @@ def _apply_rules(name: str, action: sikkerkey_mcp.Action, found: Examples) -> No
         minimal["secret"] = full["secret"]
     if name == "manage_temporary_secrets.create":
         found["random"] = {key: value for key, value in full.items() if key != "value"}
-        minimal["value"] = full["value"]
         found["full"] = {**minimal, "generateRandom": False}

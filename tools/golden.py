@@ -42,6 +42,7 @@ def _facts(tool: sikkerkey_mcp.Tool, action: sikkerkey_mcp.Action) -> sikkerkey_
         "inferred": action.inferred,
         **({"own": True} if action.own else {}),
         "mints": action.mints,
+        "warning": action.warning,
         "answer": action.answer,
         **({"looks": list(action.look.reads)} if action.look else {}),
         "annotations": sikkerkey_actions.behaviour_hints([action.effect], open_world=tool.open_world),

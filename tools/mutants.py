@@ -38,6 +38,8 @@ TESTS = {
     "sikkerkey_results.py": f"{SERVER} pages plaintext",
     "sikkerkey_certificates.py": "http faults doctor",
     "sikkerkey_http.py": "http_connections http hardening faults",
+    "sikkerkey_page.py": "page",
+    "sikkerkey_page_html.py": "page",
     "sikkerkey_questions.py": "questions",
     "sikkerkey_redact.py": "redact answers plaintext",
     "sikkerkey_times.py": "times",

@@ -1,0 +1,433 @@
+"""`fill`, `show` and `confirm`: a person completes a call of the assistant in a terminal.
+
+Each command shows the call first. What is typed and what is created exist in this process and in the vault only: they
+are never in an argument, the environment, a file or an error. The call runs as the agent that asked for it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import shlex
+import shutil
+import stat
+import sys
+import textwrap
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import sikkerkey_mcp
+import sikkerkey_tickets
+from sikkerkey_cli import terminal
+from sikkerkey_cli.terminal import UsageError
+from sikkerkey_mcp import ConfigError, Error, clean, print_notice
+from sikkerkey_tickets import Carried, Found, Invalid, Kind, Lines, NotWaiting, Ticket, Tickets, UnknownCode
+
+FILE_MAX_BYTES = 512 * 1024  # the largest value is 100 KB
+DETAIL_MAX_CHARACTERS = 300
+QUOTED_MAX_CHARACTERS = 1_000  # more of the assistant's words would push what matters off the screen
+QUOTED_MAX_LINES = 8
+# A terminal drops what a line has beyond this, without a word.
+TYPED_MAX_BYTES = 1_023 if sys.platform == "darwin" else 4_095
+MINUTES = int(sikkerkey_tickets.LIFE_S // 60)
+VERBS: dict[Kind, str] = {"fill": "type a value", "show": "be shown a credential", "confirm": "be confirmed"}
+
+
+class PersonCalls(Protocol):
+    """Carries out the tickets of one agent, as that agent."""
+
+    def carry_out(self, code: str, values: Mapping[str, str], /) -> Carried:
+        """Takes the ticket, sends its call and finishes it. Raises NotWaiting, UnknownCode, Invalid, or Error."""
+
+
+def calls_of(agent_id: str) -> PersonCalls:
+    """What sends the calls of an agent. Raises ConfigError if the agent cannot be used."""
+    return sikkerkey_mcp.person_calls(agent_id)
+
+
+def open_tickets() -> Tickets:
+    """The tickets of this user."""
+    return Tickets(sikkerkey_mcp.tickets_directory())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# the commands
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def command_fill(options: argparse.Namespace) -> int:
+    """Asks for a value, or reads it from a file, and stores it. Without a code: lists what waits."""
+    with _plain_errors():
+        tickets = open_tickets()
+        ticket = _find(tickets, options.code, "fill") if options.code else _only_one(tickets, options)
+        if ticket is None:
+            return 0
+        _describe(tickets, ticket)
+        if options.refuse:
+            return _refuse(tickets, ticket)
+        if ticket.shows:
+            _require_terminal_output()
+        calls = calls_of(ticket.agent_id)  # before anybody types: a missing key is reported first
+        with _nothing_sent(ticket):
+            values = _from_file(ticket, options.file) if options.file else _typed(ticket)
+            _tell_lengths(values)
+            if terminal.is_terminal(sys.stdin):
+                _press_enter("store it" if len(values) == 1 else "store them")
+        return _carry_out(calls, ticket, values)
+
+
+def command_show(options: argparse.Namespace) -> int:
+    """Creates a credential and shows it to the person alone."""
+    with _plain_errors():
+        tickets = open_tickets()
+        ticket = _find(tickets, options.code, "show")
+        _describe(tickets, ticket)
+        if options.refuse:
+            return _refuse(tickets, ticket)
+        _require_terminal_output()
+        _require_terminal_input("nobody can agree to this")
+        calls = calls_of(ticket.agent_id)
+        with _nothing_sent(ticket):
+            _press_enter("create it and show it here")
+        return _carry_out(calls, ticket, {})
+
+
+def command_confirm(options: argparse.Namespace) -> int:
+    """Carries out a call after the person has typed its code."""
+    with _plain_errors():
+        tickets = open_tickets()
+        ticket = _find(tickets, options.code, "confirm")
+        _describe(tickets, ticket)
+        if options.refuse:
+            return _refuse(tickets, ticket)
+        _require_terminal_input("nobody can confirm this")
+        calls = calls_of(ticket.agent_id)
+        with _nothing_sent(ticket):
+            _type_the_code(ticket)
+        return _carry_out(calls, ticket, {})
+
+
+def _refuse(tickets: Tickets, ticket: Ticket) -> int:
+    tickets.refuse(ticket.code, sikkerkey_tickets.REFUSED)
+    print(f"{ticket.code} is refused, and nothing was sent; your assistant is told")
+    return 0
+
+
+def _carry_out(calls: PersonCalls, ticket: Ticket, values: Mapping[str, str]) -> int:
+    """Sends the call and says what happened. Raises Error."""
+    try:
+        with terminal.Progress("waiting for the vault"):
+            outcome, shown = calls.carry_out(ticket.code, values)
+    except (NotWaiting, UnknownCode, Error):
+        raise
+    except Invalid as error:
+        again = f"{ticket.code} is still waiting: run the command again"
+        raise Error(f"{error}; nothing was sent", again) from None
+    except KeyboardInterrupt:
+        print_notice("\nstopped, and the vault may have processed the call: ask your assistant to look")
+        raise
+    except Exception as error:  # its text may quote a value
+        message = f"the program failed ({type(error).__name__}), and the vault may have processed the call"
+        raise Error(message, "ask your assistant to look before anything is repeated") from None
+    if outcome.state != "done":
+        hint = "ask your assistant to look before anything is repeated" if outcome.state == "unclear" else _BACK
+        raise Error(terminal.cleaned(outcome.message), hint)
+    print(f"{ticket.code} is done: {clean(outcome.message)}", flush=True)
+    for label, text in shown:
+        print(f"{clean(label)}: {terminal.cleaned(text)}", flush=True)
+    if shown:
+        print_notice("your assistant did not see this, and it cannot be shown again: put it where it belongs now")
+    else:
+        print_notice(_BACK)
+    return 0
+
+
+_BACK = "go back to your assistant, which knows the outcome"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# which call
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _find(tickets: Tickets, code: str, kind: Kind) -> Ticket:
+    """The waiting ticket of a code. Raises Error if it does not wait, or waits for another command."""
+    found = tickets.find(code)
+    if found.state != "waiting":
+        raise NotWaiting(found)
+    ticket = found.ticket
+    if ticket.kind != kind:
+        raise UsageError(f"{ticket.code} waits to {VERBS[ticket.kind]}", f"run {_command(ticket.kind, ticket.code)}")
+    return ticket
+
+
+def _only_one(tickets: Tickets, options: argparse.Namespace) -> Ticket | None:
+    """The only ticket that waits for a value; None if what waits was listed instead. Raises Error."""
+    waiting = tickets.waiting()
+    for_values = [ticket for ticket in waiting if ticket.kind == "fill"]
+    if not waiting:
+        raise Error("nothing is waiting", f"ask your assistant to try again; a call waits for {MINUTES} minutes")
+    if options.refuse or (options.file and not terminal.is_terminal(sys.stdin)):
+        raise UsageError("a code is required", f"{_command('fill')} lists what is waiting")
+    if len(for_values) == 1:
+        return for_values[0]
+    rows = [
+        (
+            ticket.code,
+            _minutes(tickets, ticket),
+            ticket.kind,
+            terminal.cell(dict(ticket.details).get("Project", "")),
+            terminal.cell(dict(ticket.details).get("Agent", ticket.agent_id)),
+            terminal.cell(ticket.title),
+        )
+        for ticket in waiting
+    ]
+    print(terminal.aligned([("CODE", "TIME LEFT", "COMMAND", "PROJECT", "AGENT", "CALL"), *rows]))
+    print_notice(f"choose one: {_command(waiting[0].kind, waiting[0].code)}")
+    return None
+
+
+def _command(*words: str) -> str:
+    return shlex.join([*sikkerkey_mcp.program(), *words])
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Says what to do about a ticket that cannot be used. Raises Error for every exception of the tickets."""
+    try:
+        yield
+    except UnknownCode:
+        # Not repeated: somebody may have typed a value in its place.
+        hint = f"a code is 4 letters and digits; {_command('fill')} lists what is waiting. A value is never an argument"
+        raise Error("no call has this code", hint) from None
+    except NotWaiting as error:
+        raise _over(error.found) from None
+    except sikkerkey_tickets.TicketsUnusable as error:
+        raise ConfigError(clean(str(error))) from None
+
+
+def _over(found: Found) -> Error:
+    code, outcome = found.ticket.code, found.outcome
+    if found.state != "over":
+        return Error(f"{code} is being carried out by another program", "look there, or at your assistant's answer")
+    if outcome is None:
+        hint = f"ask your assistant to try again; a call waits for {MINUTES} minutes"
+        return Error(f"{code} has expired; nothing was sent", hint)
+    said = terminal.cleaned(outcome.message)
+    if outcome.state == "done":
+        return Error(f"{code} is done already: {said}", _BACK)
+    if outcome.state == "unclear":
+        message = f"{code} was sent, and the vault may have processed it: {said}"
+        return Error(message, "ask your assistant to look before anything is repeated")
+    verb = "was refused" if outcome.state == "refused" else "has failed"
+    return Error(f"{code} {verb}: {said}", "ask your assistant to try again")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is shown
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _describe(tickets: Tickets, ticket: Ticket) -> None:
+    """Shows the call on stderr: the assistant's words first, so that none of them can stand where the question is."""
+    parts = [textwrap.fill(clean(ticket.title), _columns(0), subsequent_indent="    ")]
+    if ticket.quoted:
+        parts.append("Words that your assistant chose:\n" + _aligned(ticket.quoted, quote=True))
+    details = (*ticket.details, ("Time left", _minutes(tickets, ticket)), ("Code", ticket.code))
+    parts.append(_aligned(details, quote=False))
+    if ticket.warning:
+        parts.append(f"{terminal.coloured('warn', sys.stderr)}: {clean(ticket.warning)}")
+    parts.append("Continue only if your assistant shows the same code.")
+    sys.stderr.write("\n\n".join(parts) + "\n\n")
+    sys.stderr.flush()
+
+
+def _aligned(lines: Lines, *, quote: bool) -> str:
+    """Labels and texts. No line of a text begins where a label could stand, whatever is in it."""
+    labels = [clean(label, 30) for label, _ in lines]
+    indent = 4 + max(map(len, labels))
+    return "\n".join(
+        f"  {label:{indent - 4}}  " + f"\n{' ' * indent}".join(_wrapped(text, indent, quote=quote))
+        for label, (_, text) in zip(labels, lines)
+    )
+
+
+def _wrapped(text: str, indent: int, *, quote: bool) -> list[str]:
+    """`text` as lines that fit the terminal, cleaned and bounded."""
+    if not quote:
+        return textwrap.wrap(clean(text, DETAIL_MAX_CHARACTERS), _columns(indent)) or [""]
+    shown = sikkerkey_mcp.readable(text[:QUOTED_MAX_CHARACTERS]).expandtabs(4)
+    lines = [piece for line in shown.split("\n") for piece in textwrap.wrap(line, _columns(indent + 2)) or [""]]
+    if len(text) > QUOTED_MAX_CHARACTERS or len(lines) > QUOTED_MAX_LINES:
+        lines = [*lines[:QUOTED_MAX_LINES], "..."]
+    return f'"{NEXT_LINE.join(lines)}"'.split(NEXT_LINE[0])
+
+
+NEXT_LINE = "\n "  # one blank for the quotation mark
+
+
+def _columns(indent: int) -> int:
+    return max(min(shutil.get_terminal_size().columns, 100) - indent - 1, 20)
+
+
+def _minutes(tickets: Tickets, ticket: Ticket) -> str:
+    minutes = int(tickets.left_s(ticket) // 60)
+    return _count(minutes, "minute") if minutes > 0 else "less than a minute"
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# what is asked
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def _nothing_sent(ticket: Ticket) -> Iterator[None]:
+    """Says that the call goes on waiting if the person ends the command, or if what they gave is refused."""
+    still_waiting = f"{ticket.code} is still waiting; {_command(ticket.kind, ticket.code, '--refuse')} refuses it"
+    try:
+        yield
+    except KeyboardInterrupt:
+        print_notice(f"nothing was sent; {still_waiting}")
+        raise
+    except UsageError:
+        raise
+    except Error as error:
+        error.hint = error.hint or still_waiting
+        raise
+
+
+def _require_terminal_input(consequence: str) -> None:
+    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stderr)):
+        raise UsageError(f"not a terminal, so {consequence}", "run the command in a terminal of your own")
+
+
+def _require_terminal_output() -> None:
+    """What is created must reach the person's eyes, not a file or a program that an assistant reads."""
+    if not terminal.is_terminal(sys.stdout):
+        message = "standard output is not a terminal, so the credential cannot be shown to you alone"
+        raise UsageError(message, "run the command in a terminal of your own, without a pipe")
+
+
+def _typed(ticket: Ticket) -> dict[str, str]:
+    """The values that the person types, without showing them. Raises Error."""
+    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stderr)):
+        raise UsageError("not a terminal, so nobody can type the value", "--file FILE reads it; - is standard input")
+    return {field: _ask(clean(field, 60) or "value") for field in ticket.fields}
+
+
+def _ask(name: str) -> str:
+    while not (value := terminal.prompt_hidden(name)):
+        print_notice("an empty value is not stored")
+    if len(value.encode("utf-8")) >= TYPED_MAX_BYTES:
+        raise Error(f"a terminal cuts a line after {TYPED_MAX_BYTES:,} bytes; nothing was sent", _USE_A_FILE)
+    if value.startswith("-----BEGIN "):
+        raise Error("only the first line of the key was read; nothing was sent", _USE_A_FILE)
+    return value
+
+
+_USE_A_FILE = "for a long value or one of several lines, use --file FILE"
+
+
+def _tell_lengths(values: Mapping[str, str]) -> None:
+    """Tells how much was read, which shows a paste that went wrong, so that nothing has to be typed twice."""
+    for field, value in values.items():
+        print_notice(f"{clean(field, 60) or 'value'}: {_count(len(value), 'character')}")
+        _tell_unusual(value)
+
+
+def _tell_unusual(value: str) -> None:
+    if value.endswith("\n"):
+        print_notice("  it ends with a line end, which is stored as well")
+    if value.strip(" \t") != value:
+        print_notice("  it has blanks around it, which are stored as well")
+    if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
+        print_notice("  it has control characters, which are stored as well")
+
+
+def _press_enter(what: str) -> None:
+    """Waits for Enter. Not shown, because the rest of a paste may arrive here. Raises Error for anything else."""
+    if terminal.prompt_hidden(f"press Enter to {what}, Ctrl-C to stop") not in ("", "y", "yes"):
+        raise Error("more was typed than Enter; nothing was sent", _USE_A_FILE)
+
+
+def _type_the_code(ticket: Ticket) -> None:
+    """Raises Error unless the person types the code."""
+    sys.stderr.write("type the code to confirm: ")
+    sys.stderr.flush()
+    try:
+        typed = sys.stdin.readline(200)
+    except KeyboardInterrupt:
+        sys.stderr.write("\n")
+        raise
+    if not typed.endswith("\n"):
+        sys.stderr.write("\n")
+    try:
+        confirmed = sikkerkey_tickets.normal_code(typed) == ticket.code
+    except UnknownCode:
+        confirmed = False
+    if not confirmed:
+        raise Error("not confirmed; nothing was sent")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# files
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def _from_file(ticket: Ticket, path: str) -> dict[str, str]:
+    """The values in a file, exactly as they are: the whole text, or JSON for a structured secret. Raises Error."""
+    text = _read(path)
+    if not text:
+        raise Error("the file is empty; nothing was sent")
+    return {"": text} if ticket.fields == ("",) else _members(ticket, text)
+
+
+def _members(ticket: Ticket, text: str) -> dict[str, str]:
+    names = ", ".join(clean(field, 60) for field in ticket.fields)
+    rule = Error(f"the file must hold a JSON object of exactly these fields, each a text: {names}; nothing was sent")
+    try:
+        pairs = json.loads(text, object_pairs_hook=_Pairs)
+    except (ValueError, RecursionError):
+        raise rule from None
+    values: dict[str, Any] = dict(pairs) if isinstance(pairs, _Pairs) else {}
+    if set(values) != set(ticket.fields) or len(pairs) != len(values):
+        raise rule
+    if not all(isinstance(value, str) and value for value in values.values()):
+        raise rule
+    return {field: values[field] for field in ticket.fields}
+
+
+class _Pairs(list[tuple[str, Any]]):
+    """The members of a JSON object, including those that are given twice."""
+
+
+def _read(path: str) -> str:
+    if path == "-":
+        if sys.stdin is None or terminal.is_terminal(sys.stdin):
+            raise UsageError("--file - reads a pipe or a file", "leave out --file to type the value")
+        data = sys.stdin.buffer.read(FILE_MAX_BYTES + 1)
+    else:
+        try:
+            with open(path, "rb") as file:
+                data = file.read(FILE_MAX_BYTES + 1)
+                _tell_open_mode(path, os.fstat(file.fileno()))
+        except OSError as error:
+            raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}") from None
+    if len(data) > FILE_MAX_BYTES:
+        raise ConfigError(f"the file is larger than {FILE_MAX_BYTES:,} bytes; nothing was sent")
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError:
+        raise ConfigError("the file is not UTF-8 text; nothing was sent") from None
+
+
+def _tell_open_mode(path: str, found: os.stat_result) -> None:
+    if os.name == "posix" and stat.S_ISREG(found.st_mode) and found.st_mode & 0o044:
+        print_notice(f"{clean(path)} can be read by other users of this computer: chmod 600 {shlex.quote(path)}")
