@@ -187,7 +187,8 @@ def outcome_page(ticket: Ticket, outcome: Outcome, shown: Lines = (), remarks: I
         content = [f"<h1>{DONE[ticket.kind]}</h1>", said, *(f"<p>{_shown(remark)}</p>" for remark in remarks)]
         if ticket.kind == "show":
             content += _credentials(shown)
-        return _page(DONE[ticket.kind], [*content, _next(GO_BACK)], "good")
+        advice = f"Then {GO_BACK[0].lower()}{GO_BACK[1:]}" if ticket.kind == "show" else GO_BACK
+        return _page(DONE[ticket.kind], [*content, _next(advice)], "good")
     if outcome.state == "refused":
         return refused_page()
     if outcome.state == "failed":
@@ -317,7 +318,7 @@ def _code(code: str) -> str:
     spoken = escape(" ".join(code))
     return f"""<div class="code">
 <strong><span aria-hidden="true">{escape(code)}</span><span class="unseen">Code: {spoken}</span></strong>
-<span>Check that your assistant shows the same code. If not, refuse.</span>
+<span>Check that your assistant shows the same code.<br>If not, refuse.</span>
 </div>"""
 
 

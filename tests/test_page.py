@@ -260,7 +260,7 @@ class Slow:
 def in_background(call: Callable[[], Reply]) -> Callable[[], Reply]:
     """Starts a call in a thread; what it returns waits for the reply."""
     replies: list[Reply] = []
-    thread = threading.Thread(target=lambda: replies.append(call()))
+    thread = threading.Thread(target=lambda: replies.append(call()), name="test")
     thread.start()
 
     def wait() -> Reply:
@@ -535,7 +535,7 @@ def test_no_thread_holds_up_the_end_of_the_process(desk: Desk) -> None:
     visit, slow = desk.open(), Slow(desk)
     waits = in_background(lambda: visit.answer(VALUE))
     assert slow.started.wait(TIMEOUT_S)
-    own = [thread for thread in set(threading.enumerate()) - before if "lambda" not in thread.name]
+    own = [thread for thread in set(threading.enumerate()) - before if thread.name != "test"]
     assert (len(own), {thread.daemon for thread in own}) == (2, {True})
     slow.go_on.set()
     assert waits().heading == "Stored"

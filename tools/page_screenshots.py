@@ -26,8 +26,12 @@ BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil
 DRIVER = shutil.which("chromedriver")
 ROOT = Path(__file__).resolve().parent.parent
 BUILD, DOCS = ROOT / "build" / "page", ROOT / "docs" / "images"
-SIZES = {"wide": (900, 2.0), "narrow": (360, 2.0)}  # width, and device pixels to one of them
-SHOWN_IN_DOCS = {"fill-light-wide": "page-fill.png", "confirm-dark-wide": "page-confirm.png"}
+SIZES = {"wide": (640, 1.0), "narrow": (360, 1.0), "sharp": (900, 2.0)}  # width, and device pixels to one of them
+SHOWN_IN_DOCS = {
+    "fill-light-wide": "page-fill.png",
+    "confirm-dark-wide": "page-confirm.png",
+    "show-done-light-wide": "page-show.png",
+}
 
 FILL = Ticket(
     code="4F7K",
@@ -37,7 +41,7 @@ FILL = Ticket(
     arguments={},
     digest="",
     title="Store the value of the secret “DB_PASSWORD”",
-    details=(("Secret", "DB_PASSWORD"), ("Project", "Webshop"), ("Vault", "Acme"), ("Agent", "laptop-of-ada")),
+    details=(("Project", "Webshop"), ("Vault", "Acme"), ("Agent", "laptop-of-ada")),
     quoted=(),
     warning="",
     fields=("",),
@@ -129,6 +133,7 @@ def photograph(browser: Chrome, directory: Path, name: str, page: str) -> None:
             metrics = {"width": width, "height": 100, "deviceScaleFactor": scale, "mobile": False}
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
             browser.get(file.as_uri())
+            browser.execute_script("document.querySelectorAll('textarea').forEach(area => area.value = 'x'.repeat(20))")
             height = browser.execute_script("return Math.ceil(document.documentElement.scrollHeight)") + 16
             browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {**metrics, "height": height})
             data = browser.execute_cdp_cmd("Page.captureScreenshot", {"format": "png"})["data"]
