@@ -30,7 +30,16 @@ from typing import Any
 from urllib.parse import parse_qsl
 
 import sikkerkey_page_html as html
-from sikkerkey_tickets import REFUSED, CarryOut, Invalid, NotWaiting, Ticket, Tickets, UnknownCode
+from sikkerkey_tickets import (
+    REFUSED,
+    CarryOut,
+    Invalid,
+    NotWaiting,
+    Ticket,
+    Tickets,
+    TicketsUnusable,
+    UnknownCode,
+)
 
 HOST = "127.0.0.1"
 TOKEN_BYTES = 24
@@ -62,7 +71,10 @@ class Pages:
         self._pages: OrderedDict[str, _Page] = OrderedDict()
 
     def url(self, code: str) -> str:
-        """The address of a ticket's page, always the same one. Raises UnknownCode, or OSError without a port."""
+        """The address of a ticket's page, always the same one.
+
+        Raises OSError if there is no port, and UnknownCode or TicketsUnusable if there is no ticket.
+        """
         ticket = self._tickets.find(code).ticket
         with self._lock:
             if self._server is None:
@@ -93,6 +105,8 @@ class Pages:
             found = self._tickets.find(page.code)
         except UnknownCode:
             return html.unknown_page()
+        except TicketsUnusable as error:
+            return html.unusable_page(str(error))
         if found.ticket.expires_s != page.expires_s:
             return html.unknown_page()  # the code belongs to a later ticket
         if found.state != "waiting":
@@ -107,7 +121,7 @@ class Pages:
         """What is to be typed; None if the ticket does not wait."""
         try:
             found = self._tickets.find(page.code)
-        except UnknownCode:
+        except (UnknownCode, TicketsUnusable):
             return None
         is_waiting = found.state == "waiting" and found.ticket.expires_s == page.expires_s
         return found.ticket.fields if is_waiting else None
@@ -138,6 +152,8 @@ class Pages:
             return html.ended_page(error.found, page.path)
         except UnknownCode:
             return html.unknown_page()
+        except TicketsUnusable as error:
+            return html.unusable_page(str(error))
         return html.refused_page()
 
 

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from typing import NamedTuple
 
-from sikkerkey_tickets import Found, Lines, Outcome, Ticket
+from sikkerkey_tickets import REFUSED, Found, Lines, Outcome, Ticket
 
 TEXT_MAX = 300  # characters of a name or a note that are shown
 FIELD = "field"  # the inputs are called field0, field1, ...: a field of the secret may have any name
@@ -190,14 +190,18 @@ def outcome_page(ticket: Ticket, outcome: Outcome, shown: Lines = (), remarks: I
         advice = f"Then {GO_BACK[0].lower()}{GO_BACK[1:]}" if ticket.kind == "show" else GO_BACK
         return _page(DONE[ticket.kind], [*content, _next(advice)], "good")
     if outcome.state == "refused":
-        return refused_page()
+        return (
+            refused_page()
+            if outcome.message == REFUSED
+            else _page("Over", ["<h1>Nothing was done</h1>", said, _next()])
+        )
     if outcome.state == "failed":
         content = [
             "<h1>It did not work</h1>",
             said,
             "<p>Nothing was changed. Your assistant gets the same message.</p>",
         ]
-        return _page("Failed", [*content, _next(GO_BACK)], "bad")
+        return _page("Failed", [*content, _next()], "bad")
     advice = f"{GO_BACK} Ask it to check before you try again."
     return _page("Not certain", ["<h1>It may or may not have worked</h1>", said, _next(advice)], "bad")
 
@@ -205,7 +209,7 @@ def outcome_page(ticket: Ticket, outcome: Outcome, shown: Lines = (), remarks: I
 def refused_page() -> str:
     """The page after a refusal."""
     said = "<p>Nothing was stored, and nothing was done. Your assistant is told not to ask again.</p>"
-    return _page("Refused", ["<h1>Refused</h1>", said, _next(GO_BACK)])
+    return _page("Refused", ["<h1>Refused</h1>", said, _next()])
 
 
 def ended_page(found: Found, path: str) -> str:
@@ -220,7 +224,7 @@ def ended_page(found: Found, path: str) -> str:
     content = ["<h1>This is already done</h1>", _said(found.outcome)]
     if found.ticket.kind == "show":
         content.append("<p>The credential was shown once. It cannot be shown again.</p>")
-    return _page("Over", [*content, _next(GO_BACK)])
+    return _page("Over", [*content, _next()])
 
 
 def expired_page() -> str:
@@ -236,6 +240,12 @@ def expired_page() -> str:
 def unknown_page() -> str:
     """The page of a ticket whose file is gone."""
     return _page("Over", ["<h1>This page is over</h1>", _next(f"There is nothing left to do here. {GO_BACK}")])
+
+
+def unusable_page(reason: str) -> str:
+    """The page if the tickets cannot be read or written."""
+    content = ["<h1>It did not work</h1>", f"<p>Nothing was done: {_shown(reason)}.</p>", _next()]
+    return _page("Failed", content, "bad")
 
 
 def error_page() -> str:
@@ -349,7 +359,7 @@ def _credentials(shown: Lines) -> list[str]:
     return [*parts, f'<p class="note">{note}</p>']
 
 
-def _next(text: str) -> str:
+def _next(text: str = GO_BACK) -> str:
     return f'<p class="next">{escape(text)}</p><p class="note">You can close this tab.</p>'
 
 

@@ -220,6 +220,24 @@ def test_a_code_that_is_used_again_does_not_revive_an_old_page(desk: Desk) -> No
     assert (old.found.state, desk.clerk.carried) == ("waiting", [])
 
 
+def test_a_question_that_was_withdrawn_is_not_called_refused(desk: Desk) -> None:
+    visit = desk.open()
+    desk.tickets.refuse(visit.code, "the assistant's call was cancelled")
+    reply = visit.get()
+    assert (reply.heading, "assistant&#x27;s call was cancelled." in reply.text) == ("Nothing was done", True)
+
+
+@posix_only
+def test_a_directory_that_others_can_use_stops_the_page(desk: Desk) -> None:
+    visit = desk.open()
+    nonce = visit.nonce()
+    desk.directory.chmod(0o777)
+    replies = [visit.get(), visit.post({"nonce": nonce, "choice": "go", "field0": VALUE})]
+    for reply in [*replies, visit.post({"nonce": nonce, "choice": "refuse"})]:
+        assert (reply.heading, "is open to other users" in reply.text) == ("It did not work", True)
+    assert desk.clerk.carried == []
+
+
 # two that act on one ticket
 
 

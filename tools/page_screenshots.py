@@ -96,6 +96,8 @@ PAGES: Mapping[str, str] = {
     "confirm": html.form_page(CONFIRM, FORM),
     "confirm-done": html.outcome_page(CONFIRM, Outcome("done", "the project Webshop is deleted", {})),
     "refused": html.refused_page(),
+    "withdrawn": html.outcome_page(FILL, Outcome("refused", "the assistant's call was cancelled", {})),
+    "unusable": html.unusable_page("/home/ada/.sikkerkey/waiting is open to other users; chmod 700 closes it"),
     "failed": html.outcome_page(FILL, Outcome("failed", "the vault refused: the agent may not write this project", {})),
     "unclear": html.outcome_page(FILL, Outcome("unclear", "the connection broke after the request was sent", {})),
     "error": html.error_page(),
