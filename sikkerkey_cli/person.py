@@ -10,6 +10,7 @@ import argparse
 import json
 import os
 import re
+import select
 import shlex
 import shutil
 import stat
@@ -32,6 +33,7 @@ QUOTED_MAX_CHARACTERS = 1_000  # more of the assistant's words would push what m
 QUOTED_MAX_LINES = 8
 # A terminal drops what a line has beyond this, without a word.
 TYPED_MAX_BYTES = 1_023 if sys.platform == "darwin" else 4_095
+PASTE_PAUSE_S = 0.2  # a paste has arrived when nothing comes for this long
 MINUTES = int(sikkerkey_tickets.LIFE_S // 60)
 VERBS: dict[Kind, str] = {"fill": "type a value", "show": "be shown a credential", "confirm": "be confirmed"}
 
@@ -71,7 +73,7 @@ def command_fill(options: argparse.Namespace) -> int:
         if ticket.shows:
             _require_terminal_output()
         calls = calls_of(ticket.agent_id)  # before anybody types: a missing key is reported first
-        with _nothing_sent(ticket):
+        with _nothing_sent(ticket), _without_echo():
             values = _from_file(ticket, options.file) if options.file else _typed(ticket)
             _tell_lengths(values)
             if terminal.is_terminal(sys.stdin):
@@ -124,8 +126,7 @@ def _carry_out(calls: PersonCalls, ticket: Ticket, values: Mapping[str, str]) ->
     except (NotWaiting, UnknownCode, Error):
         raise
     except Invalid as error:
-        again = f"{ticket.code} is still waiting: run the command again"
-        raise Error(f"{error}; nothing was sent", again) from None
+        raise Error(str(error), f"{ticket.code} is still waiting: run the command again") from None
     except KeyboardInterrupt:
         print_notice("\nstopped, and the vault may have processed the call: ask your assistant to look")
         raise
@@ -169,7 +170,8 @@ def _only_one(tickets: Tickets, options: argparse.Namespace) -> Ticket | None:
     waiting = tickets.waiting()
     for_values = [ticket for ticket in waiting if ticket.kind == "fill"]
     if not waiting:
-        raise Error("nothing is waiting", f"ask your assistant to try again; a call waits for {MINUTES} minutes")
+        hint = f"ask your assistant to try again; a call waits for {MINUTES} minutes, in {clean(tickets.directory)}"
+        raise Error("nothing is waiting", hint)
     if options.refuse or (options.file and not terminal.is_terminal(sys.stdin)):
         raise UsageError("a code is required", f"{_command('fill')} lists what is waiting")
     if len(for_values) == 1:
@@ -326,13 +328,44 @@ def _ask(name: str) -> str:
     while not (value := terminal.prompt_hidden(name)):
         print_notice("an empty value is not stored")
     if len(value.encode("utf-8")) >= TYPED_MAX_BYTES:
-        raise Error(f"a terminal cuts a line after {TYPED_MAX_BYTES:,} bytes; nothing was sent", _USE_A_FILE)
+        raise _pasted(f"a terminal cuts a line after {TYPED_MAX_BYTES:,} bytes")
     if value.startswith("-----BEGIN "):
-        raise Error("only the first line of the key was read; nothing was sent", _USE_A_FILE)
+        raise _pasted("only the first line of the key was read")
     return value
 
 
-_USE_A_FILE = "for a long value or one of several lines, use --file FILE"
+def _pasted(message: str) -> Error:
+    """The error for what was not typed but pasted. The shell must not run the lines that are still arriving."""
+    with _without_echo(lines=False) as silent:
+        while silent and select.select([sys.stdin], [], [], PASTE_PAUSE_S)[0]:
+            if not os.read(sys.stdin.fileno(), 65_536):
+                break
+    return Error(f"{message}; nothing was sent", "for a long value or one of several lines, use --file FILE")
+
+
+@contextmanager
+def _without_echo(*, lines: bool = True) -> Iterator[bool]:
+    """A terminal that shows nothing of what is typed; False if there is none to set, as on Windows.
+
+    getpass does the same for one prompt. In between, the terminal would show what is left of a paste. Without `lines`,
+    input can be read before the end of a line.
+    """
+    try:
+        import termios  # not at the top: Windows has none
+    except ImportError:
+        yield False
+        return
+    if not terminal.is_terminal(sys.stdin):
+        yield False
+        return
+    settings = termios.tcgetattr(sys.stdin)
+    silent = [*settings]
+    silent[3] &= ~(termios.ECHO if lines else termios.ECHO | termios.ICANON)
+    termios.tcsetattr(sys.stdin, termios.TCSANOW, silent)
+    try:
+        yield True
+    finally:
+        termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, settings)
 
 
 def _tell_lengths(values: Mapping[str, str]) -> None:
@@ -354,7 +387,7 @@ def _tell_unusual(value: str) -> None:
 def _press_enter(what: str) -> None:
     """Waits for Enter. Not shown, because the rest of a paste may arrive here. Raises Error for anything else."""
     if terminal.prompt_hidden(f"press Enter to {what}, Ctrl-C to stop") not in ("", "y", "yes"):
-        raise Error("more was typed than Enter; nothing was sent", _USE_A_FILE)
+        raise _pasted("more was typed than Enter")
 
 
 def _type_the_code(ticket: Ticket) -> None:

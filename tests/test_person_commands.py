@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import getpass
 import hashlib
 import io
@@ -109,6 +110,7 @@ def keyboard(monkeypatch: pytest.MonkeyPatch) -> Keyboard:
     made = Keyboard()
     monkeypatch.setattr(terminal, "is_terminal", lambda _stream: True)
     monkeypatch.setattr(getpass, "getpass", made.ask)
+    monkeypatch.setattr(person, "_without_echo", lambda **_options: contextlib.nullcontext(False))
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("COLUMNS", "100")
     return made
@@ -357,7 +359,8 @@ def test_nothing_waits(tickets: Tickets, calls: Calls, shell: Shell) -> None:
     ran = shell("fill")
     assert (ran.status, ran.out) == (1, "")
     assert ran.err.endswith(
-        "error: nothing is waiting\nhint: ask your assistant to try again; a call waits for 10 minutes\n"
+        "error: nothing is waiting\nhint: ask your assistant to try again; a call waits for 10 minutes, "
+        f"in {tickets.directory}\n"
     )
 
 
@@ -691,7 +694,7 @@ def test_value_that_does_not_fit_leaves_the_call_waiting(
     keyboard.typed = [MARK, ""]
     ran = shell("fill", code)
     hint = f"hint: {code} is still waiting: run the command again\n"
-    message = f"the value must be at most 12,288 bytes; nothing was sent\n{hint}"
+    message = f"error: the value must be at most 12,288 bytes\n{hint}"
     assert (ran.status, ran.err.endswith(message), tickets.find(code).state) == (1, True, "waiting")
     assert_unmarked((ran.out + ran.err).encode())
 
@@ -796,8 +799,15 @@ class Calls:
         return Carried(Outcome("done", "stored", {}), (("Token", "t0ken"),) if not values else ())
 sikkerkey_mcp.person_calls = lambda agent_id: Calls()
 person.open_tickets = lambda: tickets
+person.PASTE_PAUSE_S = float(os.environ.get("TEST_PAUSE_S", "0.2"))
 from sikkerkey_cli.__main__ import main
-sys.exit(main())
+status = main()
+os.set_blocking(0, False)
+try:
+    print("a shell would read:", os.read(0, 100), flush=True)
+except BlockingIOError:
+    print("a shell would read: nothing", flush=True)
+sys.exit(status)
 """
 
 
@@ -897,7 +907,7 @@ def test_ctrl_c_and_ctrl_d_leave_a_clean_line_and_the_call(tickets: Tickets) -> 
         screen.type(after, key)
         talk = screen.end()
         assert (talk.status, talk.sent) == (status, []), words
-        last = re.split(r"\r\n", talk.shown.partition(after)[2])
+        last = talk.shown.partition(after)[2].partition("a shell would")[0].split("\r\n")
         assert last[0] in ("", "^C"), last
         assert f"{words[1]} is still waiting" in last[-2]
         assert last[-1] == ""
@@ -908,10 +918,12 @@ def test_ctrl_c_and_ctrl_d_leave_a_clean_line_and_the_call(tickets: Tickets) -> 
 @on_posix
 def test_pasted_lines_are_not_stored_in_part(tickets: Tickets) -> None:
     code = tickets.add(a_ticket()).code
-    for pasted in ("-----BEGIN KEY-----\nc2VjcmV0\n-----END KEY-----\n", "x" * 6_000 + "\n"):
-        screen = Terminal(tickets, ["fill", code])
+    lines = "c2VjcmV0 and so on\n" * 1_000  # longer than what a terminal keeps
+    for pasted in (f"-----BEGIN KEY-----\n{lines}-----END KEY-----\n", "x" * 6_000 + "\n"):
+        screen = Terminal(tickets, ["fill", code], TEST_PAUSE_S="1.0" if lines in pasted else "0.0")
         screen.type("value: ", pasted)
         talk = screen.end()
+        assert "a shell would read: nothing" in talk.shown
         assert (talk.status, talk.sent, tickets.find(code).state) == (1, [], "waiting")
         assert "use --file FILE" in talk.shown
         assert "c2VjcmV0" not in talk.shown
