@@ -392,9 +392,9 @@ def _press_enter(what: str) -> None:
 
 def _type_the_code(ticket: Ticket) -> None:
     """Raises Error unless the person types the code."""
-    sys.stderr.write("type the code to confirm: ")
-    sys.stderr.flush()
     try:
+        sys.stderr.write("type the code to confirm: ")
+        sys.stderr.flush()
         typed = sys.stdin.readline(200)
     except KeyboardInterrupt:
         sys.stderr.write("\n")
