@@ -107,12 +107,11 @@ FORMATS = {HH_MM: "a time of day as HH:MM", EMAIL: "an e-mail address", HTTP_URL
 Headers = dict[str, str]
 
 
-class Answer(NamedTuple):
+class Answer:
     """An HTTP response of the vault, read completely. Header names are in lower case."""
 
-    status: int
-    headers: Headers
-    body: bytes
+    def __init__(self, status: int, headers: Headers, body: bytes) -> None:
+        self.status, self.headers, self.body = status, headers, body
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -195,7 +194,8 @@ def tool_schema(tool: Tool) -> JsonObject:
         properties["action"] = {"type": "string", "enum": names}
     for action in tool.actions:
         for arg in action.args:
-            properties.setdefault(arg.name, arg_schema(arg))
+            if arg.name not in properties:
+                properties[arg.name] = arg_schema(arg)
     always = set.intersection(*({arg.name for arg in action.args if arg.required} for action in tool.actions))
     required = [name for name in properties if name == "action" or name in always]
     schema: JsonObject = {"type": "object", "properties": properties}
