@@ -28,10 +28,12 @@ def main():
 
     archive = Archive(PROGRAM, BUILD, __spec__.loader)  # type: ignore[union-attr, arg-type]  # a zipimporter
     if not archive.is_unpacked():
+        archive.import_from(["%s/%s" % (archive.path, tree) for tree in archive.trees] + [archive.path])
         from sikkerkey_unpack import unpack  # the first start of a build
 
         unpack(archive)
-    archive.extend_path()
+    if not archive.cache_failure:  # the archive itself may be replaced from now on
+        archive.import_from([archive.directory])
     from sikkerkey_launch import run  # from there, where it has bytecode
 
     return run(archive)

@@ -26,10 +26,6 @@ UNPACKED_TIME_S = 946684800
 # -- the archive -----------------------------------------------------------------------------------------------------
 
 
-class ArchiveError(Exception):
-    """The archive is no longer the one that was started, or is damaged."""
-
-
 class File:
     """A file that this platform needs: the directory in the archive, the path below that, the size, the SHA-256."""
 
@@ -59,28 +55,8 @@ class Archive:
         self.files = [File(tree, name, *row) for tree in self.trees for name, row in described["files"][tree].items()]
         self.cache = cache_directory(program)
         self.directory = os.path.join(self.cache, f"{program}-{build[:16]}-{self.platform}")
-        self.cache_failure = ""  # why modules must be imported from the archive instead
-
-    def read(self, file: File) -> bytes:
-        """A file's content. Raises ArchiveError."""
-        import zlib  # only the first start and fallbacks read files
-        from hashlib import sha256
-
-        try:
-            content: bytes = self.loader.get_data(f"{file.tree}/{file.name}")
-        except (OSError, ImportError, EOFError, zlib.error):
-            content = b""
-        if sha256(content).hexdigest() != file.digest:
-            raise ArchiveError("the archive was replaced or is damaged")
-        return content
-
-    def write(self, file: File, directory: str) -> str:
-        """Write a file below a private directory; its path. Raises ArchiveError and OSError."""
-        path = file.path(directory)
-        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
-        with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
-            opened.write(self.read(file))
-        return path
+        self.other_places = [place for place in sys.path if place != loader.archive]
+        self.cache_failure = ""  # why modules are imported from the archive instead
 
     def is_unpacked(self) -> bool:
         """Whether the cache has every file, private and as it was unpacked. If so, no other process removes it."""
@@ -89,18 +65,17 @@ class Archive:
             require_private(self.directory, stat.S_IFDIR)
             lock(self.directory)
             for file in self.files:
-                status = require_private(file.path(self.directory), stat.S_IFREG)
+                status = require_private(f"{self.directory}/{file.name}", stat.S_IFREG)
                 if (status.st_size, int(status.st_mtime)) != (file.size, UNPACKED_TIME_S):
                     return False
         except OSError:
             return False
         return True
 
-    def extend_path(self) -> None:
-        """Have Python import the files, and not search the archive itself, which may be replaced from now on."""
-        places = [f"{self.path}/{tree}" for tree in self.trees] if self.cache_failure else [self.directory]
+    def import_from(self, places: list[str]) -> None:
+        """Have Python import the program from these places."""
         sys.pycache_prefix = None  # PYTHONPYCACHEPREFIX could name a directory that others can write to
-        sys.path[:] = [*places, *(place for place in sys.path if place != self.loader.archive)]
+        sys.path[:] = [*places, *self.other_places]
 
 
 def platform_name() -> str:

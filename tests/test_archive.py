@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib.util
 import json
 import os
 import shutil
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -188,7 +190,7 @@ def test_only_what_this_platform_needs_is_unpacked_and_searched(archive: Archive
     assert result["path"][0] == str(archive.unpacked())
     assert str(archive.path) not in result["path"]
     names = {path.name for path in archive.unpacked().iterdir()}
-    modules = {"_cffi_backend.py", "sikkerkey_cli", "sikkerkey_launch.py", "sikkerkey_mcp.py"}
+    modules = {"_cffi_backend.py", "sikkerkey_cli", "sikkerkey_launch.py", "sikkerkey_mcp.py", "sikkerkey_unpack.py"}
     assert names - {"cryptography.libs", "__pycache__"} == {*modules, "certifi", "cryptography"}
 
 
@@ -590,16 +592,21 @@ def test_cache_lies_where_the_platform_has_caches(monkeypatch: pytest.MonkeyPatc
 # -- musl, whose library needs another beside it ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def launch() -> Any:
-    """runtime/python/sikkerkey_launch.py, which only an archive can import by its name."""
-    path = ROOT / "runtime" / "python" / "sikkerkey_launch.py"
-    spec = importlib.util.spec_from_file_location("launch of the archive", path)
+def in_the_archive(name: str) -> Any:
+    """A module of runtime/python, which only an archive can import by its name."""
+    spec = importlib.util.spec_from_file_location(f"{name} of the archive", ROOT / "runtime" / "python" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture
+def launch(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """sikkerkey_launch, which imports sikkerkey_unpack by its name."""
+    monkeypatch.setitem(sys.modules, "sikkerkey_unpack", in_the_archive("sikkerkey_unpack"))
+    return in_the_archive("sikkerkey_launch")
 
 
 @posix_only
@@ -615,9 +622,13 @@ def test_musl_libraries_are_loaded_with_both_files_or_not_at_all(
     launch: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     names = ("cryptography/hazmat/bindings/_rust.abi3.so", "cryptography.libs/libgcc_s.so.1")
-    files = [sikkerkey_runtime.File("native/linux-musl-x86_64", name, 1, "") for name in names]
+    digests = [hashlib.sha256(name.encode()).hexdigest() for name in names]
+    files = [sikkerkey_runtime.File("native/linux-musl-x86_64", *row) for row in zip(names, (1, 1), digests)]
     description = object.__new__(sikkerkey_runtime.Archive)
-    vars(description).update(program="p", files=files, cache_failure="none", read=lambda file: file.name.encode())
+    vars(description).update(program="p", files=files, cache_failure="none", path=tmp_path / "archive.zip")
+    with zipfile.ZipFile(description.path, "w") as archive:
+        for name in names:
+            archive.writestr(f"native/linux-musl-x86_64/{name}", name)
     library = launch.Library(description)
     monkeypatch.setattr(launch, "load", lambda path: (Path(path), (Path(path).parents[3] / names[1]).read_bytes()))
     (path, companion), place = library.from_temporary()

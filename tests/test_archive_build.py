@@ -82,7 +82,7 @@ def test_archives_are_executable_with_any_umask(slim: Path) -> None:
 # -- what is in them -------------------------------------------------------------------------------------------------
 
 
-RUNTIME = {"sikkerkey_refusal.py", "__main__.py", "sikkerkey_runtime.py", "sikkerkey_unpack.py", "archive.json"}
+RUNTIME = {"sikkerkey_refusal.py", "__main__.py", "sikkerkey_runtime.py", "archive.json"}
 
 
 def contents(path: Path) -> tuple[set[str], set[str]]:
@@ -97,13 +97,13 @@ def test_client_holds_nothing_of_the_vault() -> None:
         path.name for path in ROOT.glob("sikkerkey_*") if path.suffix == ".py" or (path / "__main__.py").exists()
     }
     assert top == {*RUNTIME, "python", "cryptography-48.0.1", "cryptography-50.0.2", "native"}
-    assert python == {*modules, "_cffi_backend.py", "sikkerkey_launch.py", "certifi"}
+    assert python == {*modules, "_cffi_backend.py", "sikkerkey_launch.py", "sikkerkey_unpack.py", "certifi"}
 
 
 def test_vault_holds_nothing_of_the_client() -> None:
     top, python = contents(VAULT_ARCHIVE)
     assert top == {*RUNTIME, "python", "cryptography-48.0.1", "cryptography-50.0.2", "native"}
-    assert {name for name in python if name.startswith("sikkerkey")} == {"sikkerkey_launch.py"}
+    assert {name for name in python if name.startswith("sikkerkey")} == {"sikkerkey_launch.py", "sikkerkey_unpack.py"}
     assert sorted(described(VAULT_ARCHIVE)["platforms"]) == sorted(PROGRAMS["vault"].platforms)
 
 

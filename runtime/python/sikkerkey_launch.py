@@ -15,7 +15,7 @@ from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from importlib.util import module_from_spec
 from types import ModuleType
 
-from sikkerkey_runtime import Archive, ArchiveError
+from sikkerkey_runtime import Archive
 
 # A process that has not loaded the library after this time, in seconds, never will.
 LEFT_S = 60.0
@@ -68,7 +68,7 @@ class Library:
         for way in (self.from_cache, self.from_memory, self.from_temporary):
             try:
                 module, place = way()
-            except (OSError, ImportError, ArchiveError) as error:
+            except (OSError, ImportError) as error:
                 failures.append(f"{way.__name__[len('from_') :]}: {error}")
             else:
                 _report["library"] = "; ".join([place, *failures])
@@ -90,13 +90,16 @@ class Library:
 
     def from_memory(self) -> tuple[ModuleType, str]:
         """Where no directory can be written, or none may hold programs."""
+        from sikkerkey_unpack import Members  # only fallbacks need it
+
         if not hasattr(os, "memfd_create"):
             raise OSError("this system has no memfd")
         if len(self.files) > 1:
             raise OSError("the library needs another beside it")
         handle = os.memfd_create(self.archive.program)
         with open(handle, "wb") as file:
-            file.write(self.archive.read(self.files[0]))
+            with Members(self.archive) as members:
+                file.writelines(members.blocks(self.files[0]))
             file.flush()
             return load(f"/proc/self/fd/{handle}"), "memory"
 
@@ -104,10 +107,13 @@ class Library:
         import shutil  # slow to import, and only this fallback needs them
         import tempfile
 
+        from sikkerkey_unpack import Members
+
         remove_left(tempfile.gettempdir(), f"{self.archive.program}-")
         directory = tempfile.mkdtemp(prefix=f"{self.archive.program}-")
         try:
-            paths = [self.archive.write(file, directory) for file in self.files]
+            with Members(self.archive) as members:
+                paths = [members.write(file, directory) for file in self.files]
             return load(paths[0]), "temporary file"
         finally:  # a loaded library needs no name, except on Windows, where it stays until another process removes it
             shutil.rmtree(directory, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""Unpacks the archive into the user's cache, and removes old builds from it. Only the first start of a build does."""
+"""Unpacks the archive into the user's cache, and removes old builds from it. Only first starts and fallbacks do."""
 
 from __future__ import annotations
 
@@ -7,13 +7,60 @@ import re
 import shutil
 import stat
 import time
+import zipfile
+import zlib
+from collections.abc import Iterator
 from contextlib import suppress
+from hashlib import sha256
 
-from sikkerkey_runtime import UNPACKED_TIME_S, Archive, ArchiveError, lock, require_private
+from sikkerkey_runtime import UNPACKED_TIME_S, Archive, File, lock, require_private
 
+BLOCK_BYTES = 1 << 16
+DAMAGED = "the archive was replaced or is damaged"
 KEPT_BUILDS = 4
 # A temporary directory this old belongs to a process that died while it was unpacking.
 ABANDONED_S = 3600.0
+
+
+class ArchiveError(OSError):
+    """The archive is no longer the one that was started, or is damaged."""
+
+
+class Members:
+    """The archive's files, in blocks: a native library has 14 MB. Methods raise ArchiveError."""
+
+    def __init__(self, archive: Archive) -> None:
+        try:
+            self._zip = zipfile.ZipFile(archive.path)
+        except (OSError, ValueError, zipfile.BadZipFile):
+            raise ArchiveError(DAMAGED) from None
+
+    def __enter__(self) -> Members:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._zip.close()
+
+    def blocks(self, file: File) -> Iterator[bytes]:
+        """A file's content."""
+        digest = sha256()
+        try:
+            with self._zip.open(f"{file.tree}/{file.name}") as member:
+                while block := member.read(BLOCK_BYTES):
+                    digest.update(block)
+                    yield block
+        except (OSError, KeyError, ValueError, RuntimeError, EOFError, zipfile.BadZipFile, zlib.error):
+            raise ArchiveError(DAMAGED) from None
+        if digest.hexdigest() != file.digest:
+            raise ArchiveError(DAMAGED)
+
+    def write(self, file: File, directory: str) -> str:
+        """Write a file below a private directory; its path. Also raises OSError."""
+        path = file.path(directory)
+        os.makedirs(os.path.dirname(path), 0o700, exist_ok=True)
+        with open(path, "xb", opener=lambda path, flags: os.open(path, flags, 0o600)) as opened:
+            opened.writelines(self.blocks(file))
+        return path
 
 
 def unpack(archive: Archive) -> None:
@@ -22,13 +69,13 @@ def unpack(archive: Archive) -> None:
         make_cache(archive.cache)
         publish(archive)
         lock(archive.directory)
-    except OSError as error:
-        archive.cache_failure = str(error)
     except ArchiveError as error:
         from sikkerkey_refusal import refuse  # only if there is something to refuse
 
         advice = "download it again and compare its SHA-256 with SHA256SUMS"
         refuse(archive.program, f"{archive.program}: error: {error}: {advice}")
+    except OSError as error:
+        archive.cache_failure = str(error)
     else:
         with suppress(OSError):  # another process sweeps too, or Windows has a library loaded
             sweep(archive.cache, archive.program)
@@ -47,9 +94,10 @@ def publish(archive: Archive) -> None:
     temporary = temporary_path(archive.cache)
     os.mkdir(temporary, 0o700)
     try:
-        for file in archive.files:
-            path = archive.write(file, temporary)
-            os.utime(path, (UNPACKED_TIME_S, UNPACKED_TIME_S))
+        with Members(archive) as members:
+            for file in archive.files:
+                path = members.write(file, temporary)
+                os.utime(path, (UNPACKED_TIME_S, UNPACKED_TIME_S))
         try:
             os.rename(temporary, archive.directory)
         except OSError:  # another process was faster, or what is there is damaged
