@@ -6,7 +6,7 @@ import json
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -711,3 +711,92 @@ def test_options_and_variables_set_the_policy(monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.delenv(variable)
             with pytest.raises(sikkerkey_mcp.ConfigError, match=f"{option} must be one of"):
                 sikkerkey_mcp.read_person_policy({option: wrong})
+
+
+# every client as it was measured: what it declares, and what comes back from it
+
+OPENED = object()  # the client opens the page, on which the person types
+TICKED = {"action": "accept", "content": {"confirm": True}}
+UNTICKED = {"action": "accept", "content": {"confirm": False}}
+CONSENT = {"action": "accept", "content": {"open": True}}
+EMPTY = {"action": "accept", "content": {}}
+DECLINE, CANCEL = {"action": "decline"}, {"action": "cancel"}
+
+
+class Client(NamedTuple):
+    """A client: its capabilities, its answers to a page, to `open` and to `confirm`, and what comes of two calls."""
+
+    name: str
+    capabilities: Any
+    page: Any
+    open: Any
+    confirm: Any
+    typed: str
+    confirmed: str
+    eras: tuple[str, ...] = ("legacy", "modern")
+
+
+CLIENTS = [
+    Client("Claude Code", BOTH, OPENED, None, TICKED, "done", "sent"),
+    Client("Claude Code, not ticked", BOTH, OPENED, None, UNTICKED, "done", "refused"),
+    Client("Claude Code that declares forms only", FORM, None, CONSENT, TICKED, "done", "sent", ("legacy",)),
+    Client("Claude Code -p", BOTH, CANCEL, CANCEL, CANCEL, "waiting", "command"),
+    Client("Copilot CLI", BOTH, OPENED, None, TICKED, "done", "sent"),
+    Client("Copilot CLI -p", BOTH, DECLINE, DECLINE, DECLINE, "waiting", "command"),
+    Client("Codex", BOTH, DECLINE, CONSENT, TICKED, "done", "sent", ("legacy",)),
+    Client("codex exec", BOTH, DECLINE, DECLINE, DECLINE, "waiting", "command", ("legacy",)),
+    Client("codex exec, full access", BOTH, DECLINE, EMPTY, EMPTY, "waiting", "command", ("legacy",)),
+    Client("Gemini CLI, opencode, Continue", {}, None, None, None, "waiting", "command"),
+]
+
+
+def answer_of(desk: Desk, client: Client, params: Any) -> Any:
+    """What the client's user, or the client itself, answers to a question."""
+    if params["mode"] == "form":
+        return client.open if "open" in params["requestedSchema"]["properties"] else client.confirm
+    if client.page is not OPENED:
+        return client.page
+    desk.page.open(params["url"].rpartition("-")[2])
+    return {"action": "accept"}
+
+
+def called(desk: Desk, client: Client, era: str, tool: str, arguments: Any) -> Any:
+    """The result of a call in one era; a modern call is sent again with each answer."""
+    if era == "legacy":
+        return desk.client(client.capabilities, lambda params: answer_of(desk, client, params)).send(
+            call(tool, **arguments)
+        )
+    session, given = InProcessClient("", desk.tools), {"name": tool, "arguments": arguments}
+    reply = session.send(modern("tools/call", 1, envelope(client.capabilities), **given))
+    while reply["result"]["resultType"] == "input_required":
+        answer = answer_of(desk, client, reply["result"]["inputRequests"]["question"]["params"])
+        again = {"requestState": reply["result"]["requestState"], "inputResponses": {"question": answer}}
+        reply = session.send(modern("tools/call", 1, envelope(client.capabilities), **given, **again))
+    return reply
+
+
+@pytest.mark.parametrize("client", CLIENTS, ids=[client.name for client in CLIENTS])
+def test_each_client_brings_about_what_it_should(client: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: client.open is not None)
+
+    def open_browser(_url: str, code: str, _directory: str) -> bool:
+        if client.open == CONSENT:
+            desk.page.open(code)
+        return True
+
+    monkeypatch.setattr(sikkerkey_page, "open_browser", open_browser)
+    desk.page.person = desk.types(MARK)
+    for era in client.eras:
+        desk.vault.writes.clear()
+        answer = called(desk, client, era, "manage_secrets", {**UPDATE, "secretId": SECRET})
+        assert told(answer)["status"] == client.typed, era
+        assert len(desk.vault.writes) == (client.typed == "done")
+        assert MARK not in json.dumps(answer)
+        assert "secret-token" not in json.dumps(answer)
+        desk.vault.writes.clear()
+        text = json.dumps(called(desk, client, era, "manage_trash", PURGE)["result"])
+        outcome = "sent" if desk.vault.writes else "refused" if "not confirmed" in text else "command"
+        assert outcome == client.confirmed, (era, text)
+        for ticket in desk.tickets.waiting():
+            desk.tickets.refuse(ticket.code, "the test is over")
+            desk.tickets.delivered(ticket.code)
