@@ -82,6 +82,7 @@ CHUNKED = JSON + b"Transfer-Encoding: chunked\r\n\r\n"
 FIFTY_MB = 50 * 1024 * 1024
 PIECE = b'{"a":1},' * 8192
 PIECES = FIFTY_MB // len(PIECE)
+BOMB = gzip.compress(bytes(1024 * 1024), 9) * 50  # parts that are decompressed as one
 LARGE_MB, USUAL_MB = 256, 128  # the most that a call may add: for an answer of 16 MB, for any other
 
 
@@ -104,8 +105,8 @@ FAULTS = [
     Fault("10 MB in chunks of one byte",    faulty_vault.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)),
     Fault("60 MB of trailers",              faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)),
     Fault("60 MB of headers",               faulty_vault.flood(JSON, b"X: x\r\n" * 1_000, 10_000)),
-    Fault("gzip of 50 MB",                  faulty_vault.answer(gzip.compress(bytes(FIFTY_MB), 9), 200, "Content-Encoding: gzip")),  # noqa: E501
-    Fault("undeclared gzip of 50 MB",       faulty_vault.answer(gzip.compress(bytes(FIFTY_MB), 9))),
+    Fault("gzip of 50 MB",                  faulty_vault.answer(BOMB, 200, "Content-Encoding: gzip")),
+    Fault("undeclared gzip of 50 MB",       faulty_vault.answer(BOMB)),
     Fault("error message of 5 MB",          faulty_vault.answer(b'{"error":"%b"}' % (b"x" * 5_000_000), 400)),
     Fault("error message of 50 MB",         faulty_vault.flood(b"HTTP/1.1 400 Bad\r\nContent-Length: %d\r\n\r\n" % FIFTY_MB, PIECE, PIECES)),  # noqa: E501
     # Last, because the memory that they leave behind would hide what others add.

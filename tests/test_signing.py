@@ -125,7 +125,7 @@ def test_library_that_signs_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) 
     sikkerkey_mcp.load_signer(pem)
 
 
-def foreign_keys() -> list[Any]:
+def foreign_keys() -> dict[str, bytes]:
     """Keys that load, and that are not Ed25519."""
     keys: list[Any] = [
         x25519.X25519PrivateKey.generate(),
@@ -133,37 +133,35 @@ def foreign_keys() -> list[Any]:
         ec.generate_private_key(ec.SECP256R1()),
         rsa.generate_private_key(65537, 2048),
     ]
-    return [pytest.param(key.private_bytes(PEM, PKCS8, PLAIN), id=type(key).__name__) for key in keys]
+    return {type(key).__name__: key.private_bytes(PEM, PKCS8, PLAIN) for key in keys}
 
 
-def broken_keys() -> list[Any]:
+def broken_keys() -> dict[str, bytes]:
     """Files in which no Ed25519 key can be read."""
     key = ed25519.Ed25519PrivateKey.generate()
     good = key.private_bytes(PEM, PKCS8, PLAIN)
-    return [
-        pytest.param(key.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"pw")), id="encrypted"),
-        pytest.param(key.private_bytes(PEM, serialization.PrivateFormat.OpenSSH, PLAIN)[:-60], id="cut OpenSSH"),
-        pytest.param(
-            key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo), id="public half"
-        ),
-        pytest.param(key.private_bytes(serialization.Encoding.DER, PKCS8, PLAIN), id="DER"),
-        pytest.param(good[: len(good) // 2], id="half a file"),
-        pytest.param(good.replace(b"MC4C", b"MC4D"), id="damaged"),
-        pytest.param(b"", id="empty"),
-        pytest.param(b"canary-in-a-key-file\x00\xff", id="not PEM"),
-        pytest.param(b"-----BEGIN PRIVATE KEY-----\n!!!\n-----END PRIVATE KEY-----\n", id="not base64"),
-    ]
+    return {
+        "encrypted": key.private_bytes(PEM, PKCS8, serialization.BestAvailableEncryption(b"pw")),
+        "cut OpenSSH": key.private_bytes(PEM, serialization.PrivateFormat.OpenSSH, PLAIN)[:-60],
+        "public half": key.public_key().public_bytes(PEM, serialization.PublicFormat.SubjectPublicKeyInfo),
+        "DER": key.private_bytes(serialization.Encoding.DER, PKCS8, PLAIN),
+        "half a file": good[: len(good) // 2],
+        "damaged": good.replace(b"MC4C", b"MC4D"),
+        "empty": b"",
+        "not PEM": b"canary-in-a-key-file\x00\xff",
+        "not base64": b"-----BEGIN PRIVATE KEY-----\n!!!\n-----END PRIVATE KEY-----\n",
+    }
 
 
-@pytest.mark.parametrize("pem", foreign_keys() + broken_keys())
-def test_unusable_key_is_refused_without_showing_its_content(pem: bytes) -> None:
-    with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
-        sikkerkey_mcp.load_signer(pem)
-    assert str(refused.value) == "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM"
-    assert refused.value.__cause__ is None
-    assert refused.value.__suppress_context__ or refused.value.__context__ is None
-    lines = [line for line in pem.decode("latin-1").splitlines() if len(line) >= 4]
-    assert not any(line in f"{refused.value} {refused.value.hint}" for line in lines)
+def test_unusable_key_is_refused_without_showing_its_content() -> None:
+    for name, pem in {**foreign_keys(), **broken_keys()}.items():
+        with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
+            sikkerkey_mcp.load_signer(pem)
+        assert str(refused.value) == "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM", name
+        assert refused.value.__cause__ is None, name
+        assert refused.value.__suppress_context__ or refused.value.__context__ is None, name
+        lines = [line for line in pem.decode("latin-1").splitlines() if len(line) >= 4]
+        assert not any(line in f"{refused.value} {refused.value.hint}" for line in lines), name
 
 
 def test_identity_does_not_show_its_key() -> None:

@@ -5,18 +5,18 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from selenium.common.exceptions import WebDriverException
-from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
-from selenium.webdriver.remote.webelement import WebElement
-from selenium.webdriver.support.expected_conditions import staleness_of
-from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.vault.support.served_vault import Agent, Vault
+
+if TYPE_CHECKING:  # each process of the suite would spend a third of a second on loading the driver
+    from selenium.webdriver import Chrome
+    from selenium.webdriver.remote.webelement import WebElement
 
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -40,6 +40,8 @@ VALUES = {
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
+
     options = ChromeOptions()
     options.binary_location = BROWSER or ""
     profile = tmp_path_factory.mktemp("profile")
@@ -67,6 +69,9 @@ class Page:
 
     def enter(self, passphrase: str) -> None:
         """Type, press Enter, and wait for the next page."""
+        from selenium.webdriver.support.expected_conditions import staleness_of
+        from selenium.webdriver.support.wait import WebDriverWait
+
         before = self.one("html")
         self.one("input").send_keys(passphrase, Keys.ENTER)
         # Asked just while one page takes the other's place, Chromium has words of its own for an element that is gone.

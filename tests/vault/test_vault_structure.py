@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import ast
+import functools
 from graphlib import TopologicalSorter
 
 from tests.vault.support.served_vault import ROOT
 
 PATHS = {".".join(path.relative_to(ROOT).with_suffix("").parts): path for path in (ROOT / "vault").rglob("*.py")}
-TREES = {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PATHS.items()}
+
+
+@functools.cache
+def trees() -> dict[str, ast.Module]:
+    """The syntax tree of each module of the vault."""
+    return {name: ast.parse(path.read_text(encoding="utf-8")) for name, path in PATHS.items()}
 
 
 def imports(tree: ast.Module) -> set[str]:
@@ -22,35 +28,37 @@ def imports(tree: ast.Module) -> set[str]:
     return found & set(PATHS)
 
 
-IMPORTS = {name: imports(tree) for name, tree in TREES.items()}
+@functools.cache
+def all_imports() -> dict[str, set[str]]:
+    return {name: imports(tree) for name, tree in trees().items()}
 
 
 def test_imports_form_a_tree() -> None:
-    list(TopologicalSorter(IMPORTS).static_order())  # raises CycleError
+    list(TopologicalSorter(all_imports()).static_order())  # raises CycleError
 
 
 def test_only_the_entry_point_imports_the_owners_commands() -> None:
-    users = {name for name, found in IMPORTS.items() if any(each.startswith("vault.owner.") for each in found)}
+    users = {name for name, found in all_imports().items() if any(each.startswith("vault.owner.") for each in found)}
     assert {name for name in users if not name.startswith("vault.owner.")} == {"vault.__main__"}
 
 
 def test_domains_import_neither_the_schema_nor_what_uses_it() -> None:
     above = {"vault.app", "vault.control", "vault.gate", "vault.jobs", "vault.schema", "vault.server", "vault.store"}
-    for name, found in IMPORTS.items():
+    for name, found in all_imports().items():
         assert not (name.startswith("vault.domains.") and found & above), name
 
 
 def test_every_import_is_at_the_top_of_its_module() -> None:
     """Except that only commands that need the server load uvicorn."""
-    for name, tree in TREES.items():
+    for name, tree in trees().items():
         imported = [node for node in ast.walk(tree) if isinstance(node, (ast.Import, ast.ImportFrom))]
         nested = {ast.unparse(node) for node in imported if node not in tree.body}
         assert nested == ({"from vault import server"} if name == "vault.owner.commands_vault" else set()), name
 
 
 def test_every_domain_is_listed_in_the_schema() -> None:
-    domains = {name for name, tree in TREES.items() if name.startswith("vault.domains.") and "ROUTES" in names(tree)}
-    assert domains == {name for name in IMPORTS["vault.schema"] if name.startswith("vault.domains.")}
+    domains = {name for name, tree in trees().items() if name.startswith("vault.domains.") and "ROUTES" in names(tree)}
+    assert domains == {name for name in all_imports()["vault.schema"] if name.startswith("vault.domains.")}
 
 
 def names(tree: ast.Module) -> set[str]:
