@@ -166,12 +166,15 @@ class ServerProcess:
 
 
 class Pipes:
-    """Two pipes: `write` leads to the server's stdin, `read` comes from its stdout."""
+    """Two pipes: `write` leads to the server's stdin, `read` comes from its stdout. Little fills `small` ones."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, small: bool = False) -> None:
         self.stdin, self.write = os.pipe()
         self.read, self.stdout = os.pipe()
         self._ours = {self.write, self.read}
+        if small and sys.platform == "linux":
+            for descriptor in (self.stdin, self.stdout):
+                fcntl.fcntl(descriptor, F_SETPIPE_SZ, 4096)
 
     def __enter__(self) -> Pipes:
         return self
@@ -313,10 +316,10 @@ def numbered(tool: str, size: int) -> Iterator[bytes]:
 
 @pytest.mark.parametrize(("tool", "most"), [("", 6_000), ("echo", 1_200)])
 def test_a_client_that_does_not_read_is_held_back_and_misses_nothing(home: Path, tool: str, most: int) -> None:
-    with Pipes() as pipes, ServerProcess(pipes.stdin, pipes.stdout, sample_tools.COMMAND):
+    with Pipes(small=True) as pipes, ServerProcess(pipes.stdin, pipes.stdout, sample_tools.COMMAND):
         os.write(pipes.write, line("initialize", 0, **INITIALIZE))
         assert len(pipes.read_lines(1)) == 1
-        sent = fill(pipes.write, numbered(tool, 5_000 if tool else 100))
+        sent = fill(pipes.write, numbered(tool, 100))
         assert sent < most
         answers = [answer["id"] for answer in pipes.read_lines(sent)]
         assert sorted(answers) == list(range(1, sent + 1))
@@ -401,7 +404,7 @@ def test_an_input_that_ends_within_a_line_ends_the_process(pipes: Pipes, half: b
 
 def stuck(descriptor: int, tool: str) -> None:
     """Writes until the server takes no more."""
-    for text in numbered(tool, 60_000):
+    for text in numbered(tool, 100):
         while text:
             if not select.select([], [descriptor], [], 0.3)[1]:
                 return
