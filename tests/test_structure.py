@@ -36,6 +36,7 @@ MAY_NOT_USE = {
 }
 
 
+@functools.cache
 def sections(*paths: Path) -> dict[str, ast.Module]:
     """The syntax tree of each section, by the name in its banner."""
     found = {}
@@ -45,6 +46,12 @@ def sections(*paths: Path) -> dict[str, ast.Module]:
         ends = [start for start, _ in starts[1:]] + [len(source)]
         found.update({name: ast.parse(source[start:end]) for (start, name), end in zip(starts, ends)})
     return found
+
+
+@functools.cache
+def nodes_in(tree: ast.AST) -> list[ast.AST]:
+    """Every node of a tree; walking all programs for each test would take seconds."""
+    return [*ast.walk(tree)]
 
 
 def dotted(node: ast.AST) -> str:
@@ -58,14 +65,14 @@ def names_used(tree: ast.Module) -> set[str]:
     """Every name that code (not annotations) uses or imports, with each of its beginnings: os, os.path, ..."""
     annotations = {
         id(inner)
-        for node in ast.walk(tree)
+        for node in nodes_in(tree)
         for annotation in (getattr(node, "annotation", None), getattr(node, "returns", None))
         if isinstance(annotation, ast.AST)
         for inner in ast.walk(annotation)
     }
-    found = {dotted(node) for node in ast.walk(tree) if id(node) not in annotations}
-    found |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-    found |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    found = {dotted(node) for node in nodes_in(tree) if id(node) not in annotations}
+    found |= {alias.name for node in nodes_in(tree) if isinstance(node, ast.Import) for alias in node.names}
+    found |= {node.module or "" for node in nodes_in(tree) if isinstance(node, ast.ImportFrom)}
     return {".".join(name.split(".")[: length + 1]) for name in found for length in range(name.count(".") + 1)}
 
 
@@ -116,7 +123,7 @@ def module_name(path: Path) -> str:
 def imports_of(path: Path, names: Set[str]) -> set[str]:
     """Those of `names` that a file imports, anywhere in it, also for annotations only."""
     found = set()
-    for node in ast.walk(tree_of(path)):
+    for node in nodes_in(tree_of(path)):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
@@ -160,8 +167,8 @@ def test_no_private_module_of_python_is_imported() -> None:
     allowed = {"_cffi_backend"}  # runtime/ provides a module of that name
     for path in programs():
         tree = tree_of(path)
-        imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
-        imported |= {node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        imported = {alias.name for node in nodes_in(tree) if isinstance(node, ast.Import) for alias in node.names}
+        imported |= {node.module or "" for node in nodes_in(tree) if isinstance(node, ast.ImportFrom)}
         private = {name for name in imported if name.startswith("_") and not name.startswith("__")}
         assert private <= allowed, path
 
@@ -169,7 +176,7 @@ def test_no_private_module_of_python_is_imported() -> None:
 @for_each(programs())
 def test_functions_are_short(path: Path) -> None:
     kinds = (ast.FunctionDef, ast.AsyncFunctionDef)
-    functions = [node for node in ast.walk(tree_of(path)) if isinstance(node, kinds)]
+    functions = [node for node in nodes_in(tree_of(path)) if isinstance(node, kinds)]
     assert [f.name for f in functions if (f.end_lineno or 0) - f.lineno >= 60] == []
 
 
@@ -180,9 +187,9 @@ SHELLS = {"os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatus
 
 def dangerous(tree: ast.Module) -> set[str]:
     """What the code evaluates, unpickles or hands to a shell."""
-    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    calls = [node for node in nodes_in(tree) if isinstance(node, ast.Call)]
     called = {name for call in calls if (name := dotted(call.func).replace("builtins.", ""))}
-    froms = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    froms = [node for node in nodes_in(tree) if isinstance(node, ast.ImportFrom)]
     called |= {f"{node.module}.{alias.name}" for node in froms for alias in node.names}
     shell = {f"{keyword.arg}=" for call in calls for keyword in call.keywords if keyword.arg == "shell"}
     return ((called | names_used(tree)) & (EVALUATING | UNPICKLING | SHELLS)) | shell

@@ -108,7 +108,7 @@ def opened(start: int, end: int, days: list[str], around: date) -> set[datetime]
     return found
 
 
-@settings(deadline=None, max_examples=40, database=None)
+@settings(deadline=None, max_examples=20, database=None)
 @given(MINUTES, MINUTES, DAY_SETS, st.sampled_from(ZONES), st.sampled_from(CHANGES))
 def test_the_window_agrees_with_a_model_that_counts_minutes(
     start: int, end: int, days: set[str], zone: str, change: date
