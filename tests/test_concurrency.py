@@ -182,7 +182,7 @@ def test_ping_is_answered_while_calls_run(mcp: CheckedServer, gate: Gate) -> Non
     whoami(mcp, CONCURRENT + 8)
     gate.wait_for(CONCURRENT)
     assert [mcp.request("ping")["result"] for _ in range(20)] == [{}] * 20
-    many = [mcp.start("ping") for _ in range(2_000)]
+    many = [mcp.start("ping") for _ in range(500)]
     assert [mcp.read() for _ in many] == [{"jsonrpc": "2.0", "id": ping, "result": {}} for ping in many]
 
 

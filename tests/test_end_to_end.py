@@ -39,8 +39,9 @@ def sdk_python(sdk: str) -> str:
     return str(python)
 
 
-# Copies both directions to files: the client's messages to the first argument, the server's to the second.
-OVERHEAR = 'sent=$1 said=$2; shift 2; tee "$sent" | "$@" | tee "$said"'
+# Copies both directions to files: the client's messages to the first argument, the server's to the second. Both get the
+# ending $MODE if the client sets it.
+OVERHEAR = 'sent=$1$MODE said=$2$MODE; shift 2; tee "$sent" | "$@" | tee "$said"'
 
 
 def sdk_session(sdk: str, calls: list[Any], place: Path) -> Any:
@@ -50,14 +51,17 @@ def sdk_session(sdk: str, calls: list[Any], place: Path) -> Any:
     )
 
 
-def overheard(client: list[str], server: Sequence[str], calls: list[Any], place: Path) -> Any:
-    """What a client that starts this server prints; both directions of the session are checked by the schema."""
+def overheard(
+    client: list[str], server: Sequence[str], calls: list[Any], place: Path, modes: Sequence[str] = ("",)
+) -> Any:
+    """What a client that starts this server prints; both directions of each session are checked by the schema."""
     sent, said = place / "sent", place / "said"
     command = [*client, "sh", "-c", OVERHEAR, "sh", str(sent), str(said), *server]
     done = subprocess.run(command, input=json.dumps(calls), capture_output=True, text=True, check=True, timeout=60)
-    lines = said.read_bytes().splitlines(keepends=True)
-    assert len(lines) >= len(calls) + 2  # and initialize or server/discover, tools/list
-    check_session(sent.read_bytes(), lines)
+    for mode in modes:
+        lines = Path(f"{said}{mode}").read_bytes().splitlines(keepends=True)
+        assert len(lines) >= len(calls) + 2  # and initialize or server/discover, tools/list
+        check_session(Path(f"{sent}{mode}").read_bytes(), lines)
     return json.loads(done.stdout)
 
 
@@ -181,7 +185,9 @@ def test_the_official_client_answers_questions_in_both_eras(tmp_path: Path) -> N
         ["confirm", empty],
         ["open_page", {"action": "accept"}],
     ]
-    for mode, revision in (("auto", "2026-07-28"), ("legacy", "2025-11-25")):
-        made = overheard([*client, mode], COMMAND, calls, tmp_path)
-        assert (made["protocolVersion"], made["asked"]) == (revision, ["form", "form", "form", "url"])
+    revisions = {"auto": "2026-07-28", "legacy": "2025-11-25"}
+    sessions = overheard(client, COMMAND, calls, tmp_path, [*revisions])
+    assert [*sessions] == [*revisions]
+    for mode, made in sessions.items():
+        assert (made["protocolVersion"], made["asked"]) == (revisions[mode], ["form", "form", "form", "url"])
         assert [result["action"] for result in made["results"]] == ["accept", "decline", "cancel", "accept"]

@@ -1,9 +1,10 @@
 """A session with the high-level client of the official Python SDK, version 2, which is asked questions.
 
-    python asking_client.py MODE COMMAND... < answers.json > session.json
+    python asking_client.py COMMAND... < answers.json > sessions.json
 
-MODE is `auto` (the SDK's default: the newest revision that the server speaks) or `legacy`. `answers.json` is a list of
-[tool, answer]; each tool is called, and `answer` is the ElicitResult for what it asks.
+One session each in the modes `auto` (the SDK's default: the newest revision that the server speaks) and `legacy`, which
+the server finds in its variable MODE. `answers.json` is a list of [tool, answer]; each tool is called, and `answer` is
+the ElicitResult for what it asks.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ async def session(mode: str, command: list[str], calls: list[Any]) -> dict[str, 
         asked.append(params.mode)
         return ElicitResult.model_validate(following[-1])
 
-    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    server = StdioServerParameters(command=command[0], args=command[1:], env={**os.environ, "MODE": mode})
     options: Any = {"mode": mode, "elicitation_callback": answer}
     async with Client(server, **options) as client:
         tools = await client.list_tools()
@@ -45,4 +46,6 @@ async def session(mode: str, command: list[str], calls: list[Any]) -> dict[str, 
 
 
 if __name__ == "__main__":
-    json.dump(asyncio.run(session(sys.argv[1], sys.argv[2:], json.load(sys.stdin))), sys.stdout)
+    asked_and_told = json.load(sys.stdin)
+    sessions = {mode: asyncio.run(session(mode, sys.argv[1:], asked_and_told)) for mode in ("auto", "legacy")}
+    json.dump(sessions, sys.stdout)

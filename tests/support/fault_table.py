@@ -278,7 +278,7 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     ("HTTP/0.9",                       faulty_vault.then_close(b"<h1>magpie</h1>"),                SHORT),
     ("102 Processing first",           faulty_vault.then_close(b"HTTP/1.1 102 Processing\r\n\r\n" + faulty_vault.message()), SHORT),
     ("103 Early Hints first",          faulty_vault.then_close(b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n" + faulty_vault.message()), SHORT),
-    ("endless 103 Early Hints",        faulty_vault.flood(b"", b"HTTP/1.1 103 magpie\r\n\r\n", 1_000_000), SHORT),
+    ("endless 103 Early Hints",        faulty_vault.flood(b"", b"HTTP/1.1 103 magpie\r\n\r\n" * 1_000, 1_000), SHORT),
     ("another protocol",               faulty_vault.then_close(b"SSH-2.0-magpie\r\n"),             SHORT),
     ("HTTP/2",                         faulty_vault.then_close(b"HTTP/2.0 200 OK\r\n\r\n{}"),      SHORT),
     ("a status that is no number",     faulty_vault.then_close(b"HTTP/1.1 abc magpie\r\n\r\n"),    SHORT),
@@ -304,7 +304,7 @@ SLOW += [Fault("slow answers", name, plays(act), *lost(LATE, tried=1), slow=True
     ("chunks at one byte a second",  slow_body(CHUNKED, b"1\r\nx\r\n" * 9)),
 ]]
 
-SLOW += [Fault("slow answers", "endless 100 Continue", plays(faulty_vault.flood(b"", b"HTTP/1.1 100 magpie\r\n\r\n", 1_000_000)), *TOO_LARGE)]
+SLOW += [Fault("slow answers", "endless 100 Continue", plays(faulty_vault.flood(b"", b"HTTP/1.1 100 magpie\r\n\r\n" * 1_000, 1_000)), *TOO_LARGE)]
 
 # http.client reads these as if they were complete, and what it reads is what was meant.
 LENIENT = [Fault("odd but readable answers", name, plays(act), *answered("{}")) for name, act in [
