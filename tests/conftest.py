@@ -18,7 +18,12 @@ from tests.support.shell import Shell
 
 # The same examples in each run, and none of Hypothesis's checks of how long they take: the machine may be busy.
 hypothesis.settings.register_profile(
-    "tests", max_examples=40, deadline=None, database=None, derandomize=True, suppress_health_check=list(hypothesis.HealthCheck)
+    "tests",
+    max_examples=40,
+    deadline=None,
+    database=None,
+    derandomize=True,
+    suppress_health_check=list(hypothesis.HealthCheck),
 )
 hypothesis.settings.load_profile("tests")
 
