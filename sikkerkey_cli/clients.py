@@ -29,7 +29,7 @@ NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Shape(NamedTuple):
     """How a client stores servers: the member that contains all of them, and the members of one entry."""
 
-    container: str
+    container: str  # with a dot: a member of a member
     command: str = "command"
     args: str = "args"  # empty: the command is a list that includes them
     env: str = "env"
@@ -38,6 +38,11 @@ class Shape(NamedTuple):
     defaults: Mapping[str, Any] = NOTHING  # written once, in a new entry; the user may change them
     is_list: bool = False  # the container is a list of items with a `name`
 
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The path of the container in a document."""
+        return tuple(self.container.split("."))
+
 
 class Files(NamedTuple):
     """The path of a client's user file on each of SYSTEMS, in shell syntax: `${NAME:-default}`, `~`."""
@@ -45,6 +50,18 @@ class Files(NamedTuple):
     linux: str
     macos: str
     windows: str
+
+
+class Place(NamedTuple):
+    """A file that a client uses instead of its usual one on computers where `sign` exists."""
+
+    sign: str  # a path in the syntax of Files
+    file: str = ""  # relative to the sign; empty: the sign itself
+    unless: str = ""  # a path in the syntax of Files: where it exists, the usual file is used
+    read_too: bool = False  # the client reads both files
+    format: str = ""  # of this file, and the shape and the project's file that go with it
+    shape: Shape | None = None
+    project: str = ""
 
 
 class Client(NamedTuple):
@@ -56,7 +73,7 @@ class Client(NamedTuple):
     files: Files | None  # None: the program does not know where the file is
     project: str  # relative to a project directory; empty: the client has no project file
     success_sign: str  # how a user sees that the server works
-    alternative_name: str = ""  # used instead of the file's usual name if such a file exists
+    places: tuple[Place, ...] = ()  # the first whose sign exists is used
     initial_text: str = ""  # what a new file begins with
     bare_tool_names: bool = False  # the model sees the tools of all servers by their bare names, so they must differ
     containers: tuple[str, ...] = ()  # other names of the container, of which the client reads the first that exists
@@ -82,6 +99,7 @@ def _application(path: str) -> Files:
 MCP_SERVERS = Shape("mcpServers")
 XDG = "${XDG_CONFIG_HOME:-~/.config}"
 APPDATA = "${APPDATA:-~/AppData/Roaming}"
+CONTINUE = "${CONTINUE_GLOBAL_DIR:-~/.continue}"
 
 # fmt: off
 CLIENTS: dict[str, Client] = {
@@ -103,9 +121,12 @@ CLIENTS: dict[str, Client] = {
         ".codex/config.toml", "`/mcp` in a session lists its tools"),
     "continue": Client(
         "Continue", "yaml", Shape("mcpServers", is_list=True),
-        _everywhere("${CONTINUE_GLOBAL_DIR:-~/.continue}/config.yaml"), ".continue/mcpServers/sikkerkey.yaml",
+        _everywhere(f"{CONTINUE}/config.yaml"), ".continue/mcpServers/sikkerkey.yaml",
         "the tools menu of agent mode lists it; `/mcp` does in `cn`",
-        initial_text="name: Local Config\nversion: 1.0.0\nschema: v1\n", bare_tool_names=True),
+        initial_text="name: Local Config\nversion: 1.0.0\nschema: v1\n", bare_tool_names=True,
+        # A config.yaml hides config.json. With config.json, only JSON files beside it are read.
+        places=(Place(f"{CONTINUE}/config.json", "../mcpServers/sikkerkey.json", f"{CONTINUE}/config.yaml", True,
+                      "json", MCP_SERVERS, ".continue/mcpServers/sikkerkey.json"),)),
     "gemini": Client(
         "Gemini CLI", "json", MCP_SERVERS, _everywhere("${GEMINI_CLI_HOME:-~}/.gemini/settings.json"),
         ".gemini/settings.json", "`gemini mcp list` says \"Connected\"", passes_proxies_on=True),
@@ -113,8 +134,8 @@ CLIENTS: dict[str, Client] = {
         "opencode", "json",
         Shape("mcp", args="", env="environment", fixed={"type": "local"}, defaults={"enabled": True}),
         _everywhere(f"{XDG}/opencode/opencode.json"), "opencode.json", "`opencode mcp list` says \"connected\"",
-        alternative_name="opencode.jsonc", initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n',
-        passes_proxies_on=True),
+        initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n', passes_proxies_on=True,
+        places=(Place(f"{XDG}/opencode/opencode.jsonc", read_too=True),)),
     "copilot": Client(
         "Copilot CLI", "json", Shape("mcpServers", fixed={"type": "local"}, defaults={"tools": ["*"]}),
         _everywhere("${COPILOT_HOME:-~/.copilot}/mcp-config.json"), ".github/mcp.json",
@@ -176,11 +197,40 @@ def expand_path(template: str, environ: Mapping[str, str], system: System) -> st
     return normal
 
 
-def user_file(client: Client, environ: Mapping[str, str], system: System | None = None) -> str:
-    """The path of the client's user file, whether or not it exists. Raises ConfigError."""
+class Located(NamedTuple):
+    """A client as it stores servers in the file at `path`."""
+
+    client: Client
+    path: str
+
+
+def user_files(client: Client, environ: Mapping[str, str], system: System | None = None) -> list[Located]:
+    """The client's user files: first the one for a new entry, whether or not it exists. Raises ConfigError."""
     system = system or this_system()
     if client.files is None:
         raise ConfigError("the program does not know where a generic client keeps its file", MANUAL_EDIT_HINT)
-    path = expand_path(dict(zip(SYSTEMS, client.files))[system], environ, system)
-    other = os.path.join(os.path.dirname(path), client.alternative_name)
-    return other if client.alternative_name and os.path.exists(other) else path
+    usual = Located(client, expand_path(dict(zip(SYSTEMS, client.files))[system], environ, system))
+    first = next(
+        (_at(client, place, environ, system) for place in client.places if _used(place, environ, system)), usual
+    )
+    read_too = [_at(client, place, environ, system) for place in client.places if place.read_too]
+    others = [found for found in (usual, *read_too) if read_too and found.path != first.path]
+    return [first, *(found for found in others if os.path.exists(found.path))]
+
+
+def _used(place: Place, environ: Mapping[str, str], system: System) -> bool:
+    unless = bool(place.unless) and os.path.exists(expand_path(place.unless, environ, system))
+    return not unless and os.path.exists(expand_path(place.sign, environ, system))
+
+
+def _at(client: Client, place: Place, environ: Mapping[str, str], system: System) -> Located:
+    path = os.path.normpath(os.path.join(expand_path(place.sign, environ, system), place.file))
+    if not place.format:
+        return Located(client, path)
+    shape, project = place.shape or client.shape, place.project or client.project
+    return Located(client._replace(format=place.format, shape=shape, project=project, initial_text=""), path)
+
+
+def user_file(client: Client, environ: Mapping[str, str], system: System | None = None) -> str:
+    """The path of the file for a new entry, whether or not it exists. Raises ConfigError."""
+    return user_files(client, environ, system)[0].path

@@ -1,13 +1,14 @@
 """`config`: prints the block for an MCP client, or adds it to the client's own file, or removes it.
 
-A file is changed in the smallest possible span, written atomically, and backed up beside itself (a link:
-beside the link, because its target may be in a repository).
+A file is changed in the smallest possible span, written atomically, and backed up beside itself; a file that is a link,
+beside the link; and a file in a directory that is a link, in our own directory: the target may be in a repository.
 """
 
 from __future__ import annotations
 
 import argparse
 import difflib
+import hashlib
 import json
 import os
 import re
@@ -20,15 +21,17 @@ from typing import Any, NamedTuple
 
 import sikkerkey_mcp
 from sikkerkey_cli import edit
-from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, user_file
+from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located
 from sikkerkey_cli.entries import (
     PASSED_VARIABLES,
     Entries,
     FileContent,
     Server,
     as_stored,
+    container_in,
     entry_members,
     entry_path,
+    file_to_change,
     has_password,
     is_blank,
     parse,
@@ -96,8 +99,9 @@ def check_only_entries_changed(client: Client, old: str, new: str, keys: set[str
 
 def _everything_else(client: Client, text: str, keys: set[str]) -> tuple[JsonObject, list[Any]]:
     """What a document contains besides the entries of those keys. An empty file counts as a new one."""
-    document = {**parse(client, client.initial_text if is_blank(text) else text)}
-    container = document.pop(client.shape.container, None) or {}
+    document = parse(client, client.initial_text if is_blank(text) else text)
+    container = container_in(client.shape, document) or {}
+    document = edit.without_value_at(document, client.shape.path)
     if isinstance(container, dict):
         return document, [(key, value) for key, value in container.items() if key not in keys]
     return document, [item for item in container if not (isinstance(item, dict) and item.get("name") in keys)]
@@ -116,10 +120,10 @@ def block_text(client: Client, entries: Entries) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def replace_file(path: str, old: FileContent, new: str, backup: str) -> str:
-    """Replaces a file atomically; returns the path of the backup (`backup`), empty if there was nothing to back up.
+def replace_file(path: str, old: FileContent, new: str | None, kept: bytes | None, backup: str) -> str:
+    """Replaces a file atomically, or deletes it; returns the path of the backup, empty if there is none.
 
-    Raises ConfigError, also if the file has changed since `old` was read.
+    `kept` is what is saved at `backup`. Raises ConfigError, also if the file has changed since `old` was read.
     """
     if not old.mode & stat.S_IWUSR:  # renaming a file over it would ignore the mode
         raise ConfigError(f"{clean(path)} is read-only", f"chmod u+w {shlex.quote(path)}, or {MANUAL_EDIT_HINT}")
@@ -127,12 +131,16 @@ def replace_file(path: str, old: FileContent, new: str, backup: str) -> str:
     temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
         make_directories(directory)
-        backup = back_up(backup, old.data)
+        backup = back_up(backup, kept)
         try:
-            _write_new(temporary, old.bom + new.encode("utf-8"), old.mode)
+            if new is not None:
+                _write_new(temporary, old.bom + new.encode("utf-8"), old.mode)
             if read_file(path).data != old.data:
                 raise ConfigError(f"{clean(path)} was just changed by another program", "run this command again")
-            os.replace(temporary, path)
+            if new is None:
+                os.unlink(path)
+            else:
+                os.replace(temporary, path)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
@@ -177,15 +185,26 @@ def _sync_directory(directory: str) -> None:
             os.close(descriptor)
 
 
-def backup_path(path: str) -> str:
-    """Where the previous content is kept. The name is ours, so that no backup of the user's is replaced."""
-    return f"{path}.sikkerkey.bak"
+def backup_path(path: str, base: str) -> str:
+    """Where the previous content is kept. The name is ours, so that no backup of the user's is replaced.
+
+    `base` is the user's home or the project. If a directory between it and the file is a link, the file is probably in
+    a repository, and the backup is not put there.
+    """
+    directory = os.path.dirname(path)
+    start = base if os.path.join(directory, "").startswith(os.path.join(base, "")) else os.path.sep
+    unlinked = os.path.join(os.path.realpath(start), os.path.relpath(directory, start))
+    if os.path.normpath(unlinked) == os.path.realpath(directory):
+        return f"{path}.sikkerkey.bak"
+    digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]  # two files may have the same name
+    return os.path.join(sikkerkey_mcp.home(), "backups", f"{digest}-{os.path.basename(path)}.sikkerkey.bak")
 
 
 def back_up(path: str, data: bytes | None) -> str:
     """Saves `data` at `path`, in place of an earlier backup, and returns `path`; empty if there is nothing to save."""
-    if data is None or not data.strip():
+    if data is None:
         return ""
+    make_directories(os.path.dirname(path))
     temporary = f"{path}.{os.getpid()}-{os.urandom(4).hex()}"
     _write_new(temporary, data, 0o600)
     try:
@@ -196,18 +215,41 @@ def back_up(path: str, data: bytes | None) -> str:
     return path
 
 
-def with_container_restored(client: Client, new: str, backup: FileContent) -> str:
-    """The backup's text if `new` differs from it by an empty container alone, otherwise `new`.
+# ---------------------------------------------------------------------------------------------------------------------
+# restoring a file
+# ---------------------------------------------------------------------------------------------------------------------
 
-    A container that was missing or null before --write is otherwise left empty by --remove.
+
+def without_own_entries(client: Client, text: str, backup: FileContent) -> str | None:
+    """The text as it would be if --write had never changed it; None if there would be no file. Raises ConfigError.
+
+    `backup` tells whether there was a file, and whether it had a container.
     """
-    container = (client.shape.container,)
-    if backup.data is None or is_blank(backup.text) or parse(client, new).get(client.shape.container):
-        return new
-    if parse(client, backup.text).get(client.shape.container):
-        return new
-    rest = (edit.FORMATS[client.format].drop(text, container) for text in (new, backup.text))
-    return backup.text if next(rest) == next(rest) else new
+    for key, server in servers(client.shape, parse(client, text)).items():
+        text = without_entry(client, text, key) if server.starts_this_program else text
+    if container_in(client.shape, parse(client, text)):
+        return text
+    is_as_created = text.split() == _created_text(client).split()
+    if backup.data is None or is_blank(backup.text):
+        return (backup.text if backup.data is not None else None) if is_as_created else text
+    if container_in(client.shape, parse(client, backup.text)):
+        return text
+    return _with_container_of(client, text, backup.text)
+
+
+def _created_text(client: Client) -> str:
+    """What remains of a file that --write created when its entry is removed."""
+    text = with_entry(client, "", "sikkerkey", {"command": "python3", "args": []})
+    return without_entry(client, text, "sikkerkey")
+
+
+def _with_container_of(client: Client, text: str, backup: str) -> str:
+    """The text, whose container is empty, with a container that is missing, null or empty as in the backup."""
+    form, path = edit.FORMATS[client.format], client.shape.path
+    rest = form.drop(text, path)
+    if rest == form.drop(backup, path):
+        return backup
+    return text if form.locate(backup, path) else rest
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -294,9 +336,9 @@ def _hunk_range(span: range) -> str:
 
 def command_config(options: argparse.Namespace) -> int:
     """Prints the block for one client, or changes the client's file."""
-    client = CLIENTS[options.client]
+    client, path = _located(options, CLIENTS[options.client])
     if options.remove:
-        return _change_file(options, client, _removal(options.agent))
+        return _change_file(options, client, path, _removal(options.agent))
     installed = sikkerkey_mcp.installed_agents()
     wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
     chosen: list[str | None] = [sikkerkey_mcp.choose_agent(wanted)] if wanted else [*installed] or [None]
@@ -310,11 +352,11 @@ def command_config(options: argparse.Namespace) -> int:
     if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
         print_notice("note: HTTPS_PROXY contains a password and is not added: if needed, add it to the entry yourself")
     if options.write or options.dry_run:
-        return _change_file(options, client, _addition(blocks, installed))
+        return _change_file(options, client, path, _addition(blocks, installed))
     keys = server_keys(installed)
     entries = {keys[agent]: block for agent, block in blocks.items()}
     print(block_text(client, entries).rstrip("\n"))
-    print_notice(_where_to_put_it(options, client))
+    print_notice(_where_to_put_it(options, path))
     return 0
 
 
@@ -336,18 +378,22 @@ def _serve_options(options: argparse.Namespace) -> list[str]:
     return [*words, *(word for option in given.items() for word in option)]
 
 
-def _where_to_put_it(options: argparse.Namespace, client: Client) -> str:
-    if client.files is None:
+def _where_to_put_it(options: argparse.Namespace, path: str) -> str:
+    if options.client == "generic":
         return "add it where your client keeps its MCP servers"
-    return f"add it to {clean(_file(options, client))}, or let --write do it"
+    return f"add it to {clean(path)}, or let --write do it"
 
 
-def _file(options: argparse.Namespace, client: Client) -> str:
+def _located(options: argparse.Namespace, client: Client) -> Located:
+    """The file to change, and the client as it stores servers in that file. Raises ConfigError."""
+    if client.files is None and not (options.write or options.dry_run or options.remove):
+        return Located(client, "")
     if not options.project:
-        return user_file(client, os.environ)
-    if not client.project:
-        raise ConfigError(f"{options.client} has no project file", "without --project, the user's file is changed")
-    return os.path.join(os.getcwd(), client.project)
+        return file_to_change(client, os.environ)
+    if client.project:
+        client = file_to_change(client, os.environ).client
+        return Located(client, os.path.join(os.getcwd(), client.project))
+    raise ConfigError(f"{options.client} has no project file", "without --project, the user's file is changed")
 
 
 class Outcome(NamedTuple):
@@ -437,43 +483,71 @@ def _removal(agent: str) -> Change:
     return change
 
 
-def _change_file(options: argparse.Namespace, client: Client, change: Change) -> int:
+def _change_file(options: argparse.Namespace, client: Client, shown: str, change: Change) -> int:
     """Changes the client's file, or shows the change. Raises ConfigError, and then the file is unchanged."""
-    shown = _file(options, client)
     path = os.path.realpath(shown)  # managers of dot files use symbolic links; these stay
     if options.project and not path.startswith(os.path.join(os.path.realpath(os.getcwd()), "")):
         raise ConfigError(f"{clean(shown)} leads out of the project, to {clean(path)}", MANUAL_EDIT_HINT)
+    backup = backup_path(shown, os.getcwd() if options.project else os.path.expanduser("~"))
     try:
         old = read_file(path)
         client = as_stored(client, old.text)
-        new, done = change(client, old.text)
-        if options.remove and done:
-            with suppress(ConfigError):  # a backup that cannot be read is of no use here
-                new = with_container_restored(client, new, read_file(backup_path(shown)))
-        check_only_entries_changed(client, old.text, new, set(done))
+        changed, done = change(client, old.text)
+        new, kept = _new_and_kept(client, old, changed, _readable(backup))
+        check_only_entries_changed(client, old.text, new or "", set(done))
     except ConfigError as error:
         named = str(error) if clean(path) in str(error) else f"{clean(path)}, {error}"
         raise ConfigError(named, error.hint or MANUAL_EDIT_HINT) from None
     if options.dry_run:
         _print_diff(client, path, old, new, set(done))
         return 0
-    backup = replace_file(path, old, new, backup_path(shown)) if new != old.text else ""
+    backup = replace_file(path, old, new, kept, backup) if new != old.text else ""
     for key, what in done.items():
         print(f"{clean(key)} {what} {clean(shown, 4_000)}")
     if not done:
         print_notice(f"no sikkerkey entry in {clean(shown, 4_000)}")
     if backup:
-        print_notice(f"the previous file is kept as {clean(backup, 4_000)}")
+        what = "the previous file" if kept == old.data else "the file without this entry"
+        print_notice(f"{what} is kept as {clean(backup, 4_000)}")
+    if new is None and done:
+        print_notice("the file contained nothing else and is deleted")
     if done and not options.remove:
         print_notice(f"restart {client.title}; then {client.success_sign}")
     return 0
 
 
-def _print_diff(client: Client, path: str, old: FileContent, new: str, keys: set[str]) -> None:
+def _readable(backup: str) -> FileContent:
+    """An earlier backup. One that cannot be read is of no use and counts as missing."""
+    with suppress(ConfigError):
+        return read_file(backup, is_client_file=False)
+    return FileContent(None, b"", "", 0)
+
+
+def _new_and_kept(
+    client: Client, old: FileContent, changed: str, backup: FileContent
+) -> tuple[str | None, bytes | None]:
+    """The new text (None: delete the file), and the data of the backup (None: none is needed)."""
+    if changed == old.text or not _has_own_entries(client, old.text):
+        return changed, old.data
+    try:
+        original = without_own_entries(client, old.text, backup)
+    except ConfigError:  # an entry that can be changed, but not removed
+        return changed, old.data
+    if not _has_own_entries(client, changed):
+        return original, None if original is None else old.data
+    # An update changes our entry alone. What a later --remove needs is the file without it.
+    return changed, None if original is None else old.bom + original.encode("utf-8")
+
+
+def _has_own_entries(client: Client, text: str) -> bool:
+    return any(server.starts_this_program for server in servers(client.shape, parse(client, text)).values())
+
+
+def _print_diff(client: Client, path: str, old: FileContent, new: str | None, keys: set[str]) -> None:
     name = clean(path, 4_000)
     if new == old.text:
         print_notice(f"nothing would change in {name}")
         return
-    print(f"--- {name if old.data is not None else '/dev/null'}\n+++ {name}")
-    for line in diff_lines(client, old.text, new, keys):
+    print(f"--- {name if old.data is not None else os.devnull}\n+++ {name if new is not None else os.devnull}")
+    for line in diff_lines(client, old.text, new or "", keys):
         print(line)

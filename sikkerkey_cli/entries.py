@@ -10,11 +10,12 @@ import stat
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
 from sikkerkey_cli import edit
-from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Shape, user_file
+from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, Shape, user_files
 from sikkerkey_mcp import ConfigError, JsonObject, clean
 
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server exceed 60 characters together
@@ -113,7 +114,7 @@ def entry_members(shape: Shape, key: str, block: JsonObject) -> JsonObject:
 
 def entry_path(shape: Shape, key: str) -> edit.Path:
     """The path of an entry in a document."""
-    return (shape.container, edit.Item(key) if shape.is_list else key)
+    return (*shape.path, edit.Item(key) if shape.is_list else key)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -166,9 +167,17 @@ class Server(NamedTuple):
         return [word for before, word in pairs if "--agent" not in (before, word)]
 
 
+def container_in(shape: Shape, document: JsonObject) -> Any:
+    """The container in a document; None if it is missing or null."""
+    found: Any = document
+    for name in shape.path:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
 def servers(shape: Shape, document: JsonObject) -> dict[str, Server]:
     """All entries of a document by their keys, including those of other programs. Raises ConfigError."""
-    container = document.get(shape.container)
+    container = container_in(shape, document)
     if container is None:
         return {}
     if not isinstance(container, list if shape.is_list else dict):
@@ -215,19 +224,35 @@ def find_entries(environ: Mapping[str, str]) -> list[FoundEntry]:
 
 
 def _entries_in(name: str, environ: Mapping[str, str]) -> Iterator[FoundEntry]:
-    client, path = CLIENTS[name], ""
     try:
-        path = user_file(client, environ)
-        if not os.path.lexists(path):
-            return
-        text = read_file(path).text
-        existing = servers(as_stored(client, text).shape, parse(client, text))
+        files = user_files(CLIENTS[name], environ)
     except ConfigError as error:
-        yield FoundEntry(name, path, "", [], {}, str(error))
+        yield FoundEntry(name, "", "", [], {}, str(error))
         return
-    for server in existing.values():
-        if server.starts_this_program or server.key.startswith("sikkerkey"):
-            yield FoundEntry(name, path, server.key, server.command, server.environment, "")
+    for client, path in files:
+        try:
+            existing = _servers_in_file(client, path) if os.path.lexists(path) else {}
+        except ConfigError as error:
+            yield FoundEntry(name, path, "", [], {}, str(error))
+            continue
+        for server in existing.values():
+            if server.starts_this_program or server.key.startswith("sikkerkey"):
+                yield FoundEntry(name, path, server.key, server.command, server.environment, "")
+
+
+def _servers_in_file(client: Client, path: str) -> dict[str, Server]:
+    text = read_file(path).text
+    return servers(as_stored(client, text).shape, parse(client, text))
+
+
+def file_to_change(client: Client, environ: Mapping[str, str]) -> Located:
+    """Of the client's user files, the one that has an entry for this server, otherwise the one for a new entry."""
+    files = user_files(client, environ)
+    for located in files if len(files) > 1 else ():
+        with suppress(ConfigError):  # reported if this file is the one to change
+            if any(server.starts_this_program for server in _servers_in_file(*located).values()):
+                return located
+    return files[0]
 
 
 def is_blank(text: str) -> bool:
@@ -270,8 +295,8 @@ class FileContent(NamedTuple):
     mode: int
 
 
-def read_file(path: str) -> FileContent:
-    """A client's file, which may be missing. Raises ConfigError."""
+def read_file(path: str, *, is_client_file: bool = True) -> FileContent:
+    """A client's file, which may be missing, or a backup of ours. Raises ConfigError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:
@@ -287,7 +312,7 @@ def read_file(path: str) -> FileContent:
         raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}", MANUAL_EDIT_HINT) from None
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes", MANUAL_EDIT_HINT)
-    if not data.strip() and abs(time.time() - status.st_mtime) < EMPTIED_RECENTLY_S:
+    if is_client_file and not data.strip() and abs(time.time() - status.st_mtime) < EMPTIED_RECENTLY_S:
         reason = f"{clean(path)} is empty and was changed just now, perhaps by a program that is still writing it"
         raise ConfigError(reason, f"run this command again in {EMPTIED_RECENTLY_S} seconds")
     return FileContent(data, *_decode(data), stat.S_IMODE(status.st_mode))

@@ -444,6 +444,53 @@ def test_file_that_opencode_prefers_is_changed(config: Config, slot: str, home: 
     assert sorted(each.name for each in path.parent.iterdir()) == ["opencode.jsonc", "opencode.jsonc.sikkerkey.bak"]
 
 
+OLD_CONTINUE = '{"models": [{"title": "GPT", "provider": "openai", "model": "gpt-4o"}]}\n'
+
+
+def test_config_json_of_continue_is_not_hidden(config: Config, slot: str, home: Path) -> None:
+    """A config.yaml would be read instead of it."""
+    write(home / ".continue" / "config.json", OLD_CONTINUE)
+    before = listing(home)
+    block = config("continue").out
+    assert json.loads(block)["mcpServers"]["sikkerkey"] == started()
+    path = home / ".continue" / "mcpServers" / "sikkerkey.json"
+    assert config("continue", "--write").out == f"sikkerkey added to {path}\n"
+    assert path.read_text() == block
+    assert [entry.path for entry in entries.find_entries(os.environ)] == [str(path)]
+    assert config("continue", "--remove").status == 0
+    assert listing(home) == before
+
+
+def test_entry_beside_config_json_of_continue_is_found_after_its_migration(
+    config: Config, slot: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(home / ".continue" / "config.json", OLD_CONTINUE)
+    config("continue", "--write")
+    write(home / ".continue" / "config.yaml", "name: a\nversion: 1.0.0\nschema: v1\nmodels: []\n")
+    ran = config("continue", "--write", "--read-only")
+    assert ran.out == f"sikkerkey updated in {home}/.continue/mcpServers/sikkerkey.json\n"
+    config("continue", "--remove")
+    assert config("continue", "--write").out == f"sikkerkey added to {home}/.continue/config.yaml\n"
+
+
+def test_project_file_of_continue_is_one_that_it_reads(
+    config: Config, slot: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write(home / ".continue" / "config.json", OLD_CONTINUE)
+    config("continue", "--project", "--write")
+    text = (tmp_path / ".continue" / "mcpServers" / "sikkerkey.json").read_text()
+    assert json.loads(text) == {"mcpServers": {"sikkerkey": started()}}
+
+
+def test_entry_in_the_other_file_of_opencode_is_the_one_that_changes(config: Config, slot: str, home: Path) -> None:
+    config("opencode", "--write")
+    write(home / ".config" / "opencode" / "opencode.jsonc", "{} // mine\n")
+    assert config("opencode", "--write", "--read-only").out.endswith("/opencode.json\n")
+    assert config("opencode", "--remove").out.endswith("/opencode.json\n")
+    assert config("opencode", "--write").out.endswith("/opencode.jsonc\n")
+
+
 # Writing
 
 
@@ -594,7 +641,88 @@ def test_removal_keeps_what_was_changed_since_the_backup(config: Config, slot: s
     config("zed", "--write")
     path.write_text(path.read_text().replace("One", "Two"))
     config("zed", "--remove")
-    assert json.loads(path.read_text()) == {"theme": "Two", "context_servers": {}}
+    assert path.read_text() == '{\n  "theme": "Two"\n}\n'
+
+
+def test_updates_of_the_entry_keep_what_removal_needs(config: Config, slot: str) -> None:
+    for name, text in (
+        ("zed", '{\n  "theme": "One"\n}\n'),
+        ("cursor", '{"mcpServers": null}\n'),
+        ("cursor", "{}"),
+        ("cursor", " \n"),
+        ("goose", "extensions:\n"),
+        ("codex", "\n"),
+    ):
+        path = write(file_of(name), text)
+        for options in ((), ("--read-only",), ("--tools", "whoami")):
+            config(name, "--write", *options)
+        assert Path(f"{path}.sikkerkey.bak").read_text() == text, (name, text)
+        assert (config(name, "--remove").status, path.read_text()) == (0, text), (name, text)
+        Path(f"{path}.sikkerkey.bak").unlink()
+
+
+def test_backup_of_an_update_has_what_the_user_changed_since(config: Config, slot: str) -> None:
+    path = write(file_of("zed"), '{\n  "theme": "One"\n}\n')
+    config("zed", "--write")
+    path.write_text(path.read_text().replace("One", "Two"))
+    ran = config("zed", "--write", "--read-only")
+    assert f"the file without this entry is kept as {path}.sikkerkey.bak" in ran.err
+    assert Path(f"{path}.sikkerkey.bak").read_text() == '{\n  "theme": "Two"\n}\n'
+    config("zed", "--remove")
+    assert path.read_text() == '{\n  "theme": "Two"\n}\n'
+
+
+def test_file_that_was_created_is_deleted_if_nothing_else_is_in_it(config: Config, slot: str, home: Path) -> None:
+    for name in WITH_FILE:
+        before = listing(home)
+        config(name, "--write")
+        config(name, "--write", "--read-only")
+        assert config(name, "--remove", "--dry-run").out.splitlines()[1] == "+++ /dev/null", name
+        ran = config(name, "--remove")
+        assert (ran.status, ran.out.split()[:3]) == (0, ["sikkerkey", "removed", "from"]), name
+        assert "the file contained nothing else and is deleted" in ran.err, name
+        assert listing(home) == before, name
+
+
+def test_file_with_anything_else_is_not_deleted(config: Config, slot: str) -> None:
+    for name, addition in (("kiro", "// mine\n"), ("goose", "# mine\n"), ("codex", "# mine\n"), ("codex", "[a]\n")):
+        config(name, "--write")
+        path = file_of(name)
+        path.write_text(path.read_text() + addition)
+        config(name, "--remove")
+        assert path.read_text().endswith(addition), (name, addition)
+        path.unlink()
+
+
+def test_file_that_changes_before_it_is_deleted_stays(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config("cursor", "--write")
+    path = file_of("cursor")
+    plainly = config_command.make_directories
+
+    def slowly(directory: str) -> None:
+        plainly(directory)
+        path.write_text('{"new": 1}')
+
+    monkeypatch.setattr(config_command, "make_directories", slowly)
+    assert "was just changed by another program" in config("cursor", "--remove").err
+    assert path.read_text() == '{"new": 1}'
+
+
+def test_no_backup_is_put_into_a_linked_directory(config: Config, slot: str, home: Path, tmp_path: Path) -> None:
+    repository = tmp_path / "dotfiles"
+    target = write(repository / "zed" / "settings.json", '{"theme": "One"}\n')
+    (home / ".config").mkdir()
+    (home / ".config" / "zed").symlink_to(repository / "zed")
+    for _ in range(2):
+        config("zed", "--write", "--read-only")
+    assert list(listing(repository)) == ["zed/settings.json"]
+    assert f"kept as {home}/.sikkerkey/backups/" in config("zed", "--write").err
+    assert (config("zed", "--remove").status, target.read_text()) == (0, '{"theme": "One"}\n')
+    assert list(listing(repository)) == ["zed/settings.json"]
+    (backup,) = (home / ".sikkerkey" / "backups").iterdir()
+    assert (mode(backup.parent), mode(backup)) == (0o700, 0o600)
 
 
 def test_entry_that_was_saved_again_by_a_yaml_library_is_found(config: Config, slot: str) -> None:
@@ -828,7 +956,7 @@ def test_agent_keeps_its_key_when_others_come_and_go(config: Config, slot: str, 
     config("cursor", "--remove", "--agent", OTHER_ID)
     assert list(servers("cursor", file_of("cursor").read_text())) == ["my vault"]
     config("cursor", "--remove")
-    assert servers("cursor", file_of("cursor").read_text()) == {}
+    assert not file_of("cursor").exists()
 
 
 def test_removal_leaves_entries_of_other_programs(config: Config, slot: str) -> None:

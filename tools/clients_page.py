@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import posixpath
+
 import sikkerkey_mcp
-from sikkerkey_cli.clients import CLIENTS, Client
+from sikkerkey_cli.clients import CLIENTS, Client, Place
 from sikkerkey_cli.config import block_text
 
 INTRO = """\
@@ -19,9 +21,11 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
 ```
 
 - **Changes are minimal.** Comments, order, indentation, line endings and the entries of other servers stay byte for
-  byte, and `--remove` restores the bytes that were there. The previous file is kept beside the new one as
-  `.sikkerkey.bak`, of which there is one; each change replaces it. Where the file is a symbolic link, the backup is
-  beside the link. It may contain the tokens of other servers, as the file does.
+  byte, and `--remove` restores the bytes that were there, or deletes the file if `--write` created it and nothing else
+  is in it. The file without the entry is kept beside the new one as `.sikkerkey.bak`, of which there is one. Where the
+  file is a symbolic link, the backup is beside the link; where a directory on the way is one, it is in
+  `~/.sikkerkey/backups`, because the target may be a repository. It may contain the tokens of other servers, as the file
+  does.
 - **Unclear files are refused**, with line and column, and stay unchanged: malformed files, files with constructs that
   the program does not support (YAML anchors, several YAML documents, servers in an inline TOML table, duplicate keys),
   files of another user, files that another program is changing, and files in which another program has an entry named
@@ -105,7 +109,9 @@ NOTES = {
     ),
     "continue": (
         "Servers are a list of items with names. The model sees the text of results, but no instructions.",
-        "A new `config.yaml` contains the members that Continue requires; add your models to it.",
+        "A new `config.yaml` contains the members that Continue requires; add your models to it. With the older"
+        " `config.json`, no `config.yaml` is created, because Continue would read it instead: the entry is in a file of"
+        " its own, which the extensions read, but not `cn`.",
     ),
     "gemini": (
         "Servers do not inherit variables whose names contain KEY, TOKEN or SECRET, except those in `env`.",
@@ -113,7 +119,6 @@ NOTES = {
         "In an untrusted folder, `gemini mcp list` requires `GEMINI_CLI_TRUST_WORKSPACE=true`.",
     ),
     "opencode": (
-        "If `opencode.jsonc` exists in the same directory, that file is changed instead.",
         "Large results are stored in a file.",
     ),
     "copilot": (
@@ -173,4 +178,12 @@ def _places(client: Client) -> list[str]:
         places = f"File: on Linux and macOS `{linux}`, on Windows `{windows}`"
     else:
         places = f"File: on Linux `{linux}`, on macOS `{macos}`, on Windows `{windows}`"
-    return [f"{places}.", *([f"With `--project`: `{client.project}`."] if client.project else [])]
+    others = [_place(place) for place in client.places]
+    return [f"{places}.", *others, *([f"With `--project`: `{client.project}`."] if client.project else [])]
+
+
+def _place(place: Place) -> str:
+    file = posixpath.normpath(posixpath.join(place.sign, place.file)) if place.file else place.sign
+    condition = f"`{place.sign}` exists" + (f" and `{place.unless}` does not" if place.unless else "")
+    found = " An entry that is in one of the files already is changed there." if place.read_too else ""
+    return f"Where {condition}, the file is " + (f"`{file}`." if place.file else "that one.") + found

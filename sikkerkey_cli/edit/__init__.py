@@ -9,10 +9,32 @@ Python 3.11 on, and none of the usual parsers reports where in the text a value 
 """
 
 from sikkerkey_cli.edit.jsonc import JSON
-from sikkerkey_cli.edit.text import DEPTH_MAX, Format, Item, Path, Raw, TextError, line_start
+from sikkerkey_cli.edit.text import (
+    DEPTH_MAX,
+    Format,
+    Item,
+    Path,
+    Raw,
+    TextError,
+    line_start,
+    without_value_at,
+)
 from sikkerkey_cli.edit.toml import TOML
 from sikkerkey_cli.edit.yaml import YAML
 
-__all__ = ["DEPTH_MAX", "FORMATS", "JSON", "TOML", "YAML", "Format", "Item", "Path", "Raw", "TextError", "line_start"]
+__all__ = [
+    "DEPTH_MAX",
+    "FORMATS",
+    "JSON",
+    "TOML",
+    "YAML",
+    "Format",
+    "Item",
+    "Path",
+    "Raw",
+    "TextError",
+    "line_start",
+    "without_value_at",
+]
 
 FORMATS = {"json": JSON, "toml": TOML, "yaml": YAML}
