@@ -229,7 +229,7 @@ def without_own_entries(client: Client, text: str, backup: FileContent) -> str |
         text = without_entry(client, text, key) if server.starts_this_program else text
     if container_in(client.shape, parse(client, text)):
         return text
-    is_as_created = text.split() == _created_text(client).split()
+    is_as_created = "".join(text.split()) == "".join(_created_text(client).split())
     if backup.data is None or is_blank(backup.text):
         return (backup.text if backup.data is not None else None) if is_as_created else text
     if container_in(client.shape, parse(client, backup.text)):
@@ -246,8 +246,8 @@ def _created_text(client: Client) -> str:
 def _with_container_of(client: Client, text: str, backup: str) -> str:
     """The text, whose container is empty, with a container that is missing, null or empty as in the backup."""
     form, path = edit.FORMATS[client.format], client.shape.path
-    rest = form.drop(text, path)
-    if rest == form.drop(backup, path):
+    rest, original = form.drop(text, path), form.drop(backup, path)
+    if "".join(rest.split()) == "".join(original.split()) and parse(client, rest) == parse(client, original):
         return backup
     return text if form.locate(backup, path) else rest
 

@@ -157,7 +157,7 @@ def check(name: str, path: Path, old: bytes) -> None:
     removed = Ran(name, "--remove")
     assert removed.status == 0, removed.err
     if ran.done and ran.done[2] == "added to" and "removed from" in removed.out and removed.out.count("\n") == 1:
-        assert path.read_bytes() == old, "the old bytes were not restored"
+        assert path.read_bytes() == old, (name, old, new, path.read_bytes())
 
 
 @contextmanager
