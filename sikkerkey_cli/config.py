@@ -23,6 +23,7 @@ import sikkerkey_mcp
 from sikkerkey_cli import edit
 from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located
 from sikkerkey_cli.entries import (
+    MISSING,
     PASSED_VARIABLES,
     Entries,
     FileContent,
@@ -37,6 +38,7 @@ from sikkerkey_cli.entries import (
     parse,
     proxy_variables,
     read_file,
+    read_now,
     server_entry,
     server_keys,
     servers,
@@ -135,7 +137,7 @@ def replace_file(path: str, old: FileContent, new: str | None, kept: bytes | Non
         try:
             if new is not None:
                 _write_new(temporary, old.bom + new.encode("utf-8"), old.mode)
-            if read_file(path).data != old.data:
+            if read_now(path).data != old.data:
                 raise ConfigError(f"{clean(path)} was just changed by another program", "run this command again")
             if new is None:
                 os.unlink(path)
@@ -519,8 +521,8 @@ def _change_file(options: argparse.Namespace, client: Client, shown: str, change
 def _readable(backup: str) -> FileContent:
     """An earlier backup. One that cannot be read is of no use and counts as missing."""
     with suppress(ConfigError):
-        return read_file(backup, is_client_file=False)
-    return FileContent(None, b"", "", 0)
+        return read_now(backup)
+    return MISSING
 
 
 def _new_and_kept(

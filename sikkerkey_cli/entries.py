@@ -22,6 +22,9 @@ KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server ex
 NAME_MAX_CHARACTERS = 100  # of an agent's name, from which a key is made
 FILE_MAX_BYTES = 64 * 1024 * 1024  # Claude Code's file also contains its history and grows to tens of megabytes
 EMPTIED_RECENTLY_S = 10  # a client empties its file and then writes it
+CHANGED_RECENTLY_S = 2  # a file that is younger is read until it no longer changes
+SETTLE_S = 0.2
+SETTLE_TRIES = 10
 # Variables that an entry sets, because a client may start the server without the user's environment.
 PASSED_PATHS = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
 PASSED_VARIABLES = (*PASSED_PATHS, "SIKKERKEY_CA_BUNDLE_ONLY")
@@ -241,7 +244,7 @@ def _entries_in(name: str, environ: Mapping[str, str]) -> Iterator[FoundEntry]:
 
 
 def _servers_in_file(client: Client, path: str) -> dict[str, Server]:
-    text = read_file(path).text
+    text = read_now(path).text
     return servers(as_stored(client, text).shape, parse(client, text))
 
 
@@ -295,8 +298,44 @@ class FileContent(NamedTuple):
     mode: int
 
 
-def read_file(path: str, *, is_client_file: bool = True) -> FileContent:
-    """A client's file, which may be missing, or a backup of ours. Raises ConfigError."""
+MISSING = FileContent(None, b"", "", 0o600)
+
+
+def read_file(path: str) -> FileContent:
+    """A client's file, which may be missing, as its last complete version. Raises ConfigError."""
+    found = _read(path)
+    if found is None:
+        return MISSING
+    tries = 0
+    while abs(time.time() - found[1].st_mtime) < CHANGED_RECENTLY_S:  # perhaps only a part is written yet
+        time.sleep(SETTLE_S)
+        before, found = found, _read(path)
+        if found is None:
+            return MISSING
+        if found[0] == before[0]:
+            break
+        tries += 1
+        if tries == SETTLE_TRIES:
+            raise ConfigError(f"{clean(path)} is being changed by another program", "run this command again")
+    data, status = found
+    if not data.strip() and abs(time.time() - status.st_mtime) < EMPTIED_RECENTLY_S:
+        reason = f"{clean(path)} is empty and was changed just now, perhaps by a program that is still writing it"
+        raise ConfigError(reason, f"run this command again in {EMPTIED_RECENTLY_S} seconds")
+    return _content(data, status)
+
+
+def read_now(path: str) -> FileContent:
+    """A file as it is at this moment. Raises ConfigError."""
+    found = _read(path)
+    return _content(*found) if found else MISSING
+
+
+def _content(data: bytes, status: os.stat_result) -> FileContent:
+    return FileContent(data, *_decode(data), stat.S_IMODE(status.st_mode))
+
+
+def _read(path: str) -> tuple[bytes, os.stat_result] | None:
+    """The data and the status of a file; None if there is no file. Raises ConfigError."""
     try:
         descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
         try:
@@ -307,15 +346,12 @@ def read_file(path: str, *, is_client_file: bool = True) -> FileContent:
         finally:
             os.close(descriptor)
     except FileNotFoundError:
-        return FileContent(None, b"", "", 0o600)
+        return None
     except OSError as error:
         raise ConfigError(f"{clean(path)} cannot be read: {error.strerror}", MANUAL_EDIT_HINT) from None
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes", MANUAL_EDIT_HINT)
-    if is_client_file and not data.strip() and abs(time.time() - status.st_mtime) < EMPTIED_RECENTLY_S:
-        reason = f"{clean(path)} is empty and was changed just now, perhaps by a program that is still writing it"
-        raise ConfigError(reason, f"run this command again in {EMPTIED_RECENTLY_S} seconds")
-    return FileContent(data, *_decode(data), stat.S_IMODE(status.st_mode))
+    return data, status
 
 
 def _check_type_and_owner(path: str, status: os.stat_result) -> None:

@@ -51,6 +51,7 @@ def config(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(sys, "argv", [HOSTILE_PATH])
     monkeypatch.setattr(sys, "executable", INTERPRETER)
     monkeypatch.setattr(sys, "prefix", sys.base_prefix)
+    monkeypatch.setattr(entries, "SETTLE_S", 0)
 
     def run(*arguments: str) -> Ran:
         capsys.readouterr()
@@ -769,6 +770,39 @@ def test_file_that_was_just_emptied_is_not_taken_for_new(
     assert "still writing it" in ran.err
     monkeypatch.setattr("time.time", lambda: changed + 3600)
     assert config("claude-code", "--write").status == 0
+
+
+def test_half_written_file_is_read_when_it_is_complete(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first half of a TOML or YAML file can be read as well."""
+    for name, whole in (
+        ("codex", '[a]\nb = 1\n[mcp_servers.other]\ncommand = "npx"\n'),
+        ("goose", "a: 1\nextensions:\n  other:\n    cmd: npx\n"),
+        ("claude-code", '{"mcpServers": {"other": {"command": "npx"}}}\n'),
+    ):
+        path = write(file_of(name), "")
+        writings = [whole[:9], whole[:20], whole]
+        path.write_text(writings[0])
+
+        def pause(_seconds: float, path: Path = path, writings: list[str] = writings) -> None:
+            writings[:-1] = writings[1:-1]
+            path.write_text(writings[0])
+
+        monkeypatch.setattr("time.sleep", pause)
+        assert config(name, "--write").status == 0, name
+        assert {"other", "sikkerkey"} == set(
+            READ[CLIENTS[name].format](path.read_text())[CLIENTS[name].shape.container]
+        )
+
+
+def test_file_that_never_stops_changing_is_refused(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write(file_of("codex"), "a = 0\n")
+    path.write_text("a = 1\n")
+    monkeypatch.setattr("time.sleep", lambda _seconds: path.write_text(path.read_text() + "# more\n"))
+    assert (
+        f"{path} is being changed by another program\nhint: run this command again\n" in config("codex", "--write").err
+    )
 
 
 @pytest.mark.parametrize(

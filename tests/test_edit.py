@@ -343,6 +343,21 @@ def test_toml_1_1_is_read() -> None:
     assert kind.form.drop(new, kind.path) == text
 
 
+def test_escapes_of_toml_1_1_and_yaml_are_read() -> None:
+    written = '"\\e[1m \\x41\\xe6\\xFf \\\\x41 \\\\e \\U0001F511"'
+    value = "\x1b[1m A\xe6\xff \\x41 \\e \U0001f511"
+    assert edit.TOML.read(f"a = {written}\n") == {"a": value}
+    assert edit.TOML.read(f"{written} = 1\n") == {value: Raw("1")}
+    assert edit.TOML.read(f'a = """{written[1:-1]}"""\n') == {"a": Raw(f'"""{written[1:-1]}"""')}
+    assert edit.YAML.read(f"a: {written}\n") == {"a": value} == yaml_loads(f"a: {written}\n")
+    for wrong in ('"\\x4"', '"\\E"', '"\\xg0"'):
+        with pytest.raises(TextError):
+            edit.TOML.read(f"a = {wrong}\n")
+    new = edit.TOML.put(f"[mcp_servers.sikkerkey]\na = {written}\n", ("mcp_servers", "sikkerkey", "b"), value)
+    assert new.splitlines()[1] == f"a = {written}"
+    assert edit.TOML.read(new)["mcp_servers"]["sikkerkey"] == {"a": value, "b": value}
+
+
 def test_yaml_directive_stays() -> None:
     for name in ("yaml", "yaml list"):
         check(KINDS[name], "# c\n%YAML 1.1\n---\na: 1\n")
@@ -448,7 +463,7 @@ REFUSED = (
     ("yaml", "a: | x\n", "1:5", 'expected the end of the line after | or >'),
     ("yaml", "a: |\n    b\n  c\n", "3:3", 'this line is indented less than the block scalar before it'),
     ("yaml", f"a: 1\n{'b' * 1025}: 2\n", "2:1", 'keys are limited to 1,024 characters'),
-    ("yaml", '"a\\x41": 2\n', "1:1", 'keys written in this way are not supported'),
+    ("yaml", '"a\\_": 2\n', "1:1", 'keys written in this way are not supported'),
     ("yaml", "a: [1, 2\n", "2:1", 'expected a comma or ]'),
     ("yaml", "a: [1 ] 2\n", "1:8", 'expected the end of the line'),
     ("yaml", "a: # x\u2028b: 1\n", "1:7", 'YAML does not allow this character, or not everywhere'),

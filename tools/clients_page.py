@@ -24,8 +24,8 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   byte, and `--remove` restores the bytes that were there, or deletes the file if `--write` created it and nothing else
   is in it. The file without the entry is kept beside the new one as `.sikkerkey.bak`, of which there is one. Where the
   file is a symbolic link, the backup is beside the link; where a directory on the way is one, it is in
-  `~/.sikkerkey/backups`, because the target may be a repository. It may contain the tokens of other servers, as the file
-  does.
+  `~/.sikkerkey/backups`, because the target may be a repository. Like the file, it may contain the tokens of other
+  servers.
 - **Unclear files are refused**, with line and column, and stay unchanged: malformed files, files with constructs that
   the program does not support (YAML anchors, several YAML documents, servers in an inline TOML table, duplicate keys),
   files of another user, files that another program is changing, and files in which another program has an entry named

@@ -260,10 +260,13 @@ def ascii_string(value: str) -> str:
 
 
 def json_escapes(written: str) -> str:
-    """A string literal with each \\U escape rewritten for JSON; invalid code points stay, so that JSON refuses them."""
-    return re.sub(r"(\\\\)|\\U00([01][0-9a-fA-F]{5})", _json_escape, written)
+    """A string literal with the escapes \\U, \\x and \\e rewritten for JSON.
+
+    Invalid code points stay, so that JSON refuses them.
+    """
+    return re.sub(r"(\\\\)|\\U00([01][0-9a-fA-F]{5})|\\x([0-9a-fA-F]{2})|\\(e)", _json_escape, written)
 
 
 def _json_escape(found: re.Match[str]) -> str:
-    code_point = int(found[2] or "0", 16)
+    code_point = 0x1B if found[4] else int(found[2] or found[3] or "0", 16)
     return found[0] if found[1] or code_point > sys.maxunicode else json.dumps(chr(code_point))[1:-1]

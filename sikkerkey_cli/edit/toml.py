@@ -29,7 +29,7 @@ from sikkerkey_cli.edit.text import (
 )
 
 _CONTROL = r"\x00-\x08\x0a-\x1f\x7f"
-_ESCAPE = r'\\(?:["\\bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})'
+_ESCAPE = r'\\(?:["\\befnrt]|x[0-9a-fA-F]{2}|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}|U[0-9a-fA-F]{8})'
 _INTEGER = r"(?:0|[1-9](?:_?[0-9])*)"
 _DIGITS = r"[0-9](?:_?[0-9])*"
 _TIME = r"[0-9]{2}:[0-9]{2}(?::[0-9]{2}(?:\.[0-9]+)?)?"
@@ -174,7 +174,7 @@ class TomlScanner(Scanner):
             self.at += 1
 
     def _string(self) -> str:
-        """Reads a one-line string. A basic string is a JSON string that may also contain \\U and tabs."""
+        """Reads a one-line string. A basic string is a JSON string that may also contain \\U, \\x, \\e and tabs."""
         start = self.at
         written = self.take(TOML_STRING, "this string is not closed on its line or contains an invalid escape")
         if written[0] == "'":
