@@ -370,6 +370,42 @@ def test_container_that_is_null_is_filled() -> None:
         assert kind.read(new) == with_entry(kind, {}), name
 
 
+ANCHORED = (
+    "d: &d\n  p: openai\nmodels:\n  - name: a\n    <<: *d\n    p: x\n",
+    "%YAML 1.1\n---\nd: &d {p: openai}\n#\nm: [*d, {<<: [*d, {q: r}], s: t}]\n",
+    "a: &x # c & d\n- b\nc: *x # e\nd: &y 'q'\ne: *y\nf: &z |\n  g\nh: &h\ni: [&i j, *i, *h ]\n",
+    "a: &a one\nextensions:\n  other: &o # & so on\n    cmd: *a\n  third:\n    <<: *o\n    x: y\nz: *o\n",
+    "a: &a one\nmcpServers:\n- &o\n  name: other\n  cmd: *a\n- <<: *o\n  name: third\nz: *o\n",
+)
+BOMB = "a: &a0 [[], [], [], [], [], [], [], []]\n" + "".join(
+    f"a{number}: &a{number} [{', '.join([f'*a{number - 1}'] * 8)}]\n" for number in range(1, 9)
+)
+
+
+def test_anchors_aliases_and_merge_keys_elsewhere_stay() -> None:
+    for name in ("yaml", "yaml list"):
+        for text in ANCHORED:
+            check(KINDS[name], text)
+    assert edit.YAML.read("a: {'<<': {b: c}, d: e}\n") == {"a": {"<<": {"b": "c"}, "d": "e"}}
+
+
+def test_entry_with_an_anchor_or_a_merge_key_is_refused_or_changed_alone() -> None:
+    path = ("extensions", "sikkerkey")
+    for text in (
+        "extensions:\n  sikkerkey: &x\n    cmd: a\nz: *x\n",
+        "d: &d {cmd: a}\nextensions:\n  sikkerkey:\n    <<: *d\n    args: []\n",
+    ):
+        for change in (
+            lambda text: edit.YAML.put(text, (*path, "cmd"), "b"),
+            lambda text: edit.YAML.drop(text, (*path, "cmd")),
+        ):
+            with pytest.raises(TextError):
+                change(text)
+    text = "d: &d {cmd: a}\nextensions:\n  sikkerkey: *d\n"
+    new = edit.YAML.put(text, (*path, "cmd"), "b")
+    assert yaml_loads(new) == {"d": {"cmd": "a"}, "extensions": {"sikkerkey": {"cmd": "b"}}}
+
+
 # A text, and the line, column and reason of its refusal: at least one row for each reason in sikkerkey_cli.edit.
 # fmt: off
 REFUSED = (
@@ -417,28 +453,36 @@ REFUSED = (
     ("toml", "mcp_servers = { a = {} }\n", "1:15", 'expected a table, and not an inline one'),
     ("toml", "mcp_servers = 1\n", "1:15", 'expected a table, and not an inline one'),
     ("yaml", "a: 1\n\tb: 2\n", "2:1", 'this line is indented with a tab'),
-    ("yaml", "a: &x 1\n", "1:4", 'anchors, aliases and tags are not supported'),
-    ("yaml", "a: *x\n", "1:4", 'anchors, aliases and tags are not supported'),
-    ("yaml", "a: !t 1\n", "1:4", 'anchors, aliases and tags are not supported'),
+    ("yaml", "a: *x\n", "1:4", 'this alias has no anchor above it'),
+    ("yaml", "a: !t 1\n", "1:4", 'tags, and anchors on lines of their own, are not supported'),
     ("yaml", "- &x a\n", "1:1", 'expected a mapping'),
-    ("yaml", "a:\n- &x b\n", "2:3", 'anchors, aliases and tags are not supported'),
-    ("yaml", "a:\n- *x\n", "2:3", 'anchors, aliases and tags are not supported'),
-    ("yaml", "a:\n  &x\n  b: 1\n", "2:3", 'anchors, aliases and tags are not supported'),
-    ("yaml", "a: &x\n  b: 1\n", "1:4", 'anchors, aliases and tags are not supported'),
+    ("yaml", "a:\n- *x\n", "2:3", 'this alias has no anchor above it'),
+    ("yaml", "a:\n  &x\n  b: 1\n", "2:3", 'tags, and anchors on lines of their own, are not supported'),
     ("yaml", "&x a: 1\n", "1:1", 'expected a mapping'),
     ("yaml", "*x : 1\n", "1:1", 'expected a mapping'),
     ("yaml", "!t a: 1\n", "1:1", 'expected a mapping'),
     ("yaml", "a: 1\n*x : 1\n", "2:1", 'expected a key'),
-    ("yaml", "a: [&x 1]\n", "1:5", 'expected a value; anchors, aliases and tags are not supported'),
-    ("yaml", "a: [*x]\n", "1:5", 'expected a value; anchors, aliases and tags are not supported'),
-    ("yaml", "a: {b: *x}\n", "1:8", 'expected a value; anchors, aliases and tags are not supported'),
-    ("yaml", "a: {b: !t 1}\n", "1:8", 'expected a value; anchors, aliases and tags are not supported'),
+    ("yaml", "a: [*x]\n", "1:5", 'this alias has no anchor above it'),
+    ("yaml", "a: {b: *x}\n", "1:8", 'this alias has no anchor above it'),
+    ("yaml", "a: {b: !t 1}\n", "1:8", 'expected a value; tags are not supported'),
     ("yaml", "a: {&x b: 1}\n", "1:5", 'expected a key, a colon and a space'),
     ("yaml", "a: {*x : 1}\n", "1:5", 'expected a key, a colon and a space'),
-    ("yaml", "<<: {b: 1}\n", "1:1", 'merge keys are not supported'),
-    ("yaml", "a:\n  <<: {b: 1}\n", "2:3", 'merge keys are not supported'),
-    ("yaml", "a:\n- <<: {b: 1}\n", "2:3", 'merge keys are not supported'),
-    ("yaml", "a: {<<: {b: 1}}\n", "1:5", 'merge keys are not supported'),
+    ("yaml", "a: &x [*x]\n", "1:8", 'this alias has no anchor above it'),
+    ("yaml", "a: &x\nb: *y\n", "2:4", 'this alias has no anchor above it'),
+    ("yaml", "a: &x,y 1\n", "1:4", 'this anchor is not supported'),
+    ("yaml", "a: &x 1\nb: *x: 1\n", "2:4", 'this alias is not supported'),
+    ("yaml", "a: &x 1\n<<: *x\n", "2:1", 'a merge key needs mappings'),
+    ("yaml", "a: &x {b: 1}\n<<: *x\n<<: *x\n", "3:1", 'this key is used twice here'),
+    ("yaml", "a: {<<: {b: 1}, <<: {c: 1}}\n", "1:17", 'this key is used twice here'),
+    ("yaml", BOMB, "5:10", 'the aliases stand for too many values'),
+    ("yaml", "b: &a0 []\n" + "".join(f"a{n}: &a{n} [*a{n - 1}]\n" for n in range(1, 200)),
+     "100:12", 'the aliases stand for too many values'),
+    ("yaml", "extensions: &x\n  a: {}\n", "1:1", 'an anchor here is not supported'),
+    ("yaml", "extensions: &x\n", "1:1", 'an anchor here is not supported'),
+    ("yaml", "a: &x {extensions: {}}\n<<: *x\n", "1:1", 'a merge key here is not supported'),
+    ("yaml", "a: &x {b: {}}\nextensions: *x\n", "2:13", 'expected a block mapping or a block sequence'),
+    ("yaml", "extensions:\n  <<: {sikkerkey: {}}\n", "2:3", 'a merge key here is not supported'),
+    ("yaml list", "mcpServers: &x\n- name: a\n", "1:1", 'an anchor here is not supported'),
     ("yaml", "? a\n: b\n", "1:1", 'expected a mapping'),
     ("yaml", "a: 1\n? b\n", "2:1", 'expected a key'),
     ("yaml", "a: 1\n---\nb: 2\n", "2:1", 'files with several documents are not supported'),

@@ -27,7 +27,7 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   `~/.sikkerkey/backups`, because the target may be a repository. Like the file, it may contain the tokens of other
   servers.
 - **Unclear files are refused**, with line and column, and stay unchanged: malformed files, files with constructs that
-  the program does not support (YAML anchors, several YAML documents, servers in an inline TOML table, duplicate keys),
+  the program does not support (YAML tags, several YAML documents, servers in an inline TOML table, duplicate keys),
   files of another user, files that another program is changing, and files in which another program has an entry named
   `sikkerkey`. In these cases, print the block and add it by hand.
 - **Running it again** changes nothing if the entry is correct, and updates it if the archive was moved or another

@@ -1,7 +1,8 @@
 """YAML: block mappings and sequences with scalars of every kind; flow collections are read as plain values.
 
-Refused, because their meaning depends on other parts of the text: anchors, aliases, tags, merge keys, complex keys,
-several documents, and tabs outside strings and comments.
+Anchors, aliases and merge keys are read, but nothing is changed where the container or the entry consists of them: the
+change could have an effect elsewhere. Refused are tags, complex keys, anchors of keys, several documents, and tabs
+outside strings and comments.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from functools import lru_cache
 from typing import Any, Callable
 
 from sikkerkey_cli.edit.text import (
+    DEPTH_MAX,
     PARSED_TEXTS_KEPT,
     Change,
     Format,
@@ -36,6 +38,7 @@ from sikkerkey_cli.edit.text import (
     without_value_at,
 )
 
+ALIASED_VALUES_MAX = 10_000  # of all aliases together; a few lines of nested aliases can stand for billions of values
 YAML_KEY_MAX_CHARACTERS = 1024  # the limit of the YAML specification for implicit keys
 # \x85 and the two separators end a line in YAML 1.1 only.
 YAML_STRANGE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]|\r(?!\n)")
@@ -56,6 +59,8 @@ YAML_QUOTED = re.compile(rf"{_DOUBLE}|{_SINGLE}")
 YAML_KEY = re.compile(rf"""({_DOUBLE}|{_SINGLE}|{_PLAIN}) *:(?=[ \r\n]|\Z)""")
 YAML_REST = re.compile(r" *(?:(?<= )#[^\n]*)?(?=\r?\n|\Z)")
 YAML_BLOCK_SCALAR = re.compile(r"[|>](?:[1-9][-+]?|[-+][1-9]?)?")
+YAML_ANCHOR = re.compile(r"&([A-Za-z0-9_-]+)(?=[ \r\n]|\Z)")
+YAML_ALIAS = re.compile(r"\*([A-Za-z0-9_-]+)(?=[ \r\n,\]}]|\Z)")
 YAML_FLOW_SPACE = re.compile(r"(?:[ \r\n]+|(?<=\s)#[^\n]*)*")
 _FLOW = r",\[\]{}"
 _FLOW_PLAIN = (
@@ -78,8 +83,19 @@ YAML_RAW = re.compile(
 YAML_SAFE = re.compile(r"(?!(?:true|false|null|yes|no|on|off|y|n)\Z)[A-Za-z][A-Za-z0-9_-]*", re.IGNORECASE)
 
 
+class MergeKey(str):
+    """A merge key, as opposed to a key of this name in quotes."""
+
+    __slots__ = ()
+
+
 class YamlScanner(Scanner):
     """Reads block mappings and sequences with their members; flow collections are read as plain values."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._anchors: dict[str, tuple[Any, int, int]] = {}  # a value, how many values it contains, how deep it is
+        self._aliased = 0
 
     def document(self) -> Node:
         """The mapping that the text consists of; an empty one at its end if the text is only comments."""
@@ -131,18 +147,31 @@ class YamlScanner(Scanner):
 
     def _mapping(self) -> Node:
         value: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
 
         def part() -> Member:
             start, key = self.at, self._key(YAML_KEY, "expected a key")
-            if key in value:
+            if key in value or (isinstance(key, MergeKey) and merged):
                 self.refuse("this key is used twice here", start)
             member = Member(key, start, self.at, self._value(column, in_mapping=True))
-            value[key] = member.node.value
+            if isinstance(key, MergeKey):
+                merged.update(self._merged(member.node.value, start))
+            else:
+                value[key] = member.node.value
             return member
 
         column = self._column()
         members = self._members(part, YAML_INDENT)
-        return Node(members[0].start, members[-1].node.end, value, members)
+        return Node(members[0].start, members[-1].node.end, {**merged, **value}, members)
+
+    def _merged(self, value: Any, at: int) -> dict[str, Any]:
+        """What a merge key adds. The first of several mappings takes precedence."""
+        found: dict[str, Any] = {}
+        for mapping in reversed(value if isinstance(value, list) else [value]):
+            if not isinstance(mapping, dict):
+                self.refuse("a merge key needs mappings", at)
+            found.update(mapping)
+        return found
 
     def _sequence(self) -> Node:
         def part() -> Member:
@@ -167,21 +196,46 @@ class YamlScanner(Scanner):
 
     def _value(self, column: int, *, in_mapping: bool) -> Node:
         """Reads the value after a colon or a dash, on the same line or below."""
-        start = self.at
+        start, anchor = self.at, ""
         if not YAML_REST.match(self.text, start):
             self.take(YAML_INDENT)
-            return (self._scalar if in_mapping else self._block)(column)
+            anchor = self._anchor()
+            start = self.at
+        if not YAML_REST.match(self.text, start):
+            self.take(YAML_INDENT)
+            return self._anchored(anchor, (self._scalar if in_mapping or anchor else self._block)(column))
         self._to_next_line()
         self._to_content()
         beside = in_mapping and self._column() == column and YAML_DASH.match(self.text, self.at)
-        return self._block(column) if beside or self._column() > column else Node(start, start, None)
+        node = self._block(column) if beside or self._column() > column else Node(start, start, None)
+        return self._anchored(anchor, node)
+
+    def _anchor(self) -> str:
+        """Reads an anchor, if there is one, and returns its name."""
+        return self.take(YAML_ANCHOR, "this anchor is not supported")[1:] if self.sees("&") else ""
+
+    def _anchored(self, anchor: str, node: Node) -> Node:
+        if anchor:
+            self._anchors[anchor] = (node.value, *_extent(node.value))
+        return node
+
+    def _alias(self) -> Any:
+        """Reads an alias and returns the value that it stands for."""
+        start, name = self.at, self.take(YAML_ALIAS, "this alias is not supported")[1:]
+        if name not in self._anchors:
+            self.refuse("this alias has no anchor above it", start)
+        value, count, depth = self._anchors[name]
+        self._aliased += count
+        if self._aliased > ALIASED_VALUES_MAX or self._depth + depth > DEPTH_MAX:
+            self.refuse("the aliases stand for too many values", start)
+        return value
 
     def _scalar(self, parent: int) -> Node:
-        if self.sees("&", "*", "!"):
-            self.refuse("anchors, aliases and tags are not supported")
+        if self.sees("&", "!"):
+            self.refuse("tags, and anchors on lines of their own, are not supported")
         if self.sees("|", ">"):
             return self._block_scalar(parent)
-        if not self.sees("[", "{", '"', "'"):
+        if not self.sees("[", "{", '"', "'", "*"):
             return self._plain(parent)
         start, value, end = self.at, self._flow(), self.at
         self._end_line()
@@ -191,11 +245,9 @@ class YamlScanner(Scanner):
         """Reads a key with its colon."""
         start = self.at
         written = self.take(pattern, reason)[:-1].rstrip(" ")
-        if written == "<<":
-            self.refuse("merge keys are not supported", start)
         if len(written) > YAML_KEY_MAX_CHARACTERS:
             self.refuse(f"keys are limited to {YAML_KEY_MAX_CHARACTERS:,} characters", start)
-        key = _yaml_string(written) if written[0] in "\"'" else written
+        key = _yaml_string(written) if written[0] in "\"'" else MergeKey(written) if written == "<<" else written
         if not isinstance(key, str) or isinstance(key, Raw):
             self.refuse("keys written in this way are not supported", start)
         return key
@@ -235,23 +287,41 @@ class YamlScanner(Scanner):
 
     def _flow(self) -> Any:
         """Reads a value inside brackets or braces, or a flow collection itself."""
+        if self.sees("&"):
+            anchor = self._anchor()
+            self.take(YAML_FLOW_SPACE)
+            return self._anchored(anchor, Node(0, 0, self._flow())).value
+        if self.sees("*"):
+            return self._alias()
         if self.sees("["):
             return [self._flow() for _ in self.items("]", YAML_FLOW_SPACE)]
         if self.sees("{"):
             return self._flow_mapping()
         if self.sees('"', "'"):
             return _yaml_string(self.take(YAML_QUOTED, "this string is not closed or contains an invalid escape"))
-        return _yaml_plain(self.take(YAML_FLOW_PLAIN, "expected a value; anchors, aliases and tags are not supported"))
+        return _yaml_plain(self.take(YAML_FLOW_PLAIN, "expected a value; tags are not supported"))
 
     def _flow_mapping(self) -> dict[str, Any]:
         members: dict[str, Any] = {}
+        merged: dict[str, Any] = {}
         for _ in self.items("}", YAML_FLOW_SPACE):
             start, key = self.at, self._key(YAML_FLOW_KEY, "expected a key, a colon and a space")
-            if key in members:
+            if key in members or (isinstance(key, MergeKey) and merged):
                 self.refuse("this key is used twice here", start)
             self.take(YAML_FLOW_SPACE)
-            members[key] = self._flow()
-        return members
+            value = self._flow()
+            if isinstance(key, MergeKey):
+                merged = self._merged(value, start)
+            else:
+                members[key] = value
+        return {**merged, **members}
+
+
+def _extent(value: Any) -> tuple[int, int]:
+    """How many values a value contains, itself included, and how deep they are."""
+    inner = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    extents = [_extent(each) for each in inner]
+    return 1 + sum(count for count, _ in extents), 1 + max((depth for _, depth in extents), default=0)
 
 
 def _yaml_plain(written: str) -> Any:
@@ -279,7 +349,7 @@ def _yaml_root(text: str) -> Node:
 def yaml_put(text: str, path: Path, value: Any) -> str:
     """Sets the value at `path`; a missing container is added at the end."""
     root = _yaml_root(text)
-    walked = find_path(text, root, path)
+    walked = _walk(text, root, path)
     rest = path[len(walked) :]
     if walked and (not rest or not walked[-1].node.members):
         return _yaml_replace(text, walked, rest, value)
@@ -291,6 +361,23 @@ def yaml_put(text: str, path: Path, value: Any) -> str:
     if isinstance(rest[0], Item) != isinstance(node.value, list):
         raise TextError(text, node.start, f"expected a {'list' if isinstance(rest[0], Item) else 'mapping'}")
     return apply_changes(text, [lines_after(text, node.end, indent, _yaml_lines(node, rest[0], value))])
+
+
+def _walk(text: str, root: Node, path: Path) -> list[Member]:
+    """The members along a path, as far as they exist. Raises TextError if one has an anchor or is merged in."""
+    walked = find_path(text, root, path)
+    for member in walked:
+        if "&" in re.sub(r"#[^\n]*", "", text[member.value_start : member.node.start]):
+            raise TextError(text, member.start, "an anchor here is not supported")
+    node = walked[-1].node if walked else root
+    merged = any(isinstance(member.key, MergeKey) for member in node.members or ())
+    if (
+        merged
+        and isinstance(node.value, dict)
+        and path[len(walked) : len(walked) + 1] in [(key,) for key in node.value]
+    ):
+        raise TextError(text, node.start, "a merge key here is not supported")
+    return walked
 
 
 def _yaml_lines(node: Node, key: str, value: Any) -> list[str]:
@@ -334,7 +421,7 @@ def _yaml_text(value: Any) -> str:
 
 def yaml_drop(text: str, path: Path) -> str:
     """Removes the member at `path`."""
-    walked = find_path(text, _yaml_root(text), path)
+    walked = _walk(text, _yaml_root(text), path)
     rest = path[len(walked) :]
     if rest and (len(walked) < 2 or walked[-1].node.members):
         if walked and _is_in_flow(walked[-1].node, rest[0]):
