@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import sikkerkey_mcp
 from sikkerkey_cli import edit
-from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located
+from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, is_redirected, this_system
 from sikkerkey_cli.entries import (
     MISSING,
     PASSED_VARIABLES,
@@ -47,6 +47,14 @@ from sikkerkey_mcp import ConfigError, JsonObject, clean, print_notice
 
 SECRET_MIN_CHARACTERS = 6  # shorter values are flags such as 1 or true
 PREFIX_HINT = "choose one with --agent ID; add each further one with --agent ID --prefix NAME"
+# A part of an interpreter's path, and what will happen to that interpreter.
+TEMPORARY_INTERPRETERS = (
+    ("/uv/python/", "was installed by uv; removing or upgrading that"),
+    ("/.pyenv/", "was installed by pyenv; removing that version"),
+    ("/pyenv-win/", "was installed by pyenv; removing that version"),
+    ("/Cellar/", "is one version of Homebrew's Python; upgrading that"),
+    ("/installs/python/", "was installed by a version manager; removing that version"),
+)
 EMPTY_FILE = {"json": "{}\n", "toml": "", "yaml": ""}
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -349,8 +357,8 @@ def command_config(options: argparse.Namespace) -> int:
     blocks = {agent: server_entry(client, agent, _serve_options(options)) for agent in chosen}
     if chosen == [None]:
         print_notice(f"no agent is installed yet: {shlex.join(sikkerkey_mcp.program())} install -")
-    if sys.prefix != sys.base_prefix:
-        print_notice(f"note: {clean(sys.executable)} is in a virtual environment; deleting that breaks this server")
+    if why := why_it_goes_away(sys.executable, sys.prefix, sys.base_prefix):
+        print_notice(f"note: {clean(sys.executable)} {why} breaks this server")
     if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
         print_notice("note: HTTPS_PROXY contains a password and is not added: if needed, add it to the entry yourself")
     if options.write or options.dry_run:
@@ -360,6 +368,16 @@ def command_config(options: argparse.Namespace) -> int:
     print(block_text(client, entries).rstrip("\n"))
     print_notice(_where_to_put_it(options, path))
     return 0
+
+
+def why_it_goes_away(executable: str, prefix: str, base_prefix: str) -> str:
+    """What is to be said of an interpreter that may be deleted some day, such as `is X; deleting that`; else empty."""
+    if prefix != base_prefix:
+        return "is in a virtual environment; deleting that"
+    if os.path.isdir(os.path.join(prefix, "conda-meta")):
+        return "is in a conda environment; deleting that"
+    path = executable.replace("\\", "/")
+    return next((why for part, why in TEMPORARY_INTERPRETERS if part in path), "")
 
 
 def _serve_options(options: argparse.Namespace) -> list[str]:
@@ -490,6 +508,9 @@ def _change_file(options: argparse.Namespace, client: Client, shown: str, change
     path = os.path.realpath(shown)  # managers of dot files use symbolic links; these stay
     if options.project and not path.startswith(os.path.join(os.path.realpath(os.getcwd()), "")):
         raise ConfigError(f"{clean(shown)} leads out of the project, to {clean(path)}", MANUAL_EDIT_HINT)
+    if is_redirected(path, sys.base_prefix, this_system()) and not options.dry_run:
+        reason = f"Windows redirects what this Python, from the Microsoft Store, writes to {clean(path)}"
+        raise ConfigError(reason, f"use Python from python.org, or {MANUAL_EDIT_HINT}")
     backup = backup_path(shown, os.getcwd() if options.project else os.path.expanduser("~"))
     try:
         old = read_file(path)
@@ -513,6 +534,10 @@ def _change_file(options: argparse.Namespace, client: Client, shown: str, change
         print_notice(f"{what} is kept as {clean(backup, 4_000)}")
     if new is None and done:
         print_notice("the file contained nothing else and is deleted")
+    profiles = os.path.join(os.path.dirname(shown), "profiles")
+    if client.has_profiles and not options.project and os.path.isdir(profiles):
+        notice = "note: this is the file of the default profile; for others, add the block to"
+        print_notice(f"{notice} {clean(os.path.join(profiles, '*', os.path.basename(shown)), 4_000)}")
     if done and not options.remove:
         print_notice(f"restart {client.title}; then {client.success_sign}")
     return 0

@@ -282,11 +282,14 @@ def as_stored(client: Client, text: str) -> Client:
     if not client.containers:
         return client
     document = parse(client, text)
-    inner = document.get("mcp")
-    if isinstance(inner, dict) and "servers" in inner:  # it comes before all others
-        raise ConfigError("mcp.servers is not supported", MANUAL_EDIT_HINT)
-    used = next((name for name in client.containers if name in document), client.shape.container)
-    return client._replace(shape=client.shape._replace(container=used))
+    shapes = [client.shape._replace(container=name) for name in client.containers]
+    used = next((shape for shape in shapes if _is_container(container_in(shape, document))), client.shape)
+    return client._replace(shape=used)
+
+
+def _is_container(found: Any) -> bool:
+    """Whether a member contains servers. Below `mcp`, `servers` may also be the name of one of them."""
+    return isinstance(found, dict) and not {"command", "type", "url"} & set(found)
 
 
 class FileContent(NamedTuple):

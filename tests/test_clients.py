@@ -348,6 +348,28 @@ def test_interpreter_of_a_virtual_environment_is_named_and_warned_of(
     assert "is in a virtual environment" in ran.err
 
 
+def test_interpreter_that_will_go_away_is_warned_of(
+    config: Config, slot: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for path, why in (
+        ("/home/me/.local/share/uv/python/cpython-3.13.1-linux-x86_64-gnu/bin/python3.13", "was installed by uv"),
+        ("C:\\Users\\me\\AppData\\Roaming\\uv\\python\\cpython-3.13\\python.exe", "was installed by uv"),
+        ("/home/me/.pyenv/versions/3.12.1/bin/python3.12", "was installed by pyenv"),
+        ("/opt/homebrew/Cellar/python@3.13/3.13.1/bin/python3.13", "is one version of Homebrew's Python"),
+        ("/home/me/.local/share/mise/installs/python/3.13.1/bin/python3", "was installed by a version manager"),
+        ("/opt/homebrew/opt/python@3.13/bin/python3.13", ""),
+        ("/usr/bin/python3", ""),
+    ):
+        monkeypatch.setattr(sys, "executable", path)
+        notes = [line for line in config("cursor").err.splitlines() if line.startswith("note: ")]
+        assert len(notes) == bool(why), path
+        assert all(note.startswith(f"note: {path} {why}; ") and "breaks this server" in note for note in notes), path
+    (tmp_path / "conda-meta").mkdir()
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    monkeypatch.setattr(sys, "base_prefix", str(tmp_path))
+    assert "is in a conda environment; deleting that breaks this server" in config("cursor").err
+
+
 def test_path_that_is_not_utf_8_is_refused(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", [os.fsdecode(b"/opt/\xff/sikkerkey-mcp.pyz")])
     ran = config("cursor", "--write")
@@ -381,11 +403,23 @@ PLACES = {
         "~/Library/Application Support/Code/User/mcp.json",
         "~/AppData/Roaming/Code/User/mcp.json",
     ),
+    "vscode-insiders": (
+        "~/.config/Code - Insiders/User/mcp.json",
+        "~/Library/Application Support/Code - Insiders/User/mcp.json",
+        "~/AppData/Roaming/Code - Insiders/User/mcp.json",
+    ),
+    "vscodium": (
+        "~/.config/VSCodium/User/mcp.json",
+        "~/Library/Application Support/VSCodium/User/mcp.json",
+        "~/AppData/Roaming/VSCodium/User/mcp.json",
+    ),
     "codex": ("~/.codex/config.toml",) * 3,
     "continue": ("~/.continue/config.yaml",) * 3,
     "gemini": ("~/.gemini/settings.json",) * 3,
     "opencode": ("~/.config/opencode/opencode.json",) * 3,
     "copilot": ("~/.copilot/mcp-config.json",) * 3,
+    "antigravity": ("~/.gemini/config/mcp_config.json",) * 3,
+    "devin": ("~/.config/devin/mcp_config.json",) * 2 + ("~/AppData/Roaming/devin/mcp_config.json",),
     "windsurf": ("~/.codeium/windsurf/mcp_config.json",) * 3,
     "zed": ("~/.config/zed/settings.json",) * 2 + ("~/AppData/Roaming/Zed/settings.json",),
     "goose": ("~/.config/goose/config.yaml",) * 2 + ("~/AppData/Roaming/Block/goose/config/config.yaml",),
@@ -490,6 +524,113 @@ def test_entry_in_the_other_file_of_opencode_is_the_one_that_changes(config: Con
     assert config("opencode", "--write", "--read-only").out.endswith("/opencode.json\n")
     assert config("opencode", "--remove").out.endswith("/opencode.json\n")
     assert config("opencode", "--write").out.endswith("/opencode.jsonc\n")
+
+
+def located(name: str) -> str:
+    """The path of the client's file, relative to the test's home."""
+    return os.path.relpath(file_of(name), Path.home())
+
+
+PLACES_IN_USE = [
+    ("claude-desktop", "AppData/Local/Packages/Claude_a1b2/LocalCache/Roaming/", "Claude/claude_desktop_config.json"),
+    ("antigravity", ".gemini/antigravity/", "mcp_config.json"),
+    ("lm-studio", ".cache/lm-studio/", "mcp.json"),
+    ("vscode", ".vscode-server/data/", "User/mcp.json"),
+    ("vscode-insiders", ".vscode-server-insiders/data/", "User/mcp.json"),
+    ("vscodium", ".vscodium-server/data/", "User/mcp.json"),
+]
+
+
+def test_place_in_use_is_the_one_that_is_written(config: Config, slot: str, home: Path) -> None:
+    for name, directory, file in PLACES_IN_USE:
+        usual = located(name)
+        (home / directory).mkdir(parents=True)
+        if name == "antigravity":
+            write(home / directory / file, "{}")
+        assert located(name) == directory + file != usual, name
+        assert config(name, "--write").out == f"sikkerkey added to {home / directory / file}\n", name
+        assert servers(name, (home / directory / file).read_text()) == {"sikkerkey": started()}, name
+        assert [entry.path for entry in entries.find_entries(os.environ)] == [str(home / directory / file)], name
+        config(name, "--remove")
+
+
+def test_newer_place_comes_before_the_older(home: Path) -> None:
+    for name, directory, newer in (
+        ("antigravity", ".gemini/antigravity", ".gemini/config"),
+        ("lm-studio", ".cache/lm-studio", ".lmstudio"),
+        ("vscode", ".vscode-server/data", ".config/Code"),
+    ):
+        usual = located(name)
+        write(home / directory / "mcp_config.json", "{}")
+        assert located(name) != usual, name
+        (home / newer).mkdir(parents=True)
+        assert located(name) == usual, name
+
+
+def test_one_package_of_claude_desktop_is_chosen(home: Path) -> None:
+    packages = home / "[App] Data" / "Packages"
+    environ = {"HOME": str(home), "LOCALAPPDATA": str(packages.parent)}
+    for package in ("Claude_a", "Claude_b", "Other_c"):
+        (packages / package / "LocalCache" / "Roaming").mkdir(parents=True)
+    path = "LocalCache/Roaming/Claude/claude_desktop_config.json"
+    client = CLIENTS["claude-desktop"]
+    assert clients.user_file(client, environ, "linux") == str(packages / "Claude_a" / path)
+    write(packages / "Claude_b" / path, "{}")
+    assert clients.user_file(client, environ, "linux") == str(packages / "Claude_b" / path)
+
+
+def test_directory_of_lm_studio_is_named_in_a_file(home: Path) -> None:
+    usual, pointer = located("lm-studio"), home / ".lmstudio-home-pointer"
+    (home / "models").mkdir()
+    for text, path in (
+        (f"{home}/models\n", "models/mcp.json"),
+        (f"{home}/gone\n", usual),
+        ("models\n", usual),
+        ("", usual),
+        ("\x00" * 5_000, usual),
+    ):
+        pointer.write_text(text)
+        assert located("lm-studio") == path, text
+    pointer.write_bytes(b"\xff")
+    assert located("lm-studio") == usual
+
+
+def test_root_of_goose_must_be_absolute(home: Path) -> None:
+    client = CLIENTS["goose"]
+    for root, path in (
+        ("/x y", "/x y/config/config.yaml"),
+        ("x", "/h/.config/goose/config.yaml"),
+        ("", "/h/.config/goose/config.yaml"),
+    ):
+        assert clients.user_file(client, {"HOME": "/h", "GOOSE_PATH_ROOT": root}, "linux") == path, root
+
+
+def test_file_that_windows_redirects_is_refused(
+    config: Config, slot: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = "C:\\Program Files\\WindowsApps\\PythonSoftwareFoundation.Python.3.13_3.13.3_x64__qbz5n2kfra8p0"
+    path = "C:\\Users\\me\\AppData\\Roaming\\Claude\\claude_desktop_config.json"
+    for base_prefix, system, file, expected in (
+        (store, "windows", path, True),
+        (store, "windows", "C:\\Users\\me\\.claude.json", False),
+        ("C:\\Python313", "windows", path, False),
+        (store, "linux", path, False),
+    ):
+        assert clients.is_redirected(file, base_prefix, system) is expected, (base_prefix, system, file)  # type: ignore[arg-type]
+    monkeypatch.setattr(config_command, "is_redirected", lambda *_: True)
+    ran = config("cursor", "--write")
+    assert (ran.status, file_of("cursor").exists()) == (1, False)
+    assert "from the Microsoft Store" in ran.err
+    assert "use Python from python.org" in ran.err
+    assert config("cursor", "--dry-run").status == 0
+
+
+def test_other_profiles_are_named(config: Config, slot: str) -> None:
+    config("vscode", "--write")
+    assert "profile" not in config("vscode", "--write").err
+    profiles = file_of("vscode").parent / "profiles"
+    (profiles / "-1a2b").mkdir(parents=True)
+    assert f"for others, add the block to {profiles}/*/mcp.json" in config("vscode", "--write").err
 
 
 # Writing
@@ -737,6 +878,7 @@ def test_entry_that_was_saved_again_by_a_yaml_library_is_found(config: Config, s
 
 def test_container_in_use_is_the_one_that_is_changed(config: Config, slot: str) -> None:
     for container in ("servers", "mcpServers", "mcp_servers"):
+        path = write(file_of("warp"), "{}")
         before = json.dumps({container: {"a": {"command": "x"}}})
         path = write(file_of("warp"), before)
         assert config("warp", "--write").status == 0, container
@@ -745,8 +887,25 @@ def test_container_in_use_is_the_one_that_is_changed(config: Config, slot: str) 
         assert entries.find_entries(os.environ)[0].key == "sikkerkey", container
         config("warp", "--remove")
         assert path.read_text() == before, container
-    path.write_text('{"mcp": {"servers": {}}}')
-    assert "mcp.servers is not supported" in config("warp", "--write").err
+
+
+def test_nested_container_is_changed_and_restored(config: Config, slot: str) -> None:
+    for name in ("warp", "opencode"):
+        for before in (
+            '{"mcp": {"servers": {}}}',
+            json.dumps({"mcp": {"servers": {"a": {"type": "local"}}}, "servers": {}}, indent=2) + "\n",
+        ):
+            path = write(file_of(name), before)
+            assert config(name, "--write").status == 0, name
+            document = json.loads(path.read_text())
+            assert list(document["mcp"]["servers"])[-1] == "sikkerkey", name
+            assert len(document["mcp"]) == 1, name
+            assert entries.find_entries(os.environ)[0].key == "sikkerkey", name
+            config(name, "--remove")
+            assert path.read_text() == before, name
+    path = write(file_of("opencode"), '{"mcp": {"servers": {"type": "remote", "url": "http://x"}}}')
+    config("opencode", "--write")
+    assert list(json.loads(path.read_text())["mcp"]) == ["servers", "sikkerkey"]
 
 
 def test_file_that_its_client_refuses_is_refused(config: Config, slot: str) -> None:
@@ -1048,7 +1207,7 @@ def test_link_out_of_a_project_is_not_followed(
     assert (project / "shared.json").is_file()
 
 
-@pytest.mark.parametrize("arguments", [("warp", "--project", "--write"), ("generic", "--write")])
+@pytest.mark.parametrize("arguments", [("windsurf", "--project", "--write"), ("generic", "--write")])
 def test_client_without_such_a_file_is_refused(config: Config, slot: str, arguments: tuple[str, ...]) -> None:
     ran = config(*arguments)
     assert (ran.status, ran.out) == (1, "")

@@ -50,7 +50,8 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   add it to the entry yourself. `--write` updates an entry's proxy if one is set, but neither removes it nor replaces
   one with a password.
 - **The interpreter** is the absolute path of the Python that runs `config`. `-I` isolates it from the working directory
-  and your own packages. `config` warns if it is in a virtual environment, because deleting that breaks the server.
+  and your own packages. `config` warns if it is in a virtual or conda environment, or belongs to uv, pyenv or
+  Homebrew's Cellar, because deleting or upgrading that breaks the server.
 
 In paths, `${{NAME:-PATH}}` is the value of the variable NAME if it is set, and PATH otherwise. For Claude Code, Codex,
 Gemini CLI, opencode and Copilot CLI, the paths and variables were tested with the clients on Linux; the others are
@@ -91,12 +92,23 @@ NOTES = {
         "A project's `.mcp.json` must be approved once, in `claude`.",
         "`claude mcp add` without `-s user` adds servers below `projects` in the same file, which `config` ignores.",
     ),
-    "claude-desktop": ("It reads the file only at startup: quit the application, not only its window.",),
+    "claude-desktop": (
+        "It reads the file only at startup: quit the application, not only its window.",
+        "Python from the Microsoft Store cannot write this file, because Windows redirects it: `config` says so.",
+    ),
     "cursor": (
         "It sends at most 40 tools from all servers together, and drops tools whose name and server name together"
         " exceed 60 characters.",
     ),
-    "vscode": ("The member is `servers`, not `mcpServers`.",),
+    "vscode": (
+        "The member is `servers`, not `mcpServers`.",
+        "Each profile but the default one has a file of its own: print the block, and add it with the command"
+        " \"MCP: Open User Configuration\".",
+        "In a window that is connected to WSL, to another computer or to a container, run `config` there, with an agent"
+        " of that computer. It writes the file that \"MCP: Open Remote User Configuration\" opens.",
+    ),
+    "vscode-insiders": ("The notes on VS Code apply to it as well.",),
+    "vscodium": ("The notes on VS Code apply to it as well.",),
     "codex": (
         "A server has 10 seconds to start; `startup_timeout_sec` in the table changes that, and `config` keeps it.",
         "It passes on only a short list of variables and those in `env`.",
@@ -119,6 +131,7 @@ NOTES = {
         "In an untrusted folder, `gemini mcp list` requires `GEMINI_CLI_TRUST_WORKSPACE=true`.",
     ),
     "opencode": (
+        "If the file has `mcp.servers`, the form of version 2, the entry is added there. Version 2 reads both forms.",
         "Large results are stored in a file.",
     ),
     "copilot": (
@@ -127,12 +140,21 @@ NOTES = {
         "A project's file is used only in a trusted folder. It also reads `.mcp.json`, but entries for Claude Code"
         " differ.",
     ),
-    "windsurf": ("It offers at most 100 tools from all servers together.",),
+    "antigravity": ("The editor and the command line `agy` share the file.",),
+    "devin": ("It was called Windsurf until June 2026, and then read another file: see below.",),
+    "windsurf": (
+        "Windsurf is called Devin Desktop since June 2026, and reads another file: see above.",
+        "It offers at most 100 tools from all servers together.",
+    ),
     "zed": ("The member is `context_servers`, in the same file as all other settings.",),
     "goose": ("`timeout` is in seconds. You can change it and `enabled`.",),
     "lm-studio": (),
     "kiro": ("You can set `disabled` and `autoApprove` in the entry.",),
-    "warp": (),
+    "warp": (
+        "Of the members `mcp.servers`, `servers`, `mcpServers` and `mcp_servers`, it reads the first: the entry is"
+        " added to that.",
+        "Servers of a project are started only when you say so.",
+    ),
     "generic": (
         "Add it where your client keeps its servers. Many use this shape; otherwise, use the command and arguments.",
     ),
@@ -183,7 +205,8 @@ def _places(client: Client) -> list[str]:
 
 
 def _place(place: Place) -> str:
-    file = posixpath.normpath(posixpath.join(place.sign, place.file)) if place.file else place.sign
-    condition = f"`{place.sign}` exists" + (f" and `{place.unless}` does not" if place.unless else "")
+    file = posixpath.normpath(posixpath.join("FIRST LINE" if place.is_pointer else place.sign, place.file))
+    condition = f"`{place.sign}` " + ("is set" if place.sign.endswith("}") else "exists")
+    condition += f" and `{place.unless}` does not" if place.unless else ""
     found = " An entry that is in one of the files already is changed there." if place.read_too else ""
-    return f"Where {condition}, the file is " + (f"`{file}`." if place.file else "that one.") + found
+    return f"Where {condition}, the file is `{file}`.{found}"
