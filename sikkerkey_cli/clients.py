@@ -39,6 +39,7 @@ class Shape(NamedTuple):
     fixed: Mapping[str, Any] = NOTHING
     defaults: Mapping[str, Any] = NOTHING  # written once, in a new entry; the user may change them
     is_list: bool = False  # the container is a list of items with a `name`
+    passed_on: str = ""  # the member that names variables which the server gets although the client drops others
 
     @property
     def path(self) -> tuple[str, ...]:
@@ -134,7 +135,7 @@ CLIENTS: dict[str, Client] = {
         ".vscode/mcp.json", "the command \"MCP: List Servers\" shows it as running", has_profiles=True,
         places=(Place("~/.vscodium-server/data", "User/mcp.json", f"{XDG}/VSCodium"),)),
     "codex": Client(
-        "Codex", "toml", Shape("mcp_servers"), _everywhere("${CODEX_HOME:-~/.codex}/config.toml"),
+        "Codex", "toml", Shape("mcp_servers", passed_on="env_vars"), _everywhere("${CODEX_HOME:-~/.codex}/config.toml"),
         ".codex/config.toml", "`/mcp` in a session lists its tools"),
     "continue": Client(
         "Continue", "yaml", Shape("mcpServers", is_list=True),

@@ -21,13 +21,14 @@ from typing import Any, NamedTuple
 
 import sikkerkey_mcp
 from sikkerkey_cli import edit
-from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, is_redirected, this_system
+from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, System, is_redirected, this_system
 from sikkerkey_cli.entries import (
     MISSING,
     PASSED_VARIABLES,
     Entries,
     FileContent,
     Server,
+    additional_members,
     as_stored,
     container_in,
     entry_members,
@@ -62,14 +63,15 @@ EMPTY_FILE = {"json": "{}\n", "toml": "", "yaml": ""}
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def with_entry(client: Client, text: str, key: str, block: JsonObject) -> str:
+def with_entry(client: Client, text: str, key: str, block: JsonObject, system: System | None = None) -> str:
     """The text with the entry. In an existing entry, only our members that differ are changed. Raises ConfigError."""
+    added = additional_members(client.shape, system or this_system())
     text = (client.initial_text or EMPTY_FILE[client.format]) if is_blank(text) else text
     form, shape, path = edit.FORMATS[client.format], client.shape, entry_path(client.shape, key)
     existing = servers(shape, form.read(text)).get(key)
     wanted = entry_members(shape, key, block)
     if existing is None:
-        return form.put(text, path, {**wanted, **shape.defaults})
+        return form.put(text, path, {**wanted, **added, **shape.defaults})
     if not existing.starts_this_program:
         raise ConfigError(f"the entry {key} starts another program", "rename or remove it in the file, then try again")
     for name, value in wanted.items():
@@ -81,6 +83,8 @@ def with_entry(client: Client, text: str, key: str, block: JsonObject) -> str:
                     text = form.put(text, (*path, name, variable), setting)
         elif existing.members.get(name) != value:
             text = form.put(text, (*path, name), value)
+    for name in added.keys() - existing.members.keys():
+        text = form.put(text, (*path, name), added[name])
     return _drop_unset_variables(client, text, existing, block.get("env", {}))
 
 
@@ -117,11 +121,11 @@ def _everything_else(client: Client, text: str, keys: set[str]) -> tuple[JsonObj
     return document, [item for item in container if not (isinstance(item, dict) and item.get("name") in keys)]
 
 
-def block_text(client: Client, entries: Entries) -> str:
-    """What `config` prints: the entries as a file that contains nothing else."""
+def block_text(client: Client, entries: Entries, system: System | None = None) -> str:
+    """What `config` prints on a system, by default this one: the entries as a file that contains nothing else."""
     text = EMPTY_FILE[client.format]
     for key, block in entries.items():
-        text = with_entry(client._replace(initial_text=""), text, key, block)
+        text = with_entry(client._replace(initial_text=""), text, key, block, system)
     return text
 
 

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import sikkerkey_mcp
 from sikkerkey_cli import edit
-from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, Shape, user_files
+from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, Shape, System, user_files
 from sikkerkey_mcp import ConfigError, JsonObject, clean
 
 KEY_MAX_CHARACTERS = 30  # Cursor drops tools if the names of tool and server exceed 60 characters together
@@ -29,6 +29,10 @@ SETTLE_TRIES = 10
 PASSED_PATHS = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
 PASSED_VARIABLES = (*PASSED_PATHS, "SIKKERKEY_CA_BUNDLE_ONLY")
 PROXY_VARIABLES = ("HTTPS_PROXY", "NO_PROXY")  # set too, as are SSL_CERT_FILE and SSL_CERT_DIR, but never removed
+# Without these, a program on Linux cannot open a browser for the user.
+DESKTOP_VARIABLES = [
+    *("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "BROWSER"),
+]
 # The archive, the server's module, or the package of a source checkout.
 PROGRAM_PATH = r"(^|[/\\])(sikkerkey[-_]mcp[^/\\]*\.pyz?|sikkerkey_cli([/\\]__main__\.py)?)\Z"
 BOM = b"\xef\xbb\xbf"
@@ -113,6 +117,11 @@ def entry_members(shape: Shape, key: str, block: JsonObject) -> JsonObject:
     name = {shape.name_member: key} if shape.name_member else {}
     environment = {shape.env: block["env"]} if "env" in block else {}
     return {**name, **shape.fixed, **command, **environment}
+
+
+def additional_members(shape: Shape, system: System) -> JsonObject:
+    """Members that are added where they are missing; the user may change them."""
+    return {shape.passed_on: DESKTOP_VARIABLES} if shape.passed_on and system == "linux" else {}
 
 
 def entry_path(shape: Shape, key: str) -> edit.Path:

@@ -87,7 +87,8 @@ def uniform(shape: clients.Shape, entry: Mapping[str, Any]) -> dict[str, Any]:
 
 def fixed(shape: clients.Shape, key: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     """Empty if the other members of the entry are exactly those of a new one."""
-    wanted = {**shape.fixed, **shape.defaults, **({shape.name_member: key} if shape.name_member else {})}
+    wanted = {**shape.fixed, **shape.defaults, **entries.additional_members(shape, clients.this_system())}
+    wanted = {**wanted, **({shape.name_member: key} if shape.name_member else {})}
     wanted = {**wanted, **({"name": key} if shape.is_list else {})}
     known = {shape.command, shape.args, shape.env}
     others = {member: value for member, value in entry.items() if member not in known}
@@ -1124,6 +1125,24 @@ def test_entry_disabled_by_the_user_stays_disabled(config: Config, slot: str) ->
     path.write_text(path.read_text().replace('"enabled": true', '"enabled": false'))
     config("opencode", "--write", "--read-only")
     assert entry_in("opencode")["enabled"] is False
+
+
+DESKTOP = ["DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "BROWSER"]
+
+
+def test_codex_passes_on_what_a_browser_needs(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def env_vars() -> Any:
+        config("codex", "--write")
+        return toml.loads(file_of("codex").read_text())["mcp_servers"]["sikkerkey"].get("env_vars")
+
+    for system, expected in (("macos", None), ("windows", None), ("linux", DESKTOP)):
+        monkeypatch.setattr(config_command, "this_system", lambda system=system: system)
+        assert env_vars() == expected, system  # the last one is added to an existing entry
+    path = file_of("codex")
+    path.write_text(re.sub("env_vars = .*", 'env_vars = ["MINE"]', path.read_text()))
+    assert env_vars() == ["MINE"]
+    path.unlink()
+    assert env_vars() == DESKTOP
 
 
 def test_dropped_restrictions_are_reported(config: Config, slot: str) -> None:

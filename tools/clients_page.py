@@ -111,7 +111,8 @@ NOTES = {
     "vscodium": ("The notes on VS Code apply to it as well.",),
     "codex": (
         "A server has 10 seconds to start; `startup_timeout_sec` in the table changes that, and `config` keeps it.",
-        "It passes on only a short list of variables and those in `env`.",
+        "It passes on only a short list of variables, those in `env`, and those that `env_vars` names. On Linux,"
+        " `config` adds the ones that a program needs to open a browser; you can change that list.",
         "It keeps about 12,000 characters of a result.",
         "A project's file is used only if the project is trusted.",
         "`codex mcp list` does not start the server, so it cannot show whether it works; `doctor` does.",
@@ -184,7 +185,7 @@ def _section(name: str, client: Client) -> str:
     notes = [
         f"- {note}" for note in (*_places(client), f"To check that it works: {client.success_sign}.", *NOTES[name])
     ]
-    block = block_text(client, {"sikkerkey": EXAMPLE}).rstrip("\n")
+    block = block_text(client, {"sikkerkey": EXAMPLE}, "linux").rstrip("\n")
     verb, option = ("writes", " --write") if client.files else ("prints", "")
     intro = f"`config {name}{option}` {verb}"
     return "\n".join([f"## {title}", "", intro, "", f"```{client.format}", block, "```", "", *notes, ""])
