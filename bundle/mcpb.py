@@ -18,6 +18,33 @@ REGISTRY_NAME = "com.sikkerkey/mcp"
 DESCRIPTION = "Lets an AI assistant manage a SikkerKey secrets vault and never read a secret in it."
 WEBSITE = "https://sikkerkey.com"
 MANIFEST_VERSION = "0.3"
+# What the client asks its user: the variable of the server that the answer sets, and how the client describes it. Each
+# has a default, because clients otherwise pass the placeholder on as it is.
+# fmt: off
+USER_CONFIG: dict[str, tuple[str, dict[str, Any]]] = {
+    "agent": ("SIKKERKEY_AGENT_ID", {
+        "type": "string", "title": "Agent", "default": "",
+        "description": "The agent's id, if several are installed on this computer (see `sikkerkey-mcp whoami`)."}),
+    "read_only": ("SIKKERKEY_READ_ONLY", {
+        "type": "boolean", "title": "Read only", "default": False,
+        "description": "Offer only actions that change nothing and create no credential."}),
+    "split_reads": ("SIKKERKEY_SPLIT_READS", {
+        "type": "boolean", "title": "Separate tools for reads", "default": False,
+        "description": "Offer reads as tools of their own, so that you can allow them without allowing changes."}),
+    "tools": ("SIKKERKEY_TOOLS", {
+        "type": "string", "title": "Only these tools", "default": "",
+        "description": "Offer only these: TOOL or TOOL.ACTION, separated by commas. Empty: all."}),
+    "exclude": ("SIKKERKEY_EXCLUDE", {
+        "type": "string", "title": "Not these tools", "default": "",
+        "description": "Do not offer these: TOOL or TOOL.ACTION, separated by commas."}),
+    "ca_bundle": ("SIKKERKEY_CA_BUNDLE", {
+        "type": "file", "title": "Certificate authorities", "default": "",
+        "description": "A PEM file with certificate authorities to trust beside the usual ones."}),
+    "proxy": ("HTTPS_PROXY", {
+        "type": "string", "title": "Proxy", "default": "", "sensitive": True,
+        "description": "http://HOST:PORT or http://USER:PASSWORD@HOST:PORT, if the vault is reached through a proxy."}),
+}
+# fmt: on
 REGISTRY_SCHEMA = "https://static.modelcontextprotocol.io/schemas/2025-12-11/server.schema.json"
 
 
@@ -45,9 +72,12 @@ def manifest(tools: list[dict[str, str]]) -> dict[str, Any]:
             "mcp_config": {
                 "command": "python3",
                 "args": arguments,
-                "platform_overrides": {"win32": {"command": "python", "args": arguments}},
+                "env": {variable: f"${{user_config.{name}}}" for name, (variable, _) in USER_CONFIG.items()},
+                # `python` may open the Microsoft Store instead; with -3, `py` ignores the archive's first line.
+                "platform_overrides": {"win32": {"command": "py", "args": ["-3", *arguments]}},
             },
         },
+        "user_config": {name: described for name, (_, described) in USER_CONFIG.items()},
         "tools": tools,
         "compatibility": {"platforms": ["darwin", "linux", "win32"], "runtimes": {"python": ">=3.9.2"}},
     }

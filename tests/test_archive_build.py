@@ -189,8 +189,26 @@ def test_desktop_bundle_starts_its_archive(tmp_path: Path) -> None:
         assert file.read(manifest["server"]["entry_point"]) == b"archive"
     assert (manifest["version"], manifest["tools"]) == (sikkerkey_mcp.VERSION, tools)
     config = manifest["server"]["mcp_config"]
-    for started in (config, config["platform_overrides"]["win32"]):
-        assert started["args"] == ["-I", "${__dirname}/" + manifest["server"]["entry_point"], "serve"]
+    arguments = ["-I", "${__dirname}/" + manifest["server"]["entry_point"], "serve"]
+    assert (config["command"], config["args"]) == ("python3", arguments)
+    assert config["platform_overrides"] == {"win32": {"command": "py", "args": ["-3", *arguments]}}
+
+
+def test_desktop_bundle_asks_for_settings_whose_defaults_change_nothing(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = mcpb.manifest([])
+    asked = manifest["user_config"]
+    for variable, text in manifest["server"]["mcp_config"]["env"].items():
+        (name,) = re.findall(r"^\$\{user_config\.(\w+)\}$", text)
+        default = asked[name]["default"]
+        monkeypatch.setenv(variable, default if isinstance(default, str) else str(default).lower())
+    assert len(manifest["server"]["mcp_config"]["env"]) == len(asked) > 5
+    assert sikkerkey_mcp.read_restrictions({}) == []
+    assert sikkerkey_mcp.choose_agent() is None
+    assert sikkerkey_mcp.tls_context().get_ca_certs()
+    monkeypatch.setenv("SIKKERKEY_READ_ONLY", "true")
+    assert [restriction.source for restriction in sikkerkey_mcp.read_restrictions({})] == ["SIKKERKEY_READ_ONLY"]
 
 
 def test_registry_entry_keeps_the_registry_rules() -> None:
