@@ -9,6 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 import sikkerkey_redact
+import sikkerkey_shell
 
 JsonObject = dict[str, Any]  # a decoded JSON object; its members are whatever the peer sent
 
@@ -167,13 +168,6 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
-def shell_words(*words: str) -> str:
-    """The words of a command as a POSIX shell reads them."""
-    import shlex  # not at the top: only hints need it
-
-    return shlex.join(words)
-
-
 def to_json(value: Any) -> str:
     """Compact JSON. Characters stand as themselves unless there are lone surrogates, which UTF-8 cannot encode."""
     text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
@@ -205,4 +199,4 @@ HINTED_COMMAND = (
 
 def runnable(hint: str) -> str:
     """The hint with the command that started this program instead of its name."""
-    return re.sub(HINTED_COMMAND, lambda _: f"{shell_words(*program())} ", hint)
+    return re.sub(HINTED_COMMAND, lambda _: f"{sikkerkey_shell.command_line(program())} ", hint)

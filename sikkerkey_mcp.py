@@ -29,8 +29,8 @@ Below this module are `sikkerkey_core` (errors, text and JSON), `sikkerkey_actio
 the schemas, checks and requests that follow from it) and `sikkerkey_results` (what the model sees of an answer);
 `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
 `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
-(what is shown of a long answer), `sikkerkey_review` (an answer from many reads) and `sikkerkey_times` (reading and
-writing times).
+(what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell` (commands in hints)
+and `sikkerkey_times` (reading and writing times).
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -49,6 +49,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Union
 
+import sikkerkey_shell
 from sikkerkey_actions import (
     API_ROOT,
     EMAIL,
@@ -101,7 +102,6 @@ from sikkerkey_core import (
     program,  # noqa: F401 - for the commands above
     readable,
     runnable,
-    shell_words,
     to_json,
 )
 from sikkerkey_results import (
@@ -963,9 +963,12 @@ def home() -> str:
     """The directory that all SikkerKey programs share, absolute. Raises ConfigError."""
     named = os.environ.get("SIKKERKEY_HOME")
     path = named or os.path.expanduser("~/.sikkerkey")
+    absolute = "set SIKKERKEY_HOME to an absolute path"
+    if os.name == "nt" and named and path[0] in "/\\" and not os.path.splitdrive(path)[0]:
+        raise ConfigError("SIKKERKEY_HOME names no drive", f"{absolute} that begins with a drive, such as C:")
     if not os.path.isabs(path):
         message = "SIKKERKEY_HOME is not an absolute path" if named else "no home directory is known"
-        raise ConfigError(message, "set SIKKERKEY_HOME to an absolute path")
+        raise ConfigError(message, absolute)
     return os.path.normpath(path)
 
 
@@ -983,20 +986,20 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
     try:
         found = os.lstat(path)
     except OSError as error:
-        raise _unreadable(path, error, f"chmod 700 {shell_words(os.path.dirname(path))}") from None
+        parent = sikkerkey_shell.make_private(os.path.dirname(path), directory=True)
+        raise _unreadable(path, error, parent) from None
     _check_status(path, found, directory=directory, forbidden=forbidden)
 
 
 def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidden: int) -> None:
     mounted = found.st_uid == 0 and _is_mounted_read_only(path)
     _check_owner_and_symlink(path, found, mounted=mounted)
-    quoted = shell_words(path)
     if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
         kind = "directory" if directory else "regular file"
-        raise ConfigError(f"{clean(path)} is not a {kind}", f"mv {quoted} {quoted}.old")
+        raise ConfigError(f"{clean(path)} is not a {kind}", sikkerkey_shell.rename(path, f"{path}.old"))
     if os.name == "posix" and found.st_mode & _forbidden_bits(found, forbidden, mounted=mounted):
         access = "written" if forbidden == 0o022 else "read or written"
-        hint = MOUNT_HINT if mounted else f"chmod {'700' if directory else '600'} {quoted}"
+        hint = MOUNT_HINT if mounted else sikkerkey_shell.make_private(path, directory=directory)
         raise ConfigError(f"{clean(path)} can be {access} by other users", hint)
 
 
@@ -1054,13 +1057,12 @@ def _has_no_other_member(group: int) -> bool:
 
 def _check_owner_and_symlink(path: str, found: os.stat_result, *, mounted: bool) -> None:
     if stat.S_ISLNK(found.st_mode):
-        link = shell_words(path)
-        hint = f'real="$(readlink -f {link})" && rm {link} && mv "$real" {link}'
-        raise ConfigError(f"{clean(path)} is a symbolic link", hint)
+        raise ConfigError(f"{clean(path)} is a symbolic link", sikkerkey_shell.replace_link(path))
     # Root's directories are those in which a mount was made. One that only root can enter is from a `sudo` by mistake.
     of_root = _is_foreign_root(found) and stat.S_ISDIR(found.st_mode) and found.st_mode & 0o005 == 0o005
     if hasattr(os, "getuid") and found.st_uid != os.getuid() and not mounted and not of_root:
-        raise ConfigError(f"{clean(path)} belongs to another user", f"sudo chown -R $(id -un) {shell_words(path)}")
+        hint = f"sudo chown -R $(id -un) {sikkerkey_shell.command_line([path])}"
+        raise ConfigError(f"{clean(path)} belongs to another user", hint)
 
 
 def _unreadable(path: str, error: OSError, hint_if_forbidden: str) -> ConfigError:
@@ -1080,7 +1082,7 @@ def _read_private(path: str) -> bytes:
             _check_status(path, os.fstat(file.fileno()), directory=False, forbidden=0o077)
             data = file.read(FILE_MAX_BYTES + 1)
     except OSError as error:
-        raise _unreadable(path, error, f"chmod 600 {shell_words(path)}") from None
+        raise _unreadable(path, error, sikkerkey_shell.make_private(path, directory=False)) from None
     if len(data) > FILE_MAX_BYTES:
         raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes")
     return data
@@ -1099,7 +1101,7 @@ def installed_agents() -> list[str]:
     try:
         names = sorted(os.listdir(directory))
     except OSError as error:
-        raise _unreadable(directory, error, f"chmod 700 {shell_words(directory)}") from None
+        raise _unreadable(directory, error, sikkerkey_shell.make_private(directory, directory=True)) from None
     return [name for name in names if is_id(name) and _is_slot(os.path.join(directory, name))]
 
 
@@ -1144,8 +1146,10 @@ INSTALL_HINT = "create an agent token on the vault's dashboard, then: sikkerkey-
 
 def replacement(agent_id: str, api_url: str = "") -> str:
     """The commands that replace an agent by a new one, of the same vault if its address is known."""
-    vault = f"SIKKERKEY_API_URL={shell_words(api_url)} " if api_url not in ("", DEFAULT_API_URL) else ""
-    return f"sikkerkey-mcp revoke {agent_id} --yes && {vault}sikkerkey-mcp install -"
+    install = "sikkerkey-mcp install -"
+    if api_url not in ("", DEFAULT_API_URL):
+        install = sikkerkey_shell.with_variable("SIKKERKEY_API_URL", api_url, install)
+    return sikkerkey_shell.in_order(f"sikkerkey-mcp revoke {agent_id} --yes", install)
 
 
 def load_identity(agent_id: str, *, with_key: bool = True) -> Identity:
@@ -1658,7 +1662,7 @@ class AgentConnection:
         """What to do if the vault does not know the agent."""
         known = self._identity
         replace = replacement(known.agent_id, known.api_url) if known else replacement("ID")
-        commands = runnable(f"{replace} && sikkerkey-mcp config CLIENT --write")
+        commands = runnable(sikkerkey_shell.in_order(replace, "sikkerkey-mcp config CLIENT --write"))
         return f"if this agent was revoked, the user creates a token on the vault's dashboard and runs: {commands}"
 
     def _connect(self, agent: str) -> Api:

@@ -33,11 +33,11 @@ from sikkerkey_core import (
     ServiceError,
     clean,
     program,
-    shell_words,
     to_json,
 )
 from sikkerkey_questions import Form, was_nobody_asked
 from sikkerkey_results import FOR_A_MODEL, ShownCall, error_result, json_result, render, sanitizer
+from sikkerkey_shell import command_line
 from sikkerkey_tickets import (
     LIFE_S,
     NOT_RECORDED,
@@ -299,7 +299,7 @@ class People:
         raise ServiceError(outcome.message, hint)
 
     def _waiting(self, ticket: Ticket) -> JsonObject:
-        command = f"{shell_words(*program())} {ticket.kind} {ticket.code}"
+        command = f"{command_line(program())} {ticket.kind} {ticket.code}"
         members = {
             "status": "waiting",
             "code": ticket.code,

@@ -18,9 +18,9 @@ from sikkerkey_core import (
     parse_json,
     program,
     readable,
-    shell_words,
     to_json,
 )
+from sikkerkey_shell import command_line
 
 # ---------------------------------------------------------------------------------------------------------------------
 # results: from the vault's answer to what the model sees. Plaintext that the call sent is redacted, stored values are
@@ -291,7 +291,7 @@ def _with_remark(remark: str, text: str) -> JsonObject:
 
 def _way_to_all(call: ShownCall) -> str:
     name = call.tool.name if not has_actions(call.tool) else f"{call.tool.name} {call.action.name}"
-    command = f"{shell_words(*program())} call {name} ... --output FILE"
+    command = f"{command_line(program())} call {name} ... --output FILE"
     return f"A person gets all of it with `{command}` and the same arguments as NAME=VALUE."
 
 

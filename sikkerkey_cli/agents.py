@@ -11,7 +11,6 @@ import base64
 import json
 import os
 import re
-import shlex
 import sys
 import textwrap
 import time
@@ -20,6 +19,7 @@ from contextlib import suppress
 import sikkerkey_mcp
 import sikkerkey_pages
 import sikkerkey_redact
+import sikkerkey_shell
 from sikkerkey_cli import call
 from sikkerkey_cli.terminal import Progress, UsageError, confirm, prompt_hidden
 from sikkerkey_mcp import (
@@ -107,9 +107,8 @@ class NewSlot:
 
 def _move_into_place(new: str, slot: str) -> str:
     """A shell command that moves the slot; an existing one is kept under a name that is not an agent id."""
-    place = shlex.quote(slot)
-    aside = f"mv {place} {place}.old && " if os.path.lexists(slot) else ""
-    return f"{aside}mv {shlex.quote(new)} {place}"
+    aside = [sikkerkey_shell.rename(slot, f"{slot}.old")] if os.path.lexists(slot) else []
+    return sikkerkey_shell.in_order(*aside, sikkerkey_shell.rename(new, slot))
 
 
 def remove_slot(path: str) -> None:
@@ -154,7 +153,7 @@ def command_install(options: argparse.Namespace) -> int:
     slot.publish({**members, "apiUrl": base_url})
     print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
     approve = "the vault's owner approves it on the dashboard (AI agents page)"
-    print_notice(f"next: {approve}, then: {shlex.join(sikkerkey_mcp.program())} config CLIENT --write")
+    print_notice(f"next: {approve}, then: {sikkerkey_mcp.runnable('sikkerkey-mcp config CLIENT --write')}")
     return 0
 
 
@@ -208,7 +207,7 @@ def command_whoami(options: argparse.Namespace) -> int:
         return _whoami_remote(sikkerkey_mcp.connect(options.agent))
     chosen = [sikkerkey_mcp.choose_agent(options.agent)] if options.agent else sikkerkey_mcp.installed_agents()
     if not chosen:
-        hint = f"{shlex.join(sikkerkey_mcp.program())} install -"
+        hint = f"{sikkerkey_shell.command_line(sikkerkey_mcp.program())} install -"
         print_notice(f"no agent is installed in {clean(agents_directory())}\nhint: {hint}")
     return max([_show_slot(agent) for agent in filter(None, chosen)], default=0)
 
@@ -279,7 +278,7 @@ def _still_listed(agent: str) -> str:
         _agent_that_can_revoke(sikkerkey_mcp.load_identity(agent, with_key=False), "")
     except ConfigError:
         return "the vault still lists it: revoke it on the dashboard as well"
-    command = shlex.join([*sikkerkey_mcp.program(), "revoke", agent, "--server"])
+    command = sikkerkey_shell.command_line([*sikkerkey_mcp.program(), "revoke", agent, "--server"])
     return f"the vault still lists it: revoke it on the dashboard as well, or with another agent: {command}"
 
 

@@ -12,7 +12,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import stat
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +19,7 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
+import sikkerkey_shell
 from sikkerkey_cli import edit
 from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, System, is_redirected, this_system
 from sikkerkey_cli.entries import (
@@ -140,7 +140,8 @@ def replace_file(path: str, old: FileContent, new: str | None, kept: bytes | Non
     `kept` is what is saved at `backup`. Raises ConfigError, also if the file has changed since `old` was read.
     """
     if not old.mode & stat.S_IWUSR:  # renaming a file over it would ignore the mode
-        raise ConfigError(f"{clean(path)} is read-only", f"chmod u+w {shlex.quote(path)}, or {MANUAL_EDIT_HINT}")
+        hint = f"{sikkerkey_shell.make_writable(path)}, or {MANUAL_EDIT_HINT}"
+        raise ConfigError(f"{clean(path)} is read-only", hint)
     directory = os.path.dirname(path)
     temporary = os.path.join(directory, f".{os.path.basename(path)}.{os.getpid()}-{os.urandom(4).hex()}")
     try:
@@ -360,7 +361,7 @@ def command_config(options: argparse.Namespace) -> int:
         raise ConfigError(f"{client.title} cannot tell the tools of several servers apart", PREFIX_HINT)
     blocks = {agent: server_entry(client, agent, _serve_options(options)) for agent in chosen}
     if chosen == [None]:
-        print_notice(f"no agent is installed yet: {shlex.join(sikkerkey_mcp.program())} install -")
+        print_notice(f"no agent is installed yet: {sikkerkey_shell.command_line(sikkerkey_mcp.program())} install -")
     if why := why_it_goes_away(sys.executable, sys.prefix, sys.base_prefix):
         print_notice(f"note: {clean(sys.executable)} {why} breaks this server")
     if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
@@ -482,7 +483,7 @@ def _require_different_names(client: Client, text: str) -> None:
 def _warn_about_dropped_options(existing: Server, block: JsonObject) -> None:
     """A restricted server should not lose its restrictions unnoticed."""
     if not set(existing.options) <= set(block["args"]):
-        words = clean(shlex.join(existing.options), 1_000)
+        words = clean(sikkerkey_shell.command_line(existing.options), 1_000)
         print_notice(f"note: {clean(existing.key)} was started with {words}; repeat these options to keep them")
 
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import re
-import shlex
 import shutil
 import socket
 import ssl
@@ -34,6 +33,7 @@ from typing import Any, Literal, NamedTuple
 import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_mcp
+import sikkerkey_shell
 from sikkerkey_cli import agents, entries, terminal, version
 from sikkerkey_cli.clients import CLIENTS, user_file
 from sikkerkey_mcp import Error, Identity, JsonObject, clean
@@ -104,7 +104,8 @@ def check_library() -> Line:
     """How cryptography's native library was loaded, and whether the cache works."""
     loaded = version.runtime_facts()
     if loaded["cryptography"].startswith("unusable"):
-        other = "use the archive for this platform, or: python3 -m pip install cryptography"
+        install = sikkerkey_shell.command_line([sys.executable, "-m", "pip", "install", "cryptography"])
+        other = f"use the archive for this platform, or: {install}"
         reason = loaded["cryptography"]
         return Line("library", "fail", f"cryptography is {clean(reason)}", _remedy_of_damage(reason) or other)
     try:
@@ -132,8 +133,9 @@ def _remedy_of_damage(report: str) -> str:
 def _cache_remedy() -> str:
     directory = sys.modules["sikkerkey_runtime"].cache_directory("sikkerkey-mcp")
     if os.path.isdir(directory) and os.stat(directory).st_mode & 0o022:
-        return f"chmod 700 {shlex.quote(directory)}"
-    return "export SIKKERKEY_CACHE_DIR=DIR, a directory that belongs to you and is not mounted noexec"
+        return sikkerkey_shell.make_private(directory, directory=True)
+    variable = sikkerkey_shell.set_variable("SIKKERKEY_CACHE_DIR", "DIR")
+    return f"{variable}, where DIR is a directory that belongs to you and is not mounted noexec"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -178,13 +180,15 @@ class AgentChecks:
         if several:
             ids = ", ".join(self._found)
             detail = f"{len(self._found)} agents are installed and none is chosen; `serve` requires a choice: {ids}"
-            self.lines.append(Line("choice", "warn", detail, f"export SIKKERKEY_AGENT_ID={self._found[0]}"))
+            self.lines.append(Line("choice", "warn", detail, self._remedy_of_choice("")))
         return [chosen] if chosen else self._found
 
     def _remedy_of_choice(self, wanted: str) -> str:
         if wanted:
             return "sikkerkey-mcp whoami"
-        return f"export SIKKERKEY_AGENT_ID={self._found[0]}" if len(self._found) > 1 else "unset SIKKERKEY_AGENT_ID"
+        if len(self._found) > 1:
+            return sikkerkey_shell.set_variable("SIKKERKEY_AGENT_ID", self._found[0])
+        return sikkerkey_shell.unset_variables(["SIKKERKEY_AGENT_ID"])
 
     def _examine(self, agent: str) -> None:
         slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
@@ -230,9 +234,14 @@ def check_restrictions() -> Line:
         policy = sikkerkey_mcp.read_person_policy({})
     except Error as error:
         variables = re.findall(r"SIKKERKEY_[A-Z_]+", str(error).partition(" names ")[0])
-        return Line("switches", "fail", str(error), f"unset {' '.join(variables)}")
+        return Line("switches", "fail", str(error), sikkerkey_shell.unset_variables(variables))
     if policy.confirm == "never":
-        return Line("switches", "warn", f"{NOBODY_CONFIRMS} (SIKKERKEY_CONFIRM)", "unset SIKKERKEY_CONFIRM")
+        return Line(
+            "switches",
+            "warn",
+            f"{NOBODY_CONFIRMS} (SIKKERKEY_CONFIRM)",
+            sikkerkey_shell.unset_variables(["SIKKERKEY_CONFIRM"]),
+        )
     if not found and not split and policy.values == "any":
         return Line("switches", "ok", "none: every action is offered")
     left = sum(len(tool.actions) for tool in sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, found))
@@ -336,7 +345,7 @@ def _rewriting(entry: entries.FoundEntry) -> str:
         options += _without(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
     except (Error, SystemExit):  # the user has to say again what was meant
         options = options[:2]
-    return shlex.join(["sikkerkey-mcp", "config", entry.client, "--write", *options])
+    return sikkerkey_shell.command_line(["sikkerkey-mcp", "config", entry.client, "--write", *options])
 
 
 def _without(words: Sequence[str], *options: str) -> list[str]:
@@ -614,7 +623,8 @@ def check_system_store() -> list[Line]:
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         text = os.environ.get(name, "")
         if text and not any(path in found for path in (text, *text.split(os.pathsep))):
-            lines.append(Line("tls", "warn", f"{name} names no certificates: {clean(text)}", f"unset {name}"))
+            remedy = sikkerkey_shell.unset_variables([name])
+            lines.append(Line("tls", "warn", f"{name} names no certificates: {clean(text)}", remedy))
     return lines
 
 

@@ -11,7 +11,6 @@ import json
 import os
 import re
 import select
-import shlex
 import shutil
 import stat
 import sys
@@ -21,6 +20,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 import sikkerkey_mcp
+import sikkerkey_shell
 import sikkerkey_tickets
 from sikkerkey_cli import terminal
 from sikkerkey_cli.terminal import UsageError
@@ -193,7 +193,7 @@ def _only_one(tickets: Tickets, options: argparse.Namespace) -> Ticket | None:
 
 
 def _command(*words: str) -> str:
-    return shlex.join([*sikkerkey_mcp.program(), *words])
+    return sikkerkey_shell.command_line([*sikkerkey_mcp.program(), *words])
 
 
 @contextmanager
@@ -463,4 +463,5 @@ def _read(path: str) -> str:
 
 def _tell_open_mode(path: str, found: os.stat_result) -> None:
     if os.name == "posix" and stat.S_ISREG(found.st_mode) and found.st_mode & 0o044:
-        print_notice(f"{clean(path)} can be read by other users of this computer: chmod 600 {shlex.quote(path)}")
+        fix = sikkerkey_shell.make_private(path, directory=False)
+        print_notice(f"{clean(path)} can be read by other users of this computer: {fix}")

@@ -8,6 +8,7 @@ import errno
 import hashlib
 import json
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -156,7 +157,8 @@ def test_unsuitable_python_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     assert doctor.check_python().state == "fail"
 
 
-OTHER_ARCHIVE = "use the archive for this platform, or: python3 -m pip install cryptography"
+PIP = f"{shlex.quote(sys.executable)} -m pip install cryptography"
+OTHER_ARCHIVE = f"use the archive for this platform, or: {PIP}"
 WITHOUT_B = "start Python without -B and without PYTHONDONTWRITEBYTECODE"
 NOT_KEPT = "compiled at each start: "
 # What runtime/ reports, and the line that it becomes; CHMOD stands for the command that closes the cache to others.

@@ -42,6 +42,7 @@ TESTS = {
     "sikkerkey_page_html.py": "page",
     "sikkerkey_questions.py": "questions",
     "sikkerkey_redact.py": "redact answers plaintext",
+    "sikkerkey_shell.py": "shell identity doctor_remedies",
     "sikkerkey_times.py": "times",
     "sikkerkey_review.py": "review",
     "sikkerkey_cli/edit/*.py": "edit* clients",
