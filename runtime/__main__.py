@@ -1,5 +1,7 @@
 """First code that runs in the archive: refuses a Python that cannot run the rest, else starts the program.
 
+A Python that is newer than the newest tested one is tried, after a warning.
+
 Python 2.7 and 3.6 must be able to parse this file, so that they say why instead of printing a traceback.
 """
 
@@ -7,6 +9,7 @@ import sys
 
 # build_zipapp.py writes the program's name and the SHA-256 of every other member here.
 PROGRAM, BUILD = "", ""
+NEWEST = (3, 15)  # of the Python versions that were tested
 
 
 def unsuitable():
@@ -20,6 +23,15 @@ def unsuitable():
     if "free-threading" in sys.version:
         return "a free-threaded build of Python %s"
     return "a 32-bit build of Python %s" if sys.maxsize < 2**32 else ""
+
+
+def warn_of_newer_python():
+    # type: () -> None
+    if sys.version_info[:2] > NEWEST and sys.stderr is not None:
+        sys.stderr.write(
+            "%s: warning: Python %d.%d is newer than %d.%d, the newest version that was tested\n"
+            % ((PROGRAM,) + sys.version_info[:2] + NEWEST)
+        )
 
 
 def main():
@@ -50,6 +62,7 @@ if __name__ == "__main__":
             "(from python.org or your system's packages)"
             % (PROGRAM, found % ("%d.%d.%d" % sys.version_info[:3]), sys.executable),
         )
+    warn_of_newer_python()
     try:
         sys.exit(main())
     except ImportError as error:  # as in Debian's python3-minimal, or in a build without OpenSSL or SQLite
