@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from itertools import accumulate
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qsl
 
@@ -19,7 +20,10 @@ Kind = Literal["text", "integer", "boolean", "text_list", "object"]
 MAX_TEXT = 10_000  # characters, where the contract sets no limit, as for notes and searches
 MAX_ITEMS = 1_000
 MAX_FORM_BYTES = 4_096  # room for a percent-encoded passphrase
+MAX_LEVELS = 1_000  # of JSON: a parser needs a level of the thread's stack for each, which ends the process at its end
 MAX_DIGITS = 20  # longer integers fit no column, and parsing them takes quadratic time
+STRING_OR_NO_BRACKET = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*"?|[^"\[\]{}]+', re.DOTALL)
+STEPS = {"[": 1, "{": 1, "]": -1, "}": -1}
 SAFE_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,39}")
 
 
@@ -94,7 +98,9 @@ def _checked(given: dict[str, Any], fields: Fields) -> dict[str, Any]:
 
 
 def parse_object(source: str) -> dict[str, Any]:
-    """A JSON object. Raises ValueError for repeated keys, NaN, overlong numbers and invalid Unicode."""
+    """A JSON object. Raises ValueError for repeated keys, deep nesting, NaN, overlong numbers and invalid Unicode."""
+    if nests_too_deeply(source):
+        raise ValueError("nested too deeply")
     try:
         value = json.loads(source, object_pairs_hook=_unique_keys, parse_int=_integer, parse_constant=_reject_constant)
         json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
@@ -103,6 +109,14 @@ def parse_object(source: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError("not an object")
     return value
+
+
+def nests_too_deeply(source: str) -> bool:
+    """Whether JSON has more than MAX_LEVELS levels; for other text, whether a parser could get that deep."""
+    if source.count("[") + source.count("{") <= MAX_LEVELS:  # nearly every text
+        return False
+    brackets = STRING_OR_NO_BRACKET.sub("", source)
+    return max(accumulate(STEPS[bracket] for bracket in brackets), default=0) > MAX_LEVELS
 
 
 def require_any(given: Mapping[str, Any], fields: Fields) -> None:

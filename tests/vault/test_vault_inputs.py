@@ -15,6 +15,8 @@ from vault.inputs import (
     TIME_MS,
     Field,
     integer,
+    nests_too_deeply,
+    parse_object,
     read_body,
     read_form,
     require_any,
@@ -87,3 +89,16 @@ def test_a_form_has_its_content_type_and_its_limits() -> None:
     for broken in (b"word=a&word=b", b"word=%ff", b"word=\xff", b"word=a&more=b"):
         assert refusal(read_form, broken, FORM, fields) == (400, "the form cannot be read"), broken
     assert refusal(read_body, b"{}", FORM, fields) == (400, "a body needs content-type application/json")
+
+
+def test_json_is_refused_by_its_depth_before_it_is_parsed() -> None:
+    """A parser that goes deeper ends the process where threads have small stacks."""
+    pieces = (("[", "]", 1_000), ('{"a":', "}", 1_000), ('[{"\\"]}":', "}]", 500), ("[[],{},", "]", 999))
+    for begin, end, deepest in pieces:
+        for count, refused in ((deepest, False), (deepest + 1, True), (200_000, True)):
+            assert nests_too_deeply(begin * count + "1" + end * count) == refused, (begin, count)
+    for flat in ("[]" * 5_000, '"' + "[" * 5_000 + '"', '"' + "\\[" * 5_000, '["' + '\\"{' * 5_000 + '"]'):
+        assert not nests_too_deeply(flat), flat[:9]
+    assert parse_object('{"a": ' + "[" * 200 + "]" * 200 + "}")
+    with pytest.raises(ValueError, match=r"^nested too deeply$"):
+        parse_object('{"a": ' + "[" * 1_000 + "]" * 1_000 + "}")
