@@ -302,7 +302,11 @@ class _Connection(http.client.HTTPConnection):
 
     def connect(self) -> None:
         """Connects, lets the proxy connect to the vault, and starts TLS. Raises FAILURES, NotLoopback, TooLarge."""
-        super().connect()
+        try:
+            super().connect()
+        except BaseException:
+            self._close_descriptor()
+            raise
         if self._tls is None:
             return
         # Without a length, only the end of the TLS stream shows that nobody has cut the response off.
@@ -315,6 +319,12 @@ class _Connection(http.client.HTTPConnection):
         self._use(secured)
         secured.settimeout(self.limits.connect_s)
         secured.do_handshake()
+
+    def _close_descriptor(self) -> None:
+        """Older versions of http.client leave the answer of a proxy that refuses open, and with it the socket."""
+        if self._socket is not None:
+            with suppress(OSError):  # closed already
+                socket.close(self._socket.detach())
 
     def abort(self) -> None:
         """Ends what waits on the socket. May be called from any thread."""
