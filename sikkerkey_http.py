@@ -172,10 +172,12 @@ def resolve(host: str, port: int, timeout_s: float, is_aborted: Callable[[], boo
     On a thread of its own, because socket.getaddrinfo can be neither aborted nor given a deadline.
     """
     results: queue.SimpleQueue[Any] = queue.SimpleQueue()
+    # For a text, Python loads the codec idna, which fails if another thread imports from a zipped standard library.
+    name = host.encode("ascii") if host.isascii() else host
 
     def work() -> None:
         try:
-            results.put([Address(*row) for row in socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM)])
+            results.put([Address(*row) for row in socket.getaddrinfo(name, port, 0, socket.SOCK_STREAM)])
         except (OSError, UnicodeError) as error:
             results.put(error)
 

@@ -526,10 +526,10 @@ def check_dns(base_url: str) -> list[Line]:
     """Whether the host name of the vault, or of its proxy, can be resolved."""
     host, port = _endpoint(base_url)
     try:
-        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        found = sikkerkey_http.resolve(host, port, NETWORK_MAX_S)
     except (OSError, UnicodeError):
         return [Line("dns", "fail", f"{host} cannot be resolved", _network_remedy())]
-    addresses = list(dict.fromkeys(str(entry[4][0]) for entry in found))
+    addresses = list(dict.fromkeys(str(one.target[0]) for one in found))
     return [Line("dns", "ok", f"{host} is {', '.join(addresses[:3])}{', ...' if len(addresses) > 3 else ''}")]
 
 

@@ -913,3 +913,17 @@ def test_connection_that_is_aborted_once_the_response_has_arrived_is_not_reused(
         peer.on_abort = on_abort
         assert [peer.send().body for _ in range(2)] == [b"{}", b"{}"]
         assert vault.connections == 2
+
+
+def test_names_are_resolved_without_a_codec(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python loads the codec idna at its first use, which fails while another thread imports from a zip file."""
+    asked: list[object] = []
+
+    def resolve(host: object, *_: object) -> list[object]:
+        asked.append(host)
+        return []
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve)
+    for host in ("localhost", "127.0.0.1", "::1", "bücher.example"):
+        sikkerkey_http.resolve(host, 1, TIMEOUT_S)
+    assert asked == [b"localhost", b"127.0.0.1", b"::1", "bücher.example"]

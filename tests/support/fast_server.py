@@ -57,8 +57,9 @@ class FastApi(sikkerkey_mcp.Api):
         return super().send(request, safe=safe, context=context)
 
 
-def resolve(host: str, port: int, *_more: Any, **_named: Any) -> list[Any]:
+def resolve(encoded: bytes, port: int, *_more: Any, **_named: Any) -> list[Any]:
     """Replaces socket.getaddrinfo, so that a name can lead to a vault, to a closed port or nowhere."""
+    host = encoded.decode("ascii")
     lines = [line.split() for line in Path(os.environ["TEST_NAMES"]).read_text().splitlines()]
     found = [(address, int(to)) for known, address, to in lines if known in (host, f"{host}:{port}")]
     if not found:
