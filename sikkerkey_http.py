@@ -494,6 +494,8 @@ class KeepAliveHandler(urllib.request.BaseHandler):
                 raise
             raise Unreachable("the proxy's answer has no end", sent=False) from None
         except FAILURES as error:
+            if _is_too_large(error):
+                raise TooLarge from None
             if kept and not connection.is_aborted:
                 self.close()  # the others may have died with it
             refused = isinstance(error, ssl.SSLCertVerificationError)
@@ -572,6 +574,11 @@ MALFORMED_PARTS: dict[type[Exception], str] = {
     http.client.LineTooLong: "a line is too long",
     http.client.IncompleteRead: "the body is incomplete",
 }
+
+
+def _is_too_large(error: Exception) -> bool:
+    """True for the bounds that newer versions of http.client have; in older ones the bytes are counted."""
+    return re.fullmatch("got more than [0-9]+ (interim responses|trailers)", str(error)) is not None
 
 
 def _is_refused_by_proxy(error: Exception) -> bool:

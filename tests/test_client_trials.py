@@ -110,8 +110,10 @@ def test_model_answers_over_http(dialect: str, streamed: bool, answer: Any) -> N
 
 
 def test_model_answers_other_paths_with_404() -> None:
-    with Model(lambda _request: Text("words")) as model, pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(model.url + "/v1/models")
+    with Model(lambda _request: Text("words")) as model:
+        with pytest.raises(urllib.error.HTTPError, match="404") as caught:
+            urllib.request.urlopen(model.url + "/v1/models")
+        caught.value.close()
 
 
 # ---------------------------------------------------------------------------------------------------------------------
