@@ -344,9 +344,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return int(lengths[0]) if is_number else None
 
     def _drain(self, length: int) -> None:
-        self._reader.left_bytes = min(length, DRAINED_MAX_BYTES)
-        for _ in range(0, self._reader.left_bytes, 65_536):
-            self.rfile.read1(65_536)
+        left = self._reader.left_bytes = min(length, DRAINED_MAX_BYTES)
+        while left > 0 and (part := self.rfile.read(min(left, 65_536))):
+            left -= len(part)
 
     def _sent(self, name: str) -> list[str]:
         """The values of a header, each as often as it was sent."""
