@@ -719,6 +719,30 @@ def test_the_markup_runs_and_loads_nothing(name: str) -> None:
     assert re.search("https?:|url\\(|@import", PAGES[name]) is None
 
 
+BOXES = {"fill-again": ["reveal", "keep"]}
+FIELDS = {"fill": 1, "fill-again": 1, "fill-structured": 3, "show": 0, "confirm": 0}
+
+
+@for_each(FIELDS)
+def test_a_form_has_its_fields_and_its_switch(name: str) -> None:
+    parsed = Parsed(PAGES[name])
+    areas = parsed.all("textarea")
+    assert [each["name"] for each in areas] == [f"field{index}" for index in range(FIELDS[name])]
+    assert ["autofocus" in each for each in areas] == [index == 0 for index in range(FIELDS[name])]
+    boxes = [each for each in parsed.all("input") if each["type"] == "checkbox"]
+    assert [each.get("name", each.get("class")) for each in boxes] == BOXES.get(name, ["reveal"] if areas else [])
+    assert [each["class"] for each in parsed.all("main")] == ["bad" if name == "confirm" else "plain"]
+    assert [each.get("value") for each in parsed.all("button")] == ["go", "refuse"]
+
+
+@for_each(["fill-done", "confirm-done", "show-done"])
+def test_a_page_ends_with_what_to_do_next(name: str) -> None:
+    start = "Then go back" if name == "show-done" else "Go back"
+    assert (
+        f'<p class="next">{start} to your assistant. If it asks, choose “I&#x27;m done, continue”.</p>' in PAGES[name]
+    )
+
+
 @for_each(["fill", "fill-again", "fill-structured"])
 def test_no_program_is_invited_to_keep_a_value(name: str) -> None:
     parsed = Parsed(PAGES[name])
