@@ -295,6 +295,7 @@ class _Connection(http.client.HTTPConnection):
         self.default_port = 443 if tls and not proxy else 80
         super().__init__(proxy or authority)
         self._authority, self._tls, self._worked = authority, tls, worked
+        self.unreached_proxy = proxy  # its host and port, until it has connected to the vault
         self.limits = limits
         self._create_connection = self._dial  # HTTPConnection.connect calls this for its socket
         self.is_aborted = False
@@ -309,6 +310,7 @@ class _Connection(http.client.HTTPConnection):
         except BaseException:
             self._close_descriptor()
             raise
+        self.unreached_proxy = ""
         if self._tls is None:
             return
         # Without a length, only the end of the TLS stream shows that nobody has cut the response off.
@@ -501,7 +503,8 @@ class KeepAliveHandler(urllib.request.BaseHandler):
             refused = isinstance(error, ssl.SSLCertVerificationError)
             certificate = self._peer_certificate(request, authorization) if refused else b""
             permanent = refused or _is_refused_by_proxy(error)
-            raise Unreachable(_reason(error), sent=sent, retryable=not permanent, certificate=certificate) from error
+            reason = _reason(error, connection.unreached_proxy)
+            raise Unreachable(reason, sent=sent, retryable=not permanent, certificate=certificate) from error
         finally:
             request.on_abort(None)
             if keep:
@@ -586,7 +589,14 @@ def _is_refused_by_proxy(error: Exception) -> bool:
     return re.match(r"Tunnel connection failed: 4\d\d", str(error)) is not None
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, proxy: str) -> str:
+    """Why an exchange failed. `proxy` is the one that did not connect to the vault, if there is one."""
+    if refused := re.match(r"Tunnel connection failed: (\d{3})", str(error)):  # all that http.client says about it
+        return f"the proxy answered {refused[1]}"
+    return f"the proxy at {proxy}: {_plain_reason(error)}" if proxy else _plain_reason(error)
+
+
+def _plain_reason(error: Exception) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted: {error.verify_message}"
     if isinstance(error, ssl.SSLEOFError) or getattr(error, "reason", "") == "UNEXPECTED_EOF_WHILE_READING":
@@ -597,8 +607,6 @@ def _reason(error: Exception) -> str:
         return "its name cannot be resolved"
     if isinstance(error, (TimeoutError, socket.timeout)):  # two classes until Python 3.10
         return "it did not answer in time"
-    if refused := re.match(r"Tunnel connection failed: (\d{3})", str(error)):  # all that http.client says about it
-        return f"the proxy answered {refused[1]}"
     if isinstance(error, OSError):
         return error.strerror or "the connection broke"
     part = MALFORMED_PARTS.get(type(error), "the headers")

@@ -1924,7 +1924,8 @@ def read_restrictions(options: Mapping[str, str]) -> list[Restriction]:
             if text is not None:
                 found += _parse_restriction(source, option, text)
     if found and not available_tools(TOOLS, found):
-        raise ConfigError(f"{', '.join(restriction.source for restriction in found)} leave nothing to offer")
+        sources = ", ".join(restriction.source for restriction in found)
+        raise ConfigError(f"{sources} leave nothing to offer", "remove or correct one of them")
     return found
 
 
@@ -3887,7 +3888,7 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
         parser.add_argument(name, choices=known, help=text)
     options, rest = parser.parse_known_args(arguments)
     if rest:
-        parser.error("unknown option or argument")  # not repeated: it may be a token
+        parser.error(_unknown_option(rest))
     given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in SERVE_OPTIONS}
     texts = {name: ",".join(texts) for name, texts in given.items() if texts}
     single = {ANSWER_LIMIT: options.answer_limit, PREFIX: options.prefix}
@@ -3895,11 +3896,20 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     return options.agent, {**texts, **{name: text for name, text in single.items() if text is not None}}
 
 
+def _unknown_option(words: Sequence[str]) -> str:
+    """What is wrong with words that are no options. Only the name of an option is repeated: a word may be a token."""
+    names = [name for name in (word.partition("=")[0] for word in words) if re.fullmatch("--?[a-z-]{1,20}", name)]
+    if not names:
+        return "unknown option or argument"
+    similar = did_you_mean(names[0], ["--agent", ANSWER_LIMIT, PREFIX, *(name for name, _, _ in SERVE_OPTIONS)])
+    return f"unknown option {names[0]}{similar and f' ({similar})'}"
+
+
 def _check_network_settings(identity: Identity) -> None:
     """Raises ConfigError for variables of proxies and certificates that are visibly wrong; calls check the rest."""
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
     only_ca_bundle()
-    if bundle and not os.path.isfile(bundle):
+    if bundle and not os.path.isfile(bundle) and identity.api_url.startswith("https:"):
         raise _unusable_bundle(bundle)
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         https_proxies(identity.api_url)

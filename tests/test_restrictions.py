@@ -261,8 +261,9 @@ def test_unknown_name_is_refused_with_the_nearest(option: str) -> None:
 
 
 def test_restrictions_that_leave_nothing_are_refused() -> None:
-    with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^--read-only, --tools leave nothing to offer$"):
+    with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^--read-only, --tools leave nothing to offer$") as refused:
         read_restrictions({"--read-only": "1", "--tools": "manage_trash.purge"})
+    assert refused.value.hint == "remove or correct one of them"
 
 
 # the command line

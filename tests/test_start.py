@@ -133,6 +133,13 @@ def test_wrong_network_settings_are_reported_like_a_faulty_identity(home: Path) 
         assert "canary" not in line
 
 
+def test_bundle_that_a_vault_on_this_computer_does_not_need_is_not_reported(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    with Server(env={**os.environ, "SIKKERKEY_CA_BUNDLE": "/nonexistent.pem"}) as server:
+        assert first_line(server.initialize()).startswith("You act as the agent")
+        assert "isError" not in server.call("whoami")
+
+
 def test_command_in_the_reason_can_be_run(home: Path) -> None:
     with Server() as server:
         line = first_line(server.initialize())
@@ -187,7 +194,9 @@ def test_agent_without_a_name_leaves_the_usual_title(home: Path, recorder: Recor
 # wrong options
 
 WRONG: list[tuple[list[str], dict[str, str], str]] = [
-    (["--read-onyl"], {}, "unknown option or argument"),
+    (["--read-onyl"], {}, "unknown option --read-onyl (did you mean --read-only?)"),
+    (["--read-onyl=1"], {}, "unknown option --read-onyl (did you mean --read-only?)"),
+    (["5" * 64], {}, "unknown option or argument"),
     (["--tools"], {}, "argument --tools: expected one argument"),
     (["--tools", "manage_secret"], {}, "--tools names manage_secret, which is no tool or action"),
     (["--tools", "whoami", "--exclude", "whoami"], {}, "--tools, --exclude leave nothing to offer"),

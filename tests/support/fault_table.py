@@ -473,8 +473,8 @@ TLS = [Fault("TLS", name, shows(certificate), *pair, stage="https") for name, ce
 
 PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arrange, pair in [
     ("none: the proxy accepts the credentials", Stage.disconnect,            answered("{}")),
-    ("refused",                    leads("proxy.test", faulty_vault.refused_port),   unreached("Connection refused")),
-    ("its name does not resolve", unresolved("proxy.test"),                  unreached("its name cannot be resolved")),
+    ("refused",                    leads("proxy.test", faulty_vault.refused_port),   unreached("the proxy at proxy.test:*: Connection refused")),
+    ("its name does not resolve", unresolved("proxy.test"),                  unreached("the proxy at proxy.test:*: its name cannot be resolved")),
     ("407: wrong credentials",     through(faulty_vault.refusal(407)),               unreached("the proxy answered 407", tried=1)),
     ("403: host not allowed",         through(faulty_vault.refusal(403)),               unreached("the proxy answered 403", tried=1)),
     ("502: the vault is unreachable", through(faulty_vault.refusal(502)),              unreached("the proxy answered 502")),
@@ -486,8 +486,8 @@ PROXIES = [Fault("proxies", name, arrange, *pair, stage="proxy") for name, arran
     ("its own certificate",   shows(lambda authority: authority.server("vault.test", itself=True)), SELF_SIGNED),
     ("the vault closes in the body", plays(faulty_vault.then_close(TWENTY)),     lost("the connection broke")),
 ]] + [
-    Fault("proxies", "silence", through(Wire.wait_for_the_client_to_leave), *unreached(LATE, tried=2), stage="proxy", slow=True),
-    Fault("proxies", "headers at one byte a second", through(trickles(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000)), *unreached(LATE, tried=2), stage="proxy", slow=True),
+    Fault("proxies", "silence", through(Wire.wait_for_the_client_to_leave), *unreached(f"the proxy at *: {LATE}", tried=2), stage="proxy", slow=True),
+    Fault("proxies", "headers at one byte a second", through(trickles(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000)), *unreached(f"the proxy at *: {LATE}", tried=2), stage="proxy", slow=True),
 ]
 # ruff: enable[E501]
 # fmt: on
