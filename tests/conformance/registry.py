@@ -226,7 +226,7 @@ class ConformanceTools:
 
     instructions = "Fixtures of the conformance suite."
     title = "SikkerKey"
-    capabilities = ("tools", *ConformanceLibrary.capabilities)
+    capabilities: tuple[str, ...] = ("tools", *ConformanceLibrary.capabilities)
 
     def __init__(self) -> None:
         self.resources: ResourceProvider = ConformanceLibrary()
