@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import signal
 import subprocess
 import sys
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +20,24 @@ from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
 from tests.support.in_process_client import modern
 from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
-from tools.clients import checks, dialects, large_vault, record, script, split_reads, wire
+from tools.clients import (
+    browser,
+    checks,
+    dialects,
+    large_vault,
+    persons,
+    record,
+    script,
+    set_ups,
+    split_reads,
+    terminal,
+    wire,
+)
 from tools.clients.assistants import ASSISTANTS
 from tools.clients.dialects import Answer, Call, ModelRequest, Text
 from tools.clients.model import Exchange, Model, dialect_of
 from tools.clients.script import CALLS, DONE, MARK, Script
-from tools.clients.trial import Failed, count_servers
+from tools.clients.trial import Failed, Trial, count_servers
 from tools.clients.wire import Session
 
 # The members of client requests that are parsed: one tool, one earlier call with its result, one text.
@@ -449,6 +464,162 @@ def test_results_belong_to_the_list_that_was_asked_for() -> None:
     pages = large_vault.pages([session_of(calls)], request)
     assert pages == {"secrets": [("{}", "{}")], "machines": [("{}", "cut")], "audit entries": [("{}", "")]}
     assert large_vault.pages([], None) == {"secrets": [], "machines": [], "audit entries": []}
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# broken set-ups
+# ---------------------------------------------------------------------------------------------------------------------
+
+OPEN_KEY = set_ups.SET_UPS[0]
+REASON = "/tmp/client-a/home/.sikkerkey/agents/11111111-2222-3333-4444-555555555555/private.pem can be read"
+
+
+def seen_of(received: str, instructions: str = "", printed: str = "", sessions: Sequence[Session] = ()) -> set_ups.Seen:
+    """What was seen in a session with one result."""
+    requests = [ModelRequest({}, {}, ""), ModelRequest({}, {"call_0": received} if received else {}, instructions)]
+    return set_ups.seen(OPEN_KEY, sessions, requests, tools=1, state="", printed=printed)
+
+
+def test_cause_counts_only_where_the_server_says_it() -> None:
+    problem = f"No SikkerKey tool works at present: {REASON}"
+    assert [seen_of(REASON).told, seen_of("", problem).told] == [True, True]
+    assert [seen_of("").told, seen_of("no such tool", "private.pem").told] == [False, False]
+    assert [seen_of("", printed=text).printed for text in (problem, "private.pem")] == [True, False]
+    assert set_ups.seen(OPEN_KEY, [], [], tools=0, state="", printed="").told is False
+
+
+def test_answer_is_recorded_without_directories_and_ids() -> None:
+    session = session_of([["whoami", {}]])
+    session.from_server[0]["result"] = result(f"{REASON}\nhint: chmod", isError=True)
+    wrapped = seen_of(json.dumps({"error": REASON}), sessions=[session])
+    assert wrapped.answer == "~/.sikkerkey/agents/ID/private.pem can be read"
+    assert set_ups.recordable(f"{wire.INTERPRETER} http://127.0.0.1:4711") == "python3 http://127.0.0.1:PORT"
+
+
+def test_state_in_the_list_is_recognized() -> None:
+    for state, line in (
+        ("connected", "sikkerkey: /x/python -I /x.pyz serve - ✓ Connected"),
+        ("failed", "sikkerkey: /x/python -I /x.pyz serve - ✗ Failed to connect"),
+        ("disconnected", "✗ sikkerkey: /x/python -I /x.pyz serve (stdio) - Disconnected"),
+        ("", "No servers"),
+    ):
+        assert set_ups.state_in(f"Checking health…\n\n{line}\n") == state
+
+
+def test_table_names_clients_only_if_they_differ() -> None:
+    told = set_ups.Seen(OPEN_KEY.title, 19, True, "why", "connected", False)
+    untold = told._replace(tools=0, told=False, answer="", state="failed")
+    recorded = {"before": {"A": [told], "B": [untold], "C": [untold]}, "now": {"A": [told], "B": [told]}}
+    differing = "19 tools, told: A; 0 tools, not told: B, C"
+    assert set_ups.rows(recorded)[0] == [OPEN_KEY.title, differing, "19 tools, told", "`why`"]
+    assert set_ups.rows(recorded)[1][1:] == ["not tried", "not tried", ""]
+    counts = ["0 of 16", "1 of 16", "0 of 16", "1 of 16"]
+    assert set_ups.client_rows(recorded)[1] == ["B", *counts, "failed 1", "connected 1"]
+
+
+def test_what_was_seen_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "record.json"
+    first, second = (set_ups.Seen(OPEN_KEY.title, number, True, "why", "", False) for number in (1, 2))
+    for era, client, rows in (("before", "A", [first]), ("now", "A", [first]), ("now", "A", [second])):
+        set_ups.keep(era, client, rows, path)
+    assert set_ups.load(path) == {"before": {"A": [first]}, "now": {"A": [second]}}
+
+
+def test_set_up_changes_the_process_of_the_server_alone(environment: Path) -> None:
+    old = next(set_up for set_up in set_ups.SET_UPS if "version" in set_up.process)
+    (environment / wire.SET_UP.name).write_text(json.dumps(dict(old.process)))
+    with Server(command(environment)) as server:
+        assert re.search(old.cause, server.initialize()["result"]["instructions"])
+        server.process.stdin.close()  # type: ignore[union-attr]  # it is a pipe
+        assert server.process.wait(TIMEOUT_S) == 1
+    version = subprocess.run([*command(environment)[:-1], "--version"], capture_output=True, check=True)
+    assert version.stdout.startswith(b"sikkerkey-mcp ")
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# questions: a terminal, a browser and the answers of a person
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trial(tmp_path: Path) -> Trial:
+    """A trial without a vault and without a client."""
+    trial = object.__new__(Trial)
+    trial.name, trial.home, trial.work = "terminal", tmp_path / "home", tmp_path / "work"
+    trial.work.mkdir()
+    trial.environment = {"PATH": os.environ["PATH"]}
+    return trial
+
+
+@pytest.mark.skipif(not terminal.tmux_is_installed(), reason="tmux is not installed")
+def test_terminal_shows_a_program_and_presses_its_keys(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(terminal, "LOGS", trial.work)
+    monkeypatch.setattr(terminal, "THINKING_S", 0.0)
+    script = 'printf "Name? "; read name; echo "Hello $name from $PLACE"'
+    with terminal.open_terminal(trial, ["sh", "-c", script], PLACE="here") as opened:
+        opened.answer(r"Name\?", ["m", "e", "Enter"], "question")
+        opened.wait_for("Hello me from here")
+        monkeypatch.setattr(terminal, "SCREEN_MAX_S", 0.0)
+        with pytest.raises(Failed, match="does not show Goodbye"):
+            opened.wait_for("Goodbye")
+    kept = (trial.work / "terminal.screens.txt").read_text()
+    assert kept.startswith("--- question\nName?\n")
+    assert "Hello me from here" in kept.partition("--- instead of Goodbye\n")[2]
+
+
+def test_browser_submits_the_form_as_a_page_of_the_same_origin(trial: Trial, tmp_path: Path) -> None:
+    with persons.PageServer() as page:
+        directory = persons.make_browser(trial, "søger & x\n")
+        leading = tmp_path / "leads on.html"
+        leading.write_text(f'<meta http-equiv="refresh" content="0;url={page.url}">')
+        for address in (page.url, str(leading), leading.as_uri().replace("%20", " ")):
+            subprocess.run([str(directory / "xdg-open"), address], check=True, timeout=TIMEOUT_S)
+        assert page.submitted == [{"nonce": ["n1"], "value": ["søger & x\n"]}] * 3
+    assert [(visit["sent"], visit["status"]) for visit in persons.visits(trial)] == [(False, 200), (True, 200)] * 3
+
+
+def test_browser_fills_in_the_first_form_and_presses_its_first_button() -> None:
+    form = browser.FormReader("typed")
+    form.feed(
+        '<input name="outside"><form action="/a"><input type="hidden" name="n" value="1">'
+        '<input type="password" name="p"><input type="checkbox" name="c"><input name="t">'
+        '<textarea name="v">old</textarea><button name="go" value="yes"></button><button name="go" value="no"></button>'
+        '</form><form action="/b"><input name="other"></form>'
+    )
+    assert form.action == "/a"
+    assert form.fields == [("n", "1"), ("p", "typed"), ("c", "on"), ("t", "typed"), ("v", "typed"), ("go", "yes")]
+
+
+def test_browser_follows_no_file_that_leads_to_no_page(tmp_path: Path) -> None:
+    for text in ("nothing", '<meta content="0;url=file:///etc/passwd">'):
+        (tmp_path / "page.html").write_text(text)
+        with pytest.raises(SystemExit, match="leads to no page"):
+            browser.target_of(str(tmp_path / "page.html"))
+
+
+def test_answers_that_differ_from_the_keys_are_rejected() -> None:
+    claude, codex = persons.PERSONS["claude-code"], persons.PERSONS["codex"]
+    answers = ['accept {"confirm":true}', 'accept {"confirm":false}', "cancel {}"]
+    submitted = [{"nonce": ["n1"], "value": [persons.TYPED]}]
+    persons.check(claude, [*answers, "accept {}"], submitted)
+    persons.check(codex, [*answers, "decline {}"], [])
+    for person, results, forms, complaint in (
+        (claude, answers, submitted, "3 results, not 4"),
+        (claude, [*answers, "decline {}"], submitted, "question 4 was answered by 'decline {}'"),
+        (claude, [answers[1], *answers[1:], "accept {}"], submitted, "question 1 was answered"),
+        (claude, [*answers, "accept {}"], [], "the page received 0 forms"),
+        (codex, [*answers, "decline {}"], submitted, "the page received 1 forms"),
+        (claude, [*answers, f"accept {{}} {persons.TYPED}"], submitted, "the model received the value"),
+    ):
+        with pytest.raises(Failed, match=re.escape(complaint)):
+            persons.check(person, results, forms)
+
+
+def test_question_that_nobody_could_answer_must_not_be_accepted() -> None:
+    persons.check_unanswered(["cancel {}", "decline {}", "unsupported {}", "decline {}"])
+    for results in (["cancel {}"], ["cancel {}"] * 3 + ["accept {}"]):
+        with pytest.raises(Failed):
+            persons.check_unanswered(results)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

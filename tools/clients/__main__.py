@@ -16,21 +16,28 @@ import struct
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
 
 import sikkerkey_mcp
-from tools.clients import checks, large_vault, packages, sdks, split_reads, wire
+from tests.support.harness import ARCHIVE
+from tools.before import build_before
+from tools.clients import checks, large_vault, packages, persons, sdks, set_ups, split_reads, wire
 from tools.clients.assistants import ASSISTANTS, Assistant
 from tools.clients.model import Model
 from tools.clients.packages import INSPECTOR, Package, Unavailable
 from tools.clients.record import Outcome, keep
-from tools.clients.script import Script
+from tools.clients.script import CALLS, Script
 from tools.clients.sdks import SDKS, Sdk
+from tools.clients.set_ups import Seen, SetUp
+from tools.clients.terminal import tmux_is_installed
 from tools.clients.trial import LOGS, Failed, Trial, new_trial
+from tools.clients.wire import SET_UP
 
-TRIAL_MAX_S = 600.0
+TRIAL_MAX_S = 900.0
+BEFORE_DIRECTORY = packages.BUILD_DIRECTORY / "before"
 NAMESPACE = ("unshare", "--map-root-user", "--net")
 THE_CALLS = "the calls"  # docs/tested-clients.md lists them
 
@@ -83,6 +90,47 @@ def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
     try_large_vault(assistant, attempt)
     if assistant.reads_only:
         try_split_reads(assistant, attempt)
+    try_questions_without_a_terminal(assistant, attempt)
+    if assistant.name in persons.PERSONS:
+        try_questions(assistant, attempt)
+
+
+def try_questions_without_a_terminal(assistant: Assistant, attempt: Attempt) -> None:
+    """Where nobody can answer, no question is accepted. Raises Failed."""
+    with new_trial(f"{assistant.name}-questions") as trial, Model(Script(assistant.shown, persons.QUESTIONS)) as model:
+        variables = assistant.variables(model.url)
+        assistant.settings(trial.home, model.url)
+        trial.archive("config", assistant.name, "--write")
+        try:
+            persons.start_probe_instead(assistant, trial, "http://127.0.0.1:9/page")
+            trial.run([str(assistant.package.path), *assistant.session], **variables)
+        finally:
+            SET_UP.unlink(missing_ok=True)
+            keep_conversation(trial, model)
+            trial.sessions()
+        persons.check_unanswered(persons.received(model))
+    attempt.passed("without a terminal: no question accepted")
+
+
+def try_questions(assistant: Assistant, attempt: Attempt) -> None:
+    """A person answers forms and a page in a terminal. Raises Failed."""
+    if not tmux_is_installed():
+        attempt.passed("not tried in a terminal: tmux is not installed")
+        return
+    person, script = persons.PERSONS[assistant.name], Script(assistant.shown, persons.QUESTIONS)
+    with persons.PageServer() as page, new_trial(f"{assistant.name}-terminal") as trial, Model(script) as model:
+        persons.settle(assistant, trial, model)
+        trial.archive("config", assistant.name, "--write")
+        try:
+            persons.start_probe_instead(assistant, trial, page.url)
+            with persons.open_client(assistant, trial, model) as terminal:
+                received = persons.play(person, terminal, model, trial)
+        finally:
+            SET_UP.unlink(missing_ok=True)
+            keep_conversation(trial, model)
+            trial.sessions()
+        persons.check(person, received, page.submitted)
+    attempt.passed(f"in a terminal: forms answered, a page {'opened' if person.page else 'declined unseen'}")
 
 
 def try_split_reads(assistant: Assistant, attempt: Attempt) -> None:
@@ -116,6 +164,35 @@ def try_large_vault(assistant: Assistant, attempt: Attempt) -> None:
             attempt.shown = large_vault.shown(pages)
         large_vault.check(pages, model.exchanges[-1].answer if model.exchanges else None)
     attempt.passed("long lists whole, up to the last row")
+
+
+def try_set_ups(assistant: Assistant, program: Path) -> list[Seen]:
+    """What the client shows of each broken set-up. Raises Failed if a set-up cannot be made."""
+    return [try_set_up(assistant, program, number, set_up) for number, set_up in enumerate(set_ups.SET_UPS)]
+
+
+def try_set_up(assistant: Assistant, program: Path, number: int, set_up: SetUp) -> Seen:
+    """Lets the client start the server and call whoami, if it can."""
+    name, script = f"{assistant.name}-set-up-{number + 1}", Script(assistant.shown, CALLS[:1])
+    with new_trial(name, program, approved=set_up.approved) as trial, Model(script) as model:
+        variables, printed, state = assistant.variables(model.url), "", ""
+        assistant.settings(trial.home, model.url)
+        trial.archive("config", assistant.name, "--write")
+        try:
+            set_ups.prepare(trial, set_up)
+            if assistant.listing_starts:
+                printed = "".join(trial.run([str(assistant.package.path), *assistant.listing.split()], **variables))
+                state = set_ups.state_in(printed)
+            printed += "".join(trial.run([str(assistant.package.path), *assistant.session], **variables))
+        except Failed as failure:
+            printed += f"\n{failure}"
+        finally:
+            SET_UP.unlink(missing_ok=True)
+            keep_conversation(trial, model)
+        requests = [exchange.request for exchange in model.exchanges]
+        names = [tool.name for tool in sikkerkey_mcp.TOOLS]
+        tools = max((checks.count_offered_tools(it, assistant.shown, names) for it in requests), default=0)
+        return set_ups.seen(set_up, trial.sessions(), requests, tools=tools, state=state, printed=printed)
 
 
 def state_listed(trial: Trial, assistant: Assistant, variables: dict[str, str]) -> str:
@@ -207,14 +284,34 @@ def run_isolated_trial(client: Client) -> Outcome:
         packages.node_directory()
         if client.package:
             packages.install(client.package)
+        return Outcome(**run_isolated(client.name))
     except Unavailable as reason:
         return outcome(client, Attempt(), f"not run: {reason}")
-    command = [*namespace(), sys.executable, "-m", "tools.clients", "--isolated", client.name]
-    try:
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TRIAL_MAX_S)
     except subprocess.SubprocessError as error:
         return outcome(client, Attempt(), f"failed: the trial itself failed ({type(error).__name__})")
-    return Outcome(**json.loads(done.stdout))
+
+
+def run_isolated(name: str, *options: str) -> Any:
+    """What `--isolated` prints, run in a separate process and network. Raises SubprocessError."""
+    command = [*namespace(), sys.executable, "-m", "tools.clients", "--isolated", name, *options]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TRIAL_MAX_S)
+    return json.loads(done.stdout)
+
+
+def run_set_ups(names: Sequence[str], era: set_ups.Era) -> int:
+    """Tries the broken set-ups with the assistants and records the results; 1 if a client failed."""
+    status = 0
+    for assistant in (it for it in ASSISTANTS if not names or it.name in names):
+        try:
+            packages.install(assistant.package)
+            rows = [Seen(**members) for members in run_isolated(assistant.name, "--set-ups", era)]
+        except (Unavailable, subprocess.SubprocessError) as error:
+            print(f"{assistant.title:<17} failed ({type(error).__name__})", flush=True)
+            status = 1
+            continue
+        set_ups.keep(era, assistant.title, rows)
+        print(f"{assistant.title:<17} told the model {sum(row.told for row in rows)} of {len(rows)} causes", flush=True)
+    return status
 
 
 def namespace() -> list[str]:
@@ -226,13 +323,18 @@ def namespace() -> list[str]:
     return list(NAMESPACE) if allowed else []
 
 
-def print_trial(name: str) -> None:
-    """Tries a client and prints the outcome as JSON."""
+def print_trial(name: str, era: set_ups.Era | None) -> None:
+    """Tries a client, or the broken set-ups of an era with it, and prints the outcome as JSON."""
     if namespace():
         bring_up_loopback()
     for variable in list(os.environ):
         if variable.upper().startswith(("SIKKERKEY_", "XDG_")) or variable.lower().endswith("_proxy"):
             del os.environ[variable]
+    if era:
+        assistant = next(assistant for assistant in ASSISTANTS if assistant.name == name)
+        program = ARCHIVE if era == "now" else BEFORE_DIRECTORY / "dist" / ARCHIVE.name
+        print(json.dumps([row._asdict() for row in try_set_ups(assistant, program)]))
+        return
     client = next(client for client in CLIENTS if client.name == name)
     print(json.dumps(run_trial(client)._asdict()))
 
@@ -248,16 +350,22 @@ def main(arguments: list[str]) -> int:
     """Runs the command line; returns 1 if a client failed."""
     parser = argparse.ArgumentParser(prog="make test-clients", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="CLIENT", help=", ".join(client.name for client in CLIENTS))
+    parser.add_argument("--set-ups", choices=get_args(set_ups.Era), help="try the broken set-ups instead")
     parser.add_argument("--isolated", metavar="CLIENT", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.isolated:
-        print_trial(options.isolated)
+        print_trial(options.isolated, options.set_ups)
         return 0
     if unknown := set(options.names) - {client.name for client in CLIENTS}:
         parser.error(f"unknown client: {', '.join(sorted(unknown))}")
     packages.BUILD_DIRECTORY.mkdir(parents=True, exist_ok=True)
     wire.make_interpreter()
     print(f"network: {'loopback only' if namespace() else 'not isolated: this system allows no network namespaces'}")
+    if options.set_ups:
+        if options.set_ups == "before" and not BEFORE_DIRECTORY.exists():
+            BEFORE_DIRECTORY.mkdir()
+            build_before(BEFORE_DIRECTORY)
+        return run_set_ups(options.names, options.set_ups)
     fresh = []
     for client in CLIENTS:
         if not options.names or client.name in options.names:

@@ -19,19 +19,22 @@ class Assistant(NamedTuple):
     """A client, with the name that `config` uses.
 
     `shown` is the name under which the client shows a tool to the model, with {} for the server's own name of it.
-    `listing` is the command that lists servers, and `listed` a pattern for a working server in its output, with the
-    state in a group. `reads_only` is the command for a session with --split-reads in which only reads are approved.
+    `file` in the home directory has the servers' entries. `listing` is the command that lists servers, and `listed` a
+    pattern for a working server in its output, with the state in a group; `listing_starts` says whether it starts them.
+    `reads_only` is the command for a session with --split-reads in which only reads are approved.
     """
 
     name: str
     title: str
     package: Package
     shown: str
+    file: str
     settings: Callable[[Path, str], None]
     variables: Callable[[str], dict[str, str]]
     session: tuple[str, ...]
     listing: str = ""
     listed: str = ""
+    listing_starts: bool = False
     reads_only: tuple[str, ...] = ()
 
 
@@ -129,11 +132,13 @@ ASSISTANTS = (
         "Claude Code",
         packages.CLAUDE_CODE,
         "mcp__sikkerkey__{}",
+        ".claude.json",
         _no_settings,
         _claude_variables,
         ("-p", PROMPT, "--allowedTools", "mcp__sikkerkey"),
         "mcp list",
         r"sikkerkey: .*(Connected)",
+        True,
         ("-p", PROMPT, "--allowedTools", "mcp__sikkerkey__whoami,mcp__sikkerkey__read_*"),
     ),
     Assistant(
@@ -141,12 +146,14 @@ ASSISTANTS = (
         "Codex",
         packages.CODEX,
         "mcp__sikkerkey/{}",
+        ".codex/config.toml",
         _codex_settings,
         lambda _: {},
         # Without a terminal, Codex refuses every tool that is not read-only, unless it is approved beforehand.
         ("exec", "--skip-git-repo-check", "-c", 'mcp_servers.sikkerkey.default_tools_approval_mode="approve"', PROMPT),
         "mcp list",
         r"(?m)^sikkerkey .*(enabled)",
+        False,
         ("exec", "--skip-git-repo-check", PROMPT),
     ),
     Assistant(
@@ -154,29 +161,34 @@ ASSISTANTS = (
         "Gemini CLI",
         packages.GEMINI,
         "mcp_sikkerkey_{}",
+        ".gemini/settings.json",
         _gemini_settings,
         _gemini_variables,
         # Without a model name, the client first asks another model which model to use.
         ("--approval-mode", "yolo", "--model", "gemini-2.5-pro", "-p", PROMPT),
         "mcp list",
         r"sikkerkey: .*(Connected)",
+        True,
     ),
     Assistant(
         "opencode",
         "opencode",
         packages.OPENCODE,
         "sikkerkey_{}",
+        ".config/opencode/opencode.json",
         _opencode_settings,
         lambda _: {"OPENCODE_DISABLE_MODELS_FETCH": "1"},
         ("run", "--auto", PROMPT),
         "mcp list",
         r"sikkerkey .*(connected)",
+        True,
     ),
     Assistant(
         "copilot",
         "Copilot CLI",
         packages.COPILOT,
         "sikkerkey-{}",
+        ".copilot/mcp-config.json",
         _no_settings,
         _copilot_variables,
         ("--allow-all-tools", "--disable-builtin-mcps", "-p", PROMPT),
@@ -188,6 +200,7 @@ ASSISTANTS = (
         "Continue CLI",
         packages.CONTINUE,
         "{}",
+        ".continue/config.yaml",
         _continue_settings,
         lambda _: {"CONTINUE_CLI_ENABLE_TELEMETRY": "0"},
         ("--auto", "-p", PROMPT),

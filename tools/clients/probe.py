@@ -1,6 +1,6 @@
 """An MCP server that asks its user: by a form with one box to tick, and by a page. Clients start it by its path.
 
-    python -I tools/clients/probe.py URL
+    python -I tools/clients/probe.py serve URL
 
 URL is the page's address. The server speaks the protocol as sikkerkey_mcp.py does.
 """
@@ -55,4 +55,4 @@ class Probe(ConformanceTools):
 
 
 if __name__ == "__main__":
-    serve(Probe(sys.argv[1]))
+    serve(Probe(sys.argv[-1]))

@@ -69,5 +69,18 @@ def begin(directory: Path) -> None:
     os._exit(0)
 
 
+def change_process(set_up: Path) -> None:
+    """Sets the variables, the options of `serve` and the Python version that a broken set-up has, if there is one."""
+    if not set_up.exists():
+        return
+    process = json.loads(set_up.read_text(encoding="utf-8"))
+    os.environ.update(process.get("variables", {}))
+    if "options" in process:
+        sys.argv[sys.argv.index("serve") + 1 :] = process["options"]
+    if "version" in process:
+        sys.version_info = tuple(process["version"])  # type: ignore[assignment]
+
+
 if "serve" in sys.argv:
+    change_process(Path(sys.prefix) / "set-up.json")
     begin(Path(sys.prefix) / "transcripts")

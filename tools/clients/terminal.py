@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from tools.clients.packages import Unavailable
-from tools.clients.trial import Failed, Trial
+from tools.clients.trial import LOGS, Failed, Trial
 
 COLUMNS, LINES = 110, 45
 SCREEN_MAX_S = 60.0
 POLL_S = 0.2
+THINKING_S = 1.5  # a server may take an answer within a second for one that no person has given
 TMUX_MAX_S = 10.0
 
 
@@ -55,6 +55,12 @@ class Terminal:
             self.shown[name] = screen
         return screen
 
+    def answer(self, pattern: str, keys: Sequence[str], name: str) -> None:
+        """Waits for a dialog, thinks as long as a person does at least, and presses keys. Raises Failed."""
+        self.wait_for(pattern, name)
+        time.sleep(THINKING_S)
+        self.press(*keys)
+
     def close(self) -> None:
         """Ends the program and the terminal."""
         with contextlib.suppress(Failed):  # it has ended already
@@ -74,15 +80,21 @@ class Terminal:
         return done.stdout
 
 
+def tmux_is_installed() -> bool:
+    """Whether there can be a terminal."""
+    return shutil.which("tmux") is not None
+
+
 @contextlib.contextmanager
 def open_terminal(trial: Trial, command: Sequence[str], **variables: str) -> Iterator[Terminal]:
-    """A terminal in which the client of a trial runs. Raises Failed, Unavailable."""
-    if not shutil.which("tmux"):
-        raise Unavailable("tmux is not installed")
+    """A terminal in which the client of a trial runs. Its screens are kept beside the log. Raises Failed."""
     looks = {"TERM": "xterm-256color", "LANG": "C.UTF-8"}
     terminal = Terminal(trial.home.parent / "tmux", {**trial.environment, **looks, **variables})
     terminal.start(command, trial.work)
     try:
         yield terminal
+        terminal.shown["end"] = terminal.screen()
     finally:
         terminal.close()
+        screens = [f"--- {name}\n{screen}" for name, screen in terminal.shown.items()]
+        (LOGS / f"{trial.name}.screens.txt").write_text("\n".join(screens), encoding="utf-8")

@@ -38,10 +38,10 @@ class Output(NamedTuple):
 
 
 class Trial:
-    """The environment of a client. Start the client only with `run`."""
+    """The environment of a client. Start the client only with `run`. `program` is the archive that is tried."""
 
-    def __init__(self, name: str, directory: Path) -> None:
-        self.name = name
+    def __init__(self, name: str, directory: Path, program: Path = ARCHIVE) -> None:
+        self.name, self.program = name, program
         self.home, self.work = directory / "home", directory / "work"
         for path in (self.home, self.work, directory / "tmp"):
             path.mkdir(mode=0o700)
@@ -52,20 +52,20 @@ class Trial:
         self.agent = ""
         self.servers_left = 0
 
-    def register(self) -> None:
-        """Registers an agent and approves it. Raises Failed."""
+    def install(self, **settings: str) -> str:
+        """Registers an agent, which is pending, and returns its id. Raises Failed."""
         token = self.vault.owner("agent-token", "--scopes", "all")
-        stdout = self.archive("install", "-", "--name", self.name, stdin_text=token, SIKKERKEY_API_URL=self.vault.url)
+        address = {"SIKKERKEY_API_URL": self.vault.url}
+        stdout = self.archive("install", "-", "--name", self.name, stdin_text=token, **address, **settings)
         found = re.search(r"agent ([0-9a-f-]{36})", stdout)
         if not found:
             raise Failed("the agent could not be installed")
-        self.agent = found[1]
-        self.vault.owner("approve", self.agent)
+        return found[1]
 
     def archive(self, *words: str, stdin_text: str = "", **settings: str) -> str:
         """Runs a command of the archive and returns its stdout. Raises Failed."""
         done = subprocess.run(
-            [str(INTERPRETER), "-I", str(ARCHIVE), *words],
+            [str(INTERPRETER), "-I", str(self.program), *words],
             input=stdin_text,
             env={**self.environment, **settings},
             capture_output=True,
@@ -160,14 +160,16 @@ def _environment(home: Path, temporary: Path) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def new_trial(name: str) -> Iterator[Trial]:
+def new_trial(name: str, program: Path = ARCHIVE, *, approved: bool = True) -> Iterator[Trial]:
     """A trial in a temporary directory, with a registered agent. Raises Failed."""
     LOGS.mkdir(parents=True, exist_ok=True)
     directory = Path(tempfile.mkdtemp(prefix=f"client-{name}-")).resolve()
     try:
-        trial = Trial(name, directory)
+        trial = Trial(name, directory, program)
         try:
-            trial.register()
+            trial.agent = trial.install()
+            if approved:
+                trial.vault.owner("approve", trial.agent)
             yield trial
         finally:
             trial.vault.close()

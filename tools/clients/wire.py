@@ -13,6 +13,7 @@ from tools.clients.packages import BUILD_DIRECTORY
 
 ENVIRONMENT = BUILD_DIRECTORY / "python"
 INTERPRETER = ENVIRONMENT / "bin" / "python"
+SET_UP = ENVIRONMENT / "set-up.json"  # how recorder.py changes the server's process, if at all
 
 
 class Session(NamedTuple):

@@ -20,6 +20,7 @@ from typing import Any, Literal
 
 from tests.support.harness import ARCHIVE, Server
 from tests.vault.support.served_vault import SharedServer
+from tools.before import BEFORE, build_before
 from tools.examples import ROOT
 from tools.user_requests.data import World
 from tools.user_requests.play import Play
@@ -30,20 +31,11 @@ from vault.router import wall_clock
 from vault.schema import open_store
 from vault.store import Store
 
-BEFORE = "087dd8d9a15ede9b28eb59f16315918913b02c68"  # the last one with whole lists and without `review`
 RECORDED = ROOT / "docs" / "requests.json"
 STEP_MAX_S = 300.0
 
 Era = Literal["before", "after"]
 Cost = dict[str, int]  # calls and characters
-
-
-def build_before(directory: Path) -> Path:
-    """The archive of the earlier commit, built from its own files."""
-    packed = subprocess.run(["git", "archive", BEFORE], cwd=ROOT, stdout=subprocess.PIPE, check=True).stdout
-    subprocess.run(["tar", "-x", "-C", str(directory)], input=packed, check=True)
-    subprocess.run([sys.executable, "build_zipapp.py"], cwd=directory, check=True, timeout=STEP_MAX_S)
-    return directory / "dist" / ARCHIVE.name
 
 
 def play_all(archive: Path, era: Era, directory: Path) -> list[Cost]:

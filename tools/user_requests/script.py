@@ -1,6 +1,6 @@
 """The 25 requests: what a person asks for, and the calls that a model makes, before and after.
 
-`before` is the program at `__main__.BEFORE`. There, a list is always whole, times are numbers, and there
+`before` is the program at `tools/before.py`'s commit. There, a list is always whole, times are numbers, and there
 is no `review`. Both give the same answer or have the same effect, and `check` compares that with the vault's database.
 """
 
