@@ -36,7 +36,7 @@ from tools.clients.terminal import tmux_is_installed
 from tools.clients.trial import LOGS, Failed, Trial, new_trial
 from tools.clients.wire import SET_UP
 
-TRIAL_MAX_S = 900.0
+TRIAL_MAX_S, SET_UPS_MAX_S = 900.0, 3_600.0
 BEFORE_DIRECTORY = packages.BUILD_DIRECTORY / "before"
 NAMESPACE = ("unshare", "--map-root-user", "--net")
 THE_CALLS = "the calls"  # docs/tested-clients.md lists them
@@ -124,7 +124,7 @@ def try_questions(assistant: Assistant, attempt: Attempt) -> None:
         try:
             persons.start_probe_instead(assistant, trial, page.url)
             with persons.open_client(assistant, trial, model) as terminal:
-                received = persons.play(person, terminal, model, trial)
+                received = persons.play(person, terminal, model, trial, persons.steps(person))
         finally:
             SET_UP.unlink(missing_ok=True)
             keep_conversation(trial, model)
@@ -291,10 +291,10 @@ def run_isolated_trial(client: Client) -> Outcome:
         return outcome(client, Attempt(), f"failed: the trial itself failed ({type(error).__name__})")
 
 
-def run_isolated(name: str, *options: str) -> Any:
+def run_isolated(name: str, *options: str, max_s: float = TRIAL_MAX_S) -> Any:
     """What `--isolated` prints, run in a separate process and network. Raises SubprocessError."""
     command = [*namespace(), sys.executable, "-m", "tools.clients", "--isolated", name, *options]
-    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=TRIAL_MAX_S)
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, timeout=max_s)
     return json.loads(done.stdout)
 
 
@@ -304,7 +304,8 @@ def run_set_ups(names: Sequence[str], era: set_ups.Era) -> int:
     for assistant in (it for it in ASSISTANTS if not names or it.name in names):
         try:
             packages.install(assistant.package)
-            rows = [Seen(**members) for members in run_isolated(assistant.name, "--set-ups", era)]
+            found = run_isolated(assistant.name, "--set-ups", era, max_s=SET_UPS_MAX_S)
+            rows = [Seen(**members) for members in found]
         except (Unavailable, subprocess.SubprocessError) as error:
             print(f"{assistant.title:<17} failed ({type(error).__name__})", flush=True)
             status = 1

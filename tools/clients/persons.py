@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs
 
 from tools.clients.assistants import Assistant
@@ -32,6 +32,8 @@ BROWSER = Path(__file__).with_name("browser.py")
 TYPED = "typed-by-a-person-5f21"
 ANSWER_MAX_S = 60.0
 Keys = tuple[str, ...]
+# What a call asks: nothing; a form, which the person ticks, leaves as it is or cancels; a page; the consent to a page.
+Step = Literal["", "tick", "leave", "cancel", "page", "consent"]
 
 
 class Person(NamedTuple):
@@ -161,6 +163,13 @@ def wait_until(condition: Callable[[], object], failure: str) -> None:
 # ---------------------------------------------------------------------------------------------------------------------
 
 QUESTIONS: list[Any] = [["ask_form", {}], ["ask_form", {}], ["ask_form", {}], ["ask_page", {}]]
+
+
+def steps(person: Person) -> list[Step]:
+    """What the probe's questions lead to: a client without pages declines them unseen."""
+    return ["tick", "leave", "cancel", "page" if person.page else ""]
+
+
 FORM = b'<form method="post"><input type="hidden" name="nonce" value="n1"><textarea name="value"></textarea></form>'
 
 
@@ -209,22 +218,32 @@ def start_probe_instead(assistant: Assistant, trial: Trial, url: str) -> None:
     SET_UP.write_text(json.dumps({"options": [url]}), encoding="utf-8")
 
 
-def play(person: Person, terminal: Terminal, model: Model, trial: Trial) -> list[str]:
-    """Answers three forms and a page. Returns what the model received. Raises Failed."""
-
-    def wait_for_results(count: int) -> None:
-        wait_until(lambda: len(received(model)) >= count, f"the model received no result of call {count}")
-
-    for number, (name, keys) in enumerate((("form", person.tick), ("leave", person.leave), ("cancel", person.cancel))):
-        terminal.answer(person.form, keys, name)
-        wait_for_results(number + 1)
-    if person.page:
-        terminal.answer(person.page, person.browse, "page")
-        wait_until(lambda: any(visit["sent"] for visit in visits(trial)), "the browser was not opened")
-        if person.done:
-            terminal.answer(person.done, person.finish, "done")
-    wait_for_results(len(QUESTIONS))
+def play(person: Person, terminal: Terminal, model: Model, trial: Trial, steps: Sequence[Step]) -> list[str]:
+    """Answers what each call asks. Returns the results that the model received. Raises Failed."""
+    for number, step in enumerate(steps, 1):
+        if step in ("tick", "leave", "cancel"):
+            terminal.answer(person.form, {"tick": person.tick, "leave": person.leave}.get(step, person.cancel), step)
+        elif step:
+            _fill_in_page(person, terminal, trial, step)
+        wait_for_results(model, number)
     return received(model)
+
+
+def _fill_in_page(person: Person, terminal: Terminal, trial: Trial, step: Step) -> None:
+    """Lets the browser open the page: by the client, or by the server if the person agrees to that in a form."""
+    before = len(visits(trial))
+    if step == "page":
+        terminal.answer(person.page, person.browse, step)
+    else:
+        terminal.answer(person.form, person.tick, step)
+    wait_until(lambda: any(visit["sent"] for visit in visits(trial)[before:]), "the browser sent no form")
+    if step == "page" and person.done:
+        terminal.answer(person.done, person.finish, "done")
+
+
+def wait_for_results(model: Model, count: int) -> None:
+    """Waits until the model has received the results of `count` calls. Raises Failed after a time limit."""
+    wait_until(lambda: len(received(model)) >= count, f"the model received no result of call {count}")
 
 
 def received(model: Model) -> list[str]:
