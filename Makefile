@@ -97,12 +97,13 @@ test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroot
 test-network: .venv/.ready ## try dead addresses, a changed network and proxies in network namespaces (needs Linux and root)
 	@$(RUN) -m tools.network
 
-# CLIENT="codex gemini" tries only these.
+# CLIENT="codex gemini" tries only these. SET_UPS=now tries broken set-ups instead; SET_UPS=before those with an earlier commit.
 CLIENT ?=
+SET_UPS ?=
 
 .PHONY: test-clients
-test-clients: venv $(ARCHIVE) ## let real MCP clients manage a local vault (needs PyPI and npm)
-	@$(RUN) -m tools.clients $(CLIENT)
+test-clients: venv $(ARCHIVE) ## let real MCP clients manage a local vault (needs PyPI and npm; tmux for questions)
+	@$(RUN) -m tools.clients $(if $(SET_UPS),--set-ups $(SET_UPS)) $(CLIENT)
 
 .PHONY: conformance
 conformance: .venv/.ready ## run the official protocol suite (needs PyPI and npm)

@@ -501,6 +501,7 @@ def test_state_in_the_list_is_recognized() -> None:
         ("connected", "sikkerkey: /x/python -I /x.pyz serve - ✓ Connected"),
         ("failed", "sikkerkey: /x/python -I /x.pyz serve - ✗ Failed to connect"),
         ("disconnected", "✗ sikkerkey: /x/python -I /x.pyz serve (stdio) - Disconnected"),
+        ("failed", "●  ✗ sikkerkey \x1b[90mfailed\x1b[0m\n    MCP error -32000: Connection closed"),
         ("", "No servers"),
     ):
         assert set_ups.state_in(f"Checking health…\n\n{line}\n") == state
@@ -534,6 +535,17 @@ def test_set_up_changes_the_process_of_the_server_alone(environment: Path) -> No
         assert server.process.wait(TIMEOUT_S) == 1
     version = subprocess.run([*command(environment)[:-1], "--version"], capture_output=True, check=True)
     assert version.stdout.startswith(b"sikkerkey-mcp ")
+
+
+def test_every_client_tells_the_model_the_cause_of_every_set_up() -> None:
+    recorded = set_ups.load()
+    titles = [set_up.title for set_up in set_ups.SET_UPS]
+    assert len(set(titles)) == len(titles) == 16
+    for era in ("before", "now"):
+        assert list(recorded[era]) == [assistant.title for assistant in ASSISTANTS], f"make test-clients SET_UPS={era}"
+        for client, rows in recorded[era].items():
+            assert [row.title for row in rows] == titles, (era, client)
+    assert [(client, row.title) for client, rows in recorded["now"].items() for row in rows if not row.told] == []
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 - docs/actions.md: the table of actions, with the calls recorded in docs/examples.json
 - docs/clients.md: the clients' table
 - docs/faults.md: the rows of the fault tests
-- docs/tested-clients.md: the results of the last trials
+- docs/tested-clients.md: the results of the last trials, from docs/tested-clients.json and docs/set-ups.json
 - docs/requests.md: what the requests of people cost a model, from docs/requests.json
 - README.md: the list of tools, the protocol revisions that clients use
 - docs/platforms.md: the accepted advisories
@@ -25,7 +25,7 @@ import sikkerkey_actions
 import sikkerkey_mcp
 from sikkerkey_cli import call as cli_call
 from tools import advisories, clients_page
-from tools.clients import record
+from tools.clients import record, set_ups
 from tools.examples import ROOT
 from tools.faults_page import faults_page
 from tools.user_requests.page import page as requests_page
@@ -73,6 +73,10 @@ secret in it, list the secrets, and a call with an invalid id, which must be ref
 resources. Claude Code and Codex have a second session with `--split-reads`, in which only reads are approved: the model
 calls every tool, and no call of another tool may reach the server.
 
+Claude Code, Codex and Copilot CLI also run in a terminal (tmux), where they show questions. Key presses, and a program
+in place of the browser, play a person: the answers to a form that is ticked, left or cancelled, and to a page, must
+reach the server as they were given. Without a terminal, no client may accept a question.
+
 The trial compares what the client received with what the server wrote and what the vault holds. The secret's value must
 be in the vault and must not come back. On Linux, the trial runs in a network namespace with loopback only.
 """
@@ -88,6 +92,20 @@ reach the model exactly as the server sent it, with the right total, and the las
 The table shows how many rows of the first answer reached the model, of those that the server sent. *Before* is the same
 session with the server of commit 087dd8d, whose results had no limit: secrets and machines came in one result, and the
 audit log in pages of 50 entries. [bench/LISTS.md](../bench/LISTS.md) has the lengths of all lists.
+"""
+
+SET_UPS = """\
+
+## Broken set-ups
+
+`make test-clients SET_UPS=now` breaks the set-up of each assistant in sixteen ways, after `config --write`. The model
+calls `whoami`, if the client shows it. The first table shows how many tools the model saw, and whether it was told the
+cause, by the call or by the instructions. The second one adds what people see who run the client's `mcp list`, if that
+starts the server. No client prints what the server writes to stderr: people learn the cause from the assistant, or from
+`doctor`. *Before* is the server of commit 087dd8d (`make test-clients SET_UPS=before`).
+
+The interpreter that the entry starts sets what an entry would hold: variables and options. It also imitates an
+interpreter that is too old, by the version that it reports.
 """
 
 EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
@@ -172,12 +190,13 @@ def tool_list() -> str:
 
 
 def tested_clients_page() -> str:
-    """The text of docs/tested-clients.md, from docs/tested-clients.json."""
+    """The text of docs/tested-clients.md, from docs/tested-clients.json and docs/set-ups.json."""
     outcomes = record.load()
     clients, lists = record.rows(outcomes), record.shown_rows(outcomes)
-    return "\n".join(
-        [TESTED_CLIENTS_INTRO, _table(record.HEAD, clients), LONG_LISTS, _table(record.SHOWN_HEAD, lists), ""]
-    )
+    seen = set_ups.load()
+    parts = [TESTED_CLIENTS_INTRO, _table(record.HEAD, clients), LONG_LISTS, _table(record.SHOWN_HEAD, lists)]
+    parts += [SET_UPS, _table(set_ups.HEAD, set_ups.rows(seen))]
+    return "\n".join([*parts, "", _table(set_ups.CLIENT_HEAD, set_ups.client_rows(seen)), ""])
 
 
 def revision_list() -> str:

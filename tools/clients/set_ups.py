@@ -45,7 +45,7 @@ class Seen(NamedTuple):
 
     `tools` is the number of tools that the model saw, `told` whether it got the cause, from the instructions or from
     the first call, `answer` the first line of that call's result. `state` is that of the server in the client's list,
-    and `printed` whether the client printed the cause.
+    and `printed` whether the client printed the server's own line about the cause.
     """
 
     title: str
@@ -177,7 +177,7 @@ def recordable(answer: str) -> str:
 
 def state_in(listing: str) -> str:
     """The state of the server in a client's list: the word at the end of its line."""
-    found = re.search(r"(?m)sikkerkey.*?\b(connected|failed|disconnected|error)\b", listing, re.IGNORECASE)
+    found = re.search(r"sikkerkey.*?(disconnected|connected|failed)", listing, re.IGNORECASE)
     return found[1].lower() if found else ""
 
 
@@ -256,5 +256,5 @@ def _sums(eras: Sequence[Sequence[Seen]]) -> list[str]:
     counts = [[sum(row.tools > 0 for row in seen_rows) for seen_rows in eras]]
     counts.append([sum(row.told for row in seen_rows) for seen_rows in eras])
     states = [Counter(row.state for row in seen_rows if row.state) for seen_rows in eras]
-    listed = ["; ".join(f"{state} {count}" for state, count in sorted(of.items())) or "not started" for of in states]
+    listed = ["; ".join(f"{state} {count}" for state, count in sorted(of.items())) or "-" for of in states]
     return [*(f"{count} of {len(SET_UPS)}" for pair in counts for count in pair), *listed]
