@@ -13,8 +13,9 @@ from pathlib import Path
 if __name__ == "__main__":  # run by its path and isolated, so the repository is not on the path yet
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent.parent))
 
-from sikkerkey_mcp import Context, JsonObject, serve, text_result, to_json
+from sikkerkey_mcp import Context, JsonObject, serve, to_json
 from sikkerkey_questions import Form, Page, Question
+from sikkerkey_results import text_result
 from tests.conformance.registry import ConformanceTools
 
 CONFIRM: JsonObject = {
