@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shlex
-import subprocess
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -26,7 +25,7 @@ from sikkerkey_cli.completion import candidates
 from sikkerkey_tickets import LIFE_S, Carried, Invalid, NotWaiting, Outcome, Ticket, Tickets, digest_of
 from tests.support.harness import ROOT
 from tests.support.leak_search import MARK, SideEffects, assert_unmarked, effects  # noqa: F401 (a fixture)
-from tests.support.shell import Shell
+from tests.support.shell import Shell, Terminal
 
 NOW_S = 1_900_000_000.0
 AGENT = "404f876d-0750-4754-9257-4296eda5597a"
@@ -811,55 +810,15 @@ sys.exit(status)
 """
 
 
-class Talk(NamedTuple):
-    """A finished command: its status and what the terminal showed."""
-
-    status: int
-    shown: str
-
-    @property
-    def sent(self) -> list[Any]:
-        return [json.loads(line) for line in re.findall("stub:(.*?)\r\n", self.shown)]
+def started(tickets: Tickets, words: Sequence[str], **env: str) -> Terminal:
+    """The stub at a terminal."""
+    env = {"PYTHONPATH": str(ROOT), "TEST_TICKETS": tickets.directory, "NO_COLOR": "1", **env}
+    return Terminal([sys.executable, "-c", PROGRAM, *words], env)
 
 
-class Terminal:
-    """A pseudo-terminal whose person waits for words and then types."""
-
-    def __init__(self, tickets: Tickets, words: Sequence[str], **env: str) -> None:
-        self._keyboard, other = os.openpty()
-        self._shown = b""
-        env = {**os.environ, "PYTHONPATH": str(ROOT), "TEST_TICKETS": tickets.directory, "NO_COLOR": "1", **env}
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, *words],
-            stdin=other,
-            stdout=other,
-            stderr=other,
-            env=env,
-            start_new_session=True,
-        )
-        os.close(other)
-
-    def type(self, after: str, keys: str | bytes) -> None:
-        """Waits until the program shows `after`, then types `keys`."""
-        while after.encode() not in self._shown and self._read():
-            pass
-        assert after.encode() in self._shown, self._shown
-        os.write(self._keyboard, keys.encode() if isinstance(keys, str) else keys)
-
-    def end(self) -> Talk:
-        """Reads to the end."""
-        while self._read():
-            pass
-        os.close(self._keyboard)
-        return Talk(self._process.wait(timeout=20), self._shown.decode())
-
-    def _read(self) -> bool:
-        try:
-            piece = os.read(self._keyboard, 4096)
-        except OSError:  # on Linux, reading fails after the other end was closed
-            return False
-        self._shown += piece
-        return bool(piece)
+def sent(shown: str) -> list[Any]:
+    """What the stub would have sent."""
+    return [json.loads(line) for line in re.findall("stub:(.*?)\r\n", shown)]
 
 
 def hashed(value: str) -> str:
@@ -869,7 +828,7 @@ def hashed(value: str) -> str:
 @on_posix
 def test_typed_value_leaves_no_trace(tickets: Tickets, effects: SideEffects) -> None:  # noqa: F811
     code = tickets.add(a_ticket(**STRUCTURED)).code
-    screen = Terminal(tickets, ["fill", code])
+    screen = started(tickets, ["fill", code])
     screen.type("user: ", MARK + "\n")
     screen.type("key: ", MARK[:-1] + "\n")
     screen.type("press Enter", "\n")
@@ -877,7 +836,7 @@ def test_typed_value_leaves_no_trace(tickets: Tickets, effects: SideEffects) -> 
     effects.look_at_processes()
     screen.type("stub:", "\n")
     talk = screen.end()
-    assert talk.sent == [[code, {"user": hashed(MARK), "key": hashed(MARK[:-1])}]]
+    assert sent(talk.shown) == [[code, {"user": hashed(MARK), "key": hashed(MARK[:-1])}]]
     assert (talk.status, f"{code} is done: stored\r\n" in talk.shown) == (0, True)
     seen = b"\0".join([talk.shown.encode(), effects.files(), *effects.processes])
     assert code.encode() in seen
@@ -886,7 +845,7 @@ def test_typed_value_leaves_no_trace(tickets: Tickets, effects: SideEffects) -> 
 
 @on_posix
 def test_program_that_fails_leaves_no_trace(tickets: Tickets, effects: SideEffects) -> None:  # noqa: F811
-    screen = Terminal(tickets, ["fill", tickets.add(a_ticket()).code], TEST_FAILS="1", PYTHONFAULTHANDLER="1")
+    screen = started(tickets, ["fill", tickets.add(a_ticket()).code], TEST_FAILS="1", PYTHONFAULTHANDLER="1")
     screen.type("value: ", MARK + "\n")
     screen.type("press Enter", "\n")
     talk = screen.end()
@@ -903,10 +862,10 @@ def test_ctrl_c_and_ctrl_d_leave_a_clean_line_and_the_call(tickets: Tickets) -> 
         (["confirm", other], "to confirm: ", b"\x03", 130),
         (["confirm", other], "to confirm: ", b"\x04", 1),
     ):
-        screen = Terminal(tickets, words)
+        screen = started(tickets, words)
         screen.type(after, key)
         talk = screen.end()
-        assert (talk.status, talk.sent) == (status, []), words
+        assert (talk.status, sent(talk.shown)) == (status, []), words
         last = talk.shown.partition(after)[2].partition("a shell would")[0].split("\r\n")
         assert last[0] in ("", "^C"), last
         assert f"{words[1]} is still waiting" in last[-2]
@@ -920,11 +879,11 @@ def test_pasted_lines_are_not_stored_in_part(tickets: Tickets) -> None:
     code = tickets.add(a_ticket()).code
     lines = "c2VjcmV0 and so on\n" * 1_000  # longer than what a terminal keeps
     for pasted in (f"-----BEGIN KEY-----\n{lines}-----END KEY-----\n", "x" * 6_000 + "\n"):
-        screen = Terminal(tickets, ["fill", code], TEST_PAUSE_S="1.0" if lines in pasted else "0.0")
+        screen = started(tickets, ["fill", code], TEST_PAUSE_S="1.0" if lines in pasted else "0.0")
         screen.type("value: ", pasted)
         talk = screen.end()
         assert "a shell would read: nothing" in talk.shown
-        assert (talk.status, talk.sent, tickets.find(code).state) == (1, [], "waiting")
+        assert (talk.status, sent(talk.shown), tickets.find(code).state) == (1, [], "waiting")
         assert "use --file FILE" in talk.shown
         assert "c2VjcmV0" not in talk.shown
 
@@ -932,11 +891,11 @@ def test_pasted_lines_are_not_stored_in_part(tickets: Tickets) -> None:
 @on_posix
 def test_code_is_typed_and_credential_shown_at_a_terminal(tickets: Tickets) -> None:
     code = tickets.add(a_ticket(**CONFIRM)).code
-    screen = Terminal(tickets, ["confirm", code])
+    screen = started(tickets, ["confirm", code])
     screen.type("to confirm: ", code.lower() + "\n\n")
-    assert screen.end().sent == [[code, {}]]
+    assert sent(screen.end().shown) == [[code, {}]]
     code = tickets.add(a_ticket(**SHOW)).code
-    screen = Terminal(tickets, ["show", code])
+    screen = started(tickets, ["show", code])
     screen.type("press Enter", "\n")
     screen.type("stub:", "\n")
     talk = screen.end()

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import pytest
 
 from sikkerkey_cli.__main__ import main
-from tests.support.harness import ROOT
+from tests.support.harness import ROOT, TIMEOUT_S
 
 PROGRAM = str(ROOT / "sikkerkey_cli" / "__main__.py")
 COMMAND = (sys.executable, PROGRAM)
@@ -73,6 +73,39 @@ def at_terminal(
                 typed = b""
     os.close(keyboard)
     return shown
+
+
+class Talk(NamedTuple):
+    """How a command at a terminal ended, and all that the terminal showed."""
+
+    status: int
+    shown: str
+
+
+class Terminal:
+    """A command at a terminal, with a person who waits for words and then types. `end` must be called."""
+
+    def __init__(self, command: Sequence[str], env: Mapping[str, str]) -> None:
+        self._keyboard, terminal = os.openpty()
+        self._shown = b""
+        self._process = subprocess.Popen(
+            command, env={**os.environ, **env}, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True
+        )
+        os.close(terminal)
+
+    def type(self, after: str, keys: str | bytes) -> None:
+        """Types `keys` as soon as `after` is shown."""
+        while after.encode() not in self._shown and (piece := _read(self._keyboard)):
+            self._shown += piece
+        assert after.encode() in self._shown, self._shown
+        os.write(self._keyboard, keys.encode() if isinstance(keys, str) else keys)
+
+    def end(self) -> Talk:
+        """Waits until the command ends."""
+        while piece := _read(self._keyboard):
+            self._shown += piece
+        os.close(self._keyboard)
+        return Talk(self._process.wait(TIMEOUT_S), self._shown.decode())
 
 
 def _read(keyboard: int) -> bytes:
