@@ -132,7 +132,8 @@ class People:
         """The result of a call whose value a person types, or whose credential a person sees. Raises Error."""
         self._require_scope(call.action, ask)
         fields = _fields_to_type(call, ask) if call.given.get(FROM_PERSON) else ()
-        draft = self._draft(call, arguments, ask, fields=fields, shows=bool(call.given.get(TO_PERSON)))
+        shows, warning = bool(call.given.get(TO_PERSON)), call.action.warning
+        draft = self._draft(call, arguments, ask, warning=warning, fields=fields, shows=shows)
         return self._told(self._complete(draft, caller))
 
     def confirmed(self, call: ShownCall, arguments: JsonObject, ask: Ask, caller: Caller) -> JsonObject | None:

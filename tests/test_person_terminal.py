@@ -114,6 +114,7 @@ def test_credential_is_shown_in_the_terminal_only(
     person.type("press Enter", "\n")
     talk = person.end()
     assert (talk.status, talk.shown.count(TOKEN), len(writes(recorder))) == (0, 1, 1), talk.shown
+    assert "This widens who can read or change secrets." in talk.shown
     told = served.call("manage_secrets", action="await_person", code=code)["structuredContent"]
     assert told["status"] == "done"
     served.close()
