@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -37,7 +38,7 @@ from sikkerkey_core import (
 )
 from sikkerkey_questions import Form, was_nobody_asked
 from sikkerkey_results import FOR_A_MODEL, ShownCall, error_result, json_result, render, sanitizer
-from sikkerkey_shell import command_line
+from sikkerkey_shell import command_line, with_variable
 from sikkerkey_tickets import (
     LIFE_S,
     NOT_RECORDED,
@@ -300,7 +301,7 @@ class People:
         raise ServiceError(outcome.message, hint)
 
     def _waiting(self, ticket: Ticket) -> JsonObject:
-        command = f"{command_line(program())} {ticket.kind} {ticket.code}"
+        command = _in_this_home(f"{command_line(program())} {ticket.kind} {ticket.code}")
         members = {
             "status": "waiting",
             "code": ticket.code,
@@ -315,6 +316,12 @@ class People:
         refusal = f"{ticket.title}: this needs a person's confirmation; nothing was done"
         hint = f"the user confirms it with: {command}; then call manage_secrets.await_person with code {ticket.code}"
         return error_result(ArgumentError(refusal, hint))
+
+
+def _in_this_home(command: str) -> str:
+    """A command that finds the tickets of this program, also in a terminal without its environment."""
+    home = os.environ.get("SIKKERKEY_HOME")
+    return with_variable("SIKKERKEY_HOME", home, command) if home else command
 
 
 def _read_or_none(ask: Ask, tool: str, action: str, arguments: Arguments) -> Any:

@@ -288,8 +288,7 @@ def _decoded(key: str, data: bytes) -> str:
         text = data.decode("utf-8")
     except UnicodeDecodeError:
         raise ConfigError(f"the input for {key} is not UTF-8 text") from None
-    line = text[:-1].removesuffix("\r") if text.endswith("\n") else text
-    return line if "\n" not in line else text
+    return terminal.without_line_end(text)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -415,8 +415,8 @@ def _type_the_code(ticket: Ticket) -> None:
 
 
 def _from_file(ticket: Ticket, path: str) -> dict[str, str]:
-    """The values in a file, exactly as they are: the whole text, or JSON for a structured secret. Raises Error."""
-    text = _read(path)
+    """The values in a file: one text, without the end of a single line, or JSON for fields. Raises Error."""
+    text = terminal.without_line_end(_read(path))
     if not text:
         raise Error("the file is empty; nothing was sent")
     return {"": text} if ticket.fields == ("",) else _members(ticket, text)

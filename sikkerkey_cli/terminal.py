@@ -63,6 +63,12 @@ def cleaned(text: str) -> str:
     return re.sub(r"[^\n\t]+", lambda piece: sikkerkey_mcp.clean(piece[0], len(piece[0])), text)
 
 
+def without_line_end(text: str) -> str:
+    """A single line without its end, which editors and `echo` add. Several lines, such as a PEM key, keep the last."""
+    line = text[:-1].removesuffix("\r") if text.endswith("\n") else text
+    return line if "\n" not in line else text
+
+
 class Progress:
     """A context that shows what is being waited for, after a second and only if stderr is a terminal."""
 

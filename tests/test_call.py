@@ -177,7 +177,9 @@ def test_booleans_and_objects_are_json(shell: Shell, vault: Recorder, tmp_path: 
         *('fields=["password"]', f"staticFields=@{tmp_path}/fields.json"),
     )
     assert (ran.status, vault.seen[0].json()["staticFields"]) == (0, {"user": SECRET})
-    assert shell("call", "manage_canaries", "config", "canaryId=sk_1", "triggerFreezeProject=false").status == 0
+    assert (
+        shell("call", "manage_canaries", "config", "canaryId=sk_1", "triggerFreezeProject=false", "--yes").status == 0
+    )
     assert vault.seen[1].json() == {"triggerFreezeProject": False}
 
 
@@ -377,7 +379,7 @@ def test_preview_needs_no_confirmation(shell: Shell, vault: Recorder) -> None:
 def test_destructive_action_asks_for_confirmation_on_a_terminal(vault: Recorder, typed: bytes, count: int) -> None:
     shown = at_terminal(["call", "manage_trash", "purge", "secretId=sk_1"], typed, {}, (b"[y/N]",))
     purge = call.find_action(call.find_tool("manage_trash"), "purge")
-    assert shown.decode().startswith(f"manage_trash purge: {call.describe(purge)}\r\nContinue? [y/N] ")
+    assert shown.decode().startswith(f"manage_trash purge: {call.describe(purge)} {purge.warning}\r\nContinue? [y/N] ")
     assert (b"not confirmed; nothing was sent" in shown) is (count == 0)
     assert len(vault.seen) == count
 
@@ -476,7 +478,7 @@ def test_json_is_written_to_a_file(shell: Shell, vault: Recorder, tmp_path: Path
     path = tmp_path / "token.json"
     lists = ("projectIds=[]", "secretIds=[]")
     words = ("name=ci", *lists, "tokenLifetimeSeconds=60", "machineLifetimeSeconds=60", "maxUses=1")
-    ran = shell("call", "manage_enrollment", "create", *words, "--output", str(path))
+    ran = shell("call", "manage_enrollment", "create", *words, "--output", str(path), "--yes")
     assert (ran, path.read_bytes(), mode(path)) == ((0, "", ""), f'{{"token":"{SECRET}"}}\n'.encode(), 0o600)
 
 

@@ -454,24 +454,24 @@ class Fed(NamedTuple):
         return False
 
 
-def test_file_is_stored_exactly(
+def test_file_is_stored_without_the_end_of_a_single_line(
     tickets: Tickets, calls: Calls, shell: Shell, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "key.pem"
     path.touch(0o600)
     ending = "  it ends with a line end, which is stored as well\n"
-    for content, told in (
-        ("line\n", "value: 5 characters\n" + ending),
-        ("-----BEGIN-----\r\nøø\r\n", "value: 21 characters\n" + ending),
-        ("\ufeffx", "value: 2 characters\n"),
-        ("x" * 100_000, "value: 100,000 characters\n"),
+    for content, stored, told in (
+        ("line\n", "line", "value: 4 characters\n"),
+        ("-----BEGIN-----\r\nøø\r\n", "-----BEGIN-----\r\nøø\r\n", "value: 21 characters\n" + ending),
+        ("\ufeffx", "\ufeffx", "value: 2 characters\n"),
+        ("x" * 100_000, "x" * 100_000, "value: 100,000 characters\n"),
     ):
         path.write_bytes(content.encode())
         for name in (str(path), "-"):
             monkeypatch.setattr(sys, "stdin", Fed(io.BytesIO(content.encode())))
             ran = shell("fill", tickets.add(a_ticket()).code, "--file", name)
             assert ran.status == 0
-            assert calls.sent.pop()[1] == {"": content}
+            assert calls.sent.pop()[1] == {"": stored}
             assert told in ran.err
 
 
