@@ -10,6 +10,7 @@ import pytest
 
 from bundle.wheels import PLATFORMS
 from tests.support.harness import CannedResponse, ReceivedRequest, Recorder
+from tests.support.rows import each_of
 from tools import advisories as a
 
 TODAY = datetime.date(2026, 11, 22)
@@ -37,7 +38,7 @@ def test_pins_come_from_every_lock_file_and_from_compiled_parts() -> None:
     ]
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("pin", "complaint"),
     [
         (("pypi/cryptography", "46.0.6", "runtime.txt"), "CVE-2026-39892, <46.0.7: "),
@@ -70,7 +71,7 @@ def test_the_list_has_every_column_and_the_tools_format() -> None:
     assert all(value.strip() for row in listed["advisories"] for value in row.values())
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("version", "affected", "inside"),
     [
         ("1.9", "<2 or >=3,<3.1", True),

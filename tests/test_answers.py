@@ -19,6 +19,7 @@ from sikkerkey_mcp import NEXT_STEP
 from sikkerkey_redact import REDACTED
 from sikkerkey_results import WITHHELD
 from tests.support.harness import CannedResponse, Recorder, Server
+from tests.support.rows import each_of
 from tests.support.table_calls import (
     BY_NAME,
     MARK,
@@ -66,7 +67,7 @@ def answered(body: bytes, row: Row = GET) -> Any:
 # Fidelity
 
 
-@pytest.mark.parametrize(
+@each_of(
     "body",
     [
         "{}",
@@ -91,7 +92,7 @@ def test_lone_surrogate_is_shown_by_its_number_and_the_text_can_be_written() -> 
     assert shown(answered(b'{"s":"\\ud800 \\u00f8"}')) == '{"s":"<U+D800> ø"}'
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("body", "text"),
     [
         ("[]", '{"items":[]}'),
@@ -147,7 +148,7 @@ NO_JSON = {
 }
 
 
-@pytest.mark.parametrize("body", NO_JSON.values(), ids=list(NO_JSON))
+@each_of("body", NO_JSON.values(), ids=list(NO_JSON))
 def test_answer_that_is_not_json_is_an_error_that_does_not_repeat_it(body: bytes) -> None:
     result = call(GET, GET.minimal, reply(200, body))
     assert result["isError"]
@@ -212,12 +213,12 @@ def test_attached_text_can_be_read_and_keeps_every_byte() -> None:
 OPAQUE = {"latin-1": b"s\xf8ger", "surrogate": b"\xed\xa0\x80", "cut off": b"\xef\xbf", "hidden": "a\u202eb".encode()}
 
 
-@pytest.mark.parametrize("data", OPAQUE.values(), ids=OPAQUE)
+@each_of("data", OPAQUE.values(), ids=OPAQUE)
 def test_attached_text_that_is_not_utf_8_or_hides_something_is_kept_as_bytes(data: bytes) -> None:
     assert base64.b64decode(attached(data, "text/plain")["blob"]) == data
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("content_type", "mime"),
     [
         ("text/plain; charset=utf-8", "text/plain"),
@@ -333,7 +334,7 @@ def test_plaintext_longer_than_the_error_limit_is_cut_out_entirely() -> None:
     assert_clean(result, secret)
 
 
-@pytest.mark.parametrize("number", ["73619284650", "7361.9284650", "73619284650.10", "-73619284650", "7.3619284e+40"])
+@each_of("number", ["73619284650", "7361.9284650", "73619284650.10", "-73619284650", "7.3619284e+40"])
 def test_plaintext_that_comes_back_as_a_number_is_cut_out(number: str) -> None:
     for body in (f'{{"a":{number}}}', f"[{number}]", f'{{"{number}":[{{"b":{number}}}]}}'):
         result = call(CREATE, giving(CREATE, number), reply(200, body.encode()))
@@ -467,7 +468,7 @@ WORDS = {
 }
 
 
-@pytest.mark.parametrize(("said", "shown"), WORDS.items())
+@each_of(("said", "shown"), WORDS.items())
 def test_error_of_the_vault_names_actions_and_formats_in_words(said: str, shown: str) -> None:
     message, _ = failed(400, {"error": said}, BY_NAME["manage_policies.create"])
     assert message == f"the vault answered 400, saying {json.dumps(shown)}"
@@ -482,7 +483,7 @@ def test_every_status_has_a_next_step(status: int) -> None:
         assert "the vault failed" not in hint
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("status", "step"),
     [
         (401, "may have been revoked"),
@@ -519,7 +520,7 @@ def test_failure_of_a_write_says_that_it_may_have_been_processed(status: int) ->
 NOW_S = 1_767_225_600
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("ours_minus_theirs_s", "words"),
     [
         (301, "this computer's clock is 301 s ahead of the vault's: the user must set it"),
@@ -535,7 +536,7 @@ def test_401_blames_the_clock_if_the_date_header_does(
     assert failed(401, Date=formatdate(NOW_S - ours_minus_theirs_s, usegmt=True))[1] == words
 
 
-@pytest.mark.parametrize("date", ["yesterday", "", "Thu, 99 Jan 99999 00:00:00 GMT", "\u202e", "1767225600"])
+@each_of("date", ["yesterday", "", "Thu, 99 Jan 99999 00:00:00 GMT", "\u202e", "1767225600"])
 def test_401_with_an_unreadable_date_says_what_it_says_without_one(date: str) -> None:
     assert failed(401, Date=date)[1] == NEXT_STEP[401]
 
@@ -545,7 +546,7 @@ def test_403_names_the_scopes_that_the_vault_wants() -> None:
     assert hint.startswith("missing scope: projects.read, audit.read; only the vault's owner can ")
 
 
-@pytest.mark.parametrize("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
+@each_of("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
 def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
     _message, hint = failed(403, {"error": "no", "requiredScopes": scopes})
     assert hint.startswith("the agent must be approved and enabled, hold the scope machines.read, and have the project")
@@ -590,7 +591,7 @@ def test_429_with_a_date_says_how_long_to_wait(monkeypatch: pytest.MonkeyPatch) 
 WORDLESS = [b"", b"<html>", b"\xff", b"[1]", b'"no"', b'{"error":7}', b'{"error":""}', b"[" * 200_000]
 
 
-@pytest.mark.parametrize("body", WORDLESS)
+@each_of("body", WORDLESS)
 def test_error_without_readable_words_is_its_status_alone(body: bytes) -> None:
     result = call(GET, GET.minimal, reply(400, body))
     assert shown(result).startswith("the vault answered 400\nhint: ")
@@ -604,7 +605,7 @@ def test_words_of_the_vault_are_bounded_and_cannot_hide_anything() -> None:
     assert len(message) < 700
 
 
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308, 399])
+@each_of("status", [300, 301, 302, 303, 304, 307, 308, 399])
 def test_redirect_is_an_error(status: int) -> None:
     message, hint = failed(status, Location="https://evil.example/")
     assert message == f"the vault answered {status}, a redirect, which is never followed"

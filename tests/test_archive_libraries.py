@@ -13,6 +13,7 @@ from bundle import wheels
 from tests.support import binary_headers
 from tests.support.binary_headers import Binary
 from tests.support.harness import ARCHIVE
+from tests.support.rows import each_of
 
 SYSTEM = {
     "linux": {"libc.so.6", "libdl.so.2", "libgcc_s.so.1", "libm.so.6", "libpthread.so.0", "librt.so.1"},
@@ -44,7 +45,7 @@ def test_every_platform_has_one(libraries: dict[str, list[Binary]]) -> None:
     assert with_rust == sorted(wheels.PLATFORMS)
 
 
-@pytest.mark.parametrize("platform", wheels.PLATFORMS)
+@each_of("platform", wheels.PLATFORMS)
 def test_library_is_for_the_platform_of_its_directory(platform: str, libraries: dict[str, list[Binary]]) -> None:
     kind = {"linux": "ELF", "macos": "Mach-O", "windows": "PE"}[platform.partition("-")[0]]
     machine = platform.rpartition("-")[2].replace("amd64", "x86_64")
@@ -64,7 +65,7 @@ def python_symbols(found: list[Binary]) -> Iterator[str]:
         yield from (name for name in binary.wanted if name.startswith(("Py", "_Py")))
 
 
-@pytest.mark.parametrize("platform", wheels.PLATFORMS)
+@each_of("platform", wheels.PLATFORMS)
 def test_symbols_of_python_are_in_the_stable_abi(platform: str, libraries: dict[str, list[Binary]]) -> None:
     wanted = set(python_symbols(rust(libraries, platform)))
     assert "PyModule_Create2" in wanted or "PyModuleDef_Init" in wanted

@@ -14,6 +14,7 @@ import sikkerkey_core
 import sikkerkey_mcp
 import sikkerkey_times
 from tests.support.harness import Recorder, Server
+from tests.support.rows import each_of
 from tests.support.table_calls import (
     BY_NAME,
     MARK,
@@ -87,7 +88,7 @@ def test_wait_for_previous_is_accepted_and_not_sent(row: Row) -> None:
         assert sent(row, {**row.minimal, "wait_for_previous": ignored}) == sent(row, row.minimal)
 
 
-@pytest.mark.parametrize("tool", sikkerkey_mcp.TOOLS[1:], ids=[tool.name for tool in sikkerkey_mcp.TOOLS[1:]])
+@each_of("tool", sikkerkey_mcp.TOOLS[1:], ids=[tool.name for tool in sikkerkey_mcp.TOOLS[1:]])
 def test_action_must_be_one_of_the_tools(tool: sikkerkey_mcp.Tool) -> None:
     row = Row(tool, tool.actions[0])
     listed = ", ".join(action.name for action in tool.actions)
@@ -101,7 +102,7 @@ def test_action_must_be_one_of_the_tools(tool: sikkerkey_mcp.Tool) -> None:
         assert refusal(row, missing) == f"action is required and must be one of: {listed}\nhint: {hint}"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("tool", "action", "hint"),
     [
         ("manage_secrets", "lst", "did you mean list?"),
@@ -502,9 +503,7 @@ def test_new_secret_carries_its_project_in_path_and_body() -> None:
 FITTING = '{"user":"a","password":"b"}'
 
 
-@pytest.mark.parametrize(
-    "value", ["", MARK, "[]", "{}", '{"user":1}', FITTING[:-1] + f',"x":"{MARK}"}}', FITTING[:-1], "[" * 900]
-)
+@each_of("value", ["", MARK, "[]", "{}", '{"user":1}', FITTING[:-1] + f',"x":"{MARK}"}}', FITTING[:-1], "[" * 900])
 def test_structured_value_must_have_the_named_fields(value: str) -> None:
     given = {"action": "create", **PROJECT, "name": "n", "value": value, "fieldNames": ["user", "password"]}
     message = refusal(BY_NAME["manage_secrets.create"], given)

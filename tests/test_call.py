@@ -19,6 +19,7 @@ import pytest
 import sikkerkey_mcp
 from sikkerkey_cli import call, terminal
 from tests.support.harness import TIMEOUT_S, CannedResponse, Recorder, make_slot
+from tests.support.rows import each_of
 from tests.support.schema_check import wait_until
 from tests.support.shell import COMMAND, Shell, at_terminal, run_process
 from tests.support.table_calls import ROWS
@@ -200,7 +201,7 @@ def test_options_may_be_given_anywhere(shell: Shell, vault: Recorder, order: lis
 PEM = "-----BEGIN X-----\nAA==\n-----END X-----\n"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("data", "value"),
     [
         (b"hunter2", "hunter2"),
@@ -239,7 +240,7 @@ def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
 # call: refusals
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("words", "error"),
     [
         ([], f"call needs a tool\n{LISTED}"),
@@ -291,7 +292,7 @@ def test_plaintext_is_not_accepted_on_the_command_line(shell: Shell, vault: Reco
             assert SECRET not in ran.err, (row, name)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("words", "error"),
     [
         (["read_audit", "list", "pageSize=201"], "pageSize must be between 1 and 200"),

@@ -39,6 +39,7 @@ from tests.support.harness import (
     Server,
     make_slot,
 )
+from tests.support.rows import each_of
 from tests.support.shell import COMMAND, PROGRAM, Ran, Shell, at_terminal, run_process
 
 TOKEN = "c0ffee" * 10 + "cafe"
@@ -373,7 +374,7 @@ def test_hostile_id_from_the_vault_writes_nothing(shell: Shell, vault: Recorder,
             assert set(tree(tmp_path)) - set(before) == {"home/.sikkerkey", "home/.sikkerkey/agents"}
 
 
-@pytest.mark.parametrize("body", [b"", b"<html>", b"[]", b"null", b"\xff", b"{}"])
+@each_of("body", [b"", b"<html>", b"[]", b"null", b"\xff", b"{}"])
 def test_invalid_answer_writes_nothing(shell: Shell, vault: Recorder, home: Path, body: bytes) -> None:
     vault.answer = lambda _seen: CannedResponse(200, body)
     assert shell("install", TOKEN).status == 1
@@ -687,7 +688,7 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
     assert (before, sikkerkey_mcp.installed_agents()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
 
 
-@pytest.mark.parametrize("status", [401, 403, 404, 409, 429, 500, 503])
+@each_of("status", [401, 403, 404, 409, 429, 500, 503])
 def test_key_stays_if_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
     two.answer = lambda _seen: CannedResponse(status, headers={"Retry-After": "60"})
     ran = shell("revoke", AGENT_ID, "--server", "--yes")
@@ -727,7 +728,7 @@ def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: 
     assert ran.err.endswith(f"\nhint: choose one with --by ID: {OTHER_ID}, third\n")
 
 
-@pytest.mark.parametrize("arguments", [[], ["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
+@each_of("arguments", [[], ["--server"], ["--by", OTHER_ID], ["--server", "--by", "../x", "--yes"]])
 def test_unconfirmed_or_ambiguous_revocation_sends_nothing(
     shell: Shell, two: Recorder, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
@@ -805,7 +806,7 @@ def test_token_in_a_wrong_place_is_not_repeated(shell: Shell) -> None:
         assert TOKEN not in ran.err
 
 
-@pytest.mark.parametrize(
+@each_of(
     "arguments",
     [
         ["unknown"], ["--unknown"], ["install"], ["install", TOKEN[:9], "x"], ["config"], ["config", "emacs"],

@@ -18,6 +18,7 @@ import pytest
 
 from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
 from tests.support.in_process_client import modern
+from tests.support.rows import each_of
 from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
 from tools.clients import (
@@ -105,9 +106,9 @@ def test_model_parses_requests_of_every_dialect() -> None:
         assert texts == ["be good", "hello"], name
 
 
-@pytest.mark.parametrize("dialect", REQUESTS)
-@pytest.mark.parametrize("streamed", [False, True])
-@pytest.mark.parametrize("answer", [Call("id-1", "whoami", {"name": 'a "b"'}), Text("words")], ids=["call", "text"])
+@each_of("dialect", REQUESTS)
+@each_of("streamed", [False, True])
+@each_of("answer", [Call("id-1", "whoami", {"name": 'a "b"'}), Text("words")], ids=["call", "text"])
 def test_model_answers_over_http(dialect: str, streamed: bool, answer: Any) -> None:
     path, body = REQUESTS[dialect]
     if streamed and dialect == "Gemini":
@@ -280,7 +281,7 @@ def test_correct_session_is_accepted() -> None:
     checks.check_passed_on(RECEIVED, checks.check_calls(session))
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("results", "complaint"),
     [
         (RESULTS[:-1], "the calls that arrived"),

@@ -18,6 +18,7 @@ import sikkerkey_mcp
 from sikkerkey_cli import clients, grammar
 from sikkerkey_cli.completion import candidates
 from tests.support.harness import AGENT_ID, TIMEOUT_S, make_slot
+from tests.support.rows import each_of
 from tests.support.shell import COMMAND, PROGRAM, Shell
 from tests.support.table_calls import ROWS
 
@@ -104,7 +105,7 @@ def test_bash_gets_the_text_after_the_last_equals_sign(shell: Shell) -> None:
     assert shell("__complete", "zsh", line).out == "charset=alphanumeric\t\n"
 
 
-@pytest.mark.parametrize("line", [[], [""], ["bash"], ["bash", ""], ["bash", "sikkerkey-mcp 'x\" "]])
+@each_of("line", [[], [""], ["bash"], ["bash", ""], ["bash", "sikkerkey-mcp 'x\" "]])
 def test_unusual_lines_cause_no_error(shell: Shell, line: list[str]) -> None:
     assert shell("__complete", *line).status == 0
 
@@ -210,7 +211,7 @@ def test_powershell_script_passes_the_line_before_the_cursor() -> None:
         assert shown.count(opening) == shown.count(closing)
 
 
-@pytest.mark.parametrize(("name", "quoted"), [
+@each_of(("name", "quoted"), [
     ("bash", "'/opt/it'\"'\"'s \\ $x/mcp.pyz'"),
     ("zsh", "'/opt/it'\"'\"'s \\ $x/mcp.pyz'"),
     ("fish", "'/opt/it\\'s \\\\ $x/mcp.pyz'"),

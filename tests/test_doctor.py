@@ -40,6 +40,7 @@ from tests.support.harness import (
     make_slot,
 )
 from tests.support.local_vault import LocalVault, install
+from tests.support.rows import each_of
 from tests.support.shell import COMMAND, PROGRAM, Shell, at_terminal, run_process
 from tests.support.table_calls import ROWS
 
@@ -432,7 +433,7 @@ def test_vault_that_answers_with_something_else_fails_at_api(act: faulty_vault.A
     assert (tls.state, clock.detail) == ("ok", NOT_CHECKED)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("ahead_s", "state", "words"),
     [
         (0, "ok", "the vault's"),
@@ -866,7 +867,7 @@ def test_entry_gets_its_own_environment_and_little_else(
     assert states(examine())["client"] == "ok"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("command", "env", "reason"),
     [
         (["sh", "-c", "touch {mark}"], {}, "its command is not Python with this program"),

@@ -23,6 +23,7 @@ from tests.support.in_process_client import (
     reply,
     request,
 )
+from tests.support.rows import each_of
 from tests.support.sample_tools import FixtureLibrary, FixtureTools
 from tests.support.schema_check import MODERN, conforms
 
@@ -76,7 +77,7 @@ def test_discover_says_what_initialize_says() -> None:
     conforms(discovered, "DiscoverResult", MODERN)
 
 
-@pytest.mark.parametrize("version", ["", *VERSIONS])
+@each_of("version", ["", *VERSIONS])
 def test_every_method_is_served_before_and_after_initialize_with_its_members(version: str) -> None:
     assert set(PARAMS) == {*METHODS, "server/discover"}
     for method, params in PARAMS.items():
@@ -108,8 +109,8 @@ def test_lists_are_the_same_in_both_eras() -> None:
             assert {name: value for name, value in new["result"].items() if name not in added} == old["result"], method
 
 
-@pytest.mark.parametrize("method", ["initialize", "ping", "logging/setLevel", "no/such", "", "tasks/list"])
-@pytest.mark.parametrize("version", ["", "2025-11-25"])
+@each_of("method", ["initialize", "ping", "logging/setLevel", "no/such", "", "tasks/list"])
+@each_of("version", ["", "2025-11-25"])
 def test_removed_and_unknown_methods_are_not_found(method: str, version: str) -> None:
     answer = client(version).send(modern(method, level="info", protocolVersion="2025-11-25"))
     assert answer == refusal(-32601, "there is no such method", id=1)
@@ -139,7 +140,7 @@ def test_a_missing_resource_has_another_code_than_in_older_revisions() -> None:
         assert answer == {"jsonrpc": "2.0", "id": 1, "error": {"code": code, **error}}
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("method", "params", "rule"),
     [
         ("tools/call", {"name": "no_such"}, "there is no tool of that name"),
@@ -189,7 +190,7 @@ def test_a_malformed_envelope_is_refused(version: str) -> None:
         assert session.send(modern("server/discover", meta=meta)) == refusal(-32602, rule, id=1), meta
 
 
-@pytest.mark.parametrize("wanted", ["2025-11-25", "2099-01-01", "1900-01-01", "", "DRAFT", "x" * 5_000])
+@each_of("wanted", ["2025-11-25", "2099-01-01", "1900-01-01", "", "DRAFT", "x" * 5_000])
 def test_another_version_is_refused_with_the_supported_ones(wanted: str) -> None:
     for method in ("server/discover", "tools/call", "initialize", "no/such"):
         error = client().send(modern(method, meta=with_("protocolVersion", wanted), name="echo"))["error"]
@@ -229,7 +230,7 @@ def test_only_the_versions_key_makes_a_request_modern(meta: dict[str, Any]) -> N
     assert client().send(asked) == refusal(-32600, "initialize must come first", id=1)
 
 
-@pytest.mark.parametrize("meta", [None, [], "x", 1])
+@each_of("meta", [None, [], "x", 1])
 def test_a_meta_that_is_no_object_is_not_modern(meta: Any) -> None:
     session = client(lenient=True)
     assert session.send(request("tools/list", _meta=meta)) == refusal(-32600, "initialize must come first", id=1)
@@ -286,7 +287,7 @@ def test_ids_are_one_space(first: Any, second: Any) -> None:
     assert session.send(second("echo", 5))["id"] == 5
 
 
-@pytest.mark.parametrize("request_id", [None, 1.5, True, [], {}])
+@each_of("request_id", [None, 1.5, True, [], {}])
 def test_a_request_with_an_invalid_id_is_not_executed(request_id: Any) -> None:
     session = client(lenient=True)
     assert session.send(tool_call("echo", request_id)) == refusal(-32600, "id must be a string or an integer")

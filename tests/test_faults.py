@@ -14,6 +14,7 @@ from tests.support import faulty_vault
 from tests.support.fault_stage import SLOW_SPEED, Effect, Kind, Measured, Stage
 from tests.support.fault_table import FAULTS, FIFTY_MB, Fault, Outcome
 from tests.support.faulty_vault import assert_signed
+from tests.support.rows import each_of
 
 LINUX = sys.platform == "linux"
 
@@ -53,10 +54,17 @@ def stages(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stages]:
         made.assert_nothing_is_left()
 
 
-@pytest.mark.parametrize("effect", ["read", "write"])
-@pytest.mark.parametrize("fault", FAULTS, ids=str)
+EFFECTS: tuple[Effect, ...] = ("read", "write")
+
+
+@pytest.mark.parametrize("group", dict.fromkeys(fault.group for fault in FAULTS))
 @pytest.mark.peer(13)
-def test_fault_has_the_outcome_of_its_row(stages: Stages, fault: Fault, effect: Effect) -> None:
+def test_fault_has_the_outcome_of_its_row(stages: Stages, group: str) -> None:
+    rows = [(fault, effect) for fault in FAULTS if fault.group == group for effect in EFFECTS]
+    each_of("fault, effect", rows)(assert_row)(stages=stages)
+
+
+def assert_row(stages: Stages, fault: Fault, effect: Effect) -> None:
     stage = stages.of(fault)
     assert stage.call(effect).text == "{}"
     arrange(fault, stage)
@@ -119,7 +127,7 @@ def test_write_that_may_have_been_processed_is_reported_as_such() -> None:
 REPEATED = [fault for fault in FAULTS if fault.read.sent > 1 and fault.stage == "http"]
 
 
-@pytest.mark.parametrize("fault", REPEATED, ids=str)
+@each_of("fault", REPEATED)
 @pytest.mark.peer(12)
 def test_read_is_repeated_after_a_temporary_fault(stages: Stages, fault: Fault) -> None:
     stage = stages.of(fault)

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from sikkerkey_mcp import LINE_MAX_BYTES, split_lines
 from tests.support.harness import Server
+from tests.support.rows import each_of
 from tests.support.schema_check import CheckedServer
 
 LIMIT = 8
@@ -62,7 +63,7 @@ def test_an_empty_stream_has_no_lines() -> None:
     assert lines_of([]) == []
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("stream", "lines"),
     [
         (b"12345678\n", [b"12345678"]),

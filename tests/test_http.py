@@ -24,6 +24,7 @@ import sikkerkey_mcp
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
 from tests.support.harness import AGENT_ID, TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
+from tests.support.rows import each_of
 
 READ = sikkerkey_mcp.Request("GET", "/v1/ai/whoami", None)
 WRITE = sikkerkey_mcp.Request("POST", "/v1/ai/projects", '{"name":"søger"}'.encode())
@@ -373,8 +374,8 @@ def test_cancelled_call_sends_nothing(connect: Connect, recorder: Recorder) -> N
 # answers that are refused
 
 
-@pytest.mark.parametrize("status", [300, 301, 302, 303, 304, 307, 308])
-@pytest.mark.parametrize("tool", ["whoami", "manage_projects"])
+@each_of("status", [300, 301, 302, 303, 304, 307, 308])
+@each_of("tool", ["whoami", "manage_projects"])
 @pytest.mark.peer(3)
 def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status: int, tool: str) -> None:
     redirect = faulty_vault.answer(b"", status, f"Location: {recorder.url}/v1/ai/elsewhere")
@@ -387,8 +388,8 @@ def test_redirect_is_never_followed(connect: Connect, recorder: Recorder, status
     assert recorder.connections == 0
 
 
-@pytest.mark.parametrize("encoding", ["gzip", "deflate", "br", "GZIP", "zstd, identity"])
-@pytest.mark.parametrize("status", [200, 500])
+@each_of("encoding", ["gzip", "deflate", "br", "GZIP", "zstd, identity"])
+@each_of("status", [200, 500])
 @pytest.mark.peer(13)
 def test_compressed_answer_is_refused_unread(connect: Connect, encoding: str, status: int) -> None:
     bomb = faulty_vault.answer(b"\x1f\x8b" + b"\x00" * 40_000, status, f"Content-Encoding: {encoding}")
@@ -426,7 +427,7 @@ def test_framing_counts_as_well(connect: Connect, monkeypatch: pytest.MonkeyPatc
 # statuses that are retried
 
 
-@pytest.mark.parametrize("status", [429, 502, 503, 504])
+@each_of("status", [429, 502, 503, 504])
 def test_read_is_repeated_after_a_temporary_failure(connect: Connect, stopped_clock: Clock, status: int) -> None:
     busy = faulty_vault.answer(b'{"error":"busy"}', status)
     with FaultyVault(busy, busy, busy, faulty_vault.answer(b'{"ok":1}')) as vault:
@@ -451,7 +452,7 @@ def test_last_answer_is_returned_when_retries_are_used_up(connect: Connect, stop
         assert len(vault.seen) == 4
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("value", "pauses_s"),
     [
         ("0", [0.25, 0.5, 1.0]),
@@ -738,7 +739,7 @@ def test_failure_of_the_proxy_names_the_proxy_without_its_password(
     assert message == f"the vault at https://vault.test cannot be reached: {reason}"
 
 
-@pytest.mark.parametrize(
+@each_of(
     "proxy",
     [
         *("http:/127.0.0.1:1", "http://127.0.0.1:port", "http://user:canary@", "socks5://h:1", "https://h:1"),

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 import sikkerkey_mcp
 from tests.support.harness import AGENT_ID, ROOT, VAULT_ID, make_slot
+from tests.support.rows import each_of
 
 API_URL = "http://127.0.0.1:1"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
@@ -305,7 +306,7 @@ def linked_name(slot: Path, which: str) -> Path:
     return {"home": slot.parent.parent, "agents": slot.parent, "slot": slot}.get(which, slot / which)
 
 
-@pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+@each_of("which", ["home", "agents", "slot", "identity.json", "private.pem"])
 @pytest.mark.peer(5)
 def test_symbolic_link_is_refused_until_replaced(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
@@ -414,7 +415,7 @@ def test_directory_that_only_root_can_enter_is_refused(mounted: Path) -> None:
 
 
 @pytest.mark.skipif(not as_root, reason="only root can give files to another user")
-@pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+@each_of("which", ["home", "agents", "slot", "identity.json", "private.pem"])
 @pytest.mark.peer(5)
 def test_foreign_owner_is_refused_until_fixed(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
@@ -426,7 +427,7 @@ def test_foreign_owner_is_refused_until_fixed(slot: Path, tmp_path: Path, which:
 
 
 @pytest.mark.skipif(as_root, reason="root may open everything")
-@pytest.mark.parametrize("which", ["home", "agents", "slot", "identity.json", "private.pem"])
+@each_of("which", ["home", "agents", "slot", "identity.json", "private.pem"])
 def test_path_that_its_owner_cannot_open_is_refused_until_fixed(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
     path.chmod(0)

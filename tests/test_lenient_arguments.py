@@ -6,10 +6,9 @@ import itertools
 import json
 from typing import Any
 
-import pytest
-
 import sikkerkey_mcp
 from tests.support.in_process_client import InProcessClient
+from tests.support.rows import each_of
 from tests.support.table_calls import (
     BY_NAME,
     MARK,
@@ -313,7 +312,7 @@ def test_list_is_asked_for_again_when_it_is_old() -> None:
     assert asked == [("read_audit", "actions", {})] * 2
 
 
-@pytest.mark.parametrize(
+@each_of(
     "listed",
     [
         *(reply(status, b'{"error":"no"}') for status in (400, 401, 403, 404, 405, 501)),
@@ -346,7 +345,7 @@ def test_vault_that_does_not_answer_is_not_asked_twice() -> None:
     assert api.paths == ["/audit/actions"]
 
 
-@pytest.mark.parametrize(
+@each_of(
     "listed",
     [
         LISTED,
@@ -376,7 +375,7 @@ def test_withheld_list_is_not_asked_for() -> None:
 PROMPT = {"ref": {"type": "ref/prompt", "name": "onboard_ci_runner"}, "argument": {"name": "sdkId", "value": "g"}}
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("method", "absent", "blank"),
     [
         ("ping", {}, None),

@@ -31,6 +31,7 @@ from tests.support.harness import (
     make_slot,
 )
 from tests.support.leak_search import assert_unmarked, call_verbosely, verbose_server
+from tests.support.rows import each_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners, modes, links and FIFOs are POSIX's")
 as_root = hasattr(os, "getuid") and os.getuid() == 0
@@ -159,7 +160,7 @@ def test_device_instead_of_a_file_is_refused(slot: Path, name: str, number: int)
     assert refusal() == f"{slot / name} is not a regular file"
 
 
-@pytest.mark.parametrize("stored", ["/dev/null", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/", "/etc/passwd"])
+@each_of("stored", ["/dev/null", "/dev/zero", "/dev/stdin", "/proc/self/environ", "/", "/etc/passwd"])
 def test_key_path_outside_the_slot_is_refused(slot: Path, stored: str) -> None:
     if not os.path.lexists(stored):
         pytest.skip(f"there is no {stored} here")

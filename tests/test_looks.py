@@ -11,6 +11,7 @@ import pytest
 
 import sikkerkey_mcp
 from tests.support.harness import CannedResponse, ReceivedRequest, Recorder, make_slot
+from tests.support.rows import each_of
 from tests.support.table_calls import BY_NAME, MARK, ROWS, for_each, reply
 
 LOOKING = [row for row in ROWS if row.action.look]
@@ -99,7 +100,7 @@ def test_rotation_with_fields_or_of_a_plain_secret_is_sent() -> None:
     assert accepted("manage_secrets", ROTATE, {ONE: PLAIN}).asked == [ONE]
 
 
-@pytest.mark.parametrize("odd", [None, [], "text", 5.5, {}, {"fieldNames": "x"}, {"fieldNames": []}])
+@each_of("odd", [None, [], "text", 5.5, {}, {"fieldNames": "x"}, {"fieldNames": []}])
 def test_metadata_that_cannot_be_understood_refuses_nothing(odd: Any) -> None:
     accepted("manage_secrets", ROTATE, {ONE: odd})
     accepted("manage_secrets", UPDATE, {SCHEDULE: odd})
@@ -171,7 +172,7 @@ def test_several_secrets_of_the_name_are_listed_in_part() -> None:
     assert "already: sk_0, sk_1, sk_2\n" in refused("manage_secrets", CREATE, {SECRETS: rows})
 
 
-@pytest.mark.parametrize("odd", [None, {}, "text", [1, None], [{"name": "db"}], {"items": 5}, {"items": [{"id": "/"}]}])
+@each_of("odd", [None, {}, "text", [1, None], [{"name": "db"}], {"items": 5}, {"items": [{"id": "/"}]}])
 def test_list_that_cannot_be_understood_refuses_nothing(odd: Any) -> None:
     accepted("manage_secrets", CREATE, {SECRETS: odd})
     accepted("manage_project_machines", GRANT, {SECRETS: odd})

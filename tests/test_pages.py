@@ -15,6 +15,7 @@ import sikkerkey_mcp
 import sikkerkey_pages
 from sikkerkey_mcp import RESULT_CHARACTERS, Presentation
 from sikkerkey_times import parse_time
+from tests.support.rows import each_of
 from tests.support.table_calls import BY_NAME, ROWS, Row, StubApi, call, for_each, reply
 
 LISTS = [row for row in ROWS if any(arg.name == "offset" for arg in row.action.args) and row.action.method == "GET"]
@@ -101,7 +102,7 @@ SEARCHES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "more", "ids"), SEARCHES)
+@each_of(("text", "more", "ids"), SEARCHES)
 def test_search_limit_and_offset_select_rows(text: str, more: dict[str, Any], ids: list[str]) -> None:
     answer = reply(body=body_of(SECRETS, [row_of(number) for number in range(20)]))
     page = content(call(SECRETS, {**SECRETS.minimal, "search": text, **more}, answer))
@@ -192,8 +193,8 @@ def asking(api: StubApi, row: Row, **given: Any) -> Callable[[dict[str, Any]], A
     return lambda more: tools.call(row.tool.name, {**row.minimal, **given, **more}, sikkerkey_mcp.Context())
 
 
-@pytest.mark.parametrize("name", ["query", "list"])
-@pytest.mark.parametrize("size", [None, 3, 50, 200])
+@each_of("name", ["query", "list"])
+@each_of("size", [None, 3, 50, 200])
 def test_audit_log_that_grows_is_read_once_and_whole(name: str, size: int | None, monkeypatch: Any) -> None:
     row = BY_NAME[f"read_audit.{name}"]
     # The times of `next` go back to the vault as it knows them, in milliseconds.
@@ -343,7 +344,7 @@ def test_another_limit_is_kept() -> None:
         assert characters - 900 < len(result["content"][0]["text"]) <= characters
 
 
-@pytest.mark.parametrize("text", ["0", "999", "1000001", "ten", "-5000", "1e4", "9" * 5_000])
+@each_of("text", ["0", "999", "1000001", "ten", "-5000", "1e4", "9" * 5_000])
 def test_limit_that_is_no_number_in_range_is_refused(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(
         sikkerkey_mcp.ConfigError, match="--answer-limit must be an integer between 1,000 and 1,000,000"

@@ -27,6 +27,7 @@ from tests.support.in_process_client import (
     reply,
     request,
 )
+from tests.support.rows import each_of
 from tests.support.sample_tools import FixtureLibrary, FixtureTools
 from tests.support.schema_check import RESULTS, conforms
 
@@ -35,7 +36,7 @@ LEGACY_METHODS = ("initialize", "ping", "logging/setLevel")
 # initialize
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("version", VERSIONS)
 def test_a_supported_version_is_echoed(version: str) -> None:
     result = {
         "protocolVersion": version,
@@ -52,7 +53,7 @@ def test_a_byte_order_mark_may_precede_the_first_message() -> None:
     assert InProcessClient("").send_bytes(line) == InProcessClient("").send(opening("2025-11-25"))
 
 
-@pytest.mark.parametrize("version", ["2026-07-28", "1999-01-01", "", "x" * 10_000, 7, None, ["2025-06-18"], {}])
+@each_of("version", ["2026-07-28", "1999-01-01", "", "x" * 10_000, 7, None, ["2025-06-18"], {}])
 def test_an_unknown_version_is_offered_the_latest(version: Any) -> None:
     assert InProcessClient("", lenient=True).send(opening(version))["result"]["protocolVersion"] == "2025-11-25"
 
@@ -62,7 +63,7 @@ def test_a_missing_version_is_offered_the_latest() -> None:
     assert answer["result"]["protocolVersion"] == "2025-11-25"
 
 
-@pytest.mark.parametrize("method", ["tools/list", "tools/call", "logging/setLevel", "resources/list", "no/such", ""])
+@each_of("method", ["tools/list", "tools/call", "logging/setLevel", "resources/list", "no/such", ""])
 @pytest.mark.peer(2)
 def test_before_initialize_nothing_but_ping_is_served(method: str) -> None:
     client = InProcessClient("")
@@ -99,14 +100,14 @@ def test_server_discover_is_unknown_and_initialize_is_accepted_afterwards() -> N
 # ids and malformed messages
 
 
-@pytest.mark.parametrize("request_id", [0, 1, -1, 2**63, 10**300, "", "1", "a b", "ø→🔑", "\ud800", "x" * 10_000])
+@each_of("request_id", [0, 1, -1, 2**63, 10**300, "", "1", "a b", "ø→🔑", "\ud800", "x" * 10_000])
 def test_string_and_integer_ids_come_back_as_they_were(request_id: Any) -> None:
     answer = InProcessClient().send(request("ping", request_id))
     assert answer == reply({}, request_id)
     assert type(answer["id"]) is type(request_id)
 
 
-@pytest.mark.parametrize("request_id", [None, 1.5, 1.0, True, False, [], [1], {}, {"a": 1}])
+@each_of("request_id", [None, 1.5, 1.0, True, False, [], [1], {}, {"a": 1}])
 def test_a_request_with_another_id_is_invalid_and_not_executed(request_id: Any) -> None:
     client = InProcessClient()
     line = json.dumps(call("echo", request_id)).encode()
@@ -114,7 +115,7 @@ def test_a_request_with_another_id_is_invalid_and_not_executed(request_id: Any) 
     assert client.tools.calls == []
 
 
-@pytest.mark.parametrize(
+@each_of(
     "line",
     [
         b"x",
@@ -135,30 +136,30 @@ def test_invalid_json_is_a_parse_error_without_an_id(line: bytes) -> None:
     assert InProcessClient().send_bytes(line) == refusal(-32700, "the line is not a JSON message in UTF-8")
 
 
-@pytest.mark.parametrize("message", [None, True, 1, 1.5, "ping", ""])
+@each_of("message", [None, True, 1, 1.5, "ping", ""])
 def test_json_that_is_no_object_is_invalid_without_an_id(message: Any) -> None:
     assert InProcessClient().send(message) == refusal(-32600, "the message is not a JSON-RPC 2.0 object")
 
 
-@pytest.mark.parametrize("extra", [{}, {"jsonrpc": "1.0"}, {"jsonrpc": 2.0}, {"jsonrpc": None}])
+@each_of("extra", [{}, {"jsonrpc": "1.0"}, {"jsonrpc": 2.0}, {"jsonrpc": None}])
 def test_another_json_rpc_is_invalid(extra: dict[str, Any]) -> None:
     message = {**extra, "id": 1, "method": "ping"}
     assert InProcessClient().send(message) == refusal(-32600, "the message is not a JSON-RPC 2.0 object", id=1)
 
 
-@pytest.mark.parametrize("extra", [{}, {"method": None}, {"method": 1}, {"method": ["ping"]}, {"method": {}}])
+@each_of("extra", [{}, {"method": None}, {"method": 1}, {"method": ["ping"]}, {"method": {}}])
 def test_a_method_that_is_not_a_string_is_invalid(extra: dict[str, Any]) -> None:
     assert InProcessClient().send({"jsonrpc": "2.0", "id": 1, **extra}) == refusal(
         -32600, "method must be a string", id=1
     )
 
 
-@pytest.mark.parametrize("method", ["resources/subscribe", "no/such", "", "__init__", "Ping"])
+@each_of("method", ["resources/subscribe", "no/such", "", "__init__", "Ping"])
 def test_an_unknown_method_is_not_found(method: str) -> None:
     assert InProcessClient().send(request(method)) == refusal(-32601, "there is no such method", id=1)
 
 
-@pytest.mark.parametrize("params", [[], [1], "", "x", 0, 1, True, False])
+@each_of("params", [[], [1], "", "x", 0, 1, True, False])
 def test_params_that_are_not_an_object_are_invalid(params: Any) -> None:
     message = {"jsonrpc": "2.0", "id": 1, "method": "ping", "params": params}
     assert InProcessClient().send(message) == refusal(-32602, "params must be an object", id=1)
@@ -168,8 +169,8 @@ def test_absent_params_are_an_empty_object() -> None:
     assert InProcessClient().send({"jsonrpc": "2.0", "id": 1, "method": "ping"}) == reply({})
 
 
-@pytest.mark.parametrize("answer", [{"result": {}}, {"error": {"code": -32601, "message": "no"}}])
-@pytest.mark.parametrize("request_id", [{"id": 1}, {"id": "x"}, {"id": None}, {}])
+@each_of("answer", [{"result": {}}, {"error": {"code": -32601, "message": "no"}}])
+@each_of("request_id", [{"id": 1}, {"id": "x"}, {"id": None}, {}])
 def test_responses_of_the_client_are_ignored(answer: dict[str, Any], request_id: dict[str, Any]) -> None:
     assert InProcessClient().send({"jsonrpc": "2.0", **request_id, **answer}) is None
 
@@ -177,9 +178,7 @@ def test_responses_of_the_client_are_ignored(answer: dict[str, Any], request_id:
 # notifications
 
 
-@pytest.mark.parametrize(
-    "method", [*METHODS, *LEGACY_METHODS, "no/such", "", "notifications/no-such", "notifications/initialized"]
-)
+@each_of("method", [*METHODS, *LEGACY_METHODS, "no/such", "", "notifications/no-such", "notifications/initialized"])
 def test_a_notification_is_never_answered(method: str) -> None:
     assert InProcessClient().send(notification(method, name="echo", arguments={}, level="no", cursor="x")) is None
 
@@ -202,8 +201,8 @@ def test_an_initialize_without_an_id_does_nothing() -> None:
 BATCH_REFUSED = refusal(-32600, "batches are not part of this protocol version")
 
 
-@pytest.mark.parametrize("version", ["", *(version for version in VERSIONS if version != "2025-03-26")])
-@pytest.mark.parametrize("size", [1, 2])
+@each_of("version", ["", *(version for version in VERSIONS if version != "2025-03-26")])
+@each_of("size", [1, 2])
 def test_a_batch_is_refused_by_other_versions(version: str, size: int) -> None:
     client = InProcessClient(version)
     assert client.send([call("echo")] * size) == BATCH_REFUSED
@@ -247,7 +246,7 @@ def test_set_level_answers_with_an_empty_object() -> None:
 LEVEL_RULE = "level must be one of: debug, info, notice, warning, error, critical, alert, emergency"
 
 
-@pytest.mark.parametrize("level", ["verbose", "", "DEBUG", None, 1, [], {}])
+@each_of("level", ["verbose", "", "DEBUG", None, 1, [], {}])
 def test_an_unknown_level_is_refused(level: Any) -> None:
     assert InProcessClient().send(request("logging/setLevel", level=level)) == refusal(-32602, LEVEL_RULE, id=1)
 
@@ -261,7 +260,7 @@ def logged(level: str) -> dict[str, Any]:
     return notification("notifications/message", level=level, logger="sikkerkey-mcp", data=f"a line of level {level}")
 
 
-@pytest.mark.parametrize("level", LOG_LEVELS)
+@each_of("level", LOG_LEVELS)
 def test_messages_below_the_level_are_not_sent(level: str) -> None:
     client = InProcessClient()
     client.send(request("logging/setLevel", level=level))
@@ -285,7 +284,7 @@ def report_with(meta: Any) -> list[dict[str, Any]]:
     return [message for message in client.notifications if message["method"] == "notifications/progress"]
 
 
-@pytest.mark.parametrize("token", ["t", "", 0, 1, -1])
+@each_of("token", ["t", "", 0, 1, -1])
 def test_progress_carries_the_token_and_increases(token: Any) -> None:
     assert report_with({"progressToken": token}) == [
         notification("notifications/progress", progressToken=token, progress=step, message=message)
@@ -293,12 +292,12 @@ def test_progress_carries_the_token_and_increases(token: Any) -> None:
     ]
 
 
-@pytest.mark.parametrize("meta", [{}, None, [], "progressToken"])
+@each_of("meta", [{}, None, [], "progressToken"])
 def test_without_a_token_there_is_no_progress(meta: Any) -> None:
     assert report_with(meta) == []
 
 
-@pytest.mark.parametrize("token", [None, True, 1.5, [], {}])
+@each_of("token", [None, True, 1.5, [], {}])
 def test_with_an_invalid_token_there_is_no_progress(token: Any) -> None:
     assert report_with({"progressToken": token}) == []
 
@@ -332,7 +331,7 @@ def test_a_call_that_is_cancelled_in_the_middle_is_not_answered() -> None:
     assert started.run() is None
 
 
-@pytest.mark.parametrize("request_id", [6, "5", 5.0, True, None, [], {}])
+@each_of("request_id", [6, "5", 5.0, True, None, [], {}])
 def test_another_id_cancels_nothing(request_id: Any) -> None:
     client = InProcessClient()
     started = client.start(call("echo", 5))
@@ -340,7 +339,7 @@ def test_another_id_cancels_nothing(request_id: Any) -> None:
     assert started.run() == reply({"content": [{"type": "text", "text": "{}"}], "structuredContent": {}}, 5)
 
 
-@pytest.mark.parametrize("params", [{}, [], None, "5", 5, [5]])
+@each_of("params", [{}, [], None, "5", 5, [5]])
 def test_a_malformed_cancellation_is_ignored(params: Any) -> None:
     client = InProcessClient()
     started = client.start(call("echo", 5))
@@ -395,13 +394,13 @@ def test_tools_list_is_the_registrys_listing_on_one_page() -> None:
     assert InProcessClient().send(request("tools/list")) == reply({"tools": FixtureTools().listing()})
 
 
-@pytest.mark.parametrize("cursor", [" ", "x", "0", 0, [], {}, False])
+@each_of("cursor", [" ", "x", "0", 0, [], {}, False])
 def test_an_invalid_cursor_is_refused(cursor: Any) -> None:
     rule = "the cursor does not come from this server: everything is on one page"
     assert InProcessClient().send(request("tools/list", cursor=cursor)) == refusal(-32602, rule, id=1)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("version", VERSIONS)
 def test_the_vaults_tools_list_conforms_to_the_schema(version: str) -> None:
     result = InProcessClient(version, vault_tools()).send(request("tools/list"))["result"]
     assert len(result["tools"]) == len(TOOLS)
@@ -428,7 +427,7 @@ def test_schemas_are_flat() -> None:
 # tools/call
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("params", "rule"),
     [
         ({}, "name must be a string"),
@@ -467,7 +466,7 @@ def test_versions_before_2025_06_18_get_text_only(version: str) -> None:
     assert InProcessClient(version).send(call("echo", a=[1, "→"])) == reply(expected)
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("version", VERSIONS)
 def test_a_failure_is_a_result_without_structured_content(version: str) -> None:
     expected = {"content": [{"type": "text", "text": "it failed\nhint: do not call it"}], "isError": True}
     assert InProcessClient(version).send(call("fail")) == reply(expected)
@@ -493,7 +492,7 @@ WRONG_MACHINE_CALLS = [
 ]
 
 
-@pytest.mark.parametrize(("arguments", "rule"), WRONG_MACHINE_CALLS)
+@each_of(("arguments", "rule"), WRONG_MACHINE_CALLS)
 def test_a_wrong_argument_is_a_result_that_names_it_and_the_rule(arguments: Any, rule: str) -> None:
     answer = InProcessClient(tools=vault_tools()).send(call("manage_machines", **arguments))
     assert answer == reply({"content": [{"type": "text", "text": rule}], "isError": True})
@@ -537,15 +536,15 @@ def completion(**params: Any) -> Any:
     return ask("completion/complete", **{"ref": {"type": "ref/prompt", "name": "ask"}, "argument": argument, **params})
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("version", VERSIONS)
 def test_offers_of_the_registry_are_declared(version: str) -> None:
     declared = InProcessClient("", FixtureTools(ALL)).send(opening(version))["result"]["capabilities"]
     told = ALL[:3] if version == "2024-11-05" else ALL
     assert declared == {"logging": {}, **{name: {} for name in told}}
 
 
-@pytest.mark.parametrize("version", VERSIONS)
-@pytest.mark.parametrize("method", OF_LIBRARY)
+@each_of("version", VERSIONS)
+@each_of("method", OF_LIBRARY)
 def test_a_method_without_its_capability_is_not_found(method: str, version: str) -> None:
     offered = [name for name in ALL if name != OF_LIBRARY[method]]
     answer = InProcessClient(version, FixtureTools(offered)).send(request(method))
@@ -576,8 +575,8 @@ def test_each_list_is_the_librarys_on_one_page(method: str, kind: str) -> None:
     assert ask(method) == reply({kind: FixtureLibrary().listing(kind)})
 
 
-@pytest.mark.parametrize("method", LISTS)
-@pytest.mark.parametrize("cursor", ["x", 0, [], False])
+@each_of("method", LISTS)
+@each_of("cursor", ["x", 0, [], False])
 def test_each_list_refuses_an_invalid_cursor(method: str, cursor: Any) -> None:
     rule = "the cursor does not come from this server: everything is on one page"
     assert ask(method, cursor=cursor) == refusal(-32602, rule, id=1)
@@ -588,7 +587,7 @@ def test_a_resource_is_read() -> None:
     assert ask("resources/read", uri="test://text") == reply({"contents": contents})
 
 
-@pytest.mark.parametrize("uri", [{}, {"uri": None}, {"uri": 1}, {"uri": ["test://text"]}])
+@each_of("uri", [{}, {"uri": None}, {"uri": 1}, {"uri": ["test://text"]}])
 def test_a_uri_that_is_no_string_is_refused(uri: dict[str, Any]) -> None:
     assert ask("resources/read", **uri) == refusal(-32602, "uri must be a string", id=1)
 
@@ -642,7 +641,7 @@ def test_a_prompt_without_arguments_needs_none() -> None:
 UNKNOWN_IN_ASK = "an argument is unknown; the prompt takes: what, how"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("params", "rule"),
     [
         ({}, "name must be a string"),
@@ -676,7 +675,7 @@ def test_completion_shows_the_first_hundred_and_how_many_there_are() -> None:
     assert completion(argument={"name": "many", "value": ""}) == reply({"completion": completed})
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("params", "rule"),
     [
         ({"ref": "ask"}, "ref, argument and context must be objects"),

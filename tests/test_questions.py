@@ -29,6 +29,7 @@ from tests.support.in_process_client import (
     notification,
     refusal,
 )
+from tests.support.rows import each_of
 from tests.support.schema_check import LEGACY, MODERN, conforms, wait_until
 
 FORM: JsonObject = {"elicitation": {"form": {}}}
@@ -173,7 +174,7 @@ def test_a_state_is_refused_before_the_first_was_made() -> None:
     assert client.tools.calls == []
 
 
-@pytest.mark.parametrize(
+@each_of(
     "changed",
     [
         {"arguments": {"name": "production"}},

@@ -16,6 +16,7 @@ from tests.support.harness import ARCHIVE_COMMAND, CannedResponse, ReceivedReque
 from tests.support.in_process_client import VERSIONS, InProcessClient, opening, refusal, request
 from tests.support.in_process_client import reply as answered
 from tests.support.local_vault import LocalVault, install
+from tests.support.rows import each_of
 from tests.support.schema_check import CheckedServer, conforms
 from tests.support.table_calls import BY_NAME, StubApi, reply
 
@@ -73,7 +74,7 @@ def test_every_resource_is_a_read_of_the_table_that_makes_no_credential() -> Non
     assert [action.name for action in actions if action.effect != "read" or action.mints] == []
 
 
-@pytest.mark.parametrize("version", VERSIONS)
+@each_of("version", VERSIONS)
 def test_the_vaults_registry_declares_resources_prompts_and_completion(version: str) -> None:
     declared = InProcessClient("", sikkerkey_mcp.VaultTools(lambda: StubApi(reply()))).send(opening(version))["result"][
         "capabilities"
@@ -109,7 +110,7 @@ def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:
     assert json.loads(text) == {"items": [{"id": "sk_1", "value": WITHHELD}], "total": 1}
 
 
-@pytest.mark.parametrize(
+@each_of(
     "uri",
     ["", "sikkerkey:", "sikkerkey://", "sikkerkey://secrets", "sikkerkey://projects/", "SIKKERKEY://projects"]
     + ["sikkerkey://projects/a/b/secrets", "sikkerkey://whoami\n", "file:///etc/passwd", TEMPLATE[:-1]],
@@ -121,7 +122,7 @@ def test_an_unknown_uri_is_no_resource_and_nothing_is_sent(uri: str) -> None:
     assert api.sent == []
 
 
-@pytest.mark.parametrize("name", ["", "..", ".", "%2e%2e", "a b", "{id}", "a" * 129, "ø", "a\x1b[2J"])
+@each_of("name", ["", "..", ".", "%2e%2e", "a b", "{id}", "a" * 129, "ø", "a\x1b[2J"])
 def test_an_invalid_id_is_no_resource_and_nothing_is_sent(name: str) -> None:
     client, api = client_of(reply())
     uri = f"sikkerkey://projects/{name}/secrets"
@@ -143,7 +144,7 @@ def test_a_404_of_the_vault_is_an_unknown_resource() -> None:
     assert error["message"].startswith('the vault answered 404, saying "no such project"\nhint: ')
 
 
-@pytest.mark.parametrize("status", [401, 403, 423, 429, 500, 503])
+@each_of("status", [401, 403, 423, 429, 500, 503])
 def test_an_error_of_the_vault_says_what_to_do(status: int) -> None:
     client, _ = client_of(reply(status))
     error = client.send(request("resources/read", uri="sikkerkey://projects"))["error"]
@@ -164,7 +165,7 @@ def test_without_an_agent_a_read_says_what_to_do() -> None:
 # switches
 
 
-@pytest.mark.parametrize("resource", RESOURCES, ids=lambda resource: resource.uri)
+@each_of("resource", RESOURCES, ids=lambda resource: resource.uri)
 def test_a_resource_whose_action_is_withheld_is_neither_listed_nor_read(resource: Any) -> None:
     client, api = client_of(reply(), without(f"{resource.tool}.{resource.action}"))
     listed = client.send(request("resources/list"))["result"]["resources"]
@@ -199,7 +200,7 @@ def complete(client: InProcessClient, begun: str, uri: str = TEMPLATE, name: str
     return answer["result"]["completion"]["values"] if "result" in answer else answer
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("begun", "values"),
     [
         ("", ["proj_web", "proj_api"]),
@@ -210,9 +211,7 @@ def complete(client: InProcessClient, begun: str, uri: str = TEMPLATE, name: str
         ("../", []),
     ],
 )
-@pytest.mark.parametrize(
-    "body", [ROWS, b'{"notices":[{"id":"web_1"}],"projects":' + ROWS + b"}"], ids=["list", "object"]
-)
+@each_of("body", [ROWS, b'{"notices":[{"id":"web_1"}],"projects":' + ROWS + b"}"], ids=["list", "object"])
 def test_ids_are_completed_by_prefix_and_by_name(begun: str, values: list[str], body: bytes) -> None:
     client, _ = client_of(reply(body=body))
     assert complete(client, begun) == values
@@ -223,7 +222,7 @@ def test_matching_ids_come_before_matching_names() -> None:
     assert complete(client, "a") == ["a", "b"]
 
 
-@pytest.mark.parametrize("body", [b"{}", b"[]", b'{"projects":7}', b'"x"'])
+@each_of("body", [b"{}", b"[]", b'{"projects":7}', b'"x"'])
 def test_an_answer_without_ids_completes_nothing(body: bytes) -> None:
     assert complete(client_of(reply(body=body))[0], "") == []
 
@@ -267,9 +266,7 @@ def test_ids_are_not_completed_where_their_list_is_withheld() -> None:
     assert api.sent == []
 
 
-@pytest.mark.parametrize(
-    ("uri", "name"), [(TEMPLATE, "projectId"), (SECRETS, "id"), ("sikkerkey://projects", "id"), ("", "")]
-)
+@each_of(("uri", "name"), [(TEMPLATE, "projectId"), (SECRETS, "id"), ("sikkerkey://projects", "id"), ("", "")])
 def test_completion_of_an_unknown_argument_of_a_template_is_refused(uri: str, name: str) -> None:
     client, api = client_of(reply(body=ROWS))
     rule = "no prompt or resource template here has that argument"

@@ -12,6 +12,7 @@ import sikkerkey_actions
 import sikkerkey_mcp
 from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
+from tests.support.rows import each_of
 from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, reply
 
 READ_ONLY = Restriction("--read-only", "--read-only")
@@ -141,7 +142,7 @@ def test_refusal_of_an_action_outside_tools_names_the_option() -> None:
     assert call(BY_NAME["whoami.whoami"], {}, only("manage_sdks")) == refusal("whoami", "--tools")
 
 
-@pytest.mark.parametrize("arguments", [{}, {"action": "no_such"}, {"action": 1}, {"action": ["list"]}])
+@each_of("arguments", [{}, {"action": "no_such"}, {"action": 1}, {"action": ["list"]}])
 def test_tool_without_actions_refuses_every_call(arguments: Any) -> None:
     assert call(BY_NAME["manage_sdks.list"], arguments, without("manage_sdks")) == refusal("manage_sdks", "--exclude")
 
@@ -289,7 +290,7 @@ def test_serve_takes_its_options_in_any_order() -> None:
         assert sikkerkey_mcp.parse_serve_options(line.split()[1:]) == expected, line
 
 
-@pytest.mark.parametrize("line", ["--tools", "--tools --read-only", "--read-only=1", "--no-such", "a", "--agent -x"])
+@each_of("line", ["--tools", "--tools --read-only", "--read-only=1", "--no-such", "a", "--agent -x"])
 def test_wrong_usage_of_serve_is_refused(line: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
         sikkerkey_mcp.parse_serve_options(line.split())

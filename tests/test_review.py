@@ -28,6 +28,7 @@ from tests.support.review_vault import (
     reviewer,
     use_clock,
 )
+from tests.support.rows import each_of
 from tests.support.table_calls import BY_NAME
 from tests.vault.conftest import _fast_storage, agent, clock, new_vault, shared_server, vault  # noqa: F401  # fixtures
 from tests.vault.support.served_vault import Agent, Vault
@@ -540,7 +541,7 @@ def test_time_is_bounded() -> None:
     assert (len(stub.asked), asking.stopped) == (6, f"the limit of 50 s was reached; {sikkerkey_review.GO_ON}")
 
 
-@pytest.mark.parametrize("status", sikkerkey_review.STOPPING)
+@each_of("status", sikkerkey_review.STOPPING)
 def test_review_stops_when_no_further_request_has_a_chance(status: int) -> None:
     stub = Stub(lambda number: [] if number == 1 else Refused("repeat after 60 s", status))
     asking = survey(stub)

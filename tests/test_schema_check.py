@@ -10,6 +10,7 @@ import pytest
 from jsonschema import ValidationError
 
 from tests.support.harness import Server
+from tests.support.rows import each_of
 from tests.support.schema_check import check_session
 
 PING = {"jsonrpc": "2.0", "id": 1, "method": "ping"}
@@ -31,7 +32,7 @@ def line(message: Any) -> bytes:
     return json.dumps(message).encode() + b"\n"
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("sent", "answered"),
     [
         ([PING, CALL], [LOG, DONE, PONG]),
@@ -46,7 +47,7 @@ def test_valid_session_passes(sent: list[Any], answered: list[Any]) -> None:
     check(sent, answered)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("sent", "answered"),
     [
         ([], [PONG]),
@@ -68,7 +69,7 @@ def test_invalid_session_is_found(sent: list[Any], answered: list[Any]) -> None:
         check(sent, answered)
 
 
-@pytest.mark.parametrize(
+@each_of(
     "message",
     [
         {**LOG, "params": {"level": "loud", "data": "text"}},

@@ -12,6 +12,7 @@ import sikkerkey_mcp
 from sikkerkey_mcp import MOVED_ACTIONS, READ_TOOLS, TOOLS, Restriction, split_reads
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.in_process_client import InProcessClient, request
+from tests.support.rows import each_of
 from tests.support.schema_check import conforms
 from tests.support.shell import Shell
 from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, reply
@@ -137,7 +138,7 @@ def test_tool_that_has_only_reads_is_replaced() -> None:
 # restrictions
 
 
-@pytest.mark.parametrize(
+@each_of(
     "restrictions",
     [
         (),

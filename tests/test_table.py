@@ -16,6 +16,7 @@ from jsonschema import Draft202012Validator
 import sikkerkey_actions
 import sikkerkey_core
 import sikkerkey_mcp
+from tests.support.rows import each_of
 from tests.support.table_calls import BY_NAME, ROWS, Row, each_row
 from tests.support.table_checks import complaints
 
@@ -164,7 +165,7 @@ def test_correct_table_has_no_complaints() -> None:
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", (FINE, other))]) == []
 
 
-@pytest.mark.parametrize(("complaint", "actions"), PLANTED.items(), ids=list(PLANTED))
+@each_of(("complaint", "actions"), PLANTED.items(), ids=list(PLANTED))
 def test_planted_mistake_is_the_only_complaint(complaint: str, actions: list[sikkerkey_mcp.Action]) -> None:
     assert complaints([sikkerkey_mcp.Tool("t", "T", "Things.", tuple(actions))]) == [complaint]
 

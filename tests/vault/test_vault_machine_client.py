@@ -14,6 +14,7 @@ from typing import Any, Callable
 
 import pytest
 
+from tests.support.rows import each_of
 from tests.vault.support.machines import TOKENS, token_body
 from tests.vault.support.served_vault import Agent, FakeClock, Vault
 from vault.domains import machines
@@ -202,7 +203,7 @@ def test_a_cached_value_is_used_while_the_vault_is_busy_but_not_without_access(
     assert refused(client, id_of(secrets[0])) == (sikkerkey.AuthenticationError, 401)
 
 
-@pytest.mark.parametrize(
+@each_of(
     ("changed", "given", "expected"),
     [
         ({"sourceCidr": "10.0.0.0/8"}, {}, ("AccessDeniedError", 403)),

@@ -12,6 +12,7 @@ from selenium.common.exceptions import WebDriverException
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
+from tests.support.rows import each_of
 from tests.vault.support.served_vault import Agent, Vault
 
 if TYPE_CHECKING:  # each process of the suite would spend a third of a second on loading the driver
@@ -114,7 +115,7 @@ def test_a_person_can_open_a_secret_with_the_keyboard_alone(page: Page, agent: A
     assert page.browser.switch_to.active_element.get_attribute("id") == "value"
 
 
-@pytest.mark.parametrize("kind", VALUES)
+@each_of("kind", VALUES)
 def test_a_value_is_shown_exactly(page: Page, agent: Agent, kind: str) -> None:
     created = made(agent, VALUES[kind])
     page.browser.get(created["url"])
