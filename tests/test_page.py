@@ -78,6 +78,8 @@ def test_a_value_is_stored_once(desk: Desk) -> None:
     for again in (visit.get(), visit.answer("other")):
         assert again.heading == "This is already done"
     assert len(desk.clerk.carried) == 1
+    files = [file for file in desk.directory.parent.rglob("*") if file.is_file()]
+    assert (len(files), [file for file in files if VALUE in file.read_text()]) == (1, [])
 
 
 def test_the_address_stays_the_same_while_a_ticket_waits(desk: Desk) -> None:
@@ -579,6 +581,18 @@ def test_another_user_gets_nothing(desk: Desk) -> None:
         done = subprocess.run(command, check=False, user=user, cwd="/", capture_output=True, timeout=TIMEOUT_S)
         answers[user] = done.stdout
     assert (b"200 OK" in answers[0], answers[NOBODY]) == (True, b"")
+
+
+@linux_only
+def test_a_connection_through_ipv6_has_an_owner_too(desk: Desk) -> None:
+    visit = desk.open()
+    with socket.socket(socket.AF_INET6) as connection:
+        try:
+            connection.connect(("::ffff:127.0.0.1", visit.port))
+        except OSError:
+            pytest.skip("there is no IPv6 here")
+        connection.sendall(f"GET {visit.path} HTTP/1.1\r\nHost: {visit.host}\r\n\r\n".encode())
+        assert connection.recv(100).startswith(b"HTTP/1.0 200 OK")
 
 
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
