@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import sikkerkey_page
 from sikkerkey_questions import Form, Page, Question, Reply, was_nobody_asked
-from sikkerkey_tickets import REFUSED, CarryOut, Found, NotWaiting, Ticket, Tickets
+from sikkerkey_tickets import REFUSED, CarryOut, Found, NotWaiting, Ticket, Tickets, TicketsUnusable
 
 WAIT_S, WAIT_WITH_PROGRESS_S = 45.0, 240.0  # below the limits of all clients that were measured
 UNSEEN_PAGE_S = 45.0  # for a page that this program opened, until somebody loads it
@@ -116,7 +116,7 @@ class PersonDialog:
         message = f"{ticket.title}. Code {ticket.code}. {_why_a_page(ticket)}"
         try:
             reply = caller.ask(Page(message, lambda _question_id: self._pages.url(ticket.code)), ticket.digest)
-        except OSError:  # no socket
+        except (OSError, TicketsUnusable):  # no socket, or no directory
             return False
         if reply.action == "accept":
             self._open_pages[ticket.code] = reply.question_id
