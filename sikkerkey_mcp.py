@@ -2674,10 +2674,11 @@ class VaultTools:
         return with_members(render(call, [self._exchange(call, request, context) for request in requests]), members)
 
     def _policy_shown(self, call: ShownCall) -> JsonObject:
-        """What whoami adds about this server."""
-        if self._person is None or has_actions(call.tool):
+        """What whoami adds about this server, if people are asked more or less than by default."""
+        policy = self._person or PersonPolicy()
+        if has_actions(call.tool) or policy[:2] == PersonPolicy()[:2]:
             return {}
-        return {"person": {"confirm": self._person.confirm, "values": self._person.values}}
+        return {"person": {"confirm": policy.confirm, "values": policy.values}}
 
     def _ask(self, sanitize: Sanitize, context: Context, tool_name: str, action_name: str, arguments: Arguments) -> Any:
         """The decoded answer to a read that another call needs first; None if it is not JSON. Raises ServiceError."""

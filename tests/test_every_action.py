@@ -10,6 +10,7 @@ import contextlib
 import http.server
 import json
 import os
+import subprocess
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import Any
 import pytest
 
 from tests.support.example_recording import Recording, shape
-from tests.support.harness import ARCHIVE_COMMAND, ROOT, Server
+from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
 from tests.support.leak_search import found
 from tests.support.local_vault import LocalVault, install
 from tests.support.schema_check import wait_until
@@ -147,6 +148,7 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Session]:
     vault = LocalVault(directory / "vault")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SIKKERKEY_HOME", str(directory / "home"))
+        patch.setenv("SIKKERKEY_CONFIRM", "never")
         agent = install(vault)
         vault.owner("approve", agent)
         with Server(ARCHIVE_COMMAND) as server:
@@ -204,6 +206,18 @@ def secrets(session: Session, directory: Path) -> None:
     assert [row["version"] for row in session.ask("manage_secrets", "versions", **one)] == [4, 3, 2, 1]
     session.ask("manage_secrets", "delete", **one)
     assert session.ask("manage_secrets", "list", projectId=project) == []
+
+
+@area
+def values_of_people(session: Session, directory: Path) -> None:
+    given = {"projectId": session.project(), "name": "typed", "fromPerson": True}
+    waiting = session.server.call("manage_secrets", action="create", **given)["structuredContent"]
+    assert waiting["status"] == "waiting"
+    fill = ["sh", "-c", f"{waiting['command']} --file -"]
+    done = subprocess.run(fill, input=VALUE, text=True, check=False, capture_output=True, timeout=TIMEOUT_S)
+    assert done.returncode == 0, done.stderr
+    told = session.ask("manage_secrets", "await_person", code=waiting["code"])
+    assert (told["status"], session.vault.value_of(told["id"])) == ("done", VALUE)
 
 
 @area

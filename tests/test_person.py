@@ -692,7 +692,8 @@ def test_values_may_be_left_to_people_altogether(page: Page, desk: Desk) -> None
     assert strict.page.carry_out(code, {"": "typed"}).outcome.state == "done"
 
 
-def test_whoami_shows_the_policy(page: Page, desk: Desk) -> None:
+def test_whoami_shows_the_policy_if_it_is_not_the_default(page: Page, desk: Desk) -> None:
+    assert "person" not in told(desk.client().send(call("whoami")))
     loud = Desk(page, PersonPolicy(confirm="never"))
     assert told(loud.client().send(call("whoami")))["person"] == {"confirm": "never", "values": "any"}
 

@@ -559,6 +559,7 @@ def test_no_action_on_a_real_vault_shows_a_stored_value(
     try:
         agent = install(vault)
         vault.owner("approve", agent)
+        monkeypatch.setenv("SIKKERKEY_CONFIRM", "never")
         with verbose_server([*ARCHIVE_COMMAND, "serve", "--agent", agent]) as server:
             filled = FilledVault(vault, server, vault_directory)
             for row in [row for row in ROWS if row.action.effect != "destructive"] + by_effect(ROWS):

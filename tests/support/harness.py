@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import subprocess
 import sys
@@ -137,12 +136,11 @@ ARCHIVE_COMMAND = (sys.executable, "-I", str(ARCHIVE))
 class Server:
     """sikkerkey-mcp as a child process. A thread collects the lines that it writes.
 
-    On exit from the context, the whole session is checked against the schema of the protocol. There is no person who
-    could confirm a call, so unless `env` says otherwise, none has to be confirmed.
+    On exit from the context, the whole session is checked against the schema of the protocol.
     """
 
     def __init__(self, command: Sequence[str] = SOURCE_COMMAND, env: Mapping[str, str] | None = None) -> None:
-        pipe, env = subprocess.PIPE, {"SIKKERKEY_CONFIRM": "never", **(os.environ if env is None else env)}
+        pipe = subprocess.PIPE
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
         self.lines: list[bytes] = []
         self.sent = bytearray()
