@@ -4,8 +4,10 @@ For each format, `FORMATS` has functions that read the whole text as plain value
 and locate it. Everything outside the changed span stays byte for byte. A text that is malformed or ambiguous is refused
 with its line and column: TextError. Nothing here knows files, MCP clients or the vault.
 
-These parsers exist because the standard library has none for YAML or JSON with comments, has one for TOML only from
-Python 3.11 on, and none of the usual parsers reports where in the text a value stands.
+Why not a library? The program is one file whose only dependencies at run time are cryptography and certifi, and three
+formats need three libraries. For JSON with comments, Python has none that keeps the text. ruamel.yaml writes the whole
+text again, and changes indentation, quotes and line breaks of other entries. tomlkit does keep the text, but one of the
+clients uses TOML. The tests compare our changes with those that these two make, for generated files.
 """
 
 from sikkerkey_cli.edit.jsonc import JSON

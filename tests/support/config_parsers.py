@@ -5,12 +5,22 @@ from __future__ import annotations
 import importlib
 import json
 import re
-import sys
+from importlib.util import find_spec
 from typing import Any
 
 import yaml
 
-toml: Any = importlib.import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+# tomli reads TOML 1.1, and tomllib does from Python 3.15 on.
+toml: Any = importlib.import_module("tomli" if find_spec("tomli") else "tomllib")
+
+
+def reads_toml_1_1() -> bool:
+    """Whether `toml` knows times without seconds, inline tables over several lines, and `\\e`."""
+    try:
+        toml.loads('a = { b = 07:32,\n c = "\\e" }\n')
+    except ValueError:
+        return False
+    return True
 
 
 def jsonc_loads(text: str) -> Any:
