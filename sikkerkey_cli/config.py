@@ -206,10 +206,10 @@ def backup_path(path: str, base: str) -> str:
     `base` is the user's home or the project. If a directory between it and the file is a link, the file is probably in
     a repository, and the backup is not put there.
     """
-    directory = os.path.dirname(path)
-    start = base if os.path.join(directory, "").startswith(os.path.join(base, "")) else os.path.sep
-    unlinked = os.path.join(os.path.realpath(start), os.path.relpath(directory, start))
-    if os.path.normpath(unlinked) == os.path.realpath(directory):
+    directory = unlinked = os.path.dirname(path)
+    if os.path.join(directory, "").startswith(os.path.join(base, "")):  # links above it are not the user's doing
+        unlinked = os.path.join(os.path.realpath(base), os.path.relpath(directory, base))
+    if os.path.normcase(os.path.normpath(unlinked)) == os.path.normcase(os.path.realpath(directory)):
         return f"{path}.sikkerkey.bak"
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]  # two files may have the same name
     return os.path.join(sikkerkey_mcp.home(), "backups", f"{digest}-{os.path.basename(path)}.sikkerkey.bak")

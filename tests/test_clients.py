@@ -626,6 +626,19 @@ def test_file_that_windows_redirects_is_refused(
     assert config("cursor", "--dry-run").status == 0
 
 
+def test_place_of_a_backup_depends_on_links_below_the_home(home: Path, tmp_path: Path) -> None:
+    (tmp_path / "real" / "dir").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    linked = str(tmp_path / "link" / "dir" / "a.json")
+    assert config_command.backup_path(linked, str(tmp_path / "link")) == f"{linked}.sikkerkey.bak"
+    for base in (str(tmp_path), "/elsewhere"):
+        found = config_command.backup_path(linked, base)
+        assert re.fullmatch(f"{home}/.sikkerkey/backups/[0-9a-f]{{8}}-a.json.sikkerkey.bak", found), base
+    real = str(tmp_path / "real" / "a.json")
+    for base in (str(tmp_path), "/elsewhere"):
+        assert config_command.backup_path(real, base) == f"{real}.sikkerkey.bak", base
+
+
 def test_other_profiles_are_named(config: Config, slot: str) -> None:
     config("vscode", "--write")
     assert "profile" not in config("vscode", "--write").err
