@@ -272,9 +272,12 @@ def test_random_toml_keeps_everything_else(text: str) -> None:
 SEEDS = {
     "json": '{\n  "a": [1, {"b": "\\u00e9"}], // x\n  "mcpServers": {"z": {"command": "n",},},\n}\n',
     "toml": '[a]\nb = 1\nc.d = "x"\n[mcp_servers.z]\nargs = ["-y", # c\n "x"]\nenv = {A = 1}\n[[l]]\nm = """x\n"""\n',
-    "yaml": "a: 1\nb:\n- x\n- y: z\n  w: 'q'\nc: {d: [1, e]}\n# c\nh: |+\n  text\n\nextensions:\n  dev:\n    t: ~\n",
+    "yaml": "a: 1\nb:\n- x\n- y: z\n  w: 'q'\nc: {d: [1, e]}\n# c\nh: |+\n  text\n\n"
+    "k: &k {q: 1}\nl: *k\nextensions:\n  dev:\n    t: ~\n",
     "yaml list": '---\nmcpServers:\n  - name: x\n    args:\n      - -y\n      - "@a/b"\n    env: {}\nurl: http://x:1/y\n',
 }
+if reads_toml_1_1():
+    SEEDS["toml"] += '[t]\nu = { v = 07:32,\n  w = "\\e\\x41", }\n'
 STRANGE = " \t\n\r\"'\\#,.:=[]{}-|>&*!?0a/+~%@`_\u2028\x00é"
 
 
