@@ -310,7 +310,6 @@ class _Connection(http.client.HTTPConnection):
         except BaseException:
             self._close_descriptor()
             raise
-        self.unreached_proxy = ""
         if self._tls is None:
             return
         # Without a length, only the end of the TLS stream shows that nobody has cut the response off.
@@ -321,6 +320,7 @@ class _Connection(http.client.HTTPConnection):
             suppress_ragged_eofs=False,
         )
         self._use(secured)
+        self.unreached_proxy = ""
         secured.settimeout(self.limits.connect_s)
         secured.do_handshake()
 

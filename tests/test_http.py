@@ -714,6 +714,18 @@ def test_loopback_without_tls_never_uses_a_proxy(
         assert proxy.connections == 0
 
 
+def test_failure_of_the_proxy_names_the_proxy_without_its_password(
+    connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
+    with faulty_vault.refused_port() as port:
+        monkeypatch.setenv("HTTPS_PROXY", f"http://user:canary@127.0.0.1:{port}")
+        client = connect("https://vault.test")
+        message = str(client.refused(client.write))
+    reason = f"the proxy at 127.0.0.1:{port}: Connection refused"
+    assert message == f"the vault at https://vault.test cannot be reached: {reason}"
+
+
 def test_proxy_with_endless_headers_times_out(
     connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -725,18 +737,6 @@ def test_proxy_with_endless_headers_times_out(
         monkeypatch.setenv("HTTPS_PROXY", f"http://127.0.0.1:{proxy.port}")
         client = connect("https://vault.test")
         assert "cannot be reached" in str(client.refused(client.write))
-
-
-def test_failure_of_the_proxy_names_the_proxy_without_its_password(
-    connect: Connect, trust: Authority, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sikkerkey_mcp, "RETRIES_MAX", 0)
-    with faulty_vault.refused_port() as port:
-        monkeypatch.setenv("HTTPS_PROXY", f"http://user:canary@127.0.0.1:{port}")
-        client = connect("https://vault.test")
-        message = str(client.refused(client.write))
-    reason = f"the proxy at 127.0.0.1:{port}: Connection refused"
-    assert message == f"the vault at https://vault.test cannot be reached: {reason}"
 
 
 @each_of(
