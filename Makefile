@@ -89,9 +89,12 @@ mcpb: $(ARCHIVE) ## build and validate dist/sikkerkey-mcp.mcpb and server.json (
 verify: .venv/.ready ## check that builds are reproducible: build everything twice and compare
 	@$(RUN) tools/release.py verify
 
+# ONLY="windows suite" tries only what begins with these names.
+ONLY ?=
+
 .PHONY: test-platforms
-test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, arm64 under qemu, musl (needs root)
-	@$(RUN) -m tools.platforms
+test-platforms: $(ARCHIVE) $(VAULT_ARCHIVE) ## run the archives in Debian chroots, under qemu and wine, then the suite with four Pythons (needs root; hours)
+	@$(RUN) -m tools.platforms $(ONLY)
 
 .PHONY: test-network
 test-network: .venv/.ready ## try dead addresses, a changed network and proxies in network namespaces (needs Linux and root)
