@@ -768,9 +768,10 @@ def test_proxy_that_is_silent_is_given_up(authority: Authority) -> None:
     limits = LIMITS._replace(connect_s=0.3)
     slow = faulty_vault.trickle(b"HTTP/1.1 200 OK\r\nX: " + b"x" * 1_000, 0.05)
     for instead in (Wire.wait_for_the_client_to_leave, lambda wire: slow(wire, ReceivedRequest("", "", {}, b""))):
-        with behind_a_proxy(authority, "", instead, limits) as (_vault, _proxy, peer):
+        with behind_a_proxy(authority, "", instead, limits) as (_vault, proxy, peer):
             failure = peer.failure()
-            assert (failure.reason, failure.sent) == ("it did not answer in time", False)
+            reason = f"the proxy at 127.0.0.1:{proxy.port}: it did not answer in time"
+            assert (failure.reason, failure.sent) == (reason, False)
 
 
 def test_hosts_in_no_proxy_are_reached_directly(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
