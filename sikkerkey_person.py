@@ -206,14 +206,13 @@ class People:
         except LookupError as error:
             raise ArgumentError(f"{error} is not known to the vault", "look its id up with a list action") from None
         names = {name: clean(text, DETAIL_CHARACTERS) for name, text in names.items()}
-        details = [(label_of(name), text) for name, text in names.items()]
+        details = [(label_of(name), _with_id(text, call.given[name])) for name, text in names.items()]
         details += _preview_lines(call, ask) if any(arg.name == PREVIEW for arg in action.args) else []
         vault = f"{clean(identity.vault_id, 60)} at {clean(identity.api_url, 100)}"
         details += [("Vault", vault), ("Agent", clean(identity.name, 60) or identity.agent_id)]
         others = {name: value for name, value in call.given.items() if name not in names}
         shown = {name: clean(_as_shown(value), DETAIL_CHARACTERS) for name, value in others.items()}
         title = action.title.format_map({**{name: f'"{text}"' for name, text in shown.items()}, **names})
-        details = [(label, text) for label, text in details if text not in title]
         hidden = (FROM_PERSON, TO_PERSON, "confirmName")
         return Ticket(
             code="",
@@ -351,7 +350,7 @@ def _preview_lines(call: ShownCall, ask: Ask) -> list[tuple[str, str]]:
     report = ask(call.tool.name, call.action.name, {**call.given, PREVIEW: True})
     members = [report, *report.values()] if isinstance(report, dict) else []
     counts = [
-        f"{count:,} {text_from_name(clean(name, 40)).rstrip('.').lower()}"
+        f"{text_from_name(clean(name, 40)).rstrip('.').lower()}: {count:,}"
         for each in members
         if isinstance(each, dict)
         for name, count in each.items()
@@ -360,15 +359,20 @@ def _preview_lines(call: ShownCall, ask: Ask) -> list[tuple[str, str]]:
     return [("Removes", ", ".join(counts[:PREVIEW_COUNTS_MAX]))] if counts else []
 
 
+def _with_id(name: str, value: Any) -> str:
+    """A name and its id; a list of names as it is."""
+    return f"{name} ({value})" if isinstance(value, str) and name != value else name
+
+
 def _as_shown(value: Any) -> str:
     return value if isinstance(value, str) else to_json(value)
 
 
 def _as_text(ticket: Ticket) -> str:
-    """The question about a call, for a dialog of the client."""
+    """The question about a call, for a dialog of the client. Claude Code shows its first three lines at first."""
     lines = [f"{label}: {text}" for label, text in ticket.details]
     quoted = [f'{label}, given by the assistant: "{text}"' for label, text in ticket.quoted]
-    return "\n".join([f"{ticket.title}?", *lines, *quoted, *filter(None, [ticket.warning])])
+    return "\n".join([f"{ticket.title}?", *filter(None, [ticket.warning]), *lines, *quoted])
 
 
 def _outcome(call: ShownCall, ticket: Ticket, answer: Answer) -> tuple[Outcome, Lines]:
@@ -422,7 +426,7 @@ def names_of(arguments: Mapping[str, Any], read: Read) -> dict[str, str]:
     for argument, value in arguments.items():
         if argument in NAMED_BY:
             name = _name_of(argument, value, arguments, read)
-            found[argument] = f'"{name}" ({value})' if name else str(value)
+            found[argument] = f'"{name}"' if name else str(value)
         elif argument in ("secretIds", "projectIds") and isinstance(value, list):
             found[argument] = _names_in_list(argument, value, arguments, read)
     return found

@@ -73,6 +73,7 @@ class PersonDialog:
         self._browser, self._monotonic_s = browser, monotonic_s
         self._open_questions = threading.BoundedSemaphore(OPEN_MAX)
         self._open_pages: dict[str, str] = {}  # the questions of clients that still show a page, by code
+        self._in_browser: set[str] = set()  # the codes whose page this program opened by itself
 
     def complete(self, draft: Ticket, caller: Caller) -> Found:
         """Where the ticket of a call stands after the person was asked, or was asked before for the same call.
@@ -85,7 +86,7 @@ class PersonDialog:
         ticket = known.ticket if known else self.tickets.add(draft)
         if self._open_questions.acquire(blocking=False):
             try:
-                self._bring(ticket, caller, is_new=known is None)
+                self._bring(ticket, caller)
                 if caller.cancellation.is_set():
                     self._refuse(ticket, WITHDRAWN)
             except NotWaiting:  # completed on another way meanwhile
@@ -101,11 +102,13 @@ class PersonDialog:
         self._close_page(found, caller)
         return found
 
-    def _bring(self, ticket: Ticket, caller: Caller, *, is_new: bool) -> None:
+    def _bring(self, ticket: Ticket, caller: Caller) -> None:
         if self._asked_by_page(ticket, caller) or self._asked_by_form(ticket, caller):
             return
-        if not self._open_browser(ticket, only_if=is_new) and is_new:
-            return
+        if ticket.code not in self._in_browser:  # the same call may come again, with an answer or without
+            if not self._open_browser(ticket):
+                return
+            self._in_browser.add(ticket.code)
         limit_s = self._limit_s(caller)
         self._wait(ticket.code, caller, min(UNSEEN_PAGE_S, limit_s))
         if self._pages.was_opened(ticket.code):
@@ -157,8 +160,8 @@ class PersonDialog:
     def _may_open_browser(self) -> bool:
         return self._browser and sikkerkey_page.can_open_browser(os.environ)
 
-    def _open_browser(self, ticket: Ticket, *, only_if: bool = True) -> bool:
-        if not (only_if and self._may_open_browser()):
+    def _open_browser(self, ticket: Ticket) -> bool:
+        if not self._may_open_browser():
             return False
         try:
             url = self._pages.url(ticket.code)

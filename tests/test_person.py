@@ -205,7 +205,7 @@ def test_a_typed_value_is_stored_and_the_model_learns_id_and_version_only(desk: 
 def test_the_person_reads_what_is_asked_in_the_vaults_own_names(desk: Desk) -> None:
     desk.client().send(call("manage_secrets", **UPDATE))
     ticket = desk.only_ticket()
-    assert ticket.title == 'Replace the value of the secret "API_KEY" (sk_1)'
+    assert ticket.title == 'Replace the value of the secret "API_KEY"'
     assert ("Project", '"Webshop" (proj_1)') in ticket.details
     assert ticket.details[-1] == ("Agent", "test agent")
     assert ticket.quoted == ()
@@ -369,6 +369,36 @@ def test_a_modern_call_is_sent_again_when_the_person_is_done(desk: Desk) -> None
     answer = client.send(modern("tools/call", 2, envelope(BOTH), **arguments, **again))
     assert told(answer)["status"] == "done"
     assert len(desk.vault.writes) == 1
+
+
+def test_a_modern_client_that_answers_for_its_user_does_not_make_the_model_wait(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sikkerkey_person_dialog.PersonDialog, "_wait", lambda *_given: pytest.fail("waited"))
+    client = InProcessClient("", desk.tools)
+
+    def call_again(tool: str, arguments: Any) -> Any:
+        given = {"name": tool, "arguments": arguments}
+        result = client.send(modern("tools/call", 1, envelope(BOTH), **given))["result"]
+        while result["resultType"] == "input_required":
+            again = {"requestState": result["requestState"], "inputResponses": {"question": {"action": "cancel"}}}
+            result = client.send(modern("tools/call", 2, envelope(BOTH), **given, **again))["result"]
+        return {"result": result}
+
+    assert told(call_again("manage_secrets", UPDATE))["status"] == "waiting"
+    assert "needs a person's confirmation; nothing was done" in failed(call_again("manage_trash", PURGE))
+    opened: list[str] = []
+    monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: True)
+
+    def open_browser(_url: str, code: str, _directory: str) -> bool:
+        opened.append(code)
+        return True
+
+    monkeypatch.setattr(sikkerkey_page, "open_browser", open_browser)
+    monkeypatch.setattr(sikkerkey_person_dialog.PersonDialog, "_wait", lambda *_given: None)
+    for _ in range(2):
+        code = told(call_again("manage_secrets", CREATE))["code"]
+    assert opened == [code]
 
 
 def test_a_legacy_page_is_closed_when_the_person_is_done(desk: Desk) -> None:
@@ -558,10 +588,11 @@ def test_what_cannot_be_undone_is_sent_after_a_tick(desk: Desk) -> None:
     assert len(desk.vault.writes) == 1
     (params,) = desk.asked
     field = params["requestedSchema"]["properties"]["confirm"]
-    assert field["title"] == 'Destroy the secret "API_KEY" (sk_1) with all its versions'
+    assert field["title"] == 'Destroy the secret "API_KEY" with all its versions'
     assert field["default"] is False
     assert params["requestedSchema"]["required"] == ["confirm"]
-    assert params["message"].endswith("Agent: test agent\nThis cannot be undone.")
+    assert params["message"].startswith(f"{field['title']}?\nThis cannot be undone.\n")
+    assert params["message"].endswith("\nAgent: test agent")
 
 
 def test_everything_but_a_tick_denies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
