@@ -12,16 +12,19 @@ import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
+from urllib.parse import parse_qsl
 
 import pytest
 
-from tests.support.harness import ARCHIVE, TIMEOUT_S, Server
+from tests.support.harness import ARCHIVE, TIMEOUT_S, CannedResponse, Recorder, Server
 from tests.support.in_process_client import modern
 from tests.support.rows import each_of
 from tests.support.schema_check import wait_until
 from tools.clients import __main__ as trials
 from tools.clients import (
+    asking,
     browser,
     checks,
     dialects,
@@ -580,14 +583,21 @@ def test_terminal_shows_a_program_and_presses_its_keys(trial: Trial, monkeypatch
     assert "Hello me from here" in kept.partition("--- instead of Goodbye\n")[2]
 
 
-def test_browser_submits_the_form_as_a_page_of_the_same_origin(trial: Trial, tmp_path: Path) -> None:
-    with persons.PageServer() as page:
-        directory = persons.make_browser(trial, "søger & x\n")
-        leading = tmp_path / "leads on.html"
-        leading.write_text(f'<meta http-equiv="refresh" content="0;url={page.url}">')
-        for address in (page.url, str(leading), leading.as_uri().replace("%20", " ")):
-            subprocess.run([str(directory / "xdg-open"), address], check=True, timeout=TIMEOUT_S)
-        assert page.submitted == [{"nonce": ["n1"], "value": ["søger & x\n"]}] * 3
+def test_browser_submits_the_form_as_a_page_of_the_same_origin(
+    trial: Trial, tmp_path: Path, recorder: Recorder
+) -> None:
+    form = '<form method="post" action="/here"><input type="hidden" name="n" value="1"><textarea name="v"></textarea>'
+    recorder.answer = lambda _request: CannedResponse(body=f"{form}</form>".encode())
+    directory = persons.make_browser(trial, "søger & x\n")
+    leading = tmp_path / "leads on.html"
+    leading.write_text(f'<meta http-equiv="refresh" content="0;url={recorder.url}/page">')
+    for address in (f"{recorder.url}/page", str(leading), leading.as_uri().replace("%20", " ")):
+        subprocess.run([str(directory / "xdg-open"), address], check=True, timeout=TIMEOUT_S)
+    assert [(request.method, request.path) for request in recorder.seen] == [("GET", "/page"), ("POST", "/here")] * 3
+    for opened, sent in zip(recorder.seen[::2], recorder.seen[1::2]):
+        assert (opened.headers["sec-fetch-site"], sent.headers["sec-fetch-site"]) == ("none", "same-origin")
+        assert sent.headers["origin"] == recorder.url
+        assert parse_qsl(sent.body.decode()) == [("n", "1"), ("v", "søger & x\n")]
     assert [(visit["sent"], visit["status"]) for visit in persons.visits(trial)] == [(False, 200), (True, 200)] * 3
 
 
@@ -610,29 +620,63 @@ def test_browser_follows_no_file_that_leads_to_no_page(tmp_path: Path) -> None:
             browser.target_of(str(tmp_path / "page.html"))
 
 
-def test_answers_that_differ_from_the_keys_are_rejected() -> None:
-    claude, codex = persons.PERSONS["claude-code"], persons.PERSONS["codex"]
-    answers = ['accept {"confirm":true}', 'accept {"confirm":false}', "cancel {}"]
-    submitted = [{"nonce": ["n1"], "value": [persons.TYPED]}]
-    persons.check(claude, [*answers, "accept {}"], submitted)
-    persons.check(codex, [*answers, "decline {}"], [])
-    for person, results, forms, complaint in (
-        (claude, answers, submitted, "3 results, not 4"),
-        (claude, [*answers, "decline {}"], submitted, "question 4 was answered by 'decline {}'"),
-        (claude, [answers[1], *answers[1:], "accept {}"], submitted, "question 1 was answered"),
-        (claude, [*answers, "accept {}"], [], "the page received 0 forms"),
-        (codex, [*answers, "decline {}"], submitted, "the page received 1 forms"),
-        (claude, [*answers, f"accept {{}} {persons.TYPED}"], submitted, "the model received the value"),
+STORED, DONE_TEXT = '{"status":"done","id":"sk_1"}', '{"status":"deleted"}'
+WAITING = '{"status":"waiting","code":"4F7K"}'
+DENIED = "delete was not confirmed; nothing was sent"
+
+
+class AskedVault:
+    """The parts of a vault that the check reads."""
+
+    def __init__(self, value: str, deleted: int) -> None:
+        self.value, self.deleted = value, deleted
+
+    def value_of(self, _secret_id: str) -> str:
+        """The stored value."""
+        return self.value
+
+    def owner(self, *_words: str) -> str:
+        """The audit log."""
+        return json.dumps([{"action": "project_create"}, *[{"action": "project_delete"}] * self.deleted])
+
+
+def asked(trial: Trial, results: list[str], *, value: str = persons.TYPED, deleted: int = 1, body: str = "") -> str:
+    """What the check says of a session with these results."""
+    request = ModelRequest({}, {f"call_{number}": text for number, text in enumerate(results)}, "")
+    model: Any = SimpleNamespace(exchanges=[Exchange("/", body, request, Text(DONE))])
+    trial.vault = cast(Any, AskedVault(value, deleted))
+    return asking.check(trial, model, [], asked=bool(deleted))
+
+
+def test_script_waits_for_a_person_only_if_it_is_told_to() -> None:
+    script = asking.Asking("{}")
+    assert script.next_call(["", "", STORED])[1]["action"] == "delete"
+    assert script.next_call(["", "", WAITING]) == asking.AWAIT
+    assert script.next_call(["", "", WAITING, STORED]) == asking.DELETE[0]
+    assert script.next_call(["", "", WAITING, STORED, DENIED, DENIED]) is None
+    assert (asking.code_in(["", "", WAITING]), asking.code_in(["", "", STORED]), asking.code_in([])) == ("4F7K", "", "")
+
+
+def test_session_in_which_a_person_was_asked_is_checked(trial: Trial) -> None:
+    trial.home.mkdir(exist_ok=True)
+    in_terminal = ["", "", STORED, DENIED, DONE_TEXT]
+    without = ["", "", WAITING, STORED, DENIED, DENIED]
+    assert asked(trial, in_terminal) == asked(trial, without, deleted=0) == "by `fill`"
+    for results, changes, complaint in (
+        (in_terminal[:-1], {}, "4 results, not 5"),
+        (["", "", WAITING, WAITING, DENIED, DONE_TEXT], {}, "not told that the value is stored"),
+        (in_terminal, {"value": "x"}, "a different value"),
+        (in_terminal, {"body": persons.TYPED}, "the model received the value"),
+        (["", "", STORED, DONE_TEXT, DONE_TEXT], {}, "the first deletion was not denied"),
+        (["", "", STORED, DENIED, DENIED], {}, "the second deletion ended wrongly"),
+        (without[:-1] + [DONE_TEXT], {"deleted": 0}, "the second deletion ended wrongly"),
+        (in_terminal, {"deleted": 2}, "the vault deleted 2 projects"),
     ):
-        with pytest.raises(Failed, match=re.escape(complaint)):
-            persons.check(person, results, forms)
-
-
-def test_question_that_nobody_could_answer_must_not_be_accepted() -> None:
-    persons.check_unanswered(["cancel {}", "decline {}", "unsupported {}", "decline {}"])
-    for results in (["cancel {}"], ["cancel {}"] * 3 + ["accept {}"]):
-        with pytest.raises(Failed):
-            persons.check_unanswered(results)
+        with pytest.raises(Failed, match=complaint):
+            asked(trial, results, **cast(Any, changes))
+    (trial.home / "transcript.jsonl").write_text(persons.TYPED)
+    with pytest.raises(Failed, match=r"transcript\.jsonl in the home directory has the value"):
+        asked(trial, in_terminal)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -73,9 +73,11 @@ secret in it, list the secrets, and a call with an invalid id, which must be ref
 resources. Claude Code and Codex have a second session with `--split-reads`, in which only reads are approved: the model
 calls every tool, and no call of another tool may reach the server.
 
-Claude Code, Codex and Copilot CLI also run in a terminal (tmux), where they show questions. Key presses, and a program
-in place of the browser, play a person: the answers to a form that is ticked, left or cancelled, and to a page, must
-reach the server as they were given. Without a terminal, no client may accept a question.
+In a session of their own, the model asks for a secret whose value a person types, and deletes two projects. For this,
+Claude Code, Codex and Copilot CLI run in a terminal (tmux), where key presses, and a program in place of the browser,
+play a person: the value comes by a page, the first deletion is denied, and the second is confirmed. All six also run
+without a terminal: the value comes by the command `fill`, and both deletions are denied. Neither the model nor a file
+of the client may have the value.
 
 The trial compares what the client received with what the server wrote and what the vault holds. The secret's value must
 be in the vault and must not come back. On Linux, the trial runs in a network namespace with loopback only.

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple, get_args
 import sikkerkey_mcp
 from tests.support.harness import ARCHIVE
 from tools.before import build_before
-from tools.clients import checks, large_vault, packages, persons, sdks, set_ups, split_reads, wire
+from tools.clients import asking, checks, large_vault, packages, persons, sdks, set_ups, split_reads, wire
 from tools.clients.assistants import ASSISTANTS, Assistant
 from tools.clients.model import Model
 from tools.clients.packages import INSPECTOR, Package, Unavailable
@@ -96,41 +96,36 @@ def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
 
 
 def try_questions_without_a_terminal(assistant: Assistant, attempt: Attempt) -> None:
-    """Where nobody can answer, no question is accepted. Raises Failed."""
-    with new_trial(f"{assistant.name}-questions") as trial, Model(Script(assistant.shown, persons.QUESTIONS)) as model:
+    """Where nobody is asked, a person stores the value by `fill`, and no deletion happens. Raises Failed."""
+    with new_trial(f"{assistant.name}-questions") as trial, Model(asking.Asking(assistant.shown)) as model:
         variables = assistant.variables(model.url)
         assistant.settings(trial.home, model.url)
         trial.archive("config", assistant.name, "--write")
         try:
-            persons.start_probe_instead(assistant, trial, "http://127.0.0.1:9/page")
-            trial.run([str(assistant.package.path), *assistant.session], **variables)
+            with asking.Filling(trial, model):
+                trial.run([str(assistant.package.path), *assistant.session], **variables)
         finally:
-            SET_UP.unlink(missing_ok=True)
             keep_conversation(trial, model)
-            trial.sessions()
-        persons.check_unanswered(persons.received(model))
-    attempt.passed("without a terminal: no question accepted")
+        way = asking.check(trial, model, trial.sessions(), asked=False)
+    attempt.passed(f"without a terminal: a value {way}, deletions denied")
 
 
 def try_questions(assistant: Assistant, attempt: Attempt) -> None:
-    """A person answers forms and a page in a terminal. Raises Failed."""
+    """A person types a value, denies a deletion and confirms another in a terminal. Raises Failed."""
     if not tmux_is_installed():
         attempt.passed("not tried in a terminal: tmux is not installed")
         return
-    person, script = persons.PERSONS[assistant.name], Script(assistant.shown, persons.QUESTIONS)
-    with persons.PageServer() as page, new_trial(f"{assistant.name}-terminal") as trial, Model(script) as model:
+    person, script = persons.PERSONS[assistant.name], asking.Asking(assistant.shown)
+    with new_trial(f"{assistant.name}-terminal") as trial, Model(script) as model:
         persons.settle(assistant, trial, model)
         trial.archive("config", assistant.name, "--write")
         try:
-            persons.start_probe_instead(assistant, trial, page.url)
             with persons.open_client(assistant, trial, model) as terminal:
-                received = persons.play(person, terminal, model, trial, persons.steps(person))
+                persons.play(person, terminal, model, trial, asking.steps(person))
         finally:
-            SET_UP.unlink(missing_ok=True)
             keep_conversation(trial, model)
-            trial.sessions()
-        persons.check(person, received, page.submitted)
-    attempt.passed(f"in a terminal: forms answered, a page {'opened' if person.page else 'declined unseen'}")
+        way = asking.check(trial, model, trial.sessions(), asked=True)
+    attempt.passed(f"in a terminal: a value {way}, a deletion denied, a deletion confirmed")
 
 
 def try_split_reads(assistant: Assistant, attempt: Attempt) -> None:

@@ -19,16 +19,15 @@ class Assistant(NamedTuple):
     """A client, with the name that `config` uses.
 
     `shown` is the name under which the client shows a tool to the model, with {} for the server's own name of it.
-    `file` in the home directory has the servers' entries. `listing` is the command that lists servers, and `listed` a
-    pattern for a working server in its output, with the state in a group; `listing_starts` says whether it starts them.
-    `reads_only` is the command for a session with --split-reads in which only reads are approved.
+    `listing` is the command that lists servers, and `listed` a pattern for a working server in its output, with the
+    state in a group; `listing_starts` says whether it starts them. `reads_only` is the command for a session with
+    --split-reads in which only reads are approved.
     """
 
     name: str
     title: str
     package: Package
     shown: str
-    file: str
     settings: Callable[[Path, str], None]
     variables: Callable[[str], dict[str, str]]
     session: tuple[str, ...]
@@ -132,7 +131,6 @@ ASSISTANTS = (
         "Claude Code",
         packages.CLAUDE_CODE,
         "mcp__sikkerkey__{}",
-        ".claude.json",
         _no_settings,
         _claude_variables,
         ("-p", PROMPT, "--allowedTools", "mcp__sikkerkey"),
@@ -146,7 +144,6 @@ ASSISTANTS = (
         "Codex",
         packages.CODEX,
         "mcp__sikkerkey/{}",
-        ".codex/config.toml",
         _codex_settings,
         lambda _: {},
         # Without a terminal, Codex refuses every tool that is not read-only, unless it is approved beforehand.
@@ -161,7 +158,6 @@ ASSISTANTS = (
         "Gemini CLI",
         packages.GEMINI,
         "mcp_sikkerkey_{}",
-        ".gemini/settings.json",
         _gemini_settings,
         _gemini_variables,
         # Without a model name, the client first asks another model which model to use.
@@ -175,7 +171,6 @@ ASSISTANTS = (
         "opencode",
         packages.OPENCODE,
         "sikkerkey_{}",
-        ".config/opencode/opencode.json",
         _opencode_settings,
         lambda _: {"OPENCODE_DISABLE_MODELS_FETCH": "1"},
         ("run", "--auto", PROMPT),
@@ -188,7 +183,6 @@ ASSISTANTS = (
         "Copilot CLI",
         packages.COPILOT,
         "sikkerkey-{}",
-        ".copilot/mcp-config.json",
         _no_settings,
         _copilot_variables,
         ("--allow-all-tools", "--disable-builtin-mcps", "-p", PROMPT),
@@ -200,7 +194,6 @@ ASSISTANTS = (
         "Continue CLI",
         packages.CONTINUE,
         "{}",
-        ".continue/config.yaml",
         _continue_settings,
         lambda _: {"CONTINUE_CLI_ENABLE_TELEMETRY": "0"},
         ("--auto", "-p", PROMPT),

@@ -1,7 +1,7 @@
 """How a person answers a server's questions in each client that shows them: what the screen says, and which keys.
 
-`open_client` starts a client in a terminal, with the entry that `config --write` made. `play` answers the questions of
-the probe, which stands in for the server.
+`open_client` starts a client in a terminal, with the entry that `config --write` made, and with a browser that fills in
+pages. `play` answers what each call of the model asks.
 """
 
 from __future__ import annotations
@@ -9,25 +9,18 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from threading import Thread
 from typing import Any, Literal, NamedTuple
-from urllib.parse import parse_qs
 
 from tools.clients.assistants import Assistant
-from tools.clients.checks import require
 from tools.clients.model import Model
 from tools.clients.script import PROMPT, results_of
 from tools.clients.terminal import Terminal, open_terminal
 from tools.clients.trial import Failed, Trial
-from tools.clients.wire import SET_UP
 
-PROBE = Path(__file__).with_name("probe.py")
 BROWSER = Path(__file__).with_name("browser.py")
 TYPED = "typed-by-a-person-5f21"
 ANSWER_MAX_S = 60.0
@@ -159,63 +152,8 @@ def wait_until(condition: Callable[[], object], failure: str) -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# the probe's questions
+# answers
 # ---------------------------------------------------------------------------------------------------------------------
-
-QUESTIONS: list[Any] = [["ask_form", {}], ["ask_form", {}], ["ask_form", {}], ["ask_page", {}]]
-
-
-def steps(person: Person) -> list[Step]:
-    """What the probe's questions lead to: a client without pages declines them unseen."""
-    return ["tick", "leave", "cancel", "page" if person.page else ""]
-
-
-FORM = b'<form method="post"><input type="hidden" name="nonce" value="n1"><textarea name="value"></textarea></form>'
-
-
-class PageServer:
-    """A page with a form on loopback. `submitted` has what was sent with it."""
-
-    def __init__(self) -> None:
-        self.submitted: list[dict[str, list[str]]] = []
-        server = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self._reply(FORM)
-
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["Content-Length"]))
-                server.submitted.append(parse_qs(body.decode("ascii")))
-                self._reply(b"Stored.")
-
-            def _reply(self, body: bytes) -> None:
-                self.send_response(200)
-                self.send_header("Content-Length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, format: str, *args: Any) -> None:
-                """Logs nothing."""
-
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._http.server_address[1]}/page"
-
-    def __enter__(self) -> PageServer:
-        Thread(target=self._http.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        self._http.shutdown()
-        self._http.server_close()
-
-
-def start_probe_instead(assistant: Assistant, trial: Trial, url: str) -> None:
-    """Makes the client's entry start the probe, whose page is at `url`."""
-    path = trial.home / assistant.file
-    entry = path.read_text(encoding="utf-8")
-    path.write_text(entry.replace(str(trial.program), str(PROBE)), encoding="utf-8")
-    SET_UP.write_text(json.dumps({"options": [url]}), encoding="utf-8")
 
 
 def play(person: Person, terminal: Terminal, model: Model, trial: Trial, steps: Sequence[Step]) -> list[str]:
@@ -249,23 +187,3 @@ def wait_for_results(model: Model, count: int) -> None:
 def received(model: Model) -> list[str]:
     """The results that the model has received."""
     return max((results_of(exchange.request) for exchange in model.exchanges), key=len, default=[])
-
-
-def check_unanswered(results: Sequence[str]) -> None:
-    """Every question was declined, cancelled or not put at all. Raises Failed."""
-    require(len(results) == len(QUESTIONS), f"the model received {len(results)} results, not {len(QUESTIONS)}")
-    for number, text in enumerate(results):
-        refused = re.search("(decline|cancel|unsupported) {}", text)
-        require(refused, f"question {number + 1} was answered by {text!r}")
-
-
-def check(person: Person, results: Sequence[str], submitted: Sequence[dict[str, list[str]]]) -> None:
-    """Each answer reached the server, and the browser submitted the form. Raises Failed."""
-    answers = ['accept {"confirm":true}', 'accept {"confirm":false}', "cancel {}"]
-    answers.append("accept {}" if person.page else "decline {}")
-    require(len(results) == len(answers), f"the model received {len(results)} results, not {len(answers)}")
-    for number, (answer, text) in enumerate(zip(answers, results)):
-        require(answer in text, f"question {number + 1} was answered by {text!r}, not {answer}")
-    expected = [{"nonce": ["n1"], "value": [TYPED]}] if person.page else []
-    require(list(submitted) == expected, f"the page received {len(submitted)} forms")
-    require(not any(TYPED in text for text in results), "the model received the value")
