@@ -1,8 +1,9 @@
 """`make recording`: draws docs/recording.svg from real sessions of the archive with a local vault.
 
-The first screen is a conversation. What the user and the assistant say is scripted; calls and answers are real. The
-other screens are commands in a terminal. Ids, hashes, times, versions and paths are replaced by fixed ones, so the
-picture changes only if the program does. Renderers without animation show the first screen.
+The first screens are a conversation and what its user types in a terminal. What the user and the assistant say is
+scripted; calls and answers are real. The other screens are commands. Ids, codes, hashes, times, versions and paths are
+replaced by fixed ones, so the picture changes only if the program does. Renderers without animation show the first
+screen.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ COLUMNS, ROWS = 112, 29
 CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 19, 16  # of a monospaced font of 14 pixels
 BLOCK_S, SCREEN_S = 2.5, 5.0  # pause after a block, and additional pause after a screen
 TERMINAL_COLUMNS = 1000  # wider than any line: this program wraps lines itself, after it has replaced the paths
+A_CODE = "4F7K"
 PROGRAM = "python3 sikkerkey-mcp.pyz"
 
 IDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b(proj|sk|vault)_([a-z0-9]{16})\b")
@@ -44,7 +46,10 @@ REPLACEMENTS = (
     (r"starts in [0-9.]+ s", "starts in 0.1 s"),
     (r"[0-9]+ s (ahead of|behind) the vault's", "the same as the vault's"),
     (r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2} [0-9:]{8}Z", "2026-01-01 00:00:00Z"),
+    (r"\b20[0-9]{2}-[0-9]{2}-[0-9]{2}T[0-9:.]{12}Z", "2026-01-01T00:00:00.000Z"),
     (r"\b1[0-9]{12}\b", "1767225600000"),
+    (r'"expiresInSeconds":[0-9]+', '"expiresInSeconds":600'),
+    (r"Time left  [0-9]+ minutes", "Time left  10 minutes"),
 )
 COLOURS = {"\033[31m": "bad", "\033[32m": "good", "\033[33m": "warn", "\033[0m": ""}
 
@@ -70,13 +75,14 @@ class Workspace:
         terminal = {"TERM": "xterm", "LC_ALL": "C.UTF-8"}
         self.env = {**env, **terminal, "PATH": f"{python.parent}:/usr/bin:/bin", "SIKKERKEY_API_URL": url}
         self._numbers: dict[str, int] = {}
+        self.code = ""  # of the call that waits for the user
 
     def owner(self, *words: str) -> str:
         """Runs a command of the vault's owner and returns its output."""
         return demo.run([sys.executable, "-m", "vault", *words, "--dir", str(self._vault)], self.env)
 
-    def type(self, command: str, answer: str = "") -> Block:
-        """Runs a command in a terminal; types `answer` at its prompt. Returns the command and its output."""
+    def type(self, command: str, *answers: str) -> Block:
+        """Runs a command in a terminal; types an answer at each prompt. Returns the command and its output."""
         keyboard, terminal = os.openpty()
         subprocess.run(["stty", "cols", str(TERMINAL_COLUMNS)], stdin=terminal, check=True)
         shell = ["/bin/sh", "-c", command]
@@ -84,7 +90,7 @@ class Workspace:
             shell, cwd=self.home, env=self.env, start_new_session=True, stdin=terminal, stdout=terminal, stderr=terminal
         ) as process:
             os.close(terminal)
-            shown = _read_output(keyboard, answer)
+            shown = _read_output(keyboard, *answers)
         os.close(keyboard)
         if process.returncode:
             sys.exit(f"{command} failed:\n{shown}")
@@ -93,6 +99,8 @@ class Workspace:
     def normalize(self, text: str) -> str:
         """Replaces everything that differs between runs."""
         text = text.replace(str(self._directory / "bin"), "/usr/bin").replace(str(self.home), "/home/me")
+        text = text.replace(str(ARCHIVE), f"/home/me/{ARCHIVE.name}").replace(sys.executable, "/usr/bin/python3")
+        text = text.replace(self.code, A_CODE) if self.code else text
         for pattern, replacement in REPLACEMENTS:
             text = re.sub(pattern, replacement, text)
         return IDS.sub(self._numbered_id, text)
@@ -102,14 +110,13 @@ class Workspace:
         return f"{found[1]}_{number:016}" if found[1] else f"{number:08}-0000-4000-8000-000000000000"
 
 
-def _read_output(keyboard: int, answer: str) -> str:
+def _read_output(keyboard: int, *answers: str) -> str:
     """Everything shown until the last program has closed the terminal, without progress lines that were erased."""
-    shown = b""
+    shown, left = b"", list(answers)
     while chunk := _read_chunk(keyboard):
         shown += chunk
-        if answer and shown.rstrip(b" ").endswith(b":"):
-            os.write(keyboard, f"{answer}\n".encode())
-            answer = ""
+        if left and shown.rstrip(b" ").endswith(b":"):
+            os.write(keyboard, f"{left.pop(0)}\n".encode())
     text = shown.decode("utf-8").replace("\r\n", "\n")
     return re.sub(r"[^\n]*\r\033\[K", "", text)
 
@@ -141,36 +148,41 @@ def screens(workspace: Workspace) -> list[list[Block]]:
             workspace.type(f"{PROGRAM} call manage_projects create name=Webshop"),
         ],
     ]
-    return [asyncio.run(_conversation(workspace)), *terminal]
+    return [*asyncio.run(_conversation(workspace)), *terminal]
 
 
-async def _conversation(workspace: Workspace) -> list[Block]:
+async def _conversation(workspace: Workspace) -> list[list[Block]]:
     """A scripted assistant, connected by an MCP client that starts the archive as the client's settings say."""
-    blocks = [["you: Create a database password for Webshop, rotate it to 40 characters, and show it to me."]]
+    blocks = [["you: Store the password of Webshop's database. I have it; do not ask me for it here."]]
     with open(os.devnull, "w", encoding="utf-8") as errors:
         async with demo.client(workspace.env, errors) as (_name, call):
 
             async def ask(**arguments: Any) -> Any:
                 result = await call("manage_secrets", **arguments)
+                workspace.code = (result.get("structuredContent") or {}).get("code", workspace.code)
                 request = f"> manage_secrets {json.dumps(arguments)}"
                 lines = (request, *result["content"][0]["text"].splitlines())
                 blocks.append([workspace.normalize(line) for line in lines])
                 return result.get("structuredContent")
 
             project = (await call("manage_projects", action="list"))["structuredContent"]["items"][0]["id"]
-            created = await ask(action="create", projectId=project, name="DB_PASSWORD", value=demo.MARKED_VALUE)
-            await ask(action="rotate", projectId=project, secretId=created["id"], length=40)
-            await ask(action="get_value", projectId=project, secretId=created["id"])
-    blocks.append(["assistant: I created and rotated DB_PASSWORD. I cannot show it: no action reads a value back."])
+            await ask(action="create", projectId=project, name="DB_PASSWORD", fromPerson=True)
+            blocks.append([f"assistant: Please run the command in a terminal of your own. The code is {A_CODE}."])
+            typed = workspace.type(f"{PROGRAM} fill {workspace.code}", demo.MARKED_VALUE, "")
+            first, blocks[:] = [*blocks], []
+            stored = await ask(action="await_person", code=workspace.code)
+            blocks.append(["you: Show it to me, please."])
+            await ask(action="get_value", projectId=project, secretId=stored["id"])
+    blocks.append(["assistant: DB_PASSWORD is stored. I cannot show it: no action reads a value, and I never had it."])
     blocks.append(workspace.type(f"{PROGRAM} call manage_secrets list projectId={project} --table"))
-    return blocks
+    return [first, [["# you, in a terminal of your own"], typed], blocks]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the picture
 # ---------------------------------------------------------------------------------------------------------------------
 
-TITLE = "sikkerkey-mcp: an assistant stores and rotates a secret; install, config, doctor, tools and call in a terminal"
+TITLE = "sikkerkey-mcp: a person types a secret that the assistant stores and never sees; then install, config, doctor"
 STYLE = """text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
 text{fill:#d5d9e0;white-space:pre}
 .cmd{fill:#fff;font-weight:bold}.talk{fill:#8ab4f8;font-weight:bold}.rem{fill:#8b93a1}.good{fill:#7fce87}.warn{fill:#e5c07b}.bad{fill:#f0827f}"""
