@@ -119,15 +119,22 @@ class People:
         """The result of the same call if a person has completed it since it was made."""
         if call.action.effect == "read":
             return None
-        found = self._tickets.same(self._digest(call, arguments))
+        try:
+            found = self._tickets.same(self._digest(call, arguments))
+        except TicketsUnusable:  # reported by a call that needs a person
+            return None
         return self._told(found) if found and found.state == "over" else None
 
     def awaited(self, code: str, caller: Caller) -> JsonObject:
         """The result of `await_person`. Raises Error."""
         try:
+            if self._tickets.find(code).ticket.agent_id != self._identity().agent_id:
+                raise UnknownCode
             return self._told(self.dialog.wait(code, caller))
         except UnknownCode:
             raise ArgumentError("there is no call with this code; after an hour it is forgotten") from None
+        except TicketsUnusable as error:
+            raise _unusable(error) from None
 
     def completed(self, call: ShownCall, arguments: JsonObject, ask: Ask, caller: Caller) -> JsonObject:
         """The result of a call whose value a person types, or whose credential a person sees. Raises Error."""
@@ -153,6 +160,9 @@ class People:
             return None
         if not was_nobody_asked(reply):
             raise ArgumentError(f"{call.action.name} was not confirmed; nothing was sent", REFUSED)
+        if any(arg.plaintext and arg.name in call.given for arg in call.action.args):  # no file may hold a value
+            message = f"{call.action.name} needs a person's confirmation; nothing was sent"
+            raise ArgumentError(message, "give no value and set fromPerson true: who types the value confirms the call")
         return self._told(self._complete(draft, caller))
 
     def _must_confirm(self, call: ShownCall, ask: Ask) -> bool:
@@ -183,7 +193,7 @@ class People:
         except TooManyWaiting:
             raise Error("too many calls wait for a person", "wait until some have expired; they do in 10 min") from None
         except TicketsUnusable as error:
-            raise ConfigError(clean(str(error)), "nothing was sent; the user must repair that directory") from None
+            raise _unusable(error) from None
 
     def _digest(self, call: ShownCall, arguments: JsonObject) -> str:
         agent_id = self._identity().agent_id
@@ -210,7 +220,8 @@ class People:
         details += _preview_lines(call, ask) if any(arg.name == PREVIEW for arg in action.args) else []
         vault = f"{clean(identity.vault_id, 60)} at {clean(identity.api_url, 100)}"
         details += [("Vault", vault), ("Agent", clean(identity.name, 60) or identity.agent_id)]
-        others = {name: value for name, value in call.given.items() if name not in names}
+        plaintext = {arg.name for arg in action.args if arg.plaintext}
+        others = {name: value for name, value in call.given.items() if name not in {*names, *plaintext}}
         shown = {name: clean(_as_shown(value), DETAIL_CHARACTERS) for name, value in others.items()}
         title = action.title.format_map({**{name: f'"{text}"' for name, text in shown.items()}, **names})
         hidden = (FROM_PERSON, TO_PERSON, "confirmName")
@@ -315,6 +326,10 @@ class People:
         refusal = f"{ticket.title}: this needs a person's confirmation; nothing was done"
         hint = f"the user confirms it with: {command}; then call manage_secrets.await_person with code {ticket.code}"
         return error_result(ArgumentError(refusal, hint))
+
+
+def _unusable(error: TicketsUnusable) -> ConfigError:
+    return ConfigError(clean(str(error)), "nothing was sent; the user must repair that directory")
 
 
 def _in_this_home(command: str) -> str:

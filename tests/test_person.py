@@ -673,6 +673,40 @@ def test_levels_decide_what_is_confirmed(page: Page, desk: Desk) -> None:
             assert bool(result.get("isError")) is ((tool, arguments) in expected), (level, arguments)
 
 
+def test_a_value_from_the_model_is_in_no_question_and_in_no_file(page: Page, desk: Desk) -> None:
+    careful = Desk(page, PersonPolicy(confirm="writes"))
+    arguments = {"action": "update_value", "projectId": PROJECT, "secretId": SECRET, "value": MARK}
+    for capabilities in (None, FORM):
+        client = careful.client(capabilities, lambda _params: {"action": "cancel"})
+        message = failed(client.send(call("manage_secrets", **arguments)))
+        assert message.startswith("update_value needs a person's confirmation; nothing was sent\nhint: give no value")
+    assert careful.tickets.waiting() == []
+    assert MARK not in json.dumps(careful.asked)
+    told(careful.client(FORM, ticks).send(call("manage_secrets", **arguments)))
+    assert careful.vault.writes[0][1] == {"value": MARK}
+
+
+def test_a_directory_that_others_can_use_stops_only_what_needs_it(desk: Desk) -> None:
+    directory = Path(sikkerkey_mcp.tickets_directory())
+    directory.mkdir(mode=0o755)
+    directory.chmod(0o755)
+    client = desk.client(FORM, ticks)
+    rename = {"action": "rename", "projectId": PROJECT, "secretId": SECRET, "name": "new"}
+    told(client.send(call("manage_secrets", **rename)))
+    told(client.send(call("manage_trash", **PURGE)))  # the client asks, without a file
+    for arguments in (UPDATE, {"action": "await_person", "code": "2222"}):
+        assert str(directory) in failed(desk.client().send(call("manage_secrets", **arguments)))
+
+
+def test_an_agent_is_told_nothing_of_another_agents_calls(desk: Desk, tmp_path: Path) -> None:
+    code = told(desk.client().send(call("manage_secrets", **UPDATE)))["code"]
+    other = "0" * 8 + AGENT_ID[8:]
+    make_slot(tmp_path, "https://vault.example", other)
+    tools = VaultTools(lambda: desk.vault, agent=AgentConnection(other), person=PersonPolicy())
+    answer = InProcessClient(tools=tools).send(call("manage_secrets", action="await_person", code=code))
+    assert failed(answer).startswith("there is no call")
+
+
 def test_only_what_widens_or_disarms_is_asked_about(desk: Desk) -> None:
     desk.vault.found[f"/v1/ai/projects/{PROJECT}/machines/{MACHINE}/secrets"] = [{"id": SECRET}, {"id": "sk_2"}]
     desk.vault.found["/v1/ai/alerts"] = ["secret_read", "canary_read"]
