@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
@@ -23,6 +24,7 @@ from sikkerkey_actions import (
     Tool,
     build_request,
     check_arguments,
+    is_id,
     text_from_name,
 )
 from sikkerkey_core import (
@@ -494,5 +496,6 @@ def learned(answer: Any) -> JsonObject:
 
 
 def _is_plain(value: Any) -> bool:
-    is_short = isinstance(value, str) and len(value) <= 128 and value.replace("-", "").replace("_", "").isalnum()
-    return is_short or (isinstance(value, int) and not isinstance(value, bool))
+    if isinstance(value, str):
+        return is_id(value) or re.fullmatch("[0-9]{4}-[0-9-]{5}T[0-9:.]{8,12}Z", value) is not None
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -40,6 +40,7 @@ FOUND: dict[str, Any] = {
 WRITTEN = {
     "id": "sk_9",
     "version": 3,
+    "expiresAt": 1_767_225_600_000,
     "name": "told to nobody",
     "url": f"https://v/s/{MARK}",
     "passphrase": "p-" + MARK,
@@ -196,6 +197,7 @@ def test_a_typed_value_is_stored_and_the_model_learns_id_and_version_only(desk: 
         "message": "a person typed the value, and the vault stored it",
         "id": "sk_9",
         "version": 3,
+        "expiresAt": "2026-01-01T00:00:00.000Z",
     }
     assert desk.vault.writes == [(f"/v1/ai/projects/{PROJECT}/secrets/{SECRET}/update", {"value": MARK})]
     assert MARK not in json.dumps(answer)
@@ -555,7 +557,7 @@ def test_a_credential_is_shown_to_the_person_and_the_model_gets_its_id(desk: Des
     assert desk.vault.writes == []  # it is created when the person is there
     assert answer["command"].endswith(f" show {answer['code']}")
     carried = desk.page.carry_out(answer["code"], {})
-    assert dict(carried.shown)["url"] == f"https://v/s/{MARK}"
+    assert dict(carried.shown) == {"name": "told to nobody", "url": f"https://v/s/{MARK}", "passphrase": "p-" + MARK}
     result = client.send(call("manage_secrets", action="await_person", code=answer["code"]))
     assert told(result)["id"] == "sk_9"
     assert MARK not in json.dumps(result)
