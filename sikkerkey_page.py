@@ -49,6 +49,7 @@ REQUEST_S = 10.0  # for a whole request to arrive
 ANSWER_S = 10.0  # for a browser to take an answer
 CARRY_OUT_S = 90.0  # for which a second click waits for the answer to the first
 UNSEEN_S = 60.0  # for which an answer is kept that the browser did not wait for
+DOUBLE_CLICK_S = 3.0  # for which a last answer is kept that the browser seemed to wait for
 BODY_MAX_BYTES = 512 * 1024  # the largest value is 100 KB, or 300 KB when encoded
 DRAINED_MAX_BYTES = 8 * 1024 * 1024  # read and dropped, because browsers do not show an answer that comes too early
 HEAD_MAX_BYTES = 32 * 1024
@@ -166,16 +167,16 @@ class _Page:
         self.nonce = secrets.token_urlsafe(TOKEN_BYTES)
         self.was_opened = False
         self.lock = threading.Lock()
-        self._unseen: tuple[str, float] | None = None
+        self._unseen: tuple[str, float] | None = None  # until a time on the monotonic clock
 
-    def keep_unseen(self, answer: str) -> None:
-        """Keeps an answer whose browser has gone: at a double click, it waits for the answer to the second one."""
-        self._unseen = answer, time.monotonic()
+    def keep_unseen(self, answer: str, life_s: float) -> None:
+        """Keeps an answer that may not be seen: at a double click, a browser waits for the answer to the second one."""
+        self._unseen = answer, time.monotonic() + life_s
 
     def take_unseen(self) -> str | None:
         """The answer that nobody has seen, once and for a short time."""
         unseen, self._unseen = self._unseen, None
-        return unseen[0] if unseen and time.monotonic() - unseen[1] <= UNSEEN_S else None
+        return unseen[0] if unseen and time.monotonic() <= unseen[1] else None
 
 
 class _Server(socketserver.ThreadingTCPServer):
@@ -298,13 +299,16 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(200, self.server.pages.shown(page))
             return
         try:
-            answer = page.take_unseen() or self._carried(page, sent, fields)
+            unseen = page.take_unseen()
+            answer = unseen or self._carried(page, sent, fields)
             if answer is None:
                 self._not_found()
                 return
             if not self._is_connected():
-                page.keep_unseen(answer)
+                page.keep_unseen(answer, UNSEEN_S)
                 return
+            if unseen is None and fields is not None and self.server.pages.fields(page) is None:  # its last answer
+                page.keep_unseen(answer, DOUBLE_CLICK_S)
         finally:
             page.lock.release()
         self._send(200, answer)

@@ -33,8 +33,9 @@ NOBODY = 65534
 
 
 @pytest.fixture
-def desk(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Iterator[Desk]:
-    """A desk that writes nothing to stdout and stderr, whatever is sent to it."""
+def desk(tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    """A desk that writes nothing to stdout and stderr, whatever is sent to it, and expects no double click."""
+    monkeypatch.setattr(sikkerkey_page, "DOUBLE_CLICK_S", -1.0)
     yield Desk(tmp_path)
     assert capfd.readouterr() == ("", "")
 
@@ -316,6 +317,17 @@ def test_a_double_click_does_not_lose_a_credential(desk: Desk) -> None:
     slow.go_on.set()
     assert VALUE in second().text
     assert VALUE not in visit.post({"nonce": nonce, "choice": "go"}).text
+    assert len(desk.clerk.carried) == 1
+
+
+def test_a_double_click_after_the_answer_shows_it_once_more(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The browser may have taken the first answer and yet wait for the second one."""
+    monkeypatch.setattr(sikkerkey_page, "DOUBLE_CLICK_S", 600.0)
+    desk.clerk.shown = (("Token", VALUE),)
+    visit = desk.open(SHOW)
+    form = {"nonce": visit.nonce(), "choice": "go"}
+    replies = [visit.post(form) for _ in range(3)]
+    assert [VALUE in reply.text for reply in replies] == [True, True, False]
     assert len(desk.clerk.carried) == 1
 
 
