@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.vault.support.machines import Machine, grant, granted_machine
+from tests.vault.support.machines import Machine, granted_machine
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 
 CANARIES = "/v1/ai/canaries"
@@ -265,14 +265,53 @@ def test_a_policy_is_checked_before_the_canary(vault: Vault, agent: Agent, proje
     assert vault.audited("canary_triggered") == []
 
 
-def test_a_machine_without_a_grant_does_not_trigger_it(vault: Vault, agent: Agent, project_id: str) -> None:
+def test_a_machine_of_the_project_triggers_it_without_a_grant(vault: Vault, agent: Agent, project_id: str) -> None:
     canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
     machine = granted_machine(vault, secret)
+    plain = agent.secret(project_id, "w").rpartition("/")[2]
+    replies = [machine.read(each) for each in (plain, canary_id)]
+    assert replies[0].json == replies[1].json == {"error": "the machine has no grant for the secret"}
+    assert [machine.read(each).status for each in (secret, canary_id)] == [423, 403]
+    assert agent.get(f"{CANARIES}/{canary_id}")["triggerCount"] == 1
+    words = f"canary bait asked for without a grant by machine {machine.id}"
+    assert details(vault, "canary_triggered") == [(project_id, words)]
+    assert details(vault, "project_freeze") == [(project_id, f"project {project_id} frozen by a canary of its own")]
+    assert [row["secret_id"] for row in vault.audited("secret_read_denied")][:2] == [plain, canary_id]
+
+
+def test_only_an_enabled_canary_and_a_machine_of_its_project_trigger(
+    vault: Vault, agent: Agent, project_id: str
+) -> None:
+    canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
+    machine, outsider = (
+        granted_machine(vault, secret),
+        granted_machine(vault, agent.secret(agent.project("other"), "v")),
+    )
+    assert outsider.read(canary_id).status == 403
+    assert machine.poll(canary_id) == {canary_id: "access_denied"}
+    agent.post(f"{CANARIES}/{canary_id}/disable")
     assert machine.read(canary_id).status == 403
     assert machine.value(secret) == "v"
-    grant(vault, machine, canary_id)
-    machine.value(canary_id)
-    assert machine.read(secret).status == 423
+    assert vault.audited("canary_triggered") == []
+
+
+def test_lists_and_exports_do_not_show_which_secret_is_a_canary(vault: Vault, agent: Agent, project_id: str) -> None:
+    """The names and ids stay in the order of creation, wherever the canary is, and all rows have the same keys."""
+    ids = [agent.secret(project_id, "v", name="one").rpartition("/")[2]]
+    ids.append(bait(agent, project_id, triggerFreezeProject=False))
+    ids.append(agent.secret(project_id, "v", name="two").rpartition("/")[2])
+    with vault.store.transaction() as db:
+        for number, secret_id in enumerate(ids):  # the clock of the test stands still
+            db.execute("UPDATE secrets SET created_ms = ? WHERE id = ?", (START_MS + number, secret_id))
+    machine = granted_machine(vault, *ids)
+    for listed in (
+        machine.get("/v1/secrets"),
+        machine.post("/v1/secrets/list", {"projectId": project_id}),
+        machine.post("/v1/secrets/export"),
+    ):
+        assert [row["id"] for row in listed["secrets"]] == ids
+        assert len({(*row, row["fieldNames"]) for row in listed["secrets"]}) == 1
+    assert len(vault.audited("canary_triggered")) == 1
 
 
 def test_an_export_contains_only_the_canary_of_the_project(vault: Vault, agent: Agent, project_id: str) -> None:

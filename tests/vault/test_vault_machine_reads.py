@@ -249,8 +249,8 @@ def test_reading_a_canary_returns_its_value_and_freezes_its_project(
 def test_an_export_triggers_the_canary_before_other_reads(vault: Vault, agent: Agent, secrets: list[str]) -> None:
     bait = canary(agent, secrets[0].split("/")[4])
     machine = enrolled_machine(vault, agent, [*secrets, bait])
-    names = [each["name"] for each in machine.post("/v1/secrets/export")["secrets"]]
-    assert names == ["bait", "other"]
+    names = {each["name"] for each in machine.post("/v1/secrets/export")["secrets"]}
+    assert names == {"bait", "other"}
     denied = {each["secret_id"] for each in vault.audited("secret_read_denied")}
     assert denied == {path.rpartition("/")[2] for path in secrets[:2]}
     assert len(machine.get("/v1/secrets")["secrets"]) == 4

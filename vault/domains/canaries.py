@@ -1,9 +1,10 @@
 """Canaries: decoy secrets that reveal an intruder who reads them.
 
 The vault generates the value. When a machine reads an enabled canary, the vault freezes the canary's project before it
-answers, and, if configured, all projects that share a machine with it. From then on all reads in a frozen project are
-refused with 423 until the project is unfrozen, which leaves the canary enabled. A disabled canary behaves like any
-other secret. A canary is also a row of `secrets`: it can be renamed, granted, bound to a policy, deleted and restored.
+answers, and, if configured, all projects that share a machine with it. A machine of the project that asks for a canary
+without a grant does the same. From then on all reads in a frozen project are refused with 423 until the project is
+unfrozen, which leaves the canary enabled. A disabled canary behaves like any other secret. To machines, a canary looks
+like one too. A canary is also a row of `secrets`: it can be renamed, granted, bound to a policy, deleted and restored.
 A freeze remains after its canary is deleted.
 """
 
@@ -61,18 +62,22 @@ def refuse_if_frozen(call: Call, secret: sqlite3.Row) -> None:
         raise ReadDenied(423, message, call.machine.id, secret["id"], secret["project_id"])
 
 
-def trigger(call: Call, secret: sqlite3.Row) -> None:
-    """Freeze the canary's projects, because a machine is about to read it. Does nothing for a disabled canary."""
+def trigger(call: Call, secret: sqlite3.Row, what: str = "read") -> bool:
+    """Freeze the canary's projects, because a machine is about to read it or asked for it.
+
+    Returns False, without any effect, for a disabled canary and for a secret that is no canary.
+    """
     canary = _find(call.db, secret["id"])
     if canary is None or not canary["enabled"]:
-        return
+        return False
     call.db.execute(
         "UPDATE canaries SET triggers = triggers + 1, triggered_ms = ? WHERE secret_id = ?", (call.now_ms, canary["id"])
     )
-    detail = f"canary {canary['name']} read by machine {call.machine.id}"
+    detail = f"canary {canary['name']} {what} by machine {call.machine.id}"
     audit.note_secret(call, "canary_triggered", canary, detail)
     for project_id in _projects_to_freeze(call.db, canary):
         _freeze(call, canary, project_id)
+    return True
 
 
 def is_frozen(db: sqlite3.Connection, project_id: str) -> bool:

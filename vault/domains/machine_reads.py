@@ -31,19 +31,24 @@ CREATE TABLE IF NOT EXISTS machine_versions (
 CREATE INDEX IF NOT EXISTS machine_versions_by_secret ON machine_versions (secret_id);
 """
 
-# Canaries first: an intruder who exports everything triggers the freeze before reading other secrets of the project.
+# The order must not depend on the kind: a machine must not be able to tell a canary from another secret.
 GRANTED = """
 SELECT s.id FROM secrets s
 JOIN grants g ON g.secret_id = s.id AND g.machine_id = :machine
 JOIN project_machines p ON p.project_id = s.project_id AND p.machine_id = :machine
 WHERE s.deleted_ms IS NULL AND (:project IS NULL OR s.project_id = :project)
-ORDER BY s.kind <> 'canary', s.created_ms, s.id
+ORDER BY s.created_ms, s.id
 """
 
 
 def read_one(call: Call) -> object:
-    """Read the value of one secret."""
-    return {"value": _read(call, _require_granted(call, call.params["secretId"]))}
+    """Read the value of one secret. A machine of the project that asks for a canary without a grant triggers it."""
+    try:
+        secret = _require_granted(call, call.params["secretId"])
+    except ReadDenied as denied:
+        denied.keep_changes = _trigger_without_grant(call, denied)
+        raise
+    return {"value": _read(call, secret)}
 
 
 def list_all(call: Call) -> object:
@@ -53,12 +58,14 @@ def list_all(call: Call) -> object:
 
 def export(call: Call) -> object:
     """The granted secrets with their values, except those that a freeze or a policy forbids."""
-    rows = []
-    for secret in _all_granted(call):
+    granted, values = _all_granted(call), {}
+    # Canaries are read first, so that an intruder who exports everything gets no other value of a frozen project.
+    for secret in sorted(granted, key=lambda each: bool(each["kind"] != "canary")):
         try:
-            rows.append({**_to_json(secret), "value": _read(call, secret)})
+            values[secret["id"]] = _read(call, secret)
         except ReadDenied as denied:
             audit.note_secret(call, "secret_read_denied", secret, str(denied))
+    rows = [{**_to_json(secret), "value": values[secret["id"]]} for secret in granted if secret["id"] in values]
     return {"secrets": rows}
 
 
@@ -79,6 +86,14 @@ def _read(call: Call, secret: sqlite3.Row) -> str:
     _store_version(call, secret, overwrite=True)
     policies.after_read(call, secret)
     return value
+
+
+def _trigger_without_grant(call: Call, denied: ReadDenied) -> bool:
+    """Trigger a canary that a machine of its project may not read. Returns whether anything was changed."""
+    project_id = denied.project_id
+    if project_id is None or not _is_member(call, project_id) or canaries.is_frozen(call.db, project_id):
+        return False
+    return canaries.trigger(call, secrets.find(call.db, denied.secret_id), "asked for without a grant")
 
 
 def _change(call: Call, secret_id: str) -> str | None:
