@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import sqlite3
 import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from vault import audit
+from vault import audit, refusals
 from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied
 from vault.gate import admit
 from vault.inputs import read_body, read_form
@@ -36,6 +38,11 @@ from vault.store import Store, savepoint
 MAX_BODY_BYTES = 256 * 1024  # twice the largest value of the contract, 100 KB, in JSON escapes
 READ_TIMEOUT_S = 30.0  # for a whole body, so an incomplete one cannot hold a connection
 MAX_DRAINED_BYTES = 8 * MAX_BODY_BYTES  # read and discarded, so the client can still receive the 413
+
+
+# Host names that reach this computer only, as a Host header spells them.
+LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+HOST = re.compile(r"(?P<host>\[[0-9a-f:.]+\]|[a-z0-9_.-]+)(?::[0-9]{1,5})?")
 
 
 class Answer(NamedTuple):
@@ -53,6 +60,7 @@ class VaultApp:
         self._store = store
         self._clock = clock
         self._public_url = public_url
+        self._public_host = _host_of(public_url) if public_url else None
         self._router = Router(ROUTES)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -62,6 +70,7 @@ class VaultApp:
         request = Request(scope, receive)
         try:
             body = await asyncio.wait_for(_read(request), READ_TIMEOUT_S)
+            self._check_host(request)
             answer = await run_in_threadpool(self.answer, _received(request, body))
         except ClientDisconnect:
             return
@@ -70,6 +79,16 @@ class VaultApp:
         except Refusal as refusal:
             answer = _refused(refusal)
         await _response(answer)(scope, receive, send)
+
+    def _check_host(self, request: Request) -> None:
+        """Raise Refusal for a Host that is not this vault's.
+
+        A website whose own name leads to this computer (DNS rebinding) could otherwise send requests and read answers.
+        """
+        given = HOST.fullmatch(request.headers.get("host", "").lower())
+        own = {*LOOPBACK_HOSTS, _bracketed(request.scope["server"][0]), self._public_host}
+        if given is None or given["host"] not in own:
+            raise Refusal(421, "the Host header names another server: use the URL that serve printed, or --public-url")
 
     def answer(self, received: Received) -> Answer:
         """The answer to a request. Never raises, and no error message contains a value."""
@@ -161,18 +180,29 @@ def _received(request: Request, body: bytes) -> Received:
 def _base_url(scope: Scope) -> str:
     """The address that the client connected to. The Host header is not used: a client can send any name."""
     host, port = scope["server"]
-    return f"{scope['scheme']}://[{host}]:{port}" if ":" in host else f"{scope['scheme']}://{host}:{port}"
+    return f"{scope['scheme']}://{_bracketed(host)}:{port}"
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+def _host_of(url: str) -> str:
+    return _bracketed(urlsplit(url).hostname or "")
 
 
 def _record_denial(db: sqlite3.Connection, now_ms: int, received: Received, match: Match, denied: Denied) -> None:
     """The entry contains the route's template, not the path, which may contain anything."""
     kind = {"agent": "ai_agent", "machine": "machine", "open": "external"}[match.route.caller]
     actor = Actor(kind if denied.caller_id else "external", denied.caller_id, received.source_ip)
+    where = f"{match.route.method} {match.route.path}"
     if isinstance(denied, ReadDenied):
         ids = {"secret_id": denied.secret_id, "project_id": denied.project_id}
         audit.record(db, now_ms, actor, "secret_read_denied", str(denied), **ids)
+    elif denied.is_counted or denied.caller_id is None:
+        refusals.record(db, now_ms, actor, denied, where)
     else:
-        audit.record(db, now_ms, actor, denied.action, f"{match.route.method} {match.route.path}: {denied}")
+        audit.record(db, now_ms, actor, denied.action, f"{where}: {denied}")
 
 
 def _response(answer: Answer) -> Response:

@@ -128,6 +128,8 @@ ACTIONS = {
 # fmt: on
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
+URGENT = SEVERITIES[3:]  # queues and alerts keep room for these
+URGENT_ACTIONS = tuple(action for action, severity in ACTIONS.items() if severity in URGENT)
 RECENT = 20
 PAGE_SIZE = 50
 # Called with every new entry, in the same transaction. The alerts and webhooks modules register themselves here.

@@ -4,6 +4,7 @@
     +-- VaultError   shown to the owner on the terminal: a message and a hint
     +-- Refusal      sent to a client over HTTP: a status and {"error": message}
         +-- Denied   failed authentication or authorization, audited as auth_failure
+            +-- UnprovenDenied  nobody proved to have sent the request: counted, not audited one by one
             +-- ReadDenied    a machine may not read a secret, audited as secret_read_denied
             +-- SealedDenied  the root key is not in memory, audited as vault_sealed_refusal
 
@@ -52,10 +53,17 @@ class Denied(Refusal):
     """The caller is not allowed. `caller_id` is set if the identity is known. The audit entry is never rolled back."""
 
     action = "auth_failure"
+    is_counted = False
 
     def __init__(self, status: int, message: str, caller_id: str | None = None, scope: str | None = None) -> None:
         super().__init__(status, message, extra={"requiredScopes": [scope]} if scope else EMPTY)
         self.caller_id = caller_id
+
+
+class UnprovenDenied(Denied):
+    """A request that anybody may have sent. `caller_id` is only the identity that it claims."""
+
+    is_counted = True
 
 
 class ReadDenied(Denied):

@@ -20,7 +20,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vault.domains import agents, ip_allowlist, machines
-from vault.errors import Denied
+from vault.errors import Denied, UnprovenDenied
 from vault.query import fetch_one
 from vault.router import Agent, Caller, Machine, Match, Received
 
@@ -86,13 +86,13 @@ def _authenticate(
 ) -> SomeCaller:
     ids = {*received.headers.getlist("x-agent-id"), *received.headers.getlist("x-machine-id")}
     if len(ids) > 1:
-        raise Denied(401, "the identity headers differ")
+        raise UnprovenDenied(401, "the identity headers differ")
     caller = find(db, ids.pop()) if ids else None
     if caller is None:
-        raise Denied(401, "unknown identity")
+        raise UnprovenDenied(401, "unknown identity")
     _check_timestamp(_header(received, "x-timestamp"), caller, now_ms)
     if not verify(caller.public_key, _header(received, "x-signature"), signed_text(received)):
-        raise Denied(401, "bad signature", caller.id)
+        raise UnprovenDenied(401, "bad signature", caller.id)
     _record_nonce(db, _header(received, "x-nonce"), caller, now_ms)
     return caller
 
@@ -103,20 +103,20 @@ def _header(received: Received, name: str) -> str:
 
 def _check_timestamp(timestamp: str, caller: Caller, now_ms: int) -> None:
     if not TIMESTAMP.fullmatch(timestamp):
-        raise Denied(401, "the timestamp is not a number of seconds", caller.id)
+        raise UnprovenDenied(401, "the timestamp is not a number of seconds", caller.id)
     if abs(now_ms // 1000 - int(timestamp)) > WINDOW_S:
-        raise Denied(401, f"the timestamp is more than {WINDOW_S} seconds off", caller.id)
+        raise UnprovenDenied(401, f"the timestamp is more than {WINDOW_S} seconds off", caller.id)
 
 
 def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Caller, now_ms: int) -> None:
     if not NONCE.fullmatch(nonce):
-        raise Denied(401, "the nonce is not 16 to 128 printable characters", caller.id)
+        raise UnprovenDenied(401, "the nonce is not 16 to 128 printable characters", caller.id)
     db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
     # Stored by public key: registering the same key under another id must not allow replays.
     row = (hashlib.sha256(caller.public_key).hexdigest(), nonce, now_ms + NONCE_LIFE_MS)
     recorded = db.execute("INSERT OR IGNORE INTO nonces (identity, nonce, forget_ms) VALUES (?, ?, ?)", row)
     if recorded.rowcount != 1:
-        raise Denied(401, "the nonce was used before", caller.id)
+        raise UnprovenDenied(401, "the nonce was used before", caller.id)
 
 
 def _check_state(agent: Agent) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, gate
+from vault import audit, gate, refusals
 from vault.domains import (
     agents,
     alerts,
@@ -34,6 +34,7 @@ TABLES = (
     projects.TABLES,
     agents.TABLES,
     gate.TABLES,
+    refusals.TABLES,
     secrets.TABLES,
     machines.TABLES,
     machine_reads.TABLES,
@@ -81,6 +82,7 @@ JOBS: tuple[Job, ...] = (
     trash.purge_due,
     temporary_secrets.expire_due,
     webhooks.deliver_due,
+    refusals.report_due,
 )
 
 # Every column that is encrypted by the root key: table, column, and the kind in the label `kind:id`. A change of the

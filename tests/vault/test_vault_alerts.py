@@ -9,6 +9,7 @@ import pytest
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
 from vault import audit
 from vault.domains import alerts
+from vault.router import OWNER
 
 ALERTS = "/v1/ai/alerts"
 
@@ -89,6 +90,34 @@ def test_only_the_latest_alerts_are_kept(vault: Vault, agent: Agent, monkeypatch
     enable(agent, "project_create")
     ids = [agent.project() for _ in range(5)]
     assert [row["detail"].split()[1] for row in raised(vault)] == [ids[4], ids[3], ids[2]]
+    assert agent.get(ALERTS) == [expected_json("project_create", raised=5, lastRaisedAt=START_MS)]
+
+
+def test_unimportant_alerts_displace_no_important_ones(
+    vault: Vault, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(alerts, "MAX_ALERTS", 3)
+    enable(agent, "canary_triggered", "project_create", "project_delete")
+    with vault.store.transaction() as db:
+        audit.record(db, START_MS, OWNER, "canary_triggered", "a canary")
+        audit.record(db, START_MS, OWNER, "project_delete", "a project")
+        for number in range(5):
+            audit.record(db, START_MS, OWNER, "project_create", f"project {number}")
+        shown = [row["detail"] for row in alerts.overview(db, limit=2)]
+    kept = ["project 4", "project 3", "project 2", "a project", "a canary"]
+    assert [row["detail"] for row in raised(vault)] == kept
+    assert shown == ["project 4", "project 3", "a project", "a canary"]
+
+
+def test_alerts_of_earlier_versions_count(vault: Vault, agent: Agent) -> None:
+    enable(agent, "project_create")
+    for _ in range(2):
+        agent.project()
+    with vault.store.transaction() as db:
+        db.execute("DELETE FROM alert_totals")
+    assert agent.get(ALERTS) == [expected_json("project_create", raised=2, lastRaisedAt=START_MS)]
+    agent.project()
+    assert agent.get(ALERTS) == [expected_json("project_create", raised=3, lastRaisedAt=START_MS)]
 
 
 def test_setting_alerts_is_audited(vault: Vault, agent: Agent) -> None:

@@ -124,7 +124,7 @@ def test_an_unknown_token_gets_the_same_error(vault: Vault, agent: Agent) -> Non
     for token in tokens:
         reply = enroll(vault, token)
         assert (reply.status, reply.error) == (401, UNUSABLE), token
-    assert [row["actor_kind"] for row in vault.audited("auth_failure")] == ["external"] * len(tokens)
+    assert [row["actor_kind"] for row in vault.audited("auth_failure")] == ["external"]
 
 
 @pytest.mark.parametrize(

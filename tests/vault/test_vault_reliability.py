@@ -195,5 +195,5 @@ def test_idle_connections_are_closed_when_there_are_too_many(agent: Agent, monke
             silent.append(opened.enter_context(socket.create_connection(("127.0.0.1", agent.port), TIMEOUT_S)))
             assert agent.send("GET", "/v1/ai/whoami").status == 200
         assert silent[0].recv(1) == b""
-        silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: vault\r\n\r\n")
+        silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert silent[-1].recv(12) == b"HTTP/1.1 404"

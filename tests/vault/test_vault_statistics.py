@@ -170,10 +170,15 @@ def test_an_export_takes_the_filters_of_a_query(vault: Vault, agent: Agent) -> N
     assert agent.send("POST", EXPORT, {"page": 1}).status == 400
 
 
-def test_an_export_stops_at_ten_thousand_rows(vault: Vault, agent: Agent) -> None:
-    entries(vault, 10_050)
-    rows = table(agent, {"actions": ["project_update"]})
-    assert [row["detail"] for row in rows] == [f"entry {number}" for number in range(10_049, 49, -1)]
+def test_an_export_stops_at_ten_thousand_rows_and_says_so(vault: Vault, agent: Agent) -> None:
+    filters = {"actions": ["project_update"]}
+    entries(vault, 10_000)
+    assert [row["detail"] for row in table(agent, filters)] == [f"entry {number}" for number in range(9_999, -1, -1)]
+    entries(vault, 50, "later {}")
+    *rows, last = table(agent, filters)
+    assert (len(rows), rows[0]["detail"], rows[-1]["detail"]) == (10_000, "later 49", "entry 50")
+    words = f"this export is cut after 10000 entries: for older ones, export with to={START_MS}"
+    assert last == {**dict.fromkeys(HEADER.split(","), ""), "detail": words}
 
 
 @pytest.mark.parametrize("count", [499, 500, 501, 1000])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import http.client
 import re
 import threading
 from typing import Any
@@ -322,23 +321,9 @@ def test_a_link_starts_with_the_public_url_if_there_is_one(vault: Vault, agent: 
 
 def test_the_host_header_does_not_affect_the_link(vault: Vault, agent: Agent, project_id: str) -> None:
     body = b'{"name": "db", "value": "v", "expiresInSeconds": 60}'
-    headers = [("Host", "evil.example"), *agent.headers("POST", base(project_id), body)]
-    created = exchange_with_host(vault.port, base(project_id), body, headers)
+    headers = [("Host", "localhost:1"), *agent.headers("POST", base(project_id), body)]
+    created = exchange(vault.port, "POST", base(project_id), body, headers)
     assert created.json["url"].startswith(f"http://127.0.0.1:{vault.port}/s/")
-
-
-def exchange_with_host(port: int, path: str, body: bytes, headers: list[tuple[str, str]]) -> Reply:
-    """Like `exchange`, but without a default Host header."""
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
-    try:
-        connection.putrequest("POST", path, skip_host=True, skip_accept_encoding=True)
-        for name, value in [*headers, ("Content-Length", str(len(body)))]:
-            connection.putheader(name, value)
-        connection.endheaders(body)
-        answer = connection.getresponse()
-        return Reply(answer.status, dict(answer.getheaders()), answer.read())
-    finally:
-        connection.close()
 
 
 def test_pending_links_per_project_are_limited(

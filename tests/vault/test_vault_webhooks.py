@@ -13,10 +13,12 @@ import pytest
 
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, run_job
 from tests.vault.support.webhook_receiver import Received, Receiver
+from vault import audit
 from vault.domains import webhooks
 from vault.domains.webhooks import deliver_due
 from vault.jobs import JobRunner
 from vault.outbound import Network
+from vault.router import OWNER
 from vault.schema import JOBS
 
 HOOKS = "/v1/ai/webhooks"
@@ -385,6 +387,31 @@ def test_a_full_queue_drops_and_counts_deliveries(
     assert agent.send("POST", f"{HOOKS}/{webhook_id}/test").status == 409
     tick(vault)
     assert [content(received)["data"]["detail"].split()[-1] for received in receiver.received] == ["one", "two"]
+
+
+def test_a_full_queue_has_room_for_high_and_critical_entries(
+    vault: Vault, agent: Agent, url: str, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(webhooks, "MAX_QUEUED", 3)
+    webhook_id = made(agent, url, "project_create", "project_delete", "canary_triggered")["id"]
+    recorded = (
+        ("project_create", "low 1"),
+        ("project_delete", "high 1"),
+        ("project_create", "low 2"),
+        ("project_create", "dropped"),
+        ("canary_triggered", "critical 1"),
+        ("project_delete", "high 2"),
+        ("project_delete", "dropped"),
+        ("canary_triggered", "critical 2"),
+    )
+    with vault.store.transaction() as db:
+        for action, detail in recorded:
+            audit.record(db, START_MS, OWNER, action, detail)
+    shown = agent.get(f"{HOOKS}/{webhook_id}")
+    assert (shown["queuedDeliveries"], shown["droppedDeliveries"]) == (3, 5)
+    tick(vault)
+    details = [content(received)["data"]["detail"] for received in receiver.received]
+    assert details == ["high 1", "critical 1", "critical 2"]
 
 
 def test_a_tick_sends_a_limited_number(

@@ -7,6 +7,7 @@ can only list the names of actions.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 
 from vault import audit
@@ -24,16 +25,39 @@ CREATE TABLE IF NOT EXISTS alerts (
     audit_id INTEGER NOT NULL UNIQUE REFERENCES audit (id),
     action TEXT NOT NULL
 );
+CREATE TABLE IF NOT EXISTS alert_totals (
+    action TEXT PRIMARY KEY,
+    raised INTEGER NOT NULL,
+    last_ms INTEGER NOT NULL
+);
 CREATE INDEX IF NOT EXISTS alerts_by_action ON alerts (action);
 """
 
-MAX_ALERTS = 10_000  # older alerts are deleted; their audit entries are kept
+# Older alerts are deleted; their audit entries are kept. High and critical alerts are counted apart from the others, so
+# many unimportant ones cannot displace them.
+MAX_ALERTS = 10_000
 MAX_SHOWN = 100
 
+# A vault that an earlier version of this program made may have alerts without a total.
 SELECT = """
-SELECT a.action, a.enabled_ms, COUNT(r.id) AS raised, MAX(e.created_ms) AS last_ms
-FROM alert_actions a LEFT JOIN alerts r ON r.action = a.action LEFT JOIN audit e ON e.id = r.audit_id
-GROUP BY a.action ORDER BY a.action
+SELECT a.action, a.enabled_ms,
+    coalesce(t.raised, (SELECT COUNT(*) FROM alerts r WHERE r.action = a.action)) AS raised,
+    coalesce(t.last_ms, (SELECT MAX(e.created_ms) FROM alerts r JOIN audit e ON e.id = r.audit_id
+        WHERE r.action = a.action)) AS last_ms
+FROM alert_actions a LEFT JOIN alert_totals t ON t.action = a.action ORDER BY a.action
+"""
+ADD_TOTAL = """
+INSERT INTO alert_totals (action, raised, last_ms)
+SELECT :action, COUNT(*), :now FROM alerts WHERE action = :action
+ON CONFLICT (action) DO UPDATE SET raised = raised + 1, last_ms = :now
+"""
+IS_URGENT = "(r.action IN (SELECT value FROM json_each(:urgent)))"
+PRUNE = f"""
+DELETE FROM alerts WHERE id IN (
+    SELECT r.id FROM alerts r WHERE {IS_URGENT} = :isUrgent ORDER BY r.id DESC LIMIT -1 OFFSET :most)
+"""
+LATEST = f"""
+SELECT e.* FROM alerts r JOIN audit e ON e.id = r.audit_id WHERE {IS_URGENT} = :isUrgent ORDER BY r.id DESC LIMIT :most
 """
 
 
@@ -92,7 +116,12 @@ def raise_alert(db: sqlite3.Connection, entry: sqlite3.Row) -> None:
         (entry["id"], entry["action"]),
     )
     if added.rowcount == 1:
-        db.execute("DELETE FROM alerts WHERE id <= (SELECT MAX(id) FROM alerts) - ?", (MAX_ALERTS,))
+        db.execute(ADD_TOTAL, {"action": entry["action"], "now": entry["created_ms"]})
+        db.execute(PRUNE, {**_class(entry["severity"] in audit.URGENT), "most": MAX_ALERTS})
+
+
+def _class(is_urgent: bool) -> dict[str, object]:
+    return {"urgent": json.dumps(audit.URGENT_ACTIONS), "isUrgent": is_urgent}
 
 
 audit.LISTENERS.append(raise_alert)
@@ -110,6 +139,10 @@ ROUTES = (
 
 
 def overview(db: sqlite3.Connection, limit: int = MAX_SHOWN) -> list[dict[str, object]]:
-    """The latest alerts, newest first, as the audit entries that raised them."""
-    rows = db.execute("SELECT e.* FROM alerts r JOIN audit e ON e.id = r.audit_id ORDER BY r.id DESC LIMIT ?", (limit,))
-    return [audit.entry(row) for row in rows]
+    """The latest alerts, newest first, as the audit entries that raised them.
+
+    They are the latest high and critical ones and the latest others, at most `limit` of each.
+    """
+    classes = ({**_class(is_urgent), "most": limit} for is_urgent in (True, False))
+    rows = [row for values in classes for row in db.execute(LATEST, values)]
+    return [audit.entry(row) for row in sorted(rows, key=lambda row: int(row["id"]), reverse=True)]

@@ -146,7 +146,10 @@ CONTROLS = ("\t", "\r", "\n")
 
 
 def export(call: Call) -> Stream:
-    """The entries that match the filters as CSV (RFC 4180), newest first, without entries added later."""
+    """The entries that match the filters as CSV (RFC 4180), newest first, without entries added later.
+
+    After MAX_ROWS entries, a row that has only a detail says that the export is cut.
+    """
     values = {**audit.viewer(call), **audit.filters(call)}
     newest: int | None = call.db.execute("SELECT max(id) FROM audit").fetchone()[0]
     pages = _pages(call.transaction, values, (newest or 0) + 1)
@@ -164,7 +167,19 @@ def _pages(transaction: Transaction, values: Mapping[str, object], before: int) 
         if rows:
             yield _csv([_cells(row) for row in rows])
             before = rows[-1]["id"]
-        left = left - limit if len(rows) == limit else 0
+        if len(rows) < limit:
+            return
+        left -= limit
+    with transaction() as db:
+        older = db.execute(PAGE, {**values, "before": before, "limit": 1}).fetchone()
+    if older is not None:
+        yield _csv([_cut_row(older)])
+
+
+def _cut_row(older: sqlite3.Row) -> list[str]:
+    """The last row of an export that does not contain all entries."""
+    words = f"this export is cut after {MAX_ROWS} entries: for older ones, export with to={older['created_ms']}"
+    return [words if column == "detail" else "" for column in COLUMNS]
 
 
 def _cells(row: sqlite3.Row) -> list[str]:

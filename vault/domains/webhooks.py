@@ -63,7 +63,7 @@ CREATE INDEX IF NOT EXISTS webhook_deliveries_by_webhook ON webhook_deliveries (
 """
 
 MAX_WEBHOOKS = 16  # each uses one thread while it is served
-MAX_QUEUED = 1_000  # per webhook; further deliveries are counted as dropped
+MAX_QUEUED = 1_000  # per webhook; then high and critical entries displace others, and what has no room is dropped
 MAX_BATCH, BATCH_S = 20, 5.0  # limits per webhook and tick, because the other webhooks wait
 BACKOFF_S = (10, 60, 300, 1_800, 7_200)
 MAX_ATTEMPTS = 6  # per delivery; about two and a half hours
@@ -77,6 +77,12 @@ FROM webhooks w
 """
 SUBSCRIBED = SELECT + "JOIN webhook_actions c ON c.webhook_id = w.id WHERE w.enabled AND c.action = ? ORDER BY w.id"
 DUE = SELECT + "WHERE w.enabled AND w.next_ms <= ? AND queued > 0 ORDER BY w.id"
+# The queued delivery that gives way: the newest one of a lower severity, and a high one only if there is no other.
+DISPLACED = """
+SELECT place FROM webhook_deliveries
+WHERE webhook_id = ? AND json_extract(body, '$.severity') IN (SELECT value FROM json_each(?))
+ORDER BY json_extract(body, '$.severity') = 'high', place DESC LIMIT 1
+"""
 NEXT_DELIVERIES = "SELECT * FROM webhook_deliveries WHERE webhook_id = ? ORDER BY event != ?, place LIMIT ?"
 
 
@@ -212,10 +218,22 @@ def queue_entry(db: sqlite3.Connection, row: sqlite3.Row) -> None:
         del data[key]
     event = Event(row["action"], row["severity"], row["created_ms"], data)
     for webhook in subscribed:
-        if webhook["queued"] < MAX_QUEUED:
-            _queue(db, webhook["id"], event)
-        else:
+        is_full = webhook["queued"] >= MAX_QUEUED
+        if is_full:
             db.execute("UPDATE webhooks SET dropped = dropped + 1 WHERE id = ?", (webhook["id"],))
+        if not is_full or _make_room(db, webhook["id"], event.severity):
+            _queue(db, webhook["id"], event)
+
+
+def _make_room(db: sqlite3.Connection, webhook_id: str, severity: str) -> bool:
+    """Drop a less severe delivery for a high or critical one. Returns whether there was one."""
+    if severity not in audit.URGENT:
+        return False
+    lower = audit.SEVERITIES[: audit.SEVERITIES.index(severity)]
+    row = fetch_one(db, DISPLACED, (webhook_id, json.dumps(lower)))
+    if row is not None:
+        db.execute("DELETE FROM webhook_deliveries WHERE place = ?", (row["place"],))
+    return row is not None
 
 
 audit.LISTENERS.append(queue_entry)

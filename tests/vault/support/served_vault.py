@@ -90,10 +90,11 @@ def signature(key: Ed25519PrivateKey, *parts: str, body: bytes) -> str:
 
 
 def exchange(port: int, method: str, path: str, body: bytes, headers: list[tuple[str, str]]) -> Reply:
-    """One request, with the path and the headers exactly as given."""
+    """One request, with the path and the headers exactly as given. A Host header is added if there is none."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
     try:
-        connection.putrequest(method, path, skip_accept_encoding=True)
+        has_host = any(name == "Host" for name, _ in headers)
+        connection.putrequest(method, path, skip_host=has_host, skip_accept_encoding=True)
         for name, value in [*headers, ("Content-Length", str(len(body)))]:
             connection.putheader(name, value)
         connection.endheaders(body or None)
