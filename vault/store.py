@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vault import audit, migrations, rootkey
+from vault import audit, migrations, rootkey, wiping
 from vault.crypto import Keyring, new_id
 from vault.errors import Refusal, SealedDenied, VaultError
 from vault.files import check_private, create_private, locked, private_directory, quoted
@@ -69,6 +69,8 @@ class Store:
         private_directory(directory)
         with locked(directory / "init.lock", wait=True):
             self._db = _connect(directory / "vault.db")
+            # A server that was killed may have left deleted values in the log.
+            self._db.has_deleted_values = has_server_lock
             try:
                 migrations.migrate(self._db, directory, has_server_lock=has_server_lock)
                 self.vault_id, self._keys = self._prepare(tables, passphrase)
@@ -100,6 +102,7 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
+            wiping.wipe_log(self._db)
 
     @property
     def keys(self) -> Keyring:
@@ -149,8 +152,7 @@ class Store:
             self._keys = new
             with self.transaction() as db:
                 rootkey.reconcile_files(db, self.directory, self.vault_id, _proof(db))
-            # The write-ahead log still contains keys wrapped by the old root key.
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+                wiping.wipe_log_after_commit(db)  # it contains keys wrapped by the old root key
 
     def copy_to(self, path: Path) -> None:
         """Copy the whole database into a new private file, between transactions."""
@@ -193,11 +195,13 @@ def savepoint(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("RELEASE effect")
 
 
-def _connect(path: Path) -> sqlite3.Connection:
+def _connect(path: Path) -> wiping.Connection:
     if not os.path.lexists(path):
         create_private(path, b"")
     check_private(path)
-    db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+    db = sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=wiping.Connection
+    )
     try:
         db.row_factory = sqlite3.Row
         for pragma in PRAGMAS:

@@ -11,6 +11,7 @@ from vault.errors import Denied, Refusal
 from vault.inputs import BOOLEAN, require_any, text
 from vault.query import count, require_one
 from vault.router import Call, Route
+from vault.wiping import wipe_log_after_commit
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS projects (
@@ -97,6 +98,7 @@ def delete(call: Call) -> object:
     if call.body.get("confirmName") != project["name"]:
         raise Refusal(400, "confirmName must be the name of the project")
     call.db.execute("DELETE FROM projects WHERE id = ?", (project["id"],))
+    wipe_log_after_commit(call.db)
     detail = f"project {project['id']} deleted, was {project['name']}"
     audit.note(call, "project_delete", detail, project_id=project["id"])
     return {**summary, "deleted": True, "cascade": counts}

@@ -30,6 +30,7 @@ from vault.errors import Refusal
 from vault.inputs import BOOLEAN, integer, text
 from vault.query import count, fetch_one
 from vault.router import SYSTEM, Call, KeySource, Raw, Route, Transaction
+from vault.wiping import wipe_log_after_commit
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS temporary_secrets (
@@ -218,6 +219,7 @@ def _delete_content(db: sqlite3.Connection, secret_id: str, status: str, now_ms:
         " ciphertext = NULL WHERE id = ?",
         (status, now_ms, secret_id),
     )
+    wipe_log_after_commit(db)
 
 
 # ---- passphrases -----------------------------------------------------------------------------------------------------

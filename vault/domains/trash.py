@@ -14,6 +14,7 @@ from vault.domains.secrets import TRASH_MS
 from vault.errors import Refusal
 from vault.query import require_one
 from vault.router import SYSTEM, Actor, Call, KeySource, Route, Transaction
+from vault.wiping import wipe_log_after_commit
 
 TABLES = """
 CREATE INDEX IF NOT EXISTS secrets_in_trash ON secrets (deleted_ms) WHERE deleted_ms IS NOT NULL;
@@ -63,6 +64,7 @@ def purge_due(transaction: Transaction, _keys: KeySource, now_ms: int) -> None:
 
 def _purge(db: sqlite3.Connection, now_ms: int, actor: Actor, secret: sqlite3.Row) -> None:
     db.execute("DELETE FROM secrets WHERE id = ?", (secret["id"],))
+    wipe_log_after_commit(db)
     ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
     audit.record(db, now_ms, actor, "secret_purge", f"{secret['name']} purged with every version", **ids)
 

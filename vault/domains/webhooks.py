@@ -29,6 +29,7 @@ from vault.inputs import BOOLEAN, require_any, text, text_list
 from vault.outbound import INTERNET, MAX_URL, ForbiddenUrl, Network, SendError, Target, parse_url, post
 from vault.query import count, fetch_one, require_one
 from vault.router import SYSTEM, Call, KeySource, Route, Transaction
+from vault.wiping import wipe_log_after_commit
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS webhooks (
@@ -142,6 +143,7 @@ def delete(call: Call) -> object:
     """Delete a webhook and its queue."""
     row = _require(call)
     call.db.execute("DELETE FROM webhooks WHERE id = ?", (row["id"],))
+    wipe_log_after_commit(call.db)
     audit.note(call, "webhook_delete", f"webhook {row['id']} deleted")
     return {"id": row["id"], "deleted": True}
 
