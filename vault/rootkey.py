@@ -41,15 +41,20 @@ MEMORY_KIB, ITERATIONS, LANES = 64 * 1024, 3, 4  # the second recommended option
 # Limits for stored parameters: a manipulated row must not exhaust memory or time.
 MAX_MEMORY_KIB, MAX_ITERATIONS, MAX_LANES = 1024 * 1024, 32, 16
 PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024  # characters
+MIN_DIFFERENT = 5  # characters
 
 WrappedColumn = tuple[str, str, str]  # table, column, and the kind in the label `kind:id`
 
 
 def check_passphrase(passphrase: str) -> None:
-    """Raise VaultError for a passphrase that is too short to resist an offline attack, or too long."""
+    """Raise VaultError for a passphrase that is too short or too repetitive for an offline attack, or too long."""
     if not PASSPHRASE_MIN <= len(passphrase) <= PASSPHRASE_MAX:
         limits = f"{PASSPHRASE_MIN} to {PASSPHRASE_MAX} characters"
         raise VaultError(f"the passphrase must have {limits}", "use several unrelated words")
+    if len(set(passphrase.casefold())) < MIN_DIFFERENT:
+        raise VaultError(
+            f"the passphrase must have at least {MIN_DIFFERENT} different characters", "use several unrelated words"
+        )
 
 
 def has_passphrase(db: sqlite3.Connection) -> bool:

@@ -8,6 +8,7 @@ import threading
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.served_vault import ALL, Agent, FakeClock, Vault, disk, encoded, exchange, public_bytes
+from vault.domains.identities import FIELD, ORDER_8_Y
 
 REGISTER = "/v1/ai-bootstrap/register"
 JSON = [("Content-Type", "application/json")]
@@ -93,6 +94,14 @@ def test_a_malformed_token_is_a_bad_request(vault: Vault) -> None:
         assert vault.register(token, Ed25519PrivateKey.generate()).status == 400, token
 
 
+# The eight points of small order, and second spellings: y coordinates that are not below the size of the field.
+UNSAFE_KEYS = [
+    (y + sign).to_bytes(32, "little")
+    for y in (0, 1, FIELD - 1, ORDER_8_Y, FIELD - ORDER_8_Y, FIELD, FIELD + 1, FIELD + 5, 2**255 - 1)
+    for sign in (0, 2**255)
+]
+
+
 def test_a_bad_public_key_does_not_use_up_the_token(vault: Vault) -> None:
     for public_key in [
         "",
@@ -101,6 +110,7 @@ def test_a_bad_public_key_does_not_use_up_the_token(vault: Vault) -> None:
         base64.b64encode(bytes(33)).decode(),
         "*" * 44,
         "ø",
+        *(base64.b64encode(key).decode() for key in UNSAFE_KEYS),
     ]:
         token = vault.token()
         body = encoded({"token": token, "publicKey": public_key})

@@ -91,6 +91,22 @@ def test_an_unknown_agent_is_an_error(owner: Owner, command: str) -> None:
     assert (status, out, err) == (1, "", f"vault: error: there is no agent {UNKNOWN}\n{hint}")
 
 
+def test_a_command_on_a_directory_that_is_no_vault_creates_nothing(tmp_path: Path) -> None:
+    for command, *arguments in (
+        ("agent-token", "--scopes", "all"),
+        ("machine-bootstrap", "--name", "web"),
+        ("agents",),
+        ("approve", "x"),
+        ("status",),
+        ("audit",),
+        ("rekey",),
+        ("backup", str(tmp_path / "file")),
+    ):
+        status, out, err = run_command(tmp_path / "nothing", command, *arguments)
+        assert (status, out, err.startswith("vault: error: there is no vault in")) == (1, "", True), (command, err)
+        assert not (tmp_path / "nothing" / "vault.db").exists(), command
+
+
 def test_an_invalid_token_request_is_explained(owner: Owner) -> None:
     for arguments, message in [
         (["--scopes", "projects.read,magic"], "unknown scope magic"),

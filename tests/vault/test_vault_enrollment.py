@@ -215,6 +215,14 @@ def test_deleted_projects_and_secrets_leave_the_token(vault: Vault, agent: Agent
     assert [each["projectId"] for each in agent.get(f"/v1/ai/machines/{machine_id}")["projects"]] == [other]
 
 
+def test_a_restricted_agent_creates_no_token_without_a_project(vault: Vault, agent: Agent) -> None:
+    narrow = vault.agent(projects=[agent.project()])
+    reply = narrow.send("POST", TOKENS, token_body(projectIds=[]))
+    words = "an agent with a project allowlist must name a project in projectIds"
+    assert (reply.status, reply.error, agent.get(TOKENS)) == (403, words, [])
+    assert agent.send("POST", TOKENS, token_body(projectIds=[])).status == 201
+
+
 def test_a_restricted_agent_manages_only_tokens_of_its_projects(vault: Vault, agent: Agent) -> None:
     own, foreign = agent.project("own"), agent.project("foreign")
     secret_id = agent.secret(foreign, "v").rpartition("/")[2]

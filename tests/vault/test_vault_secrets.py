@@ -180,6 +180,18 @@ def test_a_rotation_too_large_to_store_changes_nothing(agent: Agent, base: str) 
     assert agent.get(secret)["version"] == 1
 
 
+def test_a_refused_rotation_does_not_depend_on_the_size_of_kept_fields(agent: Agent, base: str) -> None:
+    """Otherwise an agent could find the size of a kept field, from the length at which a rotation is refused."""
+    names = ["kept", *(f"f{number}" for number in range(11))]
+    statuses = []
+    for size in (1, 10_000):
+        value = json.dumps({**dict.fromkeys(names, ""), "kept": "x" * size})
+        secret = base + "/" + agent.post(base, {"name": "db", "value": value, "fieldNames": names})["id"]
+        bodies = ({"length": length, "fields": names[1:]} for length in (1, 500, 1_000, 1_024))
+        statuses.append([agent.send("POST", f"{secret}/rotate", body).status for body in bodies])
+    assert statuses[0] == statuses[1]
+
+
 def test_rotate_refuses_unknown_options(agent: Agent, secret: str) -> None:
     for body in [{"length": 0}, {"length": 1025}, {"length": True}, {"length": 5.5}, {"charset": "hex"}]:
         assert agent.send("POST", secret + "/rotate", body).status == 400, body

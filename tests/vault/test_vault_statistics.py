@@ -80,12 +80,24 @@ def test_usage_counts_versions_bytes_and_thirty_days_of_reads(vault: Vault, agen
         stored = db.execute("SELECT sum(length(ciphertext)), COUNT(*) FROM secret_versions").fetchone()
         logged = db.execute("SELECT COUNT(*) FROM audit").fetchone()[0]
     assert (stored[0] > 64, stored[1]) == (True, 4)
-    counts = {"projects": 2, "secrets": 3, "secretVersions": 4, "storedBytes": 1024, "machines": 1}
+    counts = {"projects": 2, "secrets": 3, "secretVersions": 4, "storedBytes": 4 * 4096, "machines": 1}
     used = {**counts, "aiAgents": 1, "teamMembers": 0, "auditEntries": logged, "reads": 3}
     period = {"periodStart": START_MS - 30 * DAY_S * 1000 + 1, "periodEnd": START_MS}
     assert agent.get("/v1/ai/usage") == {"plan": "local", **period, "used": used, "limits": None}
     clock.advance(30 * DAY_S)
     assert agent.get("/v1/ai/usage")["used"]["reads"] == 0
+
+
+def test_usage_does_not_show_the_exact_size_of_a_value(agent: Agent) -> None:
+    """An agent that adds values of known sizes must not find the size of another value from the sum."""
+    project_id = agent.project()
+
+    def used(size: int) -> int:
+        before = int(agent.get("/v1/ai/usage")["used"]["storedBytes"])
+        agent.secret(project_id, "x" * size)
+        return int(agent.get("/v1/ai/usage")["used"]["storedBytes"]) - before
+
+    assert [used(size) for size in (1, 300, 2_048, 4_000, 5_000, 8_000)] == [4_096] * 4 + [8_192] * 2
 
 
 def test_a_restricted_agent_counts_its_own_projects(vault: Vault, agent: Agent) -> None:

@@ -98,6 +98,9 @@ def get(call: Call) -> object:
 def create(call: Call) -> object:
     """Create a token. Only this answer contains it."""
     listed = [projects.require(call, project_id)["id"] for project_id in dict.fromkeys(call.body["projectIds"])]
+    if call.agent.allowlist is not None and not listed:
+        # Its machines would belong to no project, where the agent's owner would not look for them.
+        raise Denied(403, "an agent with a project allowlist must name a project in projectIds", call.agent.id)
     granted = _secrets_to_grant(call, listed)
     limits = (_source_cidr(call), _name_pattern(call, "hostnamePattern"), _name_pattern(call, "namePattern"))
     token_id, token, name = new_id("enr_"), secrets.token_hex(32), call.body["name"]

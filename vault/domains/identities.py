@@ -16,6 +16,12 @@ from vault.terminal import PROGRAM, printable
 MAX_HISTORY = 100
 PUBLIC_KEY_BYTES = 32
 
+# A key that is a point of small order verifies signatures that nobody made. The y coordinate of such a point is one of
+# these, whatever the sign of x. A y that is not below the size of the field is a second spelling of another key.
+FIELD = 2**255 - 19
+ORDER_8_Y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
+SMALL_ORDER_Y = {0, 1, FIELD - 1, ORDER_8_Y, FIELD - ORDER_8_Y}
+
 
 class IdentityKind(NamedTuple):
     """Where the identities of one kind are stored, and how messages and the audit log name them."""
@@ -39,6 +45,9 @@ def parse_public_key(encoded: str) -> bytes:
         key = b""
     if len(key) != PUBLIC_KEY_BYTES:
         raise Refusal(400, "publicKey must be the 32 raw bytes of an Ed25519 key in standard base64")
+    y = int.from_bytes(key, "little") & (2**255 - 1)
+    if y >= FIELD or y in SMALL_ORDER_Y:
+        raise Refusal(400, "publicKey must not be a point of small order or in a second spelling: make a new key")
     return key
 
 

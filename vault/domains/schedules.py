@@ -171,6 +171,8 @@ def _create_secret(call: Call) -> str:
     names = call.body.get("fieldNames")
     _check_new(call.body, names)
     value = generate_value(_options(call.body), names, call.body.get("staticFields", {}))
+    if len(value.encode()) > secrets.MAX_VALUE_BYTES:
+        raise Refusal(400, f"the value would be larger than {secrets.MAX_VALUE_BYTES} bytes")
     return secrets.insert(call, project["id"], value, names)
 
 

@@ -89,15 +89,17 @@ def generate_string(options: GeneratorOptions) -> str:
 
 
 def generate_value(options: GeneratorOptions, field_names: Sequence[str] | None, kept: Mapping[str, Any]) -> str:
-    """A new value. For a structured secret, only `options.fields` are new. Raises Refusal if it is too large."""
+    """A new value. For a structured secret, only `options.fields` are new. Raises Refusal if these are too large.
+
+    The kept fields do not count: an agent could find out their exact size from what is refused.
+    """
     if field_names is None:
         return generate_string(options)
-    chosen = set(options.fields or field_names)
-    fields = {name: generate_string(options) if name in chosen else kept[name] for name in field_names}
-    value = json.dumps(fields, ensure_ascii=False)
-    if len(value.encode()) > MAX_VALUE_BYTES:
+    generated = {name: generate_string(options) for name in options.fields or field_names}
+    if len(json.dumps(generated, ensure_ascii=False).encode()) > MAX_VALUE_BYTES:
         raise Refusal(400, f"the new value would be larger than {MAX_VALUE_BYTES} bytes")
-    return value
+    fields = {name: generated[name] if name in generated else kept[name] for name in field_names}
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def check_structure(value: str, field_names: Sequence[str] | None) -> None:

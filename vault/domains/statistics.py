@@ -48,8 +48,9 @@ COUNTS = {
     "secretsInTrash": "SELECT COUNT(*) " + SECRETS + " AND s.deleted_ms IS NOT NULL",
     "canaries":       "SELECT COUNT(*) " + SECRETS + " AND s.deleted_ms IS NULL AND s.kind = 'canary'",
     "secretVersions": "SELECT COUNT(*) " + VERSIONS,
-    # Rounded up to KiB, because the exact sum would reveal the length of a value.
-    "storedBytes":    "SELECT (coalesce(sum(length(v.ciphertext)), 0) + 1023) / 1024 * 1024 " + VERSIONS,
+    # Each value counts in whole blocks of 4 KiB. An agent that adds values of known sizes could otherwise find out the
+    # exact size of another value from the sum, also from a rounded one.
+    "storedBytes":    "SELECT coalesce(sum((length(v.ciphertext) + 4095) / 4096 * 4096), 0) " + VERSIONS,
     "policies":       "SELECT COUNT(*) FROM policies WHERE " + REACHED.format("project_id"),
     "machines":       "SELECT COUNT(*) " + MACHINES,
     "aiAgents":       "SELECT COUNT(*) FROM ai_agents WHERE :restricted = 0 OR id = :agent",

@@ -24,7 +24,6 @@ from vault.owner.console import (
 )
 from vault.owner.machine_bundle import write_bundle
 from vault.router import wall_clock
-from vault.schema import open_store
 from vault.terminal import PROGRAM, printable
 
 HINT_TOKEN = "the token is valid for one registration within 24 hours and is not shown again"  # noqa: S105  # not a token
@@ -73,7 +72,7 @@ def _add_identity_commands(commands: Commands) -> None:
 def _agent_token(options: argparse.Namespace) -> Output:
     scopes = agents.SCOPES if options.scopes == "all" else _split(options.scopes)
     projects = None if options.projects is None else _split(options.projects)
-    with open_store(options.dir) as store, store.transaction() as db:
+    with owner_transaction(options) as db:
         token = agents.issue_token(db, wall_clock(), scopes, projects, options.name)
     return Output({"token": token}, token, [HINT_TOKEN, HINT_PENDING])
 
