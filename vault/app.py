@@ -56,10 +56,11 @@ class Answer(NamedTuple):
 class VaultApp:
     """The ASGI application."""
 
-    def __init__(self, store: Store, clock: Clock, public_url: str | None) -> None:
+    def __init__(self, store: Store, clock: Clock, public_url: str | None, *, webhooks_to_loopback: bool) -> None:
         self._store = store
         self._clock = clock
         self._public_url = public_url
+        self._webhooks_to_loopback = webhooks_to_loopback
         self._public_host = _host_of(public_url) if public_url else None
         self._router = Router(ROUTES)
 
@@ -139,17 +140,21 @@ class VaultApp:
             caller=caller,
             base_url=self._public_url or received.base_url,
             transaction=self._store.transaction,
+            webhooks_to_loopback=self._webhooks_to_loopback,
         )
         with savepoint(db):
             return Answer(route.status, route.handler(call))
 
 
-def create_app(store: Store, *, clock: Clock = wall_clock, public_url: str | None = None) -> VaultApp:
+def create_app(
+    store: Store, *, clock: Clock = wall_clock, public_url: str | None = None, webhooks_to_loopback: bool = False
+) -> VaultApp:
     """The application for an open store. `clock` returns milliseconds since the epoch.
 
     `public_url` is the vault's address for people if it differs from the listening address, as behind a TLS proxy.
+    `webhooks_to_loopback` lets agents create webhooks with receivers on this computer.
     """
-    return VaultApp(store, clock, public_url)
+    return VaultApp(store, clock, public_url, webhooks_to_loopback=webhooks_to_loopback)
 
 
 def _refused(refusal: Refusal) -> Answer:

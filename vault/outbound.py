@@ -32,7 +32,8 @@ URL = re.compile(
 LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)")
 NUMBER = re.compile(r"[0-9]+|0x[0-9a-f]*")  # many programs read a host that ends like this as an IPv4 address
 
-# Receivers on this machine, for trials: allowed without TLS, and never resolved.
+# Receivers on this machine, for trials: allowed without TLS if the owner wants them, and never resolved. Otherwise an
+# agent could make the vault send requests to every program that listens here.
 LOOPBACK_HOSTS = {"localhost": ("127.0.0.1", "::1"), "127.0.0.1": ("127.0.0.1",), "[::1]": ("::1",)}
 LOCAL_NAMES = ("localhost", "local", "internal", "home.arpa")  # RFC 6761, RFC 6762, ICANN 2024, RFC 8375
 
@@ -83,19 +84,22 @@ class Network(NamedTuple):
     connect: Callable[[tuple[str, int], float], socket.socket] = socket.create_connection
     tls: Callable[[], ssl.SSLContext] = ssl.create_default_context
     limit_s: float = 5.0
+    to_loopback: bool = False  # whether plain HTTP to this computer is allowed
 
 
 INTERNET = Network()
 
 
-def parse_url(url: str) -> Target:
+def parse_url(url: str, *, to_loopback: bool = False) -> Target:
     """Parse a URL. Raises ForbiddenUrl if its text breaks a rule; addresses are checked later."""
     match = URL.fullmatch(url)
     if match is None or len(url) > MAX_URL:
         raise ForbiddenUrl("must look like https://host/path, without credentials and fragment")
     secure, host = match["scheme"] == "https", match["host"].lower()
+    if not secure and host in LOOPBACK_HOSTS and not to_loopback:
+        raise ForbiddenUrl("must not lead to this computer, unless the owner starts serve --webhooks-to-loopback")
     if not secure and host not in LOOPBACK_HOSTS:
-        raise ForbiddenUrl("must begin with https://, except for http://localhost, http://127.0.0.1 and http://[::1]")
+        raise ForbiddenUrl("must begin with https://")
     port = int(match["port"] or (443 if secure else 80))
     if not 0 < port < 65_536:
         raise ForbiddenUrl("must have a port from 1 to 65535")
@@ -125,7 +129,7 @@ def post(network: Network, url: str, headers: Headers, body: bytes) -> int:
     """Send one POST request and return the status. Raises SendError if there is none within the time limit."""
     deadline_s = time.monotonic() + network.limit_s
     try:
-        target = parse_url(url)
+        target = parse_url(url, to_loopback=network.to_loopback)
         with _connect(network, target, _addresses(network, target), deadline_s) as connection:
             return _exchange(connection, target, headers, body, deadline_s)
     except ForbiddenUrl:

@@ -122,6 +122,7 @@ class Call:
     caller: Caller | None
     base_url: str  # the vault's public address, for links
     transaction: Transaction  # for a Stream, which is produced after this call's transaction has ended
+    webhooks_to_loopback: bool = False
 
     @property
     def agent(self) -> Agent:

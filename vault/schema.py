@@ -75,15 +75,18 @@ ROUTES = (
     *support.ROUTES,
 )
 
-# What the server does in the background, about once a second.
-JOBS: tuple[Job, ...] = (
-    schedules.rotate_due,
-    machines.remove_expired,
-    trash.purge_due,
-    temporary_secrets.expire_due,
-    webhooks.deliver_due,
-    refusals.report_due,
-)
+
+def jobs(*, webhooks_to_loopback: bool = False) -> tuple[Job, ...]:
+    """What the server does in the background, about once a second."""
+    return (
+        schedules.rotate_due,
+        machines.remove_expired,
+        trash.purge_due,
+        temporary_secrets.expire_due,
+        webhooks.deliver_due_to_loopback if webhooks_to_loopback else webhooks.deliver_due,
+        refusals.report_due,
+    )
+
 
 # Every column that is encrypted by the root key: table, column, and the kind in the label `kind:id`. A change of the
 # root key encrypts these columns again.

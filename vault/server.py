@@ -23,7 +23,7 @@ from vault.errors import VaultError
 from vault.files import locked, private_directory, quoted
 from vault.jobs import JobRunner
 from vault.router import Clock, wall_clock
-from vault.schema import JOBS, open_store
+from vault.schema import jobs, open_store
 from vault.store import Store
 from vault.terminal import PROGRAM, printable
 
@@ -32,11 +32,12 @@ MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks
 
 
 class ListenOptions(NamedTuple):
-    """The listening address. `public_url` is the vault's URL for people if it differs."""
+    """The listening address, and where webhooks may go. `public_url` is the vault's URL for people if it differs."""
 
     host: str = "127.0.0.1"
     port: int = 0
     public_url: str | None = None
+    webhooks_to_loopback: bool = False
 
 
 def serve(directory: Path, options: ListenOptions, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
@@ -48,9 +49,10 @@ def serve(directory: Path, options: ListenOptions, passphrase: str | None = None
         listener = stack.enter_context(_listen(options))
         _warn_if_reachable(listener)
         _hint_if_sealed(store)
-        app = create_app(store, clock=clock, public_url=options.public_url)
+        to_loopback = options.webhooks_to_loopback
+        app = create_app(store, clock=clock, public_url=options.public_url, webhooks_to_loopback=to_loopback)
         stack.enter_context(Control(store, clock, _url(listener)))
-        stack.enter_context(JobRunner(store, clock, JOBS))
+        stack.enter_context(JobRunner(store, clock, jobs(webhooks_to_loopback=to_loopback)))
         _run(uvicorn_config(app), listener)
 
 

@@ -84,13 +84,13 @@ def test_a_url_is_parsed() -> None:
         ("http://127.0.0.1/", Target(False, "127.0.0.1", 80, "/")),
         ("http://[::1]:8080", Target(False, "[::1]", 8080, "/")),
     ]:
-        assert parse_url(url) == target, (url, target)
+        assert parse_url(url, to_loopback=True) == target, (url, target)
 
 
 def test_the_host_header_names_the_port_unless_it_is_the_usual_one() -> None:
     urls = [HOOK, HOOK + ":8443", "http://localhost", "http://localhost:8080", "https://[2a00::1]:444"]
     expected = ["hooks.example.com", "hooks.example.com:8443", "localhost", "localhost:8080", "[2a00::1]:444"]
-    assert [parse_url(url).authority for url in urls] == expected
+    assert [parse_url(url, to_loopback=True).authority for url in urls] == expected
 
 
 def test_a_forbidden_url_is_refused_without_being_quoted() -> None:
@@ -138,7 +138,7 @@ def test_a_forbidden_url_is_refused_without_being_quoted() -> None:
         HOOK + "/" + "x" * 2048,
     ]:
         with pytest.raises(ForbiddenUrl) as caught:
-            parse_url(url)
+            parse_url(url, to_loopback=True)
         assert "example" not in str(caught.value), url
         assert "evil" not in str(caught.value), url
 
@@ -240,7 +240,7 @@ def test_a_literal_address_is_not_looked_up(tmp_path: Path) -> None:
 
 def test_localhost_is_not_looked_up_either() -> None:
     with Receiver() as receiver:
-        network = Network(look_up=lambda _host, _port: ["10.0.0.1"])
+        network = Network(look_up=lambda _host, _port: ["10.0.0.1"], to_loopback=True)
         assert post(network, f"http://localhost:{receiver.port}/", [], b"") == 204
 
 
@@ -296,7 +296,7 @@ def test_each_address_but_the_last_gets_half_of_the_remaining_time() -> None:
 def test_a_redirect_is_an_answer_and_is_not_followed() -> None:
     with Receiver() as receiver:
         receiver.statuses = [302]
-        assert post(Network(), f"http://127.0.0.1:{receiver.port}/", [], b"") == 302
+        assert post(Network(to_loopback=True), f"http://127.0.0.1:{receiver.port}/", [], b"") == 302
     assert len(receiver.received) == 1
 
 
@@ -336,19 +336,19 @@ def test_an_invalid_answer_is_an_error() -> None:
         b"SSH-2.0-OpenSSH_9.2\r\n",
     ]:
         with raw_server(answer) as port, pytest.raises(SendError, match=r"answer|connection"):
-            post(Network(), f"http://127.0.0.1:{port}/", [], b"x")
+            post(Network(to_loopback=True), f"http://127.0.0.1:{port}/", [], b"x")
 
 
 def test_only_the_status_is_read() -> None:
     answer = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 202 Accepted\r\nContent-Length: 1000000000\r\n\r\nxxx"
     with raw_server(answer, hold=True) as port:
-        assert post(Network(), f"http://127.0.0.1:{port}/", [], b"") == 202
+        assert post(Network(to_loopback=True), f"http://127.0.0.1:{port}/", [], b"") == 202
 
 
 @pytest.mark.parametrize("pieces", [(), (b"HTTP/1.1 200 OK\r\nX: y\r\n",)])
 def test_a_silent_receiver_times_out(pieces: tuple[bytes, ...]) -> None:
     with raw_server(*pieces, hold=True) as port, pytest.raises(SendError, match="timeout"):
-        post(Network(limit_s=0.2), f"http://127.0.0.1:{port}/", [], b"")
+        post(Network(limit_s=0.2, to_loopback=True), f"http://127.0.0.1:{port}/", [], b"")
 
 
 class Trickle:
@@ -381,7 +381,7 @@ class Trickle:
 def test_a_slow_receiver_does_not_extend_the_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     trickle = Trickle()
     monkeypatch.setattr(outbound, "time", trickle)
-    network = Network(connect=lambda _address, _timeout_s: cast(socket.socket, trickle))
+    network = Network(connect=lambda _address, _timeout_s: cast(socket.socket, trickle), to_loopback=True)
     with pytest.raises(SendError, match="timeout"):
         post(network, "http://127.0.0.1/", [], b"")
     assert trickle.timeouts_s == [5.0, 5.0, 4.0, 3.0, 2.0, 1.0]
@@ -398,7 +398,7 @@ def test_a_closed_port_is_a_connection_error() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     with pytest.raises(SendError, match="connection"):
-        post(Network(), f"http://127.0.0.1:{port}/", [], b"")
+        post(Network(to_loopback=True), f"http://127.0.0.1:{port}/", [], b"")
 
 
 def test_an_unknown_name_is_a_connection_error() -> None:

@@ -17,7 +17,7 @@ from tests.vault.support.webhook_receiver import Receiver
 from vault import control
 from vault.control import Control
 from vault.crypto import Envelope
-from vault.domains.webhooks import deliver_due
+from vault.domains.webhooks import deliver_due_to_loopback
 from vault.errors import VaultError
 from vault.owner import backup
 from vault.schema import ROUTES, open_store
@@ -112,10 +112,10 @@ def test_generated_tokens_are_shown_once_and_never_stored(
         share = {"name": "x", "value": MARK, "expiresInSeconds": 60}
         link = agent.post(f"/v1/ai/projects/{project_id}/temporary-secrets", share)
         receiver.statuses = [500]
-        run_job(deliver_due, vault.store, START_MS)
+        run_job(deliver_due_to_loopback, vault.store, START_MS)
         recording.send("POST", f"/v1/ai/webhooks/{hook['id']}/update", {"enabled": True})
         recording.send("POST", f"/v1/ai/webhooks/{hook['id']}/test")
-        run_job(deliver_due, vault.store, START_MS)
+        run_job(deliver_due_to_loopback, vault.store, START_MS)
     for route in ROUTES:
         path = route.path.replace("{projectId}", project_id).replace("{webhookId}", hook["id"])
         recording.send(route.method, re.sub(r"\{\w+\}", "x0123456789", path))

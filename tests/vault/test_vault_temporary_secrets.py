@@ -17,7 +17,7 @@ from vault.crypto import decrypt
 from vault.domains import temporary_secrets
 from vault.domains.temporary_secrets import expire_due
 from vault.jobs import JobRunner
-from vault.schema import JOBS
+from vault.schema import jobs
 
 MARK = "MARKED-value-4b7e"
 FORM = [("Content-Type", "application/x-www-form-urlencoded")]
@@ -150,7 +150,7 @@ def test_a_link_expires_on_time_and_the_job_deletes_its_content(
     clock.now_ms += 1
     assert (load(vault, created["token"]).status, statuses(agent, project_id)) == (410, ["expired"])
     assert enter(vault, created["token"], created["passphrase"]).status == 410
-    JobRunner(vault.store, clock, JOBS).tick()
+    JobRunner(vault.store, clock, jobs()).tick()
     with vault.store.transaction() as db:
         assert db.execute("SELECT ciphertext FROM temporary_secrets").fetchone()[0] is None
     assert agent.get(base(project_id))[0]["closedAt"] == START_MS + 60_000

@@ -14,12 +14,13 @@ import pytest
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, run_job
 from tests.vault.support.webhook_receiver import Received, Receiver
 from vault import audit
+from vault.app import create_app
 from vault.domains import webhooks
-from vault.domains.webhooks import deliver_due
+from vault.domains.webhooks import deliver_due, deliver_due_to_loopback
 from vault.jobs import JobRunner
 from vault.outbound import Network
 from vault.router import OWNER
-from vault.schema import JOBS
+from vault.schema import jobs
 
 HOOKS = "/v1/ai/webhooks"
 PUBLIC_URL = "https://hooks.example.com/in?key=in-the-url"
@@ -42,7 +43,7 @@ def made(agent: Agent, url: str, *actions: str) -> dict[str, Any]:
 
 
 def tick(vault: Vault) -> None:
-    run_job(deliver_due, vault.store, vault.clock())
+    run_job(deliver_due_to_loopback, vault.store, vault.clock())
 
 
 def health(agent: Agent, webhook_id: str) -> dict[str, Any]:
@@ -84,7 +85,7 @@ def test_the_signing_secret_is_shown_once(vault: Vault, agent: Agent) -> None:
 
 def test_an_invalid_webhook_is_refused(agent: Agent) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"url": "http://hooks.example.com/"}, "url must begin with https://, except for http://localhost,"),
+        ({"url": "http://hooks.example.com/"}, "url must begin with https://"),
         ({"url": "https://10.0.0.1/MARK"}, "url must not name a private or special address"),
         ({"url": "https://2130706433/MARK"}, "url must not name a private or special address"),
         ({"url": "https://[::ffff:127.0.0.1]/"}, "url must not name a private or special address"),
@@ -104,6 +105,22 @@ def test_an_invalid_webhook_is_refused(agent: Agent) -> None:
             assert agent.send("POST", f"{HOOKS}/{kept}/update", changed).status == 400, changed
         shown = [(row["id"], row["url"], row["actions"]) for row in agent.get(HOOKS)]
         assert shown == [(kept, PUBLIC_URL, ["project_create"])], changed
+
+
+def test_receivers_on_this_computer_need_the_owners_consent(
+    vault: Vault, agent: Agent, url: str, receiver: Receiver
+) -> None:
+    webhook_id = made(agent, url)["id"]
+    vault._shared_server.app = create_app(vault.store, clock=vault.clock)
+    error = "url must not lead to this computer, unless the owner starts serve --webhooks-to-loopback"
+    for host in ("127.0.0.1", "localhost", "[::1]", "LOCALHOST"):
+        body = {"url": f"http://{host}:{receiver.port}/", "actions": ["project_create"]}
+        for path in (HOOKS, f"{HOOKS}/{webhook_id}/update"):
+            reply = agent.send("POST", path, body)
+            assert (reply.status, reply.error) == (400, error), (host, path)
+    agent.project()
+    JobRunner(vault.store, vault.clock, jobs()).tick()
+    assert (receiver.received, health(agent, webhook_id)["lastError"]) == ([], "refused")
 
 
 def test_url_and_actions_are_required(agent: Agent) -> None:
@@ -191,7 +208,7 @@ def test_a_delivery_is_signed_over_its_raw_body(vault: Vault, agent: Agent, url:
 def test_the_server_delivers_in_the_background(vault: Vault, agent: Agent, url: str, receiver: Receiver) -> None:
     made(agent, url)
     agent.project()
-    JobRunner(vault.store, vault.clock, JOBS).tick()
+    JobRunner(vault.store, vault.clock, jobs(webhooks_to_loopback=True)).tick()
     assert len(receiver.received) == 1
 
 
@@ -310,7 +327,7 @@ def test_a_webhook_that_always_fails_is_disabled(
         tick(vault)
         clock.advance(7_200)
     assert agent.get(f"{HOOKS}/{webhook_id}")["enabled"]
-    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: []))
+    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: [], to_loopback=True))
     shown = agent.get(f"{HOOKS}/{webhook_id}")
     assert (shown["enabled"], shown["consecutiveFailures"], shown["queuedDeliveries"]) == (False, 20, 0)
     assert [row["actor_kind"] for row in vault.audited("webhook_disable")] == ["system"]
@@ -319,7 +336,7 @@ def test_a_webhook_that_always_fails_is_disabled(
     assert agent.send("POST", f"{HOOKS}/{webhook_id}/test").error == "the webhook is switched off: enable it first"
     agent.post(f"{HOOKS}/{webhook_id}/update", {"enabled": True})
     agent.project("seen")
-    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: []))
+    run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: [], to_loopback=True))
     assert content(receiver.received[-1])["data"]["detail"].endswith("created as seen")
     assert health(agent, webhook_id)["consecutiveFailures"] == 0
 

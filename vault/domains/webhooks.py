@@ -104,7 +104,7 @@ def get(call: Call) -> object:
 def create(call: Call) -> object:
     """Create a webhook. Only this answer contains the signing secret."""
     require_unrestricted(call)
-    target, actions = _parse_target(call.body["url"]), check_actions(call.body["actions"], "actions")
+    target, actions = _parse_target(call, call.body["url"]), check_actions(call.body["actions"], "actions")
     if count(call.db, "SELECT COUNT(*) FROM webhooks") >= MAX_WEBHOOKS:
         raise Refusal(409, f"there are {MAX_WEBHOOKS} webhooks already: delete one first")
     webhook_id, signing_secret = new_id("wh_"), f"whsec_{secrets.token_hex(32)}"
@@ -123,7 +123,7 @@ def update(call: Call) -> object:
     row = _require(call)
     require_any(call.body, UPDATE_FIELDS)
     url, enabled = call.body.get("url", row["url"]), call.body.get("enabled", bool(row["enabled"]))
-    _parse_target(url)
+    _parse_target(call, url)
     if "actions" in call.body:
         _set_actions(call.db, row["id"], check_actions(call.body["actions"], "actions"))
     call.db.execute(
@@ -167,9 +167,9 @@ def _require(call: Call) -> sqlite3.Row:
     return require_one(call.db, SELECT + "WHERE w.id = ?", (call.params["webhookId"],), "no such webhook")
 
 
-def _parse_target(url: str) -> Target:
+def _parse_target(call: Call, url: str) -> Target:
     try:
-        return parse_url(url)
+        return parse_url(url, to_loopback=call.webhooks_to_loopback)
     except ForbiddenUrl as rule:
         raise Refusal(400, f"url {rule}") from None
 
@@ -292,6 +292,11 @@ def deliver_due(transaction: Transaction, keys: KeySource, now_ms: int, network:
             with transaction() as db:
                 for outcome in outcomes:
                     _record_outcome(db, now_ms, batch.webhook_id, outcome)
+
+
+def deliver_due_to_loopback(transaction: Transaction, keys: KeySource, now_ms: int) -> None:
+    """Background job instead of `deliver_due`, with receivers on this computer too."""
+    deliver_due(transaction, keys, now_ms, INTERNET._replace(to_loopback=True))
 
 
 def _due(transaction: Transaction, keys: KeySource, now_ms: int) -> list[Batch]:

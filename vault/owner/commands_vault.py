@@ -76,6 +76,9 @@ def _add_vault_commands(commands: Commands) -> None:
     serving.add_argument(
         "--public-url", type=_url, help="the vault's public URL if it differs from the listening address"
     )
+    serving.add_argument(
+        "--webhooks-to-loopback", action="store_true", help="allow webhooks to http://localhost, for trials"
+    )
     add_passphrase_option(serving, text="start unsealed with the passphrase")
     add_command(commands, "status", _status, "show the state of the vault and its server")
     add_command(commands, "seal", _seal, "make the running server drop the root key")
@@ -111,7 +114,8 @@ def _serve(options: argparse.Namespace) -> None:
 
     source = options.passphrase_file
     passphrase = None if source is None else read_passphrase(source, PROMPT)
-    server.serve(options.dir, server.ListenOptions(options.host, options.port, options.public_url), passphrase)
+    listening = server.ListenOptions(options.host, options.port, options.public_url, options.webhooks_to_loopback)
+    server.serve(options.dir, listening, passphrase)
 
 
 def _status(options: argparse.Namespace) -> Output:

@@ -187,7 +187,7 @@ class Vault:
     def open(self) -> None:
         """Open or reopen the directory."""
         self.store = open_store(self.directory)
-        self._shared_server.app = create_app(self.store, clock=self.clock)
+        self._shared_server.app = create_app(self.store, clock=self.clock, webhooks_to_loopback=True)
 
     def close(self) -> None:
         self._shared_server.app = None
