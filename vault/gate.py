@@ -4,7 +4,7 @@
     machines:  known identity, timestamp, signature, nonce, approved, not expired, IP allowlist
 
 The nonce is recorded after the signature check, so a forged request cannot use up a nonce, and before all other checks,
-so a refused request cannot be replayed either. Nonces are stored in the database and survive a restart.
+so a refused request cannot be replayed either. Nonces survive a restart, and a clock that is set back.
 """
 
 from __future__ import annotations
@@ -32,12 +32,13 @@ CREATE TABLE IF NOT EXISTS nonces (
     PRIMARY KEY (identity, nonce)
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS nonces_by_age ON nonces (forget_ms);
+CREATE TABLE IF NOT EXISTS forgotten_windows (number INTEGER PRIMARY KEY);
 """
 
 WINDOW_S = 300
-# A signature is valid for one window before and after its timestamp. Nonces are kept twice as long, in case the
-# clock is set back.
-NONCE_LIFE_MS = 4 * WINDOW_S * 1000
+# A signature is valid for one window before and after its timestamp. Nonces are kept for a day after it, in case the
+# clock is set back by hours. If it is set back to a time whose nonces are forgotten, requests of that time are refused.
+NONCE_LIFE_MS = 24 * 3600 * 1000
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NONCE = re.compile(r"[\x21-\x7e]{16,128}")
 
@@ -93,7 +94,8 @@ def _authenticate(
     _check_timestamp(_header(received, "x-timestamp"), caller, now_ms)
     if not verify(caller.public_key, _header(received, "x-signature"), signed_text(received)):
         raise UnprovenDenied(401, "bad signature", caller.id)
-    _record_nonce(db, _header(received, "x-nonce"), caller, now_ms)
+    _forget_old_nonces(db, now_ms)
+    _record_nonce(db, _header(received, "x-nonce"), caller, int(_header(received, "x-timestamp")))
     return caller
 
 
@@ -108,12 +110,24 @@ def _check_timestamp(timestamp: str, caller: Caller, now_ms: int) -> None:
         raise UnprovenDenied(401, f"the timestamp is more than {WINDOW_S} seconds off", caller.id)
 
 
-def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Caller, now_ms: int) -> None:
+def _forget_old_nonces(db: sqlite3.Connection, now_ms: int) -> None:
+    """Delete the nonces whose time is over, and remember the windows of their timestamps."""
+    db.execute(
+        "INSERT OR IGNORE INTO forgotten_windows (number)"
+        " SELECT DISTINCT (forget_ms - :life) / 1000 / :window FROM nonces WHERE forget_ms < :now",
+        {"life": NONCE_LIFE_MS, "window": WINDOW_S, "now": now_ms},
+    )
+    db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
+
+
+def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Caller, timestamp_s: int) -> None:
     if not NONCE.fullmatch(nonce):
         raise UnprovenDenied(401, "the nonce is not 16 to 128 printable characters", caller.id)
-    db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
+    forgotten = "SELECT 1 FROM forgotten_windows WHERE number = ?"
+    if fetch_one(db, forgotten, (timestamp_s // WINDOW_S,)) is not None:
+        raise UnprovenDenied(401, "the nonces of this time are forgotten: the vault's clock was set back", caller.id)
     # Stored by public key: registering the same key under another id must not allow replays.
-    row = (hashlib.sha256(caller.public_key).hexdigest(), nonce, now_ms + NONCE_LIFE_MS)
+    row = (hashlib.sha256(caller.public_key).hexdigest(), nonce, timestamp_s * 1000 + NONCE_LIFE_MS)
     recorded = db.execute("INSERT OR IGNORE INTO nonces (identity, nonce, forget_ms) VALUES (?, ?, ?)", row)
     if recorded.rowcount != 1:
         raise UnprovenDenied(401, "the nonce was used before", caller.id)

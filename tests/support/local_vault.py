@@ -19,7 +19,8 @@ class LocalVault:
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
-        serve = [sys.executable, "-m", "vault", "serve", "--dir", str(directory), "--port", "0"]
+        options = ["--dir", str(directory), "--port", "0", "--webhooks-to-loopback"]
+        serve = [sys.executable, "-m", "vault", "serve", *options]
         self.process = subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         self.url = self.process.stdout.readline().strip()

@@ -14,6 +14,8 @@ from vault.gate import signed_text, verify
 from vault.router import Received
 
 WHOAMI = "/v1/ai/whoami"
+DAY_S = 24 * 3600
+CLOCK_SET_BACK = "the nonces of this time are forgotten: the vault's clock was set back"
 VECTOR_KEY = base64.b64decode("A6EHv/POEL4dcN0Y50vAmWfk1jCbpQ1fHdyGZBJVMbg=")
 VECTORS = [
     (
@@ -145,12 +147,43 @@ def test_a_nonce_is_kept_while_its_signature_is_valid(agent: Agent, clock: FakeC
     assert exchange(agent.port, "GET", WHOAMI, b"", headers).error == "the timestamp is more than 300 seconds off"
 
 
+def nonce_count(vault: Vault) -> int:
+    with vault.store.transaction() as db:
+        return int(db.execute("SELECT COUNT(*) FROM nonces").fetchone()[0])
+
+
 def test_old_nonces_are_deleted(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     agent.get(WHOAMI)
-    clock.advance(3600)
     agent.get(WHOAMI)
-    with vault.store.transaction() as db:
-        assert db.execute("SELECT COUNT(*) FROM nonces").fetchone()[0] == 1
+    clock.advance(DAY_S + 1)
+    agent.get(WHOAMI)
+    assert nonce_count(vault) == 1
+
+
+@pytest.mark.parametrize("hours", [1, 23, 24 * 365])
+def test_a_request_cannot_be_replayed_after_the_clock_is_set_back(
+    vault: Vault, agent: Agent, clock: FakeClock, hours: int
+) -> None:
+    """The clock is wrong for a moment, other requests arrive, and the clock is right again."""
+    headers = agent.headers("GET", WHOAMI)
+    assert exchange(vault.port, "GET", WHOAMI, b"", headers).status == 200
+    clock.advance(hours * 3600)
+    assert agent.send("GET", WHOAMI).status == 200
+    clock.advance(-hours * 3600)
+    reply = exchange(vault.port, "GET", WHOAMI, b"", headers)
+    known = "the nonce was used before" if hours < 24 else CLOCK_SET_BACK
+    assert (reply.status, reply.error) == (401, known)
+    clock.advance(300)
+    assert agent.send("GET", WHOAMI).status == 200
+
+
+def test_a_clock_that_was_ahead_for_days_does_not_lock_the_vault(agent: Agent, clock: FakeClock) -> None:
+    clock.advance(365 * DAY_S)
+    for _ in range(4):
+        agent.get(WHOAMI)
+        clock.advance(DAY_S)
+    clock.advance(-365 * DAY_S)
+    agent.get(WHOAMI)
 
 
 def test_a_nonce_has_16_to_128_printable_characters(agent: Agent) -> None:
