@@ -1,6 +1,6 @@
 """The checks that every signed request passes, in the order of the contract:
 
-    agents:    known identity, timestamp, signature, nonce, approved, enabled, project allowlist, scope
+    agents:    known identity, timestamp, signature, nonce, limits, approved, enabled, project allowlist, scope
     machines:  known identity, timestamp, signature, nonce, approved, not expired, IP allowlist
 
 The nonce is recorded after the signature check, so a forged request cannot use up a nonce, and before all other checks,
@@ -19,6 +19,7 @@ from typing import Callable, TypeVar
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from vault import limits
 from vault.domains import agents, ip_allowlist, machines
 from vault.errors import Denied, UnprovenDenied
 from vault.query import fetch_one
@@ -57,6 +58,11 @@ def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int)
         machines.mark_seen(db, machine, now_ms)
         return machine
     agent = _authenticate(db, received, agents.find, now_ms)
+    try:
+        limits.check(db, agent, received, match, now_ms)
+    except limits.LimitDenied:
+        _shorten_nonce(db, received, agent, now_ms)
+        raise
     _check_state(agent)
     _check_allowlist(db, agent, match)
     _check_scope(agent, match.route.scope)
@@ -126,11 +132,21 @@ def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Caller, timestamp_
     forgotten = "SELECT 1 FROM forgotten_windows WHERE number = ?"
     if fetch_one(db, forgotten, (timestamp_s // WINDOW_S,)) is not None:
         raise UnprovenDenied(401, "the nonces of this time are forgotten: the vault's clock was set back", caller.id)
-    # Stored by public key: registering the same key under another id must not allow replays.
-    row = (hashlib.sha256(caller.public_key).hexdigest(), nonce, timestamp_s * 1000 + NONCE_LIFE_MS)
+    row = (_identity(caller), nonce, timestamp_s * 1000 + NONCE_LIFE_MS)
     recorded = db.execute("INSERT OR IGNORE INTO nonces (identity, nonce, forget_ms) VALUES (?, ?, ?)", row)
     if recorded.rowcount != 1:
         raise UnprovenDenied(401, "the nonce was used before", caller.id)
+
+
+def _shorten_nonce(db: sqlite3.Connection, received: Received, caller: Caller, now_ms: int) -> None:
+    """Keep the nonce only while the signature is valid: a flood would otherwise fill the disk with nonces."""
+    row = (now_ms + 2 * WINDOW_S * 1000 + 1000, _identity(caller), _header(received, "x-nonce"))
+    db.execute("UPDATE nonces SET forget_ms = ? WHERE identity = ? AND nonce = ?", row)
+
+
+def _identity(caller: Caller) -> str:
+    """What nonces are stored under. Registering the same key under another id must not allow replays."""
+    return hashlib.sha256(caller.public_key).hexdigest()
 
 
 def _check_state(agent: Agent) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, gate, refusals
+from vault import audit, gate, limits, refusals
 from vault.domains import (
     agents,
     alerts,
@@ -34,6 +34,7 @@ TABLES = (
     projects.TABLES,
     agents.TABLES,
     gate.TABLES,
+    limits.TABLES,
     refusals.TABLES,
     secrets.TABLES,
     machines.TABLES,

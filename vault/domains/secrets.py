@@ -21,6 +21,7 @@ from vault.errors import Denied, Refusal
 from vault.inputs import integer, parse_object, text, text_list
 from vault.query import fetch_one, require_one
 from vault.router import Call, Route
+from vault.wiping import wipe_log_after_commit
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS secrets (
@@ -49,6 +50,7 @@ CREATE TABLE IF NOT EXISTS secret_versions (
 
 MAX_VALUE_BYTES = 12_288
 MAX_FIELDS = 50
+MAX_VERSIONS = 100  # per secret, beside those that were current in the last thirty days
 SYMBOLS = string.ascii_letters + string.digits + "!#$%&()*+,-./:;<=>?@[]^_{|}~"  # no quotes, backslash or space
 ALPHABETS = {"symbols": SYMBOLS, "alphanumeric": string.ascii_letters + string.digits, "numbers": string.digits}
 TRASH_MS = 30 * 24 * 3600 * 1000
@@ -174,7 +176,25 @@ def add_version(
         (secret["id"], version, origin, sealed.wrapped_key, sealed.ciphertext, now_ms),
     )
     db.execute("UPDATE secrets SET version = ?, updated_ms = ? WHERE id = ?", (version, now_ms, secret["id"]))
+    _delete_old_versions(db, secret["id"], version, now_ms)
     return version
+
+
+def _delete_old_versions(db: sqlite3.Connection, secret_id: str, current: int, now_ms: int) -> None:
+    """Delete all but the latest MAX_VERSIONS, if they were replaced more than thirty days ago.
+
+    Whatever an agent does, the values of the last thirty days can be restored.
+    """
+    replaced = (
+        "SELECT max(version) FROM secret_versions WHERE secret_id = ? AND version <= ? AND created_ms <= ?",
+        (secret_id, current - MAX_VERSIONS + 1, now_ms - TRASH_MS),
+    )
+    oldest_kept = db.execute(*replaced).fetchone()[0]
+    if oldest_kept is None:
+        return
+    old = "DELETE FROM secret_versions WHERE secret_id = ? AND version < ?"
+    if db.execute(old, (secret_id, oldest_kept)).rowcount:
+        wipe_log_after_commit(db)
 
 
 def plaintext(db: sqlite3.Connection, keys: Keyring, secret: sqlite3.Row, version: int) -> str:
