@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -31,7 +31,7 @@ from vault import audit, refusals
 from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied
 from vault.gate import admit
 from vault.inputs import read_body, read_form
-from vault.router import Actor, Call, Caller, Clock, Match, Raw, Received, Router, Stream, wall_clock
+from vault.router import Actor, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
 from vault.schema import ROUTES
 from vault.store import Store, savepoint
 
@@ -109,41 +109,58 @@ class VaultApp:
         signed = match.route.caller != "open"
         if signed and received.query:
             raise Refusal(400, "a signed route takes no query string")
+        admitted: list[Caller | None] = []
+
+        def first(db: sqlite3.Connection, now_ms: int) -> Answer:
+            admitted.append(admit(db, received, match, now_ms) if signed else None)
+            call = self._call(db, received, match, admitted[0], now_ms)
+            with savepoint(db):
+                return Answer(match.route.status, match.route.handler(call))
+
+        answer = self._transact(received, match, first)
+        if not isinstance(answer.body, Deferred):
+            return answer
+        deferred, result = answer.body, answer.body.work()
+
+        def second(db: sqlite3.Connection, now_ms: int) -> Answer:
+            call = self._call(db, received, match, admitted[0], now_ms)
+            with savepoint(db):
+                return Answer(match.route.status, deferred.finish(call, result))
+
+        return self._transact(received, match, second)
+
+    def _transact(self, received: Received, match: Match, run: Callable[[sqlite3.Connection, int], Answer]) -> Answer:
         now_ms = self._clock()
         # Refusals become answers inside the block: an exception would roll back the nonce and the audit entry.
         with self._store.transaction() as db:
             try:
-                caller = admit(db, received, match, now_ms) if signed else None
-                return self._handle(db, received, match, caller, now_ms)
+                return run(db, now_ms)
             except Denied as denied:
                 _record_denial(db, now_ms, received, match, denied)
                 return _refused(denied)
             except Refusal as refusal:
                 return _refused(refusal)
 
-    def _handle(
+    def _call(
         self, db: sqlite3.Connection, received: Received, match: Match, caller: Caller | None, now_ms: int
-    ) -> Answer:
+    ) -> Call:
         route = match.route
         if self._store.sealed:
             raise SealedDenied(caller.id if caller else None)
         read = read_form if route.takes == "form" else read_body
-        body = read(received.body, received.headers.get("content-type", ""), route.fields)
-        call = Call(
+        return Call(
             db=db,
             keys=self._store.keys,
             vault_id=self._store.vault_id,
             now_ms=now_ms,
             source_ip=received.source_ip,
             params=match.params,
-            body=body,
+            body=read(received.body, received.headers.get("content-type", ""), route.fields),
             caller=caller,
             base_url=self._public_url or received.base_url,
             transaction=self._store.transaction,
             webhooks_to_loopback=self._webhooks_to_loopback,
         )
-        with savepoint(db):
-            return Answer(route.status, route.handler(call))
 
 
 def create_app(

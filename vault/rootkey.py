@@ -14,6 +14,7 @@ import os
 import sqlite3
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple, Optional
 
 from cryptography.exceptions import InvalidTag
 
@@ -44,6 +45,14 @@ PASSPHRASE_MIN, PASSPHRASE_MAX = 12, 1024  # characters
 MIN_DIFFERENT = 5  # characters
 
 WrappedColumn = tuple[str, str, str]  # table, column, and the kind in the label `kind:id`
+Seal = Optional[sqlite3.Row]
+
+
+class NewSeal(NamedTuple):
+    """A root key that is encrypted under a passphrase."""
+
+    parameters: Argon2Parameters
+    sealed_key: bytes
 
 
 def check_passphrase(passphrase: str) -> None:
@@ -59,7 +68,12 @@ def check_passphrase(passphrase: str) -> None:
 
 def has_passphrase(db: sqlite3.Connection) -> bool:
     """Whether a passphrase protects the root key."""
-    return _seal_row(db) is not None
+    return read_seal(db) is not None
+
+
+def read_seal(db: sqlite3.Connection) -> Seal:
+    """The root key as a passphrase protects it, or None for a vault with a key file."""
+    return fetch_one(db, "SELECT * FROM passphrase_seal")
 
 
 def create(db: sqlite3.Connection, directory: Path, vault_id: str, passphrase: str | None) -> Keyring:
@@ -72,31 +86,38 @@ def create(db: sqlite3.Connection, directory: Path, vault_id: str, passphrase: s
     if os.path.lexists(path):
         raise VaultError(f"a root key exists already: {quoted(path)}", "name an empty directory with --dir")
     keyring = Keyring(os.urandom(KEY_BYTES))
-    seal_with_passphrase(db, keyring, vault_id, passphrase)
+    store_seal(db, new_seal(keyring, vault_id, passphrase))
     return keyring
 
 
-def load(db: sqlite3.Connection, directory: Path, vault_id: str, proof: bytes, passphrase: str | None) -> Keyring:
-    """Load the root key of an existing vault. Raises VaultError."""
-    row = _seal_row(db)
-    if row is None:
+def load(seal: Seal, directory: Path, vault_id: str, proof: bytes, passphrase: str | None) -> Keyring:
+    """Load the root key of an existing vault. Slow with a passphrase: call it outside transactions. Raises VaultError.
+
+    `seal` is the result of `read_seal`.
+    """
+    if seal is None:
         return _from_file(directory / KEY_FILE, vault_id, proof, passphrase)
     if passphrase is None:
         raise VaultError("the vault is sealed by a passphrase", "pass it with --passphrase-file, or use unseal")
-    keyring = _from_row(row, vault_id, passphrase)
+    keyring = _from_row(seal, vault_id, passphrase)
     if not keyring.matches(vault_id, proof):
         raise VaultError("the sealed root key belongs to another vault", "restore vault.db from a backup")
     return keyring
 
 
-def seal_with_passphrase(db: sqlite3.Connection, keyring: Keyring, vault_id: str, passphrase: str) -> None:
-    """Store the root key encrypted under a passphrase. Raises VaultError."""
+def new_seal(keyring: Keyring, vault_id: str, passphrase: str) -> NewSeal:
+    """Encrypt the root key under a passphrase. Slow: call it outside transactions. Raises VaultError."""
     check_passphrase(passphrase)
     parameters = Argon2Parameters(os.urandom(SALT_BYTES), MEMORY_KIB, ITERATIONS, LANES)
+    return NewSeal(parameters, keyring.encrypt_root_key(passphrase, parameters, vault_id))
+
+
+def store_seal(db: sqlite3.Connection, seal: NewSeal) -> None:
+    """Store the encrypted root key."""
     db.execute(
         "INSERT OR REPLACE INTO passphrase_seal (only, salt, memory_kib, iterations, lanes, sealed_key)"
         " VALUES (1, ?, ?, ?, ?, ?)",
-        (*parameters, keyring.encrypt_root_key(passphrase, parameters, vault_id)),
+        (*seal.parameters, seal.sealed_key),
     )
 
 
@@ -119,13 +140,13 @@ def rewrap(db: sqlite3.Connection, columns: Iterable[WrappedColumn], old: Keyrin
             db.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (wrapped, row["id"]))
 
 
-def store_protection(db: sqlite3.Connection, keyring: Keyring, vault_id: str, passphrase: str | None) -> None:
-    """Make this the current root key, protected by the passphrase or, without one, by the key file."""
+def store_protection(db: sqlite3.Connection, keyring: Keyring, vault_id: str, seal: NewSeal | None) -> None:
+    """Make this the current root key, protected by the seal or, without one, by the key file."""
     db.execute("UPDATE vault SET root_key_proof = ?", (keyring.proof(vault_id),))
-    if passphrase is None:
+    if seal is None:
         db.execute("DELETE FROM passphrase_seal")
     else:
-        seal_with_passphrase(db, keyring, vault_id, passphrase)
+        store_seal(db, seal)
 
 
 def reconcile_files(db: sqlite3.Connection, directory: Path, vault_id: str, proof: bytes) -> None:
@@ -166,10 +187,6 @@ def _from_row(row: sqlite3.Row, vault_id: str, passphrase: str) -> Keyring:
         raise VaultError("the passphrase is wrong", "try again; the vault cannot be opened without it") from None
     except ValueError:  # Argon2id does not accept the parameters
         raise damaged from None
-
-
-def _seal_row(db: sqlite3.Connection) -> sqlite3.Row | None:
-    return fetch_one(db, "SELECT * FROM passphrase_seal")
 
 
 def _write(path: Path, root_key: bytes) -> None:

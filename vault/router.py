@@ -147,6 +147,17 @@ class Call:
         return Actor(kind, self.caller.id, self.source_ip)
 
 
+class Deferred(NamedTuple):
+    """An answer that needs slow work, such as Argon2, which would block the database for everybody else.
+
+    `work` runs between two transactions and must not use the database. `finish` runs in the second one, where the rows
+    that the handler has seen may have changed, and returns the answer. The nonce stays spent if it never runs.
+    """
+
+    work: Callable[[], Any]
+    finish: Callable[[Call, Any], object]
+
+
 Handler = Callable[[Call], object]
 
 

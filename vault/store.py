@@ -130,23 +130,26 @@ class Store:
 
     def unseal(self, now_ms: int, passphrase: str | None) -> None:
         """Load the root key. Raises VaultError for a wrong passphrase, which is audited."""
+        with self.transaction() as db:
+            seal, proof = rootkey.read_seal(db), _proof(db)
         try:
-            with self.transaction() as db:
-                keys = rootkey.load(db, self.directory, self.vault_id, _proof(db), passphrase)
-                audit.record(db, now_ms, OWNER, "vault_unseal", "the vault was unsealed")
+            keys = rootkey.load(seal, self.directory, self.vault_id, proof, passphrase)
         except VaultError as error:
             with self.transaction() as db:
                 audit.record(db, now_ms, OWNER, "vault_unseal_denied", str(error))
             raise
-        self._keys = keys
+        with self.transaction() as db:
+            audit.record(db, now_ms, OWNER, "vault_unseal", "the vault was unsealed")
+            self._keys = keys
 
     def rekey(self, now_ms: int, passphrase: str | None) -> None:
         """Change the root key, protected by a passphrase or, without one, by a key file. The server must be stopped."""
         with locked(self.directory / "init.lock", wait=True):
             new = rootkey.prepare_new(self.directory, passphrase)
+            seal = None if passphrase is None else rootkey.new_seal(new, self.vault_id, passphrase)
             with self.transaction() as db:
                 rootkey.rewrap(db, self._wrapped, self.keys, new)
-                rootkey.store_protection(db, new, self.vault_id, passphrase)
+                rootkey.store_protection(db, new, self.vault_id, seal)
                 kept = "a key file" if passphrase is None else "a passphrase"
                 audit.record(db, now_ms, OWNER, "vault_rekey", f"new root key, kept by {kept}")
             self._keys = new
@@ -170,9 +173,10 @@ class Store:
                 return self._create(db, passphrase)
             vault_id, proof = str(row["id"]), row["root_key_proof"]
             rootkey.reconcile_files(db, self.directory, vault_id, proof)
-            if passphrase is None and rootkey.has_passphrase(db):
-                return vault_id, None
-            return vault_id, rootkey.load(db, self.directory, vault_id, proof, passphrase)
+            seal = rootkey.read_seal(db)
+        if passphrase is None and seal is not None:
+            return vault_id, None
+        return vault_id, rootkey.load(seal, self.directory, vault_id, proof, passphrase)
 
     def _create(self, db: sqlite3.Connection, passphrase: str | None) -> tuple[str, Keyring]:
         vault_id = new_id("vault_")

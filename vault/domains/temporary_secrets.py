@@ -14,8 +14,10 @@ import hashlib
 import hmac
 import secrets
 import sqlite3
+import threading
 from collections.abc import Mapping
 from datetime import datetime, timezone
+from functools import partial
 from html import escape
 from importlib import resources
 from typing import Any
@@ -29,7 +31,7 @@ from vault.domains.secrets import CHARSET, LENGTH, READ, WRITE, GeneratorOptions
 from vault.errors import Refusal
 from vault.inputs import BOOLEAN, integer, text
 from vault.query import count, fetch_one
-from vault.router import SYSTEM, Call, KeySource, Raw, Route, Transaction
+from vault.router import SYSTEM, Call, Deferred, KeySource, Raw, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -67,6 +69,7 @@ GROUPS, GROUP_LENGTH = 6, 4
 
 # OWASP's recommended Argon2id parameters for one lane. Links last at most a day, so changes need no migration.
 ARGON2_MEMORY_KIB, ARGON2_ITERATIONS, ARGON2_LANES, SALT_BYTES = 19_456, 2, 1, 16
+_ARGON2_AT_ONCE = threading.BoundedSemaphore(2)  # each takes 19 MiB and a whole processor
 
 
 # ---- routes of agents ------------------------------------------------------------------------------------------------
@@ -83,12 +86,16 @@ def list_all(call: Call) -> object:
 
 def create(call: Call) -> object:
     """Create a link. Only this answer contains the token and the passphrase."""
-    project = projects.require(call, call.params["projectId"])
-    value = _value(call.body)
-    _check_pending_limit(call, project["id"])
-    secret_id, token, passphrase = new_id("ts_"), secrets.token_urlsafe(32), _new_passphrase()
-    salt, expires_ms = secrets.token_bytes(SALT_BYTES), call.now_ms + call.body["expiresInSeconds"] * 1000
-    key, check = _derive_key(passphrase, salt)
+    _require_room(call)
+    passphrase, salt = _new_passphrase(), secrets.token_bytes(SALT_BYTES)
+    finish = partial(_store, value=_value(call.body), passphrase=passphrase, salt=salt)
+    return Deferred(partial(_derive_key, passphrase, salt), finish)
+
+
+def _store(call: Call, derived: tuple[bytes, bytes], *, value: str, passphrase: str, salt: bytes) -> object:
+    project, (key, check) = _require_room(call), derived
+    secret_id, token = new_id("ts_"), secrets.token_urlsafe(32)
+    expires_ms = call.now_ms + call.body["expiresInSeconds"] * 1000
     call.db.execute(
         "INSERT INTO temporary_secrets (id, project_id, name, status, token_hash, salt, passphrase_hash, ciphertext,"
         " created_ms, expires_ms) VALUES (?, ?, ?, 'pending', ?, ?, ?, ?, ?, ?)",
@@ -116,10 +123,13 @@ def _value(body: Mapping[str, Any]) -> str:
     return str(body["value"])
 
 
-def _check_pending_limit(call: Call, project_id: str) -> None:
+def _require_room(call: Call) -> sqlite3.Row:
+    """The project of the path. Raises Refusal if it has too many links."""
+    project = projects.require(call, call.params["projectId"])
     pending = "SELECT COUNT(*) FROM temporary_secrets WHERE project_id = ? AND status = 'pending'"
-    if count(call.db, pending, (project_id,)) >= MAX_PENDING:
+    if count(call.db, pending, (project["id"],)) >= MAX_PENDING:
         raise Refusal(409, f"the project has {MAX_PENDING} pending temporary secrets: wait until some are gone")
+    return project
 
 
 def _to_json(row: sqlite3.Row, now_ms: int) -> dict[str, object]:
@@ -151,7 +161,7 @@ def show(call: Call) -> Raw:
     return _form_page(row["expires_ms"]) if status == "pending" else _gone_page(status)
 
 
-def open_once(call: Call) -> Raw:
+def open_once(call: Call) -> Raw | Deferred:
     """Show the value if the passphrase is right, and delete it in any case."""
     row = _find(call)
     if row is None and _is_rate_limited(call):
@@ -162,7 +172,17 @@ def open_once(call: Call) -> Raw:
     status = _status(row, call.now_ms)
     if status != "pending":
         return _gone_page(status)
-    value = _decrypt(row, call.body["passphrase"])
+    return Deferred(partial(_decrypt, row, call.body["passphrase"]), _answer_once)
+
+
+def _answer_once(call: Call, value: str | None) -> Raw:
+    """Delete the value, then show it. Of attempts at the same time, the first one here ends the link."""
+    row = _find(call)
+    if row is None:
+        return _unknown_page()
+    status = _status(row, call.now_ms)
+    if status != "pending":
+        return _gone_page(status)
     _close(call, row, "destroyed" if value is None else "viewed")
     return _wrong_passphrase_page() if value is None else _value_page(row["name"], value)
 
@@ -239,7 +259,8 @@ def _derive_key(passphrase: str, salt: bytes) -> tuple[bytes, bytes]:
         lanes=ARGON2_LANES,
         memory_cost=ARGON2_MEMORY_KIB,
     )
-    derived = derivation.derive(typed.encode())
+    with _ARGON2_AT_ONCE:
+        derived = derivation.derive(typed.encode())
     return derived[:KEY_BYTES], derived[KEY_BYTES:]
 
 

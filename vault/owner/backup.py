@@ -33,7 +33,7 @@ def backup(store: Store, target: Path, now_ms: int, passphrase: str | None) -> N
         store.copy_to(draft)
         if passphrase is not None:
             with closing(_open_for_writing(draft)) as db, db:
-                rootkey.seal_with_passphrase(db, store.keys, store.vault_id, passphrase)
+                rootkey.store_seal(db, rootkey.new_seal(store.keys, store.vault_id, passphrase))
         draft.rename(target)
 
 
