@@ -90,6 +90,13 @@ class NotLoopback(Exception):
         super().__init__("the name resolves to another computer, and http:// is for this computer only")
 
 
+class ForeignListener(NotLoopback):
+    """Another user of this computer listens at the address of an http:// URL."""
+
+    def __init__(self) -> None:
+        Exception.__init__(self, "another user of this computer listens at this address")
+
+
 FAILURES = (OSError, http.client.HTTPException, ValueError)  # ssl and names that are not ASCII raise ValueError
 
 
@@ -409,6 +416,8 @@ class _Connection(http.client.HTTPConnection):
             addresses, left_s, self.limits.next_address_s, lambda: self.is_aborted
         )
         self._use(connected)
+        if self._tls is None and not _is_own_listener(connected, _allowed_users()):
+            raise ForeignListener
         connected.start(self.limits.connect_s)  # for the proxy's answer
         with suppress(AttributeError, OSError):  # Linux: a write fails early too if nothing of it is acknowledged
             acknowledged_ms = int(self.limits.connect_s * 1000)
@@ -418,6 +427,83 @@ class _Connection(http.client.HTTPConnection):
 
 def _is_loopback(address: str) -> bool:
     return address.startswith("127.") or address == "::1"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# http:// on loopback: any user of this computer can listen on a port that is free. On Linux, tables of all sockets tell
+# who does. Elsewhere nothing does.
+# ---------------------------------------------------------------------------------------------------------------------
+
+_SOCKET_TABLES = ("/proc/net/tcp", "/proc/net/tcp6")
+_LISTENING = "0A"
+_TABLE_READS = 3  # a table that changes while it is read may lack a row
+_IPV4_IN_IPV6 = bytes(10) + b"\xff\xff"
+
+
+class _SocketRow(NamedTuple):
+    """One row of a table: both ends as `address:port` in hexadecimal, the state, and the owner's user id."""
+
+    local: str
+    remote: str
+    state: str
+    user: int
+
+
+def _allowed_users() -> set[int]:
+    """This user, root, who could read this process's memory anyway, and the one in SIKKERKEY_VAULT_USER."""
+    if not sys.platform.startswith("linux"):
+        return set()
+    import pwd  # not on Windows
+
+    named = os.environ.get("SIKKERKEY_VAULT_USER", "")
+    with suppress(KeyError, ValueError):
+        return {0, os.geteuid(), int(named) if named.isdecimal() else pwd.getpwnam(named).pw_uid}
+    return {0, os.geteuid()}
+
+
+def _is_own_listener(connected: socket.socket, allowed: set[int]) -> bool:
+    """Whether only these users listen at the address that a socket is connected to, and answer at its other end.
+
+    True if that cannot be known: on other systems, and where the tables do not have this connection itself.
+    """
+    if not sys.platform.startswith("linux"):
+        return True
+    is_complete = False
+    for _ in range(_TABLE_READS):
+        try:
+            rows = [row for table in _SOCKET_TABLES for row in _socket_rows(table)]
+            own, peer = connected.getsockname(), connected.getpeername()
+        except OSError:
+            return True
+        ours, theirs = _hexadecimal(own), _hexadecimal(peer) | _hexadecimal(("::", peer[1]))
+        theirs |= set() if ":" in peer[0] else _hexadecimal(("0.0.0.0", peer[1]))  # noqa: S104  # compared only
+        listening = [row.user for row in rows if row.state == _LISTENING and row.local in theirs]
+        accepted = [row.user for row in rows if row.remote in ours and row.local in theirs]
+        is_complete = is_complete or any(row.local in ours for row in rows)
+        if listening:
+            return allowed.issuperset(listening + accepted)
+    return not is_complete  # a listener that is gone already was not the vault
+
+
+def _socket_rows(table: str) -> list[_SocketRow]:
+    """The rows of a table; none if this system has no such table, as without IPv6."""
+    if not os.path.exists(table):
+        return []
+    with open(table, encoding="ascii") as lines:
+        cells = [line.split() for line in lines]
+    return [_SocketRow(row[1], row[2], row[3], int(row[7])) for row in cells if len(row) > 7 and row[7].isdecimal()]
+
+
+def _hexadecimal(address: Target) -> set[str]:
+    """The spellings of an address in the tables: words in the byte order of this computer, and a port."""
+    packed = socket.inet_pton(socket.AF_INET6 if ":" in address[0] else socket.AF_INET, address[0])
+    forms = [packed, _IPV4_IN_IPV6 + packed] if len(packed) == 4 else [packed]
+    return {f"{_words(form)}:{address[1]:04X}" for form in forms}
+
+
+def _words(packed: bytes) -> str:
+    words = (packed[place : place + 4] for place in range(0, len(packed), 4))
+    return "".join(f"{int.from_bytes(word, sys.byteorder):08X}" for word in words)
 
 
 def _check_head(response: http.client.HTTPResponse, headers: dict[str, str]) -> None:

@@ -1429,6 +1429,10 @@ class Api:
         except sikkerkey_http.Compressed:
             message = "the vault's answer is compressed, which was not requested"
             raise ServiceError(message, CHECK_INTERMEDIARY_HINT) from None
+        except sikkerkey_http.ForeignListener:
+            message = "another user of this computer listens at the vault's address: nothing was sent"
+            hint = "start your vault again, or set SIKKERKEY_VAULT_USER to the user who runs it"
+            raise ConfigError(message, hint) from None
         except sikkerkey_http.NotLoopback:
             rule = "the vault's name resolves to another computer, and http:// is for this computer only"
             raise ConfigError(rule, "fix this computer's hosts file, or use https://") from None

@@ -27,7 +27,8 @@ SETTLE_S = 0.2
 SETTLE_TRIES = 10
 # Variables that an entry sets, because a client may start the server without the user's environment.
 PASSED_PATHS = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
-PASSED_VARIABLES = (*PASSED_PATHS, "SIKKERKEY_CA_BUNDLE_ONLY")
+PASSED_WORDS = ("SIKKERKEY_CA_BUNDLE_ONLY", "SIKKERKEY_VAULT_USER")
+PASSED_VARIABLES = (*PASSED_PATHS, *PASSED_WORDS)
 PROXY_VARIABLES = ("HTTPS_PROXY", "NO_PROXY")  # set too, as are SSL_CERT_FILE and SSL_CERT_DIR, but never removed
 # Without these, a program on Linux cannot open a browser for the user.
 DESKTOP_VARIABLES = [
@@ -85,8 +86,7 @@ def passed_environment(environ: Mapping[str, str], client: Client) -> dict[str, 
     """The variables that an entry sets. A proxy's password is never written into a client's file."""
     # Absolute, because the client chooses the directory in which it starts the server.
     found = {name: os.path.abspath(environ[name]) for name in PASSED_PATHS if environ.get(name)}
-    if environ.get("SIKKERKEY_CA_BUNDLE_ONLY"):
-        found["SIKKERKEY_CA_BUNDLE_ONLY"] = environ["SIKKERKEY_CA_BUNDLE_ONLY"]
+    found.update((name, environ[name]) for name in PASSED_WORDS if environ.get(name))
     if environ.get("SSL_CERT_FILE"):
         found["SSL_CERT_FILE"] = os.path.abspath(environ["SSL_CERT_FILE"])
     if environ.get("SSL_CERT_DIR"):

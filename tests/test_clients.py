@@ -260,6 +260,7 @@ def test_block_contains_the_network_of_this_terminal(config: Config, monkeypatch
     variables = {
         "SIKKERKEY_CA_BUNDLE": "/ca.pem",
         "SIKKERKEY_CA_BUNDLE_ONLY": "1",
+        "SIKKERKEY_VAULT_USER": "vault",
         "SSL_CERT_FILE": "etc/own.pem",
         "SSL_CERT_DIR": f"etc{os.pathsep}/etc/ssl",
         "HTTPS_PROXY": "http://wrong:1",
@@ -271,6 +272,7 @@ def test_block_contains_the_network_of_this_terminal(config: Config, monkeypatch
     certificates = {
         "SIKKERKEY_CA_BUNDLE": "/ca.pem",
         "SIKKERKEY_CA_BUNDLE_ONLY": "1",
+        "SIKKERKEY_VAULT_USER": "vault",
         "SSL_CERT_FILE": "/etc/own.pem",
         "SSL_CERT_DIR": f"/etc{os.pathsep}/etc/ssl",
     }

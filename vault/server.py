@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import ipaddress
 import resource
 import signal
@@ -28,6 +29,9 @@ from vault.store import Store
 from vault.terminal import PROGRAM, printable
 
 GRACE_S = 5  # for requests that are running at shutdown
+PORT_TRIES = 20  # for a port that is free at both loopback addresses
+OTHER_LOOPBACK = {"127.0.0.1": "::1", "0.0.0.0": "::1", "::1": "127.0.0.1"}  # noqa: S104  # :: takes IPv4 as well
+NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # without IPv6, nobody can listen there
 MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks need some
 
 
@@ -46,7 +50,7 @@ def serve(directory: Path, options: ListenOptions, passphrase: str | None = None
     with contextlib.ExitStack() as stack:
         stack.enter_context(server_lock(directory))
         store = stack.enter_context(open_store(directory, passphrase, has_server_lock=True))
-        listener = stack.enter_context(_listen(options))
+        listener = _listen(options, stack)
         _warn_if_reachable(listener)
         _hint_if_sealed(store)
         to_loopback = options.webhooks_to_loopback
@@ -129,10 +133,31 @@ def _run(config: uvicorn.Config, listener: socket.socket) -> None:
     server.run(sockets=[listener])
 
 
-def _listen(options: ListenOptions) -> socket.socket:
-    host, port = options.host, options.port
+def _listen(options: ListenOptions, opened: contextlib.ExitStack) -> socket.socket:
+    """The listening socket. It and the sockets that hold other addresses are closed with `opened`.
+
+    Clients may look up the name localhost and then try either loopback address, so the vault takes both. Otherwise
+    another user of this computer could listen at the one that is free.
+    """
+    for _ in range(PORT_TRIES if options.port == 0 else 1):
+        with contextlib.ExitStack() as tried:
+            listener = tried.enter_context(_bound(options.host, options.port))
+            try:
+                _hold_other_loopback(listener, tried)
+            except OSError as error:
+                failure = error
+                continue
+            listener.listen(128)
+            opened.push(tried.pop_all())
+            return listener
+    raise _listen_error("both loopback addresses", options.port, failure)
+
+
+def _bound(host: str, port: int) -> socket.socket:
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        # Not the name: on many systems it leads to ::1 first, where fewer clients look.
+        numeric = "127.0.0.1" if host == "localhost" else host
+        family, kind, protocol, _, address = socket.getaddrinfo(numeric, port, type=socket.SOCK_STREAM)[0]
         # asyncio disables Nagle's algorithm only if the protocol is given. Otherwise kept connections wait 40 ms.
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
@@ -142,11 +167,28 @@ def _listen(options: ListenOptions) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(128)
         except OSError as error:
             raise _listen_error(host, port, error) from None
         opened.pop_all()
     return listener
+
+
+def _hold_other_loopback(listener: socket.socket, opened: contextlib.ExitStack) -> None:
+    """Take the other loopback address with the same port, without serving it. Raises OSError if somebody else has it.
+
+    A client that tries it first is refused, and then comes to the right one.
+    """
+    host, port = listener.getsockname()[:2]
+    if host not in OTHER_LOOPBACK:
+        return
+    other = OTHER_LOOPBACK[host]
+    try:
+        held = opened.enter_context(socket.socket(socket.AF_INET6 if ":" in other else socket.AF_INET))
+        # Without SO_REUSEADDR, so that no other socket can share the address while this one does not listen.
+        held.bind((other, port))
+    except OSError as error:
+        if error.errno not in NO_SUCH_ADDRESS:
+            raise
 
 
 def _listen_error(host: str, port: int, error: OSError) -> VaultError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
 import resource
 import signal
@@ -186,8 +188,60 @@ def test_a_second_server_and_a_taken_port_are_refused(tmp_path: Path) -> None:
 
 def test_answers_on_a_kept_connection_are_not_delayed() -> None:
     """asyncio disables Nagle's algorithm only if the protocol is given. With it, each answer takes 40 ms."""
-    with server._listen(server.ListenOptions()) as listener:
-        assert listener.proto == socket.IPPROTO_TCP
+    with contextlib.ExitStack() as opened:
+        assert server._listen(server.ListenOptions(), opened).proto == socket.IPPROTO_TCP
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this system has no IPv6 on loopback")
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0", "::1"])  # noqa: S104
+def test_nobody_else_can_take_the_other_loopback_address(host: str) -> None:
+    with contextlib.ExitStack() as opened:
+        listener = server._listen(server.ListenOptions(host), opened)
+        own, port = listener.getsockname()[:2]
+        other = "127.0.0.1" if own == "::1" else "::1"
+        family = socket.AF_INET6 if ":" in other else socket.AF_INET
+        for option in (socket.SO_KEEPALIVE, socket.SO_REUSEADDR, socket.SO_REUSEPORT):
+            with socket.socket(family) as thief:
+                thief.setsockopt(socket.SOL_SOCKET, option, 1)
+                with pytest.raises(OSError, match="in use"):
+                    thief.bind((other, port))
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection((other, port))
+        if host != "::1":
+            with socket.create_connection(("localhost", port)) as connected:
+                assert connected.getpeername()[0] == "127.0.0.1"
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this system has no IPv6 on loopback")
+def test_a_vault_does_not_start_beside_a_stranger_on_loopback() -> None:
+    with socket.create_server(("::1", 0), family=socket.AF_INET6) as stranger, contextlib.ExitStack() as opened:
+        port = stranger.getsockname()[1]
+        message = f"cannot listen on both loopback addresses port {port}: address already in use"
+        with pytest.raises(VaultError, match=message):
+            server._listen(server.ListenOptions(port=port), opened)
+        with socket.create_server(("127.0.0.1", port)):
+            pass  # and nothing is left open
+
+
+def test_a_vault_listens_without_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = socket.socket
+
+    def without_ipv6(family: int = socket.AF_INET, *rest: int) -> socket.socket:
+        if family == socket.AF_INET6:
+            raise OSError(errno.EAFNOSUPPORT, "not supported")
+        return real(family, *rest)
+
+    monkeypatch.setattr(socket, "socket", without_ipv6)
+    with contextlib.ExitStack() as opened:
+        assert server._listen(server.ListenOptions(), opened).getsockname()[0] == "127.0.0.1"
 
 
 def test_listening_beyond_loopback_prints_a_warning_and_ctrl_c_ends_it(tmp_path: Path) -> None:
