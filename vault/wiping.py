@@ -7,6 +7,7 @@ are overwritten by chance. A transaction that deletes values or keys asks the st
 from __future__ import annotations
 
 import sqlite3
+from contextlib import suppress
 
 BUSY_TIMEOUT_MS = 100  # another process may be reading; the store then tries again after the next transaction
 
@@ -24,13 +25,15 @@ def wipe_log_after_commit(db: sqlite3.Connection) -> None:
 
 
 def wipe_log(db: Connection) -> None:
-    """Empty the write-ahead log if it may contain deleted values. Must run outside transactions."""
+    """Empty the write-ahead log if it may contain deleted values. Must run outside transactions.
+
+    A failure, as on a full disk, is no error: the transaction before it is committed, and the next one tries again.
+    """
     if not db.has_deleted_values:
         return
     before_ms = db.execute("PRAGMA busy_timeout").fetchone()[0]
     db.execute(f"PRAGMA busy_timeout = {BUSY_TIMEOUT_MS}")
-    try:
+    with suppress(sqlite3.OperationalError):
         was_busy = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()[0]
-    finally:
-        db.execute(f"PRAGMA busy_timeout = {before_ms}")
-    db.has_deleted_values = bool(was_busy)
+        db.has_deleted_values = bool(was_busy)
+    db.execute(f"PRAGMA busy_timeout = {before_ms}")

@@ -9,6 +9,7 @@ from contextlib import closing
 import pytest
 
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, exchange, run_job
+from vault import wiping
 from vault.domains import temporary_secrets, trash
 from vault.schema import open_store
 
@@ -111,6 +112,15 @@ def test_a_reader_delays_the_wiping_and_nothing_else(vault: Vault, agent: Agent)
         assert all(blob in disk(vault.directory) for blob in stored)
     agent.get("/v1/ai/whoami")
     assert [blob for blob in stored if blob in disk(vault.directory)] == []
+
+
+def test_a_failure_to_wipe_is_tried_again(vault: Vault) -> None:
+    with vault.store.transaction() as db:
+        assert isinstance(db, wiping.Connection)
+        wiping.wipe_log_after_commit(db)
+        wiping.wipe_log(db)  # SQLite refuses this within a transaction, as it would on a full disk
+        assert db.has_deleted_values
+    assert not db.has_deleted_values
 
 
 def test_a_server_wipes_what_a_killed_one_left(vault: Vault, agent: Agent) -> None:
