@@ -247,12 +247,12 @@ def test_a_freeze_remains_after_its_canary_is_deleted(vault: Vault, agent: Agent
 
 
 def test_a_frozen_vault_stays_frozen_after_a_restart(vault: Vault, agent: Agent, project_id: str) -> None:
-    machine = granted_machine(vault, bait(agent, project_id), agent.secret(project_id, "v"))
-    [canary, secret] = machine.get("/v1/secrets")["secrets"]
-    machine.value(canary["id"])
+    canary_id, secret = bait(agent, project_id), agent.secret(project_id, "v")
+    machine = granted_machine(vault, canary_id, secret)
+    machine.value(canary_id)
     vault.close()
     vault.open()
-    assert machine.read(secret["id"]).status == 423
+    assert machine.read(secret).status == 423
 
 
 def test_a_policy_is_checked_before_the_canary(vault: Vault, agent: Agent, project_id: str) -> None:
