@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, gate, limits, refusals
+from vault import audit, gate, limits, makers, refusals
 from vault.domains import (
     agents,
     alerts,
@@ -36,6 +36,7 @@ TABLES = (
     gate.TABLES,
     limits.TABLES,
     refusals.TABLES,
+    makers.TABLES,
     secrets.TABLES,
     machines.TABLES,
     machine_reads.TABLES,

@@ -4,9 +4,9 @@ An agent authenticates with an Ed25519 key that never leaves its computer. The s
 id, so public keys are unique: with a shared key, one agent's request would be valid for the other.
 
 An agent can manage the state and the name of other agents, but never scopes or allowlists. It cannot deny, disable or
-revoke itself (409). An approved agent gets the scopes of its token, which may exceed those of the agent that approves
-it. An agent with a project allowlist manages only agents whose allowlist is a subset of its own. To that agent, unknown
-ids and ids of other agents look the same.
+revoke itself (409), and it cannot enable an agent that the owner disabled (409). An approved agent gets the scopes of
+its token, which may exceed those of the agent that approves it. An agent with a project allowlist manages only agents
+whose allowlist is a subset of its own. To that agent, unknown ids and ids of other agents look the same.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from vault.domains import identities
 from vault.domains.identities import AGENT, parse_public_key
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import text
+from vault.query import fetch_one
 from vault.router import OWNER, Agent, Call, Route
 from vault.terminal import printable
 
@@ -58,6 +59,10 @@ CREATE TABLE IF NOT EXISTS agent_names (
     name TEXT NOT NULL,
     new_name TEXT NOT NULL,
     changed_ms INTEGER NOT NULL
+);
+CREATE TABLE IF NOT EXISTS agents_disabled_by_owner (
+    agent_id TEXT PRIMARY KEY REFERENCES ai_agents (id) ON DELETE CASCADE,
+    disabled_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS agent_names_by_agent ON agent_names (agent_id, id);
 """
@@ -203,7 +208,10 @@ def disable(call: Call) -> object:
 
 
 def enable(call: Call) -> object:
-    """Re-enable a disabled agent."""
+    """Re-enable a disabled agent, unless the owner disabled it."""
+    agent, _ = _require_visible(call)
+    if fetch_one(call.db, "SELECT 1 FROM agents_disabled_by_owner WHERE agent_id = ?", (agent.id,)) is not None:
+        raise Refusal(409, "the owner of the vault disabled this agent: only the owner can enable it")
     return _set_enabled(call, enabled=True)
 
 
@@ -333,11 +341,36 @@ def approve_as_owner(db: sqlite3.Connection, now_ms: int, agent_id: str) -> Agen
 
 
 def set_enabled(db: sqlite3.Connection, now_ms: int, agent_id: str, *, enabled: bool) -> Agent:
-    """Enable or disable an agent, and return it as it was before. Raises VaultError."""
+    """Enable or disable an agent, and return it as it was before. Raises VaultError.
+
+    No agent can enable what the owner disabled.
+    """
     agent = _from_row(db, identities.require_for_owner(db, AGENT, agent_id))
     db.execute("UPDATE ai_agents SET enabled = ? WHERE id = ?", (enabled, agent_id))
+    if enabled:
+        db.execute("DELETE FROM agents_disabled_by_owner WHERE agent_id = ?", (agent_id,))
+    else:
+        statement = "INSERT OR IGNORE INTO agents_disabled_by_owner (agent_id, disabled_ms) VALUES (?, ?)"
+        db.execute(statement, (agent_id, now_ms))
     action = "enable" if enabled else "disable"
     audit.record(db, now_ms, OWNER, f"ai_agent_{action}", f"agent {agent_id} {action}d")
+    return agent
+
+
+def disable_all(db: sqlite3.Connection, now_ms: int) -> list[str]:
+    """Disable every agent, pending ones too, and return the ids of those that were enabled."""
+    rows = db.execute("SELECT id, enabled FROM ai_agents ORDER BY created_ms, id").fetchall()
+    for row in rows:
+        # Those that an agent disabled are disabled again: now only the owner can enable them.
+        set_enabled(db, now_ms, row["id"], enabled=False)
+    return [row["id"] for row in rows if row["enabled"]]
+
+
+def revoke_as_owner(db: sqlite3.Connection, now_ms: int, agent_id: str) -> Agent:
+    """Delete an agent in any state. Raises VaultError."""
+    agent = _from_row(db, identities.require_for_owner(db, AGENT, agent_id))
+    db.execute("DELETE FROM ai_agents WHERE id = ?", (agent_id,))
+    audit.record(db, now_ms, OWNER, "ai_agent_revoke", f"agent {agent_id} revoked, was {agent.name}")
     return agent
 
 

@@ -32,7 +32,7 @@ import secrets
 import sqlite3
 from typing import Callable
 
-from vault import audit
+from vault import audit, makers
 from vault.crypto import hash_token, new_id
 from vault.domains import ip_allowlist, machines, patterns, projects
 from vault.domains.identities import parse_public_key
@@ -40,7 +40,7 @@ from vault.domains.project_machines import grant
 from vault.errors import Denied, Refusal
 from vault.inputs import integer, text, text_list
 from vault.query import fetch_one
-from vault.router import Call, Route
+from vault.router import OWNER, Call, Route
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS enrollment_tokens (
@@ -113,6 +113,7 @@ def create(call: Call) -> object:
     )
     call.db.executemany("INSERT INTO enrollment_projects VALUES (?, ?)", [(token_id, each) for each in listed])
     call.db.executemany("INSERT INTO enrollment_secrets VALUES (?, ?)", [(token_id, each) for each in granted])
+    makers.note(call, makers.TOKEN, token_id)
     detail = f"enrollment token {token_id} created as {name}: {len(listed)} projects, {len(granted)} secrets"
     audit.note(call, "enroll_token_create", detail)
     return {"id": token_id, "name": name, "token": token, "expiresAt": expires_ms}
@@ -297,3 +298,15 @@ ROUTES = (
     Route("POST", "/v1/{vaultId}/enroll/register", None,  register, REGISTER_FIELDS, caller="open"),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def revoke_as_owner(db: sqlite3.Connection, now_ms: int, token_id: str) -> None:
+    """Revoke a token. Machines that it enrolled are not affected."""
+    reason = "by the owner"
+    db.execute(
+        "UPDATE enrollment_tokens SET revoked_ms = ?, revoke_reason = ? WHERE id = ?", (now_ms, reason, token_id)
+    )
+    audit.record(db, now_ms, OWNER, "enroll_token_revoke", f"enrollment token {token_id} revoked")

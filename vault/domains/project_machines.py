@@ -9,12 +9,12 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from vault import audit
+from vault import audit, makers
 from vault.domains import machines, projects
 from vault.errors import Refusal
 from vault.inputs import PAGE, integer, text, text_list
 from vault.query import count, require_one
-from vault.router import Call, Route
+from vault.router import OWNER, Call, Route
 
 PAGE_SIZE = 50
 
@@ -100,6 +100,7 @@ def grants_set(call: Call) -> object:
         _note(call, "permission_revoke", machine["id"], secret_id, project_id)
     for secret_id in sorted(after - before):
         grant(call.db, call.now_ms, machine["id"], secret_id)
+        makers.note(call, makers.GRANT, makers.grant_id(machine["id"], secret_id))
         _note(call, "permission_grant", machine["id"], secret_id, project_id)
     return {"projectId": project_id, "machineId": machine["id"], "secretIds": sorted(after)}
 
@@ -169,3 +170,15 @@ ROUTES = (
     Route("POST", ONE + "/grants",  WRITE, grants_set, {"secretIds": text_list().required()}),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def revoke_grant_as_owner(db: sqlite3.Connection, now_ms: int, grant_id: str) -> None:
+    """Delete a grant, given as in `makers.grant_id`. It may be gone already, together with its machine."""
+    machine_id, _, secret_id = grant_id.partition(":")
+    if db.execute("DELETE FROM grants WHERE machine_id = ? AND secret_id = ?", (machine_id, secret_id)).rowcount:
+        secret = db.execute("SELECT id, project_id FROM secrets WHERE id = ?", (secret_id,)).fetchone()
+        ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
+        audit.record(db, now_ms, OWNER, "permission_revoke", f"reading taken from machine {machine_id}", **ids)

@@ -11,7 +11,7 @@ import json
 import re
 import sqlite3
 
-from vault import audit
+from vault import audit, makers
 from vault.crypto import new_id
 from vault.domains import projects
 from vault.errors import Denied, Refusal, VaultError
@@ -84,6 +84,7 @@ def invite(call: Call) -> object:
         "INSERT INTO team_invites (id, email, state, created_ms, expires_ms) VALUES (?, ?, 'pending', ?, ?)",
         (invite_id, email, call.now_ms, expires_ms),
     )
+    makers.note(call, makers.INVITATION, invite_id)
     audit.note(call, "team_invite", f"{email} invited by {invite_id}")
     return {"inviteId": invite_id, "email": email, "state": "pending", "expiresAt": expires_ms}
 
@@ -261,6 +262,13 @@ def decline(db: sqlite3.Connection, now_ms: int, invite_id: str) -> dict[str, ob
     _set_state(db, invite_id, "declined")
     audit.record(db, now_ms, OWNER, "team_invite_decline", f"{row['email']} declined invitation {invite_id}")
     return {"inviteId": invite_id, "email": row["email"], "state": "declined"}
+
+
+def cancel_as_owner(db: sqlite3.Connection, now_ms: int, invite_id: str) -> None:
+    """Cancel a pending invitation. Raises VaultError."""
+    row = _require_pending_invite(db, now_ms, invite_id)
+    _set_state(db, invite_id, "cancelled")
+    audit.record(db, now_ms, OWNER, "team_invite_cancel", f"invitation {invite_id} of {row['email']} cancelled")
 
 
 def set_owner_email(db: sqlite3.Connection, now_ms: int, email: str) -> str:

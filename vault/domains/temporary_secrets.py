@@ -24,14 +24,14 @@ from typing import Any
 
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from vault import audit
+from vault import audit, makers
 from vault.crypto import KEY_BYTES, decrypt, encrypt, hash_token, new_id
 from vault.domains import projects
 from vault.domains.secrets import CHARSET, LENGTH, READ, WRITE, GeneratorOptions, generate_string
 from vault.errors import Refusal
 from vault.inputs import BOOLEAN, integer, text
 from vault.query import count, fetch_one
-from vault.router import SYSTEM, Call, Deferred, KeySource, Raw, Route, Transaction
+from vault.router import OWNER, SYSTEM, Call, Deferred, KeySource, Raw, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -102,6 +102,7 @@ def _store(call: Call, derived: tuple[bytes, bytes], *, value: str, passphrase: 
         (secret_id, project["id"], call.body["name"], hash_token(token), salt, check)
         + (encrypt(key, value.encode(), _label(secret_id)), call.now_ms, expires_ms),
     )
+    makers.note(call, makers.LINK, secret_id)
     detail = f"temporary secret {secret_id} created as {call.body['name']}"
     audit.note(call, "temporary_secret_create", detail, project_id=project["id"])
     url = f"{call.base_url}/s/{token}"
@@ -323,7 +324,7 @@ REVEALED = """<p>Keep it somewhere safe now: the vault has deleted its copy.</p>
 
 GONE = {
     "viewed": "Its value has been shown already. If that was not you, tell the sender: somebody else has seen it.",
-    "destroyed": "Somebody entered a wrong passphrase, and that destroyed it. Ask the sender for a new link.",
+    "destroyed": "Somebody entered a wrong passphrase, or the vault's owner ended it. Ask the sender for a new link.",
     "expired": "Nobody opened it in time, and it was deleted. Ask the sender for a new link.",
 }
 
@@ -396,3 +397,14 @@ ROUTES = (
     Route("POST", LINK, None,  open_once, OPEN_FIELDS, caller="open", takes="form"),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def destroy_as_owner(db: sqlite3.Connection, now_ms: int, secret_id: str) -> None:
+    """Delete the content of a link that nobody has opened."""
+    row = db.execute("SELECT project_id FROM temporary_secrets WHERE id = ?", (secret_id,)).fetchone()
+    _delete_content(db, secret_id, "destroyed", now_ms)
+    detail = f"temporary secret {secret_id} destroyed by the owner"
+    audit.record(db, now_ms, OWNER, "temporary_secret_destroy", detail, project_id=row["project_id"])

@@ -21,14 +21,14 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
-from vault import audit
+from vault import audit, makers
 from vault.crypto import new_id
 from vault.domains.alerts import check_actions, require_unrestricted
 from vault.errors import Refusal
 from vault.inputs import BOOLEAN, require_any, text, text_list
 from vault.outbound import INTERNET, MAX_URL, ForbiddenUrl, Network, SendError, Target, parse_url, post
 from vault.query import count, fetch_one, require_one
-from vault.router import SYSTEM, Call, KeySource, Route, Transaction
+from vault.router import OWNER, SYSTEM, Call, KeySource, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -114,6 +114,7 @@ def create(call: Call) -> object:
         + (call.now_ms, call.now_ms, call.now_ms),
     )
     _set_actions(call.db, webhook_id, actions)
+    makers.note(call, makers.WEBHOOK, webhook_id)
     audit.note(call, "webhook_create", f"webhook {webhook_id} created for {target.authority}")
     return {"id": webhook_id, "url": call.body["url"], "actions": actions, "signingSecret": signing_secret}
 
@@ -396,3 +397,12 @@ ROUTES = (
     Route("POST", ONE + "/test",   WRITE, test),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def delete_as_owner(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> None:
+    """Delete a webhook and its queue."""
+    db.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
+    audit.record(db, now_ms, OWNER, "webhook_delete", f"webhook {webhook_id} deleted")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import mimetypes
+import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from vault.control import ask
 from vault.domains import agents, machines, support, team
 from vault.errors import VaultError
 from vault.files import quoted
+from vault.owner import made
 from vault.owner.console import (
     Commands,
     Output,
@@ -30,6 +32,7 @@ HINT_TOKEN = "the token is valid for one registration within 24 hours and is not
 HINT_PENDING = f"the agent is pending until you run: {PROGRAM} approve ID --dir DIR"
 HINT_DISABLED = f"the agent is disabled; its requests are refused until you run: {PROGRAM} enable ID --dir DIR"
 HINT_NO_AGENTS = f"no agents yet; create a token: {PROGRAM} agent-token --dir DIR --scopes all"
+HINT_STILL_WORKS = f"what they made still works; list it: {PROGRAM} made --dir DIR"
 HINT_NO_MACHINES = f"no machines yet; create one: {PROGRAM} machine-bootstrap --dir DIR --name NAME"
 
 
@@ -49,7 +52,12 @@ def _add_identity_commands(commands: Commands) -> None:
     token.add_argument("--scopes", required=True, help="comma-separated scopes, or all")
     token.add_argument("--projects", help="comma-separated ids of the only projects that the agent may reach")
     token.add_argument("--name", help="the name of the agent if it does not choose one")
-    add_command(commands, "agents", _agents, "list the AI agents")
+    listing = add_command(commands, "agents", _agents, "list the AI agents")
+    listing.add_argument(
+        "--disable-all", action="store_true", help="first disable every agent; only `enable` undoes this, one by one"
+    )
+    making = add_command(commands, "made", _made, "list what agents made and what still works, with its maker")
+    making.add_argument("--agent", metavar="ID", help="only what this agent made; it may be revoked already")
     making = add_command(
         commands, "machine-bootstrap", _bootstrap, "create a machine and the identity files for its client"
     )
@@ -64,9 +72,13 @@ def _add_identity_commands(commands: Commands) -> None:
         ("approve", _approve, "approve a pending agent or machine"),
         ("disable", _disable, "refuse an agent's requests until it is enabled again"),
         ("enable", _enable, "re-enable a disabled agent"),
-        ("revoke", _revoke, "delete a machine permanently"),
     ):
         add_command(commands, name, run, text).add_argument("id", metavar="ID", help="the id of the agent or machine")
+    revoking = add_command(commands, "revoke", _revoke, "delete an agent or a machine permanently")
+    revoking.add_argument("id", metavar="ID", help="the id of the agent or machine")
+    revoking.add_argument(
+        "--all-it-made", action="store_true", help="also end everything that the agent made: see the command made"
+    )
 
 
 def _agent_token(options: argparse.Namespace) -> Output:
@@ -79,9 +91,20 @@ def _agent_token(options: argparse.Namespace) -> Output:
 
 def _agents(options: argparse.Namespace) -> Output:
     with owner_transaction(options) as db:
+        disabled = agents.disable_all(db, wall_clock()) if options.disable_all else []
         found = agents.overview(db)
     text = format_table(("ID", "NAME", "STATE", "SCOPES", "PROJECTS"), [_agent_row(agent) for agent in found])
-    return Output(found, text, [] if found else [HINT_NO_AGENTS])
+    hints = [] if found else [HINT_NO_AGENTS]
+    if disabled:
+        hints = [f"disabled {len(disabled)} agents", HINT_STILL_WORKS]
+    return Output(found, text, hints)
+
+
+def _made(options: argparse.Namespace) -> Output:
+    with owner_transaction(options) as db:
+        found = made.overview(db, wall_clock(), options.agent)
+    text = format_table(("KIND", "ID", "NAME", "MADE BY", "MADE"), [_made_row(thing) for thing in found])
+    return Output(found, text, [] if found else ["agents made nothing that still works"])
 
 
 def _bootstrap(options: argparse.Namespace) -> Output:
@@ -143,9 +166,28 @@ def _set_enabled(options: argparse.Namespace, *, enabled: bool) -> Output:
 
 
 def _revoke(options: argparse.Namespace) -> Output:
+    """Revoke an agent or a machine. What a revoked agent made can still be ended."""
     with owner_transaction(options) as db:
-        machine = machines.revoke_as_owner(db, wall_clock(), options.id)
-    return _result("revoked", {"machineId": machine.id, "name": machine.name})
+        if options.all_it_made:
+            return _revoke_all(db, options.id)
+        if agents.find(db, options.id) is None:
+            machine = machines.revoke_as_owner(db, wall_clock(), options.id)
+            return _result("revoked", {"machineId": machine.id, "name": machine.name})
+        agent = agents.revoke_as_owner(db, wall_clock(), options.id)
+        left = made.overview(db, wall_clock(), agent.id)
+    hint = f"{len(left)} things that it made still work; end them: {PROGRAM} revoke ID --all-it-made --dir DIR"
+    return _result("revoked", {"agentId": agent.id, "name": agent.name}, [hint] if left else [])
+
+
+def _revoke_all(db: sqlite3.Connection, agent_id: str) -> Output:
+    ended = made.end_all(db, wall_clock(), agent_id)
+    if agents.find(db, agent_id) is None and ended:
+        name = "an agent that was revoked before"
+    else:
+        name = agents.revoke_as_owner(db, wall_clock(), agent_id).name
+    text = format_table(("KIND", "ID", "NAME", "MADE BY", "MADE"), [_made_row(thing) for thing in ended])
+    data = {"agentId": agent_id, "name": name, "state": "revoked", "ended": ended}
+    return Output(data, text, [f"revoked {printable(name)} ({agent_id}) and ended {len(ended)} things that it made"])
 
 
 def _result(verb: str, data: dict[str, str], hints: list[str] | None = None) -> Output:
@@ -158,6 +200,10 @@ def _agent_row(agent: dict[str, Any]) -> tuple[str, ...]:
     allowlist = agent["projectAllowlist"]
     reach = "all" if allowlist is None else " ".join(allowlist) or "none"
     return agent["agentId"], agent["name"], agent["state"], scopes, reach
+
+
+def _made_row(thing: dict[str, Any]) -> tuple[str, ...]:
+    return thing["kind"], thing["id"], thing["name"], thing["agentId"], format_time(thing["madeAt"])
 
 
 def _split(listed: str) -> list[str]:
