@@ -27,11 +27,11 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from vault import audit, refusals
+from vault import audit, reads, refusals
 from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied
 from vault.gate import admit
 from vault.inputs import read_body, read_form
-from vault.router import Actor, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
+from vault.router import Actor, Agent, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
 from vault.schema import ROUTES
 from vault.store import Store, savepoint
 
@@ -114,8 +114,12 @@ class VaultApp:
         def first(db: sqlite3.Connection, now_ms: int) -> Answer:
             admitted.append(admit(db, received, match, now_ms) if signed else None)
             call = self._call(db, received, match, admitted[0], now_ms)
+            changes = db.total_changes
             with savepoint(db):
-                return Answer(match.route.status, match.route.handler(call))
+                answer = Answer(match.route.status, match.route.handler(call))
+            if isinstance(call.caller, Agent) and db.total_changes == changes and not isinstance(answer.body, Deferred):
+                reads.count(call, match.route)
+            return answer
 
         answer = self._transact(received, match, first)
         if not isinstance(answer.body, Deferred):

@@ -69,6 +69,7 @@ ACTIONS = {
     "machine_register":         "medium",
     "machine_rename":           "info",
     "machine_revoke":           "high",
+    "metadata_read":            "info",
     "owner_email_set":          "medium",
     "permission_grant":         "medium",
     "permission_revoke":        "medium",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, gate, limits, makers, refusals
+from vault import audit, gate, limits, makers, reads, refusals
 from vault.domains import (
     agents,
     alerts,
@@ -37,6 +37,7 @@ TABLES = (
     limits.TABLES,
     refusals.TABLES,
     makers.TABLES,
+    reads.TABLES,
     secrets.TABLES,
     machines.TABLES,
     machine_reads.TABLES,
@@ -87,6 +88,7 @@ def jobs(*, webhooks_to_loopback: bool = False) -> tuple[Job, ...]:
         temporary_secrets.expire_due,
         webhooks.deliver_due_to_loopback if webhooks_to_loopback else webhooks.deliver_due,
         refusals.report_due,
+        reads.record_due,
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-from vault import audit, control
+from vault import audit, control, reads
 from vault.domains import alerts
 from vault.errors import VaultError
 from vault.files import quoted
@@ -239,6 +239,9 @@ def _add_audit_commands(commands: Commands) -> None:
 
 def _audit(options: argparse.Namespace) -> Output | None:
     with open_existing(options.dir) as store:
+        with store.transaction() as db:
+            # What agents looked at in this minute counts too. While it follows, the server's job records it.
+            reads.record_until(db, wall_clock(), wall_clock())
         entries = latest(store, _filters(options))
         if not options.follow:
             return Output(entries, format_table(COLUMNS, [_row(entry) for entry in entries]))
