@@ -28,7 +28,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from vault import audit, reads, refusals
-from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied
+from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied, Tampered
 from vault.gate import admit
 from vault.inputs import read_body, read_form
 from vault.router import Actor, Agent, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
@@ -121,7 +121,7 @@ class VaultApp:
                 reads.count(call, match.route)
             return answer
 
-        answer = self._transact(received, match, first)
+        answer = self._transact(received, match, first, admitted)
         if not isinstance(answer.body, Deferred):
             return answer
         deferred, result = answer.body, answer.body.work()
@@ -131,15 +131,24 @@ class VaultApp:
             with savepoint(db):
                 return Answer(match.route.status, deferred.finish(call, result))
 
-        return self._transact(received, match, second)
+        return self._transact(received, match, second, admitted)
 
-    def _transact(self, received: Received, match: Match, run: Callable[[sqlite3.Connection, int], Answer]) -> Answer:
+    def _transact(
+        self,
+        received: Received,
+        match: Match,
+        run: Callable[[sqlite3.Connection, int], Answer],
+        admitted: list[Caller | None],
+    ) -> Answer:
         now_ms = self._clock()
         # Refusals become answers inside the block: an exception would roll back the nonce and the audit entry.
         with self._store.transaction() as db:
             try:
                 return run(db, now_ms)
             except Denied as denied:
+                caller = admitted[0] if admitted else None
+                if isinstance(denied, Tampered) and caller is not None:
+                    denied.caller_id = caller.id
                 _record_denial(db, now_ms, received, match, denied)
                 return _refused(denied)
             except Refusal as refusal:
@@ -222,7 +231,9 @@ def _record_denial(db: sqlite3.Connection, now_ms: int, received: Received, matc
     kind = {"agent": "ai_agent", "machine": "machine", "open": "external"}[match.route.caller]
     actor = Actor(kind if denied.caller_id else "external", denied.caller_id, received.source_ip)
     where = f"{match.route.method} {match.route.path}"
-    if isinstance(denied, ReadDenied):
+    if isinstance(denied, Tampered):
+        audit.note_tampered(db, now_ms, actor, denied, where)
+    elif isinstance(denied, ReadDenied):
         ids = {"secret_id": denied.secret_id, "project_id": denied.project_id}
         audit.record(db, now_ms, actor, "secret_read_denied", str(denied), **ids)
     elif denied.is_counted or denied.caller_id is None:

@@ -10,6 +10,7 @@ import json
 import sqlite3
 from typing import Any, Callable
 
+from vault.errors import Tampered
 from vault.inputs import PAGE, TIME_MS, integer, text, text_list
 from vault.router import Actor, Call, Route
 
@@ -58,6 +59,7 @@ ACTIONS = {
     "dynamic_secret_update":    "low",
     "enroll_token_create":      "high",
     "enroll_token_revoke":      "medium",
+    "integrity_failure":        "critical",
     "ip_allowlist_add":         "medium",
     "ip_allowlist_delete":      "medium",
     "ip_allowlist_disable":     "high",
@@ -166,6 +168,11 @@ def record(
 def note(call: Call, action: str, detail: str, *, secret_id: str | None = None, project_id: str | None = None) -> None:
     """Append an entry for the effect of a handler."""
     record(call.db, call.now_ms, call.actor, action, detail, secret_id=secret_id, project_id=project_id)
+
+
+def note_tampered(db: sqlite3.Connection, now_ms: int, actor: Actor, found: Tampered, where: str) -> None:
+    """Append the critical entry about data that was changed from outside."""
+    record(db, now_ms, actor, found.action, f"{where}: {found.what}", **found.ids)
 
 
 def note_secret(call: Call, action: str, secret: sqlite3.Row, detail: str) -> None:

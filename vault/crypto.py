@@ -129,6 +129,10 @@ def encrypt(key: bytes, plaintext: bytes, label: bytes) -> bytes:
 
 def decrypt(key: bytes, blob: bytes, label: bytes) -> bytes:
     """The inverse of `encrypt`. Raises InvalidTag if the key, the bytes or the label differ."""
+    if (
+        not isinstance(blob, bytes) or len(blob) < NONCE_BYTES
+    ):  # the column may hold anything after a change from outside
+        raise InvalidTag
     return AESGCM(key).decrypt(blob[:NONCE_BYTES], blob[NONCE_BYTES:], label)
 
 

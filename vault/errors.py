@@ -7,6 +7,7 @@
             +-- UnprovenDenied  nobody proved to have sent the request: counted, not audited one by one
             +-- ReadDenied    a machine may not read a secret, audited as secret_read_denied
             +-- SealedDenied  the root key is not in memory, audited as vault_sealed_refusal
+            +-- Tampered      stored data was changed from outside, audited as integrity_failure
 
 Any other exception is a bug: the client receives "internal error", and the log gets one line.
 """
@@ -82,3 +83,22 @@ class SealedDenied(Denied):
 
     def __init__(self, caller_id: str | None = None) -> None:
         super().__init__(503, "the vault is sealed", caller_id)
+
+
+class Tampered(Denied):
+    """Stored data does not decrypt or does not match its seal. The audit entry, which is critical, says which data."""
+
+    action = "integrity_failure"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        caller_id: str | None = None,
+        secret_id: str | None = None,
+        project_id: str | None = None,
+    ) -> None:
+        super().__init__(500, "data of this vault was changed from outside: its owner finds it in the audit log")
+        self.what = what
+        self.caller_id = caller_id
+        self.ids = {"secret_id": secret_id, "project_id": project_id}

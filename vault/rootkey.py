@@ -136,7 +136,11 @@ def rewrap(db: sqlite3.Connection, columns: Iterable[WrappedColumn], old: Keyrin
     for table, column, kind in columns:
         for row in db.execute(f"SELECT id, {column} AS wrapped FROM {table} WHERE {column} IS NOT NULL").fetchall():
             label = f"{kind}:{row['id']}"
-            wrapped = new.wrap(label, old.unwrap(label, row["wrapped"]))
+            try:
+                wrapped = new.wrap(label, old.unwrap(label, row["wrapped"]))
+            except InvalidTag:
+                complaint = f"{column} of {table} {row['id']} was changed from outside and does not decrypt"
+                raise VaultError(complaint, "restore vault.db from a backup") from None
             db.execute(f"UPDATE {table} SET {column} = ? WHERE id = ?", (wrapped, row["id"]))
 
 

@@ -16,7 +16,7 @@ import sqlite3
 
 from vault import audit
 from vault.domains import canaries, policies, secrets
-from vault.errors import Denied, ReadDenied, Refusal
+from vault.errors import Denied, ReadDenied, Refusal, Tampered
 from vault.inputs import text, text_list
 from vault.query import fetch_one
 from vault.router import Call, Route
@@ -57,7 +57,7 @@ def list_all(call: Call) -> object:
 
 
 def export(call: Call) -> object:
-    """The granted secrets with their values, except those that a freeze or a policy forbids."""
+    """The granted secrets with their values, except those that a freeze or a policy forbids, or that do not decrypt."""
     granted, values = _all_granted(call), {}
     # Canaries are read first, so that an intruder who exports everything gets no other value of a frozen project.
     for secret in sorted(granted, key=lambda each: bool(each["kind"] != "canary")):
@@ -65,6 +65,8 @@ def export(call: Call) -> object:
             values[secret["id"]] = _read(call, secret)
         except ReadDenied as denied:
             audit.note_secret(call, "secret_read_denied", secret, str(denied))
+        except Tampered as found:
+            audit.note_tampered(call.db, call.now_ms, call.actor, found, "left out of an export")
     rows = [{**_to_json(secret), "value": values[secret["id"]]} for secret in granted if secret["id"] in values]
     return {"secrets": rows}
 

@@ -17,7 +17,7 @@ from vault import audit
 from vault.crypto import new_id
 from vault.domains import axes, projects, secrets
 from vault.domains.axes import Facts, Rules
-from vault.errors import ReadDenied, Refusal
+from vault.errors import ReadDenied, Refusal, Tampered
 from vault.inputs import require_any, text
 from vault.query import count, fetch_one, require_one
 from vault.router import SYSTEM, Call, Route
@@ -146,6 +146,8 @@ def _rotate(call: Call, secret: sqlite3.Row, reads: int) -> None:
     options = secrets.generator_options(call.db, secret)
     try:
         version = secrets.rotate_value(call.db, call.keys, secret, options, call.now_ms)
+    except Tampered as found:
+        action, detail = found.action, f"not rotated after {reads} reads: {found.what}"
     except Refusal as refusal:
         action, detail = "secret_rotate_denied", f"not rotated after {reads} reads: {refusal}"
     else:

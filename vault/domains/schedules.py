@@ -26,7 +26,7 @@ from vault.domains.secrets import (
     check_names,
     generate_value,
 )
-from vault.errors import Denied, Refusal
+from vault.errors import Denied, Refusal, Tampered
 from vault.inputs import BOOLEAN, OBJECT, integer, require_any, text
 from vault.query import require_one
 from vault.router import SYSTEM, Call, KeySource, Route, Transaction
@@ -133,6 +133,8 @@ def _rotate(db: sqlite3.Connection, keys: Keyring, schedule: sqlite3.Row, now_ms
     secret = secrets.find(db, schedule["id"])
     try:
         version = secrets.rotate_value(db, keys, secret, secrets.schedule_options(schedule), now_ms)
+    except Tampered as found:
+        action, detail = found.action, f"not rotated on schedule: {found.what}"
     except Refusal as refusal:
         action, detail = "secret_rotate_denied", f"not rotated on schedule: {refusal}"
     else:

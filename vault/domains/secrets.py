@@ -14,10 +14,12 @@ import uuid
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from cryptography.exceptions import InvalidTag
+
 from vault import audit
 from vault.crypto import Envelope, Keyring, Sealed, new_id
 from vault.domains import projects
-from vault.errors import Denied, Refusal
+from vault.errors import Denied, Refusal, Tampered
 from vault.inputs import integer, parse_object, text, text_list
 from vault.query import fetch_one, require_one
 from vault.router import Call, Route
@@ -169,7 +171,10 @@ def add_version(
 ) -> int:
     """Encrypt a value as the secret's next version, make it current, and return its number."""
     version: int = secret["version"] + 1
-    sealed = keys.seal(_envelope(secret, version), value.encode())
+    try:
+        sealed = keys.seal(_envelope(secret, version), value.encode())
+    except InvalidTag:
+        raise _tampered(secret, "the key of its project does not decrypt") from None
     db.execute(
         "INSERT INTO secret_versions (secret_id, version, origin, wrapped_key, ciphertext, created_ms)"
         " VALUES (?, ?, ?, ?, ?, ?)",
@@ -199,13 +204,16 @@ def _delete_old_versions(db: sqlite3.Connection, secret_id: str, current: int, n
 
 def plaintext(db: sqlite3.Connection, keys: Keyring, secret: sqlite3.Row, version: int) -> str:
     """The value of one version. Callers must never put it in an answer to an agent. Raises Refusal."""
-    row = require_one(
-        db,
-        "SELECT wrapped_key, ciphertext FROM secret_versions WHERE secret_id = ? AND version = ?",
-        (secret["id"], version),
-        "no such version",
-    )
-    return keys.open(_envelope(secret, version), Sealed(row["wrapped_key"], row["ciphertext"])).decode()
+    statement = "SELECT wrapped_key, ciphertext FROM secret_versions WHERE secret_id = ? AND version = ?"
+    row = fetch_one(db, statement, (secret["id"], version))
+    if row is None and version == secret["version"]:
+        raise _tampered(secret, f"its current version, {version}, is missing")
+    if row is None:
+        raise Refusal(404, "no such version")
+    try:
+        return keys.open(_envelope(secret, version), Sealed(row["wrapped_key"], row["ciphertext"])).decode()
+    except InvalidTag:
+        raise _tampered(secret, f"version {version} does not decrypt") from None
 
 
 def rotate_value(
@@ -368,6 +376,11 @@ def schedule_options(schedule: sqlite3.Row) -> GeneratorOptions:
     """The generator options of a rotation schedule."""
     fields: list[str] | None = json.loads(schedule["fields"]) if schedule["fields"] else None
     return GeneratorOptions(schedule["length"], schedule["charset"], tuple(fields) if fields else None)
+
+
+def _tampered(secret: sqlite3.Row, what: str) -> Tampered:
+    ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
+    return Tampered(f"secret {secret['id']}: {what}", **ids)
 
 
 def _envelope(secret: sqlite3.Row, version: int) -> Envelope:

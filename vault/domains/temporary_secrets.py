@@ -22,13 +22,14 @@ from html import escape
 from importlib import resources
 from typing import Any
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from vault import audit, makers
 from vault.crypto import KEY_BYTES, decrypt, encrypt, hash_token, new_id
 from vault.domains import projects
 from vault.domains.secrets import CHARSET, LENGTH, READ, WRITE, GeneratorOptions, generate_string
-from vault.errors import Refusal
+from vault.errors import Refusal, Tampered
 from vault.inputs import BOOLEAN, integer, text
 from vault.query import count, fetch_one
 from vault.router import OWNER, SYSTEM, Call, Deferred, KeySource, Raw, Route, Transaction
@@ -208,7 +209,11 @@ def _decrypt(row: sqlite3.Row, passphrase: str) -> str | None:
     key, check = _derive_key(passphrase, row["salt"])
     if not hmac.compare_digest(check, row["passphrase_hash"]):
         return None
-    return decrypt(key, row["ciphertext"], _label(row["id"])).decode()
+    try:
+        return decrypt(key, row["ciphertext"], _label(row["id"])).decode()
+    except InvalidTag:
+        what = f"the content of temporary secret {row['id']} does not decrypt"
+        raise Tampered(what, project_id=row["project_id"]) from None
 
 
 def _close(call: Call, row: sqlite3.Row, status: str) -> None:

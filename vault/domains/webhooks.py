@@ -21,10 +21,12 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
 
+from cryptography.exceptions import InvalidTag
+
 from vault import audit, makers
 from vault.crypto import new_id
 from vault.domains.alerts import check_actions, require_unrestricted
-from vault.errors import Refusal
+from vault.errors import Refusal, Tampered
 from vault.inputs import BOOLEAN, require_any, text, text_list
 from vault.outbound import INTERNET, MAX_URL, ForbiddenUrl, Network, SendError, Target, parse_url, post
 from vault.query import count, fetch_one, require_one
@@ -301,16 +303,24 @@ def deliver_due_to_loopback(transaction: Transaction, keys: KeySource, now_ms: i
 
 
 def _due(transaction: Transaction, keys: KeySource, now_ms: int) -> list[Batch]:
+    batches = []
     with transaction() as db:
-        return [
-            Batch(
-                row["id"],
-                row["url"],
-                keys().unwrap(f"webhook:{row['id']}", row["wrapped_secret"]),
-                tuple(map(_delivery, db.execute(NEXT_DELIVERIES, (row["id"], TEST, MAX_BATCH)))),
-            )
-            for row in db.execute(DUE, (now_ms,)).fetchall()
-        ]
+        for row in db.execute(DUE, (now_ms,)).fetchall():
+            try:
+                signing_secret = keys().unwrap(f"webhook:{row['id']}", row["wrapped_secret"])
+            except InvalidTag:
+                _switch_off_tampered(db, now_ms, row["id"])
+                continue
+            deliveries = tuple(map(_delivery, db.execute(NEXT_DELIVERIES, (row["id"], TEST, MAX_BATCH))))
+            batches.append(Batch(row["id"], row["url"], signing_secret, deliveries))
+    return batches
+
+
+def _switch_off_tampered(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> None:
+    """Disable a webhook that could sign no delivery, so that it does not hold up the others."""
+    db.execute("UPDATE webhooks SET enabled = 0 WHERE id = ?", (webhook_id,))
+    found = Tampered(f"the signing secret of webhook {webhook_id} does not decrypt, so it is switched off")
+    audit.note_tampered(db, now_ms, SYSTEM, found, "webhook")
 
 
 def _delivery(row: sqlite3.Row) -> Delivery:
