@@ -1,4 +1,4 @@
-"""The append-only audit log. Each entry is written in the same transaction as the change it describes.
+"""The append-only audit log. Each entry is written in the same transaction as the change it describes, and chained.
 
 Details name projects, secrets, versions and reasons, never values. An agent with a project allowlist sees the entries
 of its projects and its own entries.
@@ -10,6 +10,7 @@ import json
 import sqlite3
 from typing import Any, Callable
 
+from vault import chain
 from vault.errors import Tampered
 from vault.inputs import PAGE, TIME_MS, integer, text, text_list
 from vault.router import Actor, Call, Route
@@ -34,6 +35,10 @@ CREATE INDEX IF NOT EXISTS audit_by_project ON audit (project_id, id);
 CREATE TRIGGER IF NOT EXISTS audit_keeps_rows BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS audit_keeps_words BEFORE UPDATE ON audit
+    BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
+-- INSERT OR REPLACE deletes a row without the first trigger.
+CREATE TRIGGER IF NOT EXISTS audit_replaces_nothing BEFORE INSERT ON audit
+    WHEN EXISTS (SELECT 1 FROM audit WHERE id = NEW.id)
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 """
 
@@ -159,10 +164,10 @@ def record(
         (action, ACTIONS[action], actor.kind, who["userId"], who["machineId"], who["aiAgentId"], secret_id, project_id)
         + (actor.source_ip, detail, now_ms),
     )
-    if LISTENERS:
-        row = db.execute("SELECT * FROM audit WHERE id = ?", (added.lastrowid,)).fetchone()
-        for listener in LISTENERS:
-            listener(db, row)
+    row = db.execute("SELECT * FROM audit WHERE id = ?", (added.lastrowid,)).fetchone()
+    chain.append(db, row)
+    for listener in LISTENERS:
+        listener(db, row)
 
 
 def note(call: Call, action: str, detail: str, *, secret_id: str | None = None, project_id: str | None = None) -> None:

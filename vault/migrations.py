@@ -14,10 +14,11 @@ from pathlib import Path
 from vault.errors import VaultError
 from vault.files import create_private, locked, quoted, sync_directory
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 4
 
 # The SQL statements that migrate a database from each version to the next.
-STEPS: Mapping[int, Sequence[str]] = {1: ()}
+# Step 3 changes no table: older programs would append to the audit log without its chain.
+STEPS: Mapping[int, Sequence[str]] = {1: (), 2: (), 3: ()}
 
 
 def migrate(db: sqlite3.Connection, directory: Path, *, has_server_lock: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, gate, limits, makers, reads, refusals
+from vault import audit, chain, gate, limits, makers, reads, refusals
 from vault.domains import (
     agents,
     alerts,
@@ -31,6 +31,7 @@ from vault.store import Store
 
 TABLES = (
     audit.TABLES,
+    chain.TABLES,
     projects.TABLES,
     agents.TABLES,
     gate.TABLES,

@@ -125,7 +125,7 @@ def test_a_step_that_fails_changes_nothing(
 ) -> None:
     before, tables = content(old / "vault.db"), schema(old / "vault.db")
     with monkeypatch.context() as patched:
-        patched.setattr(migrations, "STEPS", {1: (step,)})
+        patched.setattr(migrations, "STEPS", {**migrations.STEPS, 1: (step,)})
         with pytest.raises(error):
             open_store(old)
     assert (content(old / "vault.db"), schema(old / "vault.db"), version(old / "vault.db")) == (before, tables, 1)

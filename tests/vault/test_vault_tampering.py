@@ -11,6 +11,7 @@ import pytest
 from tests.vault.support.commands import run_command
 from tests.vault.support.machines import Machine, granted_machine
 from tests.vault.support.served_vault import NONCES, Agent, FakeClock, Vault, run_job
+from vault import chain
 from vault.domains import schedules, webhooks
 
 GARBLED = "UPDATE secret_versions SET ciphertext = zeroblob(length(ciphertext))"
@@ -110,3 +111,85 @@ def test_a_new_root_key_is_refused_for_what_does_not_decrypt(vault: Vault, secre
     edit(vault, "UPDATE projects SET wrapped_key = zeroblob(60)")
     message = f"vault: error: wrapped_key of projects {secret.split('/')[4]} was changed from outside"
     assert run_command(vault.directory, "rekey")[2].startswith(message)
+
+
+# ---- the audit log ---------------------------------------------------------------------------------------------------
+
+FREE = ("DROP TRIGGER audit_keeps_words", "DROP TRIGGER audit_keeps_rows", "DROP TRIGGER audit_replaces_nothing")
+FREE_CHAIN = [
+    f"DROP TRIGGER audit_chain_{name}" for name in ("keeps_rows", "keeps_hashes", "replaces_nothing")
+]  # fmt: skip
+
+
+def verify(vault: Vault, *arguments: str) -> str:
+    """The error of the command, or nothing."""
+    status, _, err = run_command(vault.directory, "verify", *arguments)
+    assert status == (1 if err else 0)
+    return err.partition("\n")[0]
+
+
+def status_head(vault: Vault) -> str:
+    return run_command(vault.directory, "status")[1].rpartition("head ")[2].strip()
+
+
+@pytest.mark.parametrize(
+    "replacement",
+    [
+        "INSERT OR REPLACE INTO audit VALUES (2, 'x', 'info', 'user', '', '', '', '', '', '', '', 0)",
+        "REPLACE INTO audit SELECT * FROM audit WHERE id = 2",
+        "INSERT OR REPLACE INTO audit_chain (id, hash) VALUES (2, x'00')",
+    ],
+)
+@pytest.mark.usefixtures("secret")
+def test_an_entry_cannot_be_replaced(vault: Vault, replacement: str) -> None:
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        edit(vault, replacement)
+    assert verify(vault) == ""
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "UPDATE audit SET detail = 'nothing' WHERE id = 2",
+        "UPDATE audit SET detail = x'00ff' WHERE id = 2",
+        "UPDATE audit SET created_ms = created_ms + 1 WHERE id = 2",
+        "DELETE FROM audit WHERE id = 2",
+        "DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)",
+        "INSERT INTO audit VALUES (99, 'x', 'info', 'user', '', '', '', '', '', '', '', 0)",
+    ],
+)
+@pytest.mark.usefixtures("secret")
+def test_a_changed_log_does_not_verify(vault: Vault, change: str) -> None:
+    assert verify(vault) == ""
+    edit(vault, *FREE, change)
+    assert verify(vault).startswith("vault: error: the audit log was changed at or before entry ")
+
+
+@pytest.mark.usefixtures("secret")
+def test_a_log_that_was_rewritten_with_its_chain_lacks_the_head_that_was_printed(vault: Vault) -> None:
+    before = status_head(vault)
+    assert verify(vault, "--head", before) == ""
+    edit(vault, *FREE, *FREE_CHAIN, "UPDATE audit SET detail = 'nothing' WHERE id = 2", "DELETE FROM audit_chain")
+    with vault.store.transaction() as db:
+        chain.append(db, db.execute("SELECT * FROM audit ORDER BY id DESC LIMIT 1").fetchone())
+    assert verify(vault, "--head", before) == (
+        f"vault: error: the audit log does not contain the head {before}: it was changed or cut"
+    )
+
+
+@pytest.mark.usefixtures("secret")
+def test_a_backup_prints_the_head_that_a_later_log_still_contains(vault: Vault, agent: Agent, tmp_path: Any) -> None:
+    line = (str(tmp_path / "backup"), "--passphrase-file", "-")
+    _, out, _ = run_command(vault.directory, "backup", *line, typed="several unrelated words\n")
+    head = out.rpartition("head of the audit log ")[2].strip()
+    agent.project("later")
+    assert verify(vault, "--head", head) == ""
+    assert run_command(vault.directory, "verify", "--head", "x")[0] == 2
+
+
+def test_the_log_of_an_older_vault_is_covered_by_its_first_hash(vault: Vault, agent: Agent) -> None:
+    edit(vault, *FREE_CHAIN, "DELETE FROM audit_chain")  # as before the chain was introduced
+    agent.project()
+    assert verify(vault) == ""
+    edit(vault, *FREE, "UPDATE audit SET detail = 'nothing' WHERE id = 1")
+    assert verify(vault).startswith("vault: error: the audit log was changed at or before entry ")

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from vault import audit, migrations, rootkey
+from vault import audit, chain, migrations, rootkey
 from vault.errors import VaultError
 from vault.files import private_directory, quoted
 from vault.router import OWNER
@@ -20,8 +20,11 @@ from vault.schema import open_store
 from vault.store import Store
 
 
-def backup(store: Store, target: Path, now_ms: int, passphrase: str | None) -> None:
-    """Write the vault to a new file. Only a vault with a key file takes a passphrase. Raises VaultError."""
+def backup(store: Store, target: Path, now_ms: int, passphrase: str | None) -> str:
+    """Write the vault to a new file, and return the head of its audit log. Raises VaultError.
+
+    Only a vault with a key file takes a passphrase.
+    """
     if store.has_passphrase and passphrase is not None:
         raise VaultError("the vault's own passphrase opens the backup", "omit the passphrase")
     if not store.has_passphrase:
@@ -29,12 +32,14 @@ def backup(store: Store, target: Path, now_ms: int, passphrase: str | None) -> N
     with _reserved(target):
         with store.transaction() as db:
             audit.record(db, now_ms, OWNER, "vault_backup", "the vault was backed up")
+            head = str(chain.head(db))
         draft = target.with_name(target.name + ".sealing")
         store.copy_to(draft)
         if passphrase is not None:
             with closing(_open_for_writing(draft)) as db, db:
                 rootkey.store_seal(db, rootkey.new_seal(store.keys, store.vault_id, passphrase))
         draft.rename(target)
+    return head
 
 
 def restore(source: Path, directory: Path, now_ms: int) -> str:

@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-from vault import audit, control, reads
+from vault import audit, chain, control, reads
 from vault.domains import alerts
 from vault.errors import VaultError
 from vault.files import quoted
-from vault.owner import backup
+from vault.owner import backup, verification
 from vault.owner.console import (
     Commands,
     Output,
@@ -34,6 +34,7 @@ from vault.terminal import PROGRAM, printable
 
 PROMPT, NEW_PROMPT = "Passphrase of the vault", "New passphrase of the vault"
 HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store it safely"  # noqa: S105  # not a passphrase
+HINT_HEAD = "keep the head elsewhere, and check later that the log was not changed"
 COUNTS = {
     "projects": "SELECT COUNT(*) FROM projects",
     "secrets": "SELECT COUNT(*) FROM secrets WHERE deleted_ms IS NULL",
@@ -41,6 +42,7 @@ COUNTS = {
     "agentsPending": "SELECT COUNT(*) FROM ai_agents WHERE approved_ms IS NULL",
     "machines": "SELECT COUNT(*) FROM machines",
     "machinesPending": "SELECT COUNT(*) FROM machines WHERE approved_ms IS NULL",
+    "auditEntries": "SELECT COUNT(*) FROM audit",
 }
 COLUMNS = ("TIME", "SEVERITY", "ACTION", "ACTOR", "DETAIL")
 POLL_S = 1.0
@@ -81,6 +83,10 @@ def _add_vault_commands(commands: Commands) -> None:
     )
     add_passphrase_option(serving, text="start unsealed with the passphrase")
     add_command(commands, "status", _status, "show the state of the vault and its server")
+    checking = add_command(commands, "verify", _verify, "check that the audit log was not changed from outside")
+    checking.add_argument(
+        "--head", type=_head, metavar="HEAD", help="the head that status or backup printed: check that the log holds it"
+    )
     add_command(commands, "seal", _seal, "make the running server drop the root key")
     add_passphrase_option(add_command(commands, "unseal", _unseal, "make the running server load the root key"))
     changing = add_command(commands, "rekey", _rekey, "change the root key and its passphrase; stop the server first")
@@ -125,6 +131,7 @@ def _status(options: argparse.Namespace) -> Output:
         with store.transaction() as db:
             counts = {name: db.execute(statement).fetchone()[0] for name, statement in COUNTS.items()}
             created_ms = db.execute("SELECT created_ms FROM vault").fetchone()[0]
+            head = chain.head(db)
     url, sealed = (running["url"], running["sealed"]) if running else (None, None)
     state = "not served" if running is None else f"served at {url}, {'sealed' if sealed else 'open'}"
     lines = [
@@ -135,7 +142,15 @@ def _status(options: argparse.Namespace) -> Output:
     lines.append("{secrets} secrets in {projects} projects".format(**counts))
     lines.append("{agents} agents, {agentsPending} pending".format(**counts))
     lines.append("{machines} machines, {machinesPending} pending".format(**counts))
-    return Output({**data, "createdAt": created_ms, "url": url, "sealed": sealed, **counts}, "\n".join(lines))
+    lines.append(f"audit log: {counts['auditEntries']} entries, head {head or 'none'}")
+    data = {**data, "createdAt": created_ms, "url": url, "sealed": sealed, **counts}
+    return Output({**data, "auditHead": str(head) if head else None}, "\n".join(lines))
+
+
+def _verify(options: argparse.Namespace) -> Output:
+    with owner_transaction(options) as db:
+        found = verification.verify(db, options.head)
+    return Output(found._asdict(), f"intact: {found.auditEntries} audit entries, head {found.auditHead}")
 
 
 def _seal(options: argparse.Namespace) -> Output:
@@ -175,11 +190,14 @@ def _backup(options: argparse.Namespace) -> Output:
         passphrase = None
         if not sealed or options.passphrase_file is not None:
             passphrase = read_passphrase(options.passphrase_file, "Passphrase for the backup", new=True)
-        backup.backup(store, options.file, wall_clock(), passphrase)
-        data = {"vaultId": store.vault_id, "file": str(options.file), "bytes": options.file.stat().st_size}
+        head = backup.backup(store, options.file, wall_clock(), passphrase)
+        size = options.file.stat().st_size
+        data = {"vaultId": store.vault_id, "file": str(options.file), "bytes": size, "auditHead": head}
     needed_passphrase = "the vault's passphrase" if sealed else "that passphrase"
     return Output(
-        data, f"wrote {quoted(options.file)}, {data['bytes']} bytes", [f"it opens only with {needed_passphrase}"]
+        data,
+        f"wrote {quoted(options.file)}, {size} bytes, head of the audit log {head}",
+        [f"it opens only with {needed_passphrase}", f"{HINT_HEAD}: {PROGRAM} verify --head HEAD --dir DIR"],
     )
 
 
@@ -213,6 +231,13 @@ def _port(text: str) -> int:
     if not text.isdecimal() or int(text) > 65_535:
         raise argparse.ArgumentTypeError("must be a number from 0 to 65535")
     return int(text)
+
+
+def _head(text: str) -> chain.Head:
+    try:
+        return chain.parse_head(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError("must be as status prints it, a number, a colon and hex digits") from None
 
 
 def _url(text: str) -> str:
