@@ -65,6 +65,7 @@ ACTIONS = {
     "enroll_token_create":      "high",
     "enroll_token_revoke":      "medium",
     "integrity_failure":        "critical",
+    "integrity_start":          "high",
     "ip_allowlist_add":         "medium",
     "ip_allowlist_delete":      "medium",
     "ip_allowlist_disable":     "high",

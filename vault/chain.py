@@ -8,7 +8,6 @@ The entries of an older vault, from before the chain, are covered by the first h
 from __future__ import annotations
 
 import hashlib
-import json
 import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -80,6 +79,5 @@ def parse_head(text: str) -> Head:
 
 
 def _next_hash(previous: bytes, row: sqlite3.Row) -> bytes:
-    # After a change from outside, a column may hold bytes, which JSON cannot.
-    text = json.dumps(tuple(row), separators=(",", ":"), default=repr)
-    return hashlib.sha256(previous + text.encode()).digest()
+    # ascii() shows different values differently, in every version of Python, also of types that only an edit can store.
+    return hashlib.sha256(previous + ascii(tuple(row)).encode()).digest()

@@ -66,10 +66,14 @@ class Envelope(NamedTuple):
 
 
 class Keyring:
-    """Holds the root key, and creates, wraps and unwraps all keys below it."""
+    """Holds the root key, and creates, wraps and unwraps all keys below it.
+
+    It also holds the key of the seals, which the proof of the root key contains. Vaults of earlier versions have none.
+    """
 
     def __init__(self, root_key: bytes) -> None:
         self._root_key = root_key
+        self._seal_key = b""
 
     def new_project_key(self, project_id: str) -> bytes:
         """A new project key, wrapped by the root key."""
@@ -106,16 +110,36 @@ class Keyring:
         return cls(decrypt(parameters.derive_key(passphrase), sealed, _root_label(vault_id)))
 
     def proof(self, vault_id: str) -> bytes:
-        """A token that the vault stores to recognize its root key."""
-        return self.wrap(_proof_label(vault_id), b"")
+        """A token that the vault stores to recognize its root key. It contains the key of the seals."""
+        return self.wrap(_proof_label(vault_id), self._seal_key)
 
     def matches(self, vault_id: str, proof: bytes) -> bool:
-        """Whether this is the root key that belongs to the proof."""
+        """Whether this is the root key that belongs to the proof. If so, the key of the seals is taken from it."""
         try:
-            self.unwrap(_proof_label(vault_id), proof)
+            self._seal_key = self.unwrap(_proof_label(vault_id), proof)
         except InvalidTag:
             return False
         return True
+
+    @property
+    def can_seal(self) -> bool:
+        """Whether there is a key of the seals."""
+        return bool(self._seal_key)
+
+    def make_seal_key(self) -> None:
+        """Make the key of the seals, which the next proof stores."""
+        self._seal_key = os.urandom(KEY_BYTES)
+
+    def keep_seals_of(self, other: Keyring) -> None:
+        """Take the key of the seals from the keyring that this one replaces, so that they stay valid."""
+        self._seal_key = other._seal_key
+
+    def seal_row(self, parts: tuple[object, ...]) -> bytes | None:
+        """The MAC, a keyed BLAKE2b, of the values of a row, or None without a key of the seals."""
+        if not self._seal_key:
+            return None
+        # ascii() shows different values differently, in every version of Python. This runs several times per request.
+        return hashlib.blake2b(ascii(parts).encode(), key=self._seal_key, digest_size=KEY_BYTES).digest()
 
     def _project_key(self, envelope: Envelope) -> bytes:
         return self.unwrap(_project_label(envelope.project_id), envelope.wrapped_project_key)

@@ -1,7 +1,7 @@
 """The checks that every signed request passes, in the order of the contract:
 
-    agents:    known identity, timestamp, signature, nonce, limits, approved, enabled, project allowlist, scope
-    machines:  known identity, timestamp, signature, nonce, approved, not expired, IP allowlist
+    agents:    known identity, timestamp, signature, nonce, limits, approved, enabled, seal, project allowlist, scope
+    machines:  known identity, timestamp, signature, nonce, approved, not expired, seal, IP allowlist
 
 The nonce is recorded after the signature check, so a forged request cannot use up a nonce, and before all other checks,
 so a refused request cannot be replayed either. Nonces survive a restart, and a clock that is set back.
@@ -19,9 +19,9 @@ from typing import Callable, TypeVar
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from vault import limits
+from vault import limits, seals
 from vault.domains import agents, ip_allowlist, machines
-from vault.errors import Denied, UnprovenDenied
+from vault.errors import Denied, Tampered, UnprovenDenied
 from vault.query import fetch_one
 from vault.router import Agent, Caller, Machine, Match, Received
 
@@ -54,6 +54,7 @@ def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int)
     if match.route.caller == "machine":
         machine = _authenticate(db, received, machines.find, now_ms)
         machines.check_state(machine, now_ms)
+        _check_seals(db, machine)
         ip_allowlist.check(db, received.source_ip, machine.id)
         machines.mark_seen(db, machine, now_ms)
         return machine
@@ -64,6 +65,7 @@ def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int)
         _shorten_nonce(db, received, agent, now_ms)
         raise
     _check_state(agent)
+    _check_seals(db, agent)
     _check_allowlist(db, agent, match)
     _check_scope(agent, match.route.scope)
     return agent
@@ -154,6 +156,17 @@ def _check_state(agent: Agent) -> None:
         raise Denied(403, "Agent is pending approval", agent.id)
     if not agent.enabled:
         raise Denied(403, "Agent is disabled", agent.id)
+
+
+def _check_seals(db: sqlite3.Connection, caller: Caller) -> None:
+    """Raise Tampered if the caller's row, or a project of its allowlist, was changed from outside."""
+    try:
+        seals.require(db, "agent" if isinstance(caller, Agent) else "machine", caller.id)
+        if isinstance(caller, Agent) and caller.allowlist is not None:
+            seals.require_all(db, "agent project", caller.id)
+    except Tampered as found:
+        found.caller_id = caller.id
+        raise
 
 
 def _check_allowlist(db: sqlite3.Connection, agent: Agent, match: Match) -> None:

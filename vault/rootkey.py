@@ -133,6 +133,7 @@ def prepare_new(directory: Path, passphrase: str | None) -> Keyring:
 
 def rewrap(db: sqlite3.Connection, columns: Iterable[WrappedColumn], old: Keyring, new: Keyring) -> None:
     """Encrypt every wrapped column with the new root key. Must run inside a transaction."""
+    new.keep_seals_of(old)
     for table, column, kind in columns:
         for row in db.execute(f"SELECT id, {column} AS wrapped FROM {table} WHERE {column} IS NOT NULL").fetchall():
             label = f"{kind}:{row['id']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, chain, gate, limits, makers, reads, refusals
+from vault import audit, chain, gate, limits, makers, reads, refusals, seals
 from vault.domains import (
     agents,
     alerts,
@@ -32,6 +32,7 @@ from vault.store import Store
 TABLES = (
     audit.TABLES,
     chain.TABLES,
+    seals.TABLES,
     projects.TABLES,
     agents.TABLES,
     gate.TABLES,

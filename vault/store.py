@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from vault import audit, migrations, rootkey, wiping
+from vault import audit, migrations, rootkey, seals, wiping
 from vault.crypto import Keyring, new_id
 from vault.errors import Refusal, SealedDenied, VaultError
 from vault.files import check_private, create_private, locked, private_directory, quoted
@@ -66,6 +66,7 @@ class Store:
         self.directory = directory
         self._wrapped = wrapped
         self._lock = threading.Lock()
+        self._keys: Keyring | None = None
         private_directory(directory)
         with locked(directory / "init.lock", wait=True):
             self._db = _connect(directory / "vault.db")
@@ -74,6 +75,9 @@ class Store:
             try:
                 migrations.migrate(self._db, directory, has_server_lock=has_server_lock)
                 self.vault_id, self._keys = self._prepare(tables, passphrase)
+                if not self.sealed and not self.keys.can_seal:
+                    with self.transaction() as db:
+                        self._start_seals(db, wall_clock())
             except BaseException:
                 self._db.close()
                 raise
@@ -141,6 +145,8 @@ class Store:
         with self.transaction() as db:
             audit.record(db, now_ms, OWNER, "vault_unseal", "the vault was unsealed")
             self._keys = keys
+            if not keys.can_seal:
+                self._start_seals(db, now_ms)
 
     def rekey(self, now_ms: int, passphrase: str | None) -> None:
         """Change the root key, protected by a passphrase or, without one, by a key file. The server must be stopped."""
@@ -168,6 +174,7 @@ class Store:
             for statement in migrations.statements(VAULT_TABLE, rootkey.TABLES, *tables):
                 db.execute(statement)
             db.execute(f"PRAGMA user_version = {migrations.SCHEMA_VERSION}")
+            seals.install(db, self._seal_row)
             row = db.execute("SELECT id, root_key_proof FROM vault").fetchone()
             if row is None:
                 return self._create(db, passphrase)
@@ -181,9 +188,20 @@ class Store:
     def _create(self, db: sqlite3.Connection, passphrase: str | None) -> tuple[str, Keyring]:
         vault_id = new_id("vault_")
         keys = rootkey.create(db, self.directory, vault_id, passphrase)
+        keys.make_seal_key()
         row = (vault_id, keys.proof(vault_id), wall_clock())
         db.execute("INSERT INTO vault (only, id, root_key_proof, created_ms) VALUES (1, ?, ?, ?)", row)
         return vault_id, keys
+
+    def _seal_row(self, *parts: object) -> bytes | None:
+        return None if self._keys is None else self._keys.seal_row(parts)
+
+    def _start_seals(self, db: sqlite3.Connection, now_ms: int) -> None:
+        """Seal the rows of a vault of an earlier version as they are."""
+        self.keys.make_seal_key()
+        seals.sign_all(db)
+        db.execute("UPDATE vault SET root_key_proof = ?", (self.keys.proof(self.vault_id),))
+        audit.record(db, now_ms, OWNER, "integrity_start", "the rows of an earlier version were sealed as they were")
 
 
 @contextmanager

@@ -20,9 +20,11 @@ OLD, NEW = "the old words of the owner", "the new words of the owner"
 
 # Columns of bytes that the root key does not wrap, and why.
 OTHER_BYTES = {
-    ("vault", "root_key_proof"): "derived from the new key",
+    ("vault", "root_key_proof"): "wrapped by the new key, with the key of the seals",
     ("passphrase_seal", "salt"): "replaced",
     ("passphrase_seal", "sealed_key"): "replaced",
+    ("audit_chain", "hash"): "a hash",
+    ("seals", "mac"): "of a key that the proof contains",
     ("ai_agents", "public_key"): "public",
     ("machines", "public_key"): "public",
     ("bootstrap_tokens", "token_hash"): "a hash",

@@ -92,7 +92,8 @@ def test_rows_moved_to_another_version_do_not_decrypt(vault: Vault, agent: Agent
     agent.post(secret + "/update", {"value": "second"})
     with vault.store.transaction() as db:
         db.execute("UPDATE secret_versions SET version = 3 WHERE version = 1")
-    assert agent.send("POST", secret + "/rollback", {"version": 3}).json == {"error": "internal error"}
+    assert agent.send("POST", secret + "/rollback", {"version": 3}).status == 500
+    assert "version 3 does not decrypt" in vault.audited("integrity_failure")[0]["detail"]
 
 
 def test_versions_are_listed_newest_first(agent: Agent, secret: str, clock: FakeClock) -> None:

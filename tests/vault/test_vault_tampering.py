@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import base64
 import sqlite3
 from contextlib import closing
-from typing import Any
+from typing import Any, Callable
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.commands import run_command
-from tests.vault.support.machines import Machine, granted_machine
-from tests.vault.support.served_vault import NONCES, Agent, FakeClock, Vault, run_job
-from vault import chain
+from tests.vault.support.machines import TOKENS, Machine, enroll, granted_machine, pending_machine, token_body
+from tests.vault.support.served_vault import (
+    NONCES,
+    START_MS,
+    Agent,
+    FakeClock,
+    Reply,
+    Vault,
+    public_bytes,
+    run_job,
+)
+from vault import chain, seals
 from vault.domains import schedules, webhooks
 
 GARBLED = "UPDATE secret_versions SET ciphertext = zeroblob(length(ciphertext))"
@@ -193,3 +204,198 @@ def test_the_log_of_an_older_vault_is_covered_by_its_first_hash(vault: Vault, ag
     assert verify(vault) == ""
     edit(vault, *FREE, "UPDATE audit SET detail = 'nothing' WHERE id = 1")
     assert verify(vault).startswith("vault: error: the audit log was changed at or before entry ")
+
+
+# ---- rows that decide who may read what ------------------------------------------------------------------------------
+
+
+def ident(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
+class Scene:
+    """What an attacker could change: secrets, canaries, a policy, a freeze, machines, agents, a token, an address."""
+
+    def __init__(self, vault: Vault, agent: Agent) -> None:
+        self.vault, self.agent = vault, agent
+        self.project, self.frozen = agent.project(), agent.project("frozen")
+        self.secret, self.bound = agent.secret(self.project, "leaked"), agent.secret(self.project, "bound")
+        self.locked = agent.secret(self.frozen, "locked")
+        agent.post(self.secret + "/update", {"value": "current"})
+        self.granted = granted_machine(vault, self.secret, self.bound, self.locked)
+        self.other, self.pending = granted_machine(vault), pending_machine(vault, "late")
+        self.thief = Machine(vault.port, vault.clock, self.granted.id, Ed25519PrivateKey.generate())
+        policies = f"/v1/ai/projects/{self.project}/policies"
+        self.policy = agent.post(policies, {"name": "once", "ttlMaxReads": 1})["id"]
+        agent.post(f"/v1/ai/secrets/{ident(self.bound)}/binding", {"policyId": self.policy})
+        self.granted.value(self.bound)  # the only read that the policy allows
+        self.canary, bait = self._canary(self.project), self._canary(self.frozen)
+        self.finder = granted_machine(vault, self.canary)
+        granted_machine(vault, bait).value(bait)  # freezes the project
+        self.token = agent.post(TOKENS, token_body(projectIds=[self.project], maxUses=9))["token"]
+        self.narrow, self.disabled = vault.agent(("projects.read",), [self.project]), vault.agent()
+        run_command(vault.directory, "disable", self.disabled.id)
+        agent.post("/v1/ai/ipallowlist", {"cidr": "127.0.0.1/32"})
+        agent.post("/v1/ai/ipallowlist/enable")
+
+    def _canary(self, project_id: str) -> str:
+        made = self.agent.post("/v1/ai/canaries", {"projectId": project_id, "name": "bait"})["id"]
+        return f"/v1/ai/projects/{project_id}/secrets/{made}"
+
+    def change(self, statements: str) -> None:
+        """Run the statements of an attacker, with the ids that they name in braces."""
+        ids = {name: ident(value) for name, value in vars(self).items() if isinstance(value, str)}
+        callers = {name: value.id for name, value in vars(self).items() if isinstance(value, Agent)}
+        key = base64.b64decode(public_bytes(self.thief.key)).hex()
+        edit(self.vault, *(each.format(**ids, **callers, key=key) for each in statements.split(";")))
+
+
+# What an attacker changes, and who then tries what.
+ATTACKS: list[tuple[str, Callable[[Scene], Reply]]] = [
+    ("UPDATE secrets SET version = 1 WHERE id = '{secret}'", lambda scene: scene.granted.read(scene.secret)),
+    ("UPDATE secrets SET kind = 'secret' WHERE id = '{canary}'", lambda scene: scene.finder.read(scene.canary)),
+    ("UPDATE canaries SET enabled = 0", lambda scene: scene.finder.read(scene.canary)),
+    ("DELETE FROM canaries", lambda scene: scene.finder.read(scene.canary)),
+    (
+        "INSERT INTO project_machines VALUES ('{project}', '{other}', 0);"
+        "INSERT INTO grants VALUES ('{other}', '{secret}', 0)",
+        lambda scene: scene.other.read(scene.secret),
+    ),
+    ("UPDATE machines SET public_key = x'{key}' WHERE id = '{granted}'", lambda scene: scene.thief.read(scene.secret)),
+    ("UPDATE machines SET approved_ms = 1 WHERE id = '{pending}'", lambda scene: scene.pending.read(scene.secret)),
+    ("UPDATE machines SET expires_ms = 9e12 WHERE id = '{granted}'", lambda scene: scene.granted.read(scene.secret)),
+    ("DELETE FROM policy_bindings", lambda scene: scene.granted.read(scene.bound)),
+    ("UPDATE policies SET rules = '[]'", lambda scene: scene.granted.read(scene.bound)),
+    ("DELETE FROM project_freezes", lambda scene: scene.granted.read(scene.locked)),
+    ("UPDATE ip_allowlist_switch SET enabled = 0", lambda scene: scene.granted.read(scene.secret)),
+    ("UPDATE ip_allowlist SET cidr = '127.0.0.0/8'", lambda scene: scene.granted.read(scene.secret)),
+    ("DELETE FROM seals WHERE kind = 'secret'", lambda scene: scene.granted.read(scene.secret)),
+    ("UPDATE seals SET mac = x'' WHERE kind = 'machine'", lambda scene: scene.granted.read(scene.secret)),
+    ("UPDATE ai_agents SET scopes = '[\"machines.write\"]' WHERE id = '{narrow}'", lambda scene: whoami(scene.narrow)),
+    ("UPDATE ai_agents SET restricted = 0 WHERE id = '{narrow}'", lambda scene: whoami(scene.narrow)),
+    ("INSERT INTO agent_projects VALUES ('{narrow}', '{frozen}')", lambda scene: whoami(scene.narrow)),
+    (
+        "DELETE FROM agents_disabled_by_owner; UPDATE ai_agents SET enabled = 1 WHERE id = '{disabled}'",
+        lambda scene: whoami(scene.disabled),
+    ),
+    ("UPDATE enrollment_tokens SET max_uses = 99", lambda scene: enroll(scene.vault, scene.token)),
+    (
+        "INSERT INTO enrollment_secrets SELECT id, '{secret}' FROM enrollment_tokens",
+        lambda scene: enroll(scene.vault, scene.token),
+    ),
+    (
+        "INSERT INTO enrollment_projects SELECT id, '{frozen}' FROM enrollment_tokens",
+        lambda scene: enroll(scene.vault, scene.token),
+    ),
+]
+
+
+def whoami(agent: Agent) -> Reply:
+    return agent.send("GET", "/v1/ai/whoami")
+
+
+def test_no_request_rests_on_a_row_that_was_changed(vault: Vault, agent: Agent) -> None:
+    scene = Scene(vault, agent)
+    assert verify(vault) == ""
+    vault.store.close()
+    saved = (vault.directory / "vault.db").read_bytes()
+    for statements, attempt in ATTACKS:
+        (vault.directory / "vault.db").write_bytes(saved)
+        vault.open()
+        scene.change(statements)
+        reply = attempt(scene)
+        assert (reply.status, reply.json) == (500, REFUSED), statements
+        (entry,) = failures(vault)
+        assert entry["severity"] == "critical", statements
+        assert "does not match its seal" in entry["detail"], statements
+        assert verify(vault).endswith("was changed from outside, or while the vault was sealed"), statements
+        vault.store.close()
+    vault.open()
+
+
+def test_a_later_change_by_the_vault_does_not_cover_up_an_edit(vault: Vault, agent: Agent, secret: str) -> None:
+    machine, project_id = granted_machine(vault, secret), secret.split("/")[4]
+    edit(vault, "UPDATE secrets SET version = 7", "UPDATE machines SET expires_ms = 9e12")
+    agent.post(secret + "/update", {"value": "new"})
+    policy = agent.post(f"/v1/ai/projects/{project_id}/policies", {"name": "none"})["id"]
+    agent.post(f"/v1/ai/secrets/{ident(secret)}/binding", {"policyId": policy})
+    with vault.store.transaction() as db:
+        db.execute("UPDATE machines SET approved_ms = approved_ms + 1")
+        assert not seals.matches(db, "secret", ident(secret))
+        assert not seals.matches(db, "machine", machine.id)
+
+
+def test_a_deleted_row_is_found_by_its_seal(vault: Vault, agent: Agent) -> None:
+    scene = Scene(vault, agent)
+    edit(vault, "DELETE FROM ip_allowlist_switch")
+    assert verify(vault).startswith("vault: error: address list 1 was changed from outside")
+    assert scene.granted.value(scene.secret) == "current"
+
+
+# Tables without seals, and why no row of theirs lets anyone read more.
+UNSEALED = {
+    "vault", "passphrase_seal", "sqlite_sequence", "seals",  # the key itself, and what is compared
+    "audit", "audit_chain", "agent_reads", "made", "alerts", "alert_actions", "nonces", "share_misses",
+    "secret_versions", "webhooks", "webhook_actions", "webhook_deliveries", "temporary_secrets",  # encrypted, or signed
+    "rotation_schedules", "machine_versions", "policy_reads", "cosign_requests", "agent_names", "machine_names",
+    "bootstrap_tokens",  # an agent that registers is pending, and the owner sees its scopes
+    "team_members", "team_invites", "project_members", "owner", "tickets", "ticket_messages", "ticket_attachments",
+}  # fmt: skip
+
+
+def test_every_table_is_sealed_or_listed_here(vault: Vault) -> None:
+    with vault.store.transaction() as db:
+        tables = {row["name"] for row in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+    sealed = {guard.table for guard in seals.GUARDS}
+    sealed |= {guard.satellite.table for guard in seals.GUARDS if guard.satellite is not None}
+    assert tables == sealed | UNSEALED
+    assert not sealed & UNSEALED
+
+
+@pytest.mark.usefixtures("secret")
+def test_a_log_that_was_cut_together_with_its_chain_does_not_verify(vault: Vault) -> None:
+    newest = [
+        "DELETE FROM audit_chain WHERE id = (SELECT max(id) FROM audit)",
+        "DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)",
+    ]
+    edit(vault, *FREE, *FREE_CHAIN, *newest)
+    assert verify(vault) == "vault: error: the audit log was cut: its newest sealed entry is gone"
+
+
+def test_what_the_owner_grants_in_a_vault_with_a_passphrase_takes_the_passphrase(vault: Vault, agent: Agent) -> None:
+    words = "several unrelated words"
+    vault.store.rekey(START_MS, words)
+    pending, late = vault.pending(), pending_machine(vault, "late")
+    assert run_command(vault.directory, "approve", pending.id, "--passphrase-file", "-", typed="wrong words here\n")[0]
+    assert whoami(pending).error == "Agent is pending approval"
+    for each in (pending, late):
+        assert run_command(vault.directory, "approve", each.id, "--passphrase-file", "-", typed=f"{words}\n")[0] == 0
+    assert (whoami(pending).status, late.send("GET", "/v1/secrets").status) == (200, 200)
+    assert run_command(vault.directory, "disable", pending.id)[0] == 0
+    assert whoami(pending).error == "Agent is disabled"
+    edit(vault, "DELETE FROM agents_disabled_by_owner", "UPDATE ai_agents SET enabled = 1")
+    assert whoami(pending).json == REFUSED
+    assert run_command(vault.directory, "enable", pending.id, "--passphrase-file", "-", typed=f"{words}\n")[0] == 0
+    assert whoami(pending).status == whoami(agent).status == 200
+    verified = run_command(vault.directory, "verify", "--passphrase-file", "-", typed=f"{words}\n")
+    assert (verified[0], verified[1].startswith("intact: ")) == (0, True)
+    assert run_command(vault.directory, "verify")[2].startswith("hint: the seals of rows are not checked")
+
+
+def test_no_agent_approves_a_machine_that_the_open_vault_did_not_register(vault: Vault, agent: Agent) -> None:
+    late = pending_machine(vault, "late")
+    edit(vault, "UPDATE machines SET kind = 'temp'")
+    reply = agent.send("POST", f"/v1/ai/machines/{late.id}/approve")
+    assert (reply.status, reply.error) == (
+        409,
+        "only the owner can approve this machine: it was not registered by the open vault",
+    )
+
+
+def test_a_new_root_key_keeps_the_seals(vault: Vault, agent: Agent, secret: str) -> None:
+    machine = granted_machine(vault, secret)
+    vault.store.rekey(START_MS, None)
+    assert verify(vault) == ""
+    assert machine.value(secret) == "the value"
+    agent.post(secret + "/update", {"value": "new"})
+    assert machine.value(secret) == "new"

@@ -18,7 +18,7 @@ import sqlite3
 import uuid
 from collections.abc import Iterable
 
-from vault import audit
+from vault import audit, seals
 from vault.crypto import hash_token
 from vault.domains import identities
 from vault.domains.identities import AGENT, parse_public_key
@@ -349,6 +349,7 @@ def set_enabled(db: sqlite3.Connection, now_ms: int, agent_id: str, *, enabled: 
     db.execute("UPDATE ai_agents SET enabled = ? WHERE id = ?", (enabled, agent_id))
     if enabled:
         db.execute("DELETE FROM agents_disabled_by_owner WHERE agent_id = ?", (agent_id,))
+        seals.sign(db, "agent", agent_id)
     else:
         statement = "INSERT OR IGNORE INTO agents_disabled_by_owner (agent_id, disabled_ms) VALUES (?, ?)"
         db.execute(statement, (agent_id, now_ms))

@@ -32,7 +32,7 @@ import secrets
 import sqlite3
 from typing import Callable
 
-from vault import audit, makers
+from vault import audit, makers, seals
 from vault.crypto import hash_token, new_id
 from vault.domains import ip_allowlist, machines, patterns, projects
 from vault.domains.identities import parse_public_key
@@ -163,6 +163,9 @@ def _require_active(call: Call, token: str) -> sqlite3.Row:
     row = fetch_one(call.db, SELECT + "WHERE t.token_hash = ?", (hash_token(token),))
     if not TOKEN.fullmatch(token) or row is None or _state(row, call.now_ms) != "active":
         raise Denied(401, "the enrollment token is unknown, revoked, used up or expired")
+    seals.require(call.db, "token", row["id"])
+    for kind in ("token project", "token secret"):
+        seals.require_all(call.db, kind, row["id"])
     return row
 
 

@@ -7,7 +7,7 @@ import binascii
 import sqlite3
 from typing import NamedTuple
 
-from vault import audit
+from vault import audit, seals
 from vault.errors import Refusal, VaultError
 from vault.query import fetch_one
 from vault.router import OWNER, Call
@@ -60,7 +60,9 @@ def find_row(db: sqlite3.Connection, kind: IdentityKind, identity_id: str) -> sq
 
 
 def approve(call: Call, kind: IdentityKind, identity_id: str) -> None:
-    """Approve a pending identity."""
+    """Approve a pending identity. Raises Refusal if its row does not match its seal."""
+    if not seals.matches(call.db, kind.noun, identity_id):
+        raise Refusal(409, f"only the owner can approve this {kind.noun}: it was not registered by the open vault")
     call.db.execute(f"UPDATE {kind.table} SET approved_ms = ? WHERE id = ?", (call.now_ms, identity_id))
     audit.note(call, f"{kind.audit_prefix}_approve", f"{kind.noun} {identity_id} approved")
 
@@ -118,6 +120,7 @@ def approve_as_owner(db: sqlite3.Connection, now_ms: int, kind: IdentityKind, id
     row = require_for_owner(db, kind, identity_id)
     statement = f"UPDATE {kind.table} SET approved_ms = coalesce(approved_ms, ?) WHERE id = ?"
     db.execute(statement, (now_ms, identity_id))
+    seals.sign(db, kind.noun, identity_id)
     audit.record(db, now_ms, OWNER, f"{kind.audit_prefix}_approve", f"{kind.noun} {identity_id} approved")
     return row
 

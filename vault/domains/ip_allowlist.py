@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Union
 
-from vault import audit
+from vault import audit, seals
 from vault.crypto import new_id
 from vault.errors import Denied, Refusal
 from vault.inputs import text, text_list
@@ -85,11 +85,15 @@ class AddressDenied(Denied):
 
 def check(db: sqlite3.Connection, source_ip: str | None, caller_id: str | None = None) -> None:
     """Raise AddressDenied if the list is enabled and does not contain the address."""
+    if fetch_one(db, "SELECT 1 FROM ip_allowlist_switch") is not None:
+        seals.require(db, "address list", "1")
     if not is_enabled(db):
         return
-    networks = (parse_network(row["cidr"]) for row in db.execute("SELECT cidr FROM ip_allowlist"))
-    if not is_within(source_ip, networks):
-        raise AddressDenied(403, "the address is not on the IP allowlist", caller_id)
+    for row in db.execute("SELECT id, cidr FROM ip_allowlist"):
+        if is_within(source_ip, [parse_network(row["cidr"])]):
+            seals.require(db, "address", row["id"])
+            return
+    raise AddressDenied(403, "the address is not on the IP allowlist", caller_id)
 
 
 def is_enabled(db: sqlite3.Connection) -> bool:
@@ -166,7 +170,11 @@ def disable(call: Call) -> object:
 def _set_enabled(call: Call, *, enabled: bool) -> object:
     _require_unrestricted(call)
     if is_enabled(call.db) != enabled:
-        call.db.execute("INSERT OR REPLACE INTO ip_allowlist_switch (only, enabled) VALUES (1, ?)", (enabled,))
+        call.db.execute(
+            "INSERT INTO ip_allowlist_switch (only, enabled) VALUES (1, ?)"
+            " ON CONFLICT (only) DO UPDATE SET enabled = excluded.enabled",
+            (enabled,),
+        )
         action = "enable" if enabled else "disable"
         audit.note(call, f"ip_allowlist_{action}", f"IP allowlist {action}d")
     return {"enabled": enabled}

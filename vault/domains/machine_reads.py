@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from vault import audit
+from vault import audit, seals
 from vault.domains import canaries, policies, secrets
 from vault.errors import Denied, ReadDenied, Refusal, Tampered
 from vault.inputs import text, text_list
@@ -79,6 +79,7 @@ def poll(call: Call) -> object:
 
 def _read(call: Call, secret: sqlite3.Row) -> str:
     """The value, after the freeze and policy checks. Reading a canary has frozen its project when this returns."""
+    _check_seals(call, secret)
     canaries.refuse_if_frozen(call, secret)
     policies.check_read(call, secret)
     if secret["kind"] == "canary":
@@ -96,6 +97,21 @@ def _trigger_without_grant(call: Call, denied: ReadDenied) -> bool:
     if project_id is None or not _is_member(call, project_id) or canaries.is_frozen(call.db, project_id):
         return False
     return canaries.trigger(call, secrets.find(call.db, denied.secret_id), "asked for without a grant")
+
+
+def _check_seals(call: Call, secret: sqlite3.Row) -> None:
+    """Raise Tampered if a row that allows this read, or that decides what is read, was changed from outside."""
+    secret_id, project_id = secret["id"], secret["project_id"]
+    rows = [
+        ("membership", project_id, call.machine.id),
+        ("grant", call.machine.id, secret_id),
+        ("secret", secret_id),
+        ("project", project_id),
+    ]
+    if secret["kind"] == "canary":
+        rows.append(("canary", secret_id))
+    for kind, *key in rows:
+        seals.require(call.db, kind, *key, secret_id=secret_id, project_id=project_id)
 
 
 def _change(call: Call, secret_id: str) -> str | None:

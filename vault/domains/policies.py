@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sqlite3
 
-from vault import audit
+from vault import audit, seals
 from vault.crypto import new_id
 from vault.domains import axes, projects, secrets
 from vault.domains.axes import Facts, Rules
@@ -77,6 +77,8 @@ def check_read(call: Call, secret: sqlite3.Row) -> None:
     binding = _binding(call.db, secret["id"])
     if binding is None:
         return
+    ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
+    seals.require(call.db, "policy", binding["policy_id"], **ids)
     rules = json.loads(binding["rules"])
     axis = axes.find_violation(rules, _facts(call, rules, binding))
     counts_as_request = bool(rules.get("coSignEnabled")) and axis in (None, "coSign")

@@ -19,6 +19,7 @@ from vault.owner.console import (
     Commands,
     Output,
     add_command,
+    add_passphrase_option,
     format_table,
     format_time,
     open_existing,
@@ -73,7 +74,10 @@ def _add_identity_commands(commands: Commands) -> None:
         ("disable", _disable, "refuse an agent's requests until it is enabled again"),
         ("enable", _enable, "re-enable a disabled agent"),
     ):
-        add_command(commands, name, run, text).add_argument("id", metavar="ID", help="the id of the agent or machine")
+        command = add_command(commands, name, run, text)
+        command.add_argument("id", metavar="ID", help="the id of the agent or machine")
+        if name != "disable":
+            add_passphrase_option(command, text="for a vault with a passphrase: the passphrase")
     revoking = add_command(commands, "revoke", _revoke, "delete an agent or a machine permanently")
     revoking.add_argument("id", metavar="ID", help="the id of the agent or machine")
     revoking.add_argument(
@@ -137,7 +141,7 @@ def _machines(options: argparse.Namespace) -> Output:
 
 def _approve(options: argparse.Namespace) -> Output:
     """Approve an agent or a machine. An id that is not an agent's may be a machine's."""
-    with owner_transaction(options) as db:
+    with owner_transaction(options, opens=True) as db:
         if agents.find(db, options.id) is None and machines.find(db, options.id) is not None:
             machine = machines.approve_as_owner(db, wall_clock(), options.id)
             return _result("approved", {"machineId": machine.id, "name": machine.name})
@@ -155,7 +159,7 @@ def _enable(options: argparse.Namespace) -> Output:
 
 
 def _set_enabled(options: argparse.Namespace, *, enabled: bool) -> Output:
-    with owner_transaction(options) as db:
+    with owner_transaction(options, opens=enabled) as db:
         if agents.find(db, options.id) is None and machines.find(db, options.id) is not None:
             raise VaultError(
                 "machines cannot be enabled or disabled", f"delete it permanently: {PROGRAM} revoke ID --dir DIR"

@@ -34,6 +34,7 @@ from vault.terminal import PROGRAM, printable
 
 PROMPT, NEW_PROMPT = "Passphrase of the vault", "New passphrase of the vault"
 HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store it safely"  # noqa: S105  # not a passphrase
+HINT_SEALS = "the seals of rows are not checked: pass the passphrase with --passphrase-file"
 HINT_HEAD = "keep the head elsewhere, and check later that the log was not changed"
 COUNTS = {
     "projects": "SELECT COUNT(*) FROM projects",
@@ -83,7 +84,8 @@ def _add_vault_commands(commands: Commands) -> None:
     )
     add_passphrase_option(serving, text="start unsealed with the passphrase")
     add_command(commands, "status", _status, "show the state of the vault and its server")
-    checking = add_command(commands, "verify", _verify, "check that the audit log was not changed from outside")
+    checking = add_command(commands, "verify", _verify, "check that the vault was not changed from outside")
+    add_passphrase_option(checking, text="for a vault with a passphrase: the passphrase, to check the seals too")
     checking.add_argument(
         "--head", type=_head, metavar="HEAD", help="the head that status or backup printed: check that the log holds it"
     )
@@ -148,9 +150,15 @@ def _status(options: argparse.Namespace) -> Output:
 
 
 def _verify(options: argparse.Namespace) -> Output:
-    with owner_transaction(options) as db:
-        found = verification.verify(db, options.head)
-    return Output(found._asdict(), f"intact: {found.auditEntries} audit entries, head {found.auditHead}")
+    with open_existing(options.dir) as store:
+        if store.sealed and options.passphrase_file is not None:
+            store.unseal(wall_clock(), read_passphrase(options.passphrase_file, PROMPT))
+        with store.transaction() as db:
+            found = verification.verify(db, options.head, is_open=not store.sealed)
+        hints = [HINT_SEALS] if store.sealed else []
+    if found.entriesOfSealedVault:
+        hints = [f"{found.entriesOfSealedVault} entries at the end were written while the vault was sealed"]
+    return Output(found._asdict(), f"intact: {found.auditEntries} audit entries, head {found.auditHead}", hints)
 
 
 def _seal(options: argparse.Namespace) -> Output:

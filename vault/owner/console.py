@@ -17,6 +17,7 @@ from typing import Any, Callable, NamedTuple, NoReturn, Protocol
 from vault import rootkey
 from vault.errors import VaultError
 from vault.files import quoted, read_private
+from vault.router import wall_clock
 from vault.schema import open_store
 from vault.store import Store
 from vault.terminal import PROGRAM, printable
@@ -103,10 +104,16 @@ def open_existing(directory: Path, *, has_server_lock: bool = False) -> Store:
 
 
 @contextlib.contextmanager
-def owner_transaction(options: argparse.Namespace) -> Iterator[sqlite3.Connection]:
-    """A transaction on the vault in the options."""
-    with open_existing(options.dir) as store, store.transaction() as db:
-        yield db
+def owner_transaction(options: argparse.Namespace, *, opens: bool = False) -> Iterator[sqlite3.Connection]:
+    """A transaction on the vault in the options. With `opens`, a passphrase is asked for if the vault has one.
+
+    What grants rights needs an open vault, because the rows that grant them are sealed.
+    """
+    with open_existing(options.dir) as store:
+        if opens and store.sealed:
+            store.unseal(wall_clock(), read_passphrase(options.passphrase_file, "Passphrase of the vault"))
+        with store.transaction() as db:
+            yield db
 
 
 def print_error(error: VaultError) -> int:
