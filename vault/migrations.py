@@ -17,8 +17,32 @@ from vault.files import create_private, locked, quoted, sync_directory
 SCHEMA_VERSION = 4
 
 # The SQL statements that migrate a database from each version to the next.
-# Step 3 changes no table: older programs would append to the audit log without its chain.
-STEPS: Mapping[int, Sequence[str]] = {1: (), 2: (), 3: ()}
+# Step 3 finds in the audit log who made what. Older programs are refused from then on, because they would append to the
+# log without its chain, and write rows without seals.
+MAKERS = """
+CREATE TABLE made (
+    kind TEXT NOT NULL,
+    id TEXT NOT NULL,
+    agent_id TEXT NOT NULL,
+    made_ms INTEGER NOT NULL,
+    PRIMARY KEY (kind, id)
+) WITHOUT ROWID;
+INSERT OR REPLACE INTO made (kind, id, agent_id, made_ms)
+SELECT kind, CASE kind WHEN 'grant' THEN word || ':' || secret_id ELSE word END, agent_id, created_ms FROM (
+    SELECT *, substr(rest, 1, instr(rest || ' ', ' ') - 1) AS word FROM (
+        SELECT a.id AS entry, a.agent_id, a.secret_id, a.created_ms, w.kind,
+            substr(a.detail, instr(a.detail, w.before) + length(w.before)) AS rest
+        FROM audit a JOIN (
+            SELECT 'enroll_token_create' AS action, 'token' AS kind, 'enrollment token ' AS before
+            UNION ALL SELECT 'webhook_create', 'webhook', 'webhook '
+            UNION ALL SELECT 'temporary_secret_create', 'link', 'temporary secret '
+            UNION ALL SELECT 'permission_grant', 'grant', 'reading granted to machine '
+            UNION ALL SELECT 'team_invite', 'invitation', ' invited by '
+        ) w ON w.action = a.action AND a.agent_id IS NOT NULL
+    )
+) ORDER BY entry;
+"""
+STEPS: Mapping[int, Sequence[str]] = {1: (), 2: (), 3: (MAKERS,)}
 
 
 def migrate(db: sqlite3.Connection, directory: Path, *, has_server_lock: bool) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -137,3 +139,16 @@ def test_revoking_an_agent_says_what_it_leaves(vault: Vault, agent: Agent, machi
     one_of_each(vault, agent, machine_id)
     hint = "hint: 6 things that it made still work; end them: python -m vault revoke ID --all-it-made --dir DIR\n"
     assert owner(vault, "revoke", agent.id)[2] == hint
+
+
+def test_what_agents_made_before_makers_were_stored_is_found_in_the_audit_log(
+    vault: Vault, agent: Agent, machine_id: str
+) -> None:
+    one_of_each(vault, agent, machine_id)
+    made = json.loads(owner(vault, "made", "--json")[1])
+    assert len(made) == len(KINDS)
+    vault.close()
+    with closing(sqlite3.connect(vault.directory / "vault.db", isolation_level=None)) as db:
+        db.executescript("DROP TABLE made; PRAGMA user_version = 3;")
+    vault.open()
+    assert json.loads(owner(vault, "made", "--json")[1]) == made
