@@ -338,6 +338,7 @@ UNSEALED = {
     "audit", "audit_chain", "agent_reads", "made", "alerts", "alert_actions", "nonces", "share_misses",
     "secret_versions", "webhooks", "webhook_actions", "webhook_deliveries", "temporary_secrets",  # encrypted, or signed
     "rotation_schedules", "machine_versions", "policy_reads", "cosign_requests", "agent_names", "machine_names",
+    "forgotten_windows", "alert_totals", "refusal_counts", "agent_usage",  # counts
     "bootstrap_tokens",  # an agent that registers is pending, and the owner sees its scopes
     "team_members", "team_invites", "project_members", "owner", "tickets", "ticket_messages", "ticket_attachments",
 }  # fmt: skip
