@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -117,28 +117,29 @@ class VaultApp:
             changes = db.total_changes
             with savepoint(db):
                 answer = Answer(match.route.status, match.route.handler(call))
-            if isinstance(call.caller, Agent) and db.total_changes == changes and not isinstance(answer.body, Deferred):
+            is_read = db.total_changes == changes and not isinstance(answer.body, Deferred)
+            if isinstance(call.caller, Agent) and is_read:
                 reads.count(call, match.route)
             return answer
 
-        answer = self._transact(received, match, first, admitted)
+        answer = self._transact(received, match, admitted, first)
         if not isinstance(answer.body, Deferred):
             return answer
-        deferred, result = answer.body, answer.body.work()
+        deferred, result = answer.body, _outcome(answer.body.work)
 
         def second(db: sqlite3.Connection, now_ms: int) -> Answer:
             call = self._call(db, received, match, admitted[0], now_ms)
             with savepoint(db):
-                return Answer(match.route.status, deferred.finish(call, result))
+                return Answer(match.route.status, deferred.finish(call, result()))
 
-        return self._transact(received, match, second, admitted)
+        return self._transact(received, match, admitted, second)
 
     def _transact(
         self,
         received: Received,
         match: Match,
-        run: Callable[[sqlite3.Connection, int], Answer],
         admitted: list[Caller | None],
+        run: Callable[[sqlite3.Connection, int], Answer],
     ) -> Answer:
         now_ms = self._clock()
         # Refusals become answers inside the block: an exception would roll back the nonce and the audit entry.
@@ -174,6 +175,20 @@ class VaultApp:
             transaction=self._store.transaction,
             webhooks_to_loopback=self._webhooks_to_loopback,
         )
+
+
+def _outcome(work: Callable[[], Any]) -> Callable[[], Any]:
+    """Do the work, and return a function that returns its result, or raises its refusal, in the second transaction."""
+    try:
+        result = work()
+    except Refusal as error:
+        refusal = error
+
+        def fail() -> Any:
+            raise refusal
+
+        return fail
+    return lambda: result
 
 
 def create_app(

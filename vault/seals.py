@@ -210,10 +210,9 @@ def sealed_head(db: sqlite3.Connection, heads: Sequence[Head]) -> int | None:
 
     A vault that is sealed cannot tell, and answers 0.
     """
-    stored = fetch_one(db, "SELECT mac FROM seals WHERE kind = ?", (HEAD,))
+    statement = "SELECT (SELECT mac FROM seals WHERE kind = :kind) AS mac, seal(:kind, :id, :hash) AS computed"
     for place, head in enumerate(reversed(heads)):
-        computed = db.execute("SELECT seal(?, ?, ?)", (HEAD, *head)).fetchone()[0]
-        if computed is None or (stored is not None and hmac.compare_digest(stored["mac"], computed)):
+        if _is_intact(fetch_one(db, statement, {"kind": HEAD, **head._asdict()})):
             return place
     return None
 

@@ -258,7 +258,7 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     state = json.loads(run_command(directory, "status", "--json")[1])
     counts = {"projects": 0, "secrets": 0, "agents": 0, "agentsPending": 0, "machines": 0, "machinesPending": 0}
     more = {"createdAt": state["createdAt"], "url": served.url, "sealed": False}
-    log = {"auditEntries": 2, "auditHead": state["auditHead"]}
+    log = {"auditEntries": 2, "integrityFailures": 0, "auditHead": state["auditHead"]}
     assert state == {**made, **more, **counts, **log}
     assert run_command(directory, "seal")[:2] == (0, "sealed\n")
     assert "served at" in run_command(directory, "status")[1]

@@ -75,6 +75,7 @@ def test_a_value_that_does_not_decrypt_is_a_critical_entry_with_ids(
     (entry,) = failures(vault)
     ids = (entry["severity"], entry["machine_id"], entry["secret_id"], entry["project_id"])
     assert ids == ("critical", machine.id, secret.rpartition("/")[2], secret.split("/")[4])
+    assert "CHANGED FROM OUTSIDE: 1 times, listed by: " in run_command(vault.directory, "status")[1]
 
 
 def test_an_export_leaves_out_what_does_not_decrypt_and_tells_it(vault: Vault, agent: Agent, secret: str) -> None:
@@ -335,10 +336,10 @@ def test_a_deleted_row_is_found_by_its_seal(vault: Vault, agent: Agent) -> None:
 # Tables without seals, and why no row of theirs lets anyone read more.
 UNSEALED = {
     "vault", "passphrase_seal", "sqlite_sequence", "seals",  # the key itself, and what is compared
-    "audit", "audit_chain", "agent_reads", "made", "alerts", "alert_actions", "nonces", "share_misses",
+    "audit", "audit_chain", "agent_reads", "made", "alerts", "alert_actions", "alert_totals", "nonces",
+    "forgotten_windows", "share_misses", "refusal_counts", "agent_usage",
     "secret_versions", "webhooks", "webhook_actions", "webhook_deliveries", "temporary_secrets",  # encrypted, or signed
     "rotation_schedules", "machine_versions", "policy_reads", "cosign_requests", "agent_names", "machine_names",
-    "forgotten_windows", "alert_totals", "refusal_counts", "agent_usage",  # counts
     "bootstrap_tokens",  # an agent that registers is pending, and the owner sees its scopes
     "team_members", "team_invites", "project_members", "owner", "tickets", "ticket_messages", "ticket_attachments",
 }  # fmt: skip
@@ -400,3 +401,14 @@ def test_a_new_root_key_keeps_the_seals(vault: Vault, agent: Agent, secret: str)
     assert machine.value(secret) == "the value"
     agent.post(secret + "/update", {"value": "new"})
     assert machine.value(secret) == "new"
+
+
+def test_entries_of_a_sealed_vault_are_told_apart(vault: Vault, agent: Agent) -> None:
+    vault.store.seal(START_MS)
+    assert whoami(agent).status == 503
+    hint = "hint: the last 1 entries have no seal: they should be of a time when the vault was sealed\n"
+    assert run_command(vault.directory, "verify")[::2] == (0, hint)
+    vault.store.unseal(START_MS, None)
+    assert whoami(agent).status == 200
+    agent.project()
+    assert run_command(vault.directory, "verify")[::2] == (0, "")

@@ -34,6 +34,7 @@ from vault.terminal import PROGRAM, printable
 
 PROMPT, NEW_PROMPT = "Passphrase of the vault", "New passphrase of the vault"
 HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store it safely"  # noqa: S105  # not a passphrase
+HINT_FAILURES = f"listed by: {PROGRAM} audit --action integrity_failure --dir DIR"
 HINT_SEALS = "the seals of rows are not checked: pass the passphrase with --passphrase-file"
 HINT_HEAD = "keep the head elsewhere, and check later that the log was not changed"
 COUNTS = {
@@ -44,6 +45,7 @@ COUNTS = {
     "machines": "SELECT COUNT(*) FROM machines",
     "machinesPending": "SELECT COUNT(*) FROM machines WHERE approved_ms IS NULL",
     "auditEntries": "SELECT COUNT(*) FROM audit",
+    "integrityFailures": "SELECT COUNT(*) FROM audit WHERE action = 'integrity_failure'",
 }
 COLUMNS = ("TIME", "SEVERITY", "ACTION", "ACTOR", "DETAIL")
 POLL_S = 1.0
@@ -145,6 +147,8 @@ def _status(options: argparse.Namespace) -> Output:
     lines.append("{agents} agents, {agentsPending} pending".format(**counts))
     lines.append("{machines} machines, {machinesPending} pending".format(**counts))
     lines.append(f"audit log: {counts['auditEntries']} entries, head {head or 'none'}")
+    if counts["integrityFailures"]:
+        lines.append(f"CHANGED FROM OUTSIDE: {counts['integrityFailures']} times, {HINT_FAILURES}")
     data = {**data, "createdAt": created_ms, "url": url, "sealed": sealed, **counts}
     return Output({**data, "auditHead": str(head) if head else None}, "\n".join(lines))
 
@@ -157,7 +161,8 @@ def _verify(options: argparse.Namespace) -> Output:
             found = verification.verify(db, options.head, is_open=not store.sealed)
         hints = [HINT_SEALS] if store.sealed else []
     if found.entriesOfSealedVault:
-        hints = [f"{found.entriesOfSealedVault} entries at the end were written while the vault was sealed"]
+        number = found.entriesOfSealedVault
+        hints = [f"the last {number} entries have no seal: they should be of a time when the vault was sealed"]
     return Output(found._asdict(), f"intact: {found.auditEntries} audit entries, head {found.auditHead}", hints)
 
 
