@@ -193,7 +193,7 @@ def program() -> list[str]:
 
 # The commands that hints name. Whoever shows a hint to a person or a model makes them runnable.
 HINTED_COMMAND = (
-    r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|config|doctor|tools|call|fill|show|confirm)\b)"
+    r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|config|doctor|tools|call|fill|show|confirm|log)\b)"
 )
 
 

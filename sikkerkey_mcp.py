@@ -8,7 +8,7 @@ over stdin and stdout. Each `tools/call` becomes an Ed25519-signed HTTPS request
 
 The plaintext contract: no tool returns the value of a stored secret. Values travel to the vault only; if an answer
 repeats one, it is redacted. Three actions return a credential that they create themselves (`mints=True` in the table).
-Nothing here can decrypt, and nothing here writes an argument to a file or a log.
+Nothing here can decrypt, and nothing here writes an argument to a file or a log, except ids to the activity log.
 
 The sections, in reading order:
 
@@ -29,8 +29,8 @@ Below this module are `sikkerkey_core` (errors, text and JSON), `sikkerkey_actio
 the schemas, checks and requests that follow from it) and `sikkerkey_results` (what the model sees of an answer);
 `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
 `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
-(what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell` (commands in hints)
-and `sikkerkey_times` (reading and writing times).
+(what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell` (commands in hints),
+`sikkerkey_times` (reading and writing times) and `sikkerkey_activity` (the record of what was called).
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -125,6 +125,7 @@ if TYPE_CHECKING:
     import ssl
     import urllib.request
 
+    import sikkerkey_activity
     import sikkerkey_http
     import sikkerkey_person
     from sikkerkey_questions import OpenRequests, Question, Reply, RequestStates, Resumed
@@ -1325,10 +1326,19 @@ class Cancellation:
 
 
 class Context:
-    """Hooks of a running call: cancellation, progress, logging. This base class reports nothing."""
+    """Hooks of a running call: cancellation, progress, logging. This base class reports nothing.
+
+    `person` is what a person did about the call, for the activity log: asked, confirmed, typed, shown or refused.
+    """
 
     def __init__(self) -> None:
         self.cancellation = Cancellation()
+        self.person = ""
+
+    @property
+    def client(self) -> str:
+        """The client's name and version as it gives them, bounded and without hidden characters; may be empty."""
+        return ""
 
     @property
     def reports_progress(self) -> bool:
@@ -1644,6 +1654,11 @@ class AgentConnection:
         """The agent, without its key, which is read only for a call. Raises ConfigError."""
         with self._lock, _runnable_hint():
             return self._read(self._choose())
+
+    @property
+    def agent_id(self) -> str:
+        """The last agent that could be used; empty if there was none."""
+        return self._identity.agent_id if self._identity else ""
 
     def api(self) -> Api:
         """The connection for the next request. Raises ConfigError."""
@@ -2031,6 +2046,14 @@ def action_names(tools: Sequence[Tool]) -> set[str]:
 def actions_in(text: str) -> set[str]:
     """The actions that `text` names as tool.action."""
     return set(re.findall(ACTION_NAME, text))
+
+
+NO_ACTIVITY_LOG, ACTIVITY_LOG_VARIABLE = "--no-activity-log", "SIKKERKEY_ACTIVITY_LOG"
+
+
+def activity_is_logged(options: Mapping[str, str]) -> bool:
+    """False if `options` (by option name) or the environment turn the activity log off. Raises ConfigError."""
+    return NO_ACTIVITY_LOG not in options and _is_yes(ACTIVITY_LOG_VARIABLE, os.environ.get(ACTIVITY_LOG_VARIABLE, "1"))
 
 
 # When a person is asked, and where calls wait for one.
@@ -2429,6 +2452,7 @@ def server_title(identity: Identity) -> str:
 
 WORDS_CACHED_S = 600.0  # a vault learns new audit actions when it is upgraded
 WORDS_MAX = 5_000  # of one list, which is kept in memory
+ACTIVITY_IDS_MAX = 20  # of one argument, in one entry of the activity log
 
 
 class WordLists:
@@ -2495,6 +2519,33 @@ def look_before(call: ShownCall, ask: Ask) -> JsonObject:
     return noticed
 
 
+def outcome_of(error: Exception) -> str:
+    """How a call ended that raised `error`, for the activity log: refused, waiting, failed, or the vault's status."""
+    if isinstance(error, ServiceError):
+        return str(error.status) if error.status else "failed"
+    if isinstance(error, InputRequired):
+        return "waiting"
+    return "refused" if isinstance(error, Error) else "failed"
+
+
+def activity_entry(tool: Tool, arguments: JsonObject, context: Context) -> JsonObject:
+    """What the activity log says of a call: names of the table, ids, client and person; no other argument."""
+    action = next((each for each in tool.actions if each.name == arguments.get("action", each.name)), None)
+    ids = {}
+    for arg in action.args if action else ():
+        given = arguments.get(arg.name)
+        listed = given if isinstance(given, list) else [given]
+        if arg.kind in ("id", "ids") and given is not None:
+            ids[arg.name] = [each for each in listed[:ACTIVITY_IDS_MAX] if is_id(each)]
+    known = {"client": context.client, "ids": {name: each for name, each in ids.items() if each}}
+    members = {**known, "person": context.person}
+    return {
+        "tool": tool.name,
+        "action": action.name if action else "",
+        **{name: value for name, value in members.items() if value},
+    }
+
+
 class KeptReview:
     """The answer of a review that has further pages, until a time on the monotonic clock."""
 
@@ -2508,7 +2559,7 @@ class VaultTools:
     `connect` returns the vault's Api and may raise ConfigError. It is called before each request, so that an agent that
     is installed while the server runs serves the next call; `agent` is asked once more if the vault does not know the
     agent. `introduction` comes before the instructions, and `title` is the server's. The tools' names begin with
-    `prefix`. `now_s` is Unix time.
+    `prefix`. `now_s` is Unix time. With `logs_activity`, the calls are recorded in the agent's slot.
     """
 
     def __init__(
@@ -2525,6 +2576,7 @@ class VaultTools:
         title: str = TITLE,
         prefix: str = "",
         person: PersonPolicy | None = None,
+        logs_activity: bool = False,
     ) -> None:
         offered = available_tools(tools, restrictions)
         if person and person.values != "any":
@@ -2544,12 +2596,14 @@ class VaultTools:
         self.instructions = "\n".join(filter(None, [introduction, named, instructions]))
         names = action_names(offered)
         self.resources: ResourceProvider = VaultResources(
-            self.answer, self.all_rows, names, now_s=now_s, shown_names=self._shown_names, connection=connect
+            self._resource, self.all_rows, names, now_s=now_s, shown_names=self._shown_names, connection=connect
         )
         self._words = WordLists(names)
         self._person = person if agent else None
         self._people: sikkerkey_person.People | None = None
         self._reviews: dict[str, KeptReview] = {}  # by question
+        self._logs_activity = logs_activity
+        self._activity_log: sikkerkey_activity.ActivityLog | None = None
         self._lock = threading.Lock()
 
     @property
@@ -2575,7 +2629,9 @@ class VaultTools:
     def call(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
         """The result of one call; every Error but a ProtocolError becomes a result with `isError`."""
         try:
-            return self.answer(self._checked_name(name[len(self._prefix) :], arguments), arguments, context)
+            name = name[len(self._prefix) :]
+            with self._recorded(self._split[name].reads_of or name, arguments, context):
+                return self.answer(self._checked_name(name, arguments), arguments, context)
         except ProtocolError:
             raise
         except Error as error:
@@ -2583,6 +2639,35 @@ class VaultTools:
             return error_result(error)
         except RecursionError:
             return error_result(ServiceError("the JSON is nested too deeply"))
+
+    def _resource(self, name: str, arguments: JsonObject, context: Context) -> JsonObject:
+        """Like `answer`, for a resource that the client reads."""
+        with self._recorded(name, arguments, context):
+            return self.answer(name, arguments, context)
+
+    @contextmanager
+    def _recorded(self, name: str, arguments: JsonObject, context: Context) -> Iterator[None]:
+        """Adds the call in its body to the activity log, however it ends."""
+        started_s, now_ms, outcome = time.monotonic(), self._now_ms(), "failed"
+        try:
+            yield
+            outcome = "waiting" if context.person == "asked" else "ok"
+        except Exception as error:
+            outcome = "cancelled" if context.cancellation.is_set() else outcome_of(error)
+            raise
+        finally:
+            if self._logs_activity and self._agent and self._agent.agent_id:
+                took_ms = round((time.monotonic() - started_s) * 1000)
+                directory = os.path.join(agents_directory(), self._agent.agent_id)
+                entry = activity_entry(self._every[name], arguments, context)
+                self._log().add(directory, now_ms, {**entry, "outcome": outcome, "ms": took_ms})
+
+    def _log(self) -> sikkerkey_activity.ActivityLog:
+        if self._activity_log is None:
+            import sikkerkey_activity  # not at the top: it would make each start slower
+
+            self._activity_log = sikkerkey_activity.ActivityLog(print_notice)
+        return self._activity_log
 
     def all_rows(self, name: str, arguments: JsonObject, context: Context) -> list[Any]:
         """Every row of a list action, without the limit of results. Raises Error."""
@@ -2637,7 +2722,7 @@ class VaultTools:
                 browser=self._person.browser != "never",
                 row=find_row,
                 identity=agent.identity,
-                send=lambda call, request: self._exchange(call, request, Context()),
+                send=self._sent_by_person,
                 now_s=self._now_s,
             )
         return self._people
@@ -2663,7 +2748,7 @@ class VaultTools:
             self._words.check(call.action, call.given, ask)
             return self._sent(call, context, self._policy_shown(call))
         people = self.people()
-        if people and (known := people.known(call, arguments)):
+        if people and (known := people.known(call, arguments, context)):
             return known
         self._words.check(call.action, call.given, ask)
         noticed = look_before(call, ask)
@@ -2676,6 +2761,13 @@ class VaultTools:
         """The result of a call that is sent now, with further members."""
         requests = build_requests(call.action, call.given)
         return with_members(render(call, [self._exchange(call, request, context) for request in requests]), members)
+
+    def _sent_by_person(self, call: ShownCall, request: Request, person: str) -> Answer:
+        """The vault's answer to a call that a person has completed; `person` as in Context."""
+        context = Context()
+        context.person = person
+        with self._recorded(call.tool.name, {"action": call.action.name, **call.given}, context):
+            return self._exchange(call, request, context)
 
     def _policy_shown(self, call: ShownCall) -> JsonObject:
         """What whoami adds about this server, if people are asked more or less than by default."""
@@ -2775,7 +2867,8 @@ def person_calls(agent_id: str) -> sikkerkey_person.People:
     """The calls of one agent, for the commands with which a person completes them."""
     connection = AgentConnection(agent_id)
     policy = PersonPolicy(browser="never")
-    return VaultTools(connection.api, agent=connection, person=policy).person_needed()
+    logs = activity_is_logged({})
+    return VaultTools(connection.api, agent=connection, person=policy, logs_activity=logs).person_needed()
 
 
 class MisconfiguredTools:
@@ -2844,6 +2937,7 @@ CACHE_TTL_MS = {
     "resources/read": 0,
 }
 QUESTION_KEY = "question"  # of a question in `inputRequests`, and of its answer in `inputResponses`
+CLIENT_NAME_CHARACTERS = 40  # of a client's name, and of its version
 REQUESTED_MAX_CHARACTERS = 100  # of an unknown version that an error repeats
 
 LOG_LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
@@ -2933,6 +3027,7 @@ class Era(Protocol):
     only `resumed` is known to come from this server, for this request.
     """
 
+    client: str
     client_capabilities: JsonObject
     input_responses: JsonObject
     resumed: Resumed | None
@@ -3003,6 +3098,11 @@ class Call(Context):
         """The reply that reports `error`."""
         known = error if isinstance(error, ProtocolError) else ProtocolError(INTERNAL_ERROR, error.full_text())
         return error_response(self.request_id, self.era.error(known))
+
+    @property
+    def client(self) -> str:
+        """See Context."""
+        return self.era.client
 
     @property
     def reports_progress(self) -> bool:
@@ -3149,6 +3249,7 @@ class LegacyEra:
         self.version = ""  # until initialize
         self._methods, self._send = methods, send
         self._log_level = LOG_LEVELS.index("warning")
+        self.client = ""
         self.client_capabilities: JsonObject = {}
         self.input_responses: JsonObject = {}
         self.resumed: Resumed | None = None
@@ -3176,6 +3277,7 @@ class LegacyEra:
         wanted, declared = params.get("protocolVersion"), params.get("capabilities")
         self.version = wanted if isinstance(wanted, str) and wanted in SUPPORTED_VERSIONS else LATEST_VERSION
         self.client_capabilities = declared if isinstance(declared, dict) else {}
+        self.client = _client_name(params.get("clientInfo"))
         unknown = ("completions",) if self.version in VERSIONS_WITHOUT_COMPLETIONS_CAPABILITY else ()
         return {
             "protocolVersion": self.version,
@@ -3250,6 +3352,7 @@ class ModernEra:
             data = {"supported": list(MODERN_VERSIONS), "requested": version[:REQUESTED_MAX_CHARACTERS]}
             raise ProtocolError(UNSUPPORTED_VERSION, "this protocol version is not supported", data)
         self.client_capabilities = declared
+        self.client = _client_name(meta.get(META_PREFIX + "clientInfo"))
         level_key = META_PREFIX + "logLevel"
         self._log_level = _log_level(meta[level_key], level_key) if level_key in meta else len(LOG_LEVELS)
         self.input_responses: JsonObject = {}
@@ -3480,6 +3583,13 @@ def _bound_part(request: RpcRequest) -> list[Any]:
 
 def _server_capabilities(names: Iterable[str]) -> JsonObject:
     return {"logging": {}, **{name: {} for name in names}}
+
+
+def _client_name(info: Any) -> str:
+    """The name and version in a `clientInfo`, whose content anybody may have chosen."""
+    members = info if isinstance(info, dict) else {}
+    words = (members.get(name) for name in ("name", "version"))
+    return " ".join(clean(word, CLIENT_NAME_CHARACTERS) for word in words if isinstance(word, str) and word.strip())
 
 
 def _elicitation_modes(capabilities: JsonObject) -> tuple[str, ...]:
@@ -3837,6 +3947,7 @@ SERVE_OPTIONS = (
     ("--tools", "NAMES", "offer only these: TOOL or TOOL.ACTION, separated by commas"),
     ("--exclude", "NAMES", "do not offer these: TOOL or TOOL.ACTION, separated by commas"),
     (SPLIT_READS, "", "offer reads as tools of their own (read_secrets), which clients can approve separately"),
+    (NO_ACTIVITY_LOG, "", "keep no record of the calls (see sikkerkey-mcp log) on this computer"),
 )
 ANSWER_LIMIT, LIMIT_VARIABLE = "--answer-limit", "SIKKERKEY_ANSWER_LIMIT"
 PREFIX = "--prefix"
@@ -3927,7 +4038,7 @@ def command_serve(arguments: Sequence[str]) -> int:
         agent, options = parse_serve_options(arguments)
         restrictions, split = read_restrictions(options), reads_are_split(options)
         presentation, prefix = Presentation(read_answer_limit(options)), read_prefix(options)
-        person = read_person_policy(options)
+        person, logs_activity = read_person_policy(options), activity_is_logged(options)
     except ConfigError as error:
         if at_terminal:
             raise
@@ -3955,6 +4066,7 @@ def command_serve(arguments: Sequence[str]) -> int:
             title=title,
             prefix=prefix,
             person=person,
+            logs_activity=logs_activity,
         )
     )
 

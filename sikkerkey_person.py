@@ -48,6 +48,7 @@ from sikkerkey_tickets import (
     Carried,
     Found,
     Invalid,
+    Kind,
     Lines,
     Outcome,
     Ticket,
@@ -66,6 +67,7 @@ Read = Callable[[str, str, JsonObject], Any]  # by tool, action and arguments; N
 FROM_PERSON, TO_PERSON, PREVIEW = "fromPerson", "toPerson", "preview"
 ONLY_THE_OWNER = "only the vault's owner can change what this agent may do; repeating the call does not help"
 CONFIRM_FIELD = "confirm"
+DONE: dict[Kind, str] = {"fill": "typed", "show": "shown", "confirm": "confirmed"}  # what the person did
 DETAIL_CHARACTERS = 200  # of one line that a person is shown
 PREVIEW_COUNTS_MAX = 20
 
@@ -85,7 +87,7 @@ class People:
     `level` says which calls must be confirmed, and `browser` whether this program may open one (see `serve --help`).
 
     `row` finds a row by its tool and action, `identity` says who the agent is now, and `send` sends a request as that
-    agent.
+    agent, with a word of DONE for what the person did.
     """
 
     def __init__(
@@ -96,7 +98,7 @@ class People:
         browser: bool,
         row: Callable[[str, str], tuple[Tool, Action]],
         identity: Callable[[], Identity],
-        send: Callable[[ShownCall, Request], Answer],
+        send: Callable[[ShownCall, Request, str], Answer],
         now_s: Callable[[], float],
     ) -> None:
         self._level, self._browser = level, browser
@@ -117,7 +119,7 @@ class People:
                 )
             return self._dialog
 
-    def known(self, call: ShownCall, arguments: JsonObject) -> JsonObject | None:
+    def known(self, call: ShownCall, arguments: JsonObject, caller: Caller) -> JsonObject | None:
         """The result of the same call if a person has completed it since it was made."""
         if call.action.effect == "read":
             return None
@@ -125,14 +127,14 @@ class People:
             found = self._tickets.same(self._digest(call, arguments))
         except TicketsUnusable:  # reported by a call that needs a person
             return None
-        return self._told(found) if found and found.state == "over" else None
+        return self._told(found, caller) if found and found.state == "over" else None
 
     def awaited(self, code: str, caller: Caller) -> JsonObject:
         """The result of `await_person`. Raises Error."""
         try:
             if self._tickets.find(code).ticket.agent_id != self._identity().agent_id:
                 raise UnknownCode
-            return self._told(self.dialog.wait(code, caller))
+            return self._told(self.dialog.wait(code, caller), caller)
         except UnknownCode:
             raise ArgumentError("there is no call with this code; after an hour it is forgotten") from None
         except TicketsUnusable as error:
@@ -144,7 +146,7 @@ class People:
         fields = _fields_to_type(call, ask) if call.given.get(FROM_PERSON) else ()
         shows, warning = bool(call.given.get(TO_PERSON)), call.action.warning
         draft = self._draft(call, arguments, ask, warning=warning, fields=fields, shows=shows)
-        return self._told(self._complete(draft, caller))
+        return self._told(self._complete(draft, caller), caller)
 
     def confirmed(self, call: ShownCall, arguments: JsonObject, ask: Ask, caller: Caller) -> JsonObject | None:
         """None if the call may be sent; else the result that a person has brought about. Raises Error."""
@@ -159,13 +161,15 @@ class People:
         if reply.action == "accept" and reply.content == {CONFIRM_FIELD: True}:
             if self._identity().agent_id != agent_id:
                 raise ArgumentError("another agent is installed since the user was asked; nothing was sent")
+            caller.person = DONE["confirm"]
             return None
         if not was_nobody_asked(reply):
+            caller.person = "refused"
             raise ArgumentError(f"{call.action.name} was not confirmed; nothing was sent", REFUSED)
         if any(arg.plaintext and arg.name in call.given for arg in call.action.args):  # no file may hold a value
             message = f"{call.action.name} needs a person's confirmation; nothing was sent"
             raise ArgumentError(message, "give no value and set fromPerson true: who types the value confirms the call")
-        return self._told(self._complete(draft, caller))
+        return self._told(self._complete(draft, caller), caller)
 
     def _must_confirm(self, call: ShownCall, ask: Ask) -> bool:
         action, level = call.action, self._level
@@ -271,7 +275,7 @@ class People:
     def _sent(self, call: ShownCall, request: Request, ticket: Ticket) -> tuple[Outcome, Lines]:
         """How the request of a completed call ended. Raises Invalid if it was not sent and may be tried again."""
         try:
-            return _outcome(call, ticket, self._send(call, request))
+            return _outcome(call, ticket, self._send(call, request, DONE[ticket.kind]))
         except ServiceError as error:
             if error.hint == MAY_HAVE_BEEN_PROCESSED:
                 return Outcome("unclear", str(error), {}), ()
@@ -295,11 +299,14 @@ class People:
         call = ShownCall(tool, action, given, sanitize, FOR_A_MODEL, now_ms)
         return call, build_request(action, given)
 
-    def _told(self, found: Found) -> JsonObject:
+    def _told(self, found: Found, caller: Caller) -> JsonObject:
         """What the model is told of a ticket."""
         ticket, outcome = found.ticket, found.outcome
         if found.state != "over":
+            caller.person = "asked"
             return self._waiting(ticket)
+        if outcome:
+            caller.person = "refused" if outcome.state == "refused" else DONE[ticket.kind]
         self._tickets.delivered(ticket.code)
         if outcome is None:
             raise ArgumentError(

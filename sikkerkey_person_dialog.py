@@ -34,7 +34,9 @@ WITHDRAWN = "the assistant's call was cancelled"
 
 
 class Caller(Protocol):
-    """The call that needs a person."""
+    """The call that needs a person. `person` is what the person did about it, for the activity log."""
+
+    person: str
 
     @property
     def cancellation(self) -> Any:

@@ -27,6 +27,7 @@ MODULES = {
     "fill": "person",
     "show": "person",
     "confirm": "person",
+    "log": "log",
     "completion": "completion",
 }
 

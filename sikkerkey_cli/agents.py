@@ -16,6 +16,7 @@ import textwrap
 import time
 from contextlib import suppress
 
+import sikkerkey_activity
 import sikkerkey_mcp
 import sikkerkey_pages
 import sikkerkey_redact
@@ -113,7 +114,7 @@ def _move_into_place(new: str, slot: str) -> str:
 
 def remove_slot(path: str) -> None:
     """Deletes a slot's files, and its directory if it is then empty. Raises ConfigError."""
-    for name in SLOT_FILES:
+    for name in (*SLOT_FILES, *sikkerkey_activity.file_names(path)):
         try:
             os.unlink(os.path.join(path, name))
         except FileNotFoundError:

@@ -395,6 +395,7 @@ def _serve_options(options: argparse.Namespace) -> list[str]:
             raise ConfigError(f"--{name} contains an unknown tool or action", "docs/actions.md lists all of them")
         words += [f"--{name}", given] if given else []
     words += [sikkerkey_mcp.SPLIT_READS] if options.split_reads else []
+    words += [sikkerkey_mcp.NO_ACTIVITY_LOG] if options.no_activity_log else []
     prefix = sikkerkey_mcp.read_prefix({sikkerkey_mcp.PREFIX: options.prefix})
     words += [sikkerkey_mcp.PREFIX, prefix] if prefix else []
     person = {name: vars(options)[name.strip("-")] for name, *_ in sikkerkey_mcp.PERSON_OPTIONS}

@@ -122,6 +122,7 @@ dashboard. If the vault does not confirm, the key stays.""",
             Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B"),
             Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B"),
             Option(("--split-reads",), "the server offers reads as tools of their own, such as read_secrets"),
+            Option((sikkerkey_mcp.NO_ACTIVITY_LOG,), "the server keeps no record of its calls"),
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
             *PERSON_OPTIONS,
             AGENT,
@@ -216,6 +217,24 @@ It prints to a terminal only. Your assistant learns that it was created, and its
                                        tells your assistant no""",
         arguments=(Argument("code", "CODE", "the code that your assistant shows"),),
         options=(REFUSE,),
+    ),
+    "log": Command(
+        "show what the assistants on this computer did",
+        """\
+  sikkerkey-mcp log                    the calls of the only agent, oldest first
+  sikkerkey-mcp log --since -24h       also a date, or a time such as 2026-01-31T08:00:00Z
+  sikkerkey-mcp log --follow           and further calls as they end, until Ctrl-C
+  sikkerkey-mcp log --json             an object a line, for other programs
+
+A line has the time, the outcome, how long it took, the client, the action, ids among its arguments, and what a person
+did. The outcome is ok, refused (nothing was sent), waiting (for a person), cancelled, failed, or the vault's HTTP
+status. No other argument is recorded, and no answer. `serve --no-activity-log` keeps no record.""",
+        options=(
+            Option(("--follow",), "wait for further calls, and show them"),
+            Option(("--since",), "only calls from this time on", "TIME"),
+            Option(("--json",), "print an object a line"),
+            AGENT,
+        ),
     ),
     "completion": Command(
         "print the completion script for a shell",
@@ -312,7 +331,7 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of a command line. On wrong usage and for --help, argparse exits the process."""
     root = parser()
     _refuse_unknown_command(root, arguments)
-    options, rest = root.parse_known_args(arguments)
+    options, rest = root.parse_known_args(_joined_times(arguments))
     if rest and (not hasattr(options, "words") or any(word.startswith("-") for word in rest)):
         # argparse's own message would repeat the words, which may be secret values.
         names = [word.partition("=")[0] for word in rest if re.fullmatch("--?[a-z-]{1,20}(=.*)?", word, re.DOTALL)]
@@ -320,6 +339,15 @@ def parse(arguments: list[str]) -> argparse.Namespace:
     if rest:  # argparse takes only the words before the first option
         options.words += rest
     return options
+
+
+def _joined_times(arguments: list[str]) -> list[str]:
+    """The words with `--since -24h` as one word: argparse would take -24h for an option."""
+    pairs = zip(["", *arguments], arguments)
+    joined = ["=".join(pair) if pair[0] == "--since" and re.match("-[0-9]", pair[1]) else pair[1] for pair in pairs]
+    return [
+        word for word, after in zip(joined, [*joined[1:], ""]) if not (word == "--since" and after[:8] == "--since=")
+    ]
 
 
 def _refuse_unknown_command(root: Parser, arguments: list[str]) -> None:

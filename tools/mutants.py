@@ -36,6 +36,7 @@ TESTS = {
     "sikkerkey_core.py": f"{SERVER} hardening",
     "sikkerkey_actions.py": SERVER,
     "sikkerkey_results.py": f"{SERVER} pages plaintext",
+    "sikkerkey_activity.py": "activity",
     "sikkerkey_certificates.py": "http faults doctor",
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_page.py": "page",
