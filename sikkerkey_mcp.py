@@ -18,7 +18,7 @@ The sections, in reading order:
     signing       the string to sign and the headers
     vault API     signed requests with urllib: TLS, proxies, bounds, retries
     refusals      answers of the vault that are errors, with the next step
-    restrictions  --read-only, --tools, --exclude, --split-reads, --confirm, --values
+    restrictions  --read-only, --tools, --exclude, --split-reads, --confirm, --values, --max-calls
     resources     resources and prompts, the tables and what they answer
     vault tools   one tools/call from arguments to result
     protocol      MCP over JSON-RPC, without I/O
@@ -45,6 +45,7 @@ import stat
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, NoReturn, Protocol, Union
@@ -2048,6 +2049,51 @@ def actions_in(text: str) -> set[str]:
     return set(re.findall(ACTION_NAME, text))
 
 
+# How often the model may call. A person at work causes far fewer calls; a script or a model in a loop soon has more.
+LIMIT_OPTIONS = (
+    ("--max-calls", "SIKKERKEY_MAX_CALLS", "120/minute", "how many calls are carried out; default 120/minute"),
+    (
+        "--max-destructive",
+        "SIKKERKEY_MAX_DESTRUCTIVE",
+        "60/hour",
+        "how many destructive calls are sent that no person completes; default 60/hour",
+    ),
+)
+LIMIT_PLACEHOLDER = "N/UNIT"
+LIMIT_UNITS_S = {"minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
+LIMIT_MAX = 100_000  # the times of so many calls are kept
+NO_LIMIT = "none"
+LIMIT_RULE = (
+    f"must be a number of calls up to {LIMIT_MAX:,} for each {', '.join(LIMIT_UNITS_S)}, such as 120/minute, "
+    f"or {NO_LIMIT}"
+)
+
+
+class Limit(NamedTuple):
+    """At most `most` calls in any `period_s` seconds, as `source` says."""
+
+    source: str
+    most: int
+    period_s: float
+
+
+def read_limits(options: Mapping[str, str]) -> dict[str, Limit]:
+    """The limits by their options' names: by `options`, else by the environment, else the default. Raises ConfigError.
+
+    A limit that is `none` is left out.
+    """
+    found = {}
+    for option, variable, default, _ in LIMIT_OPTIONS:
+        source, text = (option, options[option]) if option in options else (variable, os.environ.get(variable, default))
+        match = re.fullmatch("([1-9][0-9]{0,5})/([a-z]+)", text.strip())
+        if text.strip() == NO_LIMIT:
+            continue
+        if not match or match[2] not in LIMIT_UNITS_S or int(match[1]) > LIMIT_MAX:
+            raise ConfigError(f"{source} {LIMIT_RULE}")
+        found[option] = Limit(option, int(match[1]), LIMIT_UNITS_S[match[2]])
+    return found
+
+
 NO_ACTIVITY_LOG, ACTIVITY_LOG_VARIABLE = "--no-activity-log", "SIKKERKEY_ACTIVITY_LOG"
 
 
@@ -2519,6 +2565,43 @@ def look_before(call: ShownCall, ask: Ask) -> JsonObject:
     return noticed
 
 
+def is_destroying(call: ShownCall) -> bool:
+    """True for a call of a destructive action that is no preview."""
+    return call.action.effect == "destructive" and call.given.get("preview") is not True
+
+
+class RateLimit:
+    """Counts calls, and refuses those beyond a limit."""
+
+    def __init__(self, limit: Limit, monotonic_s: Callable[[], float] = time.monotonic) -> None:
+        self._limit, self._monotonic_s = limit, monotonic_s
+        self._taken_s: deque[float] = deque()  # when each call of the last period was counted
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Raises ArgumentError, which says when to go on, if another call would be beyond the limit."""
+        with self._lock:
+            self._check(self._monotonic_s())
+
+    def take(self) -> None:
+        """Counts a call. Raises ArgumentError like `check`, and then it is not counted."""
+        with self._lock:
+            now_s = self._monotonic_s()
+            self._check(now_s)
+            self._taken_s.append(now_s)
+
+    def _check(self, now_s: float) -> None:
+        source, most, period_s = self._limit
+        while self._taken_s and now_s - self._taken_s[0] >= period_s:
+            self._taken_s.popleft()
+        if len(self._taken_s) >= most:
+            unit = next(name for name, seconds in LIMIT_UNITS_S.items() if seconds == period_s)
+            again_s = int(period_s - (now_s - self._taken_s[0]) + 1.001)  # never too early, for all rounding
+            what = "destructive calls" if source == "--max-destructive" else "calls"
+            message = f"nothing was sent: this server carries out {most:,} {what} each {unit} ({source})"
+            raise ArgumentError(message, f"go on in {again_s:,} s; if you repeat yourself, stop and ask the user")
+
+
 def outcome_of(error: Exception) -> str:
     """How a call ended that raised `error`, for the activity log: refused, waiting, failed, or the vault's status."""
     if isinstance(error, ServiceError):
@@ -2559,7 +2642,8 @@ class VaultTools:
     `connect` returns the vault's Api and may raise ConfigError. It is called before each request, so that an agent that
     is installed while the server runs serves the next call; `agent` is asked once more if the vault does not know the
     agent. `introduction` comes before the instructions, and `title` is the server's. The tools' names begin with
-    `prefix`. `now_s` is Unix time. With `logs_activity`, the calls are recorded in the agent's slot.
+    `prefix`. `now_s` is Unix time. With `logs_activity`, the calls are recorded in the agent's slot. `limits` are
+    those of `read_limits`.
     """
 
     def __init__(
@@ -2577,6 +2661,8 @@ class VaultTools:
         prefix: str = "",
         person: PersonPolicy | None = None,
         logs_activity: bool = False,
+        limits: Mapping[str, Limit] | None = None,
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         offered = available_tools(tools, restrictions)
         if person and person.values != "any":
@@ -2603,6 +2689,7 @@ class VaultTools:
         self._people: sikkerkey_person.People | None = None
         self._reviews: dict[str, KeptReview] = {}  # by question
         self._logs_activity = logs_activity
+        self._limits = {name: RateLimit(limit, monotonic_s) for name, limit in (limits or {}).items()}
         self._activity_log: sikkerkey_activity.ActivityLog | None = None
         self._lock = threading.Lock()
 
@@ -2630,6 +2717,8 @@ class VaultTools:
         """The result of one call; every Error but a ProtocolError becomes a result with `isError`."""
         try:
             name = name[len(self._prefix) :]
+            if "--max-calls" in self._limits:  # before the record, which refusals without end would fill
+                self._limits["--max-calls"].take()
             with self._recorded(self._split[name].reads_of or name, arguments, context):
                 return self.answer(self._checked_name(name, arguments), arguments, context)
         except ProtocolError:
@@ -2750,11 +2839,16 @@ class VaultTools:
         people = self.people()
         if people and (known := people.known(call, arguments, context)):
             return known
+        limit = self._limits.get("--max-destructive") if is_destroying(call) else None
+        if limit:  # before a person is asked
+            limit.check()
         self._words.check(call.action, call.given, ask)
         noticed = look_before(call, ask)
         if call.given.get(FROM_PERSON.name) or call.given.get(TO_PERSON.name):
             return self.person_needed().completed(call, arguments, ask, context)
         waiting = people.confirmed(call, arguments, ask, context) if people else None
+        if limit and not waiting:
+            limit.take()
         return waiting or self._sent(call, context, noticed)
 
     def _sent(self, call: ShownCall, context: Context, members: JsonObject) -> JsonObject:
@@ -4002,6 +4096,8 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     parser.add_argument(PREFIX, metavar="NAME", help=PREFIX_TEXT)
     for name, _, known, text in PERSON_OPTIONS:
         parser.add_argument(name, choices=known, help=text)
+    for name, _, _, text in LIMIT_OPTIONS:
+        parser.add_argument(name, metavar=LIMIT_PLACEHOLDER, help=text)
     options, rest = parser.parse_known_args(arguments)
     if rest:
         parser.error(_unknown_option(rest))
@@ -4009,6 +4105,7 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     texts = {name: ",".join(texts) for name, texts in given.items() if texts}
     single = {ANSWER_LIMIT: options.answer_limit, PREFIX: options.prefix}
     single.update({name: vars(options)[name.strip("-")] for name, *_ in PERSON_OPTIONS})
+    single.update({name: vars(options)[name.strip("-").replace("-", "_")] for name, *_ in LIMIT_OPTIONS})
     return options.agent, {**texts, **{name: text for name, text in single.items() if text is not None}}
 
 
@@ -4017,7 +4114,9 @@ def _unknown_option(words: Sequence[str]) -> str:
     names = [name for name in (word.partition("=")[0] for word in words) if re.fullmatch("--?[a-z-]{1,20}", name)]
     if not names:
         return "unknown option or argument"
-    similar = did_you_mean(names[0], ["--agent", ANSWER_LIMIT, PREFIX, *(name for name, _, _ in SERVE_OPTIONS)])
+    similar = did_you_mean(
+        names[0], ["--agent", ANSWER_LIMIT, PREFIX, *(name for name, *_ in (*SERVE_OPTIONS, *LIMIT_OPTIONS))]
+    )
     return f"unknown option {names[0]}{similar and f' ({similar})'}"
 
 
@@ -4039,6 +4138,7 @@ def command_serve(arguments: Sequence[str]) -> int:
         restrictions, split = read_restrictions(options), reads_are_split(options)
         presentation, prefix = Presentation(read_answer_limit(options)), read_prefix(options)
         person, logs_activity = read_person_policy(options), activity_is_logged(options)
+        limits = read_limits(options)
     except ConfigError as error:
         if at_terminal:
             raise
@@ -4067,6 +4167,7 @@ def command_serve(arguments: Sequence[str]) -> int:
             prefix=prefix,
             person=person,
             logs_activity=logs_activity,
+            limits=limits,
         )
     )
 

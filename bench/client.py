@@ -18,7 +18,7 @@ import certifi
 
 from bench.api import ROOT
 from tests.support.faulty_vault import Authority
-from tests.support.harness import make_slot
+from tests.support.harness import UNLIMITED, make_slot
 
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
 FLAGS = ("-I", "-S")  # for the bare interpreter too: neither loads `site`
@@ -82,6 +82,7 @@ class Server:
 
     def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
         pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
+        env = {**UNLIMITED, **env}
         self.begin_s = time.perf_counter()
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, env=env, bufsize=0)
         self._in, self._out = (cast(IO[bytes], end).fileno() for end in (self.process.stdin, self.process.stdout))

@@ -399,8 +399,10 @@ def _serve_options(options: argparse.Namespace) -> list[str]:
     prefix = sikkerkey_mcp.read_prefix({sikkerkey_mcp.PREFIX: options.prefix})
     words += [sikkerkey_mcp.PREFIX, prefix] if prefix else []
     person = {name: vars(options)[name.strip("-")] for name, *_ in sikkerkey_mcp.PERSON_OPTIONS}
-    given = {name: text for name, text in person.items() if text}
+    limits = {name: vars(options)[name.strip("-").replace("-", "_")] for name, *_ in sikkerkey_mcp.LIMIT_OPTIONS}
+    given = {name: text for name, text in {**person, **limits}.items() if text}
     sikkerkey_mcp.read_person_policy(given)
+    sikkerkey_mcp.read_limits(given)
     return [*words, *(word for option in given.items() for word in option)]
 
 

@@ -342,6 +342,7 @@ def _rewriting(entry: entries.FoundEntry) -> str:
         _, given = sikkerkey_mcp.parse_serve_options(server.options)
         sikkerkey_mcp.read_restrictions(given)
         sikkerkey_mcp.read_person_policy(given)
+        sikkerkey_mcp.read_limits(given)
         options += _without(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
     except (Error, SystemExit):  # the user has to say again what was meant
         options = options[:2]

@@ -54,6 +54,9 @@ GLOBAL_OPTIONS = (
     Option(("--verbose",), "with --version: also print how the program was loaded"),
 )
 PERSON_OPTIONS = tuple(Option((name,), text, "|".join(known)) for name, _, known, text in sikkerkey_mcp.PERSON_OPTIONS)
+LIMIT_OPTIONS = tuple(
+    Option((name,), text, sikkerkey_mcp.LIMIT_PLACEHOLDER) for name, _, _, text in sikkerkey_mcp.LIMIT_OPTIONS
+)
 
 COMMANDS = {
     "serve": Command(
@@ -67,6 +70,7 @@ COMMANDS = {
             Option((sikkerkey_mcp.ANSWER_LIMIT,), sikkerkey_mcp.ANSWER_LIMIT_TEXT, "N"),
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
             *PERSON_OPTIONS,
+            *LIMIT_OPTIONS,
             AGENT,
         ),
     ),
@@ -125,6 +129,7 @@ dashboard. If the vault does not confirm, the key stays.""",
             Option((sikkerkey_mcp.NO_ACTIVITY_LOG,), "the server keeps no record of its calls"),
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
             *PERSON_OPTIONS,
+            *LIMIT_OPTIONS,
             AGENT,
         ),
     ),

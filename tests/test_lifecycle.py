@@ -27,7 +27,15 @@ import pytest
 import sikkerkey_mcp
 from tests.support import sample_tools
 from tests.support.faulty_vault import FaultyVault
-from tests.support.harness import SOURCE_COMMAND, TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
+from tests.support.harness import (
+    SOURCE_COMMAND,
+    TIMEOUT_S,
+    UNLIMITED,
+    CannedResponse,
+    ReceivedRequest,
+    Recorder,
+    make_slot,
+)
 from tests.support.schema_check import CheckedServer, check_line, wait_until
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="pipes and signals of POSIX systems")
@@ -148,7 +156,8 @@ class ServerProcess:
     """The server on given ends of pipes or sockets."""
 
     def __init__(self, stdin: int, stdout: int, command: Sequence[str] = SOURCE_COMMAND) -> None:
-        self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE)
+        env = {**UNLIMITED, **os.environ}
+        self.process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, env=env)
         for theirs in {stdin, stdout}:
             os.close(theirs)
 

@@ -27,8 +27,8 @@ EXPLAINED = ROOT / "tests" / "mutants.txt"
 
 # Files and the tests that concern them, fast ones first. The first pattern that matches a file counts.
 SERVER = (
-    "golden arguments lenient_arguments signing answers restrictions identity injection protocol eras questions "
-    "resources prompts framing table http"
+    "golden arguments lenient_arguments signing answers restrictions limits activity identity injection protocol "
+    "eras questions resources prompts framing table http"
 )
 # fmt: off
 TESTS = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -20,6 +21,7 @@ ROOT = Path(__file__).resolve().parents[2]
 ARCHIVE = ROOT / "dist" / "sikkerkey-mcp.pyz"
 AGENT_ID = "0f8fad5b-d9cb-469f-a165-70867728950e"
 VAULT_ID = "vault_a1b2c3d4e5"
+UNLIMITED = {"SIKKERKEY_MAX_CALLS": "none", "SIKKERKEY_MAX_DESTRUCTIVE": "none"}  # tests call more often than people
 TIMEOUT_S = 20.0  # for events that take milliseconds: a test that waits this long fails
 
 
@@ -141,6 +143,7 @@ class Server:
 
     def __init__(self, command: Sequence[str] = SOURCE_COMMAND, env: Mapping[str, str] | None = None) -> None:
         pipe = subprocess.PIPE
+        env = {**UNLIMITED, **(os.environ if env is None else env)}
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=env)
         self.lines: list[bytes] = []
         self.sent = bytearray()

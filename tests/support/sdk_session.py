@@ -31,7 +31,8 @@ async def session(command: list[str], calls: list[Any]) -> dict[str, Any]:
     from mcp import ClientSession, StdioServerParameters
     from mcp.client.stdio import stdio_client
 
-    server = StdioServerParameters(command=command[0], args=command[1:], env=dict(os.environ))
+    unlimited = {"SIKKERKEY_MAX_CALLS": "none", "SIKKERKEY_MAX_DESTRUCTIVE": "none"}
+    server = StdioServerParameters(command=command[0], args=command[1:], env={**unlimited, **os.environ})
     async with stdio_client(server) as (reader, writer), ClientSession(reader, writer) as client:
         opened: Any = await client.initialize()
         tools: Any = await client.list_tools()
