@@ -1522,9 +1522,9 @@ def _unusable_bundle(bundle: str) -> ConfigError:
 def only_ca_bundle() -> bool:
     """Whether SIKKERKEY_CA_BUNDLE is the only file of certificates to trust. Raises ConfigError."""
     name = "SIKKERKEY_CA_BUNDLE_ONLY"
-    text = os.environ.get(name, "").strip().lower()
+    text = os.environ.get(name, "").strip().lower() or NO[0]
     if text not in YES + NO:
-        raise ConfigError(f"{name} must be one of: {', '.join(YES + NO[1:])}")
+        raise ConfigError(f"{name} must be one of: {', '.join(YES + NO)}")
     if text in YES and not os.environ.get("SIKKERKEY_CA_BUNDLE"):
         raise ConfigError(f"{name} is set, but SIKKERKEY_CA_BUNDLE is not", "set SIKKERKEY_CA_BUNDLE to a PEM file")
     return text in YES
@@ -1894,7 +1894,8 @@ def _scope_hint(action: Action, members: JsonObject) -> str:
 RESTRICTIONS = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
 ACTION_NAME = r"\b[a-z_]+\.[a-z_]+\b"
 SPLIT_READS, SPLIT_READS_VARIABLE = "--split-reads", "SIKKERKEY_SPLIT_READS"
-YES, NO = ("1", "true", "yes", "on"), ("", "0", "false", "no", "off")
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+NOT_RESTRICTING = {"--tools": "all", "--exclude": "none"}  # to say so, because an empty text may be a mistake
 
 
 def is_harmless(action: Action) -> bool:
@@ -1936,11 +1937,14 @@ class Restriction(NamedTuple):
         return named is (self.kind == "--exclude")
 
 
-def read_restrictions(options: Mapping[str, str]) -> list[Restriction]:
-    """The restrictions set by `options` (by option name) and by the environment. Raises ConfigError."""
+def read_restrictions(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> list[Restriction]:
+    """The restrictions set by `options` (by option name) and by the environment. Raises ConfigError.
+
+    A text that is empty is an error: it is what remains of `--tools "$NAMES"` if NAMES was not set.
+    """
     found = []
     for option, variable in RESTRICTIONS.items():
-        for source, text in ((option, options.get(option)), (variable, os.environ.get(variable) or None)):
+        for source, text in ((option, options.get(option)), (variable, environ.get(variable))):
             if text is not None:
                 found += _parse_restriction(source, option, text)
     if found and not available_tools(TOOLS, found):
@@ -1952,6 +1956,11 @@ def read_restrictions(options: Mapping[str, str]) -> list[Restriction]:
 def _parse_restriction(source: str, option: str, text: str) -> list[Restriction]:
     if option == "--read-only":
         return [Restriction(source, "--read-only")] if _is_yes(source, text) else []
+    if text.strip() == NOT_RESTRICTING[option]:
+        return []
+    if not text.strip():
+        rule = f"{source} is empty, so that nobody knows what it should restrict"
+        raise ConfigError(rule, f"name tools or actions, or set it to {NOT_RESTRICTING[option]}, or leave it out")
     names = tuple(name.strip() for name in text.split(","))
     known = known_names()
     for name in names:
@@ -1963,7 +1972,7 @@ def _parse_restriction(source: str, option: str, text: str) -> list[Restriction]
 
 def _is_yes(source: str, text: str) -> bool:
     if text.strip().lower() not in YES + NO:
-        raise ConfigError(f"{source} must be one of: {', '.join(YES + NO[1:])}", "set it to 1 or 0, or unset it")
+        raise ConfigError(f"{source} must be one of: {', '.join(YES + NO)}", "set it to 1 or 0, or unset it")
     return text.strip().lower() in YES
 
 
@@ -2003,9 +2012,9 @@ def restricted_instructions(tools: Sequence[Tool], restrictions: Sequence[Restri
     return "\n".join([top, *lines])
 
 
-def reads_are_split(options: Mapping[str, str]) -> bool:
+def reads_are_split(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> bool:
     """True if `options` (by option name) or the environment set --split-reads. Raises ConfigError."""
-    return _is_yes(SPLIT_READS_VARIABLE, os.environ.get(SPLIT_READS_VARIABLE, "")) or SPLIT_READS in options
+    return _is_yes(SPLIT_READS_VARIABLE, environ.get(SPLIT_READS_VARIABLE) or NO[0]) or SPLIT_READS in options
 
 
 def split_reads(tools: Sequence[Tool]) -> list[Tool]:
@@ -2077,14 +2086,14 @@ class Limit(NamedTuple):
     period_s: float
 
 
-def read_limits(options: Mapping[str, str]) -> dict[str, Limit]:
+def read_limits(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, Limit]:
     """The limits by their options' names: by `options`, else by the environment, else the default. Raises ConfigError.
 
     A limit that is `none` is left out.
     """
     found = {}
     for option, variable, default, _ in LIMIT_OPTIONS:
-        source, text = (option, options[option]) if option in options else (variable, os.environ.get(variable, default))
+        source, text = (option, options[option]) if option in options else (variable, environ.get(variable, default))
         match = re.fullmatch("([1-9][0-9]{0,5})/([a-z]+)", text.strip())
         if text.strip() == NO_LIMIT:
             continue
@@ -2097,9 +2106,9 @@ def read_limits(options: Mapping[str, str]) -> dict[str, Limit]:
 NO_ACTIVITY_LOG, ACTIVITY_LOG_VARIABLE = "--no-activity-log", "SIKKERKEY_ACTIVITY_LOG"
 
 
-def activity_is_logged(options: Mapping[str, str]) -> bool:
+def activity_is_logged(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> bool:
     """False if `options` (by option name) or the environment turn the activity log off. Raises ConfigError."""
-    return NO_ACTIVITY_LOG not in options and _is_yes(ACTIVITY_LOG_VARIABLE, os.environ.get(ACTIVITY_LOG_VARIABLE, "1"))
+    return NO_ACTIVITY_LOG not in options and _is_yes(ACTIVITY_LOG_VARIABLE, environ.get(ACTIVITY_LOG_VARIABLE, "1"))
 
 
 # When a person is asked, and where calls wait for one.
@@ -2129,14 +2138,14 @@ class PersonPolicy(NamedTuple):
     values_source: str = ""
 
 
-def read_person_policy(options: Mapping[str, str]) -> PersonPolicy:
+def read_person_policy(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> PersonPolicy:
     """The policy by `options` (by option name), else by the environment. Raises ConfigError."""
     chosen, sources = [], []
     for option, variable, known, _ in PERSON_OPTIONS:
-        source, text = (option, options[option]) if option in options else (variable, os.environ.get(variable, ""))
-        if text not in known and (text or option in options):
+        source, text = (option, options[option]) if option in options else (variable, environ.get(variable, known[0]))
+        if text not in known:
             raise ConfigError(f"{source} must be one of: {', '.join(known)}")
-        chosen.append(text or known[0])
+        chosen.append(text)
         sources.append(source)
     confirm, values, browser = chosen
     return PersonPolicy(confirm, values, browser, values_source=sources[1])
@@ -4050,10 +4059,10 @@ PREFIX_RULE = "[A-Za-z][A-Za-z0-9-]{0,15}"  # with a tool's name it fits into th
 ANSWER_LIMIT_TEXT = f"characters that a result may have; default {RESULT_CHARACTERS:,}"
 
 
-def read_answer_limit(options: Mapping[str, str]) -> int:
+def read_answer_limit(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> int:
     """The characters of one result, by the option or the environment. Raises ConfigError."""
     least, most = RESULT_LIMITS
-    for source, text in ((ANSWER_LIMIT, options.get(ANSWER_LIMIT)), (LIMIT_VARIABLE, os.environ.get(LIMIT_VARIABLE))):
+    for source, text in ((ANSWER_LIMIT, options.get(ANSWER_LIMIT)), (LIMIT_VARIABLE, environ.get(LIMIT_VARIABLE))):
         if text:
             if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
                 raise ConfigError(f"{source} must be an integer between {least:,} and {most:,}")
@@ -4120,6 +4129,34 @@ def _unknown_option(words: Sequence[str]) -> str:
     return f"unknown option {names[0]}{similar and f' ({similar})'}"
 
 
+class ServeSettings(NamedTuple):
+    """What the options of `serve` and the environment say."""
+
+    agent: str
+    restrictions: list[Restriction]
+    split: bool
+    answer_limit: int
+    prefix: str
+    person: PersonPolicy
+    logs_activity: bool
+    limits: dict[str, Limit]
+
+
+def read_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.environ) -> ServeSettings:
+    """The settings of a server that is started with these arguments after `serve`. Raises ConfigError."""
+    agent, options = parse_serve_options(arguments)
+    return ServeSettings(
+        agent,
+        read_restrictions(options, environ),
+        reads_are_split(options, environ),
+        read_answer_limit(options, environ),
+        read_prefix(options),
+        read_person_policy(options, environ),
+        activity_is_logged(options, environ),
+        read_limits(options, environ),
+    )
+
+
 def _check_network_settings(identity: Identity) -> None:
     """Raises ConfigError for variables of proxies and certificates that are visibly wrong; calls check the rest."""
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
@@ -4134,18 +4171,14 @@ def command_serve(arguments: Sequence[str]) -> int:
     """Serves MCP on stdin and stdout, whatever is wrong: a client shows no reason why a server did not start."""
     at_terminal = bool(sys.stdin and sys.stdin.isatty())
     try:
-        agent, options = parse_serve_options(arguments)
-        restrictions, split = read_restrictions(options), reads_are_split(options)
-        presentation, prefix = Presentation(read_answer_limit(options)), read_prefix(options)
-        person, logs_activity = read_person_policy(options), activity_is_logged(options)
-        limits = read_limits(options)
+        settings = read_settings(arguments)
     except ConfigError as error:
         if at_terminal:
             raise
         error.hint = runnable(error.hint)
         print_notice(f"sikkerkey-mcp: error: {problem_sentence(error)}")
         serve(MisconfiguredTools(error))
-    connection, title = AgentConnection(agent), TITLE
+    connection, title = AgentConnection(settings.agent), TITLE
     try:
         identity = connection.identity()  # the first call reads the key, so that it is in memory only from then on
         introduction, title = introduce(identity), server_title(identity)
@@ -4158,16 +4191,16 @@ def command_serve(arguments: Sequence[str]) -> int:
     serve(
         VaultTools(
             connection.api,
-            restrictions,
-            presentation=presentation,
-            split=split,
+            settings.restrictions,
+            presentation=Presentation(settings.answer_limit),
+            split=settings.split,
             agent=connection,
             introduction=introduction,
             title=title,
-            prefix=prefix,
-            person=person,
-            logs_activity=logs_activity,
-            limits=limits,
+            prefix=settings.prefix,
+            person=settings.person,
+            logs_activity=settings.logs_activity,
+            limits=settings.limits,
         )
     )
 

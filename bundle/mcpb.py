@@ -32,11 +32,11 @@ USER_CONFIG: dict[str, tuple[str, dict[str, Any]]] = {
         "type": "boolean", "title": "Separate tools for reads", "default": False,
         "description": "Offer reads as tools of their own, so that you can allow them without allowing changes."}),
     "tools": ("SIKKERKEY_TOOLS", {
-        "type": "string", "title": "Only these tools", "default": "",
-        "description": "Offer only these: TOOL or TOOL.ACTION, separated by commas. Empty: all."}),
+        "type": "string", "title": "Only these tools", "default": "all",
+        "description": "Offer only these: TOOL or TOOL.ACTION, separated by commas. `all`: no restriction."}),
     "exclude": ("SIKKERKEY_EXCLUDE", {
-        "type": "string", "title": "Not these tools", "default": "",
-        "description": "Do not offer these: TOOL or TOOL.ACTION, separated by commas."}),
+        "type": "string", "title": "Not these tools", "default": "none",
+        "description": "Do not offer these: TOOL or TOOL.ACTION, separated by commas. `none`: no restriction."}),
     "ca_bundle": ("SIKKERKEY_CA_BUNDLE", {
         "type": "file", "title": "Certificate authorities", "default": "",
         "description": "A PEM file with certificate authorities to trust beside the usual ones."}),

@@ -25,11 +25,13 @@ from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, Sy
 from sikkerkey_cli.entries import (
     MISSING,
     PASSED_VARIABLES,
+    RESTRICTING_VARIABLES,
     Entries,
     FileContent,
     Server,
     additional_members,
     as_stored,
+    check_starts,
     container_in,
     entry_members,
     entry_path,
@@ -386,24 +388,19 @@ def why_it_goes_away(executable: str, prefix: str, base_prefix: str) -> str:
 
 
 def _serve_options(options: argparse.Namespace) -> list[str]:
-    """The options after `serve`. Raises ConfigError if a tool or action is unknown."""
-    known = sikkerkey_mcp.known_names()
+    """The options after `serve`. Raises ConfigError if the server would not start with them in this environment."""
     words = ["--read-only"] if options.read_only else []
     for name in ("tools", "exclude"):
-        given = getattr(options, name)
-        if given and not set(given.split(",")) <= set(known):
-            raise ConfigError(f"--{name} contains an unknown tool or action", "docs/actions.md lists all of them")
-        words += [f"--{name}", given] if given else []
+        if given := getattr(options, name):
+            words += [f"--{name}", ",".join(given)]
     words += [sikkerkey_mcp.SPLIT_READS] if options.split_reads else []
     words += [sikkerkey_mcp.NO_ACTIVITY_LOG] if options.no_activity_log else []
-    prefix = sikkerkey_mcp.read_prefix({sikkerkey_mcp.PREFIX: options.prefix})
-    words += [sikkerkey_mcp.PREFIX, prefix] if prefix else []
+    words += [sikkerkey_mcp.PREFIX, options.prefix] if options.prefix else []
     person = {name: vars(options)[name.strip("-")] for name, *_ in sikkerkey_mcp.PERSON_OPTIONS}
     limits = {name: vars(options)[name.strip("-").replace("-", "_")] for name, *_ in sikkerkey_mcp.LIMIT_OPTIONS}
-    given = {name: text for name, text in {**person, **limits}.items() if text}
-    sikkerkey_mcp.read_person_policy(given)
-    sikkerkey_mcp.read_limits(given)
-    return [*words, *(word for option in given.items() for word in option)]
+    words += [word for name, text in {**person, **limits}.items() if text for word in (name, text)]
+    sikkerkey_mcp.read_settings(words)
+    return words
 
 
 def _where_to_put_it(options: argparse.Namespace, path: str) -> str:
@@ -452,6 +449,8 @@ def _addition(blocks: dict[str | None, JsonObject], installed: Sequence[str]) ->
             if key in existing:
                 _warn_about_dropped_options(existing[key], wanted)
             new = with_entry(client, text, key, wanted)
+            if written := servers(client.shape, parse(client, new)).get(key):
+                check_starts(written)
             done[key] = "is up to date in" if new == text else "updated in" if key in existing else "added to"
             text = new
         for key, server in servers(client.shape, parse(client, text)).items():
@@ -488,6 +487,10 @@ def _warn_about_dropped_options(existing: Server, block: JsonObject) -> None:
     if not set(existing.options) <= set(block["args"]):
         words = clean(sikkerkey_shell.command_line(existing.options), 1_000)
         print_notice(f"note: {clean(existing.key)} was started with {words}; repeat these options to keep them")
+    for variable in RESTRICTING_VARIABLES:
+        held, wanted = existing.environment.get(variable), block.get("env", {}).get(variable)
+        if held is not None and wanted not in (None, held):
+            print_notice(f"note: {clean(existing.key)} had {variable}={clean(str(held), 1_000)}")
 
 
 def _key_for(agent: str | None, usual: str, existing: dict[str, Server], gone: Sequence[Server]) -> str:

@@ -339,10 +339,7 @@ def _rewriting(entry: entries.FoundEntry) -> str:
     is_never = _policy_of(entry) == "never"
     options = ["--agent", server.agent] if len(_agents_here()) > 1 and server.agent in _agents_here() else []
     try:
-        _, given = sikkerkey_mcp.parse_serve_options(server.options)
-        sikkerkey_mcp.read_restrictions(given)
-        sikkerkey_mcp.read_person_policy(given)
-        sikkerkey_mcp.read_limits(given)
+        sikkerkey_mcp.read_settings(server.options)
         options += _without(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
     except (Error, SystemExit):  # the user has to say again what was meant
         options = options[:2]

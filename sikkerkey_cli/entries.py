@@ -29,6 +29,11 @@ SETTLE_TRIES = 10
 PASSED_PATHS = ("SIKKERKEY_HOME", "SIKKERKEY_CA_BUNDLE", "SIKKERKEY_CACHE_DIR")
 PASSED_WORDS = ("SIKKERKEY_CA_BUNDLE_ONLY", "SIKKERKEY_VAULT_USER")
 PASSED_VARIABLES = (*PASSED_PATHS, *PASSED_WORDS)
+# Set if they restrict the server, and never removed: an entry must not lose a restriction by being written again.
+RESTRICTING_VARIABLES = (
+    *sikkerkey_mcp.RESTRICTIONS.values(),
+    *("SIKKERKEY_VALUES", "SIKKERKEY_CONFIRM", "SIKKERKEY_MAX_CALLS", "SIKKERKEY_MAX_DESTRUCTIVE"),
+)
 PROXY_VARIABLES = ("HTTPS_PROXY", "NO_PROXY")  # set too, as are SSL_CERT_FILE and SSL_CERT_DIR, but never removed
 # Without these, a program on Linux cannot open a browser for the user.
 DESKTOP_VARIABLES = [
@@ -82,17 +87,49 @@ def has_password(proxy: str) -> bool:
     return "@" in proxy
 
 
+def restricting_environment(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of the environment that restrict the server, without those that loosen it. Raises ConfigError."""
+    usual = sikkerkey_mcp.read_settings([], {})
+    found = {}
+    for variable in RESTRICTING_VARIABLES:
+        if variable in environ:
+            alone = sikkerkey_mcp.read_settings([], {variable: environ[variable]})
+            if alone != usual and not _is_looser(alone, usual):
+                found[variable] = environ[variable]
+    return found
+
+
+def _is_looser(settings: sikkerkey_mcp.ServeSettings, usual: sikkerkey_mcp.ServeSettings) -> bool:
+    def rate(limit: sikkerkey_mcp.Limit) -> float:
+        return limit.most / limit.period_s
+
+    more = [
+        name not in settings.limits or rate(settings.limits[name]) > rate(usual.limits[name]) for name in usual.limits
+    ]
+    return any(more) or settings.person.confirm == "never"
+
+
 def passed_environment(environ: Mapping[str, str], client: Client) -> dict[str, str]:
     """The variables that an entry sets. A proxy's password is never written into a client's file."""
     # Absolute, because the client chooses the directory in which it starts the server.
     found = {name: os.path.abspath(environ[name]) for name in PASSED_PATHS if environ.get(name)}
     found.update((name, environ[name]) for name in PASSED_WORDS if environ.get(name))
+    found.update(restricting_environment(environ))
     if environ.get("SSL_CERT_FILE"):
         found["SSL_CERT_FILE"] = os.path.abspath(environ["SSL_CERT_FILE"])
     if environ.get("SSL_CERT_DIR"):
         found["SSL_CERT_DIR"] = os.pathsep.join(map(os.path.abspath, environ["SSL_CERT_DIR"].split(os.pathsep)))
     proxies = {} if client.passes_proxies_on else proxy_variables(environ)
     return {**found, **{name: value for name, value in proxies.items() if not has_password(value)}}
+
+
+def check_starts(server: Server) -> None:
+    """Raises ConfigError if a server would not start because of the options and restrictions in its entry."""
+    words = server.command[server.command.index("serve") + 1 :] if "serve" in server.command else []
+    environ = {name: str(value) for name, value in server.environment.items()}
+    if {"-h", "--help"} & set(words):
+        raise ConfigError("the entry asks for help, with which the server ends at once")
+    sikkerkey_mcp.read_settings(words, environ)
 
 
 def server_entry(client: Client, agent: str | None, options: Sequence[str] = ()) -> JsonObject:

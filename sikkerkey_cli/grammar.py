@@ -24,6 +24,7 @@ class Option(NamedTuple):
     metavar: str = ""
     repeatable: bool = False
     exclusive: bool = False  # cannot be combined with the command's other exclusive options
+    may_be_empty: bool = False
 
 
 class Argument(NamedTuple):
@@ -82,7 +83,7 @@ COMMANDS = {
   SIKKERKEY_API_URL=http://127.0.0.1:8300 sikkerkey-mcp install -
                                        a vault other than https://api.sikkerkey.com""",
         arguments=(Argument("token", "TOKEN", "one-time token; - reads it from stdin, so that no process can see it"),),
-        options=(Option(("--name", "-name"), "the agent's name in the vault", "NAME"),),
+        options=(Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),),
     ),
     "whoami": Command(
         "list the agents of this computer",
@@ -123,8 +124,8 @@ dashboard. If the vault does not confirm, the key stays.""",
             Option(("--dry-run",), "show what would change, and change nothing"),
             Option(("--project",), "use the client's file in the current directory's project"),
             Option(("--read-only",), "the server offers only actions that change nothing and create no credential"),
-            Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B"),
-            Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B"),
+            Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
+            Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
             Option(("--split-reads",), "the server offers reads as tools of their own, such as read_secrets"),
             Option((sikkerkey_mcp.NO_ACTIVITY_LOG,), "the server keeps no record of its calls"),
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
@@ -312,6 +313,16 @@ def parser() -> Parser:
     return root
 
 
+class _Given(argparse.Action):
+    """Stores the value of an option. An empty one is refused: a variable that a script meant to pass was not set."""
+
+    def __call__(self, _parser: object, namespace: argparse.Namespace, value: Any, _option: object = None) -> None:
+        if not value.strip():
+            raise argparse.ArgumentError(self, "must not be empty")
+        earlier = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [*earlier, value] if isinstance(earlier, list) else value)
+
+
 def _add_argument(target: argparse.ArgumentParser, argument: Argument) -> None:
     settings: dict[str, Any] = {"help": argument.help or None, "metavar": argument.metavar or None}
     if argument.choices:
@@ -326,10 +337,11 @@ def _add_argument(target: argparse.ArgumentParser, argument: Argument) -> None:
 def _add_option(add_argument: Callable[..., Any], option: Option) -> None:
     if not option.metavar:
         add_argument(*option.flags, action="store_true", help=option.help)
-    elif option.repeatable:
-        add_argument(*option.flags, metavar=option.metavar, action="append", help=option.help)
-    else:
+    elif option.may_be_empty:
         add_argument(*option.flags, metavar=option.metavar, default="", help=option.help)
+    else:
+        default: Any = [] if option.repeatable else ""
+        add_argument(*option.flags, metavar=option.metavar, action=_Given, default=default, help=option.help)
 
 
 def parse(arguments: list[str]) -> argparse.Namespace:

@@ -339,7 +339,115 @@ def test_split_reads_follows_serve(config: Config, slot: str) -> None:
 def test_unknown_tool_is_refused(config: Config, switch: tuple[str, str]) -> None:
     ran = config("cursor", *switch)
     assert (ran.status, ran.out) == (1, "")
-    assert ran.err.startswith(f"sikkerkey-mcp: error: {switch[0]} contains an unknown tool or action\nhint: ")
+    assert re.match(f"sikkerkey-mcp: error: {switch[0]} names .*, which is no tool or action\nhint: ", ran.err)
+
+
+RESTRICTED = {
+    "SIKKERKEY_READ_ONLY": "1",
+    "SIKKERKEY_TOOLS": "whoami,manage_secrets",
+    "SIKKERKEY_EXCLUDE": "manage_secrets.delete",
+    "SIKKERKEY_VALUES": "from-person",
+    "SIKKERKEY_CONFIRM": "writes",
+    "SIKKERKEY_MAX_CALLS": "5/minute",
+    "SIKKERKEY_MAX_DESTRUCTIVE": "1/day",
+}
+
+
+def test_restrictions_of_the_environment_are_written(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client starts the server without this terminal's environment: without them, the server would offer more."""
+    for variable, text in RESTRICTED.items():
+        monkeypatch.setenv(variable, text)
+    for name in CLIENTS:
+        assert servers(name, config(name).out)["sikkerkey"]["env"] == RESTRICTED, name
+
+
+def test_restrictions_in_an_entry_are_never_removed(config: Config, slot: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIKKERKEY_READ_ONLY", "1")
+    monkeypatch.setenv("SIKKERKEY_TOOLS", "whoami")
+    assert config("cursor", "--write").status == 0
+    for variable in RESTRICTED:
+        monkeypatch.delenv(variable, raising=False)
+    assert "is up to date" in config("cursor", "--write").out
+    monkeypatch.setenv("SIKKERKEY_TOOLS", "manage_secrets")
+    ran = config("cursor", "--write")
+    assert "note: sikkerkey had SIKKERKEY_TOOLS=whoami\n" in ran.err
+    held = json.loads(file_of("cursor").read_text())["mcpServers"]["sikkerkey"]["env"]
+    assert held == {"SIKKERKEY_READ_ONLY": "1", "SIKKERKEY_TOOLS": "manage_secrets"}
+
+
+def test_what_loosens_the_server_is_not_taken_from_the_environment(
+    config: Config, slot: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looser = {
+        **{
+            "SIKKERKEY_READ_ONLY": "0",
+            "SIKKERKEY_TOOLS": "all",
+            "SIKKERKEY_EXCLUDE": "none",
+            "SIKKERKEY_VALUES": "any",
+        },
+        **{"SIKKERKEY_CONFIRM": "never", "SIKKERKEY_MAX_CALLS": "none", "SIKKERKEY_MAX_DESTRUCTIVE": "61/hour"},
+    }
+    for variable, text in looser.items():
+        monkeypatch.setenv(variable, text)
+    assert servers("cursor", config("cursor").out) == {"sikkerkey": started()}
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_empty_restriction_is_refused_and_nothing_written(
+    config: Config, slot: str, home: Path, text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = listing(home)
+    for option in ("--tools", "--exclude", "--values", "--confirm", "--agent", "--max-calls", "--prefix"):
+        ran = config("cursor", "--write", option, text)
+        assert (ran.status, ran.out) == (2, ""), option
+        assert f"argument {option}: must not be empty" in ran.err
+    for variable in RESTRICTED:
+        with monkeypatch.context() as patched:
+            patched.setenv(variable, text)
+            ran = config("cursor", "--write")
+        assert (ran.status, ran.out) == (1, ""), variable
+        assert ran.err.startswith(f"sikkerkey-mcp: error: {variable} "), variable
+    assert listing(home) == before
+
+
+def test_repeated_restrictions_add_up_as_for_serve(config: Config, slot: str) -> None:
+    ran = config(
+        "cursor", "--exclude", "support", "--exclude", "manage_team", "--tools", "whoami", "--tools", "support"
+    )
+    switches = ("--tools", "whoami,support", "--exclude", "support,manage_team")
+    assert servers("cursor", ran.out) == {"sikkerkey": started(AGENT_ID, *switches)}
+
+
+def test_entry_that_cannot_start_is_never_written(
+    config: Config, slot: str, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if the options, the environment and what the entry holds are each valid alone."""
+    ran = config("cursor", "--write", "--tools", "whoami", "--exclude", "whoami")
+    assert (ran.status, file_of("cursor").exists()) == (1, False)
+    assert "--tools, --exclude leave nothing to offer" in ran.err
+    monkeypatch.setenv("SIKKERKEY_EXCLUDE", "whoami")
+    ran = config("cursor", "--write", "--tools", "whoami")
+    assert "--tools, SIKKERKEY_EXCLUDE leave nothing to offer" in ran.err
+    assert config("cursor", "--write").status == 0
+    monkeypatch.delenv("SIKKERKEY_EXCLUDE")
+    before = file_of("cursor").read_bytes()
+    ran = config("cursor", "--write", "--tools", "whoami")
+    assert (ran.status, file_of("cursor").read_bytes()) == (1, before)
+    assert "--tools, SIKKERKEY_EXCLUDE leave nothing to offer" in ran.err
+
+
+def test_options_of_a_gone_agents_entry_are_kept_only_if_they_are_valid(config: Config, slot: str, home: Path) -> None:
+    config("cursor", "--write", "--read-only")
+    text = file_of("cursor").read_text()
+    shutil.rmtree(home / ".sikkerkey" / "agents" / AGENT_ID)
+    make_slot(home, "https://vault.test", OTHER_ID)
+    for wrong in ("--help", "--no-such", "--tools="):
+        write(file_of("cursor"), text.replace("--read-only", wrong))
+        ran = config("cursor", "--write")
+        assert (ran.status, ran.out) == (1, ""), wrong
+        assert file_of("cursor").read_text() == text.replace("--read-only", wrong)
 
 
 def test_interpreter_of_a_virtual_environment_is_named_and_warned_of(

@@ -13,6 +13,7 @@ import sikkerkey_mcp
 from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.rows import each_of
+from tests.support.shell import Shell
 from tests.support.table_calls import BY_NAME, ROWS, Logged, Row, StubApi, reply
 
 READ_ONLY = Restriction("--read-only", "--read-only")
@@ -225,19 +226,45 @@ def test_options_and_variables_apply_together(monkeypatch: pytest.MonkeyPatch) -
 def test_read_only_is_set_by_these_words(monkeypatch: pytest.MonkeyPatch) -> None:
     for text in ("1", "true", "yes", "on", "TRUE", "Yes", " on "):
         assert in_force(monkeypatch, {}, read_only=text) == [("SIKKERKEY_READ_ONLY", "--read-only", ())], text
-    for text in ("", "0", "false", "no", "off", "No"):
+    for text in ("0", "false", "no", "off", "No"):
         assert in_force(monkeypatch, {}, read_only=text) == [], text
 
 
 def test_any_other_word_for_read_only_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     rule = r"^SIKKERKEY_READ_ONLY must be one of: 1, true, yes, on, 0, false, no, off$"
-    for text in ("2", "y", "enabled", "tru", "--read-only", "ja"):
+    for text in ("", " ", "2", "y", "enabled", "tru", "--read-only", "ja"):
         with pytest.raises(sikkerkey_mcp.ConfigError, match=rule):
             in_force(monkeypatch, {}, read_only=text)
 
 
-def test_empty_variables_restrict_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert in_force(monkeypatch, {}, tools="", exclude="", read_only="") == []
+def test_all_and_none_restrict_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_force(monkeypatch, {"--tools": "all", "--exclude": " none "}, tools=" all", exclude="none") == []
+
+
+@pytest.mark.parametrize("text", ["", " ", "\t\n"])
+def test_empty_restrictions_are_an_error_everywhere(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for option, variable in (("--tools", "SIKKERKEY_TOOLS"), ("--exclude", "SIKKERKEY_EXCLUDE")):
+        with pytest.raises(sikkerkey_mcp.ConfigError, match=f"^{option} is empty"):
+            sikkerkey_mcp.read_settings([option, text], {})
+        with pytest.raises(sikkerkey_mcp.ConfigError, match=f"^{variable} is empty"):
+            sikkerkey_mcp.read_settings([], {variable: text})
+    for variable in ("SIKKERKEY_READ_ONLY", "SIKKERKEY_VALUES", "SIKKERKEY_CONFIRM", "SIKKERKEY_MAX_CALLS"):
+        with pytest.raises(sikkerkey_mcp.ConfigError, match=f"^{variable} must be"):
+            sikkerkey_mcp.read_settings([], {variable: text})
+
+
+def test_commands_refuse_an_empty_restriction(
+    home: Path, shell: Shell, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_slot(home, recorder.url)
+    monkeypatch.setenv("SIKKERKEY_TOOLS", "")
+    commands = (["tools"], ["call", "whoami"], ["config", "generic"], ["config", "cursor", "--write"])
+    for words in commands:
+        ran = shell(*words)
+        assert (ran.status, ran.out) == (1, ""), words
+        assert "SIKKERKEY_TOOLS is empty" in ran.err, words
+    assert '"fail"' in shell("doctor", "--json").out
+    assert recorder.seen == [] or not any(seen.headers.get("authorization") for seen in recorder.seen)
 
 
 HOW = "hint: use TOOL or TOOL.ACTION, separated by commas"
@@ -247,7 +274,7 @@ UNKNOWN_NAMES = {
     "manage_secret": "manage_secret, which is no tool or action\nhint: did you mean manage_secrets?",
     "whoami,read_audit.lst": "read_audit.lst, which is no tool or action\nhint: did you mean read_audit.list?",
     "xyzzy": f"xyzzy, which is no tool or action\n{HOW}",
-    "": f"nothing, which is no tool or action\n{HOW}",
+    ",": f"nothing, which is no tool or action\n{HOW}",
     "whoami,": f"nothing, which is no tool or action\n{HOW}",
     "\x1b[2J": f"<U+001B>[2J, which is no tool or action\n{HOW}",
 }
