@@ -38,6 +38,8 @@ from sikkerkey_cli.entries import (
     file_to_change,
     has_password,
     is_blank,
+    kept_members,
+    loosens,
     parse,
     proxy_variables,
     read_file,
@@ -49,6 +51,10 @@ from sikkerkey_cli.entries import (
 from sikkerkey_mcp import ConfigError, JsonObject, clean, print_notice
 
 SECRET_MIN_CHARACTERS = 6  # shorter values are flags such as 1 or true
+FOREIGN_HINT = (
+    "whoever wrote the project's file chose them, and they could run something, send calls elsewhere or approve calls: "
+    "remove them or the entry, then try again"
+)
 PREFIX_HINT = "choose one with --agent ID; add each further one with --agent ID --prefix NAME"
 # A part of an interpreter's path, and what will happen to that interpreter.
 TEMPORARY_INTERPRETERS = (
@@ -369,7 +375,7 @@ def command_config(options: argparse.Namespace) -> int:
     if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
         print_notice("note: HTTPS_PROXY contains a password and is not added: if needed, add it to the entry yourself")
     if options.write or options.dry_run:
-        return _change_file(options, client, path, _addition(blocks, installed))
+        return _change_file(options, client, path, _addition(blocks, installed, in_project=options.project))
     keys = server_keys(installed)
     entries = {keys[agent]: block for agent, block in blocks.items()}
     print(block_text(client, entries).rstrip("\n"))
@@ -431,8 +437,10 @@ class Outcome(NamedTuple):
 Change = Callable[[Client, str], Outcome]
 
 
-def _addition(blocks: dict[str | None, JsonObject], installed: Sequence[str]) -> Change:
+def _addition(blocks: dict[str | None, JsonObject], installed: Sequence[str], *, in_project: bool) -> Change:
     """Adds or updates an entry for each agent. An agent's existing entry keeps its key.
+
+    In a project, whose author may be anybody, an entry that holds more than we write is refused.
 
     Entries of agents that are gone can never work again: they become those of new agents, or are removed.
     """
@@ -446,11 +454,17 @@ def _addition(blocks: dict[str | None, JsonObject], installed: Sequence[str]) ->
             key = _key_for(agent, keys[agent], existing, gone)
             replaced = key in existing and existing[key] in gone
             wanted = _with_options_of(existing[key], block) if replaced else block
+            if in_project and wanted is not block and loosens(existing[key].options, {}):
+                words = clean(sikkerkey_shell.command_line(existing[key].options), 1_000)
+                raise ConfigError(f"the entry {clean(key)} was started with {words}", FOREIGN_HINT)
             if key in existing:
                 _warn_about_dropped_options(existing[key], wanted)
             new = with_entry(client, text, key, wanted)
             if written := servers(client.shape, parse(client, new)).get(key):
                 check_starts(written)
+                _name_kept_members(client, written, wanted, in_project=in_project)
+                if in_project:
+                    _refuse_duplicates(client, new, written)
             done[key] = "is up to date in" if new == text else "updated in" if key in existing else "added to"
             text = new
         for key, server in servers(client.shape, parse(client, text)).items():
@@ -461,6 +475,27 @@ def _addition(blocks: dict[str | None, JsonObject], installed: Sequence[str]) ->
         return Outcome(text, done)
 
     return change
+
+
+def _name_kept_members(client: Client, written: Server, block: JsonObject, *, in_project: bool) -> None:
+    """Says what stays in an entry although `config` did not write it. Raises ConfigError for it in a project."""
+    harmless, others = kept_members(client.shape, written, block)
+    if others and in_project:
+        names = clean(", ".join(others), 1_000)
+        raise ConfigError(
+            f"the entry {clean(written.key)} has members that config did not write: {names}", FOREIGN_HINT
+        )
+    if harmless or others:
+        print_notice(f"note: {clean(written.key)} keeps what it had: {clean(', '.join([*harmless, *others]), 1_000)}")
+
+
+def _refuse_duplicates(client: Client, text: str, written: Server) -> None:
+    """Raises ConfigError for a name that is used twice in an entry: the client may read the one that we do not see."""
+    form, path = edit.FORMATS[client.format], entry_path(client.shape, written.key)
+    for name in written.members:
+        form.locate(text, (*path, name))
+    for variable in written.environment:
+        form.locate(text, (*path, client.shape.env, variable))
 
 
 def _is_of_a_gone_agent(server: Server, installed: Sequence[str]) -> bool:

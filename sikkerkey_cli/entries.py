@@ -35,6 +35,14 @@ RESTRICTING_VARIABLES = (
     *("SIKKERKEY_VALUES", "SIKKERKEY_CONFIRM", "SIKKERKEY_MAX_CALLS", "SIKKERKEY_MAX_DESTRUCTIVE"),
 )
 PROXY_VARIABLES = ("HTTPS_PROXY", "NO_PROXY")  # set too, as are SSL_CERT_FILE and SSL_CERT_DIR, but never removed
+# In a project's file, whose author may be anybody, an entry keeps only these beside what we write: they can neither
+# run something nor approve a call. Their values are plain, or lists of plain ones.
+HARMLESS_MEMBERS = {
+    *("description", "disabled", "enabled", "name", "timeout", "startup_timeout_sec", "tool_timeout_sec"),
+    *("tools", "disabledTools", "disabled_tools", "enabled_tools", "excludeTools", "includeTools"),
+}
+APPROVING_MEMBERS = {"alwaysAllow", "autoApprove", "autoApproved", "trust"}  # harmless while they approve nothing
+HARMLESS_VARIABLES = {"LANG", "LC_ALL", "NO_COLOR", "SIKKERKEY_BROWSER", "SIKKERKEY_SPLIT_READS"}
 # Without these, a program on Linux cannot open a browser for the user.
 DESKTOP_VARIABLES = [
     *("DISPLAY", "WAYLAND_DISPLAY", "XAUTHORITY", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "BROWSER"),
@@ -99,6 +107,12 @@ def restricting_environment(environ: Mapping[str, str]) -> dict[str, str]:
     return found
 
 
+def loosens(options: Sequence[str], environ: Mapping[str, str]) -> bool:
+    """Whether options of `serve` or the environment allow more than no option at all. Raises ConfigError."""
+    settings = sikkerkey_mcp.read_settings(options, environ)
+    return _is_looser(settings, sikkerkey_mcp.read_settings([], {})) or not settings.logs_activity
+
+
 def _is_looser(settings: sikkerkey_mcp.ServeSettings, usual: sikkerkey_mcp.ServeSettings) -> bool:
     def rate(limit: sikkerkey_mcp.Limit) -> float:
         return limit.most / limit.period_s
@@ -159,6 +173,34 @@ def entry_members(shape: Shape, key: str, block: JsonObject) -> JsonObject:
 def additional_members(shape: Shape, system: System) -> JsonObject:
     """Members that are added where they are missing; the user may change them."""
     return {shape.passed_on: DESKTOP_VARIABLES} if shape.passed_on and system == "linux" else {}
+
+
+def kept_members(shape: Shape, server: Server, block: JsonObject) -> tuple[list[str], list[str]]:
+    """What an entry holds beside what we write: the harmless members and variables, and all others, each sorted."""
+    ours = {**shape.defaults, **additional_members(shape, "linux"), **entry_members(shape, server.key, block)}
+    harmless: list[str] = []
+    others: list[str] = []
+    for name, value in server.members.items():
+        if name == shape.env and isinstance(value, dict):
+            for variable, text in value.items():
+                if text != block.get("env", {}).get(variable):
+                    is_harmless = variable in HARMLESS_VARIABLES or _restricts(variable, text)
+                    (harmless if is_harmless else others).append(f"{name}.{variable}")
+        elif name not in ours or value != ours[name]:
+            is_approving = name in APPROVING_MEMBERS and value
+            is_harmless = name in HARMLESS_MEMBERS | APPROVING_MEMBERS and not is_approving and _is_plain(value)
+            (harmless if is_harmless else others).append(name)
+    return sorted(harmless), sorted(others)
+
+
+def _restricts(variable: str, text: object) -> bool:
+    return variable in RESTRICTING_VARIABLES and not loosens([], {variable: str(text)})
+
+
+def _is_plain(value: object) -> bool:
+    return not isinstance(value, dict) and not (
+        isinstance(value, list) and any(isinstance(v, (dict, list)) for v in value)
+    )
 
 
 def entry_path(shape: Shape, key: str) -> edit.Path:

@@ -43,8 +43,11 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   is gone becomes that of a new one, with its restrictions. Continue shows the model the tools of all servers by their
   bare names: give each further agent a prefix, with `--agent ID --prefix NAME`.
 - **The agent is an argument** (`serve --agent ID`), because some clients do not pass on variables whose names look
-  secret. `SIKKERKEY_HOME`, `SIKKERKEY_CA_BUNDLE`, `SIKKERKEY_CA_BUNDLE_ONLY`, `SIKKERKEY_VAULT_USER`, `SIKKERKEY_CACHE_DIR`,
-  `SSL_CERT_FILE` and `SSL_CERT_DIR` are added to the entry if they are set when `config` runs.
+  secret. `SIKKERKEY_HOME`, `SIKKERKEY_CA_BUNDLE`, `SIKKERKEY_CA_BUNDLE_ONLY`, `SIKKERKEY_VAULT_USER`,
+  `SIKKERKEY_CACHE_DIR`, `SSL_CERT_FILE` and `SSL_CERT_DIR` are added to the entry if they are set when `config` runs.
+  So are variables that restrict the server (`SIKKERKEY_READ_ONLY`, `SIKKERKEY_TOOLS`, `SIKKERKEY_EXCLUDE`,
+  `SIKKERKEY_VALUES`, `SIKKERKEY_CONFIRM`, `SIKKERKEY_MAX_CALLS`, `SIKKERKEY_MAX_DESTRUCTIVE`); these are never removed
+  from an entry.
 - **The proxy.** `HTTPS_PROXY` and `NO_PROXY` are added as well, except for Claude Code, Gemini CLI and opencode, which
   pass them on from the terminal. An address with a password is never written to the file: `config` says so, and you can
   add it to the entry yourself. `--write` updates an entry's proxy if one is set, but neither removes it nor replaces
