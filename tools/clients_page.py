@@ -31,13 +31,16 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   files of another user, files that another program is changing, and files in which another program has an entry named
   `sikkerkey`. In these cases, print the block and add it by hand.
 - **Running it again** changes nothing if the entry is correct, and updates it if the archive was moved or another
-  Python is used. What you added to the entry (`disabled`, `timeout`, `autoApprove`, variables in `env`) stays. The
-  options of `serve` (`--read-only`, `--tools A,B`, `--exclude A,B`, `--split-reads`) are those of the last run: repeat
-  them to keep them.
+  Python is used. What you added to the entry (`disabled`, `timeout`, `autoApprove`, variables in `env`) stays, and
+  is named. The options of `serve` (`--read-only`, `--tools A,B`, `--exclude A,B`, `--split-reads`) are those of the last
+  run: repeat them to keep them.
 - **A dry run** shows the changed lines without context. Text of other servers on a changed line is cut out, because it
   may be a token.
 - **`--project`** uses the client's file in the project in the current directory. The entry contains paths of this
-  computer, so do not commit the file or its `.sikkerkey.bak` to a shared repository.
+  computer, so do not commit the file or its `.sikkerkey.bak` to a shared repository. An entry that is already there may
+  come from somebody else: `--write` refuses one with members or variables that could run something, send calls
+  elsewhere, loosen the server or approve calls (`cwd`, `LD_PRELOAD`, `HTTPS_PROXY`, `alwaysAllow`, ...), and names
+  them. It does not look at other entries of the file.
 - **Several agents** get one entry each (`sikkerkey-` and the agent's name; short, because some clients drop tools with
   long names). `--agent ID` selects one. An agent that already has an entry keeps its key, and an entry of an agent that
   is gone becomes that of a new one, with its restrictions. Continue shows the model the tools of all servers by their
