@@ -228,3 +228,9 @@ def test_the_vault_does_not_import_the_server() -> None:
     for name, imported in import_graph().items():
         if name.startswith("vault"):
             assert not any(other.startswith("sikkerkey_") for other in imported), name
+
+
+def test_an_installation_with_pip_has_every_module() -> None:
+    modules = re.search(r"py-modules = \[\n(.*?)\]", (ROOT / "pyproject.toml").read_text(encoding="utf-8"), re.DOTALL)
+    assert modules
+    assert re.findall('"(.*)"', modules[1]) == sorted(path.stem for path in ROOT.glob("sikkerkey_*.py"))

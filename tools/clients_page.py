@@ -32,7 +32,7 @@ python3 sikkerkey-mcp.pyz config CLIENT --remove   # removes it
   `sikkerkey`. In these cases, print the block and add it by hand.
 - **Running it again** changes nothing if the entry is correct, and updates it if the archive was moved or another
   Python is used. What you added to the entry (`disabled`, `timeout`, `autoApprove`, variables in `env`) stays, and
-  is named. The options of `serve` (`--read-only`, `--tools A,B`, `--exclude A,B`, `--split-reads`) are those of the last
+  is named. The options of `serve` (`--read-only`, `--tools A,B`, `--exclude A,B`, `--split-reads`) are of the last
   run: repeat them to keep them.
 - **A dry run** shows the changed lines without context. Text of other servers on a changed line is cut out, because it
   may be a token.
