@@ -1485,8 +1485,12 @@ def open_vault(base_url: str) -> tuple[urllib.request.OpenerDirector, sikkerkey_
     return opener, connections
 
 
+# Forward secrecy: who steals the server's key later cannot read what was recorded before. TLS 1.3 always has it.
+TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
 def tls_context() -> ssl.SSLContext:
-    """TLS 1.2 or newer, certificates and host names checked.
+    """TLS 1.2 or newer with forward secrecy, certificates and host names checked.
 
     Trusts certifi's bundle, the system's store and SIKKERKEY_CA_BUNDLE; with SIKKERKEY_CA_BUNDLE_ONLY, that file alone.
     Raises ConfigError.
@@ -1497,6 +1501,7 @@ def tls_context() -> ssl.SSLContext:
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS_1_2_CIPHERS)
     context.hostname_checks_common_name = False  # name constraints do not apply to common names
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # some builds set it; absent before OpenSSL 3
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")

@@ -544,6 +544,26 @@ def test_context_checks_certificates_and_names() -> None:
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
+def test_context_has_ciphers_with_forward_secrecy_only() -> None:
+    names = [cipher["name"] for cipher in sikkerkey_mcp.tls_context().get_ciphers()]
+    assert [name for name in names if not re.match("TLS_|ECDHE-(RSA|ECDSA)-(AES(128|256)-GCM|CHACHA20)-", name)] == []
+    assert any(name.startswith("ECDHE-") for name in names)
+
+
+def test_vault_without_a_modern_cipher_is_refused(connect: Connect, trust: Authority) -> None:
+    for cipher, accepted in (("ECDHE-ECDSA-AES128-SHA256", False), ("ECDHE-ECDSA-AES128-GCM-SHA256", True)):
+        tls = trust.server("localhost")
+        tls.maximum_version = ssl.TLSVersion.TLSv1_2
+        tls.set_ciphers(cipher)
+        with FaultyVault(tls=tls, host="localhost") as vault:
+            client = connect(vault.url)
+            if accepted:
+                assert client.write().status == 200
+            else:
+                assert "TLS failed" in str(client.refused(client.write))
+                assert vault.seen == []
+
+
 @pytest.fixture
 def no_system_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system trusts nobody."""
