@@ -96,17 +96,30 @@ CHECK_INTERMEDIARY_HINT = "check what is between this computer and the vault: a 
 # text and JSON: nothing here knows MCP or the vault.
 # ---------------------------------------------------------------------------------------------------------------------
 
-# Characters that are invisible or change how others look: controls, bidirectional marks, joiners, fillers, variation
-# selectors, tags, private use, lone surrogates. Listed here because unicodedata differs between Python versions.
+# Characters that are invisible or change how others look: controls, bidirectional marks, joiners, fillers, blanks
+# that are no spaces, variation selectors, tags, private use, lone surrogates. Listed here because unicodedata differs
+# between Python versions.
 HIDDEN = (
     "\x00-\x1f\x7f-\x9f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f"
-    "\u3164\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffb\ufffe\uffff\U00013430-\U0001343f"
-    "\U0001bca0-\U0001bca3\U0001d173-\U0001d17a\U000e0000-\U0010ffff"
+    "\u2800\u3164\ud800-\uf8ff\ufdd0-\ufdef\ufe00-\ufe0f\ufeff\uffa0\ufff0-\ufffc\ufffe\uffff\U00013430-\U0001343f"
+    "\U00013441\U00013442\U00016fe4\U0001bca0-\U0001bca3\U0001d159\U0001d173-\U0001d17a\U000e0000-\U0010ffff"
 )
 # The hidden characters that ordinary text needs: line breaks, and what joins or colours emoji and connected scripts.
-_VISIBLE = rf"[^\x00-\x7f{HIDDEN}]"
-_JOINER = rf"(?:(?<={_VISIBLE})|(?<=\ufe0f))[\u200c\u200d](?={_VISIBLE})"
-NEEDED = rf"[\t\n]|\r(?=\n)|{_JOINER}|(?:(?<={_VISIBLE})|(?<=[0-9#*]))[\ufe0e\ufe0f]"
+# Elsewhere a selector or joiner behind each letter would carry words that nobody sees.
+_EMOJI = (
+    "\xa9\xae\u203c\u2049\u2122\u2139\u2190-\u21ff\u2300-\u23ff\u24c2\u25a0-\u27bf\u2934\u2935\u2b00-\u2bff\u3030\u303d"
+    "\u3297\u3299\U0001f000-\U0001faff"
+)
+# From Arabic to Myanmar, from Tagalog to Vedic, Syloti Nagri to Meetei Mayek, Arabic forms, Kharoshthi to Tamil signs.
+_JOINED_SCRIPTS = (
+    "\u0600-\u109f\u1700-\u18af\u1900-\u1cff\ua800-\uabff\ufb50-\ufdcf\ufdf0-\ufdff\ufe70-\ufefc\U00010a00-\U00011fff"
+)
+NEEDED = (
+    r"[\t\n]|\r(?=\n)"
+    rf"|(?<=[{_EMOJI}])[\ufe0e\ufe0f]|(?<=[0-9#*])\ufe0f(?=\u20e3)"
+    rf"|(?<=[{_EMOJI}\ufe0f])\u200d(?=[{_EMOJI}])"
+    rf"|(?<=[{_JOINED_SCRIPTS}])(?<![{HIDDEN}])[\u200c\u200d](?=[{_JOINED_SCRIPTS}])(?![\u200c\u200d][{HIDDEN}])"
+)
 
 
 def clean(text: str, limit: int = ERROR_MAX_CHARACTERS) -> str:

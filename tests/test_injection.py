@@ -57,7 +57,10 @@ HOSTILE = {
     "zero width": "pa\u200bss\u2060wo\ufeffrd\u00ad\u034f",
     "tags": f"hello{TAGS}",
     "variation selectors": f"smile \U0001f600{SELECTORS}",
+    "selectors behind letters": "".join(f"{letter}{chr(0xFE0E + bit)}" for letter, bit in zip("søger nu", b"\0\1" * 4)),
+    "joiners behind letters": "".join(f"{letter}{chr(0x200C + bit)}" for letter, bit in zip("жжжжжжжж", b"\0\1" * 4)),
     "fillers": "a\u3164b\u115fc\uffa0d\u17b4e",
+    "blanks": "a\u2800b\ufffcc\U00016fe4d\U0001d159e\U00013441f\U00013442",
     "separators": "one\u2028two\u2029three",
     "private use": "\ue000 \U000f0000 \U0010fffd",
     "no characters": "\ufffe \uffff \U0001ffff \ufdd0 \ufff9",
@@ -76,11 +79,13 @@ VISIBLE_FORMATS = {
 
 UNSEEN = ("Cc", "Cf", "Cs", "Co", "Zl", "Zp")
 IGNORABLE = {0x34F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10)}
+BLANK = {0x2800, 0xFFFC, 0x13441, 0x13442, 0x16FE4, 0x1D159}  # without ink, and no spaces
 
 
 def hidden_in(text: str) -> set[str]:
     """The invisible characters of `text`, by Python's tables instead of the program's list."""
-    unseen = {c for c in set(text) if unicodedata.category(c) in UNSEEN or c > "\U000e0000" or ord(c) in IGNORABLE}
+    listed = IGNORABLE | BLANK
+    unseen = {c for c in set(text) if unicodedata.category(c) in UNSEEN or c > "\U000e0000" or ord(c) in listed}
     return {c for c in unseen if ord(c) not in VISIBLE_FORMATS}
 
 
@@ -91,6 +96,13 @@ def assert_readable(value: Any) -> None:
 
 
 # the characters
+
+
+def test_variation_selectors_stay_behind_emoji_and_keycaps_only() -> None:
+    # Letters in circles and squares are also emoji.
+    letters = [c for c in map(chr, range(0x3000)) if c.isalpha() and c not in "\u2122\u2139\u24c2"]
+    for selector in ("\ufe00", "\ufe0e", "\ufe0f", "\U000e0100"):
+        assert selector not in sikkerkey_mcp.readable("".join(letter + selector for letter in letters))
 
 
 def test_every_hidden_character_is_cleaned() -> None:
@@ -127,7 +139,11 @@ def test_lines_emoji_and_joined_scripts_stay_whole(text: str) -> None:
     assert sikkerkey_mcp.readable(text) == text
 
 
-LOOSE = ["a\u200db", "a\ufe0f", "\u200d", "\ufe0f\ufe0f", "é\u200d\u200dé", "é\ufe0f\ufe0f", "é\u200c", "a\rb"]
+LOOSE = [
+    "a\u200db", "a\ufe0f", "\u200d", "\ufe0f\ufe0f", "é\u200d\u200dé", "é\ufe0f", "é\u200c", "a\rb", "é\u200dé",
+    "ж\u200cж", "日\ufe0f", "1\ufe0f", "1\ufe0e\u20e3", "\u2764\ufe0f\ufe0f", "\u2764\ufe00", "\u2764\u200d",
+    "\u0915\u200d\u17b4",
+]  # fmt: skip
 
 
 @each_of("text", LOOSE, ids=ascii)
