@@ -26,8 +26,8 @@ The sections, in reading order:
     command line  serve
 
 Below this module are `sikkerkey_core` (errors, text and JSON), `sikkerkey_actions` (what a row of the table says, and
-the schemas, checks and requests that follow from it) and `sikkerkey_results` (what the model sees of an answer);
-`sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
+the schemas, checks and requests that follow from it), `sikkerkey_results` (what the model sees of an answer) and
+`sikkerkey_members` (what an action may answer with); `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
 `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
 (what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell` (commands in hints),
 `sikkerkey_times` (reading and writing times) and `sikkerkey_activity` (the record of what was called).
@@ -108,12 +108,12 @@ from sikkerkey_core import (
 from sikkerkey_results import (
     FOR_A_MODEL,
     RESULT_CHARACTERS,
-    VALUE_MEMBERS,
     Presentation,
-    Sanitize,
+    Sanitizer,
     ShownCall,
     error_result,
     json_of,
+    members_of,
     render,
     rows_member,
     rows_result,
@@ -1792,19 +1792,25 @@ NEXT_STEP = {
 }
 
 
-def service_error(action: Action, answer: Answer, sanitize: Sanitize) -> ServiceError:
-    """The error for an answer that is not 2xx. `sanitize` removes plaintext that the vault may repeat."""
+WORDS_HOLD_PLAINTEXT = "its words are not shown, because they hold plaintext of this call"
+
+
+def service_error(action: Action, answer: Answer, sanitize: Sanitizer) -> ServiceError:
+    """The error for an answer that is not 2xx. The vault's words are left out if they hold plaintext of the call."""
     if 300 <= answer.status < 400:
         # 307 and 308 mean that nothing has been done; other redirects may follow a completed request.
         perhaps = action.effect != "read" and answer.status not in (307, 308)
         hint = "check the API URL" + (f"; {MAY_HAVE_BEEN_PROCESSED}" if perhaps else "")
         message = f"the vault answered {answer.status}, a redirect, which is never followed"
         return ServiceError(message, hint, answer.status)
-    members = sanitize_json(error_members(answer), sanitize)
+    members = error_members(answer)
     text = members.get("error")
-    quoted = f", saying {to_json(in_words(action, clean(text)))}" if isinstance(text, str) and text else ""
+    quoted = ""
+    if isinstance(text, str) and text:
+        is_free = sanitize.is_free(text)
+        quoted = f", saying {to_json(in_words(action, clean(text)))}" if is_free else f"; {WORDS_HOLD_PLAINTEXT}"
     return ServiceError(
-        f"the vault answered {answer.status}{quoted}", _next_step(action, answer, members), answer.status
+        f"the vault answered {answer.status}{quoted}", _next_step(action, answer, members, sanitize), answer.status
     )
 
 
@@ -1848,13 +1854,13 @@ def error_members(answer: Answer) -> JsonObject:
     return members if isinstance(members, dict) else {}
 
 
-def _next_step(action: Action, answer: Answer, members: JsonObject) -> str:
+def _next_step(action: Action, answer: Answer, members: JsonObject, sanitize: Sanitizer) -> str:
     other = "the vault failed; try again later" if answer.status >= 500 else "repeating the same call does not help"
     hint = NEXT_STEP.get(answer.status, other)
     if answer.status == 401:
         return _clock_hint(answer) or hint
     if answer.status == 403:
-        return _scope_hint(action, members) + hint
+        return _scope_hint(action, members, sanitize) + hint
     if answer.status == 404 and action.inferred:
         unknown_id = f", or does not know the id; {NEXT_STEP[404]}" if path_parameters(action.path) else ""
         return f"this vault does not offer the action {action.name}{unknown_id}"
@@ -1877,8 +1883,8 @@ def _clock_hint(answer: Answer) -> str:
     return f"this computer's clock is {abs(skew_s)} s {direction} the vault's: the user must set it"
 
 
-def _scope_hint(action: Action, members: JsonObject) -> str:
-    required = members.get("requiredScopes")
+def _scope_hint(action: Action, members: JsonObject, sanitize: Sanitizer) -> str:
+    required = sanitize_json(members.get("requiredScopes"), sanitize)
     named = [scope for scope in required if isinstance(scope, str)] if isinstance(required, list) else []
     # Other text would read as this program's advice.
     scopes = [scope for scope in named if re.fullmatch(SCOPE, scope)][:8]
@@ -2566,9 +2572,9 @@ def look_before(call: ShownCall, ask: Ask) -> JsonObject:
     if action.look is None:
         return {}
     try:
-        noticed: JsonObject = sanitize_json(action.look.check(call.given, ask) or {}, sanitize)
+        noticed: JsonObject = sanitize_json(action.look.check(call.given, ask) or {}, sanitize.exactly)
     except ArgumentError as error:
-        raise ArgumentError(sanitize(str(error)), sanitize(error.hint)) from None
+        raise ArgumentError(sanitize.exactly(str(error)), sanitize.exactly(error.hint)) from None
     except AnswerTooLarge:
         return {}
     except ServiceError as error:
@@ -2884,7 +2890,9 @@ class VaultTools:
             return {}
         return {"person": {"confirm": policy.confirm, "values": policy.values}}
 
-    def _ask(self, sanitize: Sanitize, context: Context, tool_name: str, action_name: str, arguments: Arguments) -> Any:
+    def _ask(
+        self, sanitize: Sanitizer, context: Context, tool_name: str, action_name: str, arguments: Arguments
+    ) -> Any:
         """The decoded answer to a read that another call needs first; None if it is not JSON. Raises ServiceError."""
         tool, action = find_row(tool_name, action_name)
         given = check_arguments(tool, action, arguments, self._now_ms())
@@ -2968,7 +2976,7 @@ class VaultTools:
         given = check_arguments(tool, action, {**arguments, **named}, call.now_ms)
         read = call._replace(tool=tool, action=action, given=given)
         answer = self._exchange(read, build_request(action, given), context)
-        return sanitize_json(json_of(action, answer), call.sanitize, VALUE_MEMBERS)
+        return sanitize_json(json_of(action, answer), call.sanitize, members_of(tool, action))
 
 
 def person_calls(agent_id: str) -> sikkerkey_person.People:

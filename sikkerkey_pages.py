@@ -8,7 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sikkerkey_times import SECONDS_BELOW, iso_utc
@@ -73,21 +73,42 @@ def first_texts(texts: Sequence[str], characters: int) -> list[str]:
     return kept
 
 
-def csv_records(text: str, *, iso_times: bool) -> list[str]:
+def csv_records(text: str, may_show: Callable[[str, Any], bool], withheld: str, *, iso_times: bool) -> list[str]:
     """The records of a CSV text (RFC 4180) as they are, each with its line end. Raises csv.Error.
 
-    With `iso_times`, records that hold times in milliseconds are written again with ISO 8601.
+    A record is written again if `may_show` (column, cell) forbids a cell, which becomes `withheld`, or, with
+    `iso_times`, if it holds times in milliseconds, which become ISO 8601.
     """
     lines = io.StringIO(text, newline="").readlines()
-    reader, begin, times, records = csv.reader(lines), 0, None, []
+    reader, begin, records = csv.reader(lines), 0, []
+    columns: list[str] | None = None
+    times: list[int] = []
+    known: list[bool] = []
     for cells in reader:
         record, begin = "".join(lines[begin : reader.line_num]), reader.line_num
-        if times is None:  # this is the header
+        if columns is None:  # this is the header
+            columns = cells
             times = [place for place, name in enumerate(cells) if iso_times and TIME_MEMBER.search(name)]
-        elif any(_is_time_cell(cells, place) for place in times):
-            record = _with_iso_cells(cells, times)
+            known = [may_show(name, "a text") for name in cells]
+        else:
+            shown = (
+                cells if all(known) and len(cells) <= len(known) else _shown_cells(cells, columns, may_show, withheld)
+            )
+            if any(_is_time_cell(shown, place) for place in times):
+                shown = _with_iso_cells(shown, times)
+            record = record if shown == cells else _record_of(shown)
         records.append(record)
     return records
+
+
+def _shown_cells(
+    cells: Sequence[str], columns: Sequence[str], may_show: Callable[[str, Any], bool], withheld: str
+) -> list[str]:
+    names = [*columns, *[""] * len(cells)]
+    return [
+        cell if not cell or may_show(name, int(cell) if re.fullmatch("[0-9]{1,18}", cell) else cell) else withheld
+        for name, cell in zip(names, cells)
+    ]
 
 
 def _is_time_cell(cells: Sequence[str], place: int) -> bool:
@@ -95,8 +116,12 @@ def _is_time_cell(cells: Sequence[str], place: int) -> bool:
     return re.fullmatch("[0-9]{12,15}", digits) is not None and SECONDS_BELOW <= int(digits) <= TIME_MAX_MS
 
 
-def _with_iso_cells(cells: Sequence[str], times: Sequence[int]) -> str:
+def _with_iso_cells(cells: Sequence[str], times: Sequence[int]) -> list[str]:
     iso = {place: iso_utc(int(cells[place])) for place in times if _is_time_cell(cells, place)}
+    return [iso.get(place, cell) for place, cell in enumerate(cells)]
+
+
+def _record_of(cells: Sequence[str]) -> str:
     record = io.StringIO(newline="")
-    csv.writer(record).writerow([iso.get(place, cell) for place, cell in enumerate(cells)])
+    csv.writer(record).writerow(cells)
     return record.getvalue()

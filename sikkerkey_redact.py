@@ -9,12 +9,15 @@ from __future__ import annotations
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 REDACTED = "[cut out: plaintext]"
 ANYWHERE_CHARACTERS = 8  # a shorter value is redacted only as a whole word, since `1` is part of many ids
-QUICK_CHECK_BYTES = 12
+RUN_CHARACTERS = 8  # so many letters and digits of a value in a row are no coincidence
+SET_CHARACTERS = 40
+QUICK_CHECK_CHARACTERS = 12
+QUICK_CHECKS_MAX = 20_000_000  # characters to look at before one pass with all spellings is quicker
 JSON_MAX_LEVELS = 1_000  # arrays and objects inside each other; json crashes at 9,500 where threads have small stacks
 
 
@@ -29,6 +32,11 @@ def values_to_redact(texts: Sequence[str]) -> list[str]:
     lines = [line.strip() for value in values for line in value.splitlines()]
     values += [value.strip() for value in values] + [line for line in lines if len(line) >= ANYWHERE_CHARACTERS]
     return sorted(set(values) - {""}, key=len, reverse=True)
+
+
+def innermost_strings(texts: Sequence[str]) -> list[str]:
+    """`texts`, with the strings in it instead of each that is JSON: the names of members are no plaintext."""
+    return [value for text in texts for value in _strings_in_json(text) or [text]]
 
 
 def _strings_in_json(text: str) -> list[str]:
@@ -85,55 +93,126 @@ def strings_in(value: Any) -> list[str]:
 
 
 def redactor(secrets: Iterable[str]) -> Callable[[str], str]:
-    """A function that replaces `secrets` in a text with REDACTED, in the given order: pass long ones first."""
-    redactors = [_redactor_of_one(secret) for secret in secrets]
+    """A function that replaces each of `secrets` in a text with REDACTED, the longest at each place, in one pass."""
+    unspelled = {secret: _quick_check_tokens(secret) for secret in secrets if secret}
+    if not unspelled:
+        return str
+    spellings = _Texts()
+    left = QUICK_CHECKS_MAX
 
     def redact(text: str) -> str:
-        for redact_one in redactors:
-            text = redact_one(text)
-        return text
+        nonlocal left
+        if unspelled:
+            left -= len(unspelled) * (len(text) + QUICK_CHECK_CHARACTERS)
+            due = [each for each, tokens in unspelled.items() if left < 0 or any(token in text for token in tokens)]
+            spellings.add(spelling for secret in due if unspelled.pop(secret) for spelling in _spellings(secret))
+        return spellings.replaced(text)
 
     return redact
 
 
-def _redactor_of_one(secret: str) -> Callable[[str], str]:
-    tokens = _quick_check_tokens(secret)
-    spellings: list[str] = []
+class _Texts:
+    """Finds many texts in one pass: those of ANYWHERE_CHARACTERS or more anywhere, shorter ones as whole words."""
 
-    def redact(text: str) -> str:
-        if not any(token in text for token in tokens):
+    def __init__(self) -> None:
+        self._short: set[str] = set()
+        self._short_lengths: list[int] = []  # the longest first
+        self._long: dict[str, list[str]] = {}  # by their first characters, the longest first
+        self._first: re.Pattern[str] | None = None  # one of their first characters
+
+    def add(self, texts: Iterable[str]) -> None:
+        """Finds these too."""
+        added = set(texts) - {""}
+        if not added:
+            return
+        for text in added:
+            if len(text) < ANYWHERE_CHARACTERS:
+                self._short.add(text)
+            else:
+                self._long.setdefault(text[:ANYWHERE_CHARACTERS], []).append(text)
+        for same_beginning in self._long.values():
+            same_beginning.sort(key=len, reverse=True)
+        self._short_lengths = sorted({len(text) for text in self._short}, reverse=True)
+        first = {re.escape(text[0]) for text in (*self._short, *self._long)}
+        self._first = re.compile(f"[{''.join(sorted(first))}]")
+
+    def replaced(self, text: str) -> str:
+        """`text` with REDACTED for each of the texts."""
+        if self._first is None:
             return text
-        if not spellings:
-            spellings.extend(sorted(_spellings(secret), key=len, reverse=True))
-        for spelling in spellings:
-            text = _replace(text, spelling)
-        return text
+        kept, end = [], 0
+        for match in self._first.finditer(text):
+            start = match.start()
+            if start >= end and (length := self._length_at(text, start)):
+                kept.append(text[end:start])
+                end = start + length
+        return REDACTED.join([*kept, text[end:]])
 
-    return redact
+    def _length_at(self, text: str, start: int) -> int:
+        for each in self._long.get(text[start : start + ANYWHERE_CHARACTERS], ()):
+            if text.startswith(each, start):
+                return len(each)
+        for length in self._short_lengths:
+            if text[start : start + length] in self._short and _is_word(text, start, start + length):
+                return length
+        return 0
 
 
-def _replace(text: str, spelling: str) -> str:
-    if len(spelling) >= ANYWHERE_CHARACTERS or spelling not in text:  # which is faster than compiling an expression
-        return text.replace(spelling, REDACTED)
-    return re.sub(rf"(?<!\w){re.escape(spelling)}(?!\w)", REDACTED, text)
+def _is_word(text: str, start: int, end: int) -> bool:
+    return not (_continues_word(text[start - 1 : start]) or _continues_word(text[end : end + 1]))
+
+
+def _continues_word(character: str) -> bool:
+    return character.isalnum() or character == "_"
+
+
+def letters_and_digits(text: str) -> str:
+    """The letters and digits of `text`, with compatible forms (NFKC) and upper and lower case as one."""
+    if text.isascii():
+        return re.sub("[^0-9a-z]+", "", text.lower())
+    import unicodedata  # not at the top: most texts do not need it
+
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", text).casefold()))
+
+
+def run_finder(secrets: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a text holds RUN_CHARACTERS letters and digits of one of `secrets` in a row, whatever is between them."""
+    runs: set[str] = set()
+    searched = [letters_and_digits(secret) for secret in secrets if len(secret) >= RUN_CHARACTERS]
+
+    def holds_run(text: str) -> bool:
+        if len(text) < RUN_CHARACTERS or not searched:
+            return False
+        found = _runs(letters_and_digits(text))
+        if len(text) < SET_CHARACTERS:  # most texts of most answers: a set would take longer to make than to use
+            return any(run in letters for run in found for letters in searched)
+        if not runs:
+            runs.update(run for letters in searched for run in _runs(letters))
+        return not runs.isdisjoint(found)
+
+    return holds_run
+
+
+def _runs(letters: str) -> Iterator[str]:
+    return (letters[start : start + RUN_CHARACTERS] for start in range(len(letters) - RUN_CHARACTERS + 1))
 
 
 def _quick_check_tokens(secret: str) -> set[str]:
     """Every spelling contains one of these texts. Making all spellings of a long value takes a second."""
-    data = secret.encode("utf-8", "replace")[:QUICK_CHECK_BYTES]
-    if len(data) < QUICK_CHECK_BYTES:
-        return {""}
-    word = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")  # no encoding escapes it
-    return {word, data.hex(), data.hex().upper(), *(form[:10] for form in _base64_spellings(data))}
+    word = max(re.findall("[A-Za-z0-9]+", secret), key=len, default="")[:QUICK_CHECK_CHARACTERS]
+    data = word.encode("ascii")  # no encoding escapes it
+    return {word, data.hex(), data.hex().upper(), *_certain_base64(data)}
 
 
 def _spellings(secret: str) -> set[str]:
     """`secret` as it is, in JSON, in JSON inside JSON, in HTML, URLs, base64, hex and Python literals.
 
-    HTML and URLs may hold the whole body of a request, in which the value already stands in JSON.
+    HTML, URLs, base64 and hex may hold the whole body of a request, in which the value already stands in JSON.
     """
     data = secret.encode("utf-8", "replace")
-    forms = {data.hex(), data.hex().upper(), *_base64_spellings(data), repr(secret)[1:-1], repr(data)[2:-1]}
+    forms = {repr(secret)[1:-1], repr(data)[2:-1]}
+    for each in {data, *(text.encode("utf-8", "replace") for text in _json_spellings(secret))}:
+        forms |= {each.hex(), each.hex().upper(), *_base64_spellings(each)}
     for text in {secret, _in_json(secret)}:
         forms |= _html_spellings(text) | _percent_spellings(text)
     for text in (secret, *_html_spellings(secret)):
@@ -198,10 +277,15 @@ def _base64_spellings(data: bytes) -> set[str]:
     """Base64 of `data`, and the part of it that is certain at each of the three alignments inside longer data."""
     import base64  # not at the top: only calls need it, and every start imports this module
 
-    forms = set()
-    for encode in (base64.b64encode, base64.urlsafe_b64encode):
-        forms.add(encode(data).decode("ascii").rstrip("="))
-        for before, start in enumerate((0, 2, 3)):
-            inside = encode(bytes(before) + data)[start : (before + len(data)) * 4 // 3]
-            forms.update({inside.decode("ascii")} if len(inside) >= ANYWHERE_CHARACTERS else ())
-    return forms
+    whole = {encode(data).decode("ascii").rstrip("=") for encode in (base64.b64encode, base64.urlsafe_b64encode)}
+    return whole | {inside for inside in _certain_base64(data) if len(inside) >= ANYWHERE_CHARACTERS}
+
+
+def _certain_base64(data: bytes) -> set[str]:
+    import base64  # see _base64_spellings
+
+    forms = {
+        base64.b64encode(bytes(before) + data)[start : (before + len(data)) * 4 // 3].decode("ascii")
+        for before, start in enumerate((0, 2, 3))
+    }
+    return forms | {form.replace("+", "-").replace("/", "_") for form in forms}

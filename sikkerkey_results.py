@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import sikkerkey_redact
 from sikkerkey_actions import PAGE_ROWS, Action, Answer, Arguments, Tool, build_request, has_actions
@@ -22,6 +22,9 @@ from sikkerkey_core import (
 )
 from sikkerkey_shell import command_line
 
+if TYPE_CHECKING:
+    from sikkerkey_members import Members
+
 # ---------------------------------------------------------------------------------------------------------------------
 # results: from the vault's answer to what the model sees. Plaintext that the call sent is redacted, stored values are
 # withheld. Text and structuredContent hold the same, because some clients show one and some the other.
@@ -30,16 +33,48 @@ from sikkerkey_shell import command_line
 RESULT_CHARACTERS = 10_000  # of one result: every client shows this much whole; `--answer-limit` changes it
 EXPORT_ROWS = 10_000  # of one export, by the vault
 
-WITHHELD = "[withheld: a stored value]"
-
-# Members that hold a stored value where secrets are listed. No vault should send them; if one does, it stops here.
-VALUE_MEMBERS = frozenset({"value", "plaintext"})
-VALUE_SCOPES = ("projects.secrets.", "projects.policies.", "trash.")
+WITHHELD = "[withheld: it may be a stored value]"
 
 Sanitize = Callable[[str], str]
 
 
-def sanitizer(action: Action, *given: Arguments, hidden_visible: bool) -> Sanitize:
+class Sanitizer:
+    """Cleans every text of the answer to one call: `sanitizer(text)`. Made by `sanitizer`."""
+
+    def __init__(self, secrets: Sequence[str], given: Sequence[str], *, hidden_visible: bool) -> None:
+        values = sikkerkey_redact.values_to_redact(secrets)
+        self._redact = sikkerkey_redact.redactor(values)
+        self._holds_run = sikkerkey_redact.run_finder(sikkerkey_redact.innermost_strings(secrets))
+        self._given = sorted({text for text in given if len(text) > 1}, key=len, reverse=True) if values else []
+        self._show: Sanitize = readable if hidden_visible else str
+        self.has_secrets = bool(values)
+
+    def __call__(self, text: str) -> str:
+        """`text` without the call's plaintext; all of it is cut out if it holds plaintext in disguise."""
+        return self._show(self._redacted(text) if self.has_secrets else text)
+
+    def exactly(self, text: str) -> str:
+        """This program's own `text` without exact spellings of the plaintext. It may share words with it."""
+        return self._show(self._redact(text))
+
+    def is_free(self, text: str) -> bool:
+        """Whether `text` holds no plaintext."""
+        return not self.has_secrets or self._redacted(text) == text
+
+    def _redacted(self, text: str) -> str:
+        redacted = self._redact(text)
+        if len(text) < sikkerkey_redact.RUN_CHARACTERS:
+            return redacted
+        left = redacted.replace(sikkerkey_redact.REDACTED, "\0")
+        for given in self._given:  # the model knows the other arguments of its call
+            left = left.replace(given, "\0")
+        joined = re.sub(r"[\s:,-]+", "", left)  # base64 in lines, hex in pairs
+        if self._holds_run(left) or (joined != left and self._redact(joined) != joined):
+            return sikkerkey_redact.REDACTED
+        return redacted
+
+
+def sanitizer(action: Action, *given: Arguments, hidden_visible: bool) -> Sanitizer:
     """A function for every text of an answer. It redacts the call's plaintext arguments, in every spelling.
 
     `given` are the arguments as they are sent, and as the client wrote them if that differs. With `hidden_visible` the
@@ -47,32 +82,45 @@ def sanitizer(action: Action, *given: Arguments, hidden_visible: bool) -> Saniti
     """
     plaintext = [arg.name for arg in action.args if arg.plaintext]
     secret = [arguments[name] for arguments in given for name in plaintext if name in arguments]
-    redact = sikkerkey_redact.redactor(sikkerkey_redact.values_to_redact(sikkerkey_redact.strings_in(secret)))
-    return (lambda text: readable(redact(text))) if hidden_visible else redact
+    others = [value for arguments in given for name, value in arguments.items() if name not in plaintext]
+    strings_in = sikkerkey_redact.strings_in
+    return Sanitizer(strings_in(secret), strings_in(others) if secret else [], hidden_visible=hidden_visible)
 
 
-def sanitize_json(value: Any, sanitize: Sanitize, withheld: frozenset[str] = frozenset()) -> Any:
-    """`value` with every text sanitized, and the content of members named in `withheld` replaced."""
+def sanitize_json(value: Any, sanitize: Sanitize, members: Members | None = None) -> Any:
+    """`value` with every text sanitized. With the members of an action, all that it may not answer with is withheld."""
     if isinstance(value, str):
         return sanitize(value)
     if isinstance(value, list):
-        return [sanitize_json(item, sanitize, withheld) for item in value]
+        return [sanitize_json(item, sanitize, members) for item in value]
     if isinstance(value, dict):
-        return {
-            sanitize(name): WITHHELD if _is_withheld(name, each, withheld) else sanitize_json(each, sanitize, withheld)
-            for name, each in value.items()
-        }
+        shown: JsonObject = {}
+        for name, member in value.items():
+            shown_name = name if members is None or members.knows(name) else _free_name(sanitize(name), shown)
+            shown[shown_name] = _sanitized_member(name, member, sanitize, members)
+        return shown
     if isinstance(value, (int, float)) and not isinstance(value, bool):
-        return sikkerkey_redact.REDACTED if sanitize(repr(value)) != repr(value) else value
+        text = repr(value)
+        return value if sanitize(text) == text else sikkerkey_redact.REDACTED
     return value
 
 
-def _is_withheld(key: str, member: Any, withheld: frozenset[str]) -> bool:
-    """True for `value` whatever it holds, and for strings under names built from it, such as currentValue."""
-    name = key.casefold()
-    return (name in withheld and member is not None) or (
-        isinstance(member, str) and any(word in name for word in withheld)
-    )
+def _sanitized_member(name: str, value: Any, sanitize: Sanitize, members: Members | None) -> Any:
+    if members is None:
+        return sanitize_json(value, sanitize)
+    if isinstance(value, list) and (members.knows(name) or all(members.may_show(name, item) for item in value)):
+        return [_sanitized_member(name, item, sanitize, members) for item in value]
+    return sanitize_json(value, sanitize, members) if members.may_show(name, value) else WITHHELD
+
+
+def _free_name(name: str, taken: JsonObject) -> str:
+    """`name`, with a number behind it if another member already has it: no member replaces another one."""
+    number = 1
+    free = name
+    while free in taken:
+        number += 1
+        free = f"{name} ({number})"
+    return free
 
 
 def text_result(text: str) -> JsonObject:
@@ -87,11 +135,12 @@ def error_result(error: Error) -> JsonObject:
 
 def json_result(value: Any) -> JsonObject:
     """A JSON answer as text and as an object; what is not an object is wrapped in one, in both forms."""
-    if isinstance(value, list):
-        value = {"items": value}
-    elif not isinstance(value, dict):
-        value = {"result": value}
+    value = _as_object(value)
     return {**text_result(json_lines(value)), "structuredContent": value}
+
+
+def _as_object(value: Any) -> JsonObject:
+    return value if isinstance(value, dict) else {"items" if isinstance(value, list) else "result": value}
 
 
 def with_members(result: JsonObject, members: JsonObject) -> JsonObject:
@@ -132,7 +181,7 @@ class ShownCall(NamedTuple):
     tool: Tool
     action: Action
     given: Arguments
-    sanitize: Sanitize
+    sanitize: Sanitizer
     presentation: Presentation
     now_ms: int
 
@@ -151,7 +200,7 @@ def render(call: ShownCall, answers: Sequence[Answer]) -> JsonObject:
         value = action.select(value, call.given, call.now_ms)
     member = rows_member(action, value)
     if member is None:
-        return _within_limit(call, json_result(_shown_value(call, value)))
+        return _within_limit(call, json_result(_shown_value(call, _as_object(value))))
     for page in following:
         value[member] += page[member] if rows_member(action, page) == member else []
     return rows_result(call, value, member)
@@ -167,7 +216,7 @@ def json_of(action: Action, answer: Answer) -> Any:
         portal = "check that the API URL is the vault's and that no portal or proxy answers in its place"
         hint = portal if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
         raise ServiceError("the vault's answer is not JSON", hint) from None
-    return {"items": value} if isinstance(value, list) else value
+    return _as_object(value) if isinstance(value, list) else value
 
 
 def rows_member(action: Action, value: Any) -> str | None:
@@ -176,12 +225,22 @@ def rows_member(action: Action, value: Any) -> str | None:
     return next((name for name in names if isinstance(value.get(name), list)), None)
 
 
+def members_of(tool: Tool, action: Action) -> Members | None:
+    """What an action may answer with; None for one of this program's own, which is made of the answers to others."""
+    import sikkerkey_members  # not at the top: only answers need it
+
+    return None if action.own else sikkerkey_members.members_of(f"{tool.name}.{action.name}")
+
+
 def _shown_value(call: ShownCall, value: Any) -> Any:
-    lists_secrets = (call.action.scope or "").startswith(VALUE_SCOPES) and not call.action.mints
-    value = sanitize_json(value, call.sanitize, VALUE_MEMBERS if lists_secrets else frozenset())
+    value = sanitize_json(value, call.sanitize, members_of(call.tool, call.action))
     import sikkerkey_pages  # not at the top: only answers need it
 
     return value if call.presentation.exact else sikkerkey_pages.with_iso_times(value)
+
+
+def _shown_member(call: ShownCall, name: str, value: Any) -> Any:
+    return _shown_value(call, {name: value})[name]
 
 
 # Long answers. A result ends at a limit and says how to go on: clients cut longer ones themselves, some without a word
@@ -195,7 +254,7 @@ REMARK_CHARACTERS = 500  # kept free for the way to go on
 def rows_result(call: ShownCall, answer: JsonObject, member: str) -> JsonObject:
     """The rows that were asked for, as many as fit, with their total and where the next ones begin."""
     start, total, wanted = _wanted_rows(call, answer, answer[member])
-    members = {name: [] if name == member else _shown_value(call, {name: answer[name]})[name] for name in answer}
+    members = _shown_value(call, {name: [] if name == member else answer[name] for name in answer})
     members[member] = kept = _rows_that_fit(call, wanted, len(to_json(members)))
     end = start + len(kept)
     if len(kept) < total or len(answer) == 1:
@@ -245,7 +304,7 @@ def _shown_row(call: ShownCall, row: Any) -> Any:
     """A row without what a list can do without: members that are null, and the rest of long texts."""
     import sikkerkey_pages  # not at the top: only answers need it
 
-    shown, limit = _shown_value(call, row), call.presentation.characters
+    shown, limit = _shown_member(call, call.action.rows, row), call.presentation.characters
     if not call.presentation.exact:
         shown = sikkerkey_pages.without_nulls(shown)
     if limit is None:
@@ -264,8 +323,12 @@ def _fixed_end(call: ShownCall, start: int, rows: list[Any]) -> JsonObject:
     if start or "to" in given or not newest_first or all(arg.name != "to" for arg in call.action.args):
         return {}
     newest = rows[0].get("timestamp") if isinstance(rows[0], dict) else None
-    shown: JsonObject = _shown_value(call, {"to": newest})
-    return shown if isinstance(newest, int) else {}
+    if not isinstance(newest, int) or call.presentation.exact:
+        return {"to": newest} if isinstance(newest, int) else {}
+    import sikkerkey_pages  # not at the top: only answers need it
+
+    shown: JsonObject = sikkerkey_pages.with_iso_times({"to": newest})
+    return shown
 
 
 def _how_to_go_on(call: ShownCall, shown: int, total: int) -> str:
@@ -302,8 +365,10 @@ def _csv_result(call: ShownCall, answer: Answer) -> JsonObject:
     import sikkerkey_pages  # likewise
 
     text, limit = call.sanitize(answer.body.decode("utf-8-sig", "replace")), call.presentation.characters
+    members = members_of(call.tool, call.action)
+    may_show = members.may_show if members else lambda _name, _cell: True
     try:
-        header, *rows = sikkerkey_pages.csv_records(text, iso_times=not call.presentation.exact)
+        header, *rows = sikkerkey_pages.csv_records(text, may_show, WITHHELD, iso_times=not call.presentation.exact)
     except (csv.Error, ValueError):  # not CSV, or no line at all
         return _within_limit(call, text_result(text))
     remarks, kept = [], rows

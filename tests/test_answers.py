@@ -14,11 +14,12 @@ from urllib.parse import quote, quote_plus
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_members
 import sikkerkey_results
 from sikkerkey_mcp import NEXT_STEP
 from sikkerkey_redact import REDACTED
 from sikkerkey_results import WITHHELD
-from tests.support.harness import CannedResponse, Recorder, Server
+from tests.support.harness import ROOT, CannedResponse, Recorder, Server
 from tests.support.rows import each_of
 from tests.support.table_calls import (
     BY_NAME,
@@ -71,12 +72,12 @@ def answered(body: bytes, row: Row = GET) -> Any:
     "body",
     [
         "{}",
-        '{"z":1,"a":2,"m":{"y":[],"b":null}}',
-        '{"n":12345678901234567890,"m":-98765432109876543210}',
-        '{"n":[1.1,-0.0,-1.5e-07,0.1,1.0]}',
-        '{"t":"<a href=\'x\'>&amp;</a>","u":"\u00a0\u3000"}',
-        '{"t":"søger 😀","q":"\\"\\\\\\n\\t\\r\\n"}',
-        '{"":{"":""}," ":true,"items":[]}',
+        '{"name":1,"id":2,"projects":{"state":[],"kind":null}}',
+        '{"name":12345678901234567890,"kind":-98765432109876543210}',
+        '{"name":[1.1,-0.0,-1.5e-07,0.1,1.0]}',
+        '{"name":"<a href=\'x\'>&amp;</a>","kind":"\u00a0\u3000"}',
+        '{"name":"søger 😀","kind":"\\"\\\\\\n\\t\\r\\n"}',
+        '{"":{}," ":true,"items":[]}',
     ],
 )
 @pytest.mark.peer(9)
@@ -85,20 +86,20 @@ def test_object_is_shown_as_the_vault_wrote_it(body: str) -> None:
 
 
 def test_white_space_between_members_is_not_repeated() -> None:
-    assert shown(answered(b' {\n  "a" : [ 1 , 2 ]\r\n}\n')) == '{"a":[1,2]}'
+    assert shown(answered(b' {\n  "name" : [ 1 , 2 ]\r\n}\n')) == '{"name":[1,2]}'
 
 
 def test_lone_surrogate_is_shown_by_its_number_and_the_text_can_be_written() -> None:
-    assert shown(answered(b'{"s":"\\ud800 \\u00f8"}')) == '{"s":"<U+D800> ø"}'
+    assert shown(answered(b'{"name":"\\ud800 \\u00f8"}')) == '{"name":"<U+D800> ø"}'
 
 
 @each_of(
     ("body", "text"),
     [
         ("[]", '{"items":[]}'),
-        ('[{"id":1.5},2]', '{"items":[\n{"id":1.5},\n2\n]}'),
-        ('"ok"', '{"result":"ok"}'),
-        ("7.5", '{"result":7.5}'),
+        ('[{"id":1.5},null]', '{"items":[\n{"id":1.5},\nnull\n]}'),
+        ('"ok"', f'{{"result":"{WITHHELD}"}}'),
+        ("7.5", f'{{"result":"{WITHHELD}"}}'),
         ("true", '{"result":true}'),
         ("null", '{"result":null}'),
     ],
@@ -109,13 +110,13 @@ def test_answer_that_is_no_object_is_put_into_one_in_both_forms(body: str, text:
 
 @pytest.mark.peer(7)
 def test_digits_and_characters_survive_the_whole_program(server: Server, recorder: Recorder) -> None:
-    body = '{"n":[12345678901234567890,1.5,-0.0],"t":"<ø>&😀","z":{"b":1,"a":2}}'
+    body = '{"name":[12345678901234567890,1.5,-0.0],"kind":"<ø>&😀","projects":{"name":1,"id":2}}'
     always(recorder, CannedResponse(200, body.encode()))
     assert server.call("manage_machines", action="get", machineId="m")["content"][0]["text"] == body
     line = server.lines[-1].decode()
     assert f'"structuredContent":{body}' in line
-    always(recorder, CannedResponse(200, b'["\\ud800"]'))
-    assert server.call("manage_machines", action="get", machineId="m")["structuredContent"] == {"items": ["<U+D800>"]}
+    always(recorder, CannedResponse(200, b'{"name":["\\ud800"]}'))
+    assert server.call("manage_machines", action="get", machineId="m")["structuredContent"] == {"name": ["<U+D800>"]}
 
 
 @for_each(JSON_ROWS)
@@ -170,7 +171,7 @@ def test_deeply_nested_answer_is_shown_or_refused_in_words() -> None:
 
 
 def test_csv_is_shown_verbatim() -> None:
-    csv = 'time,detail\r\n1,"<ø>, ""x"""\r\n2,=1.10\n'
+    csv = 'timestamp,detail\r\n1,"<ø>, ""x"""\r\n2,=1.10\n'
     result = call(EXPORT, EXPORT.minimal, reply(200, csv.encode(), "text/csv; charset=utf-8"))
     assert result == {"content": [{"type": "text", "text": csv}]}
 
@@ -181,7 +182,7 @@ def test_csv_with_broken_utf8_is_shown_with_replacement_characters() -> None:
 
 
 def test_export_that_the_vault_answers_in_json_is_shown_as_json() -> None:
-    assert shown(answered(b'{"rows":0}', EXPORT)) == '{"rows":0}'
+    assert shown(answered(b'{"total":0}', EXPORT)) == '{"total":0}'
 
 
 # Attachments
@@ -309,12 +310,12 @@ def assert_clean(result: Any, secret: str) -> None:
 @for_each(PLAIN_ROWS)
 def test_repeated_plaintext_is_cut_out_of_answers(row: Row) -> None:
     for how, echo in spellings(SECRET).items():
-        nested = [{"a": [{"b": {"c": [echo]}}]}, {"t": json.dumps([echo])}]
-        bodies: list[Any] = [{"echo": echo}, [echo], echo, {echo: 1}, *nested]
-        for body in bodies:
+        known: list[Any] = [{"name": echo}, {"name": [echo]}, {"name": json.dumps([echo])}, {echo: 1}]
+        unknown: list[Any] = [{"echo": echo}, [echo], echo, {"a": [{"b": {"c": [echo]}}]}]
+        for body in known + unknown:
             result = call(row, giving(row, SECRET), reply(200, json.dumps(body).encode()))
             assert_clean(result, SECRET)
-            assert REDACTED in shown(result), how
+            assert (REDACTED if body in known else WITHHELD) in shown(result), how
             assert shown(result) == sikkerkey_results.json_lines(result["structuredContent"])
 
 
@@ -345,30 +346,37 @@ def test_plaintext_that_comes_back_as_a_number_is_cut_out(number: str) -> None:
 def test_each_string_and_number_inside_a_structured_value_is_cut_out() -> None:
     values = {"user": MARK + "-one", "deep": {"list": [MARK + "-two", 73619284650]}, "pin": 1.10}
     for value in (json.dumps(values), "\n " + json.dumps(values), json.dumps([values])):
-        body = {"a": values["user"], "b": [MARK + "-two"], "n": 73619284650, "t": "pin 1.1", "user": "kept"}
+        echoed = [MARK + "-two"]
+        body = {
+            "name": values["user"],
+            "note": echoed,
+            "version": 73619284650,
+            "type": "pin 1.1",
+            "fieldNames": ["user"],
+        }
         result = call(CREATE, giving(CREATE, value), reply(200, json.dumps(body).encode()))
         assert result["structuredContent"] == {
-            "a": REDACTED, "b": [REDACTED], "n": REDACTED, "t": f"pin {REDACTED}", "user": "kept"
+            "name": REDACTED, "note": [REDACTED], "version": REDACTED, "type": f"pin {REDACTED}", "fieldNames": ["user"]
         }  # fmt: skip
 
 
 def test_static_fields_that_hold_json_are_cut_out_inside_as_well() -> None:
     fields = {"a": json.dumps({"token": MARK}), "b": {"c": [MARK + "-deep"]}}
     given = {**SCHEDULE.minimal, "fieldNames": ["a"], "staticFields": fields}
-    result = call(SCHEDULE, given, reply(200, json.dumps({"x": MARK, "y": MARK + "-deep"}).encode()))
-    assert result["structuredContent"] == {"x": REDACTED, "y": REDACTED}
+    result = call(SCHEDULE, given, reply(200, json.dumps({"name": MARK, "note": MARK + "-deep"}).encode()))
+    assert result["structuredContent"] == {"name": REDACTED, "note": REDACTED}
 
 
 def test_short_plaintext_is_cut_out_as_a_word_and_ids_stay_whole() -> None:
-    body = {"id": "sk_a1b2", "said": "value 'a1' is weak", "a1": "a1", "n": 1, "name": "a1b2"}
+    body = {"id": "sk_a1b2", "note": "value 'a1' is weak", "a1": "a1", "version": 1, "name": "a1b2"}
     result = call(CREATE, giving(CREATE, "a1"), reply(200, json.dumps(body).encode()))
     cut = REDACTED
-    expected = {"id": "sk_a1b2", "said": f"value '{cut}' is weak", cut: cut, "n": 1, "name": "a1b2"}
+    expected = {"id": "sk_a1b2", "note": f"value '{cut}' is weak", cut: WITHHELD, "version": 1, "name": "a1b2"}
     assert result["structuredContent"] == expected
 
 
 def test_other_text_is_not_cut_out() -> None:
-    body = b'{"id":"sk_1","name":"some name","note":"some note","value2":[1.5,true,null]}'
+    body = b'{"id":"sk_1","name":["some name","some note",1.5,true,null]}'
     for row in PLAIN_ROWS:
         assert shown(call(row, giving(row, SECRET), reply(200, body))) == body.decode()
 
@@ -392,42 +400,173 @@ def test_plaintext_is_in_no_stream_for_any_status(server: Server, recorder: Reco
     assert MARK not in server.stderr.decode() + b"".join(server.lines).decode()
 
 
+def test_members_keep_their_names_whatever_the_plaintext_is() -> None:
+    body = {"id": "sk_1", "name": "version", "version": 2}
+    for value in ("id", '{"id": "name", "name": "version"}', "version", '["id", "name", "version"]'):
+        result = call(CREATE, giving(CREATE, value), reply(200, json.dumps(body).encode()))
+        assert list(result["structuredContent"]) == ["id", "name", "version"], value
+        assert result["structuredContent"]["id"] == "sk_1", value
+
+
+def test_no_member_takes_the_place_of_another() -> None:
+    body = {MARK: None, f"{MARK}-2": True, REDACTED: False, "a\u202e": None, "a<U+202E>": True}
+    result = call(CREATE, giving(CREATE, MARK), reply(200, json.dumps(body).encode()))["structuredContent"]
+    assert list(result.values()) == list(body.values())
+    assert MARK not in json.dumps(result)
+
+
+ESCAPED = ['tab\there "quoted" back\\slash', f'{MARK}"\\\t', '"\\\t"\\\t"\\\t"\\\t']
+
+
+def test_value_in_an_encoded_body_is_cut_out_also_if_json_escapes_it() -> None:
+    for secret in ESCAPED:
+        for body in (json.dumps({"name": "n", "value": secret}), sikkerkey_mcp.to_json({"value": secret})):
+            for before in range(3):
+                data = b" " * before + body.encode()
+                for encoded in (base64.b64encode(data).decode(), base64.urlsafe_b64encode(data).decode(), data.hex()):
+                    result = call(CREATE, giving(CREATE, secret), reply(200, json.dumps({"note": encoded}).encode()))
+                    assert REDACTED in result["structuredContent"]["note"], (secret, encoded)
+                    failed = call(CREATE, giving(CREATE, secret), reply(400, json.dumps({"error": encoded}).encode()))
+                    assert encoded[8:20] not in shown(failed)
+
+
+LONG_SECRET = "Tr0ub4dor&3-Correct"
+DISGUISES = {
+    "in capitals": LONG_SECRET.upper(),
+    "in full width": "".join(chr(ord(c) + 0xFEE0) for c in LONG_SECRET),
+    "in mathematical letters": "".join(chr(0x1D41A + ord(c) - 97) if c.islower() else c for c in LONG_SECRET),
+    "with spaces": " ".join(LONG_SECRET),
+    "with hyphens": "-".join(LONG_SECRET),
+    "with soft hyphens": "\xad".join(LONG_SECRET),
+    "without punctuation": LONG_SECRET.replace("&", "").replace("-", ""),
+    "without its end": LONG_SECRET[:10],
+    "without its beginning": LONG_SECRET[-10:],
+    "in lines": "\n".join(LONG_SECRET[at : at + 3] for at in range(0, 19, 3)),
+    "in base64 in lines": base64.encodebytes(b"." * 50 + LONG_SECRET.encode()).decode(),
+    "in hex in pairs": LONG_SECRET.encode().hex(":"),
+    "in hex with spaces": LONG_SECRET.encode().hex(" "),
+}
+
+
+def test_string_that_holds_plaintext_in_disguise_is_cut_out_whole() -> None:
+    for how, disguise in DISGUISES.items():
+        body = {"id": "sk_1", "name": f"it is {disguise}.", "note": "some note"}
+        result = call(CREATE, giving(CREATE, LONG_SECRET), reply(200, json.dumps(body).encode()))
+        assert result["structuredContent"] == {"id": "sk_1", "name": REDACTED, "note": "some note"}, how
+        refused = call(CREATE, giving(CREATE, LONG_SECRET), reply(400, json.dumps({"error": body["name"]}).encode()))
+        assert shown(refused).startswith(f"the vault answered 400; {sikkerkey_mcp.WORDS_HOLD_PLAINTEXT}\nhint: "), how
+
+
+def test_words_of_a_failure_are_shown_if_they_hold_no_plaintext() -> None:
+    given = {**giving(CREATE, "postgres://db.example.com/main"), "name": "postgres-main"}
+    for said in ("name is taken", 'a secret named "postgres-main" exists'):
+        result = call(CREATE, given, reply(409, json.dumps({"error": said}).encode()))
+        assert shown(result).startswith(f"the vault answered 409, saying {json.dumps(said)}"), said
+    result = call(CREATE, given, reply(201, b'{"id":"sk_1","name":"postgres-main"}'))
+    assert result["structuredContent"] == {"id": "sk_1", "name": "postgres-main"}
+
+
 # Stored values and minted credentials
 
-LISTS_SECRETS = [
-    row
-    for row in ROWS
-    if (row.action.scope or "").split(".write")[0].split(".read")[0]
-    in ("projects.secrets", "projects.policies", "trash")
-    and not row.action.mints
-]
+MINTS = [row for row in JSON_ROWS if row.action.mints]
+NO_MINTS = [row for row in JSON_ROWS if not row.action.mints]
+HARMLESS = {
+    "archived": True,
+    "readCount": 3,
+    "graceSeconds": 60,
+    "lastUsedAt": 5,
+    "movedAt": "2026-01-01T00:00:00.000Z",
+    "ownerId": "user_1",
+    "peerIds": ["a", "b"],
+    "successor": None,
+    "tags": [],
+}
 
 
-STORED: list[Any] = [MARK, {"user": MARK}, [MARK], 73619284650, 7361.9284650, True]
+def stored_values() -> dict[str, Any]:
+    """Members in which a vault might send a stored value."""
+    names = ["value", "values", "plaintext", "currentValue", "secretValue", "fieldValues", "data", "secret", "password"]
+    contents: list[Any] = [MARK, {"user": MARK}, {"name": MARK, "id": MARK}, [MARK], [{"name": MARK}], [[MARK]]]
+    contents += [73619284650, 7361.9284650, {"pin": 73619284650}, [73619284650]]
+    texts = {f"{name}{number}": each for name in names for number, each in enumerate(contents)}
+    # Names that actions know for something else.
+    return {
+        **dict.fromkeys(names, MARK),
+        **texts,
+        "payload": MARK,
+        "content": MARK,
+        "pin": 123,
+        "fields": {"user": MARK},
+    }
 
 
-@for_each(LISTS_SECRETS)
-def test_value_member_of_a_stored_secret_is_withheld(row: Row) -> None:
-    for stored in STORED:
-        body = {"id": "sk_1", "value": stored, "secrets": [{"name": "n", "value": stored, "plaintext": stored}]}
+def test_every_action_of_the_vault_has_its_members() -> None:
+    named = {f"{row.tool.name}.{row.action.name}": row.action for row in ROUTED}
+    assert list(sikkerkey_members.ANSWERS) == list(named)
+    for name, action in named.items():
+        members = sikkerkey_members.members_of(name)
+        assert not action.rows or action.rows in members.objects, name
+        assert action.mints == bool(members.plain & set(sikkerkey_members.CREDENTIAL.split()) - {"url"}), name
+
+
+def test_recorded_examples_hold_nothing_that_is_withheld() -> None:
+    examples = json.loads((ROOT / "docs" / "examples.json").read_bytes())
+    for name in sikkerkey_members.ANSWERS:
+        answer = examples[name]["answer"]
+        if isinstance(answer, dict) and name != "support.attachment":
+            ours = {"person", "notice", "next", "hint", "offset", "returned", "total"}
+            kept = {member: value for member, value in answer.items() if member not in ours}
+            assert sikkerkey_results.sanitize_json(kept, str, sikkerkey_members.members_of(name)) == kept, name
+
+
+@for_each(NO_MINTS)
+def test_what_an_action_does_not_answer_with_is_withheld_and_named(row: Row) -> None:
+    stored = stored_values()
+    member = row.action.rows or "items"
+    for body in (stored, [stored], {member: [stored], "total": 1}, {**stored, "id": "x"}, {"a": stored}, [[stored]]):
         result = call(row, row.minimal, reply(200, json.dumps(body).encode()))
-        secrets = [{"name": "n", "value": WITHHELD, "plaintext": WITHHELD}]
-        assert result["structuredContent"] == {"id": "sk_1", "value": WITHHELD, "secrets": secrets}
+        text = json.dumps(result)
+        assert MARK not in text
+        assert "7361" not in text
+        if body == {member: [stored], "total": 1}:
+            for named in result["structuredContent"].get(member, []):
+                assert list(named) == list(stored)
+                assert set(named.values()) == {WITHHELD}
 
 
-def test_value_member_without_a_value_stays() -> None:
-    assert shown(answered(b'{"value":null}', BY_NAME["manage_secrets.list"])) == '{"value":null}'
+@for_each([row for row in JSON_ROWS if not any(arg.listed_by for arg in row.action.args)])
+def test_what_cannot_be_a_value_is_shown(row: Row) -> None:
+    assert HARMLESS.items() <= answered(json.dumps(HARMLESS).encode(), row)["structuredContent"].items()
 
 
-def test_value_member_elsewhere_is_shown() -> None:
-    assert shown(answered(b'{"value":"30 days"}', BY_NAME["read_audit.stats"])) == '{"value":"30 days"}'
+def test_texts_and_numbers_with_harmless_names_are_withheld() -> None:
+    members = {
+        "ownerId": f"{MARK} !",
+        "movedAt": MARK,
+        "readCount": MARK,
+        "lastUsedAt": 1.5,
+        "peerIds": ["a", f"{MARK} !"],
+    }
+    assert set(answered(json.dumps(members).encode())["structuredContent"].values()) == {WITHHELD}
 
 
-@for_each([row for row in ROWS if row.action.mints])
+def test_value_in_a_list_of_words_or_a_column_of_its_own_is_withheld() -> None:
+    secrets = BY_NAME["manage_secrets.list"]
+    for body in (b'["%b"]', b'{"items":["%b"]}', b'{"secrets":["%b"]}', b'"%b"'):
+        assert MARK not in shown(call(secrets, secrets.minimal, reply(200, body % MARK.encode())))
+    csv = f"id,value,detail\r\n1,{MARK},read,{MARK}\r\n2,,read\r\n"
+    assert shown(call(EXPORT, EXPORT.minimal, reply(200, csv.encode(), "text/csv"))) == (
+        f"id,value,detail\r\n1,{WITHHELD},read,{WITHHELD}\r\n2,,read\r\n"
+    )
+
+
+@for_each(MINTS)
 def test_minting_action_shows_its_credential(row: Row) -> None:
-    body = '{"id":"x","token":"t0k3n","value":"v","secret":"whsec_1","passphrase":"three-word-phrase","url":"https://s/x#t0k3n"}'
+    body = '{"id":"x","token":"t0k3n","secret":"whsec_1","passphrase":"three-word-phrase","url":"https://s/x#t0k3n"}'
     given = {**row.minimal, "value": SECRET} if row is ONE_TIME else row.minimal
     assert shown(call(row, given, reply(201, body.encode()))) == body
+    withheld = call(row, given, reply(201, json.dumps({"value": MARK, "data": {"token": MARK}}).encode()))
+    assert withheld["structuredContent"] == {"value": WITHHELD, "data": WITHHELD}
 
 
 # Errors that say what to do next

@@ -121,9 +121,9 @@ def test_example_of_every_action_has_its_required_arguments() -> None:
 
 def test_answer_is_json_with_a_row_a_line(shell: Shell, vault: Recorder) -> None:
     vault.answer = lambda _seen: CannedResponse(
-        body=b'[{"id": 12345678901234567890, "n": 1.5, "name": "s\xc3\xb8ger"}]'
+        body=b'[{"id": 12345678901234567890, "secretCount": 1.5, "name": "s\xc3\xb8ger"}]'
     )
-    out = '{"items":[\n{"id":12345678901234567890,"n":1.5,"name":"søger"}\n],"total":1}\n'
+    out = '{"items":[\n{"id":12345678901234567890,"secretCount":1.5,"name":"søger"}\n],"total":1}\n'
     assert shell("call", "manage_projects", "list") == (0, out, "")
     assert sent(vault) == [("GET", "/v1/ai/projects", None)]
 
@@ -396,45 +396,45 @@ def test_value_entered_at_the_prompt_is_not_echoed(vault: Recorder) -> None:
 
 
 def test_terminal_gets_indented_json_in_which_nothing_moves_the_cursor(vault: Recorder) -> None:
-    answering(vault, {"name": "a\x1b[2J\u202e\x9b", "n": [1, {"e": {}, "l": []}]})
+    answering(vault, {"name": "a\x1b[2J\u202e\x9b", "projects": [None, {"e": {}, "l": []}]})
     shown = at_terminal(["call", "manage_machines", "get", "machineId=m"], b"", {}).decode().replace("\r\n", "\n")
-    name = '{\n  "name": "a\\u001b[2J\\u202e\\u009b",\n  "n": ['
-    assert shown == name + '\n    1,\n    {\n      "e": {},\n      "l": []\n    }\n  ]\n}\n'
+    name = '{\n  "name": "a\\u001b[2J\\u202e\\u009b",\n  "projects": ['
+    assert shown == name + '\n    null,\n    {\n      "e": {},\n      "l": []\n    }\n  ]\n}\n'
 
 
 def test_hidden_characters_are_escaped_in_json_for_a_pipe(shell: Shell, vault: Recorder) -> None:
-    answering(vault, {"\u202ename": "\x9b\U000e0041\u200b\x7fø"})
+    answering(vault, {"\u202ename": None, "name": "\x9b\U000e0041\u200b\x7fø"})
     out = shell("call", "manage_machines", "get", "machineId=m").out
-    assert out == '{"\\u202ename":"\\u009b\\udb40\\udc41\\u200b\\u007fø"}\n'
-    assert json.loads(out) == {"\u202ename": "\x9b\U000e0041\u200b\x7fø"}
+    assert out == '{"\\u202ename":null,"name":"\\u009b\\udb40\\udc41\\u200b\\u007fø"}\n'
+    assert json.loads(out) == {"\u202ename": None, "name": "\x9b\U000e0041\u200b\x7fø"}
 
 
 def test_table_aligns_lists_of_objects_and_cleans_them(shell: Shell, vault: Recorder) -> None:
     rows = [
-        {"id": "p1", "name": "日本", "tags": ["a", "b"], "note": None},
-        {"id": "p10", "name": "x\x1b[2J\n", "n": 7, "tags": [], "note": "y" * 80},
+        {"id": "p1", "name": "日本", "fieldNames": ["a", "b"], "note": None},
+        {"id": "p10", "name": "x\x1b[2J\n", "version": 7, "fieldNames": [], "note": "y" * 80},
     ]
-    answering(vault, {"total": 2, "note": "t\tu", "entries": rows})
+    answering(vault, {"total": 2, "note": "t\tu", "items": rows})
     assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
         "total  2",
         "note   t u",
         "",
-        "entries:",
-        "id   name                  tags  note" + " " * 61 + "n",
+        "items:",
+        "id   name                  fieldNames  version  note",
         "p1   日本                  a, b",
-        f"p10  x<U+001B>[2J<U+000A>        {'y' * 60}...  7",
+        f"p10  x<U+001B>[2J<U+000A>              7        {'y' * 60}...",
     ]
 
 
 def test_table_shows_times_as_dates_of_utc(shell: Shell, vault: Recorder) -> None:
     row = {"id": 1795358147679, "createdAt": 1795358147679, "revokedAt": None, "purgeAt": 7, "enabledAt": True}
-    answering(vault, {"to": 1767225600000, "entries": [row]})
+    answering(vault, {"updatedAt": 1767225600000, "items": [row]})
     assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
-        "to  2026-01-01T00:00:00.000Z",
+        "updatedAt  2026-01-01T00:00:00.000Z",
         "",
-        "entries:",
-        "id             createdAt                 revokedAt  purgeAt  enabledAt",
-        "1795358147679  2026-11-22T14:35:47.679Z             7        true",
+        "items:",
+        "id             createdAt                 purgeAt  enabledAt",
+        "1795358147679  2026-11-22T14:35:47.679Z  7        true",
     ]
 
 
@@ -444,10 +444,10 @@ def test_empty_table_names_its_list(shell: Shell, vault: Recorder) -> None:
 
 
 def test_csv_stays_csv(shell: Shell, vault: Recorder) -> None:
-    vault.answer = lambda _seen: CannedResponse(200, b"a,b\n1,\x1b\n", {"Content-Type": "text/csv"})
-    assert shell("call", "read_audit", "export").out == "a,b\n1,\x1b\n\n"
+    vault.answer = lambda _seen: CannedResponse(200, b"id,detail\n1,\x1b\n", {"Content-Type": "text/csv"})
+    assert shell("call", "read_audit", "export").out == "id,detail\n1,\x1b\n\n"
     shown = at_terminal(["call", "read_audit", "export"], b"", {})
-    assert shown == b"a,b\r\n1,<U+001B>\r\n\r\n"
+    assert shown == b"id,detail\r\n1,<U+001B>\r\n\r\n"
 
 
 # call: --output
@@ -535,11 +535,11 @@ def test_result_that_cannot_be_renamed_is_kept(
         raise PermissionError(1, "Operation not permitted")
 
     monkeypatch.setattr(os, "replace", refuse)
-    answering(vault, {"token": SECRET})
+    answering(vault, {"name": SECRET})
     path = tmp_path / "x"
     ran = shell("call", "manage_machines", "get", "machineId=m", "--output", str(path), "--overwrite")
     (kept,) = tmp_path.glob("x.*.new")
-    assert (ran.status, kept.read_text(), mode(kept)) == (1, f'{{"token":"{SECRET}"}}\n', 0o600)
+    assert (ran.status, kept.read_text(), mode(kept)) == (1, f'{{"name":"{SECRET}"}}\n', 0o600)
     assert ran.err.endswith(f"{path}: Operation not permitted\nhint: it is kept in {kept}\n")
 
 

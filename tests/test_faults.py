@@ -133,8 +133,8 @@ def test_read_is_repeated_after_a_temporary_fault(stages: Stages, fault: Fault) 
     stage = stages.of(fault)
     arrange(fault, stage)
     [act] = stage.vault.acts
-    stage.vault.acts[:] = [faulty_vault.once(act, faulty_vault.answer(b'{"whole":1}'))]
+    stage.vault.acts[:] = [faulty_vault.once(act, faulty_vault.answer(b'{"total":1}'))]
     met = stage.call("read")
     stage.reset()
-    assert (met.text, len(met.requests), len(met.warnings)) == ('{"whole":1}', 2, 1)
+    assert (met.text, len(met.requests), len(met.warnings)) == ('{"total":1}', 2, 1)
     assert_harmless(met, stages, stage)

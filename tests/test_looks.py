@@ -195,11 +195,11 @@ def test_grant_of_a_canary_says_so() -> None:
 
 def test_notice_stands_before_an_answer_that_is_too_long() -> None:
     rows = [{"id": "sk_2", "type": "canary"}]
-    result, _ = called("manage_project_machines", GRANT, {SECRETS: rows}, {"n": "x" * 20_000})
+    result, _ = called("manage_project_machines", GRANT, {SECRETS: rows}, {"projectId": "x" * 20_000})
     notice, remark, text = (item["text"] for item in result["content"])
     assert "sk_2 is a canary" in notice
     assert remark.startswith("The first 9,500 of ")
-    assert text.startswith('{"n":"xxx')
+    assert text.startswith('{"projectId":"xxx')
     assert "isError" not in result
 
 

@@ -103,3 +103,39 @@ def test_characters_that_every_json_encoder_escapes_are_removed() -> None:
         redact = redactor([secret])
         for spelling in (secret, json.dumps(secret), json.dumps(json.dumps(secret)), html.escape(json.dumps(secret))):
             assert "surrogate" not in redact(spelling), spelling
+
+
+class Watched(str):
+    """A text that counts how many characters were searched in it."""
+
+    searched = 0
+
+    def __contains__(self, part: str) -> bool:  # type: ignore[override]
+        Watched.searched += len(self)
+        return super().__contains__(part)
+
+
+def test_many_lines_are_searched_in_one_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Watched, "searched", 0)
+    lines = [f"line-{number * 7919:08x}-{number}" for number in range(1_000)]
+    redact = redactor(lines)
+    text = Watched("some other text " * 30_000 + lines[7])
+    assert redact(text).endswith(f" {REDACTED}")
+    # Not once for each line.
+    assert Watched.searched <= sikkerkey_redact.QUICK_CHECKS_MAX
+    assert [redact(Watched(line)) for line in lines[::100]] == [REDACTED] * 10
+
+
+def test_longest_secret_at_a_place_is_removed() -> None:
+    secrets = ["abcdefgh", "abcdefghijkl", "ab", "abc def"]
+    text = "abcdefghijklm abcdefghi ab abc def"
+    assert redactor(secrets)(text) == f"{REDACTED}m {REDACTED}i {REDACTED} {REDACTED}"
+
+
+def test_run_is_found_whatever_is_between_its_characters() -> None:
+    for secret in ("Tr0ub4dor&3", "x" * 5_000 + "Tr0ub4dor&3"):
+        holds_run = sikkerkey_redact.run_finder([secret, "short", ""])
+        for text in ("TR0UB4DO", "t-r-0-u-b-4-d-o", "ｔｒ０ｕｂ４ｄｏ", "and " * 20 + "r0ub 4dor 3"):
+            assert holds_run(text), text
+        for text in ("Tr0ub4d", "short", "", "tr0u b5do", "and " * 20):
+            assert not holds_run(text), text

@@ -316,19 +316,19 @@ LENIENT = [Fault("odd but readable answers", name, plays(act), *answered("{}")) 
     ("a chunk size that ends in a bare LF", faulty_vault.then_close(CHUNKED + b"2\n{}\r\n0\r\n\r\n")),
 ]]
 
-UNUSUAL = [Fault("unusual but complete answers", name, plays(faulty_vault.then_go_on(data)), *answered('{"a":1}')) for name, data in [
-    ("100 Continue first",         b"HTTP/1.1 100 Continue\r\n\r\n" + faulty_vault.message(b'{"a":1}')),
-    ("chunks and trailers",        CHUNKED + b"3;x=y\r\n{\"a\r\n4\r\n\":1}\r\n0\r\nT: t\r\n\r\n"),
-    ("a chunked answer with a length", HEAD + b"Content-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"a\":1}\r\n0\r\n\r\n"),
-    ("a folded header",            b"HTTP/1.1 200 OK\r\nX: magpie\r\n\tmagpie\r\nContent-Length:\r\n 7\r\n\r\n{\"a\":1}"),
-    ("the same length twice",      b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 7\r\n\r\n{\"a\":1}"),
-    ("empty headers",              b"HTTP/1.1 200 OK\r\nX:\r\nContent-Encoding: \r\nContent-Length: 7\r\n\r\n{\"a\":1}"),
-    ("a chunk size with trailing spaces", CHUNKED + b"7  \r\n{\"a\":1}\r\n0 \r\n\r\n"),
-    ("no reason phrase",           b"HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{\"a\":1}"),
-    ("bytes after the answer",     faulty_vault.message(b'{"a":1}') + faulty_vault.message(b'{"planted":true}')),
-]] + [Fault("unusual but complete answers", name, plays(faulty_vault.then_close(data)), *answered('{"a":1}')) for name, data in [
-    ("HTTP/1.0",                   b"HTTP/1.0 200 OK\r\n\r\n{\"a\":1}"),
-    ("no length",                  HEAD + b"\r\n{\"a\":1}"),
+UNUSUAL = [Fault("unusual but complete answers", name, plays(faulty_vault.then_go_on(data)), *answered('{"":[]}')) for name, data in [
+    ("100 Continue first",         b"HTTP/1.1 100 Continue\r\n\r\n" + faulty_vault.message(b'{"":[]}')),
+    ("chunks and trailers",        CHUNKED + b"3;x=y\r\n{\"\"\r\n4\r\n:[]}\r\n0\r\nT: t\r\n\r\n"),
+    ("a chunked answer with a length", HEAD + b"Content-Length: 99\r\nTransfer-Encoding: chunked\r\n\r\n7\r\n{\"\":[]}\r\n0\r\n\r\n"),
+    ("a folded header",            b"HTTP/1.1 200 OK\r\nX: magpie\r\n\tmagpie\r\nContent-Length:\r\n 7\r\n\r\n{\"\":[]}"),
+    ("the same length twice",      b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\nContent-Length: 7\r\n\r\n{\"\":[]}"),
+    ("empty headers",              b"HTTP/1.1 200 OK\r\nX:\r\nContent-Encoding: \r\nContent-Length: 7\r\n\r\n{\"\":[]}"),
+    ("a chunk size with trailing spaces", CHUNKED + b"7  \r\n{\"\":[]}\r\n0 \r\n\r\n"),
+    ("no reason phrase",           b"HTTP/1.1 200\r\ncontent-length: 7\r\n\r\n{\"\":[]}"),
+    ("bytes after the answer",     faulty_vault.message(b'{"":[]}') + faulty_vault.message(b'{"planted":true}')),
+]] + [Fault("unusual but complete answers", name, plays(faulty_vault.then_close(data)), *answered('{"":[]}')) for name, data in [
+    ("HTTP/1.0",                   b"HTTP/1.0 200 OK\r\n\r\n{\"\":[]}"),
+    ("no length",                  HEAD + b"\r\n{\"\":[]}"),
 ]] + [
     Fault("unusual but complete answers", "204 No Content", plays(told(204, b"")),
           Outcome('{"ok":true,"message":"stats succeeded; the vault sent no further data"}', error=False),
@@ -424,13 +424,13 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("zeros",                    bytes(1_000)),
     ("gzip that is not declared", BOMB),
 ]] + [Fault("contents", name, plays(told(200, body)), *answered(text)) for name, body, text in [
-    ("duplicate keys",           b'{"a":1,"a":2}',                                    '{"a":2}'),
-    ("large numbers",            b'{"a":12345678901234567890,"b":1.10}',              '{"a":12345678901234567890,"b":1.1}'),
-    ("half a surrogate pair",    b'{"a":"\\ud800"}',                                  '{"a":"<U+D800>"}'),
-    ("a list",                   b"[1]",                                              '{"items":[1]}'),
+    ("duplicate keys",           b'{"total":1,"total":2}',                            '{"total":2}'),
+    ("large numbers",            b'{"total":12345678901234567890}',                   '{"total":12345678901234567890}'),
+    ("half a surrogate pair",    b'{"\\ud800":null}',                                 '{"<U+D800>":null}'),
+    ("a list",                   b"[null]",                                           '{"items":[null]}'),
     ("null",                     b"null",                                             '{"result":null}'),
-    ("16 MB in one string",      b'{"a":"%b"}' % (b"x" * 16_777_000),                 "The first 9,500 of 16,777,008 characters are shown.*"),
-    ("16 MB of small objects",   b'[%b{"a":"%b"}]' % (b'{"a":1},' * 25_000, b"x" * 16_550_000), "The first 9,500 of 16,7*"),
+    ("16 MB in one name",        b'{"%b":null}' % (b"x" * 16_777_000),                "The first 9,500 of 16,777,009 characters are shown.*"),
+    ("16 MB of small objects",   b'[%b{"%b":null}]' % (b'{"total":1},' * 25_000, b"x" * 16_450_000), "The first 9,500 of 16,7*"),
 ]] + [Fault("contents", "50 MB of small objects" + name, plays(faulty_vault.flood(head, piece, FIFTY_MB // len(PIECE))), *TOO_LARGE) for name, head, piece in [
     (", with a length",    HEAD + b"Content-Length: %d\r\n\r\n" % FIFTY_MB, PIECE),
     (", without a length", HEAD + b"Connection: close\r\n\r\n",             PIECE),
