@@ -271,7 +271,24 @@ def check_arguments(tool: Tool, action: Action, arguments: JsonObject, now_ms: i
             raise ArgumentError(f"{' and '.join(missing)} {verb} required for {action.name}; {_takes(action)}")
     if action.rule:
         action.rule(given)
+    _refuse_plaintext_elsewhere(action, given)
     return given
+
+
+def _refuse_plaintext_elsewhere(action: Action, given: Arguments) -> None:
+    """Raises ArgumentError if a text beside the plaintext holds it: names and notes are shown, logged and searched."""
+    plaintext = [given[arg.name] for arg in action.args if arg.plaintext and arg.name in given]
+    is_text = {
+        arg.name for arg in action.args if arg.kind in ("string", "strings") and not (arg.plaintext or arg.choices)
+    }
+    texts = [(name, text) for name in given if name in is_text for text in sikkerkey_redact.strings_in(given[name])]
+    if not (plaintext and texts):
+        return
+    holds = sikkerkey_redact.whole_finder(sikkerkey_redact.values_to_redact(sikkerkey_redact.strings_in(plaintext)))
+    for name, text in texts:
+        if holds(text):
+            hint = "leave the value, and each of its fields and lines, out: whoever lists secrets reads names and notes"
+            raise ArgumentError(f"{name} holds the value itself; nothing was sent", hint)
 
 
 def _without_blanks(tool: Tool, action: Action, arguments: JsonObject) -> JsonObject:

@@ -27,7 +27,8 @@ The sections, in reading order:
 
 Below this module are `sikkerkey_core` (errors, text and JSON), `sikkerkey_actions` (what a row of the table says, and
 the schemas, checks and requests that follow from it), `sikkerkey_results` (what the model sees of an answer) and
-`sikkerkey_members` (what an action may answer with); `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted authorities),
+`sikkerkey_members` (what an action may answer with); `sikkerkey_http` (one HTTP exchange),
+`sikkerkey_certificates` (trusted authorities),
 `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
 (what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell` (commands in hints),
 `sikkerkey_times` (reading and writing times) and `sikkerkey_activity` (the record of what was called).

@@ -193,6 +193,21 @@ def run_finder(secrets: Iterable[str]) -> Callable[[str], bool]:
     return holds_run
 
 
+def whole_finder(secrets: Iterable[str]) -> Callable[[str], bool]:
+    """Whether a text holds one of those `secrets` that have ANYWHERE_CHARACTERS or more, in any spelling or case."""
+    searched = [secret for secret in secrets if len(secret) >= ANYWHERE_CHARACTERS]
+    redact = redactor(searched)
+    letters = {each for secret in searched if len(each := letters_and_digits(secret)) >= RUN_CHARACTERS}
+
+    def holds(text: str) -> bool:
+        if len(text) < ANYWHERE_CHARACTERS or not searched:
+            return False
+        folded = letters_and_digits(text)
+        return any(each in folded for each in letters) or redact(text) != text
+
+    return holds
+
+
 def _runs(letters: str) -> Iterator[str]:
     return (letters[start : start + RUN_CHARACTERS] for start in range(len(letters) - RUN_CHARACTERS + 1))
 

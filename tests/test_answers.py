@@ -466,6 +466,49 @@ def test_words_of_a_failure_are_shown_if_they_hold_no_plaintext() -> None:
     assert result["structuredContent"] == {"id": "sk_1", "name": "postgres-main"}
 
 
+# Plaintext in other arguments
+
+SPELLED = [
+    "{}", "x{}y", "the value is {}", "TR0UB4DOR&3-CORRECT", "tr0ub4dor 3 correct",
+    base64.b64encode(LONG_SECRET.encode()).decode(), LONG_SECRET.encode().hex(), quote(LONG_SECRET),
+]  # fmt: skip
+
+
+def unsent(row: Row, given: dict[str, Any]) -> str:
+    """The message of a call that is refused before anything is sent."""
+    api = StubApi(reply())
+    text = shown(sikkerkey_mcp.VaultTools(lambda: api).call(row.tool.name, given, sikkerkey_mcp.Context()))
+    assert (api.sent, api.looked) == ([], [])
+    return text
+
+
+@for_each(PLAIN_ROWS)
+def test_name_or_note_that_holds_the_value_is_not_sent(row: Row) -> None:
+    texts = [arg.name for arg in row.action.args if arg.name in ("name", "note")]
+    for name in texts:
+        for spelled in SPELLED:
+            given = {**giving(row, LONG_SECRET), name: spelled.format(LONG_SECRET)}
+            said = unsent(row, given)
+            assert said.startswith(f"{name} holds the value itself; nothing was sent\nhint: "), spelled
+            assert "Tr0ub4" not in said
+
+
+def test_note_that_holds_a_field_or_a_line_of_the_value_is_not_sent() -> None:
+    for value in (json.dumps({"user": "ada", "password": LONG_SECRET}), f"user=ada\n{LONG_SECRET}\n"):
+        said = unsent(CREATE, {**giving(CREATE, value), "note": f"ada, {LONG_SECRET}"})
+        assert said.startswith("note holds the value itself; nothing was sent"), value
+
+
+def test_note_that_shares_words_or_a_short_value_is_sent() -> None:
+    for value, note in (
+        ("postgres://ada@db.example.com/main", "the postgres database db.example.com"),
+        ("hunter2", "hunter2"),
+        (json.dumps({"user": "ada", "pin": 1234567}), "ada 1234567"),
+    ):
+        result = call(CREATE, {**giving(CREATE, value), "note": note}, reply(201, b'{"id":"sk_1"}'))
+        assert result["structuredContent"] == {"id": "sk_1"}, note
+
+
 # Stored values and minted credentials
 
 MINTS = [row for row in JSON_ROWS if row.action.mints]

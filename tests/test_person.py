@@ -539,6 +539,18 @@ def test_typed_values_are_checked_before_the_ticket_is_taken(desk: Desk) -> None
     assert desk.vault.writes == []
 
 
+def test_typed_value_that_stands_in_the_name_or_note_is_not_sent(desk: Desk) -> None:
+    for name in ("name", "note"):
+        given = {"action": "create", "projectId": PROJECT, "name": "n", "fromPerson": True, name: f"it is {MARK}"}
+        code = told(desk.client().send(call("manage_secrets", **given)))["code"]
+        with pytest.raises(Invalid, match=f"{name} holds the value itself; nothing was sent") as refused:
+            desk.page.carry_out(code, {"": MARK})
+        assert MARK not in str(refused.value)
+        assert desk.vault.writes == []
+        assert desk.page.carry_out(code, {"": "another value"}).outcome.state == "done"
+        desk.vault.writes.clear()
+
+
 def test_a_ticket_serves_only_the_agent_that_it_was_made_for(desk: Desk, tmp_path: Path) -> None:
     code = told(desk.client().send(call("manage_secrets", **UPDATE)))["code"]
     other = "0" * 8 + AGENT_ID[8:]
