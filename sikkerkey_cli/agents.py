@@ -229,7 +229,7 @@ def _whoami_remote(api: sikkerkey_mcp.Api) -> int:
     with Progress("waiting for the vault"):
         reply = api.send(sikkerkey_mcp.build_request(action, {}), safe=True, context=sikkerkey_mcp.Context())
     if reply.status != 200:
-        raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
+        raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True))
     members = sikkerkey_pages.with_iso_times(sikkerkey_mcp.error_members(reply))
     if not members:
         raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
@@ -296,7 +296,7 @@ def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
     with Progress("waiting for the vault"):
         reply = sikkerkey_mcp.agent_api(actor).send(request, safe=False, context=sikkerkey_mcp.Context())
     if not 200 <= reply.status < 300:
-        error = sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
+        error = sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True))
         if reply.status == 404:
             error.hint = f"if it is already revoked, `sikkerkey-mcp revoke {agent}` deletes its key"
         raise error

@@ -684,7 +684,7 @@ def check_agent(identity: Identity) -> list[Line]:
         context.cancellation = OneAttempt()
         reply = sikkerkey_mcp.agent_api(identity).send(request, safe=True, context=context)
         if not 200 <= reply.status < 300:
-            raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.readable)
+            raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True))
     except Error as error:
         return [_refused_line(identity, error)]
     members = sikkerkey_mcp.error_members(reply)
