@@ -994,6 +994,10 @@ def check_private(path: str, *, directory: bool, forbidden: int) -> None:
     _check_status(path, found, directory=directory, forbidden=forbidden)
 
 
+class OpenToOthers(ConfigError):
+    """Other users can write a file or directory, or read it."""
+
+
 def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidden: int) -> None:
     mounted = found.st_uid == 0 and _is_mounted_read_only(path)
     _check_owner_and_symlink(path, found, mounted=mounted)
@@ -1003,7 +1007,7 @@ def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidde
     if os.name == "posix" and found.st_mode & _forbidden_bits(found, forbidden, mounted=mounted):
         access = "written" if forbidden == 0o022 else "read or written"
         hint = MOUNT_HINT if mounted else sikkerkey_shell.make_private(path, directory=directory)
-        raise ConfigError(f"{clean(path)} can be {access} by other users", hint)
+        raise OpenToOthers(f"{clean(path)} can be {access} by other users", hint)
 
 
 MOUNT_HINT = "in Kubernetes, set defaultMode: 0400 and securityContext.fsGroup; in Docker, mode: 0400 and uid"
@@ -1064,8 +1068,13 @@ def _check_owner_and_symlink(path: str, found: os.stat_result, *, mounted: bool)
     # Root's directories are those in which a mount was made. One that only root can enter is from a `sudo` by mistake.
     of_root = _is_foreign_root(found) and stat.S_ISDIR(found.st_mode) and found.st_mode & 0o005 == 0o005
     if hasattr(os, "getuid") and found.st_uid != os.getuid() and not mounted and not of_root:
-        hint = f"sudo chown -R $(id -un) {sikkerkey_shell.command_line([path])}"
-        raise ConfigError(f"{clean(path)} belongs to another user", hint)
+        raise ConfigError(f"{clean(path)} belongs to another user", _without_strangers_files(path, found))
+
+
+def _without_strangers_files(path: str, found: os.stat_result) -> str:
+    """Commands that put a directory, or the slot of a file, out of the way: who made it chose the key and the vault."""
+    foreign = path if stat.S_ISDIR(found.st_mode) else os.path.dirname(path)
+    return sikkerkey_shell.in_order(sikkerkey_shell.rename(foreign, f"{foreign}.not-mine"), "sikkerkey-mcp install -")
 
 
 def _unreadable(path: str, error: OSError, hint_if_forbidden: str) -> ConfigError:
@@ -1186,9 +1195,14 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
     except ConfigError as error:
         raise ConfigError(str(error)) from None  # its hint is about a variable that does not count here
     key_path = _key_path(directory, members.get("privateKeyPath"))
-    if with_key:
-        return Identity(members, _read_private(key_path), key_path)
-    check_private(key_path, directory=False, forbidden=0o077)
+    try:
+        if with_key:
+            return Identity(members, _read_private(key_path), key_path)
+        check_private(key_path, directory=False, forbidden=0o077)
+    except OpenToOthers as error:
+        if error.hint != MOUNT_HINT:  # somebody may have a copy, which closing the file would not take back
+            error.hint = replacement(agent_id, members["apiUrl"])
+        raise
     return Identity(members, b"", key_path)
 
 

@@ -33,6 +33,11 @@ def refused() -> sikkerkey_mcp.ConfigError:
     return raised.value
 
 
+def replacement() -> str:
+    """The hint that replaces the agent."""
+    return sikkerkey_mcp.runnable(sikkerkey_mcp.replacement(AGENT_ID, API_URL))
+
+
 def run_hint(hint: str, tmp_path: Path) -> None:
     """Runs the command of a hint; `sudo` is replaced by a script that just runs its arguments."""
     tools = tmp_path / "tools"
@@ -296,9 +301,20 @@ def test_slot_that_others_can_open_is_refused_until_fixed(slot: Path, tmp_path: 
             path.chmod(mode | extra)
             error = refused()
             words = f"{path} can be read or written by other users"
-            assert (str(error), error.hint) == (words, f"chmod {mode:o} {path}"), oct(extra)
-        run_hint(error.hint, tmp_path)
+            hint = f"chmod {mode:o} {path}" if path.name != "private.pem" else replacement()
+            assert (str(error), error.hint) == (words, hint), oct(extra)
+        run_hint(f"chmod {mode:o} {path}", tmp_path)
         sikkerkey_mcp.connect()
+
+
+def test_exposed_key_is_replaced_and_not_adopted(slot: Path) -> None:
+    (slot / "private.pem").chmod(0o644)
+    error = refused()
+    assert "chmod" not in error.hint
+    assert error.hint == replacement()
+    with pytest.raises(sikkerkey_mcp.ConfigError) as unread:
+        sikkerkey_mcp.load_identity(AGENT_ID, with_key=False)
+    assert "revoke" in unread.value.hint
 
 
 def linked_name(slot: Path, which: str) -> Path:
@@ -407,22 +423,30 @@ def test_what_root_has_mounted_writable_is_refused(mounted: Path, monkeypatch: p
 
 
 def test_directory_that_only_root_can_enter_is_refused(mounted: Path) -> None:
-    """It comes from a `sudo` by mistake, and the command in the hint fixes it."""
+    """It comes from a `sudo` by mistake, or from somebody else."""
     mounted.parent.parent.chmod(0o700)
     error = refused()
     assert str(error) == f"{mounted.parent.parent} belongs to another user"
-    assert error.hint.startswith("sudo chown -R ")
+    assert error.hint.startswith("mv ")
+    assert error.hint.endswith(" install -")
 
 
 @pytest.mark.skipif(not as_root, reason="only root can give files to another user")
 @each_of("which", ["home", "agents", "slot", "identity.json", "private.pem"])
 @pytest.mark.peer(5)
-def test_foreign_owner_is_refused_until_fixed(slot: Path, tmp_path: Path, which: str) -> None:
+def test_foreign_files_are_refused_and_moved_away(slot: Path, tmp_path: Path, which: str) -> None:
     path = linked_name(slot, which)
     os.chown(path, 65534, 65534)
     error = refused()
     assert str(error) == f"{path} belongs to another user"
-    run_hint(error.hint, tmp_path)
+    move, _, install = error.hint.partition(" && ")
+    assert install.endswith(" install -")
+    run_hint(move, tmp_path)
+    assert not path.exists()
+    assert sikkerkey_mcp.installed_agents() == []  # nothing of theirs is used
+    moved = {"home": slot.parent.parent, "agents": slot.parent}.get(which, slot)
+    shutil.move(f"{moved}.not-mine", moved)
+    os.chown(path, os.getuid(), os.getgid())
     sikkerkey_mcp.connect()
 
 
@@ -551,8 +575,7 @@ def test_path_in_a_hint_survives_the_shell(home: Path, tmp_path: Path, monkeypat
     make_slot(hostile, API_URL)
     monkeypatch.setenv("SIKKERKEY_HOME", str(hostile / ".sikkerkey"))
     monkeypatch.chdir(tmp_path)
-    key = hostile / ".sikkerkey" / "agents" / AGENT_ID / "private.pem"
-    key.chmod(0o644)
+    (hostile / ".sikkerkey" / "agents" / AGENT_ID / "identity.json").chmod(0o644)
     run_hint(refused().hint, tmp_path)
     sikkerkey_mcp.connect()
     assert not (tmp_path / "planted").exists()

@@ -82,7 +82,7 @@ def add_agent(home: Path, url: str) -> Callable[[], object]:
 
 
 FAULTS: list[tuple[Callable[[Path, str], Callable[[], object]], str, str]] = [
-    (make_key_readable, "private.pem can be read or written by other users", "chmod 600 "),
+    (make_key_readable, "private.pem can be read or written by other users", " install -"),
     (make_home_writable, ".sikkerkey can be written by other users", "chmod 700 "),
     (remove_slot, "no agent is installed on this computer", " install -"),
     (remove_key, "private.pem cannot be read: No such file or directory", " install -"),
