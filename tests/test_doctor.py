@@ -249,7 +249,7 @@ def break_identity(slot: Path) -> None:
 @pytest.mark.parametrize(
     ("harm", "check", "detail", "fixed_by_remedy"),
     [
-        (lambda slot: (slot / "private.pem").chmod(0o644), "agent", "can be read or written by other users", True),
+        (lambda slot: (slot / "private.pem").chmod(0o644), "agent", "can be read or written by other users", False),
         (lambda slot: slot.chmod(0o755), "agent", "can be read or written by other users", True),
         (lambda slot: slot.parent.parent.chmod(0o777), "home", "can be written by other users", True),
         (break_key, "agent", "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM", False),
