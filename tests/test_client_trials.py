@@ -620,9 +620,11 @@ def test_browser_follows_no_file_that_leads_to_no_page(tmp_path: Path) -> None:
             browser.target_of(str(tmp_path / "page.html"))
 
 
-STORED, DONE_TEXT = '{"status":"done","id":"sk_1"}', '{"status":"deleted"}'
-WAITING = '{"status":"waiting","code":"4F7K"}'
-DENIED = "delete was not confirmed; nothing was sent"
+STORED, CREATED = '{"status":"done","id":"sk_1"}', '{"status":"done","id":"ts_1"}'
+DELETED, WAITING = '{"status":"deleted"}', '{"status":"waiting","code":"4F7K","command":"true"}'
+REFUSED_TEXT = "delete was not confirmed; nothing was sent"
+NOT_ASKED = "nothing was done\nhint: the user confirms it with: sikkerkey-mcp confirm 4F7K"
+LINK = "https://vault.example/s/token"
 
 
 class AskedVault:
@@ -640,43 +642,96 @@ class AskedVault:
         return json.dumps([{"action": "project_create"}, *[{"action": "project_delete"}] * self.deleted])
 
 
-def asked(trial: Trial, results: list[str], *, value: str = persons.TYPED, deleted: int = 1, body: str = "") -> str:
-    """What the check says of a session with these results."""
+def asked_model(results: Sequence[str], body: str = "") -> Any:
+    """A model that has received these results."""
     request = ModelRequest({}, {f"call_{number}": text for number, text in enumerate(results)}, "")
-    model: Any = SimpleNamespace(exchanges=[Exchange("/", body, request, Text(DONE))])
-    trial.vault = cast(Any, AskedVault(value, deleted))
-    return asking.check(trial, model, [], asked=bool(deleted))
+    return SimpleNamespace(exchanges=[Exchange("/", body, request, Text(DONE))])
+
+
+def check_asked(
+    trial: Trial, results: list[str], *, value: str = persons.TYPED, deleted: int = 1, body: str = "", seen: str = LINK
+) -> None:
+    """Checks a session with these results."""
+    trial.vault, trial.log = cast(Any, AskedVault(value, deleted)), trial.home.parent / "trial.log"
+    credentials = [seen] if seen else []
+    asking.check(trial, asked_model(results, body), [], credentials, asked=bool(deleted))
 
 
 def test_script_waits_for_a_person_only_if_it_is_told_to() -> None:
-    script = asking.Asking("{}")
-    assert script.next_call(["", "", STORED])[1]["action"] == "delete"
-    assert script.next_call(["", "", WAITING]) == asking.AWAIT
-    assert script.next_call(["", "", WAITING, STORED]) == asking.DELETE[0]
-    assert script.next_call(["", "", WAITING, STORED, DENIED, DENIED]) is None
-    assert (asking.code_in(["", "", WAITING]), asking.code_in(["", "", STORED]), asking.code_in([])) == ("4F7K", "", "")
+    script = asking.Asking("{}", denials=2)
+    done = ["", "", STORED, CREATED]
+    wait = ["manage_secrets", {"action": "await_person", "code": "4F7K"}]
+    assert script.next_call(done[:3])[0] == "manage_temporary_secrets"
+    assert script.next_call(["", "", WAITING]) == script.next_call(["", "", WAITING, WAITING]) == wait
+    assert script.next_call(["", "", WAITING, WAITING, STORED])[0] == "manage_temporary_secrets"
+    assert script.next_call(done) == script.next_call([*done, REFUSED_TEXT]) == asking.DELETE_KEPT
+    assert script.next_call([*done, REFUSED_TEXT, REFUSED_TEXT]) == asking.DELETE_GONE
+    assert script.next_call([*done, REFUSED_TEXT, REFUSED_TEXT, DELETED]) is None
 
 
 def test_session_in_which_a_person_was_asked_is_checked(trial: Trial) -> None:
     trial.home.mkdir(exist_ok=True)
-    in_terminal = ["", "", STORED, DENIED, DONE_TEXT]
-    without = ["", "", WAITING, STORED, DENIED, DENIED]
-    assert asked(trial, in_terminal) == asked(trial, without, deleted=0) == "by `fill`"
+    in_terminal = ["", "", STORED, CREATED, REFUSED_TEXT, DELETED]
+    without = ["", "", WAITING, STORED, WAITING, WAITING, CREATED, NOT_ASKED, NOT_ASKED]
+    check_asked(trial, in_terminal)
+    check_asked(trial, without, deleted=0)
     for results, changes, complaint in (
-        (in_terminal[:-1], {}, "4 results, not 5"),
-        (["", "", WAITING, WAITING, DENIED, DONE_TEXT], {}, "not told that the value is stored"),
+        (in_terminal[:4], {}, "received 4 results"),
+        (["", "", REFUSED_TEXT, CREATED, REFUSED_TEXT, DELETED], {}, "not told of the value"),
+        (["", "", STORED, '{"status":"done","url":"x"}', REFUSED_TEXT, DELETED], {}, "the model was told url"),
         (in_terminal, {"value": "x"}, "a different value"),
         (in_terminal, {"body": persons.TYPED}, "the model received the value"),
-        (["", "", STORED, DONE_TEXT, DONE_TEXT], {}, "the first deletion was not denied"),
-        (["", "", STORED, DENIED, DENIED], {}, "the second deletion ended wrongly"),
-        (without[:-1] + [DONE_TEXT], {"deleted": 0}, "the second deletion ended wrongly"),
+        (in_terminal, {"body": f"see {LINK}"}, "the model received the credential"),
+        (in_terminal, {"seen": ""}, "saw no credential"),
+        (["", "", STORED, CREATED, DELETED, DELETED], {}, "a deletion was not denied"),
+        (["", "", STORED, CREATED, REFUSED_TEXT, REFUSED_TEXT], {}, "the second deletion ended wrongly"),
+        ([*without[:-1], DELETED], {"deleted": 0}, "a deletion was not denied"),
+        ([*without[:-1], REFUSED_TEXT], {"deleted": 0}, "given no command"),
         (in_terminal, {"deleted": 2}, "the vault deleted 2 projects"),
     ):
         with pytest.raises(Failed, match=complaint):
-            asked(trial, results, **cast(Any, changes))
-    (trial.home / "transcript.jsonl").write_text(persons.TYPED)
-    with pytest.raises(Failed, match=r"transcript\.jsonl in the home directory has the value"):
-        asked(trial, in_terminal)
+            check_asked(trial, results, **cast(Any, changes))
+
+
+def test_value_is_hunted_for_in_files_output_and_addresses(trial: Trial) -> None:
+    trial.home.mkdir(exist_ok=True)
+    in_terminal = ["", "", STORED, CREATED, REFUSED_TEXT, DELETED]
+    for path in ("home/a.jsonl", "work/a.txt", "tmp/a", "trial.log", "trial.screens.txt"):
+        file = trial.home.parent / path
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(f"... {persons.TYPED} ...")
+        with pytest.raises(Failed, match="has the value"):
+            check_asked(trial, in_terminal)
+        file.unlink()
+    visit = {"url": "http://127.0.0.1:1/secret-token", "sent": False, "text": "", "time_s": 0}
+    directory = persons.make_browser(trial, "")
+    (directory / "visits.jsonl").write_text(json.dumps(visit) + "\n")
+    check_asked(trial, in_terminal)
+    with pytest.raises(Failed, match="the address of a page"):
+        check_asked(trial, in_terminal, body="open /secret-token")
+
+
+@pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc")
+def test_value_is_hunted_for_in_command_lines() -> None:
+    with asking.watched_processes() as revealing:
+        process = subprocess.Popen([sys.executable, "-c", "input()", persons.TYPED], stdin=subprocess.PIPE)
+        wait_until(lambda: revealing)
+        process.communicate(b"\n")
+    assert revealing == {Path(sys.executable).name}
+
+
+def test_answers_and_codes_are_compared_with_what_the_person_did() -> None:
+    legacy = [{"id": 1, "result": {"action": "accept", "content": {"confirm": False}}}]
+    modern_answer = {"inputResponses": {"question": {"action": "decline"}}}
+    session = Session([*legacy, {"id": 2, "method": "tools/call", "params": modern_answer}], [], [])
+    asking.check_answers([session], ["", "page", "leave", "decline"])
+    with pytest.raises(Failed, match="the forms were answered with"):
+        asking.check_answers([session], ["leave", "cancel"])
+    opened = [{"sent": False, "text": "<strong>4F7K</strong>"}, {"sent": True, "text": "done"}]
+    asking.check_codes(["Store it. Code 4F7K."], opened)
+    for shown in (["Store it. Code 4F7L."], ["Store it."], []):
+        with pytest.raises(Failed, match=r"code of the dialog|1 pages for 0 dialogs"):
+            asking.check_codes(shown, opened)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -50,6 +50,7 @@ class Attempt:
         self.protocol = ""
         self.version = ""
         self.shown: list[large_vault.Shown] = []
+        self.asked: list[asking.Seen] = []
 
     def passed(self, *what: str) -> None:
         """Adds checks that the client passed."""
@@ -96,36 +97,49 @@ def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
 
 
 def try_questions_without_a_terminal(assistant: Assistant, attempt: Attempt) -> None:
-    """Where nobody is asked, a person stores the value by `fill`, and no deletion happens. Raises Failed."""
-    with new_trial(f"{assistant.name}-questions") as trial, Model(asking.Asking(assistant.shown)) as model:
-        variables = assistant.variables(model.url)
+    """Where nobody is asked, a person runs the commands that the model was given. Raises Failed."""
+    if not tmux_is_installed():
+        attempt.passed("people not tried: tmux is not installed")
+        return
+    script = asking.Asking(assistant.shown)
+    with new_trial(f"{assistant.name}-questions") as trial, Model(script) as model:
         assistant.settings(trial.home, model.url)
         trial.archive("config", assistant.name, "--write")
         try:
-            with asking.Filling(trial, model):
-                trial.run([str(assistant.package.path), *assistant.session], **variables)
+            with asking.watched_processes() as revealing, asking.Commands(trial, model) as commands:
+                trial.run([str(assistant.package.path), *assistant.session], **assistant.variables(model.url))
         finally:
             keep_conversation(trial, model)
-        way = asking.check(trial, model, trial.sessions(), asked=False)
-    attempt.passed(f"without a terminal: a value {way}, deletions denied")
+        checks.require(not revealing, f"the command line of {', '.join(revealing)} has the value")
+        credentials = asking.credentials_in_terminals(list(commands.shown.values()))
+        asking.check(trial, model, trial.sessions(), credentials, asked=False)
+        attempt.asked += asking.seen_without(script, model, commands)
+    attempt.passed("without a terminal: a value by `fill`, a credential by `show`, deletions denied")
 
 
 def try_questions(assistant: Assistant, attempt: Attempt) -> None:
-    """A person types a value, denies a deletion and confirms another in a terminal. Raises Failed."""
+    """A person types a value, sees a credential, denies deletions and confirms one in a terminal. Raises Failed."""
     if not tmux_is_installed():
-        attempt.passed("not tried in a terminal: tmux is not installed")
         return
-    person, script = persons.PERSONS[assistant.name], asking.Asking(assistant.shown)
+    person = persons.PERSONS[assistant.name]
+    script, steps = asking.Asking(assistant.shown, len(asking.denials(person))), asking.steps(person)
     with new_trial(f"{assistant.name}-terminal") as trial, Model(script) as model:
         persons.settle(assistant, trial, model)
         trial.archive("config", assistant.name, "--write")
         try:
-            with persons.open_client(assistant, trial, model) as terminal:
-                persons.play(person, terminal, model, trial, asking.steps(person))
+            with asking.watched_processes() as revealing, persons.open_client(assistant, trial, model) as terminal:
+                persons.play(person, terminal, model, trial, steps)
         finally:
             keep_conversation(trial, model)
-        way = asking.check(trial, model, trial.sessions(), asked=True)
-    attempt.passed(f"in a terminal: a value {way}, a deletion denied, a deletion confirmed")
+        checks.require(not revealing, f"the command line of {', '.join(revealing)} has the value")
+        sessions = trial.sessions()
+        asking.check(trial, model, sessions, asking.credentials_on_pages(trial), asked=True)
+        asking.check_answers(sessions, steps)
+        shown = [terminal.shown[persons.screen_name(at, it)] for at, it in enumerate(steps) if it in persons.PAGES]
+        asking.check_codes(shown, persons.visits(trial))
+        attempt.asked += asking.seen_in_terminal(script, model, terminal, trial, steps)
+    denied = f"deletions denied in {len(asking.denials(person))} ways"
+    attempt.passed(f"in a terminal: a value and a credential by a page, {denied}, a deletion confirmed")
 
 
 def try_split_reads(assistant: Assistant, attempt: Attempt) -> None:

@@ -3,7 +3,8 @@
     python -I browser.py NOTES ADDRESS
 
 NOTES is a directory. Its file `value` has the text that is typed into the form; `visits.jsonl` gets a line for each
-page, with its address, the status and the text. A file as ADDRESS must lead on to a page, by a `refresh`.
+page, with its address, the status, the text and the time of the request. A file as ADDRESS must lead on to a page, by a
+`refresh`.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import time
 import urllib.error
 import urllib.request
 from html import unescape
@@ -76,6 +78,7 @@ def visit(url: str, notes: Path, data: bytes | None = None) -> str:
     fetch = {"Sec-Fetch-Dest": "document", "Sec-Fetch-Mode": "navigate", "Sec-Fetch-User": "?1"}
     sent = {"Origin": origin, "Sec-Fetch-Site": "same-origin"} if data else {"Sec-Fetch-Site": "none"}
     request = urllib.request.Request(url, data, {**fetch, **sent})  # noqa: S310 - http, see target_of
+    visit = {"url": url, "sent": bool(data), "time_s": time.time()}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         reply: Any = opener.open(request, timeout=PAGE_MAX_S)
@@ -84,7 +87,7 @@ def visit(url: str, notes: Path, data: bytes | None = None) -> str:
     with reply:
         text: str = reply.read().decode("utf-8", "replace")
     with open(notes / "visits.jsonl", "a", encoding="utf-8") as file:
-        print(json.dumps({"url": url, "sent": bool(data), "status": reply.status, "text": text}), file=file)
+        print(json.dumps({**visit, "status": reply.status, "text": text}), file=file)
     return text
 
 

@@ -25,16 +25,18 @@ BROWSER = Path(__file__).with_name("browser.py")
 TYPED = "typed-by-a-person-5f21"
 ANSWER_MAX_S = 60.0
 Keys = tuple[str, ...]
-# What a call asks: nothing; a form, which the person ticks, leaves as it is or cancels; a page; the consent to a page.
-Step = Literal["", "tick", "leave", "cancel", "page", "consent"]
+# What a call asks: nothing; a form, which the person ticks, leaves as it is, cancels or declines; a page, which the
+# client opens; the consent to a page, which the server opens then.
+PAGES = ("page", "consent")
+Step = Literal["", "tick", "leave", "cancel", "decline", "page", "consent"]
 
 
 class Person(NamedTuple):
     """How to start a client in a terminal, and how to answer in it.
 
-    `form` and `page` are patterns for the dialogs; a client without `page` shows no
-    page at all. `browse` opens the page in the browser. If the client then asks whether the page is done, `done` is the
-    pattern for that, and `finish` says yes.
+    `form` and `page` are patterns for the dialogs; a client without `page` shows no page at all, and one without
+    `decline` has no key for that. `browse` opens the page in the browser. If the client then asks whether the page is
+    done, `done` is the pattern for that, and `finish` says yes.
     """
 
     session: Keys
@@ -43,6 +45,7 @@ class Person(NamedTuple):
     tick: Keys
     leave: Keys
     cancel: Keys = ("Escape",)
+    decline: Keys = ()
     page: str = ""
     browse: Keys = ()
     done: str = ""
@@ -79,6 +82,7 @@ PERSONS = {
         form=r"requests your input",
         tick=("Space", "Down", "Enter"),
         leave=("Down", "Enter"),
+        decline=("Down", "Right", "Enter"),
         page=r"wants to open a URL",
         browse=("Enter",),
         done=r"❯ I'm done, continue",
@@ -97,6 +101,7 @@ PERSONS = {
         form=r"needs information",
         tick=("Up", "Enter"),
         leave=("Enter",),
+        decline=("C-d",),
         page=r"wants you to visit",
         browse=("Enter",),
     ),
@@ -158,25 +163,32 @@ def wait_until(condition: Callable[[], object], failure: str) -> None:
 
 def play(person: Person, terminal: Terminal, model: Model, trial: Trial, steps: Sequence[Step]) -> list[str]:
     """Answers what each call asks. Returns the results that the model received. Raises Failed."""
-    for number, step in enumerate(steps, 1):
-        if step in ("tick", "leave", "cancel"):
-            terminal.answer(person.form, {"tick": person.tick, "leave": person.leave}.get(step, person.cancel), step)
+    for number, step in enumerate(steps):
+        name = screen_name(number, step)
+        if step in PAGES:
+            _fill_in_page(person, terminal, trial, step, name)
         elif step:
-            _fill_in_page(person, terminal, trial, step)
-        wait_for_results(model, number)
+            keys = {"tick": person.tick, "leave": person.leave, "decline": person.decline}.get(step, person.cancel)
+            terminal.answer(person.form, keys, name)
+        wait_for_results(model, number + 1)
     return received(model)
 
 
-def _fill_in_page(person: Person, terminal: Terminal, trial: Trial, step: Step) -> None:
+def screen_name(number: int, step: Step) -> str:
+    """The name of the screen that a call showed."""
+    return f"call {number + 1}: {step}"
+
+
+def _fill_in_page(person: Person, terminal: Terminal, trial: Trial, step: Step, name: str) -> None:
     """Lets the browser open the page: by the client, or by the server if the person agrees to that in a form."""
     before = len(visits(trial))
     if step == "page":
-        terminal.answer(person.page, person.browse, step)
+        terminal.answer(person.page, person.browse, name)
     else:
-        terminal.answer(person.form, person.tick, step)
+        terminal.answer(person.form, person.tick, name)
     wait_until(lambda: any(visit["sent"] for visit in visits(trial)[before:]), "the browser sent no form")
     if step == "page" and person.done:
-        terminal.answer(person.done, person.finish, "done")
+        terminal.answer(person.done, person.finish, f"{name}, done")
 
 
 def wait_for_results(model: Model, count: int) -> None:
