@@ -101,12 +101,14 @@ test-network: .venv/.ready ## try dead addresses, a changed network and proxies 
 	@$(RUN) -m tools.network
 
 # CLIENT="codex gemini" tries only these. SET_UPS=now tries broken set-ups instead; SET_UPS=before those with an earlier commit.
+# PEOPLE=1 tries only what people are asked.
 CLIENT ?=
 SET_UPS ?=
+PEOPLE ?=
 
 .PHONY: test-clients
 test-clients: venv $(ARCHIVE) ## let real MCP clients manage a local vault (needs PyPI and npm; tmux for questions)
-	@$(RUN) -m tools.clients $(if $(SET_UPS),--set-ups $(SET_UPS)) $(CLIENT)
+	@$(RUN) -m tools.clients $(if $(SET_UPS),--set-ups $(SET_UPS)) $(if $(PEOPLE),--people) $(CLIENT)
 
 .PHONY: conformance
 conformance: .venv/.ready ## run the official protocol suite (needs PyPI and npm)

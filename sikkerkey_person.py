@@ -68,6 +68,7 @@ FROM_PERSON, TO_PERSON, PREVIEW = "fromPerson", "toPerson", "preview"
 ONLY_THE_OWNER = "only the vault's owner can change what this agent may do; repeating the call does not help"
 CONFIRM_FIELD = "confirm"
 DONE: dict[Kind, str] = {"fill": "typed", "show": "shown", "confirm": "confirmed"}  # what the person did
+REMOVES = "Removes"
 DETAIL_CHARACTERS = 200  # of one line that a person is shown
 PREVIEW_COUNTS_MAX = 20
 
@@ -380,7 +381,7 @@ def _preview_lines(call: ShownCall, ask: Ask) -> list[tuple[str, str]]:
         for name, count in each.items()
         if isinstance(count, int) and not isinstance(count, bool) and count
     ]
-    return [("Removes", ", ".join(counts[:PREVIEW_COUNTS_MAX]))] if counts else []
+    return [(REMOVES, ", ".join(counts[:PREVIEW_COUNTS_MAX]))] if counts else []
 
 
 def _with_id(name: str, value: Any) -> str:
@@ -394,7 +395,8 @@ def _as_shown(value: Any) -> str:
 
 def _as_text(ticket: Ticket) -> str:
     """The question about a call, for a dialog of the client. Claude Code shows its first three lines at first."""
-    lines = [f"{label}: {text}" for label, text in ticket.details]
+    details = sorted(ticket.details, key=lambda line: line[0] != REMOVES)
+    lines = [f"{label}: {text}" for label, text in details]
     quoted = [f'{label}, given by the assistant: "{text}"' for label, text in ticket.quoted]
     return "\n".join([f"{ticket.title}?", *filter(None, [ticket.warning]), *lines, *quoted])
 

@@ -713,11 +713,96 @@ def test_value_is_hunted_for_in_files_output_and_addresses(trial: Trial) -> None
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="there is no /proc")
 def test_value_is_hunted_for_in_command_lines() -> None:
-    with asking.watched_processes() as revealing:
-        process = subprocess.Popen([sys.executable, "-c", "input()", persons.TYPED], stdin=subprocess.PIPE)
+    text = "typed-in-a-test"  # trials may run at the same time
+    with asking.watched_processes(text) as revealing:
+        process = subprocess.Popen([sys.executable, "-c", "input()", text], stdin=subprocess.PIPE)
         wait_until(lambda: revealing)
         process.communicate(b"\n")
     assert revealing == {Path(sys.executable).name}
+
+
+def test_dialogs_of_a_terminal_are_recorded_with_their_times(trial: Trial) -> None:
+    script, asked = asking.Asking("{}"), cast(list[persons.Step], ["", "page", "leave"])
+    script.issued_s, script.received_s = {0: 0.0, 1: 10.0, 2: 20.0}, {0: 1.0, 1: 14.5, 2: 25.0}
+    screens = [
+        "old\n MCP server “x” wants\n\n Code 4F7L\n http://127.0.0.1:4711/abcdefghijklmnopqrstuvwxyz\n ────────────"
+    ]
+    names = ["call 2: page", "call 3: leave"]
+    shown = dict(zip(names, [*screens, "Field 1/1\nDelete it?"]))
+    opened: Any = SimpleNamespace(shown=shown, shown_s=dict(zip(names, (11.24, 21.0))), pressed_s={names[1]: 24.9})
+    directory = persons.make_browser(trial, "")
+    visit = {"url": "http://127.0.0.1:1/x", "text": "", "sent": True, "time_s": 14.0}
+    (directory / "visits.jsonl").write_text(json.dumps(visit) + "\n")
+    model = asked_model(["", '{"status":"done","message":"m","id":"sk_abcdefgh12"}', REFUSED_TEXT])
+    page, form = asking.seen_in_terminal(script, model, opened, trial, asked)
+    assert (page.asked_s, page.result_s, page.received) == (1.2, 0.5, ["status: done, id: sk_ID"])
+    assert page.screen == " MCP server “x” wants\n Code 4F7K\n http://127.0.0.1:PORT/TOKEN"
+    assert (form.what, form.did, form.received) == ("a value", "accepted, not ticked", ["nothing was sent"])
+    assert (form.asked_s, form.result_s, form.screen) == (1.0, 0.1, "Field 1/1\nDelete it?")
+
+
+def test_commands_are_recorded_without_what_they_show() -> None:
+    commands: Any = SimpleNamespace(
+        shown={
+            "AB12": "Store it\nCode       AB12\nAB12 is done: stored",
+            "CD34": "CD34 is done: created\nurl: https://v/s/x\nexpiresAt: 2026-11-29T02:07:45.651Z\nnotice: of words",
+        },
+        done_s={"AB12": 4.0, "CD34": 8.0},
+    )
+    waiting = (
+        '{"status":"waiting","code":"AB12","expiresInSeconds":600,"command":"python3 /x/sikkerkey-mcp.pyz fill AB12"}'
+    )
+    results = ["", "", waiting, STORED, waiting.replace("AB12", "CD34"), CREATED, NOT_ASKED, NOT_ASKED]
+    script = asking.Asking("{}")
+    script.issued_s = {number: float(number) for number in range(8)}
+    script.received_s = {number: number + 1.5 for number in range(8)}
+    value, credential, deletion = asking.seen_without(script, asked_model(results), commands)
+    assert value.received[0] == "status: waiting, code: 4F7K, command: sikkerkey-mcp.pyz fill 4F7K"
+    assert value.screen == "Store it\nCode       4F7K\n4F7K is done: stored"
+    assert (value.asked_s, value.result_s, credential.result_s) == (1.5, 0.5, 0.0)
+    assert "https" not in credential.screen
+    assert "url: (shown to the person)\nexpiresAt: TIME\n" in credential.screen
+    assert (deletion.did, deletion.screen, len(deletion.received)) == ("was not asked", "", 1)
+
+
+def test_what_the_model_was_told_is_quoted_without_its_wrapping() -> None:
+    for result, text in (
+        ('Wall time: 1 s\nOutput:\n{"status":"done","id":"x","more":1}', "status: done, id: x"),
+        (
+            '{"error": "it says: nothing was done\\nhint: /x/sikkerkey-mcp.pyz confirm AB12; then"}',
+            "nothing was done, command: sikkerkey-mcp.pyz confirm AB12",
+        ),
+        (REFUSED_TEXT, "nothing was sent"),
+        ("something else", ""),
+    ):
+        assert asking.told(result) == text
+
+
+def test_questions_are_shown_by_client_and_commands_once() -> None:
+    seen = asking.Seen(asking.IN_TERMINAL, "a value", "did it", "the dialog", ["a", "b"], 1.0, 2.0)
+    again, command = seen._replace(screen="not shown"), seen._replace(mode=asking.WITHOUT, screen="$ fill")
+    unasked = command._replace(what="a deletion", screen="", received=["c"])
+    people = {"A": [seen, again, command, unasked], "B": [command._replace(screen="$ other")]}
+    cells = asking.rows(people)
+    assert cells[0] == ["A", "in a terminal", "a value", "did it", "1.0 s", "2.0 s", "`a`; then `b`"]
+    assert cells[3][4:] == ["-", "-", "`c`"]
+    text = asking.dialogs(people)
+    assert text.startswith("## A\n\nA value:\n\n```text\nthe dialog\n```\n")
+    assert [line for line in text.splitlines() if line.startswith("## ")] == ["## A", "## The commands"]
+    assert "not shown" not in text
+    assert "$ other" not in text
+
+
+def test_recorded_questions_were_answered_in_every_client() -> None:
+    outcomes = {outcome.client: outcome for outcome in record.load()}
+    for assistant in ASSISTANTS:
+        rows = [asking.Seen(**row) for row in outcomes[assistant.title].people]
+        modes = {asking.WITHOUT, *([asking.IN_TERMINAL] if assistant.name in persons.PERSONS else [])}
+        assert {row.mode for row in rows} == modes, f"run `make test-clients PEOPLE=1` for {assistant.title}"
+        for row in rows:
+            assert all(row.received), assistant.title
+            denied = row.did in ("accepted, not ticked", "Esc", "declined", "was not asked")
+            assert denied is row.received[-1].startswith("nothing was "), assistant.title
 
 
 def test_answers_and_codes_are_compared_with_what_the_person_did() -> None:
@@ -748,7 +833,7 @@ def test_record_contains_the_pinned_version_of_every_client() -> None:
 
 def test_new_outcomes_replace_earlier_ones(tmp_path: Path) -> None:
     path = tmp_path / "record.json"
-    old = [record.Outcome(name, "npm x", "1", "2026-01-01", "", [], "passed", []) for name in ("a", "b", "gone")]
+    old = [record.Outcome(name, "npm x", "1", "2026-01-01", "", [], "passed", [], []) for name in ("a", "b", "gone")]
     record.keep(old, ["a", "b", "gone"], path)
     fresh = old[1]._replace(version="2", outcome="failed: why")
     record.keep([fresh], ["b", "a"], path)
@@ -756,7 +841,7 @@ def test_new_outcomes_replace_earlier_ones(tmp_path: Path) -> None:
 
 
 def test_table_lists_clients_that_could_not_run() -> None:
-    outcome = record.Outcome("A", "npm a", "1", "2026-01-01", "2025-11-25", ["x", "y"], "not run: no network", [])
+    outcome = record.Outcome("A", "npm a", "1", "2026-01-01", "2025-11-25", ["x", "y"], "not run: no network", [], [])
     tried, others = record.rows([outcome])
     assert tried == ["A", "1", "2025-11-25", "x; y", "not run: no network", "2026-01-01"]
     assert others[0].startswith("Claude Desktop, Cursor, ")
@@ -777,7 +862,7 @@ def test_long_lists_of_every_assistant_arrive_whole() -> None:
 def test_table_shows_what_reached_the_model() -> None:
     row = {"list": "secrets", "total": 5000, "sent": 43, "received": 43, "cut": False, "pages": 4, "last_row": True}
     outcome = record.Outcome(
-        "Codex", "npm a", "1", "2026-01-01", "", [], "passed", [row, {**row, "received": 40, "cut": True}, row]
+        "Codex", "npm a", "1", "2026-01-01", "", [], "passed", [row, {**row, "received": 40, "cut": True}, row], []
     )
     other = outcome._replace(client="A", shown=[{**row, "last_row": False}])
     sdk = outcome._replace(shown=[])

@@ -609,6 +609,14 @@ def test_what_cannot_be_undone_is_sent_after_a_tick(desk: Desk) -> None:
     assert params["message"].endswith("\nAgent: test agent")
 
 
+def test_what_is_removed_stands_where_every_client_shows_it(desk: Desk) -> None:
+    desk.vault.written = {"cascade": {"secrets": 2, "policies": 0}}
+    client = desk.client(FORM, lambda _params: {"action": "decline"})
+    client.send(call("manage_projects", action="delete", projectId=PROJECT, confirmName="Webshop"))
+    lines = desk.asked[0]["message"].splitlines()  # Claude Code shows three of them at first
+    assert lines[1:4] == ["This cannot be undone.", "Removes: secrets: 2", f'Project: "Webshop" ({PROJECT})']
+
+
 def test_everything_but_a_tick_denies(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     answers: list[Any] = [
         {"action": "accept", "content": {"confirm": False}},
@@ -814,11 +822,14 @@ class Client(NamedTuple):
     typed: str
     confirmed: str
     eras: tuple[str, ...] = ("legacy", "modern")
+    slow: bool = False  # each answer takes as long as a person's
 
 
 CLIENTS = [
     Client("Claude Code", BOTH, OPENED, None, TICKED, "done", "sent"),
     Client("Claude Code, not ticked", BOTH, OPENED, None, UNTICKED, "done", "refused"),
+    Client("Claude Code and Copilot CLI, Esc", BOTH, OPENED, None, CANCEL, "done", "refused", slow=True),
+    Client("Claude Code and Copilot CLI, declined", BOTH, OPENED, None, DECLINE, "done", "refused", slow=True),
     Client("Claude Code that declares forms only", FORM, None, CONSENT, TICKED, "done", "sent", ("legacy",)),
     Client("Claude Code -p", BOTH, CANCEL, CANCEL, CANCEL, "waiting", "command"),
     Client("Copilot CLI", BOTH, OPENED, None, TICKED, "done", "sent"),
@@ -858,6 +869,8 @@ def called(desk: Desk, client: Client, era: str, tool: str, arguments: Any) -> A
 @pytest.mark.parametrize("client", CLIENTS, ids=[client.name for client in CLIENTS])
 def test_each_client_brings_about_what_it_should(client: Client, desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: client.open is not None)
+    if client.slow:
+        monkeypatch.setattr(sikkerkey_questions, "NOBODY_S", -1.0)
 
     def open_browser(_url: str, code: str, _directory: str) -> bool:
         if client.open == CONSENT:

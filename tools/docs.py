@@ -2,6 +2,7 @@
 
 - docs/actions.md: the table of actions, with the calls recorded in docs/examples.json
 - docs/clients.md: the clients' table
+- docs/client-dialogs.md: what people see, from docs/tested-clients.json
 - docs/faults.md: the rows of the fault tests
 - docs/tested-clients.md: the results of the last trials, from docs/tested-clients.json and docs/set-ups.json
 - docs/requests.md: what the requests of people cost a model, from docs/requests.json
@@ -25,7 +26,7 @@ import sikkerkey_actions
 import sikkerkey_mcp
 from sikkerkey_cli import call as cli_call
 from tools import advisories, clients_page
-from tools.clients import record, set_ups
+from tools.clients import asking, record, set_ups
 from tools.examples import ROOT
 from tools.faults_page import faults_page
 from tools.user_requests.page import page as requests_page
@@ -73,14 +74,37 @@ secret in it, list the secrets, and a call with an invalid id, which must be ref
 resources. Claude Code and Codex have a second session with `--split-reads`, in which only reads are approved: the model
 calls every tool, and no call of another tool may reach the server.
 
-In a session of their own, the model asks for a secret whose value a person types, and deletes two projects. For this,
-Claude Code, Codex and Copilot CLI run in a terminal (tmux), where key presses, and a program in place of the browser,
-play a person: the value comes by a page, the first deletion is denied, and the second is confirmed. All six also run
-without a terminal: the value comes by the command `fill`, and both deletions are denied. Neither the model nor a file
-of the client may have the value.
-
 The trial compares what the client received with what the server wrote and what the vault holds. The secret's value must
 be in the vault and must not come back. On Linux, the trial runs in a network namespace with loopback only.
+"""
+
+PEOPLE = """\
+
+## What people are asked
+
+In a session of their own (`make test-clients PEOPLE=1`), the model creates a secret whose value a person types, and a
+one-time link that only a person may see. Then it deletes two projects. Claude Code, Codex and Copilot CLI run in a
+terminal (tmux), where key presses, and a program in place of the browser, play a person. All six also run without a
+terminal: the person runs the commands that the model was given, in a terminal of their own.
+
+The vault must hold exactly what was typed, and delete only what was confirmed: a deletion that was not is not sent. The
+page must show the code of the dialog. The value, the link and its passphrase must be in no request to the model, no
+message of the server, no file of the client, no output and on no screen of the client; the value also in no command
+line, and the page's address in no request to the model.
+
+*Asked after* is the time from the model's call to the dialog, or to the answer with the command. *Result after* is the
+time from the person's last key, or from the submission of the page, to the model's receipt of the result. Claude Code
+waits until the person has chosen *I'm done, continue*, for which they take 1.5 s here.
+[The dialogs](client-dialogs.md) show what the person sees.
+"""
+
+DIALOGS = """\
+# What people see
+
+This page is generated from `docs/tested-clients.json`; `make test-clients` updates the dialogs, `make docs` the page.
+[Tested clients](tested-clients.md) says how they were recorded, and [People](person.md) what they mean. Ids, ports,
+addresses and codes are replaced, and blank lines are left out.
+
 """
 
 LONG_LISTS = """\
@@ -196,9 +220,15 @@ def tested_clients_page() -> str:
     outcomes = record.load()
     clients, lists = record.rows(outcomes), record.shown_rows(outcomes)
     seen = set_ups.load()
-    parts = [TESTED_CLIENTS_INTRO, _table(record.HEAD, clients), LONG_LISTS, _table(record.SHOWN_HEAD, lists)]
+    parts = [TESTED_CLIENTS_INTRO, _table(record.HEAD, clients), PEOPLE, _table(asking.HEAD, asking.rows(_people()))]
+    parts += [LONG_LISTS, _table(record.SHOWN_HEAD, lists)]
     parts += [SET_UPS, _table(set_ups.HEAD, set_ups.rows(seen))]
     return "\n".join([*parts, "", _table(set_ups.CLIENT_HEAD, set_ups.client_rows(seen)), ""])
+
+
+def _people() -> dict[str, list[asking.Seen]]:
+    """What people were asked, by client."""
+    return {it.client: [asking.Seen(**row) for row in it.people] for it in record.load() if it.people}
 
 
 def revision_list() -> str:
@@ -227,6 +257,7 @@ def pages(root: Path) -> dict[Path, str]:
     )
     expected = {
         root / "docs" / "actions.md": actions_page(),
+        root / "docs" / "client-dialogs.md": f"{DIALOGS}{asking.dialogs(_people()).rstrip()}\n",
         root / "docs" / "clients.md": clients_page.page(),
         root / "docs" / "faults.md": faults_page(),
         root / "docs" / "requests.md": requests_page(ROOT / "docs" / "requests.json"),

@@ -28,7 +28,7 @@ from tools.clients import asking, checks, large_vault, packages, persons, sdks, 
 from tools.clients.assistants import ASSISTANTS, Assistant
 from tools.clients.model import Model
 from tools.clients.packages import INSPECTOR, Package, Unavailable
-from tools.clients.record import Outcome, keep
+from tools.clients.record import Outcome, keep, load
 from tools.clients.script import CALLS, Script
 from tools.clients.sdks import SDKS, Sdk
 from tools.clients.set_ups import Seen, SetUp
@@ -40,6 +40,7 @@ TRIAL_MAX_S, SET_UPS_MAX_S = 900.0, 3_600.0
 BEFORE_DIRECTORY = packages.BUILD_DIRECTORY / "before"
 NAMESPACE = ("unshare", "--map-root-user", "--net")
 THE_CALLS = "the calls"  # docs/tested-clients.md lists them
+IN_A_TERMINAL, WITHOUT_A_TERMINAL = "in a terminal", "without a terminal"
 
 
 class Attempt:
@@ -91,16 +92,21 @@ def try_assistant(assistant: Assistant, attempt: Attempt) -> None:
     try_large_vault(assistant, attempt)
     if assistant.reads_only:
         try_split_reads(assistant, attempt)
-    try_questions_without_a_terminal(assistant, attempt)
+    try_people(assistant, attempt)
+
+
+def try_people(assistant: Assistant, attempt: Attempt) -> None:
+    """A person types a value, sees a credential, and denies or confirms deletions. Raises Failed."""
+    if not tmux_is_installed():
+        attempt.passed("people not tried: tmux is not installed")
+        return
     if assistant.name in persons.PERSONS:
         try_questions(assistant, attempt)
+    try_questions_without_a_terminal(assistant, attempt)
 
 
 def try_questions_without_a_terminal(assistant: Assistant, attempt: Attempt) -> None:
     """Where nobody is asked, a person runs the commands that the model was given. Raises Failed."""
-    if not tmux_is_installed():
-        attempt.passed("people not tried: tmux is not installed")
-        return
     script = asking.Asking(assistant.shown)
     with new_trial(f"{assistant.name}-questions") as trial, Model(script) as model:
         assistant.settings(trial.home, model.url)
@@ -110,17 +116,16 @@ def try_questions_without_a_terminal(assistant: Assistant, attempt: Attempt) -> 
                 trial.run([str(assistant.package.path), *assistant.session], **assistant.variables(model.url))
         finally:
             keep_conversation(trial, model)
+            sessions = trial.sessions()
         checks.require(not revealing, f"the command line of {', '.join(revealing)} has the value")
         credentials = asking.credentials_in_terminals(list(commands.shown.values()))
-        asking.check(trial, model, trial.sessions(), credentials, asked=False)
+        asking.check(trial, model, sessions, credentials, asked=False)
         attempt.asked += asking.seen_without(script, model, commands)
-    attempt.passed("without a terminal: a value by `fill`, a credential by `show`, deletions denied")
+    attempt.passed(f"{WITHOUT_A_TERMINAL}: a value by `fill`, a credential by `show`, deletions denied")
 
 
 def try_questions(assistant: Assistant, attempt: Attempt) -> None:
     """A person types a value, sees a credential, denies deletions and confirms one in a terminal. Raises Failed."""
-    if not tmux_is_installed():
-        return
     person = persons.PERSONS[assistant.name]
     script, steps = asking.Asking(assistant.shown, len(asking.denials(person))), asking.steps(person)
     with new_trial(f"{assistant.name}-terminal") as trial, Model(script) as model:
@@ -131,15 +136,15 @@ def try_questions(assistant: Assistant, attempt: Attempt) -> None:
                 persons.play(person, terminal, model, trial, steps)
         finally:
             keep_conversation(trial, model)
+            sessions = trial.sessions()
         checks.require(not revealing, f"the command line of {', '.join(revealing)} has the value")
-        sessions = trial.sessions()
         asking.check(trial, model, sessions, asking.credentials_on_pages(trial), asked=True)
         asking.check_answers(sessions, steps)
         shown = [terminal.shown[persons.screen_name(at, it)] for at, it in enumerate(steps) if it in persons.PAGES]
         asking.check_codes(shown, persons.visits(trial))
         attempt.asked += asking.seen_in_terminal(script, model, terminal, trial, steps)
     denied = f"deletions denied in {len(asking.denials(person))} ways"
-    attempt.passed(f"in a terminal: a value and a credential by a page, {denied}, a deletion confirmed")
+    attempt.passed(f"{IN_A_TERMINAL}: a value and a credential by a page, {denied}, a deletion confirmed")
 
 
 def try_split_reads(assistant: Assistant, attempt: Attempt) -> None:
@@ -272,7 +277,8 @@ def outcome(client: Client, attempt: Attempt, result: str) -> Outcome:
     source = f"{'npm' if client.package else 'PyPI'} {name}"
     today = time.strftime("%Y-%m-%d", time.gmtime())
     shown = [each._asdict() for each in attempt.shown]
-    return Outcome(client.title, source, version, today, attempt.protocol, attempt.exercised, result, shown)
+    people = [each._asdict() for each in attempt.asked]
+    return Outcome(client.title, source, version, today, attempt.protocol, attempt.exercised, result, shown, people)
 
 
 def run_trial(client: Client) -> Outcome:
@@ -324,6 +330,29 @@ def run_set_ups(names: Sequence[str], era: set_ups.Era) -> int:
     return status
 
 
+def run_people(names: Sequence[str]) -> int:
+    """Tries what people are asked with the assistants and updates their outcomes; 1 if a client failed."""
+    status, kept = 0, {outcome.client: outcome for outcome in load()}
+    for client in (it for it in CLIENTS if it.title in kept and any(each.name == it.name for each in ASSISTANTS)):
+        if names and client.name not in names:
+            continue
+        try:
+            if client.package:
+                packages.install(client.package)
+            tried = Outcome(**run_isolated(client.name, "--people"))
+        except (Unavailable, subprocess.SubprocessError) as error:
+            tried = outcome(client, Attempt(), f"failed: {type(error).__name__}")
+        print(f"{client.title:<17} {tried.version:<9} {tried.outcome}", flush=True)
+        if tried.outcome != "passed":
+            status = 1
+            continue
+        before = kept[client.title]
+        others = [each for each in before.exercised if not each.startswith((IN_A_TERMINAL, WITHOUT_A_TERMINAL))]
+        updated = before._replace(exercised=[*others, *tried.exercised], people=tried.people)
+        keep([updated], [it.title for it in CLIENTS])
+    return status
+
+
 def namespace() -> list[str]:
     """The command that starts a process in a new network namespace; empty if this system does not allow that."""
     try:
@@ -333,8 +362,8 @@ def namespace() -> list[str]:
     return list(NAMESPACE) if allowed else []
 
 
-def print_trial(name: str, era: set_ups.Era | None) -> None:
-    """Tries a client, or the broken set-ups of an era with it, and prints the outcome as JSON."""
+def print_trial(name: str, era: set_ups.Era | None, *, people: bool) -> None:
+    """Tries a client, or the broken set-ups of an era or only `people` with it, and prints the outcome as JSON."""
     if namespace():
         bring_up_loopback()
     for variable in list(os.environ):
@@ -346,6 +375,9 @@ def print_trial(name: str, era: set_ups.Era | None) -> None:
         print(json.dumps([row._asdict() for row in try_set_ups(assistant, program)]))
         return
     client = next(client for client in CLIENTS if client.name == name)
+    if people:
+        assistant = next(assistant for assistant in ASSISTANTS if assistant.name == name)
+        client = client._replace(attempt=partial(try_people, assistant))
     print(json.dumps(run_trial(client)._asdict()))
 
 
@@ -361,10 +393,11 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="make test-clients", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="CLIENT", help=", ".join(client.name for client in CLIENTS))
     parser.add_argument("--set-ups", choices=get_args(set_ups.Era), help="try the broken set-ups instead")
+    parser.add_argument("--people", action="store_true", help="try only what people are asked")
     parser.add_argument("--isolated", metavar="CLIENT", help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.isolated:
-        print_trial(options.isolated, options.set_ups)
+        print_trial(options.isolated, options.set_ups, people=options.people)
         return 0
     if unknown := set(options.names) - {client.name for client in CLIENTS}:
         parser.error(f"unknown client: {', '.join(sorted(unknown))}")
@@ -376,6 +409,8 @@ def main(arguments: list[str]) -> int:
             BEFORE_DIRECTORY.mkdir()
             build_before(BEFORE_DIRECTORY)
         return run_set_ups(options.names, options.set_ups)
+    if options.people:
+        return run_people(options.names)
     fresh = []
     for client in CLIENTS:
         if not options.names or client.name in options.names:

@@ -13,7 +13,7 @@ import json
 import re
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from html import unescape
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,7 @@ DELETE_GONE: Any = ["manage_projects", {"action": "delete", "projectId": SECOND,
 TOLD = ("status", "code", "command", "id", "version", "deleted")  # what the record quotes of a result
 LEARNED = {"status", "message", "id", "version", "expiresAt"}  # what a model may know of a completed call
 LOOK_S = 0.05
+ENDED = "--- the command has ended"
 PERSON = {
     "page": "opened the page, filled it in",
     "consent": "agreed to a page, filled it in",
@@ -60,16 +61,18 @@ ANSWERS = {
 }
 DIALOG = r"MCP server “|Field \d+/\d+|sikkerkey (?:needs information|wants you to visit)"
 RULE = "─" * 10
-HEAD = ("Client", "Asked for", "The person", "Asked after", "Result after", "The model received")
+IN_TERMINAL, WITHOUT = "in a terminal", "without one"
+HEAD = ("Client", "It runs", "Asked for", "The person", "Asked after", "Result after", "The model received")
 
 
 class Seen(NamedTuple):
     """What a call asked for, what the person saw and did, and what the model received.
 
-    `asked_s` is the time from the call to the dialog, or to the answer with the command; `result_s` that from the
-    person's answer to the model.
+    `mode` says where the client ran, `asked_s` is the time from the call to the dialog, or to the answer with the
+    command, and `result_s` that from the person's answer to the model.
     """
 
+    mode: str
     what: str
     did: str
     screen: str
@@ -165,7 +168,7 @@ class Commands:
 
     def _complete(self, code: str, command: str) -> None:
         terminal = Terminal(self._trial.home.parent / "tmux-own", {**self._trial.environment, **LOOKS})
-        terminal.start(["sh", "-c", command], self._trial.home)
+        terminal.start(["sh", "-c", f"{command}; echo {ENDED}"], self._trial.home)
         try:
             if "press Enter" not in terminal.wait_for("press Enter|value: *$"):
                 terminal.paste(TYPED)
@@ -173,15 +176,15 @@ class Commands:
                 terminal.wait_for("press Enter")
             terminal.press("Enter")
             self.done_s[code] = time.time() - POLL_S  # `press` waits after the last key
-            terminal.wait_for(rf"{code} is done[^\0]*Pane is dead")
+            terminal.wait_for(rf"{code} is done(?s:.*){ENDED}")
         finally:
             self.shown[code] = terminal.screen(scrolled=True)
             terminal.close()
 
 
 @contextlib.contextmanager
-def watched_processes() -> Iterator[set[str]]:
-    """The names of processes that have the value in their command line; empty on systems without /proc."""
+def watched_processes(text: str = TYPED) -> Iterator[set[str]]:
+    """The names of processes that have the text in their command line; empty on systems without /proc."""
     found: set[str] = set()
     over = threading.Event()
 
@@ -190,7 +193,7 @@ def watched_processes() -> Iterator[set[str]]:
             for path in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):  # the process has ended
                     words = path.read_bytes()
-                    if TYPED.encode() in words:
+                    if text.encode() in words:
                         found.add(Path(words.split(b"\0")[0].decode("utf-8", "replace")).name)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -303,7 +306,9 @@ def seen_in_terminal(script: Asking, model: Model, terminal: Terminal, trial: Tr
         answered_s = submitted.pop(0) if step in PAGES else terminal.pressed_s[name]
         times = terminal.shown_s[name] - script.issued_s[number], script.received_s[number] - answered_s
         screen = dialog_in(terminal.shown[name])
-        rows.append(recorded(Seen(_what(number), PERSON[step], screen, results[number : number + 1], *times)))
+        rows.append(
+            recorded(Seen(IN_TERMINAL, _what(number), PERSON[step], screen, results[number : number + 1], *times))
+        )
     return rows
 
 
@@ -323,9 +328,9 @@ def seen_without(script: Asking, model: Model, commands: Commands) -> list[Seen]
             command = "fill" if place == VALUE else "show"
             screen = without_credentials(commands.shown.get(waiting, ""))
             texts = [results[first], result]
-            rows.append(recorded(Seen(_what(place), f"ran `{command}`", screen, texts, asked_s, result_s)))
+            rows.append(recorded(Seen(WITHOUT, _what(place), f"ran `{command}`", screen, texts, asked_s, result_s)))
         elif place == len(CREATE):
-            rows.append(recorded(Seen(_what(place), "was not asked", "", [result], 0.0, 0.0)))
+            rows.append(recorded(Seen(WITHOUT, _what(place), "was not asked", "", [result], 0.0, 0.0)))
         waiting = ""
     return rows
 
@@ -336,9 +341,9 @@ def _what(place: int) -> str:
 
 def recorded(row: Seen) -> Seen:
     """The row without what differs between computers and trials."""
-    texts = [told(_steady(result)) for result in row.received]
-    times = {"asked_s": round(row.asked_s, 1), "result_s": round(max(row.result_s, 0.0), 1)}
-    return row._replace(screen=_steady(row.screen), received=texts, **times)
+    texts = [_steady(told(result)) for result in row.received]
+    asked_s, result_s = round(row.asked_s, 1), round(max(row.result_s, 0.0), 1)
+    return row._replace(screen=_steady(row.screen), received=texts, asked_s=asked_s, result_s=result_s)
 
 
 def told(result: str) -> str:
@@ -348,8 +353,8 @@ def told(result: str) -> str:
         answer = object_in(result)
         members = answer.items() if isinstance(answer, dict) else ()
         return ", ".join(f"{name}: {value}" for name, value in members if name in TOLD)
-    command = re.search(r"sikkerkey-mcp\.pyz confirm 4F7K", result)
-    return denied[0] + (f"; the command {command[0]}" if command else "")
+    command = re.search(r"sikkerkey-mcp\.pyz confirm [A-Z0-9]{4}\b", result)
+    return denied[0] + (f", command: {command[0]}" if command else "")
 
 
 def dialog_in(screen: str) -> str:
@@ -363,7 +368,7 @@ def without_credentials(screen: str) -> str:
     """The screen of a command without the credentials that it shows."""
     for credential in credentials_in_terminals([screen]):
         screen = screen.replace(credential, "(shown to the person)")
-    return "\n".join(line for line in screen.splitlines() if line and not line.startswith("Pane is dead"))
+    return "\n".join(line for line in screen.partition(ENDED)[0].splitlines() if line)
 
 
 def _steady(text: str) -> str:
@@ -371,9 +376,48 @@ def _steady(text: str) -> str:
     for pattern, replaced in (
         (r"(http://127\.0\.0\.1):\d+/[\w-]{20,}", r"\1:PORT/TOKEN"),
         (r"\b(proj|sk|vault|tmp|ts|otl)_[a-z0-9]{8,}", r"\1_ID"),
-        (r'(code "?|"code":"|fill |show |confirm |Code +|^)([A-Z0-9]{4})\b', r"\g<1>4F7K"),
-        (r"\S*/sikkerkey-mcp\.pyz", "sikkerkey-mcp.pyz"),
-        (r'("expires\w+":)("[^"]*"|\d+)', r"\1…"),
+        (r'(code "?|code: |fill |show |confirm |Code +|^)([A-Z0-9]{4})\b', r"\g<1>4F7K"),
+        (r"(?:\S+ )?\S*/sikkerkey-mcp\.pyz", "sikkerkey-mcp.pyz"),
+        (r"(expiresAt: )\S+", r"\1TIME"),
     ):
         text = re.sub(pattern, replaced, text, flags=re.MULTILINE)
     return "\n".join(recordable(line) for line in text.splitlines())
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# docs/tested-clients.md and docs/client-dialogs.md
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def rows(people: Mapping[str, Sequence[Seen]]) -> list[list[str]]:
+    """The rows of the table below `HEAD`, by client."""
+    return [[client, *_cells(row)] for client, of_client in people.items() for row in of_client]
+
+
+def _cells(row: Seen) -> list[str]:
+    was_asked = bool(row.screen)
+    times = [f"{time_s:.1f} s" if was_asked else "-" for time_s in (row.asked_s, row.result_s)]
+    return [row.mode, row.what, row.did, *times, "; then ".join(f"`{text}`" for text in row.received)]
+
+
+def dialogs(people: Mapping[str, Sequence[Seen]]) -> str:
+    """What people saw, as Markdown: the dialogs of each client, and the commands, which are the same for all."""
+    parts = []
+    for client, of_client in people.items():
+        parts += _screens(client, [row for row in of_client if row.mode == IN_TERMINAL])
+    commands = next((of_client for of_client in people.values() if any(row.mode == WITHOUT for row in of_client)), ())
+    return "\n".join([*parts, *_screens("The commands", [row for row in commands if row.mode == WITHOUT])])
+
+
+def _screens(heading: str, shown: Sequence[Seen]) -> list[str]:
+    """The first screen for each thing that was asked for."""
+    first: dict[str, str] = {}
+    for row in shown:
+        if row.screen:
+            first.setdefault(row.what, row.screen)
+    if not first:
+        return []
+    parts = [f"## {heading}", ""]
+    for what, screen in first.items():
+        parts += [f"{what[0].upper()}{what[1:]}:", "", "```text", screen, "```", ""]
+    return parts

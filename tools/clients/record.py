@@ -36,6 +36,7 @@ class Outcome(NamedTuple):
     exercised: list[str]
     outcome: str
     shown: list[dict[str, Any]]  # of each long list, as `Shown` in tools/clients/large_vault.py
+    people: list[dict[str, Any]]  # of each question to a person, as `Seen` in tools/clients/asking.py
 
 
 def load(path: Path = RECORD) -> list[Outcome]:
