@@ -598,6 +598,7 @@ def test_browser_submits_the_form_as_a_page_of_the_same_origin(
         assert (opened.headers["sec-fetch-site"], sent.headers["sec-fetch-site"]) == ("none", "same-origin")
         assert sent.headers["origin"] == recorder.url
         assert parse_qsl(sent.body.decode()) == [("n", "1"), ("v", "søger & x\n")]
+    assert persons.started_with(trial)[:2] == [f"{recorder.url}/page", str(leading)]
     assert [(visit["sent"], visit["status"]) for visit in persons.visits(trial)] == [(False, 200), (True, 200)] * 3
 
 
@@ -812,6 +813,9 @@ def test_answers_and_codes_are_compared_with_what_the_person_did() -> None:
     asking.check_answers([session], ["", "page", "leave", "decline"])
     with pytest.raises(Failed, match="the forms were answered with"):
         asking.check_answers([session], ["leave", "cancel"])
+    asking.check_command_lines(["http://127.0.0.1:1/x", "/home/x/page.html"], ["", "page", "leave", "consent"])
+    with pytest.raises(Failed, match="started with a page's address"):
+        asking.check_command_lines(["http://127.0.0.1:1/x"], ["consent"])
     opened = [{"sent": False, "text": "<strong>4F7K</strong>"}, {"sent": True, "text": "done"}]
     asking.check_codes(["Store it. Code 4F7K."], opened)
     for shown in (["Store it. Code 4F7L."], ["Store it."], []):

@@ -90,7 +90,8 @@ terminal: the person runs the commands that the model was given, in a terminal o
 The vault must hold exactly what was typed, and delete only what was confirmed: a deletion that was not is not sent. The
 page must show the code of the dialog. The value, the link and its passphrase must be in no request to the model, no
 message of the server, no file of the client, no output and on no screen of the client; the value also in no command
-line, and the page's address in no request to the model.
+line, and the page's address in no request to the model. Where the server opens the page, as for Codex, the address is
+not in the browser's command line either.
 
 *Asked after* is the time from the model's call to the dialog, or to the answer with the command. *Result after* is the
 time from the person's last key, or from the submission of the page, to the model's receipt of the result. Claude Code

@@ -140,6 +140,7 @@ def try_questions(assistant: Assistant, attempt: Attempt) -> None:
         checks.require(not revealing, f"the command line of {', '.join(revealing)} has the value")
         asking.check(trial, model, sessions, asking.credentials_on_pages(trial), asked=True)
         asking.check_answers(sessions, steps)
+        asking.check_command_lines(persons.started_with(trial), steps)
         shown = [terminal.shown[persons.screen_name(at, it)] for at, it in enumerate(steps) if it in persons.PAGES]
         asking.check_codes(shown, persons.visits(trial))
         attempt.asked += asking.seen_in_terminal(script, model, terminal, trial, steps)

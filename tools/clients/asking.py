@@ -267,6 +267,12 @@ def credentials_in_terminals(screens: Sequence[str]) -> list[str]:
     return [found for text in texts for found in re.findall(r"^(?!expires)\w+: (\S+)$", text, re.MULTILINE)]
 
 
+def check_command_lines(addresses: Sequence[str], asked: Sequence[Step]) -> None:
+    """Where the server opens a page, the page's address is not in the browser's command line. Raises Failed."""
+    for address, step in zip(addresses, [step for step in asked if step in PAGES]):
+        require(step == "page" or not address.startswith("http"), "the browser was started with a page's address")
+
+
 def check_answers(sessions: Sequence[Session], asked: Sequence[Step]) -> None:
     """What the person did in forms reached the server as such. Raises Failed."""
     messages = [message for session in sessions for message in session.from_client]

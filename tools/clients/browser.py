@@ -3,8 +3,8 @@
     python -I browser.py NOTES ADDRESS
 
 NOTES is a directory. Its file `value` has the text that is typed into the form; `visits.jsonl` gets a line for each
-page, with its address, the status, the text and the time of the request. A file as ADDRESS must lead on to a page, by a
-`refresh`.
+page, with its address, the status, the text and the time of the request; `started.txt` gets each ADDRESS. A file
+as ADDRESS must lead on to a page, by a `refresh`.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ def visit(url: str, notes: Path, data: bytes | None = None) -> str:
 def main(arguments: list[str]) -> int:
     """Opens the page, and submits its form if there is one."""
     notes, url = Path(arguments[0]), target_of(arguments[-1])
+    with open(notes / "started.txt", "a", encoding="utf-8") as file:
+        print(arguments[-1], file=file)
     form = FormReader((notes / "value").read_text(encoding="utf-8"))
     form.feed(visit(url, notes))
     if form.action is not None:

@@ -147,6 +147,12 @@ def visits(trial: Trial) -> list[Any]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
+def started_with(trial: Trial) -> list[str]:
+    """What the browser was started with: everybody on the computer can read it."""
+    path = trial.home.parent / "browser" / "started.txt"
+    return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+
+
 def wait_until(condition: Callable[[], object], failure: str) -> None:
     """Waits for a condition. Raises Failed after a time limit."""
     give_up_at_s = time.monotonic() + ANSWER_MAX_S
