@@ -27,8 +27,9 @@ def section(title: str) -> str:
 
 
 def commands(text: str, shell: str = "sh") -> list[str]:
-    """The commands in the code blocks of one language."""
+    """The commands in the code blocks of one language. A pipe at the end of a line continues it."""
     blocks = re.findall(rf"^ *```{shell}\n(.*?)^ *```", text, re.MULTILINE | re.DOTALL)
+    blocks = [re.sub(r"\|\n *", "| ", block) for block in blocks]
     return [line.strip() for block in blocks for line in block.splitlines() if line.strip()]
 
 
@@ -117,9 +118,18 @@ def free_port() -> int:
         return port
 
 
+def test_no_command_writes_a_token_to_a_file_or_uses_a_shared_directory() -> None:
+    pages = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    lines = [line for page in pages for line in commands(page.read_text(encoding="utf-8"))]
+    tokens = [line for line in lines if "agent-token" in line]
+    assert tokens
+    assert [line for line in tokens if "| " not in line or ">" in line] == []
+    assert [line for line in lines if "/tmp" in line] == []
+
+
 def test_commands_of_the_local_vault_work(tmp_path: Path) -> None:
     port = str(free_port())
-    replacements = {"/tmp/my-vault": str(tmp_path / "v"), "/tmp/token": str(tmp_path / "t"), "8300": port}
+    replacements = {"~/my-vault": str(tmp_path / "v"), "8300": port}
     names = re.compile("|".join(replacements))
     pasted = [line for line in commands(section("Try it without an account")) if not line.startswith("make ")]
     lines = [names.sub(lambda found: replacements[found[0]], here(line)) for line in pasted]

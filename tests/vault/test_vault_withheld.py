@@ -90,7 +90,7 @@ def test_the_scopes_named_are_enough_for_a_machine_that_reads(vault: Vault, agen
             assert machine.read(secret).json == {"value": MARK}
 
 
-WITHHELD = ("enrollment.write", "machines.write", "projects.machines.write", "aiagents.write")
+WITHHELD = ("enrollment.write", "machines.write", "projects.machines.write", "aiagents.write", "team.write")
 
 
 def test_without_them_no_step_of_any_way_is_open(vault: Vault, agent: Agent) -> None:
