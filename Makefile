@@ -85,6 +85,13 @@ vault-zipapp: $(VAULT_ARCHIVE) ## build dist/sikkerkey-vault.pyz, the local vaul
 mcpb: $(ARCHIVE) ## build and validate dist/sikkerkey-mcp.mcpb and server.json (needs npm)
 	@$(RUN) tools/release.py mcpb $(if $(RELEASE),--release $(RELEASE)) $(if $(REGISTRY_NAME),--name $(REGISTRY_NAME))
 
+# An Ed25519 key of OpenSSH, outside the checkout; ssh-keygen asks for its passphrase. BUILDER_ID=https://... names the builder.
+SIGNING_KEY ?=
+
+.PHONY: release
+release: .venv/.ready ## build everything anew from a clean commit, with provenance, and sign it: SIGNING_KEY=path (needs npm, ssh-keygen)
+	@$(RUN) tools/release.py release --key '$(SIGNING_KEY)' $(if $(RELEASE),--release $(RELEASE)) $(if $(REGISTRY_NAME),--name $(REGISTRY_NAME))
+
 .PHONY: verify
 verify: .venv/.ready ## check that builds are reproducible: build everything twice and compare
 	@$(RUN) tools/release.py verify

@@ -145,8 +145,12 @@ def compiled_in(owner: str, members: dict[str, Member]) -> Iterator[dict[str, An
 # -- checksums -------------------------------------------------------------------------------------------------------
 
 
+def published(directory: Path) -> list[Path]:
+    """The files in a directory that a release publishes, without the checksums and their signature."""
+    return sorted({path for pattern in PUBLISHED for path in directory.glob(pattern) if path.is_file()})
+
+
 def write_sums(directory: Path) -> None:
     """Write SHA256SUMS of the published files, in the format of `sha256sum --check`."""
-    paths = {path for pattern in PUBLISHED for path in directory.glob(pattern) if path.is_file()}
-    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in sorted(paths)]
+    lines = [f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in published(directory)]
     write(directory / "SHA256SUMS", "".join(lines).encode())

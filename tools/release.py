@@ -1,4 +1,4 @@
-"""What a release needs besides its archives (`make mcpb`), and the proof that it can be repeated (`make verify`)."""
+"""A signed release (`make release`), its bundle (`make mcpb`), and proof that it can be repeated (`make verify`)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from bundle import documents, mcpb
+from bundle import documents, mcpb, provenance, signature
 from bundle.archives import PROGRAMS
 from bundle.members import BuildError, write
 from bundle.wheels import PLATFORMS, ROOT
@@ -55,6 +55,32 @@ def validate(path: Path) -> None:
     shutil.rmtree(unpacked, ignore_errors=True)
     subprocess.run([str(tool), "unpack", str(path), str(unpacked)], check=True, stdout=subprocess.DEVNULL)
     subprocess.run([str(tool), "validate", str(unpacked / "manifest.json")], check=True)
+
+
+# -- release ---------------------------------------------------------------------------------------------------------
+
+
+def release(url: str, name: str, key: str, builder: str) -> None:
+    """Build everything from a clean commit into an empty dist/, and describe and sign it."""
+    if not key:
+        raise BuildError("name the key that signs: make release SIGNING_KEY=path")
+    provenance.checked_builder(builder)
+    commit = provenance.source_commit(ROOT)
+    for path in [*documents.published(DIST), *DIST.glob("SHA256SUMS*")]:
+        path.unlink()
+    build_all(sys.executable, ROOT, 0o022, dict(os.environ))
+    make_mcpb(url, name)
+    print(f"dist/SHA256SUMS is signed by\n{describe_and_sign(DIST, commit, Path(key), builder)}")
+    print("publish this line where people can find it without the release: they verify with it (docs/platforms.md)")
+
+
+def describe_and_sign(directory: Path, commit: str, key: Path, builder: str) -> str:
+    """Write the provenance of the published files, their checksums and the signature; return the signer's line."""
+    files = [path for path in documents.published(directory) if path.name != provenance.NAME]
+    stated = provenance.statement(files, documents.version(ROOT), commit, builder)
+    write(directory / provenance.NAME, stated)
+    documents.write_sums(directory)
+    return signature.sign(directory / "SHA256SUMS", key)
 
 
 # -- verify ----------------------------------------------------------------------------------------------------------
@@ -120,12 +146,15 @@ def verify() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("task", choices=("mcpb", "verify"))
+    parser.add_argument("task", choices=("mcpb", "release", "verify"))
     parser.add_argument("--release", default="", help="URL below which a release's files are published")
     parser.add_argument("--name", default=mcpb.REGISTRY_NAME, help="in the registry, below the publisher's domain")
+    parser.add_argument("--key", default="", help="file with the Ed25519 key that signs the release")
     options = parser.parse_args()
+    builder = os.environ.get("BUILDER_ID", "")
     tasks: dict[str, Callable[[], None]] = {
         "mcpb": partial(make_mcpb, options.release, options.name),
+        "release": partial(release, options.release, options.name, options.key, builder),
         "verify": verify,
     }
     try:
