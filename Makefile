@@ -204,13 +204,20 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9
 
 .PHONY: lock
 lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFLAGS=--upgrade for newer versions
-	@test -x build/lock/bin/uv || { $(RUN) -m venv build/lock && build/lock/bin/python -m pip install -qq uv; }
-	@cd requirements && for name in dev runtime vault mcp1 conformance; do \
+	@cmp -s requirements/lock.txt build/lock/installed.txt || { $(RUN) -m venv --clear build/lock && \
+		build/lock/bin/python -m pip install -qq --require-hashes -r requirements/lock.txt && cp requirements/lock.txt build/lock/installed.txt; }
+	@cd requirements && for name in dev runtime vault mcp1 conformance lock; do \
 		case $$name in runtime|vault) constraint='--constraint dev.txt --no-annotate';; *) constraint=;; esac; \
 		../$(COMPILE) $(LOCKFLAGS) $$constraint --output-file $$name.txt $$name.in || exit; done
 	@cat requirements/runtime.in requirements/vault.in > build/lock/archives.in
 	@$(filter-out --universal,$(COMPILE)) $(LOCKFLAGS) --python-platform linux --output-file build/lock/archives.txt build/lock/archives.in
 	@$(RUN) build_zipapp.py --relock build/lock/archives.txt
+
+PACKAGE ?= $(error name the package: make lock-npm PACKAGE=name@version)
+
+.PHONY: lock-npm
+lock-npm: .venv/.ready ## lock PACKAGE=name@version and what it needs, for test-clients, mcpb and bench (needs npm)
+	@$(RUN) tools/npm.py $(PACKAGE)
 
 .PHONY: advisories
 advisories: .venv/.ready $(ARCHIVE) $(VAULT_ARCHIVE) ## ask the OSV database about every pinned version, and check them

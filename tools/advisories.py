@@ -35,7 +35,7 @@ from bundle.documents import compiled_in
 from bundle.members import members_of
 
 ADVISORIES = wheels.ROOT / "requirements" / "advisories.json"
-LOCKS = ("conformance.txt", "dev.txt", "mcp1.txt", "runtime.txt", "vault.txt")
+LOCKS = ("conformance.txt", "dev.txt", "lock.txt", "mcp1.txt", "runtime.txt", "vault.txt")
 DATABASE = "https://api.osv.dev/v1/query"
 ECOSYSTEMS = {"pypi": "PyPI", "cargo": "crates.io"}
 DATABASE_TIMEOUT_S = 20.0

@@ -19,6 +19,7 @@ from bundle.archives import PROGRAMS
 from bundle.members import BuildError, write
 from bundle.wheels import PLATFORMS, ROOT
 from sikkerkey_mcp import TOOLS
+from tools import npm
 
 DIST = ROOT / "dist"
 VALIDATOR = "@anthropic-ai/mcpb@2.1.2"
@@ -48,9 +49,7 @@ def validate(path: Path) -> None:
     """Have the official tool unpack the bundle and validate its manifest."""
     directory = ROOT / "build" / "mcpb"
     tool = directory / "node_modules" / ".bin" / "mcpb"
-    if not tool.exists():
-        quiet = ["--silent", "--no-audit", "--no-fund", "--no-save", "--no-package-lock"]
-        subprocess.run(["npm", "install", *quiet, "--prefix", str(directory), VALIDATOR], check=True)
+    npm.install(VALIDATOR, directory, lambda words: subprocess.run(["npm", *words], cwd=directory, check=True))
     unpacked = directory / "unpacked"
     shutil.rmtree(unpacked, ignore_errors=True)
     subprocess.run([str(tool), "unpack", str(path), str(unpacked)], check=True, stdout=subprocess.DEVNULL)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import shutil
 import subprocess
 import sys
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
 from bench.api import ROOT
+from tools import npm
 
 HERE = Path(__file__).resolve().parent
 NODE_FILES = ROOT / "build" / "bench"
@@ -23,17 +25,17 @@ def python_sdk() -> list[str]:
 
 def typescript_sdk() -> list[str]:
     """The command, empty without Node or if npm cannot install the SDK."""
-    node, npm = shutil.which("node"), shutil.which("npm")
-    if not node or not npm:
+    node, program = shutil.which("node"), shutil.which("npm")
+    if not node or not program:
         return []
     NODE_FILES.mkdir(parents=True, exist_ok=True)
     server = NODE_FILES / "typescript_sdk.mjs"
     shutil.copyfile(HERE / server.name, server)
-    if not (NODE_FILES / "node_modules").exists():
-        quiet = ["--no-audit", "--no-fund", "--ignore-scripts", "--prefix", str(NODE_FILES)]
-        install = [npm, "install", *quiet, TYPESCRIPT_SDK]
-        if subprocess.run(install, capture_output=True, check=False, timeout=INSTALL_TIMEOUT_S).returncode != 0:
-            return []
+    start = partial(subprocess.run, cwd=NODE_FILES, capture_output=True, check=True, timeout=INSTALL_TIMEOUT_S)
+    try:
+        npm.install(TYPESCRIPT_SDK, NODE_FILES, lambda words: start([program, *words, "--ignore-scripts"]))
+    except subprocess.CalledProcessError:
+        return []
     return [node, str(server)]
 
 

