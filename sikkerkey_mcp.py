@@ -127,6 +127,8 @@ if TYPE_CHECKING:
     import ssl
     import urllib.request
 
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
     import sikkerkey_activity
     import sikkerkey_http
     import sikkerkey_person
@@ -1244,6 +1246,26 @@ def signed_headers(agent_id: str, sign: Sign, request: Request, timestamp: int, 
 
 def load_signer(key_pem: bytes) -> Sign:
     """The signing function of an Ed25519 key in PKCS8 PEM. Raises ConfigError."""
+    return _load_key(key_pem).sign
+
+
+def fingerprint(public_key: bytes) -> str:
+    """The fingerprint of a public key of 32 raw bytes, as OpenSSH writes it: `SHA256:` and base64 without padding."""
+    import base64  # not at the top: serving shows no fingerprint
+    import hashlib
+
+    return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).decode("ascii").rstrip("=")
+
+
+def fingerprint_of(identity: Identity) -> str:
+    """The fingerprint of the public half of an agent's key. Raises ConfigError."""
+    key = _usable_key(identity)
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # see _load_key
+
+    return fingerprint(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+
+
+def _load_key(key_pem: bytes) -> Ed25519PrivateKey:
     try:
         # Not at the top: the native library takes 30 ms to load, and a listing needs no signature.
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -1260,13 +1282,13 @@ def load_signer(key_pem: bytes) -> Sign:
         key = None
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError("private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM")
-    return key.sign
+    return key
 
 
 @functools.cache
 def _library_signs_correctly() -> bool:
     """Signs the message of test 2 in section 7.1 of RFC 8032, once per process."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # see load_signer
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # see _load_key
 
     private_key = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
     signature = bytes.fromhex(
@@ -1637,8 +1659,12 @@ def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) 
 
 def signer_of(identity: Identity) -> Sign:
     """The signing function of an agent. Raises ConfigError."""
+    return _usable_key(identity).sign
+
+
+def _usable_key(identity: Identity) -> Ed25519PrivateKey:
     try:
-        return load_signer(identity.key_pem)
+        return _load_key(identity.key_pem)
     except ConfigError as error:
         error.hint = error.hint or replacement(identity.agent_id, identity.api_url)
         raise

@@ -153,6 +153,7 @@ def command_install(options: argparse.Namespace) -> int:
         raise
     slot.publish({**members, "apiUrl": base_url})
     print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
+    print(f"its key is {sikkerkey_mcp.fingerprint(public_key)}")
     approve = "the vault's owner approves it on the dashboard (AI agents page)"
     print_notice(f"next: {approve}, then: {sikkerkey_mcp.runnable('sikkerkey-mcp config CLIENT --write')}")
     return 0
@@ -214,13 +215,19 @@ def command_whoami(options: argparse.Namespace) -> int:
 
 
 def _show_slot(agent: str) -> int:
-    """Prints one line for a slot, or its error; returns the exit status."""
+    """Prints one line for a slot, and its errors; returns the exit status. A key that cannot be used is left out."""
     try:
         identity = sikkerkey_mcp.load_identity(agent)
     except ConfigError as error:
         print_notice(f"{agent}: {error.full_text()}")
         return 1
-    print(f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}")
+    line = f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}"
+    try:
+        print(f"{line}  {sikkerkey_mcp.fingerprint_of(identity)}")
+    except ConfigError as error:
+        print(line)
+        print_notice(f"{agent}: {error.full_text()}")
+        return 1
     return 0
 
 

@@ -194,7 +194,7 @@ class AgentChecks:
         slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
         try:
             identity = sikkerkey_mcp.load_identity(agent)
-            sikkerkey_mcp.signer_of(identity)
+            key = sikkerkey_mcp.fingerprint_of(identity)
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))
             self.addresses += _address_in(os.path.join(slot, "identity.json"))
@@ -202,7 +202,7 @@ class AgentChecks:
         modes = [_mode(slot), *(f" {name}{_mode(os.path.join(slot, name))}" for name in agents.SLOT_FILES)]
         summary = f"{agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
         detail = f"{summary};{','.join(modes)}" if os.name == "posix" else summary
-        self.lines.append(Line("agent", "ok", detail))
+        self.lines.append(Line("agent", "ok", f"{detail}\nkey {key}"))
         self.usable.append(identity)
         self.addresses.append(identity.api_url)
 

@@ -88,7 +88,7 @@ COMMANDS = {
     "whoami": Command(
         "list the agents of this computer",
         """\
-  sikkerkey-mcp whoami                 id, name, vault and API of each agent of this computer
+  sikkerkey-mcp whoami                 id, name, vault, API and key fingerprint of each agent here
   sikkerkey-mcp whoami --remote        what the vault says about the agent: approval, scopes, projects
   sikkerkey-mcp whoami --remote --agent ID""",
         options=(Option(("--remote",), "ask the vault about one of them"), AGENT),

@@ -37,10 +37,12 @@ from tests.support.harness import (
     ReceivedRequest,
     Recorder,
     Server,
+    fingerprint,
     make_slot,
 )
 from tests.support.rows import each_of
 from tests.support.shell import COMMAND, PROGRAM, Ran, Shell, at_terminal, run_process
+from vault.domains import identities
 
 TOKEN = "c0ffee" * 10 + "cafe"
 OTHER_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
@@ -60,6 +62,13 @@ def registered(
 ) -> CannedResponse:
     """The vault's answer to a registration."""
     return CannedResponse(status, json.dumps({"agentId": agent, "name": name, "vaultId": vault}).encode())
+
+
+def stored_fingerprint(slot: Path) -> str:
+    """The fingerprint of the key in a slot."""
+    key = serialization.load_pem_private_key((slot / "private.pem").read_bytes(), None)
+    assert isinstance(key, Ed25519PrivateKey)
+    return fingerprint(key)
 
 
 def tree(directory: Path) -> list[str]:
@@ -186,7 +195,10 @@ def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault
         rb"-----BEGIN PRIVATE KEY-----\n[A-Za-z0-9+/]{64}\n-----END PRIVATE KEY-----\n",
         (slot / "private.pem").read_bytes(),
     )
-    assert ran.out == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\n"
+    assert (
+        ran.out
+        == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\nits key is {stored_fingerprint(slot)}\n"
+    )
     assert ran.err.startswith("next: the vault's owner approves it on the dashboard (AI agents page), then: ")
     assert sikkerkey_mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
 
@@ -479,14 +491,31 @@ def test_token_from_stdin_is_in_no_process_list(vault: Recorder) -> None:
 
 
 def test_whoami_lists_the_agents(shell: Shell, home: Path) -> None:
-    make_slot(home, "http://127.0.0.1:1", OTHER_ID, name="zweite")
-    make_slot(home, "https://vault.test")
-    assert shell("whoami") == (
-        0,
-        f"{AGENT_ID}  test agent  {VAULT_ID}  https://vault.test\n{OTHER_ID}  zweite  {VAULT_ID}  http://127.0.0.1:1\n",
-        "",
+    other = fingerprint(make_slot(home, "http://127.0.0.1:1", OTHER_ID, name="zweite"))
+    first = fingerprint(make_slot(home, "https://vault.test"))
+    lines = (
+        f"{AGENT_ID}  test agent  {VAULT_ID}  https://vault.test  {first}\n",
+        f"{OTHER_ID}  zweite  {VAULT_ID}  http://127.0.0.1:1  {other}\n",
     )
-    assert shell("whoami", "--agent", OTHER_ID).out == f"{OTHER_ID}  zweite  {VAULT_ID}  http://127.0.0.1:1\n"
+    assert shell("whoami") == (0, "".join(lines), "")
+    assert shell("whoami", "--agent", OTHER_ID).out == lines[1]
+
+
+def test_fingerprint_of_a_known_key_is_the_sha_256_of_its_32_bytes() -> None:
+    public_key = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")  # RFC 8032, test 2
+    shown = sikkerkey_mcp.fingerprint(public_key)
+    assert shown == "SHA256:OfcT0KZEJT8EUpQhufUbmwiXnQgpWVnE85kO5hf1E58"
+    assert shown == identities.fingerprint(public_key)
+
+
+def test_whoami_shows_an_agent_whose_key_cannot_be_loaded(
+    shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_slot(home, "https://vault.test")
+    monkeypatch.setitem(sys.modules, "cryptography.hazmat.primitives.serialization", None)
+    ran = shell("whoami")
+    assert (ran.status, ran.out) == (1, f"{AGENT_ID}  test agent  {VAULT_ID}  https://vault.test\n")
+    assert ran.err.startswith(f"{AGENT_ID}: the signing library cannot be loaded")
 
 
 def test_whoami_reports_that_no_agent_is_installed(shell: Shell, home: Path) -> None:
@@ -503,8 +532,8 @@ CLEANED_NAME = "a<U+001B>[2J<U+001B>]0;t<U+0007>b<U+202E>c<U+200B>d<U+2028>e<U+E
 
 def test_hostile_names_cannot_move_the_cursor(shell: Shell, vault: Recorder, home: Path) -> None:
     vault.answer = lambda _seen: registered(name=HOSTILE_NAME)
-    assert shell("install", TOKEN).out == f"installed agent {AGENT_ID} ({CLEANED_NAME}) of {VAULT_ID}\n"
-    assert shell("whoami").out == f"{AGENT_ID}  {CLEANED_NAME}  {VAULT_ID}  {vault.url}\n"
+    assert shell("install", TOKEN).out.startswith(f"installed agent {AGENT_ID} ({CLEANED_NAME}) of {VAULT_ID}\n")
+    assert shell("whoami").out.startswith(f"{AGENT_ID}  {CLEANED_NAME}  {VAULT_ID}  {vault.url}  ")
 
 
 def test_whoami_remote_shows_the_answer_cleaned(shell: Shell, recorder: Recorder, home: Path) -> None:
@@ -556,9 +585,9 @@ def test_whoami_remote_refuses_answers_that_are_not_json_objects(
 
 
 def test_name_that_the_terminal_cannot_show_is_escaped(home: Path) -> None:
-    make_slot(home, "https://vault.test", name="søger \U0001f511")
+    key = fingerprint(make_slot(home, "https://vault.test", name="søger \U0001f511"))
     shown = at_terminal(["whoami"], b"", {"PYTHONIOENCODING": "ascii"})
-    assert shown.decode() == f"{AGENT_ID}  s\\xf8ger \\U0001f511  {VAULT_ID}  https://vault.test\r\n"
+    assert shown.decode() == f"{AGENT_ID}  s\\xf8ger \\U0001f511  {VAULT_ID}  https://vault.test  {key}\r\n"
 
 
 @pytest.mark.parametrize(
@@ -571,9 +600,9 @@ def test_name_that_the_terminal_cannot_show_is_escaped(home: Path) -> None:
 )
 def test_pipes_get_utf_8_in_every_locale(home: Path, vault: Recorder, env: dict[str, str]) -> None:
     name = "søger \U0001f511"
-    make_slot(home, vault.url, name=name)
+    key = fingerprint(make_slot(home, vault.url, name=name))
     vault.answer = lambda _seen: CannedResponse(body=json.dumps({"name": name}).encode())
-    assert run_process("whoami", env=env).stdout == f"{AGENT_ID}  {name}  {VAULT_ID}  {vault.url}\n"
+    assert run_process("whoami", env=env).stdout == f"{AGENT_ID}  {name}  {VAULT_ID}  {vault.url}  {key}\n"
     assert json.loads(run_process("call", "manage_machines", "get", "machineId=m", env=env).stdout) == {"name": name}
 
 

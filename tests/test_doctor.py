@@ -109,9 +109,10 @@ def test_checks_have_a_fixed_order(examine: Examine, vault: Recorder, home: Path
         **{"scopes": "ok", "tools": "ok"},
     }
     slot = f"{AGENT_ID} (test agent) of {VAULT_ID} at {vault.url}; 0700, private.pem 0600, identity.json 0600"
+    key = sikkerkey_mcp.fingerprint_of(sikkerkey_mcp.load_identity(AGENT_ID))
     assert [found[check][0].detail for check in ("home", "agent", "switches", "vault", "scopes")] == [
         f"{home}/.sikkerkey 0700, {home}/.sikkerkey/agents 0700",
-        slot,
+        f"{slot}\nkey {key}",
         "none: every action is offered",
         f"{AGENT_ID} is approved and enabled, for all projects",
         f"all {len(SCOPES)} that actions require",

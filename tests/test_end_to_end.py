@@ -18,6 +18,7 @@ from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
 from tests.support.local_vault import LocalVault, install
 from tests.support.sample_tools import COMMAND
 from tests.support.schema_check import check_session
+from tests.support.shell import Shell
 
 VALUE = "marked-value-6f1d3c"
 SDKS = {"mcp 2": ROOT / ".venv", "mcp 1": ROOT / ".venv-mcp1"}
@@ -107,6 +108,14 @@ def test_value_arrives_exactly_as_it_was_given(local_vault: LocalVault) -> None:
         project = server.call("manage_projects", action="create", name="p")["structuredContent"]["id"]
         made = server.call("manage_secrets", action="create", projectId=project, name="s", value=value)
     assert local_vault.value_of(made["structuredContent"]["id"]) == value
+
+
+def test_the_owner_sees_the_fingerprint_of_the_key_that_was_installed(local_vault: LocalVault, shell: Shell) -> None:
+    agent = install(local_vault)
+    (shown,) = re.findall(r"SHA256:[A-Za-z0-9+/]{43}", shell("whoami", "--agent", agent).out)
+    (listed,) = (line for line in local_vault.owner("agents").splitlines() if agent in line)
+    approved = local_vault.owner("approve", agent)
+    assert [text.count(f" {shown}") for text in (listed, approved)] == [1, 1]
 
 
 def test_pending_agent_is_reported_and_served_once_approved(local_vault: LocalVault) -> None:

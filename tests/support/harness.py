@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import json
 import os
 import queue
@@ -129,6 +131,12 @@ def make_slot(home: Path, api_url: str, agent_id: str = AGENT_ID, name: str = "t
     for file in slot.iterdir():
         file.chmod(0o600)
     return key
+
+
+def fingerprint(key: Ed25519PrivateKey) -> str:
+    """What `ssh-keygen -l` would show, if it hashed the 32 bytes alone."""
+    public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return "SHA256:" + base64.b64encode(hashlib.sha256(public).digest())[:43].decode()
 
 
 SOURCE_COMMAND = (sys.executable, "-I", str(ROOT / "sikkerkey_cli" / "__main__.py"))

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from tests.support.harness import fingerprint
 from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import START_MS, Agent, Vault
 from vault.control import Control
@@ -58,8 +59,8 @@ def test_agents_shows_a_table(vault: Vault, owner: Owner) -> None:
     assert err.startswith("hint: no agents yet")
     agent = vault.pending(("audit.read",))
     header, row = owner("agents")[1].splitlines()
-    assert header.split() == ["ID", "NAME", "STATE", "SCOPES", "PROJECTS"]
-    assert row.split() == [agent.id, "AI", "agent", "pending", "audit.read", "all"]
+    assert header.split() == ["ID", "NAME", "STATE", "KEY", "SCOPES", "PROJECTS"]
+    assert row.split() == [agent.id, "AI", "agent", "pending", fingerprint(agent.key), "audit.read", "all"]
 
 
 def test_a_hostile_name_cannot_control_the_terminal(vault: Vault, owner: Owner) -> None:
@@ -77,7 +78,9 @@ def test_approve_disable_and_enable_say_what_they_did(vault: Vault, owner: Owner
     status, out, err = owner("enable", agent.id)
     assert (status, out) == (0, f"enabled AI agent ({agent.id})\n")
     assert err.startswith("hint: the agent is pending until")
-    assert owner("approve", agent.id) == (0, f"approved AI agent ({agent.id})\n", "")
+    approved = f"approved AI agent ({agent.id}) with the key {fingerprint(agent.key)}\n"
+    assert owner("approve", agent.id) == (0, approved, "")
+    assert json.loads(owner("approve", agent.id, "--json")[1])["fingerprint"] == fingerprint(agent.key)
     assert owner("disable", agent.id) == (0, f"disabled AI agent ({agent.id})\n", "")
     assert json.loads(owner("agents", "--json")[1])[0]["state"] == "disabled"
     assert owner("approve", agent.id)[2].startswith("hint: the agent is disabled")

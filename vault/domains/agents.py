@@ -381,6 +381,7 @@ def _summary(db: sqlite3.Connection, row: sqlite3.Row) -> dict[str, object]:
         "agentId": agent.id,
         "name": agent.name,
         "state": _state(row["approved_ms"], row["enabled"]),
+        "fingerprint": identities.fingerprint(agent.public_key),
         "scopes": agent.scopes,
         "projectAllowlist": agent.allowlist,
         "createdAt": row["created_ms"],

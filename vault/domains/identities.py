@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 import sqlite3
 from typing import NamedTuple
 
@@ -49,6 +50,11 @@ def parse_public_key(encoded: str) -> bytes:
     if y >= FIELD or y in SMALL_ORDER_Y:
         raise Refusal(400, "publicKey must not be a point of small order or in a second spelling: make a new key")
     return key
+
+
+def fingerprint(public_key: bytes) -> str:
+    """The key's fingerprint as OpenSSH and the agent's own computer write it: `SHA256:` and base64 without padding."""
+    return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).decode("ascii").rstrip("=")
 
 
 def find_row(db: sqlite3.Connection, kind: IdentityKind, identity_id: str) -> sqlite3.Row | None:

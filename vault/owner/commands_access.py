@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 from vault.control import ask
 from vault.domains import agents, machines, support, team
+from vault.domains.identities import fingerprint
 from vault.errors import VaultError
 from vault.files import quoted
 from vault.owner import made
@@ -97,7 +98,7 @@ def _agents(options: argparse.Namespace) -> Output:
     with owner_transaction(options) as db:
         disabled = agents.disable_all(db, wall_clock()) if options.disable_all else []
         found = agents.overview(db)
-    text = format_table(("ID", "NAME", "STATE", "SCOPES", "PROJECTS"), [_agent_row(agent) for agent in found])
+    text = format_table(("ID", "NAME", "STATE", "KEY", "SCOPES", "PROJECTS"), [_agent_row(agent) for agent in found])
     hints = [] if found else [HINT_NO_AGENTS]
     if disabled:
         hints = [f"disabled {len(disabled)} agents", HINT_STILL_WORKS]
@@ -147,7 +148,9 @@ def _approve(options: argparse.Namespace) -> Output:
             return _result("approved", {"machineId": machine.id, "name": machine.name})
         agent = agents.approve_as_owner(db, wall_clock(), options.id)
     hints = [] if agent.enabled else [HINT_DISABLED]
-    return _result("approved", {"agentId": agent.id, "name": agent.name}, hints)
+    key = fingerprint(agent.public_key)
+    text = f"approved {printable(agent.name)} ({agent.id}) with the key {key}"
+    return Output({"agentId": agent.id, "name": agent.name, "fingerprint": key, "state": "approved"}, text, hints)
 
 
 def _disable(options: argparse.Namespace) -> Output:
@@ -203,7 +206,7 @@ def _agent_row(agent: dict[str, Any]) -> tuple[str, ...]:
     scopes = "all" if set(agent["scopes"]) == set(agents.SCOPES) else " ".join(agent["scopes"])
     allowlist = agent["projectAllowlist"]
     reach = "all" if allowlist is None else " ".join(allowlist) or "none"
-    return agent["agentId"], agent["name"], agent["state"], scopes, reach
+    return agent["agentId"], agent["name"], agent["state"], agent["fingerprint"], scopes, reach
 
 
 def _made_row(thing: dict[str, Any]) -> tuple[str, ...]:
