@@ -1199,6 +1199,7 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
     key_path = _key_path(directory, members.get("privateKeyPath"))
     try:
         if with_key:
+            forbid_inspection()
             return Identity(members, _read_private(key_path), key_path)
         check_private(key_path, directory=False, forbidden=0o077)
     except OpenToOthers as error:
@@ -1206,6 +1207,25 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
             error.hint = replacement(agent_id, members["apiUrl"])
         raise
     return Identity(members, b"", key_path)
+
+
+def forbid_inspection() -> None:
+    """On Linux, keeps other processes of the same user from reading this one's memory. Root still can.
+
+    Programs that this process starts are not affected, such as the browser. PR_SET_NO_NEW_PRIVS would be inherited by
+    them, and a browser from a snap, or one with a setuid sandbox, would not start.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    try:
+        import ctypes  # not at the top: a listing has no key to protect, and some Pythons are built without it
+
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+    except (ImportError, OSError, AttributeError):  # a Python that is linked statically: serve anyway
+        return
+
+
+PR_SET_DUMPABLE = 4  # of <linux/prctl.h>
 
 
 def _key_path(directory: str, stored: Any) -> str:

@@ -17,7 +17,7 @@ import pytest
 import sikkerkey_mcp
 from tests.support import fast_server, sample_tools
 from tests.support.faulty_vault import silent_port
-from tests.support.harness import TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
+from tests.support.harness import TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot, open_descriptors
 from tests.support.in_process_client import envelope, modern_reply
 from tests.support.schema_check import CheckedServer, wait_until
 
@@ -372,7 +372,7 @@ def test_1000_cancellations_in_flight_leave_a_server_that_serves(
         process = Path(f"/proc/{mcp.process.pid}")
         # the others read, wait for the end of input, for signals, and for the client's end
         assert len(list((process / "task").iterdir())) <= CONCURRENT + 4
-        assert len(list((process / "fd").iterdir())) <= CONCURRENT + 8
+        assert open_descriptors(mcp.process.pid) <= CONCURRENT + 8
 
 
 # progress and logging

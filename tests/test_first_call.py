@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import sikkerkey_mcp
-from tests.support.harness import AGENT_ID, ROOT, Recorder, Server, make_slot
+from tests.support.harness import AGENT_ID, ROOT, Recorder, Server, make_slot, open_descriptors
 
 OTHER_AGENT_ID = "1f8fad5b-d9cb-469f-a165-70867728950f"
 OPENING = (
@@ -106,11 +105,8 @@ def test_sequential_calls_share_one_connection(server: Server, recorder: Recorde
 
 @pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="descriptors are counted in /proc")
 def test_calls_leave_no_descriptors_open(server: Server) -> None:
-    def open_descriptors() -> int:
-        return len(os.listdir(f"/proc/{server.process.pid}/fd"))
-
     server.call("whoami")
-    before = open_descriptors()
+    before = open_descriptors(server.process.pid)
     for _ in range(50):
         server.call("manage_projects", action="list")
-    assert open_descriptors() == before
+    assert open_descriptors(server.process.pid) == before

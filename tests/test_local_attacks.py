@@ -30,7 +30,7 @@ from tests.support.harness import (
     Server,
     make_slot,
 )
-from tests.support.leak_search import assert_unmarked, call_verbosely, verbose_server
+from tests.support.leak_search import assert_unmarked, call_verbosely, source_env, verbose_server
 from tests.support.rows import each_of
 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="owners, modes, links and FIFOs are POSIX's")
@@ -393,3 +393,73 @@ def test_source_finds_its_own_modules_when_isolated(slot: Path, planted: Path, m
     del env["PYTHONEXECUTABLE"]
     serves([*SOURCE_COMMAND, "serve"], env)
     assert not (planted / "ran").exists()
+
+
+# other processes of the same user
+
+on_linux = pytest.mark.skipif(
+    not sys.platform.startswith("linux"), reason="a process can forbid inspection on Linux only"
+)
+
+INSPECTED = """
+import ctypes, os, signal
+import sikkerkey_mcp
+if os.getuid() == 0:  # root may read every process
+    os.setgid(65534)
+    os.setuid(65534)
+ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: a change of the user has cleared it
+for prepare in (bool, sikkerkey_mcp.forbid_inspection):
+    ready, tell = os.pipe()
+    process = os.fork()
+    if not process:
+        prepare()
+        os.write(tell, b"x")
+        signal.pause()
+    os.read(ready, 1)
+    try:
+        open(f"/proc/{process}/mem", "rb").close()
+        print("read")
+    except PermissionError:
+        print("refused")
+    os.kill(process, signal.SIGKILL)
+    os.waitpid(process, 0)
+"""
+
+
+@on_linux
+def test_another_process_of_the_user_cannot_read_the_memory() -> None:
+    before, after = run_program(INSPECTED).split()
+    if before == "refused":
+        pytest.skip("this system lets no process read another")
+    assert after == "refused"
+
+
+DUMPABLE = f"""
+import ctypes, subprocess, sys
+import sikkerkey_mcp
+shown = "import ctypes; print(*(ctypes.CDLL(None).prctl(get, 0, 0, 0, 0) for get in (3, 39)))"  # and no new privileges
+for with_key in (False, True):
+    sikkerkey_mcp.load_identity({AGENT_ID!r}, with_key=with_key)
+    exec(shown)
+    print(subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True).stdout, end="")
+"""
+
+
+@on_linux
+def test_a_process_with_the_key_forbids_inspection_and_its_children_are_as_before(slot: Path) -> None:
+    without_key, child, with_key, child_of_key = run_program(DUMPABLE).splitlines()
+    assert (with_key.split()[0], child_of_key) == ("0", child)
+    assert without_key == child
+
+
+def test_a_python_without_ctypes_signs_nevertheless(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ctypes", None)
+    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem
+
+
+def run_program(program: str) -> str:
+    """Runs Python code that imports this project's modules, and returns what it printed."""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=source_env(), capture_output=True, text=True, check=True, timeout=TIMEOUT_S
+    )
+    return done.stdout

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 
 from tests.support import fast_server, faulty_vault
 from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault
-from tests.support.harness import TIMEOUT_S, ReceivedRequest, make_slot
+from tests.support.harness import TIMEOUT_S, ReceivedRequest, make_slot, open_descriptors
 from tests.support.schema_check import CheckedServer
 
 Effect = Literal["read", "write"]
@@ -113,7 +113,7 @@ class Stage:
 
     def open_files(self) -> int:
         """The open descriptors of the server process, on Linux."""
-        return len(list(Path(f"/proc/{self.server.process.pid}/fd").iterdir()))
+        return open_descriptors(self.server.process.pid)
 
 
 def _replace_text(path: Path, text: str) -> None:
