@@ -118,6 +118,19 @@ def test_the_owner_sees_the_fingerprint_of_the_key_that_was_installed(local_vaul
     assert [text.count(f" {shown}") for text in (listed, approved)] == [1, 1]
 
 
+def test_a_new_key_replaces_an_agents_key_as_documented(local_vault: LocalVault, shell: Shell) -> None:
+    old = install(local_vault)
+    local_vault.owner("approve", old)
+    new = install(local_vault)
+    too_early = shell("revoke", old, "--server", "--by", new, "--yes")
+    assert (too_early.status, old in sikkerkey_mcp.installed_agents()) == (1, True)
+    local_vault.owner("approve", new)
+    assert shell("whoami", "--remote", "--agent", new).status == 0
+    assert shell("revoke", old, "--server", "--by", new, "--yes").status == 0
+    assert (old in sikkerkey_mcp.installed_agents(), new in sikkerkey_mcp.installed_agents()) == (False, True)
+    assert old not in local_vault.owner("agents")
+
+
 def test_pending_agent_is_reported_and_served_once_approved(local_vault: LocalVault) -> None:
     agent = install(local_vault)
     with Server(ARCHIVE_COMMAND) as server:
