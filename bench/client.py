@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, cast
@@ -137,9 +138,12 @@ class Server:
         text = Path(f"/proc/{self.process.pid}/status").read_text()
         return next(int(each.split()[1]) for each in text.splitlines() if each.startswith(field)) / 1024
 
-    def reset_peak(self) -> None:
-        """Restarts the measurement of VmHWM; Linux only."""
-        Path(f"/proc/{self.process.pid}/clear_refs").write_text("5")
+    def peak_reset(self) -> FileIO:
+        """A file that restarts the measurement of VmHWM when `5` is written to it; Linux only.
+
+        Only root can open it after the first call, because a process that has read a key forbids inspection.
+        """
+        return FileIO(f"/proc/{self.process.pid}/clear_refs", "w")
 
     def cpu_s(self) -> float:
         """Processor time so far; Linux only."""

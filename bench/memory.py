@@ -124,12 +124,12 @@ def faults() -> list[dict[str, Any]]:
     """
     rows = []
     write = call_line(6, "manage_projects", action="create", name="bench")
-    with FaultyVault() as vault, running(vault.url) as server:
+    with FaultyVault() as vault, running(vault.url) as server, server.peak_reset() as reset:
         server.request(call_line(5))
         for fault in FAULTS:
             vault.acts[:] = [fault.act]
             before_mb = server.memory_mb()
-            server.reset_peak()
+            reset.write(b"5")
             server.request(write)
             rows.append(
                 {"name": fault.name, "grown_mb": server.memory_mb("VmHWM") - before_mb, "most_mb": fault.most_mb}
