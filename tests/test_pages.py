@@ -13,6 +13,7 @@ import pytest
 
 import sikkerkey_mcp
 import sikkerkey_pages
+import sikkerkey_results
 from sikkerkey_mcp import RESULT_CHARACTERS, Presentation
 from sikkerkey_times import parse_time
 from tests.support.rows import each_of
@@ -85,10 +86,11 @@ def test_list_that_fits_is_complete_and_says_its_total() -> None:
 
 
 def test_each_row_has_a_line_of_its_own() -> None:
-    result = call(SECRETS, SECRETS.minimal, reply(body=b'[{"id":"a"},{"id":"b","n":[{"c":1}]}]'))
+    result = call(SECRETS, SECRETS.minimal, reply(body=b'[{"id":"a"},{"id":"b","version":1}]'))
     assert result["content"][0]["text"].splitlines() == [
-        '{"items":[', '{"id":"a"},', '{"id":"b","n":[{"c":1}]}', '],"total":2}',
+        '{"items":[', '{"id":"a"},', '{"id":"b","version":1}', '],"total":2}',
     ]  # fmt: skip
+    assert sikkerkey_results.json_lines({"items": [{"n": [{"c": 1}]}]}) == '{"items":[\n{"n":[{"c":1}]}\n]}'
 
 
 SEARCHES = [
@@ -157,10 +159,8 @@ def test_credential_that_is_shown_once_is_never_cut() -> None:
 
 
 def test_null_members_are_left_out_of_rows_and_kept_elsewhere() -> None:
-    [row] = content(call(SECRETS, SECRETS.minimal, reply(body=b'[{"id":"a","n":null,"m":{"k":null,"l":[null]}}]')))[
-        "items"
-    ]
-    assert row == {"id": "a", "m": {"l": [None]}}
+    [row] = content(call(SECRETS, SECRETS.minimal, reply(body=b'[{"id":"a","n":null,"fieldNames":[null]}]')))["items"]
+    assert row == {"id": "a", "fieldNames": [None]}
     get = BY_NAME["manage_secrets.get"]
     assert content(call(get, get.minimal, reply(body=b'{"id":"a","n":null}'))) == {"id": "a", "n": None}
 

@@ -28,7 +28,7 @@ from tools import demo
 from tools.demo import ARCHIVE, ROOT
 
 PICTURE = ROOT / "docs" / "recording.svg"
-COLUMNS, ROWS = 112, 29
+COLUMNS, ROWS = 112, 30
 CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 19, 16  # of a monospaced font of 14 pixels
 BLOCK_S, SCREEN_S = 2.5, 5.0  # pause after a block, and additional pause after a screen
 TERMINAL_COLUMNS = 1000  # wider than any line: this program wraps lines itself, after it has replaced the paths
@@ -38,6 +38,7 @@ PROGRAM = "python3 sikkerkey-mcp.pyz"
 IDS = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}|\b(proj|sk|vault)_([a-z0-9]{16})\b")
 REPLACEMENTS = (
     (r"\b[0-9a-f]{64}\b", "0123456789abcdef" * 4),
+    (r"SHA256:[A-Za-z0-9+/]{43}", "SHA256:" + "0123456789" * 4 + "abc"),
     (r"\brust-[0-9a-f]{16}\.\w+", "rust-0123456789abcdef.so"),
     (r"http://127\.0\.0\.1:[0-9]+", "http://127.0.0.1:8300"),
     (r"cpython 3\.[0-9.]+[0-9]", "cpython 3.13.0"),
