@@ -37,6 +37,16 @@ def test_every_locked_package_has_a_digest_and_no_address() -> None:
                 assert "resolved" not in package, (wanted, place)
 
 
+def test_a_dependency_that_the_registry_does_not_have_is_left_out() -> None:
+    """`npm ci` refuses a lock file that names an optional dependency and does not lock it."""
+    both = {"optionalDependencies": {"@s/here": "1", "missing": "1"}}
+    lock = {"packages": {"": {}, "node_modules/a": both, "node_modules/a/node_modules/@s/here": {}}}
+    assert npm.without_missing(lock)["packages"]["node_modules/a"] == {"optionalDependencies": {"@s/here": "1"}}
+    for wanted in WANTED:
+        locked = json.loads(npm.lock_of(wanted).read_text(encoding="utf-8"))
+        assert npm.without_missing(json.loads(json.dumps(locked))) == locked, wanted
+
+
 def test_a_package_is_installed_from_its_lock_file_once(tmp_path: Path) -> None:
     directory, calls = tmp_path / "d", []
 

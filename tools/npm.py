@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 LOCKS = Path(__file__).resolve().parent / "npm_locks"
 QUIET = ("--no-audit", "--no-fund", "--no-update-notifier", "--loglevel=error")
@@ -43,12 +44,23 @@ def install(wanted: str, directory: Path, run: Callable[[list[str]], object]) ->
 
 
 def write_lock(wanted: str) -> None:
-    """Ask the registry that npm is configured for. The lock file names no registry and no address."""
+    """Ask the registry that npm is configured for. The lock file names no registry."""
     with tempfile.TemporaryDirectory() as name:
         describe(wanted, Path(name))
         only = ["--package-lock-only", "--ignore-scripts", "--omit-lockfile-registry-resolved"]
         subprocess.run(["npm", "install", *QUIET, *only], cwd=name, check=True)
-        shutil.copyfile(Path(name) / "package-lock.json", lock_of(wanted))
+        lock = json.loads((Path(name) / "package-lock.json").read_text(encoding="utf-8"))
+    lock_of(wanted).write_text(json.dumps(without_missing(lock), indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def without_missing(lock: dict[str, Any]) -> dict[str, Any]:
+    """The lock without optional dependencies that the registry did not have (other platforms'): `npm ci` wants all."""
+    found = {place.rpartition("node_modules/")[2] for place in lock["packages"]}
+    for package in lock["packages"].values():
+        if "optionalDependencies" in package:
+            wanted = package["optionalDependencies"]
+            package["optionalDependencies"] = {name: wanted[name] for name in wanted if name in found}
+    return lock
 
 
 if __name__ == "__main__":
