@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from random import Random
-from typing import Any
+from typing import Any, NoReturn
 from unittest import mock
 
 import pytest
@@ -31,7 +31,7 @@ def test_generated_input_breaks_no_promise(name: str) -> None:
     assert fuzz(name, range(CASES[name])) == CASES[name]
 
 
-def _leak_the_key(key_pem: bytes) -> sikkerkey_mcp.Sign:
+def _leak_the_key(key_pem: bytes) -> NoReturn:
     raise sikkerkey_mcp.ConfigError(key_pem.decode("utf-8", "replace"), "no hint")
 
 
@@ -52,7 +52,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "stdin": (sikkerkey_mcp, "valid_id", _any_id),
     "arguments": (sikkerkey_actions, "is_id", lambda _value: True),
     "answers": (sikkerkey_mcp, "_pause_s", lambda _outcome, _attempt, **_safe: 0.001),
-    "identity": (sikkerkey_mcp, "load_signer", _leak_the_key),
+    "identity": (sikkerkey_mcp, "_load_key", _leak_the_key),
     "client_files": (jsonc, "apply_changes", _without_tabs),
     "command_line": (call, "_text", _value_in_error),
 }

@@ -255,7 +255,8 @@ def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     token = run_command(tmp_path / "vault", "agent-token", "--scopes", "projects.read")[1].strip()
     agent = registered(served.port, token)
     assert agent.send("GET", "/v1/ai/projects").status == 403
-    assert run_command(tmp_path / "vault", "approve", agent.id) == (0, f"approved AI agent ({agent.id})\n", "")
+    status, shown, _ = run_command(tmp_path / "vault", "approve", agent.id)
+    assert (status, shown.partition(" with the key ")[0]) == (0, f"approved AI agent ({agent.id})")
     assert agent.get("/v1/ai/projects") == []
     assert run_command(tmp_path / "vault", "disable", agent.id)[0] == 0
     assert agent.send("GET", "/v1/ai/projects").error == "Agent is disabled"
