@@ -15,7 +15,7 @@ import shutil
 import stat
 import sys
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
@@ -83,32 +83,32 @@ def command_fill(options: argparse.Namespace) -> int:
 
 def command_show(options: argparse.Namespace) -> int:
     """Creates a credential and shows it to the person alone."""
-    with _plain_errors():
-        tickets = open_tickets()
-        ticket = _find(tickets, options.code, "show")
-        _describe(tickets, ticket)
-        if options.refuse:
-            return _refuse(tickets, ticket)
-        _require_terminal_output()
-        _require_terminal_input("nobody can agree to this")
-        calls = calls_of(ticket.agent_id)
-        with _nothing_sent(ticket):
-            _press_enter("create it and show it here")
-        return _carry_out(calls, ticket, {})
+
+    def agree(_ticket: Ticket) -> None:
+        _press_enter("create it and show it here")
+
+    return _agreed(options, "show", "nobody can agree to this", agree)
 
 
 def command_confirm(options: argparse.Namespace) -> int:
     """Carries out a call after the person has typed its code."""
+    return _agreed(options, "confirm", "nobody can confirm this", _type_the_code)
+
+
+def _agreed(options: argparse.Namespace, kind: Kind, without_terminal: str, agree: Callable[[Ticket], None]) -> int:
+    """Shows the call of a code, and carries it out unless `agree` raises Error."""
     with _plain_errors():
         tickets = open_tickets()
-        ticket = _find(tickets, options.code, "confirm")
+        ticket = _find(tickets, options.code, kind)
         _describe(tickets, ticket)
         if options.refuse:
             return _refuse(tickets, ticket)
-        _require_terminal_input("nobody can confirm this")
+        if ticket.shows:
+            _require_terminal_output()
+        _require_terminal_input(without_terminal)
         calls = calls_of(ticket.agent_id)
         with _nothing_sent(ticket):
-            _type_the_code(ticket)
+            agree(ticket)
         return _carry_out(calls, ticket, {})
 
 

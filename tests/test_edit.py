@@ -191,6 +191,15 @@ class Plain(yaml.SafeDumper):
         return True
 
 
+def with_servers(kind: Kind, document: dict[str, Any], servers: dict[str, Any] | None) -> dict[str, Any]:
+    """A document with servers in the container of a kind of file; None for no container."""
+    if servers is None:
+        return document
+    listed = isinstance(kind.path[1], Item)
+    held = [{"name": key, **server} for key, server in servers.items()] if listed else servers
+    return {**document, kind.path[0]: held}
+
+
 @AT_RANDOM
 @given(
     st.dictionaries(KEYS, VALUES, max_size=3),
@@ -210,10 +219,7 @@ def test_random_yaml_keeps_everything_else_or_is_refused(
     document: dict[str, Any], servers: dict[str, Any] | None, name: str, style: dict[str, Any]
 ) -> None:
     kind = KINDS[name]
-    listed = isinstance(kind.path[1], Item)
-    if servers is not None:
-        held = [{"name": key, **server} for key, server in servers.items()] if listed else servers
-        document = {**document, kind.path[0]: held}
+    document = with_servers(kind, document, servers)
     text = yaml.dump(document, Dumper=Plain, sort_keys=False, **style)
     try:
         kind.form.read(text)

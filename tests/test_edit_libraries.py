@@ -32,6 +32,7 @@ from tests.test_edit import (
     Plain,
     damaged,
     same,
+    with_servers,
 )  # fmt: skip
 
 FEW = settings(AT_RANDOM, max_examples=25)  # the libraries are slow
@@ -121,10 +122,7 @@ def test_yaml_is_changed_as_by_ruamel(
     document: dict[str, Any], servers: dict[str, Any] | None, name: str, indent: int
 ) -> None:
     kind = KINDS[name]
-    listed = isinstance(kind.path[1], Item)
-    if servers is not None:
-        held = [{"name": key, **server} for key, server in servers.items()] if listed else servers
-        document = {**document, kind.path[0]: held}
+    document = with_servers(kind, document, servers)
     compare(kind, ruamel(kind), yaml.dump(document, Dumper=Plain, sort_keys=False, indent=indent))
 
 

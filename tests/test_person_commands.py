@@ -23,26 +23,15 @@ import sikkerkey_tickets
 from sikkerkey_cli import person, terminal
 from sikkerkey_cli.completion import candidates
 from sikkerkey_tickets import LIFE_S, Carried, Invalid, NotWaiting, Outcome, Ticket, Tickets, digest_of
-from tests.support.harness import ROOT
+from tests.support.clock import NOW_S, Clock
+from tests.support.harness import AGENT_ID, ROOT
 from tests.support.leak_search import MARK, SideEffects, assert_unmarked, effects  # noqa: F401 (a fixture)
 from tests.support.shell import Shell, Terminal
 
-NOW_S = 1_900_000_000.0
-AGENT = "404f876d-0750-4754-9257-4296eda5597a"
 USAGE = 2
 DONE = Carried(Outcome("done", "DB_PASSWORD is stored, version 3", {"id": "sk_1", "version": 3}))
 LINK = "https://vault.test/t/SENTINEL_LINK"
 on_posix = pytest.mark.skipif(os.name != "posix", reason="this system has no pseudo-terminals")
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 class Calls:
@@ -120,11 +109,11 @@ def a_ticket(name: str = "DB_PASSWORD", **changes: Any) -> Ticket:
     arguments = {"projectId": "proj_1", "name": name, "fromPerson": True}
     ticket = Ticket(
         code="",
-        agent_id=AGENT,
+        agent_id=AGENT_ID,
         tool="manage_secrets",
         action="create",
         arguments=arguments,
-        digest=digest_of(AGENT, "manage_secrets", "create", arguments),
+        digest=digest_of(AGENT_ID, "manage_secrets", "create", arguments),
         title=f'Store the value of the new secret "{name}"',
         details=(("Project", "Webshop"), ("Vault", "vault_1"), ("Agent", "my laptop")),
         quoted=(("Name", name), ("Note", "for the shop")),
@@ -250,13 +239,13 @@ def test_call_runs_as_the_agent_of_the_ticket(
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", "1f8fad5b-d9cb-469f-a165-70867728950f")
     keyboard.typed = ["v", ""]
     shell("fill", tickets.add(a_ticket()).code)
-    assert calls.agents == [AGENT]
+    assert calls.agents == [AGENT_ID]
 
 
 def test_server_makes_the_calls_of_an_agent(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sikkerkey_mcp, "person_calls", lambda agent_id: ("calls of", agent_id), raising=False)
-    made: Any = person.calls_of(AGENT)
-    assert made == ("calls of", AGENT)
+    made: Any = person.calls_of(AGENT_ID)
+    assert made == ("calls of", AGENT_ID)
 
 
 def test_tickets_are_in_the_home(home: Path) -> None:
@@ -348,7 +337,7 @@ def test_what_waits_is_listed(tickets: Tickets, calls: Calls, keyboard: Keyboard
     assert rows == [
         ["CODE", "TIME LEFT", "COMMAND", "PROJECT", "AGENT", "CALL"],
         [confirm.code, "less than a minute", "confirm", "Webshop", "my laptop", CONFIRM["title"]],
-        [first.code, "9 minutes", "fill", AGENT, f'{title} "A<U+000A><U+001B>[2J"'],
+        [first.code, "9 minutes", "fill", AGENT_ID, f'{title} "A<U+000A><U+001B>[2J"'],
         [second.code, "10 minutes", "fill", "Webshop", "my laptop", f'{title} "B"'],
     ]
     assert (calls.sent, keyboard.prompts) == ([], [])

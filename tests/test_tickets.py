@@ -29,22 +29,11 @@ from sikkerkey_tickets import (
     UnknownCode,
     digest_of,
 )
-from tests.support.harness import ROOT
+from tests.support.clock import NOW_S, Clock
+from tests.support.harness import AGENT_ID, ROOT
 
-NOW_S = 1_900_000_000.0
 DONE = Outcome("done", "stored", {"id": "sk_1", "version": 3})
-AGENT = "404f876d-0750-4754-9257-4296eda5597a"
 on_posix = pytest.mark.skipif(os.name != "posix", reason="this system has no owners and modes")
-
-
-class Clock:
-    """A clock that the test sets."""
-
-    def __init__(self) -> None:
-        self.now_s = NOW_S
-
-    def __call__(self) -> float:
-        return self.now_s
 
 
 @pytest.fixture
@@ -67,11 +56,11 @@ def a_ticket(name: str = "DB_PASSWORD", **changes: Any) -> Ticket:
     arguments = {"projectId": "proj_1", "name": name, "fromPerson": True}
     ticket = Ticket(
         code="",
-        agent_id=AGENT,
+        agent_id=AGENT_ID,
         tool="manage_secrets",
         action="create",
         arguments=arguments,
-        digest=digest_of(AGENT, "manage_secrets", "create", arguments),
+        digest=digest_of(AGENT_ID, "manage_secrets", "create", arguments),
         title=f'Store the value of the secret "{name}"',
         details=(("Project", "Webshop"), ("Vault", "vault_1")),
         quoted=(("Name", name),),
@@ -417,10 +406,10 @@ def test_same_call_finds_its_newest_ticket_until_the_model_knows_the_outcome(tic
 
 
 def test_digest_binds_agent_tool_action_and_arguments() -> None:
-    base = (AGENT, "manage_secrets", "create", {"name": "a", "projectId": "p"})
+    base = (AGENT_ID, "manage_secrets", "create", {"name": "a", "projectId": "p"})
     others: list[Any] = [
         ("other", *base[1:]),
-        (AGENT, "manage_secretscreate", "", base[3]),
+        (AGENT_ID, "manage_secretscreate", "", base[3]),
         (*base[:2], "update", base[3]),
         (*base[:3], {"name": "a", "projectId": "q"}),
         (*base[:3], {"name": "a", "projectId": "p", "note": ""}),
