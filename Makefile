@@ -67,7 +67,7 @@ BUILDER := .venv/.ready build_zipapp.py $(wildcard bundle/*.py) LICENSE requirem
 $(ARCHIVE): $(BUILDER) $(wildcard sikkerkey_*.py sikkerkey_cli/*.py sikkerkey_cli/edit/*.py)
 	@$(RUN) build_zipapp.py
 
-$(VAULT_ARCHIVE): $(BUILDER) $(wildcard vault/*.py vault/*/*.py vault/*/*.css)
+$(VAULT_ARCHIVE): $(BUILDER) $(shell find vault -type f ! -name "*.pyc")
 	@$(RUN) build_zipapp.py --program vault
 
 # Empty: one archive for all platforms.

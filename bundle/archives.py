@@ -49,10 +49,10 @@ PROGRAMS = {
     "vault": Program(
         "sikkerkey-vault",
         main="vault.owner.cli:main",
-        sources=("vault/**/*.py", "vault/**/*.css"),
+        sources=("vault/**/*.py", "vault/**/*.css", "vault/**/*.js", "vault/**/*.html", "vault/**/*.svg"),
         projects=(
-            *("anyio", "click", "cryptography", "exceptiongroup", "h11", "idna", "starlette", "typing_extensions"),
-            *("tzdata", "uvicorn"),
+            *("anyio", "click", "cryptography", "exceptiongroup", "h11", "idna", "jinja2", "markupsafe"),
+            *("starlette", "typing_extensions", "tzdata", "uvicorn"),
         ),
         platforms=POSIX,
     ),

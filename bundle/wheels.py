@@ -22,7 +22,6 @@ WHEELS = ROOT / "build" / "wheels"
 
 # Platform, as runtime/ names it -> the tag for pip.
 TAGS = {
-    "any": "any",
     "linux-aarch64": "manylinux2014_aarch64",
     "linux-musl-aarch64": "musllinux_1_2_aarch64",
     "linux-musl-x86_64": "musllinux_1_2_x86_64",
@@ -31,7 +30,7 @@ TAGS = {
     "macos-x86_64": "macosx_10_9_universal2",
     "windows-amd64": "win_amd64",
 }
-PLATFORMS = tuple(sorted(TAGS.keys() - {"any"}))
+PLATFORMS = tuple(sorted(TAGS))
 # The last release with wheels for Intel macOS; docs/platforms.md explains what that means.
 LAST_FOR = {("cryptography", "macos-x86_64"): "48.0.1"}
 # cp39-abi3 wheels work with every later Python. Plain 3.9 means 3.9.0, for which pip finds only an old release.
@@ -110,8 +109,9 @@ def download(pins: list[str], platform: str, directory: Path, *options: str) -> 
     requirements.write_text("\n".join([*pins, ""]), encoding="utf-8")
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"]
     command += ["--only-binary=:all:", f"--dest={directory}", f"--requirement={requirements}", *options]
-    if platform != "any":
-        command += ["--implementation=cp", "--abi=abi3", f"--platform={TAGS[platform]}"]
+    # MarkupSafe has no wheel without native code, but its Python files work alone: the archive takes only those.
+    abi, tag = ("cp39", TAGS["linux-x86_64"]) if platform == "any" else ("abi3", TAGS[platform])
+    command += ["--implementation=cp", f"--abi={abi}", f"--platform={tag}"]
     command += [f"--python-version={OLDEST_PYTHON}"]
     subprocess.run(command, capture_output=True, text=True, check=True)
     requirements.unlink()
