@@ -19,7 +19,7 @@ import sys
 import traceback
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable, NamedTuple
+from typing import Callable, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.concurrency import run_in_threadpool
@@ -125,7 +125,7 @@ class VaultApp:
         answer = self._transact(received, match, admitted, first)
         if not isinstance(answer.body, Deferred):
             return answer
-        deferred, result = answer.body, _outcome(answer.body.work)
+        deferred, result = answer.body, answer.body.outcome()
 
         def second(db: sqlite3.Connection, now_ms: int) -> Answer:
             call = self._call(db, received, match, admitted[0], now_ms)
@@ -175,20 +175,6 @@ class VaultApp:
             transaction=self._store.transaction,
             webhooks_to_loopback=self._webhooks_to_loopback,
         )
-
-
-def _outcome(work: Callable[[], Any]) -> Callable[[], Any]:
-    """Do the work, and return a function that returns its result, or raises its refusal, in the second transaction."""
-    try:
-        result = work()
-    except Refusal as error:
-        refusal = error
-
-        def fail() -> Any:
-            raise refusal
-
-        return fail
-    return lambda: result
 
 
 def create_app(

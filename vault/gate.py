@@ -23,7 +23,7 @@ from vault import limits, seals
 from vault.domains import agents, ip_allowlist, machines
 from vault.errors import Denied, Tampered, UnprovenDenied
 from vault.query import fetch_one
-from vault.router import Agent, Caller, Machine, Match, Received
+from vault.router import Agent, Machine, Match, Received, Signer
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS nonces (
@@ -46,7 +46,7 @@ NONCE = re.compile(r"[\x21-\x7e]{16,128}")
 SomeCaller = TypeVar("SomeCaller", Agent, Machine)
 
 
-def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int) -> Caller:
+def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int) -> Signer:
     """The authenticated and authorized caller of a signed route.
 
     Raises Denied. Each kind of route looks up its callers in one table only.
@@ -111,7 +111,7 @@ def _header(received: Received, name: str) -> str:
     return received.headers.get(name, "")
 
 
-def _check_timestamp(timestamp: str, caller: Caller, now_ms: int) -> None:
+def _check_timestamp(timestamp: str, caller: Signer, now_ms: int) -> None:
     if not TIMESTAMP.fullmatch(timestamp):
         raise UnprovenDenied(401, "the timestamp is not a number of seconds", caller.id)
     if abs(now_ms // 1000 - int(timestamp)) > WINDOW_S:
@@ -128,7 +128,7 @@ def _forget_old_nonces(db: sqlite3.Connection, now_ms: int) -> None:
     db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
 
 
-def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Caller, timestamp_s: int) -> None:
+def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Signer, timestamp_s: int) -> None:
     if not NONCE.fullmatch(nonce):
         raise UnprovenDenied(401, "the nonce is not 16 to 128 printable characters", caller.id)
     forgotten = "SELECT 1 FROM forgotten_windows WHERE number = ?"
@@ -140,13 +140,13 @@ def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Caller, timestamp_
         raise UnprovenDenied(401, "the nonce was used before", caller.id)
 
 
-def _shorten_nonce(db: sqlite3.Connection, received: Received, caller: Caller, now_ms: int) -> None:
+def _shorten_nonce(db: sqlite3.Connection, received: Received, caller: Signer, now_ms: int) -> None:
     """Keep the nonce only while the signature is valid: a flood would otherwise fill the disk with nonces."""
     row = (now_ms + 2 * WINDOW_S * 1000 + 1000, _identity(caller), _header(received, "x-nonce"))
     db.execute("UPDATE nonces SET forget_ms = ? WHERE identity = ? AND nonce = ?", row)
 
 
-def _identity(caller: Caller) -> str:
+def _identity(caller: Signer) -> str:
     """What nonces are stored under. Registering the same key under another id must not allow replays."""
     return hashlib.sha256(caller.public_key).hexdigest()
 
@@ -158,7 +158,7 @@ def _check_state(agent: Agent) -> None:
         raise Denied(403, "Agent is disabled", agent.id)
 
 
-def _check_seals(db: sqlite3.Connection, caller: Caller) -> None:
+def _check_seals(db: sqlite3.Connection, caller: Signer) -> None:
     """Raise Tampered if the caller's row, or a project of its allowlist, was changed from outside."""
     try:
         seals.require(db, "agent" if isinstance(caller, Agent) else "machine", caller.id)

@@ -67,12 +67,12 @@ TIME_MS = integer(0, 2**53 - 1)
 PAGE = integer(1, 1_000_000)
 
 
-def read_body(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
+def read_body(body: bytes, content_type: str | None, fields: Fields) -> Mapping[str, Any]:
     """The validated keys of a JSON body. An empty body is an empty object. Raises Refusal."""
-    return _checked(_parse_body(body, content_type) if body else {}, fields)
+    return checked(_parse_body(body, content_type) if body else {}, fields)
 
 
-def read_form(body: bytes, content_type: str | None, fields: Fields) -> dict[str, Any]:
+def read_form(body: bytes, content_type: str | None, fields: Fields) -> Mapping[str, Any]:
     """The validated fields of a form that a browser posted. All values are strings. Raises Refusal."""
     if _media_type(content_type) != "application/x-www-form-urlencoded":
         raise Refusal(400, "a form needs content-type application/x-www-form-urlencoded")
@@ -80,12 +80,13 @@ def read_form(body: bytes, content_type: str | None, fields: Fields) -> dict[str
         raise Refusal(413, f"a form has at most {MAX_FORM_BYTES} bytes")
     try:
         pairs = parse_qsl(body.decode("ascii"), keep_blank_values=True, errors="strict", max_num_fields=len(fields))
-        return _checked(_unique_keys(pairs), fields)
+        return checked(_unique_keys(pairs), fields)
     except ValueError:  # invalid UTF-8, too many fields, or repeated fields
         raise Refusal(400, "the form cannot be read") from None
 
 
-def _checked(given: dict[str, Any], fields: Fields) -> dict[str, Any]:
+def checked(given: Mapping[str, Any], fields: Fields) -> Mapping[str, Any]:
+    """The keys of a body, if they are the ones that a route takes. Raises Refusal."""
     for key in given:
         if key not in fields:
             raise Refusal(400, _unknown(key, fields))

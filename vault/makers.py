@@ -5,7 +5,7 @@ The rows stay after the agent is revoked, so that the owner can still list and e
 
 from __future__ import annotations
 
-from vault.router import Call
+from vault.router import Call, Owner
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS made (
@@ -22,7 +22,13 @@ TOKEN, WEBHOOK, LINK, GRANT, INVITATION = "token", "webhook", "link", "grant", "
 
 
 def note(call: Call, kind: str, thing_id: str) -> None:
-    """Store that the calling agent made something. A grant that is made again belongs to its latest maker."""
+    """Store that the calling agent made something. A grant that is made again belongs to its latest maker.
+
+    What the owner makes has no row: revoking an agent and all that it made must leave it alone.
+    """
+    if isinstance(call.caller, Owner):
+        call.db.execute("DELETE FROM made WHERE kind = ? AND id = ?", (kind, thing_id))
+        return
     call.db.execute(
         "INSERT INTO made (kind, id, agent_id, made_ms) VALUES (?, ?, ?, ?)"
         " ON CONFLICT (kind, id) DO UPDATE SET agent_id = excluded.agent_id, made_ms = excluded.made_ms",

@@ -66,7 +66,23 @@ class Machine(NamedTuple):
     expires_ms: int | None
 
 
-Caller = Union[Agent, Machine]
+class Owner(NamedTuple):
+    """The vault's owner, who may do what an agent with every scope and every project may do."""
+
+    scopes: tuple[str, ...]
+    id: str = "owner"
+    allowlist: None = None
+
+    def may_reach(self, _project_id: str | None) -> bool:
+        """True: every project is the owner's."""
+        return True
+
+
+Signer = Union[Agent, Machine]
+Caller = Union[Signer, Owner]
+
+
+ACTOR_KINDS: Mapping[type, str] = {Agent: "ai_agent", Machine: "machine", Owner: "user"}
 
 
 class Headers(Protocol):
@@ -125,9 +141,9 @@ class Call:
     webhooks_to_loopback: bool = False
 
     @property
-    def agent(self) -> Agent:
-        """The agent that signed the request. Raises LookupError on routes of other callers."""
-        if not isinstance(self.caller, Agent):
+    def agent(self) -> Agent | Owner:
+        """The agent that signed the request, or the owner. Raises LookupError on routes of other callers."""
+        if not isinstance(self.caller, (Agent, Owner)):
             raise LookupError("only routes below /v1/ai have an agent")
         return self.caller
 
@@ -140,11 +156,10 @@ class Call:
 
     @property
     def actor(self) -> Actor:
-        """The caller as an audit actor; external if the request is not signed."""
+        """The caller as an audit actor; external if nobody signed the request."""
         if self.caller is None:
             return Actor("external", None, self.source_ip)
-        kind = "machine" if isinstance(self.caller, Machine) else "ai_agent"
-        return Actor(kind, self.caller.id, self.source_ip)
+        return Actor(ACTOR_KINDS[type(self.caller)], self.caller.id, self.source_ip)
 
 
 class Deferred(NamedTuple):
@@ -156,6 +171,19 @@ class Deferred(NamedTuple):
 
     work: Callable[[], Any]
     finish: Callable[[Call, Any], object]
+
+    def outcome(self) -> Callable[[], Any]:
+        """Do the work. The function that is returned returns its result or raises its refusal, for `finish`."""
+        try:
+            result = self.work()
+        except Refusal as error:
+            refusal = error
+
+            def fail() -> Any:
+                raise refusal
+
+            return fail
+        return lambda: result
 
 
 Handler = Callable[[Call], object]

@@ -25,7 +25,7 @@ from vault.domains.identities import AGENT, parse_public_key
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import text
 from vault.query import fetch_one
-from vault.router import OWNER, Agent, Call, Route
+from vault.router import OWNER, Agent, Call, Owner, Route
 from vault.terminal import printable
 
 TABLES = """
@@ -105,7 +105,7 @@ def find(db: sqlite3.Connection, agent_id: str) -> Agent | None:
     return None if row is None else _from_row(db, row)
 
 
-def allow(db: sqlite3.Connection, agent: Agent, project_id: str) -> None:
+def allow(db: sqlite3.Connection, agent: Agent | Owner, project_id: str) -> None:
     """Add a project to the agent's allowlist, if it has one."""
     if agent.allowlist is not None:
         db.execute("INSERT INTO agent_projects (agent_id, project_id) VALUES (?, ?)", (agent.id, project_id))
@@ -139,7 +139,9 @@ def register(call: Call) -> object:
 
 def whoami(call: Call) -> object:
     """The caller's own record."""
-    agent = call.agent
+    agent = call.caller
+    if not isinstance(agent, Agent):
+        raise LookupError("the owner has no record")
     return {
         "agentId": agent.id,
         "name": agent.name,
@@ -254,7 +256,7 @@ def _require_pending(call: Call) -> tuple[Agent, sqlite3.Row]:
     return agent, row
 
 
-def _may_see(caller: Agent, agent: Agent | None) -> bool:
+def _may_see(caller: Agent | Owner, agent: Agent | None) -> bool:
     """Whether the agent exists and all of its projects are on the caller's allowlist."""
     if caller.allowlist is None:
         return True
