@@ -11,7 +11,6 @@ transaction per request. Paths are used as sent, because the signature covers th
 
 from __future__ import annotations
 
-import asyncio
 import json
 import re
 import sqlite3
@@ -27,18 +26,17 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from vault import audit, reads, refusals
+from vault import audit, bodies, reads, refusals
+from vault.dashboard import web as dashboard
+from vault.dashboard.index import PAGES
+from vault.dashboard.sessions import Sessions
+from vault.desk import Desk
 from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied, Tampered
 from vault.gate import admit
 from vault.inputs import read_body, read_form
 from vault.router import Actor, Agent, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
 from vault.schema import ROUTES
 from vault.store import Store, savepoint
-
-MAX_BODY_BYTES = 256 * 1024  # twice the largest value of the contract, 100 KB, in JSON escapes
-READ_TIMEOUT_S = 30.0  # for a whole body, so an incomplete one cannot hold a connection
-MAX_DRAINED_BYTES = 8 * MAX_BODY_BYTES  # read and discarded, so the client can still receive the 413
-
 
 # Host names that reach this computer only, as a Host header spells them.
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -56,13 +54,26 @@ class Answer(NamedTuple):
 class VaultApp:
     """The ASGI application."""
 
-    def __init__(self, store: Store, clock: Clock, public_url: str | None, *, webhooks_to_loopback: bool) -> None:
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        public_url: str | None,
+        *,
+        webhooks_to_loopback: bool,
+        sessions: Sessions | None,
+        reveal: bool,
+    ) -> None:
         self._store = store
         self._clock = clock
         self._public_url = public_url
         self._webhooks_to_loopback = webhooks_to_loopback
         self._public_host = _host_of(public_url) if public_url else None
         self._router = Router(ROUTES)
+        self._dashboard: dashboard.Dashboard | None = None
+        if sessions is not None:
+            desk = Desk(store, clock, webhooks_to_loopback=webhooks_to_loopback)
+            self._dashboard = dashboard.Dashboard(desk, sessions, PAGES, public_url, reveal=reveal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -70,13 +81,15 @@ class VaultApp:
             raise RuntimeError("only HTTP is supported")
         request = Request(scope, receive)
         try:
-            body = await asyncio.wait_for(_read(request), READ_TIMEOUT_S)
+            if self._dashboard is not None and dashboard.has(request.url.path):
+                self._check_host(request)
+                await self._dashboard(scope, receive, send)
+                return
+            body = await bodies.read(request)
             self._check_host(request)
             answer = await run_in_threadpool(self.answer, _received(request, body))
         except ClientDisconnect:
             return
-        except asyncio.TimeoutError:
-            answer = _refused(Refusal(408, "the body did not arrive in time"))
         except Refusal as refusal:
             answer = _refused(refusal)
         await _response(answer)(scope, receive, send)
@@ -178,31 +191,27 @@ class VaultApp:
 
 
 def create_app(
-    store: Store, *, clock: Clock = wall_clock, public_url: str | None = None, webhooks_to_loopback: bool = False
+    store: Store,
+    *,
+    clock: Clock = wall_clock,
+    public_url: str | None = None,
+    webhooks_to_loopback: bool = False,
+    sessions: Sessions | None = None,
+    reveal: bool = True,
 ) -> VaultApp:
     """The application for an open store. `clock` returns milliseconds since the epoch.
 
     `public_url` is the vault's address for people if it differs from the listening address, as behind a TLS proxy.
-    `webhooks_to_loopback` lets agents create webhooks with receivers on this computer.
+    `webhooks_to_loopback` lets agents create webhooks with receivers on this computer. With `sessions` there is a
+    dashboard, which shows values if `reveal` is set.
     """
-    return VaultApp(store, clock, public_url, webhooks_to_loopback=webhooks_to_loopback)
+    return VaultApp(
+        store, clock, public_url, webhooks_to_loopback=webhooks_to_loopback, sessions=sessions, reveal=reveal
+    )
 
 
 def _refused(refusal: Refusal) -> Answer:
     return Answer(refusal.status, refusal.body(), refusal.headers)
-
-
-async def _read(request: Request) -> bytes:
-    """The body. Raises Refusal, a 413, if it exceeds MAX_BODY_BYTES."""
-    body, size = b"", 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > MAX_DRAINED_BYTES:
-            break
-        body = body + chunk if size <= MAX_BODY_BYTES else b""
-    if size > MAX_BODY_BYTES:
-        raise Refusal(413, f"a body has at most {MAX_BODY_BYTES} bytes")
-    return body
 
 
 def _received(request: Request, body: bytes) -> Received:

@@ -1,8 +1,9 @@
 """The control socket, through which the owner's commands reach the running server.
 
 It is a Unix socket in the vault's directory with mode 0600, for the same user only. A request is one line of JSON,
-`{"command": "status" | "seal" | "unseal", "passphrase"?}`. The answer is one line, `{"vaultId", "url", "sealed"}` or
-`{"error", "hint"}`. The passphrase appears in the request only, never in an answer, a log, a file or a process list.
+`{"command": "status" | "seal" | "unseal" | "dashboard", "passphrase"?}`. The answer is one line, `{"vaultId", "url",
+"sealed"}` or `{"error", "hint"}`. That of `dashboard` also has a `dashboardUrl`, a link that works once. The passphrase
+appears in the request only, never in an answer, a log, a file or a process list.
 """
 
 from __future__ import annotations
@@ -37,8 +38,8 @@ MAX_PATH_BYTES = 100  # the limit for a socket path is 104 bytes on macOS and 10
 class Control:
     """The server's side. Listens while the context is open."""
 
-    def __init__(self, store: Store, clock: Clock, url: str) -> None:
-        self._store, self._clock, self._url = store, clock, url
+    def __init__(self, store: Store, clock: Clock, url: str, mint_link: Callable[[], str] | None = None) -> None:
+        self._store, self._clock, self._url, self._mint_link = store, clock, url, mint_link
         self._wakeup_socket, self._stop_socket = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -71,7 +72,10 @@ class Control:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             return {"error": f"the server failed: {where}", "hint": "check the disk, then try again"}
-        return {"vaultId": self._store.vault_id, "url": self._url, "sealed": self._store.sealed}
+        link = {}
+        if command == "dashboard" and self._mint_link is not None:
+            link = {"dashboardUrl": f"{self._url}/dashboard/sign-in/{self._mint_link()}"}
+        return {"vaultId": self._store.vault_id, "url": self._url, "sealed": self._store.sealed, **link}
 
     def _run(self) -> None:
         while True:
@@ -93,12 +97,13 @@ class Control:
             return  # the client is gone, or sent nothing
 
 
-def _status(_store: Store, _now_ms: int, _passphrase: str | None) -> None:
-    """Does nothing: every answer contains the status."""
+def _nothing(_store: Store, _now_ms: int, _passphrase: str | None) -> None:
+    """The answer has everything."""
 
 
 _COMMANDS: Mapping[str, Callable[[Store, int, str | None], None]] = {
-    "status": _status,
+    "status": _nothing,
+    "dashboard": _nothing,
     "seal": lambda store, now_ms, _passphrase: store.seal(now_ms),
     "unseal": Store.unseal,
 }

@@ -20,6 +20,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from vault.app import create_app
 from vault.control import Control
+from vault.dashboard.sessions import Sessions
 from vault.errors import VaultError
 from vault.files import locked, private_directory, quoted
 from vault.jobs import JobRunner
@@ -36,12 +37,16 @@ MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks
 
 
 class ListenOptions(NamedTuple):
-    """The listening address, and where webhooks may go. `public_url` is the vault's URL for people if it differs."""
+    """The listening address, and what is allowed. `public_url` is the vault's URL for people if it differs.
+
+    `webhooks_to_loopback` allows webhooks to this computer, `reveal` pages of the dashboard that show values.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
     public_url: str | None = None
     webhooks_to_loopback: bool = False
+    reveal: bool = True
 
 
 def serve(directory: Path, options: ListenOptions, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
@@ -54,8 +59,16 @@ def serve(directory: Path, options: ListenOptions, passphrase: str | None = None
         _warn_if_reachable(listener)
         _hint_if_sealed(store)
         to_loopback = options.webhooks_to_loopback
-        app = create_app(store, clock=clock, public_url=options.public_url, webhooks_to_loopback=to_loopback)
-        stack.enter_context(Control(store, clock, _url(listener)))
+        sessions = Sessions(clock)
+        app = create_app(
+            store,
+            clock=clock,
+            public_url=options.public_url,
+            webhooks_to_loopback=to_loopback,
+            sessions=sessions,
+            reveal=options.reveal,
+        )
+        stack.enter_context(Control(store, clock, _url(listener), sessions.mint_link))
         stack.enter_context(JobRunner(store, clock, jobs(webhooks_to_loopback=to_loopback)))
         _run(uvicorn_config(app), listener)
 

@@ -35,8 +35,12 @@ def printable(text: str) -> str:
     return "".join(_visible(character) for character in text)
 
 
+def is_hidden(character: str) -> bool:
+    """Whether a character draws nothing, or controls how others are drawn."""
+    return unicodedata.category(character) in UNSAFE_CATEGORIES or ord(character) in INVISIBLE
+
+
 def _visible(character: str) -> str:
-    category = unicodedata.category(character)
-    if category in UNSAFE_CATEGORIES or ord(character) in INVISIBLE:
+    if is_hidden(character):
         return REPLACEMENT
-    return " " if category == "Zs" else character
+    return " " if unicodedata.category(character) == "Zs" else character

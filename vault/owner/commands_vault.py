@@ -15,7 +15,7 @@ from vault import audit, chain, control, reads
 from vault.domains import alerts
 from vault.errors import VaultError
 from vault.files import quoted
-from vault.owner import backup, verification
+from vault.owner import backup, browser, verification
 from vault.owner.console import (
     Commands,
     Output,
@@ -84,7 +84,10 @@ def _add_vault_commands(commands: Commands) -> None:
     serving.add_argument(
         "--webhooks-to-loopback", action="store_true", help="allow webhooks to http://localhost, for trials"
     )
+    serving.add_argument("--no-reveal", action="store_true", help="never show a value on the dashboard")
     add_passphrase_option(serving, text="start unsealed with the passphrase")
+    opening = add_command(commands, "dashboard", _dashboard, "open the dashboard in the browser, with a one-time link")
+    opening.add_argument("--no-browser", action="store_true", help="only print the link")
     add_command(commands, "status", _status, "show the state of the vault and its server")
     checking = add_command(commands, "verify", _verify, "check that the vault was not changed from outside")
     add_passphrase_option(checking, text="for a vault with a passphrase: the passphrase, to check the seals too")
@@ -124,8 +127,18 @@ def _serve(options: argparse.Namespace) -> None:
 
     source = options.passphrase_file
     passphrase = None if source is None else read_passphrase(source, PROMPT)
-    listening = server.ListenOptions(options.host, options.port, options.public_url, options.webhooks_to_loopback)
+    listening = server.ListenOptions(
+        options.host, options.port, options.public_url, options.webhooks_to_loopback, not options.no_reveal
+    )
     server.serve(options.dir, listening, passphrase)
+
+
+def _dashboard(options: argparse.Namespace) -> Output:
+    answer = _running(options.dir, "dashboard")
+    url = answer["dashboardUrl"]
+    if not options.no_browser and browser.can_open() and browser.open_link(url, options.dir):
+        return Output(answer, "opened the dashboard in your browser")
+    return Output(answer, url, ["the link works once, within five minutes"])
 
 
 def _status(options: argparse.Namespace) -> Output:

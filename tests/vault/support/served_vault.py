@@ -22,6 +22,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from vault.app import create_app
+from vault.dashboard.sessions import Sessions
 from vault.domains import agents, secrets
 from vault.schema import open_store
 from vault.server import uvicorn_config
@@ -182,12 +183,15 @@ class Vault:
         self.clock = clock
         self.port = shared_server.port
         self._shared_server = shared_server
+        self.sessions = Sessions(clock)
         self.open()
 
     def open(self) -> None:
         """Open or reopen the directory."""
         self.store = open_store(self.directory)
-        self._shared_server.app = create_app(self.store, clock=self.clock, webhooks_to_loopback=True)
+        self._shared_server.app = create_app(
+            self.store, clock=self.clock, webhooks_to_loopback=True, sessions=self.sessions
+        )
 
     def close(self) -> None:
         self._shared_server.app = None

@@ -1,0 +1,33 @@
+// Improves pages that work without it: regions that stay up to date, buttons that copy, values that disappear.
+"use strict";
+
+const LIVE_MS = 3000;
+
+// <section data-live id="..."> is replaced by the same region of the page as it is now.
+async function refresh() {
+  if (document.hidden) return;
+  const answer = await fetch(location.href, { headers: { "X-Requested-By": "live-update" } });
+  if (!answer.ok) return;
+  const page = new DOMParser().parseFromString(await answer.text(), "text/html");
+  for (const region of document.querySelectorAll("[data-live]")) {
+    const now = page.getElementById(region.id);
+    const isUsed = region.contains(document.activeElement) || region.querySelector("details[open]");
+    if (now && !isUsed && now.innerHTML !== region.innerHTML) region.replaceWith(document.adoptNode(now));
+  }
+}
+
+if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), LIVE_MS);
+
+// <button type="button" data-copy="id" hidden> copies the text of an element.
+for (const button of document.querySelectorAll("[data-copy]")) {
+  button.hidden = false;
+  button.addEventListener("click", async () => {
+    await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
+    button.textContent = "Copied";
+  });
+}
+
+// <p data-hide-after-s="30" data-instead="..."> shows a value for a while only.
+for (const shown of document.querySelectorAll("[data-hide-after-s]")) {
+  setTimeout(() => { shown.textContent = shown.dataset.instead; }, Number(shown.dataset.hideAfterS) * 1000);
+}

@@ -1,0 +1,83 @@
+"""Jinja2 for the dashboard's pages. Everything that a template prints is escaped, and hidden characters are shown."""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import datetime, timezone
+from importlib import resources
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from vault.terminal import is_hidden
+
+STATIC_TYPES = {
+    "dashboard.css": "text/css; charset=utf-8",
+    "dashboard.js": "text/javascript; charset=utf-8",
+    "favicon.svg": "image/svg+xml",
+}
+STATIC = {name: (resources.files("vault.dashboard") / "static" / name).read_bytes() for name in STATIC_TYPES}
+# In the address, so that browsers may keep the files until they change.
+DIGEST = hashlib.sha256(b"".join(STATIC.values())).hexdigest()[:12]
+UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000))
+
+
+def when(at_ms: int | None) -> str | Markup:
+    """A time in UTC, as HTML. A dash for None."""
+    if at_ms is None:
+        return "–"
+    at = datetime.fromtimestamp(at_ms / 1000, timezone.utc)
+    return Markup('<time datetime="{}">{}</time>').format(
+        at.strftime("%Y-%m-%dT%H:%M:%SZ"), at.strftime("%Y-%m-%d %H:%M")
+    )
+
+
+def span(milliseconds: int) -> str:
+    """A duration in words: `3 days`, `5 minutes`, `less than a minute`."""
+    for name, size in UNITS:
+        if milliseconds >= size:
+            return plural(milliseconds // size, name)
+    return "less than a minute"
+
+
+def plural(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number and its noun: `1 secret`, `12,345 secrets`."""
+    return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def visible(value: Any) -> Any:
+    """Text with control and format characters as escapes, so that a name cannot hide or reorder what a page says."""
+    if not isinstance(value, str) or isinstance(value, Markup) or (value.isascii() and value.isprintable()):
+        return value
+    return "".join(_shown(character) for character in value)
+
+
+def capitalize_first(value: str) -> str:
+    """The text with a capital first letter; a message of an error starts with a small one."""
+    return value[:1].upper() + value[1:]
+
+
+def exact(value: str) -> Markup:
+    """Escaped, but otherwise as it is: for a text field, which sends it back."""
+    return escape(value)
+
+
+def _shown(character: str) -> str:
+    return f"\\u{ord(character):04x}" if character not in "\n\t" and is_hidden(character) else character
+
+
+def environment() -> Environment:
+    """Jinja2 with this package's templates."""
+    made = Environment(
+        loader=PackageLoader("vault.dashboard"),
+        autoescape=True,
+        auto_reload=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=visible,
+    )
+    made.filters.update(when=when, span=span, plural=plural, exact=exact, capitalize_first=capitalize_first)
+    made.globals["static"] = f"/dashboard/static/{DIGEST}"
+    return made
