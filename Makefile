@@ -41,7 +41,7 @@ define make-venv
 endef
 
 # If an environment's Python is gone (upgraded, moved), set the environment up again.
-$(foreach venv,.venv .venv-mcp1,$(shell $(venv)/bin/python -c pass 2>/dev/null || rm -f $(venv)/.ready))
+$(foreach venv,.venv .venv-mcp1 .venv-site,$(shell $(venv)/bin/python -c pass 2>/dev/null || rm -f $(venv)/.ready))
 
 RUN := .venv/bin/python
 ARCHIVE := dist/sikkerkey-mcp.pyz
@@ -206,7 +206,7 @@ COMPILE = build/lock/bin/uv pip compile --quiet --universal --python-version 3.9
 lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFLAGS=--upgrade for newer versions
 	@cmp -s requirements/lock.txt build/lock/installed.txt || { $(RUN) -m venv --clear build/lock && \
 		build/lock/bin/python -m pip install -qq --require-hashes -r requirements/lock.txt && cp requirements/lock.txt build/lock/installed.txt; }
-	@cd requirements && for name in dev runtime vault mcp1 conformance lock; do \
+	@cd requirements && for name in dev runtime vault mcp1 conformance site lock; do \
 		case $$name in runtime|vault) constraint='--constraint dev.txt --no-annotate';; *) constraint=;; esac; \
 		../$(COMPILE) $(LOCKFLAGS) $$constraint --output-file $$name.txt $$name.in || exit; done
 	@cat requirements/runtime.in requirements/vault.in > build/lock/archives.in
@@ -224,6 +224,14 @@ advisories: .venv/.ready $(ARCHIVE) $(VAULT_ARCHIVE) ## ask the OSV database abo
 	@$(RUN) tools/advisories.py --refresh
 	@$(RUN) tools/docs.py
 
+.venv-site/.ready: requirements/site.txt
+	$(call make-venv,.venv-site,$<)
+
+.PHONY: site
+site: .venv-site/.ready ## build the documentation as a site in build/site/
+	@NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --quiet --clean
+	@echo "build/site/ is ready: python3 -m http.server --bind 127.0.0.1 --directory build/site"
+
 .PHONY: clean
 clean: ## remove everything that was built or set up
-	rm -rf .venv .venv-mcp1 build dist .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-mcp1 .venv-site build dist .mypy_cache .ruff_cache .hypothesis

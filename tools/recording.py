@@ -1,14 +1,15 @@
-"""`make recording`: draws docs/recording.svg from real sessions of the archive with a local vault.
+"""`make recording`: draws docs/recording.svg from a real session of the archive with a local vault.
 
-The first screens are a conversation and what its user types in a terminal. What the user and the assistant say is
-scripted; calls and answers are real. The other screens are commands. Ids, codes, hashes, times, versions and paths are
-replaced by fixed ones, so the picture changes only if the program does. Renderers without animation show the first
-screen.
+The picture is a conversation of 15 seconds, and the page on which its user types a value. What the user and the
+assistant say is scripted; calls and answers are real, and the page is docs/images/page-fill.png. Ids, codes, hashes,
+times and paths are replaced by fixed ones, so the picture changes only if the program does. Everything that appears
+stays, so people who prefer reduced motion, and renderers without animation, see the whole story at once.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import re
@@ -28,9 +29,13 @@ from tools import demo
 from tools.demo import ARCHIVE, ROOT
 
 PICTURE = ROOT / "docs" / "recording.svg"
-COLUMNS, ROWS = 112, 30
-CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 19, 16  # of a monospaced font of 14 pixels
-BLOCK_S, SCREEN_S = 2.5, 5.0  # pause after a block, and additional pause after a screen
+PAGE = ROOT / "docs" / "images" / "page-fill.png"
+COLUMNS, ROWS = 72, 25
+CELL_WIDTH, LINE_HEIGHT, MARGIN = 8.4, 20, 20  # of a monospaced font of 14 pixels
+PAGE_WIDTH, PAGE_HEIGHT = 400, 475
+TOTAL_S = 15.0
+SHOWN_OF_ANSWER = 150  # characters
+REFUSAL = "No action reads a value."
 TERMINAL_COLUMNS = 1000  # wider than any line: this program wraps lines itself, after it has replaced the paths
 A_CODE = "4F7K"
 PROGRAM = "python3 sikkerkey-mcp.pyz"
@@ -52,10 +57,8 @@ REPLACEMENTS = (
     (r'"expiresInSeconds":[0-9]+', '"expiresInSeconds":600'),
     (r"Time left  [0-9]+ minutes", "Time left  10 minutes"),
 )
-COLOURS = {"\033[31m": "bad", "\033[32m": "good", "\033[33m": "warn", "\033[0m": ""}
 
-
-Block = list[str]  # lines that appear together: a command with its output, a call with its answer, or a remark
+Block = list[str]  # lines that appear together: what somebody says, or a call with its answer
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -82,8 +85,8 @@ class Workspace:
         """Runs a command of the vault's owner and returns its output."""
         return demo.run([sys.executable, "-m", "vault", *words, "--dir", str(self._vault)], self.env)
 
-    def type(self, command: str, *answers: str) -> Block:
-        """Runs a command in a terminal; types an answer at each prompt. Returns the command and its output."""
+    def type(self, command: str, *answers: str) -> None:
+        """Runs a command in a terminal; types an answer at each prompt."""
         keyboard, terminal = os.openpty()
         subprocess.run(["stty", "cols", str(TERMINAL_COLUMNS)], stdin=terminal, check=True)
         shell = ["/bin/sh", "-c", command]
@@ -95,7 +98,6 @@ class Workspace:
         os.close(keyboard)
         if process.returncode:
             sys.exit(f"{command} failed:\n{shown}")
-        return [f"$ {self.normalize(command)}", *self.normalize(shown).splitlines()]
 
     def normalize(self, text: str) -> str:
         """Replaces everything that differs between runs."""
@@ -134,133 +136,119 @@ def _read_chunk(keyboard: int) -> bytes:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def screens(workspace: Workspace) -> list[list[Block]]:
-    """Runs the whole script; the screens in the order of the picture, the conversation first."""
+def story(workspace: Workspace) -> list[tuple[float, Block]]:
+    """Runs the whole script; the blocks of the picture, with the seconds at which they appear."""
     token = workspace.owner("agent-token", "--scopes", "all")
-    install = workspace.type(f'{PROGRAM} install - --name "my laptop"', token)
-    agent = json.loads(workspace.owner("agents", "--json"))[0]["agentId"]
-    workspace.owner("approve", agent)
-    config = f"{PROGRAM} config claude-code --write"
-    terminal = [
-        [install, ["# the vault's owner approves the agent"], workspace.type(f"{config} --dry-run")],
-        [workspace.type(config), workspace.type(f"{PROGRAM} doctor")],
-        [
-            workspace.type(f"{PROGRAM} tools describe manage_secrets rotate"),
-            workspace.type(f"{PROGRAM} call manage_projects create name=Webshop"),
-        ],
+    workspace.type(f'{PROGRAM} install - --name "my laptop"', token)
+    workspace.owner("approve", json.loads(workspace.owner("agents", "--json"))[0]["agentId"])
+    workspace.type(f"{PROGRAM} call manage_projects create name=Webshop")
+    asked, waiting, stored, refused = asyncio.run(_conversation(workspace))
+    return [
+        (0.0, ["you: Store the password of Webshop's database. I have it."]),
+        (1.5, [asked, waiting]),
+        (3.0, [f"assistant: A page has opened for you. Its code is {A_CODE}."]),
+        (PAGE_S, []),
+        (8.0, ["> manage_secrets await_person", stored]),
+        (9.5, ["assistant: Stored. I have not seen it."]),
+        (10.5, ["you: Show it to me, please."]),
+        (11.5, ["> manage_secrets get_value", refused]),
+        (13.0, ["assistant: I cannot show it: no action reads a value, and", "           I never had it."]),
     ]
-    return [*asyncio.run(_conversation(workspace)), *terminal]
 
 
-async def _conversation(workspace: Workspace) -> list[list[Block]]:
+async def _conversation(workspace: Workspace) -> tuple[str, str, str, str]:
     """A scripted assistant, connected by an MCP client that starts the archive as the client's settings say."""
-    blocks = [["you: Store the password of Webshop's database. I have it; do not ask me for it here."]]
     with open(os.devnull, "w", encoding="utf-8") as errors:
         async with demo.client(workspace.env, errors) as (_name, call):
 
-            async def ask(**arguments: Any) -> Any:
+            async def ask(**arguments: Any) -> tuple[str, Any]:
                 result = await call("manage_secrets", **arguments)
-                workspace.code = (result.get("structuredContent") or {}).get("code", workspace.code)
-                request = f"> manage_secrets {json.dumps(arguments)}"
-                lines = (request, *result["content"][0]["text"].splitlines())
-                blocks.append([workspace.normalize(line) for line in lines])
-                return result.get("structuredContent")
+                data = result.get("structuredContent") or {}
+                workspace.code = data.get("code", workspace.code)
+                return _shortened(workspace.normalize(result["content"][0]["text"])), data
 
             project = (await call("manage_projects", action="list"))["structuredContent"]["items"][0]["id"]
-            await ask(action="create", projectId=project, name="DB_PASSWORD", fromPerson=True)
-            blocks.append([f"assistant: Please run the command in a terminal of your own. The code is {A_CODE}."])
-            typed = workspace.type(f"{PROGRAM} fill {workspace.code}", demo.MARKED_VALUE, "")
-            first, blocks[:] = [*blocks], []
-            stored = await ask(action="await_person", code=workspace.code)
-            blocks.append(["you: Show it to me, please."])
-            await ask(action="get_value", projectId=project, secretId=stored["id"])
-    blocks.append(["assistant: DB_PASSWORD is stored. I cannot show it: no action reads a value, and I never had it."])
-    blocks.append(workspace.type(f"{PROGRAM} call manage_secrets list projectId={project} --table"))
-    return [first, [["# you, in a terminal of your own"], typed], blocks]
+            created = {"name": "DB_PASSWORD", "fromPerson": True}
+            waiting, _ = await ask(action="create", projectId=project, **created)
+            workspace.type(f"{PROGRAM} fill {workspace.code}", demo.MARKED_VALUE, "")
+            stored, data = await ask(action="await_person", code=workspace.code)
+            refused, _ = await ask(action="get_value", projectId=project, secretId=data["id"])
+    return f"> manage_secrets create {json.dumps(created)}", waiting, stored, refused
+
+
+def _shortened(text: str) -> str:
+    """The beginning of a long answer; of a long error, also the sentence that matters here."""
+    text = " ".join(text.split())
+    if len(text) <= SHOWN_OF_ANSWER:
+        return text
+    end = f"… {REFUSAL}" if REFUSAL in text else "…}"
+    return text[: SHOWN_OF_ANSWER - len(end)].rpartition(",")[0] + f", {end}"
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # the picture
 # ---------------------------------------------------------------------------------------------------------------------
 
-TITLE = "sikkerkey-mcp: a person types a secret that the assistant stores and never sees; then install, config, doctor"
-STYLE = """text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace}
-text{fill:#d5d9e0;white-space:pre}
-.cmd{fill:#fff;font-weight:bold}.talk{fill:#8ab4f8;font-weight:bold}.rem{fill:#8b93a1}.good{fill:#7fce87}.warn{fill:#e5c07b}.bad{fill:#f0827f}"""
-# The style of a line by its first word.
-LINE_STYLES = {"$": "cmd", ">": "cmd", "#": "rem", "you:": "talk", "assistant:": "talk"}
-
-
-def wrap(line: str) -> list[str]:
-    """Wraps a line at the picture's width; lines of `doctor` continue below their last column."""
-    shown = re.sub(r"\033\[\d+m", "", line)
-    if len(shown) <= COLUMNS:
-        return [line]
-    label = re.match(r"\S+ +\S+ +", shown) if shown != line else None  # coloured: a line of `doctor`
-    indent = " " * len(label[0] if label else "")
-    first, *rest = textwrap.wrap(line, COLUMNS + len(line) - len(shown), break_on_hyphens=False)
-    return [first, *textwrap.wrap(" ".join(rest), COLUMNS, initial_indent=indent, subsequent_indent=indent)]
-
-
-def to_spans(line: str, style: str) -> str:
-    """Converts a line to SVG: in one style, or in the colours of its escape sequences."""
-    if style:
-        return f'<tspan class="{style}">{escape(line, quote=False)}</tspan>'
-    svg = colour = ""
-    for part in re.split(r"(\033\[\d+m)", line):
-        if part in COLOURS:
-            colour = COLOURS[part]
-        else:
-            text = escape(part, quote=False)
-            svg += f'<tspan class="{colour}">{text}</tspan>' if colour else text
-    return svg
+PAGE_S = 4.5  # when the page appears
+TITLE = "A person types a secret on a page. The assistant stores it, never sees it, and cannot read it back."
+STYLE = """text{font:14px ui-monospace,SFMono-Regular,Menlo,Consolas,"DejaVu Sans Mono",monospace;white-space:pre}
+text{fill:#aeb6c2}.you{fill:#fff;font-weight:bold}.assistant{fill:#8ab4f8;font-weight:bold}.call{fill:#7fce87}
+@media (prefers-reduced-motion:reduce){g{animation:none!important;opacity:1!important}}"""
+# The style of a line by its first word; a line that begins with blanks continues the one before.
+LINE_STYLES = {">": "call", "you:": "you", "assistant:": "assistant"}
 
 
 def draw_block(block: Block, row: int) -> tuple[str, int]:
     """Draws a block below a row; returns the SVG and the last row that it takes."""
-    svg = ""
+    svg = style = ""
     for line in block:
-        style = LINE_STYLES.get(line.split(" ", 1)[0], "")
-        for part in wrap(line):
+        style = style if line.startswith(" ") else LINE_STYLES.get(line.split(" ", 1)[0], "")
+        for part in textwrap.wrap(line, COLUMNS, break_on_hyphens=False, drop_whitespace=not line.startswith(" ")):
             row += 1
-            svg += f'<text x="{MARGIN}" y="{MARGIN + row * LINE_HEIGHT - 5}">{to_spans(part, style)}</text>\n'
+            shown = escape(part, quote=False)
+            svg += f'<text x="{MARGIN}" y="{MARGIN + row * LINE_HEIGHT - 5}" class="{style}">{shown}</text>\n'
     return svg, row
 
 
-def draw_picture(story: Iterable[list[Block]]) -> str:
-    """Draws the screens as an animated SVG: blocks appear one after the other and disappear with their screen."""
-    groups: list[tuple[str, float, float]] = []
-    now_s = 0.0
-    for screen in story:
-        row = -1
-        end_s = now_s + len(screen) * BLOCK_S + SCREEN_S
-        for block in screen:
-            lines, row = draw_block(block, row + 1)
-            groups.append((lines, now_s, end_s))
-            now_s += BLOCK_S
-        if row > ROWS:
-            sys.exit(f"a screen takes {row} rows, but the picture has {ROWS}")
-        now_s = end_s
-    return _animated_svg(groups, now_s)
-
-
-def _animated_svg(groups: list[tuple[str, float, float]], total_s: float) -> str:
-    """`groups` holds the lines of a block with the times at which it appears and disappears, in seconds."""
-    width, height = MARGIN * 2 + COLUMNS * CELL_WIDTH, MARGIN * 2 + ROWS * LINE_HEIGHT
+def draw_picture(blocks: Iterable[tuple[float, Block]]) -> str:
+    """Draws the story as an animated SVG. A block without lines is the page."""
+    row = 0
+    groups = []
+    for start_s, block in blocks:
+        if block:
+            drawn, row = draw_block(block, row)
+            row += 1
+        else:
+            drawn = _page()
+        groups.append((start_s, drawn))
+    if row > ROWS:
+        sys.exit(f"the conversation takes {row} rows, but the picture has {ROWS}")
+    width = MARGIN * 3 + COLUMNS * CELL_WIDTH + PAGE_WIDTH
+    height = MARGIN * 2 + ROWS * LINE_HEIGHT
     rules, body = [STYLE], ""
-    for number, (lines, start_s, end_s) in enumerate(groups):
-        start, end = (100 * moment_s / total_s for moment_s in (start_s, end_s))
-        frames = f"0%{{opacity:{int(start == 0)}}}{start:.2f}%{{opacity:1}}{end:.2f}%,100%{{opacity:0}}"
-        rules.append(f"@keyframes k{number}{{{frames}}}#b{number}{{animation:k{number} {total_s}s step-end infinite}}")
-        body += f'<g id="b{number}" opacity="{int(end_s == groups[0][2])}">\n{lines}</g>\n'
+    for number, (start_s, drawn) in enumerate(groups):
+        start = 100 * start_s / TOTAL_S
+        frames = f"0%{{opacity:{int(not start)}}}{start:.2f}%,100%{{opacity:1}}"
+        rules.append(
+            f"@keyframes k{number}{{{frames}}}#b{number}{{animation:k{number} {TOTAL_S:g}s step-end infinite}}"
+        )
+        body += f'<g id="b{number}">\n{drawn}</g>\n'
     sheet = "\n".join(rules)
     return f"""\
 <svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width:g} {height}" role="img">
 <title>{TITLE}</title>
 <style>{sheet}</style>
-<rect width="{width:g}" height="{height}" rx="8" fill="#1b1f27"/>
+<rect width="{width:g}" height="{height}" rx="10" fill="#1b1f27"/>
 {body}</svg>
 """
+
+
+def _page() -> str:
+    """The page, at the right of the conversation."""
+    content = base64.b64encode(PAGE.read_bytes()).decode()
+    x, y = MARGIN * 2 + COLUMNS * CELL_WIDTH, (MARGIN * 2 + ROWS * LINE_HEIGHT - PAGE_HEIGHT) / 2
+    size = f'x="{x:g}" y="{y:g}" width="{PAGE_WIDTH}" height="{PAGE_HEIGHT}"'
+    return f'<image {size} href="data:image/png;base64,{content}"/>\n'
 
 
 def main() -> None:
@@ -270,7 +258,7 @@ def main() -> None:
         (directory / "home").mkdir(mode=0o700)
         env = {"HOME": str(directory / "home")}
         with demo.vault(directory / "vault", env) as url:
-            PICTURE.write_text(draw_picture(screens(Workspace(directory, url, env))), encoding="utf-8")
+            PICTURE.write_text(draw_picture(story(Workspace(directory, url, env))), encoding="utf-8")
     print(f"{PICTURE.relative_to(ROOT)}: {PICTURE.stat().st_size:,} bytes")
 
 
