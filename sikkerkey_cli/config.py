@@ -162,15 +162,23 @@ def replace_file(path: str, old: FileContent, new: str | None, kept: bytes | Non
                 raise ConfigError(f"{clean(path)} was just changed by another program", "run this command again")
             if new is None:
                 os.unlink(path)
+                _remove_if_empty(directory)
             else:
                 os.replace(temporary, path)
         finally:
             with suppress(FileNotFoundError):
                 os.unlink(temporary)
-        _sync_directory(directory)
+        _sync_directory(directory if os.path.isdir(directory) else os.path.dirname(directory))
     except OSError as error:
         raise ConfigError(f"{clean(path)} cannot be written: {error.strerror}", MANUAL_EDIT_HINT) from None
     return backup
+
+
+def _remove_if_empty(directory: str) -> None:
+    """Removes Continue's directory of server blocks, if ours was the only one. No other directory has one purpose."""
+    if os.path.basename(directory) == "mcpServers":
+        with suppress(OSError):
+            os.rmdir(directory)
 
 
 def make_directories(directory: str) -> None:

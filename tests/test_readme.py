@@ -17,11 +17,16 @@ from tests.support.harness import ARCHIVE, ROOT, TIMEOUT_S
 from tests.support.local_vault import LocalVault
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+COMMAND_LINE = (ROOT / "docs" / "command-line.md").read_text(encoding="utf-8")
+VAULT = (ROOT / "docs" / "vault.md").read_text(encoding="utf-8")
+CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md"))]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
-def section(title: str) -> str:
+def section(title: str, page: str = README) -> str:
     """The text below a second-level heading, up to the next one."""
-    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.MULTILINE | re.DOTALL)
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", page, re.MULTILINE | re.DOTALL)
     assert found, title
     return found[1]
 
@@ -58,16 +63,39 @@ def here(line: str) -> str:
 
 def test_every_make_target_in_readme_and_contributing_exists() -> None:
     targets = set(re.findall(r"^([a-z0-9-]+):.*##", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
-    contributing = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    words = re.findall(r"(?:`|^)make ([a-z][a-z0-9 -]*)", README + contributing, re.MULTILINE)
+    words = re.findall(r"(?:`|^)make ([a-z][a-z0-9 -]*)", README + CONTRIBUTING, re.MULTILINE)
     named = {target for line in words for target in line.split()}
     assert {"demo", "test", "zipapp"} <= named <= targets
 
 
-def test_every_linked_file_exists() -> None:
-    links = {link for link in re.findall(r"\]\(([^)#]+)", README) if "://" not in link}
-    assert links
-    assert [link for link in sorted(links) if not (ROOT / link).exists()] == []
+def anchors(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    text = re.sub(r"^ *```.*?^ *```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    plain = [re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading).replace("`", "").lower() for heading in headings]
+    return {re.sub(r"[^\w\- ]", "", heading).replace(" ", "-") for heading in plain}
+
+
+def test_every_link_leads_to_a_file_and_a_heading() -> None:
+    checked = 0
+    for page in PAGES:
+        for link in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+            if "://" in link or link.startswith("mailto:"):
+                continue
+            checked += 1
+            path, _, anchor = link.partition("#")
+            target = page.parent / path if path else page
+            assert target.exists(), (page.name, link)
+            assert not anchor or target.suffix != ".md" or anchor in anchors(target), (page.name, link)
+    assert checked > 200
+
+
+def test_readme_is_short_and_each_page_begins_with_what_it_is_for() -> None:
+    assert README.count("\n") < 200
+    for page in PAGES:
+        title, opening, *_ = page.read_text(encoding="utf-8").split("\n\n", 2)
+        assert title.startswith("# "), page.name
+        assert page.parent == ROOT or opening.startswith("This page "), (page.name, opening)
 
 
 def test_install_commands_work(tmp_path: Path, home: Path) -> None:
@@ -86,13 +114,11 @@ def test_install_commands_work(tmp_path: Path, home: Path) -> None:
     assert checked.splitlines()[-1].endswith(", 0 fail")
 
 
-def test_windows_commands_are_the_same() -> None:
-    windows = commands(section("Install"), "powershell")
-    assert [line.replace("py -3 ", "python3 ") for line in windows] == commands(section("Install"))
+COMMANDS_AND_VARIABLES = "".join(section(title, COMMAND_LINE) for title in ("All commands", "Environment variables"))
 
 
 def test_table_of_commands_names_every_command_variable_and_client() -> None:
-    cells = [line.split("|")[1] for line in section("Commands").splitlines() if line.startswith("| `")]
+    cells = [line.split("|")[1] for line in COMMANDS_AND_VARIABLES.splitlines() if line.startswith("| `")]
     named = {words.split()[0] for cell in cells for words in re.findall("`([^`]+)`", cell)}
     product = [*ROOT.glob("sikkerkey_*.py"), *ROOT.glob("sikkerkey_cli/**/*.py"), *(ROOT / "runtime").rglob("*.py")]
     sources = "".join(path.read_text(encoding="utf-8") for path in product)
@@ -102,11 +128,12 @@ def test_table_of_commands_names_every_command_variable_and_client() -> None:
     assert {name for name in CLIENTS if f"`{name}`" not in section("Install")} == {"generic"}
 
 
-def test_readme_lists_all_code_and_links_every_page() -> None:
+def test_contributing_lists_all_code_and_readme_links_every_page() -> None:
+    layout = section("Layout", CONTRIBUTING)
     files = sorted(path.name for path in ROOT.glob("*.py"))
-    assert [name for name in files if f"`{name}`" not in section("Development")] == []
+    assert [name for name in files if f"`{name}`" not in layout] == []
     directories = {f"{path.parent.name}/" for path in [*ROOT.glob("[a-z]*/*.py"), *ROOT.glob("[a-z]*/*.in")]}
-    assert sorted(name for name in directories - {"build/"} if f"`{name}`" not in section("Development")) == []
+    assert sorted(name for name in directories - {"build/"} if f"`{name}`" not in layout) == []
     assert sorted(page.name for page in (ROOT / "docs").glob("*.md") if f"(docs/{page.name})" not in README) == []
 
 
@@ -131,7 +158,7 @@ def test_commands_of_the_local_vault_work(tmp_path: Path) -> None:
     port = str(free_port())
     replacements = {"~/my-vault": str(tmp_path / "v"), "8300": port}
     names = re.compile("|".join(replacements))
-    pasted = [line for line in commands(section("Try it without an account")) if not line.startswith("make ")]
+    pasted = [line for line in commands(section("Start one by hand", VAULT)) if not line.startswith("make ")]
     lines = [names.sub(lambda found: replacements[found[0]], here(line)) for line in pasted]
     serve = next(line for line in lines if " serve " in line)
     with subprocess.Popen(shlex.split(serve), cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:

@@ -11,7 +11,8 @@ from sikkerkey_cli.config import block_text
 INTRO = """\
 # Clients
 
-This page is generated from the table in `sikkerkey_cli/clients.py`; `make docs` rewrites it.
+This page says where each MCP client keeps its settings, and what `config` writes there. It is generated from the table
+in `sikkerkey_cli/clients.py`; `make docs` rewrites it.
 
 ```sh
 python3 sikkerkey-mcp.pyz config CLIENT            # prints the block and says where to add it

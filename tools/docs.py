@@ -6,7 +6,8 @@
 - docs/faults.md: the rows of the fault tests
 - docs/tested-clients.md: the results of the last trials, from docs/tested-clients.json and docs/set-ups.json
 - docs/requests.md: what the requests of people cost a model, from docs/requests.json
-- README.md: the list of tools, the protocol revisions that clients use
+- README.md: the list of tools, the clients that were tested; docs/badges/clients/: a badge for each of them
+- docs/mcp.md: the protocol revisions that clients use
 - docs/platforms.md: the accepted advisories
 
 With --check it writes nothing and exits with status 1 if a file is out of date.
@@ -34,7 +35,8 @@ from tools.user_requests.page import page as requests_page
 INTRO = """\
 # Tools and actions
 
-This page is generated from the dispatch table in `sikkerkey_mcp.py`; `make docs` rewrites it.
+This page lists every action that an assistant can call, with its arguments, limits, scope and an example. It is
+generated from the dispatch table in `sikkerkey_mcp.py`; `make docs` rewrites it.
 
 There are {tools} tools with {actions} actions. Call a tool with `action` and the arguments of that action. `whoami` has
 a single action and takes no `action` argument. No action returns the value of a stored secret.
@@ -66,7 +68,8 @@ a single action and takes no `action` argument. No action returns the value of a
 TESTED_CLIENTS_INTRO = """\
 # Tested clients
 
-This page is generated from `docs/tested-clients.json`; `make test-clients` updates the results, `make docs` the page.
+This page says which clients were tried, in which version and with what result. It is generated from
+`docs/tested-clients.json`; `make test-clients` updates the results, `make docs` the page.
 
 `make test-clients` downloads the clients and gives each one an empty home directory and a local vault. A scripted model
 drives the assistants; a small program drives the SDKs. Each makes five calls: `whoami`, create a project, create a
@@ -102,7 +105,8 @@ waits until the person has chosen *I'm done, continue*, for which they take 1.5 
 DIALOGS = """\
 # What people see
 
-This page is generated from `docs/tested-clients.json`; `make test-clients` updates the dialogs, `make docs` the page.
+This page shows what people see in each client when a call needs them. It is generated from `docs/tested-clients.json`;
+`make test-clients` updates the dialogs, `make docs` the page.
 [Tested clients](tested-clients.md) says how they were recorded, and [People](person.md) what they mean. Ids, ports,
 addresses and codes are replaced, and blank lines are left out.
 
@@ -242,6 +246,37 @@ def revision_list() -> str:
     return _table(("Protocol revision", "Tested clients that use it"), rows)
 
 
+def badge(name: str, value: str) -> str:
+    """A badge as SVG: two words or phrases side by side."""
+    left, right = (14 + 6.6 * len(text) for text in (name, value))
+    return f"""\
+<svg xmlns="http://www.w3.org/2000/svg" width="{left + right:g}" height="20" role="img">
+<title>{name}: {value}</title>
+<rect width="{left + right:g}" height="20" rx="3" fill="#2c6e49"/>
+<path d="M3 0h{left - 3:g}v20H3a3 3 0 0 1-3-3V3a3 3 0 0 1 3-3z" fill="#333"/>
+<g fill="#fff" font-family="Verdana,DejaVu Sans,sans-serif" font-size="11" text-anchor="middle">
+<text x="{left / 2:g}" y="14">{name}</text>
+<text x="{left + right / 2:g}" y="14">{value}</text>
+</g>
+</svg>
+"""
+
+
+def client_badges() -> dict[str, tuple[str, str, str]]:
+    """The file name, the client and its version, for each client whose last trial passed."""
+    return {
+        f"{outcome.client.lower().replace(' ', '-')}.svg": (outcome.client, outcome.version, outcome.date)
+        for outcome in record.load()
+        if outcome.outcome == "passed"
+    }
+
+
+def client_list() -> str:
+    """The README's line of badges."""
+    badges = client_badges().items()
+    return " ".join(f"![{client} {version}](docs/badges/clients/{name})" for name, (client, version, _) in badges)
+
+
 def between(name: str, text: str, generated: str) -> str:
     """Replaces the text between the markers called `name` with `generated`; without such markers, `text` as it is."""
     begin, end = (marker.format(name) for marker in MARKERS)
@@ -253,7 +288,8 @@ def pages(root: Path) -> dict[Path, str]:
     readme, platforms = root / "README.md", root / "docs" / "platforms.md"
     parts = (
         (readme, "tools", tool_list()),
-        (readme, "revisions", revision_list()),
+        (readme, "clients", client_list()),
+        (root / "docs" / "mcp.md", "revisions", revision_list()),
         (platforms, "advisories", advisories.accepted_at(advisories.load(), "macos-x86_64")),
     )
     expected = {
@@ -263,6 +299,10 @@ def pages(root: Path) -> dict[Path, str]:
         root / "docs" / "faults.md": faults_page(),
         root / "docs" / "requests.md": requests_page(ROOT / "docs" / "requests.json"),
         root / "docs" / "tested-clients.md": tested_clients_page(),
+        **{
+            root / "docs" / "badges" / "clients" / name: badge(client, version)
+            for name, (client, version, _) in client_badges().items()
+        },
     }
     for path, name, generated in parts:
         if path.exists():
@@ -282,7 +322,7 @@ def main(arguments: list[str], root: Path = ROOT) -> int:
             print(f"docs: {path.relative_to(root)} is out of date: run `make docs`", file=sys.stderr)
         return 1 if stale else 0
     for path, text in stale.items():
-        path.parent.mkdir(exist_ok=True)
+        path.parent.mkdir(exist_ok=True, parents=True)
         path.write_text(text, encoding="utf-8")
     return 0
 

@@ -32,7 +32,8 @@ LOOKS = textwrap.fill(
 INTRO = f"""\
 # Faults between the program and the vault
 
-This page is generated from the rows in `tests/support/fault_table.py`; `make docs` rewrites it. `tests/test_faults.py`
+This page lists what a model is told when the connection to the vault, or an answer, is broken. It is generated from the
+rows in `tests/support/fault_table.py`; `make docs` rewrites it. `tests/test_faults.py`
 runs each of the {len(FAULTS)} rows against a server process, once with a read and once with a write. It checks the
 message that the model gets, the number of attempts, and the requests that arrive. The next call on the same process
 must succeed. One process handles all rows of a kind and must not be left with extra threads or descriptors.

@@ -10,9 +10,10 @@ from typing import Any
 INTRO = """\
 # 25 requests
 
-This page is generated from `docs/requests.json`; `make record-requests` plays the requests again and rewrites it.
+This page shows what 25 requests of people cost a model. It is generated from `docs/requests.json`;
+`make record-requests` plays the requests again and rewrites it.
 
-What people ask of a secrets vault, and what it costs a model: calls, and characters of arguments and results. *Before*
+The cost is measured in calls, and characters of arguments and results. *Before*
 is commit `{before}`, without [`review`](reviews.md), `search` and `next`; *after* is this program.
 
 Both are played against a local vault with 8 projects, 120 secrets, 40 machines and 2,000 audit entries. The calls are
