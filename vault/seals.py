@@ -71,6 +71,7 @@ GUARDS = (
     Guard("token secret",  "enrollment_secrets",  ("token_id", "secret_id")),
     Guard("address",       "ip_allowlist",        ("id",), ("cidr",)),
     Guard("address list",  "ip_allowlist_switch", ("only",), ("enabled",)),
+    Guard("reveal switch", "reveal_forbidden",    ("only",), ("since_ms",)),
 )
 # fmt: on
 HEAD = "audit head"  # the seal of the newest audit entry that an open vault wrote

@@ -25,7 +25,7 @@ from vault.domains.identities import AGENT, parse_public_key
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import text
 from vault.query import fetch_one
-from vault.router import OWNER, Agent, Call, Owner, Route
+from vault.router import OWNER, Actor, Agent, Call, Owner, Route
 from vault.terminal import printable
 
 TABLES = """
@@ -93,6 +93,15 @@ SCOPES = (
     "team.read",  # inferred, like the next one: no public source names them
     "team.write",
 )
+
+# Scopes that are enough to get at values without reading any: see docs/security.md, "Plaintext by proxy".
+LEADS_TO_PLAINTEXT = {
+    "enrollment.write": "can create a token whose holder adds a machine that reads immediately",
+    "machines.write": "with projects.machines.write, can approve a machine and grant it secrets",
+    "projects.machines.write": "can grant secrets to a machine that it controls",
+    "aiagents.write": "can approve an agent whose token carries more scopes",
+    "team.write": "can invite a person, who reads values on the dashboard",
+}
 
 TOKEN_LIFE_MS = 24 * 3600 * 1000
 TOKEN_PATTERN = re.compile(r"[0-9a-f]{64}")
@@ -358,6 +367,45 @@ def set_enabled(db: sqlite3.Connection, now_ms: int, agent_id: str, *, enabled: 
     action = "enable" if enabled else "disable"
     audit.record(db, now_ms, OWNER, f"ai_agent_{action}", f"agent {agent_id} {action}d")
     return agent
+
+
+def set_scopes(
+    db: sqlite3.Connection,
+    now_ms: int,
+    agent_id: str,
+    scopes: Iterable[str],
+    projects: Iterable[str] | None,
+    *,
+    actor: Actor = OWNER,
+) -> Agent:
+    """Replace an agent's scopes and its project allowlist (None: every project), and return it. Raises VaultError.
+
+    The vault must be open, because the rows that grant rights are sealed.
+    """
+    before = _from_row(db, identities.require_for_owner(db, AGENT, agent_id))
+    wanted = _known_scopes(scopes)
+    allowlist = None if projects is None else _known_projects(db, projects)
+    db.execute(
+        "UPDATE ai_agents SET scopes = ?, restricted = ? WHERE id = ?",
+        (json.dumps(wanted), allowlist is not None, agent_id),
+    )
+    seals.sign(db, "agent", agent_id)
+    db.execute("DELETE FROM agent_projects WHERE agent_id = ?", (agent_id,))
+    rows = [(agent_id, project_id) for project_id in allowlist or ()]
+    db.executemany("INSERT INTO agent_projects (agent_id, project_id) VALUES (?, ?)", rows)
+    audit.record(db, now_ms, actor, "ai_agent_scopes", f"agent {agent_id}: {_changes(before, wanted, allowlist)}")
+    return _from_row(db, identities.require_for_owner(db, AGENT, agent_id))
+
+
+def _changes(before: Agent, scopes: Iterable[str], allowlist: Iterable[str] | None) -> str:
+    """What a change of scopes and projects adds and removes, for its audit entry."""
+    old, new = set(before.scopes), set(scopes)
+    parts = [f"scopes added: {' '.join(sorted(new - old))}"] if new - old else []
+    parts += [f"scopes removed: {' '.join(sorted(old - new))}"] if old - new else []
+    reach = None if allowlist is None else sorted(allowlist)
+    if reach != (None if before.allowlist is None else sorted(before.allowlist)):
+        parts.append(f"projects: {'all' if reach is None else ' '.join(reach)}")
+    return "; ".join(parts) or "scopes and projects as before"
 
 
 def disable_all(db: sqlite3.Connection, now_ms: int) -> list[str]:

@@ -10,13 +10,13 @@ the read. Read counts are per secret, for all machines together.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import datetime
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timezone
 from typing import Any, Callable, NamedTuple
 from zoneinfo import ZoneInfo
 
 from vault.domains import ip_allowlist
-from vault.errors import Refusal
+from vault.errors import EMPTY, Refusal
 from vault.inputs import BOOLEAN, TIME_MS, integer, text, text_list
 
 MINUTE_MS = 60_000
@@ -190,3 +190,73 @@ def in_window(rules: Rules, now_ms: int) -> bool:
 
 def _minute_of_day(time_of_day: str) -> int:
     return int(time_of_day[:2]) * 60 + int(time_of_day[3:])
+
+
+# ---- words -----------------------------------------------------------------------------------------------------------
+
+
+def describe(rules: Rules, machine_names: Mapping[str, str] = EMPTY) -> str:
+    """What the rules mean, in sentences for the owner. Keys that are absent, None or False set no condition."""
+    conditions = [part for part in (words(rules) for words in _CONDITIONS) if part]
+    if rules.get("coSignEnabled"):
+        cosigner = machine_names.get(rules["coSignMachineId"], rules["coSignMachineId"])
+        conditions.append(
+            f"only if {cosigner} and another machine ask for the same secret"
+            f" within {_number(rules['coSignWindowSeconds'], 'second')} of each other"
+        )
+    sentence = f"Machines may read {', '.join(conditions)}." if conditions else "Machines may read without conditions."
+    reads = rules.get("rotateAfterReads")
+    return f"{sentence} The value changes after {_number(reads, 'read')}." if reads else sentence
+
+
+def _window_words(rules: Rules) -> str:
+    if not rules.get("timeWindowEnabled"):
+        return ""
+    start, end, zone = (rules[f"timeWindow{part}"] for part in ("Start", "End", "Timezone"))
+    until = end if start < end else f"{end} on the next day"
+    return f"{_days(rules['timeWindowDays'])} from {start} to {until} ({zone})"
+
+
+def _days(listed: Iterable[str]) -> str:
+    """Three or more days that follow each other as a range."""
+    days = [day for day in DAYS if day in listed]
+    if len(days) == len(DAYS):
+        return "every day"
+    first, last = DAYS.index(days[0]), DAYS.index(days[-1])
+    if len(days) > 2 and last - first + 1 == len(days):
+        return f"{days[0].title()} to {days[-1].title()}"
+    return f"on {_joined([day.title() for day in days])}"
+
+
+def _network_words(rules: Rules) -> str:
+    return f"from {_joined(rules['ipAllowlistCidrs'])}" if rules.get("ipAllowlistEnabled") else ""
+
+
+def _cap_words(rules: Rules) -> str:
+    if not rules.get("rateCapEnabled"):
+        return ""
+    units = (("maxReadsPerMinute", "minute"), ("maxReadsPerDay", "day"))
+    caps = [f"{_number(rules[key], 'time')} a {unit}" for key, unit in units if rules.get(key)]
+    return f"at most {_joined(caps)}"
+
+
+def _expiry_words(rules: Rules) -> str:
+    at_ms = rules.get("ttlExpiresAt")
+    if at_ms is None:
+        return ""
+    return f"until {datetime.fromtimestamp(at_ms // 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
+
+
+def _total_words(rules: Rules) -> str:
+    return f"at most {_number(rules['ttlMaxReads'], 'time')} in total" if rules.get("ttlMaxReads") else ""
+
+
+def _number(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _joined(parts: Sequence[str]) -> str:
+    return " and ".join([*([", ".join(parts[:-1])] if parts[:-1] else []), *parts[-1:]])
+
+
+_CONDITIONS = (_window_words, _network_words, _cap_words, _total_words, _expiry_words)

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Mapping
+from typing import Any
 
 from vault import audit, seals
 from vault.crypto import new_id
 from vault.domains import axes, projects, secrets
 from vault.domains.axes import Facts, Rules
-from vault.errors import ReadDenied, Refusal, Tampered
+from vault.errors import EMPTY, ReadDenied, Refusal, Tampered
 from vault.inputs import require_any, text
 from vault.query import count, fetch_one, require_one
 from vault.router import SYSTEM, Call, Route
@@ -219,6 +221,13 @@ def delete(call: Call) -> object:
     detail = f"policy {policy['id']} deleted, was {policy['name']}"
     audit.note(call, "policy_delete", detail, project_id=policy["project_id"])
     return {"id": policy["id"], "name": policy["name"], "deleted": True}
+
+
+def describe(policy: Mapping[str, Any], machine_names: Mapping[str, str] = EMPTY) -> str:
+    """What a policy means, in sentences for the owner. `policy` is as `get` and `list_all` answer it."""
+    bound = policy["boundSecretCount"]
+    secrets_bound = "one secret" if bound == 1 else f"{bound:,} secrets" if bound else "no secret yet"
+    return f"{axes.describe(policy, machine_names)} Bound to {secrets_bound}."
 
 
 def _rules_in(call: Call) -> dict[str, object]:

@@ -22,7 +22,7 @@ from vault.domains import projects
 from vault.errors import Denied, Refusal, Tampered
 from vault.inputs import integer, parse_object, text, text_list
 from vault.query import fetch_one, require_one
-from vault.router import Call, Route
+from vault.router import OWNER, Actor, Call, Route
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -47,6 +47,11 @@ CREATE TABLE IF NOT EXISTS secret_versions (
     ciphertext BLOB NOT NULL,
     created_ms INTEGER NOT NULL,
     PRIMARY KEY (secret_id, version)
+);
+-- One row if nobody may see a value: see reveal_as_owner.
+CREATE TABLE IF NOT EXISTS reveal_forbidden (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    since_ms INTEGER NOT NULL
 );
 """
 
@@ -422,3 +427,39 @@ ROUTES = (
     Route("GET",  ONE + "/versions", READ,  versions),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def reveal_as_owner(
+    db: sqlite3.Connection,
+    keys: Keyring,
+    now_ms: int,
+    secret_id: str,
+    version: int | None = None,
+    *,
+    actor: Actor = OWNER,
+) -> str:
+    """The value of the current or an earlier version, for the owner's eyes. Audited in the same transaction.
+
+    A canary is not triggered: only reads by machines do that. Raises Refusal: 403 if the vault forbids it.
+    """
+    if is_reveal_forbidden(db):
+        raise Refusal(403, "this vault was made to reveal no value: only machines can read")
+    secret = find(db, secret_id)
+    number = secret["version"] if version is None else version
+    value = plaintext(db, keys, secret, number)
+    ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
+    audit.record(db, now_ms, actor, "secret_reveal", f"version {number} shown to the owner", **ids)
+    return value
+
+
+def is_reveal_forbidden(db: sqlite3.Connection) -> bool:
+    """Whether the vault was made with `--no-reveal`."""
+    return fetch_one(db, "SELECT 1 FROM reveal_forbidden") is not None
+
+
+def forbid_reveal(db: sqlite3.Connection, now_ms: int) -> None:
+    """Forbid to reveal values, for good."""
+    db.execute("INSERT OR IGNORE INTO reveal_forbidden (only, since_ms) VALUES (1, ?)", (now_ms,))
