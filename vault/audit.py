@@ -54,6 +54,7 @@ ACTIONS = {
     "ai_agent_scopes":          "high",
     "alert_update":             "high",
     "auth_failure":             "medium",
+    "bootstrap_token_cancel":   "medium",
     "bootstrap_token_create":   "medium",
     "canary_config":            "medium",
     "canary_create":            "low",

@@ -7,11 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import ROOT, START_MS, Agent, FakeClock, Vault
+from vault import env_import
 from vault.desk import Desk
 from vault.domains import agents, axes, policies, secrets
+from vault.dotenv import parse
 from vault.errors import Refusal, VaultError
 from vault.schema import open_store
 
@@ -149,3 +152,54 @@ def test_a_policy_is_described_as_the_api_answers_it(agent: Agent) -> None:
     secret = agent.secret(project, "x")
     agent.post(f"/v1/ai/secrets/{secret.rpartition('/')[2]}/binding", {"policyId": policy})
     assert policies.describe(found()).endswith("Bound to one secret."), json.dumps(found())
+
+
+def test_unused_tokens_are_listed_and_cancelled(vault: Vault, agent: Agent) -> None:
+    project = agent.project()
+    with vault.store.transaction() as db:
+        agents.issue_token(db, START_MS - 1, ["audit.read"], [project], "laptop")
+        token = agents.issue_token(db, START_MS, ["audit.read"], None, None)
+        agents.issue_token(db, START_MS - agents.TOKEN_LIFE_MS, ["audit.read"], None, "expired")
+        first, second = agents.waiting_tokens(db, START_MS)
+    assert (first["name"], first["scopes"], first["projectAllowlist"]) == ("laptop", ["audit.read"], [project])
+    assert (second["name"], second["expiresAt"]) == (None, START_MS + agents.TOKEN_LIFE_MS)
+    assert token not in str(second)
+    with vault.store.transaction() as db:
+        agents.cancel_token(db, START_MS, str(second["id"]))
+        assert agents.waiting_tokens(db, START_MS) == [first]
+    assert vault.register(token, Ed25519PrivateKey.generate()).status == 401
+    assert [row["user_id"] for row in vault.audited("bootstrap_token_cancel")] == ["owner"]
+    with pytest.raises(VaultError, match="no unused token"), vault.store.transaction() as db:
+        agents.cancel_token(db, START_MS, str(second["id"]))
+
+
+def test_an_import_says_what_it_would_do_and_does_that(desk: Desk) -> None:
+    project = desk.call("POST", "/v1/ai/projects", {"name": "Webshop"})["id"]
+    path = f"/v1/ai/projects/{project}/secrets"
+    for name, value in (("KEPT", "same-hunter2"), ("CHANGED", "old-hunter2"), ("TWICE", "x"), ("TWICE", "y")):
+        desk.call("POST", path, {"name": name, "value": value})
+    desk.call("POST", path, {"name": "FIELDS", "value": '{"a": "x"}', "fieldNames": ["a"]})
+    desk.call("POST", "/v1/ai/canaries", {"projectId": project, "name": "CANARY"})
+    schedule = {"projectId": project, "name": "MANAGED", "intervalSeconds": 86_400}
+    managed = desk.call("POST", "/v1/ai/dynamic-secrets", schedule)
+    lines = ["KEPT", "CHANGED", "NEW", "TWICE", "FIELDS", "CANARY", "MANAGED", "HUGE"]
+    values = {"KEPT": "same-hunter2", "CHANGED": "new-hunter2", "HUGE": "x" * 12_289}
+    entries = parse("\n".join(f"{name}={values.get(name, 'hunter2')}" for name in lines))
+    steps = env_import.plan(desk, project, entries)
+    outcomes = ["unchanged", "replaced", "new", *["refused"] * 5]
+    assert [step.outcome for step in steps] == outcomes
+    assert [step.reason for step in steps if step.outcome == "refused"] == [
+        "2 secrets of the project have this name",
+        "it is a structured secret",
+        "it is a canary: its value belongs to the vault",
+        "it has an active rotation schedule",
+        "value must be a string of at most 12288 bytes in UTF-8",
+    ]
+    assert "hunter2" not in str([step.as_json() for step in steps])
+    env_import.apply(desk, project, steps)
+    after = env_import.plan(desk, project, entries)
+    assert [step.outcome for step in after] == ["unchanged", "unchanged", "unchanged", *["refused"] * 5]
+    found = {secret["name"]: secret for secret in desk.call("GET", path)}
+    assert (found["KEPT"]["version"], found["CHANGED"]["version"], found["NEW"]["version"]) == (1, 2, 1)
+    desk.call("POST", f"/v1/ai/dynamic-secrets/{managed['secretId']}/update", {"enabled": False})
+    assert env_import.plan(desk, project, entries)[6].outcome == "replaced"

@@ -26,7 +26,7 @@ from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import text
 from vault.query import fetch_one
 from vault.router import OWNER, Actor, Agent, Call, Owner, Route
-from vault.terminal import printable
+from vault.terminal import PROGRAM, printable
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS bootstrap_tokens (
@@ -104,6 +104,9 @@ LEADS_TO_PLAINTEXT = {
 }
 
 TOKEN_LIFE_MS = 24 * 3600 * 1000
+# What tells tokens apart: the beginning of the hash, from which nobody can compute the token.
+TOKEN_ID = "lower(substr(hex(token_hash), 1, 12))"  # noqa: S105  # not a token
+WAITING = "WHERE used_ms IS NULL AND expires_ms > ?"
 TOKEN_PATTERN = re.compile(r"[0-9a-f]{64}")
 DEFAULT_NAME = "AI agent"
 
@@ -338,6 +341,30 @@ def issue_token(
     )
     audit.record(db, now_ms, OWNER, "bootstrap_token_create", f"scopes: {' '.join(wanted)}")
     return token
+
+
+def waiting_tokens(db: sqlite3.Connection, now_ms: int) -> list[dict[str, object]]:
+    """The tokens that can still be used, oldest first. An id tells them apart and cannot be used as a token."""
+    rows = db.execute(f"SELECT {TOKEN_ID} AS id, * FROM bootstrap_tokens {WAITING} ORDER BY created_ms, 1", (now_ms,))
+    return [
+        {
+            "id": row["id"],
+            "name": row["name"],
+            "scopes": json.loads(row["scopes"]),
+            "projectAllowlist": None if row["allowlist"] is None else json.loads(row["allowlist"]),
+            "createdAt": row["created_ms"],
+            "expiresAt": row["expires_ms"],
+        }
+        for row in rows
+    ]
+
+
+def cancel_token(db: sqlite3.Connection, now_ms: int, token_id: str, *, actor: Actor = OWNER) -> None:
+    """Make an unused token unusable, by its id in `waiting_tokens`. Raises VaultError."""
+    statement = f"DELETE FROM bootstrap_tokens {WAITING} AND {TOKEN_ID} = ?"
+    if not db.execute(statement, (now_ms, token_id)).rowcount:
+        raise VaultError(f"there is no unused token {printable(token_id)}", f"list them: {PROGRAM} tokens")
+    audit.record(db, now_ms, actor, "bootstrap_token_cancel", f"bootstrap token {token_id} cancelled")
 
 
 def overview(db: sqlite3.Connection) -> list[dict[str, object]]:
