@@ -102,5 +102,5 @@ def test_usage_and_advice_name_the_archive_as_it_was_typed(tmp_path: Path) -> No
     shown = subprocess.run([*command, "approve", "--help"], capture_output=True, text=True, check=True).stdout
     assert " ".join(shown.split()).startswith(f"usage: {typed} approve ")
     refused = subprocess.run([*command, "agents", "--dir", str(tmp_path)], capture_output=True, text=True, check=False)
-    assert f"create one: {typed} init --dir DIR" in refused.stderr
+    assert f"create one: {typed} init --dir {tmp_path}" in refused.stderr
     assert "python -m vault" not in shown + refused.stderr

@@ -8,3 +8,5 @@ Programs use `vault.app.create_app`, people use `python -m vault`.
     vault/domains/    one file per domain: its tables, handlers and routes
     vault/owner/      the owner's command line
 """
+
+VERSION = "0.1.0"  # that of the server, with which it is released

@@ -2,8 +2,8 @@
 
 It is a Unix socket in the vault's directory with mode 0600, for the same user only. A request is one line of JSON,
 `{"command": "status" | "seal" | "unseal" | "dashboard", "passphrase"?}`. The answer is one line, `{"vaultId", "url",
-"sealed"}` or `{"error", "hint"}`. That of `dashboard` also has a `dashboardUrl`, a link that works once. The passphrase
-appears in the request only, never in an answer, a log, a file or a process list.
+"sealed", "noReveal"?}` or `{"error", "hint"}`. That of `dashboard` also has a `dashboardUrl`, a link that works once. The
+passphrase appears in the request only, never in an answer, a log, a file or a process list.
 """
 
 from __future__ import annotations
@@ -38,8 +38,17 @@ MAX_PATH_BYTES = 100  # the limit for a socket path is 104 bytes on macOS and 10
 class Control:
     """The server's side. Listens while the context is open."""
 
-    def __init__(self, store: Store, clock: Clock, url: str, mint_link: Callable[[], str] | None = None) -> None:
-        self._store, self._clock, self._url, self._mint_link = store, clock, url, mint_link
+    def __init__(
+        self,
+        store: Store,
+        clock: Clock,
+        url: str,
+        mint_link: Callable[[], str] | None = None,
+        *,
+        no_reveal: bool = False,
+    ) -> None:
+        self._store, self._clock, self._url = store, clock, url
+        self._mint_link, self._no_reveal = mint_link, no_reveal
         self._wakeup_socket, self._stop_socket = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -72,10 +81,12 @@ class Control:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             return {"error": f"the server failed: {where}", "hint": "check the disk, then try again"}
-        link = {}
+        answer = {"vaultId": self._store.vault_id, "url": self._url, "sealed": self._store.sealed}
+        if self._no_reveal:
+            answer["noReveal"] = True
         if command == "dashboard" and self._mint_link is not None:
-            link = {"dashboardUrl": f"{self._url}/dashboard/sign-in/{self._mint_link()}"}
-        return {"vaultId": self._store.vault_id, "url": self._url, "sealed": self._store.sealed, **link}
+            answer["dashboardUrl"] = f"{self._url}/dashboard/sign-in/{self._mint_link()}"
+        return answer
 
     def _run(self) -> None:
         while True:

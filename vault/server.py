@@ -24,10 +24,11 @@ from vault.dashboard.sessions import Sessions
 from vault.errors import VaultError
 from vault.files import locked, private_directory, quoted
 from vault.jobs import JobRunner
+from vault.place import command_line
 from vault.router import Clock, wall_clock
 from vault.schema import jobs, open_store
 from vault.store import Store
-from vault.terminal import PROGRAM, printable
+from vault.terminal import printable
 
 GRACE_S = 5  # for requests that are running at shutdown
 PORT_TRIES = 20  # for a port that is free at both loopback addresses
@@ -37,16 +38,16 @@ MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks
 
 
 class ListenOptions(NamedTuple):
-    """The listening address, and what is allowed. `public_url` is the vault's URL for people if it differs.
+    """The listening address, where webhooks may go, and whether the owner may see values.
 
-    `webhooks_to_loopback` allows webhooks to this computer, `reveal` pages of the dashboard that show values.
+    `public_url` is the vault's URL for people if it differs.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     public_url: str | None = None
     webhooks_to_loopback: bool = False
-    reveal: bool = True
+    no_reveal: bool = False
 
 
 def serve(directory: Path, options: ListenOptions, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
@@ -66,9 +67,9 @@ def serve(directory: Path, options: ListenOptions, passphrase: str | None = None
             public_url=options.public_url,
             webhooks_to_loopback=to_loopback,
             sessions=sessions,
-            reveal=options.reveal,
+            reveal=not options.no_reveal,
         )
-        stack.enter_context(Control(store, clock, _url(listener), sessions.mint_link))
+        stack.enter_context(Control(store, clock, _url(listener), sessions.mint_link, no_reveal=options.no_reveal))
         stack.enter_context(JobRunner(store, clock, jobs(webhooks_to_loopback=to_loopback)))
         _run(uvicorn_config(app), listener)
 
@@ -223,7 +224,8 @@ def _warn_if_reachable(listener: socket.socket) -> None:
 
 def _hint_if_sealed(store: Store) -> None:
     if store.sealed:
-        print(f"hint: the vault is sealed until you run: {PROGRAM} unseal --dir DIR", file=sys.stderr, flush=True)
+        unsealing = command_line(store.directory, "unseal")
+        print(f"hint: the vault is sealed until you run: {unsealing}", file=sys.stderr, flush=True)
 
 
 def _url(listener: socket.socket) -> str:

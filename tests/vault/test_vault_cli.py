@@ -90,8 +90,8 @@ def test_approve_disable_and_enable_say_what_they_did(vault: Vault, owner: Owner
 @pytest.mark.parametrize("command", ["approve", "disable", "enable"])
 def test_an_unknown_agent_is_an_error(owner: Owner, command: str) -> None:
     status, out, err = owner(command, UNKNOWN)
-    hint = "hint: list them with: python -m vault agents --dir DIR\n"
-    assert (status, out, err) == (1, "", f"vault: error: there is no agent {UNKNOWN}\n{hint}")
+    known = f"vault: error: there is no agent or machine {UNKNOWN}\nhint: there are none yet\n"
+    assert (status, out, err) == (1, "", known)
 
 
 def test_a_command_on_a_directory_that_is_no_vault_creates_nothing(tmp_path: Path) -> None:
@@ -153,7 +153,8 @@ def test_a_machine_is_created_listed_approved_and_revoked(vault: Vault, owner: O
     directory = home / "vaults" / vault.store.vault_id
     known = {"machineId": made["machineId"], "name": "ci"}
     assert (status, made) == (0, {**known, "kind": "standard", "directory": str(directory)})
-    assert err == "hint: the machine is pending until you run: python -m vault approve ID --dir DIR\n"
+    approving = f"python -m vault approve {made['machineId']} --dir {vault.directory}"
+    assert err == f"hint: the machine is pending until you run: {approving}\n"
     assert json.loads((directory / "identity.json").read_text())["machineId"] == made["machineId"]
     assert [row["state"] for row in json.loads(owner("machines", "--json")[1])] == ["pending"]
     assert owner("disable", made["machineId"])[2].startswith("vault: error: machines cannot be enabled or disabled")

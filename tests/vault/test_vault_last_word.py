@@ -137,8 +137,8 @@ def test_what_a_revoked_agent_made_can_still_be_ended(vault: Vault, agent: Agent
 
 def test_revoking_an_agent_says_what_it_leaves(vault: Vault, agent: Agent, machine_id: str) -> None:
     one_of_each(vault, agent, machine_id)
-    hint = "hint: 6 things that it made still work; end them: python -m vault revoke ID --all-it-made --dir DIR\n"
-    assert owner(vault, "revoke", agent.id)[2] == hint
+    ending = f"python -m vault revoke {agent.id} --all-it-made --dir {vault.directory}"
+    assert owner(vault, "revoke", agent.id)[2] == f"hint: 6 things that it made still work; end them: {ending}\n"
 
 
 def test_what_agents_made_before_makers_were_stored_is_found_in_the_audit_log(

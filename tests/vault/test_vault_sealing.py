@@ -262,7 +262,11 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     assert state == {**made, **more, **counts, **log}
     assert run_command(directory, "seal")[:2] == (0, "sealed\n")
     assert "served at" in run_command(directory, "status")[1]
-    assert served.end() == (0, "", "hint: the vault is sealed until you run: python -m vault unseal --dir DIR\n")
+    assert served.end() == (
+        0,
+        "",
+        f"hint: the vault is sealed until you run: python -m vault unseal --dir {directory}\n",
+    )
     assert "not served" in run_command(directory, "status")[1]
 
 

@@ -116,7 +116,7 @@ def require_for_owner(db: sqlite3.Connection, kind: IdentityKind, identity_id: s
     """The row of an agent or a machine. Raises VaultError if there is none."""
     row = find_row(db, kind, identity_id)
     if row is None:
-        hint = f"list them with: {PROGRAM} {kind.noun}s --dir DIR"
+        hint = f"list them with: {PROGRAM} {kind.noun}s"
         raise VaultError(f"there is no {kind.noun} {printable(identity_id)}", hint)
     return row
 

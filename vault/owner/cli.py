@@ -1,6 +1,6 @@
 """The owner's command line. Commands work while the server runs.
 
-Results go to standard output, hints to standard error. `commands_vault` and `commands_access` define the commands.
+Results go to standard output, hints to standard error. The `commands_*` modules define the commands.
 """
 
 from __future__ import annotations
@@ -10,21 +10,24 @@ import sqlite3
 import sys
 from collections.abc import Sequence
 
-from vault.errors import VaultError
-from vault.owner import commands_access, commands_vault
-from vault.owner.console import Parser, print_error
+from vault import VERSION
+from vault.errors import Refusal, SealedDenied, VaultError
+from vault.owner import commands_access, commands_people, commands_projects, commands_vault, completion
+from vault.owner.console import print_error
+from vault.owner.parser import CommandLine
+from vault.place import default_directory
 from vault.terminal import PROGRAM
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0, 1 for a failure, 2 for a usage error, 130 for Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    words = sys.argv[1:] if arguments is None else list(arguments)
     try:
-        output = options.run(options)
-        if output is not None:
-            output.show(as_json=options.json)
+        return _main(words)
     except VaultError as error:
         return print_error(error)
+    except Refusal as refusal:
+        return print_error(_as_error(refusal, words[0]))
     except sqlite3.OperationalError as error:
         return print_error(VaultError(f"the database cannot be used: {error}", "check the disk, then try again"))
     except KeyboardInterrupt:
@@ -35,12 +38,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     except OSError as error:
         return print_error(VaultError(f"the system refused: {(error.strerror or 'no reason').lower()}", "check --dir"))
+
+
+def _main(words: Sequence[str]) -> int:
+    line = all_commands()
+    if words[:1] == [completion.COMMAND]:
+        return completion.complete(line, words[1:])
+    options = line.parse(words)
+    options.dir = options.dir or default_directory()
+    output = options.run(options)
+    if output is not None:
+        output.show(as_json=options.json)
     return 0
 
 
-def _parser() -> Parser:
-    parser = Parser(prog=PROGRAM, description="A local SikkerKey vault.")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
-    for module in (commands_vault, commands_access):
-        module.add_all(commands)
-    return parser
+def all_commands() -> CommandLine:
+    """All commands."""
+    line = CommandLine()
+    line.parser.add_argument("--version", action="version", version=f"sikkerkey-vault {VERSION}")
+    for module in (commands_vault, commands_access, commands_projects, commands_people, completion):
+        module.add_all(line)
+    return line
+
+
+def _as_error(refusal: Refusal, command: str) -> VaultError:
+    """What the API refuses, as an error of a command."""
+    if isinstance(refusal, SealedDenied):
+        return VaultError(str(refusal), "give its passphrase")
+    return VaultError(str(refusal), f"{PROGRAM} {command} --help")

@@ -1,115 +1,214 @@
-"""Commands about agents, machines, the team and support tickets."""
+"""Commands about agents and machines."""
 
 from __future__ import annotations
 
 import argparse
-import mimetypes
 import sqlite3
-import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from vault.control import ask
-from vault.domains import agents, machines, support, team
+from vault.domains import agents, machines
 from vault.domains.identities import fingerprint
 from vault.errors import VaultError
 from vault.files import quoted
 from vault.owner import made
-from vault.owner.console import (
-    Commands,
-    Output,
-    add_command,
-    add_passphrase_option,
-    format_table,
-    format_time,
-    open_existing,
-    owner_transaction,
-)
+from vault.owner.console import Output, open_existing, owner_transaction
+from vault.owner.looks import format_table, format_time
 from vault.owner.machine_bundle import write_bundle
-from vault.router import wall_clock
-from vault.terminal import PROGRAM, printable
+from vault.owner.naming import AGENT, MACHINE, MAKER, PROJECT, TOKEN, Found, find, find_many, split
+from vault.owner.parser import CommandLine, add_opening
+from vault.place import command_line
+from vault.router import Agent, wall_clock
+from vault.terminal import printable
 
 HINT_TOKEN = "the token is valid for one registration within 24 hours and is not shown again"  # noqa: S105  # not a token
-HINT_PENDING = f"the agent is pending until you run: {PROGRAM} approve ID --dir DIR"
-HINT_DISABLED = f"the agent is disabled; its requests are refused until you run: {PROGRAM} enable ID --dir DIR"
-HINT_NO_AGENTS = f"no agents yet; create a token: {PROGRAM} agent-token --dir DIR --scopes all"
-HINT_STILL_WORKS = f"what they made still works; list it: {PROGRAM} made --dir DIR"
-HINT_NO_MACHINES = f"no machines yet; create one: {PROGRAM} machine-bootstrap --dir DIR --name NAME"
+ALL = "all"
 
 
-def add_all(commands: Commands) -> None:
+def add_all(line: CommandLine) -> None:
     """Declare the commands of this module."""
-    _add_identity_commands(commands)
-    _add_people_commands(commands)
+    _add_agent_commands(line)
+    _add_machine_commands(line)
+    _add_state_commands(line)
 
 
-# ---- agents and machines ---------------------------------------------------------------------------------------------
-
-
-def _add_identity_commands(commands: Commands) -> None:
-    token = add_command(
-        commands, "agent-token", _agent_token, "create a one-time token for the registration of an AI agent"
-    )
-    token.add_argument("--scopes", required=True, help="comma-separated scopes, or all")
-    token.add_argument("--projects", help="comma-separated ids of the only projects that the agent may reach")
-    token.add_argument("--name", help="the name of the agent if it does not choose one")
-    listing = add_command(commands, "agents", _agents, "list the AI agents")
+def _add_agent_commands(line: CommandLine) -> None:
+    token = line.add("agent-token", _agent_token, "create a one-time token for the registration of an AI agent")
+    token.add_argument("--scopes", required=True, metavar="SCOPES", help="comma-separated scopes, or all")
+    token.add_argument("--projects", metavar="PROJECTS", help="comma-separated projects, the only ones of the agent")
+    token.add_argument("--name", metavar="NAME", help="the name of the agent if it does not choose one")
+    tokens = line.add("tokens", _tokens, "list the tokens that can still register an agent")
+    tokens.add_argument("--cancel", metavar="TOKEN", help="first make one of them unusable: its id, as listed, or name")
+    listing = line.add("agents", _agents, "list the AI agents")
     listing.add_argument(
         "--disable-all", action="store_true", help="first disable every agent; only `enable` undoes this, one by one"
     )
-    making = add_command(commands, "made", _made, "list what agents made and what still works, with its maker")
-    making.add_argument("--agent", metavar="ID", help="only what this agent made; it may be revoked already")
-    making = add_command(
-        commands, "machine-bootstrap", _bootstrap, "create a machine and the identity files for its client"
-    )
-    making.add_argument("--name", required=True, help="the machine's name")
+    scopes = line.add("scopes", _scopes, "show or change what an agent may do, and in which projects")
+    scopes.add_argument("id", metavar="AGENT", help="its id, the beginning of its id, or its name")
+    change = scopes.add_mutually_exclusive_group()
+    for name, text in (("set", "replace them by these"), ("add", "add these"), ("remove", "remove these")):
+        change.add_argument(f"--{name}", metavar="SCOPES", help=f"comma-separated scopes, or all: {text}")
+        scopes.options[f"--{name}"] = ("SCOPES",)
+    scopes.add_argument("--projects", metavar="PROJECTS", help="comma-separated projects that it may reach, or all")
+    add_opening(scopes)
+    making = line.add("made", _made, "list what agents made and what still works, with its maker")
+    making.add_argument("--agent", metavar="AGENT", help="only what this agent made; it may be revoked already")
+
+
+def _add_machine_commands(line: CommandLine) -> None:
+    making = line.add("machine-bootstrap", _bootstrap, "create a machine and the identity files for its client")
+    making.add_argument("--name", required=True, metavar="NAME", help="the machine's name")
     making.add_argument(
-        "--home", type=Path, default=Path.home() / ".sikkerkey", help="the directory for the identity (~/.sikkerkey)"
+        "--home",
+        type=Path,
+        metavar="DIR",
+        default=Path.home() / ".sikkerkey",
+        help="the directory for the identity (~/.sikkerkey)",
     )
-    making.add_argument("--url", help="the vault's URL for the machine (default: the running server)")
+    making.add_argument("--url", metavar="URL", help="the vault's URL for the machine (default: the running server)")
     making.add_argument("--temp", action="store_true", help="create a machine that expires after an hour")
-    add_command(commands, "machines", _machines, "list the machines")
-    for name, run, text in (
-        ("approve", _approve, "approve a pending agent or machine"),
-        ("disable", _disable, "refuse an agent's requests until it is enabled again"),
-        ("enable", _enable, "re-enable a disabled agent"),
-    ):
-        command = add_command(commands, name, run, text)
-        command.add_argument("id", metavar="ID", help="the id of the agent or machine")
-        if name != "disable":
-            add_passphrase_option(command, text="for a vault with a passphrase: the passphrase")
-    revoking = add_command(commands, "revoke", _revoke, "delete an agent or a machine permanently")
-    revoking.add_argument("id", metavar="ID", help="the id of the agent or machine")
+    line.add("machines", _machines, "list the machines")
+
+
+def _add_state_commands(line: CommandLine) -> None:
+    text = "its id, the beginning of its id, or its name"
+    approving = line.add("approve", _approve, "approve a pending agent or machine")
+    approving.add_argument("id", metavar="AGENT|MACHINE", nargs="?", help=f"{text} (default: the only one that waits)")
+    add_opening(approving)
+    line.add("disable", _disable, "refuse an agent's requests until it is enabled again").add_argument(
+        "id", metavar="AGENT", help=text
+    )
+    enabling = line.add("enable", _enable, "re-enable a disabled agent")
+    enabling.add_argument("id", metavar="AGENT", help=text)
+    add_opening(enabling)
+    revoking = line.add("revoke", _revoke, "delete an agent or a machine permanently")
+    revoking.add_argument("id", metavar="AGENT|MACHINE", help=text)
     revoking.add_argument(
         "--all-it-made", action="store_true", help="also end everything that the agent made: see the command made"
     )
 
 
+# ---- agents ----------------------------------------------------------------------------------------------------------
+
+
 def _agent_token(options: argparse.Namespace) -> Output:
-    scopes = agents.SCOPES if options.scopes == "all" else _split(options.scopes)
-    projects = None if options.projects is None else _split(options.projects)
     with owner_transaction(options) as db:
-        token = agents.issue_token(db, wall_clock(), scopes, projects, options.name)
-    return Output({"token": token}, token, [HINT_TOKEN, HINT_PENDING])
+        projects = None if options.projects is None else find_many(db, options.dir, options.projects, PROJECT)
+        token = agents.issue_token(db, wall_clock(), _scope_list(options.scopes), projects, options.name)
+    pending = f"the agent is pending until you run: {command_line(options.dir, 'approve')}"
+    return Output({"token": token}, token, [HINT_TOKEN, pending])
+
+
+def _tokens(options: argparse.Namespace) -> Output:
+    with owner_transaction(options) as db:
+        if options.cancel is not None:
+            agents.cancel_token(db, wall_clock(), find(db, options.dir, options.cancel, TOKEN).id)
+        found: list[dict[str, Any]] = agents.waiting_tokens(db, wall_clock())
+    rows = [
+        (each["id"], each["name"] or "-", format_time(each["expiresAt"]), _reach(each), _scope_words(each["scopes"]))
+        for each in found
+    ]
+    text = format_table(("ID", "NAME", "EXPIRES", "PROJECTS", "SCOPES"), rows)
+    hints = ["cancelled"] if options.cancel is not None else []
+    return Output(found, text, hints if found else [*hints, "no unused tokens"])
 
 
 def _agents(options: argparse.Namespace) -> Output:
     with owner_transaction(options) as db:
         disabled = agents.disable_all(db, wall_clock()) if options.disable_all else []
-        found = agents.overview(db)
+        found: list[dict[str, Any]] = agents.overview(db)
     text = format_table(("ID", "NAME", "STATE", "KEY", "SCOPES", "PROJECTS"), [_agent_row(agent) for agent in found])
-    hints = [] if found else [HINT_NO_AGENTS]
+    hints = [
+        f"to approve {printable(agent['name'])}: {command_line(options.dir, 'approve', agent['agentId'])}"
+        for agent in found
+        if agent["state"] == "pending"
+    ][:1]
+    if not found:
+        hints = [f"no agents yet; create a token: {command_line(options.dir, 'agent-token', '--scopes', 'all')}"]
     if disabled:
-        hints = [f"disabled {len(disabled)} agents", HINT_STILL_WORKS]
+        works = f"what they made still works; list it: {command_line(options.dir, 'made')}"
+        hints = [f"disabled {len(disabled)} agents", works]
     return Output(found, text, hints)
+
+
+def _scopes(options: argparse.Namespace) -> Output:
+    with owner_transaction(options, opens=_changes(options)) as db:
+        agent = _require_agent(db, find(db, options.dir, options.id, AGENT).id)
+        before = agent.scopes
+        if _changes(options):
+            projects = agent.allowlist if options.projects is None else _project_list(db, options)
+            agent = agents.set_scopes(db, wall_clock(), agent.id, _wanted_scopes(options, agent), projects)
+        reach = _reach_names(db, agent)
+    rows = [(scope, agents.LEADS_TO_PLAINTEXT.get(scope, "")) for scope in agent.scopes]
+    warnings = [
+        f"{scope} leads to plaintext: the agent {agents.LEADS_TO_PLAINTEXT[scope]}"
+        for scope in agent.scopes
+        if scope in agents.LEADS_TO_PLAINTEXT and scope not in before
+    ]
+    data = {"agentId": agent.id, "name": agent.name, "scopes": agent.scopes, "projectAllowlist": agent.allowlist}
+    text = f"{printable(agent.name)} ({agent.id}), projects: {reach}\n{format_table(('SCOPE', 'LEADS TO'), rows)}"
+    return Output({**data, "leadsToPlaintext": [row[0] for row in rows if row[1]]}, text, warnings=warnings)
+
+
+def _changes(options: argparse.Namespace) -> bool:
+    return any(each is not None for each in (options.set, options.add, options.remove, options.projects))
+
+
+def _wanted_scopes(options: argparse.Namespace, agent: Agent) -> list[str]:
+    if options.set is not None:
+        return _scope_list(options.set)
+    added, removed = _scope_list(options.add or ""), _scope_list(options.remove or "")
+    unknown = [scope for scope in removed if scope not in agent.scopes]
+    if unknown:
+        raise VaultError(
+            f"the agent does not have {', '.join(map(printable, unknown))}", "see the list without options"
+        )
+    return [scope for scope in (*agent.scopes, *added) if scope not in removed]
+
+
+def _project_list(db: sqlite3.Connection, options: argparse.Namespace) -> list[str] | None:
+    return None if options.projects == ALL else find_many(db, options.dir, options.projects, PROJECT)
+
+
+def _reach_names(db: sqlite3.Connection, agent: Agent) -> str:
+    """The names of the projects that an agent may reach."""
+    if agent.allowlist is None:
+        return ALL
+    rows = db.execute("SELECT id, name FROM projects")
+    named = {row["id"]: row["name"] for row in rows}
+    return ", ".join(printable(named.get(each, each)) for each in agent.allowlist) or "none"
+
+
+def _require_agent(db: sqlite3.Connection, agent_id: str) -> Agent:
+    agent = agents.find(db, agent_id)
+    if agent is None:
+        raise VaultError("the agent was just revoked", "list the agents")
+    return agent
 
 
 def _made(options: argparse.Namespace) -> Output:
     with owner_transaction(options) as db:
-        found = made.overview(db, wall_clock(), options.agent)
+        maker = None if options.agent is None else _find_maker(db, options, options.agent)
+        found = made.overview(db, wall_clock(), maker)
     text = format_table(("KIND", "ID", "NAME", "MADE BY", "MADE"), [_made_row(thing) for thing in found])
     return Output(found, text, [] if found else ["agents made nothing that still works"])
+
+
+def _find_maker(db: sqlite3.Connection, options: argparse.Namespace, text: str) -> str:
+    """The id of an agent, or of one that is revoked and that made something."""
+    try:
+        return find(db, options.dir, text, AGENT).id
+    except VaultError as unknown:
+        try:
+            return find(db, options.dir, text, MAKER).id
+        except VaultError:
+            raise unknown from None
+
+
+# ---- machines --------------------------------------------------------------------------------------------------------
 
 
 def _bootstrap(options: argparse.Namespace) -> Output:
@@ -119,7 +218,8 @@ def _bootstrap(options: argparse.Namespace) -> Output:
         machine_id = write_bundle(store, wall_clock(), options.home, url, options.name, kind=kind)
         where = options.home / "vaults" / store.vault_id
     data = {"machineId": machine_id, "name": options.name, "kind": kind, "directory": str(where)}
-    return Output(data, f"{machine_id} in {quoted(where)}", [HINT_PENDING.replace("agent", "machine")])
+    hint = f"the machine is pending until you run: {command_line(options.dir, 'approve', machine_id)}"
+    return Output(data, f"{machine_id} in {quoted(where)}", [hint])
 
 
 def _local_url(directory: Path) -> str:
@@ -137,20 +237,41 @@ def _machines(options: argparse.Namespace) -> Output:
     keys = ("id", "name", "kind", "state", "hostname")
     rows = [(*(machine[key] for key in keys), format_time(machine["lastSeenAt"])) for machine in found]
     text = format_table(("ID", "NAME", "KIND", "STATE", "HOSTNAME", "LAST SEEN"), rows)
-    return Output(found, text, [] if found else [HINT_NO_MACHINES])
+    making = command_line(options.dir, "machine-bootstrap", "--name", "web")
+    hints = [] if found else [f"no machines yet; create one: {making}"]
+    return Output(found, text, hints)
+
+
+# ---- states ----------------------------------------------------------------------------------------------------------
 
 
 def _approve(options: argparse.Namespace) -> Output:
-    """Approve an agent or a machine. An id that is not an agent's may be a machine's."""
+    """Approve an agent or a machine: the one that is named, or the only one that waits."""
     with owner_transaction(options, opens=True) as db:
-        if agents.find(db, options.id) is None and machines.find(db, options.id) is not None:
-            machine = machines.approve_as_owner(db, wall_clock(), options.id)
+        wanted = _only_pending(db) if options.id is None else find(db, options.dir, options.id, AGENT, MACHINE)
+        if wanted.kind is MACHINE:
+            machine = machines.approve_as_owner(db, wall_clock(), wanted.id)
             return _result("approved", {"machineId": machine.id, "name": machine.name})
-        agent = agents.approve_as_owner(db, wall_clock(), options.id)
-    hints = [] if agent.enabled else [HINT_DISABLED]
+        agent = agents.approve_as_owner(db, wall_clock(), wanted.id)
+    enabling = command_line(options.dir, "enable", agent.id)
+    hints = [] if agent.enabled else [f"the agent is disabled; its requests are refused until you run: {enabling}"]
     key = fingerprint(agent.public_key)
     text = f"approved {printable(agent.name)} ({agent.id}) with the key {key}"
     return Output({"agentId": agent.id, "name": agent.name, "fingerprint": key, "state": "approved"}, text, hints)
+
+
+def _only_pending(db: sqlite3.Connection) -> Found:
+    """The agent or machine that waits for approval. Raises VaultError unless there is exactly one."""
+    found_agents = [each for each in agents.overview(db) if each["state"] == "pending"]
+    found_machines = [each for each in machines.overview(db, wall_clock()) if each["state"] == "pending"]
+    found = [Found(AGENT, str(each["agentId"]), str(each["name"])) for each in found_agents]
+    found += [Found(MACHINE, str(each["id"]), str(each["name"])) for each in found_machines]
+    if not found:
+        raise VaultError("nothing waits for approval", "an agent does after `install`, a machine once it is created")
+    if len(found) > 1:
+        named = ", ".join(f"{each.id} ({each.kind.noun} {printable(each.name)})" for each in found[:5])
+        raise VaultError(f"{len(found)} agents and machines wait for approval", f"name one of them: {named}")
+    return found[0]
 
 
 def _disable(options: argparse.Namespace) -> Output:
@@ -163,12 +284,13 @@ def _enable(options: argparse.Namespace) -> Output:
 
 def _set_enabled(options: argparse.Namespace, *, enabled: bool) -> Output:
     with owner_transaction(options, opens=enabled) as db:
-        if agents.find(db, options.id) is None and machines.find(db, options.id) is not None:
-            raise VaultError(
-                "machines cannot be enabled or disabled", f"delete it permanently: {PROGRAM} revoke ID --dir DIR"
-            )
-        agent = agents.set_enabled(db, wall_clock(), options.id, enabled=enabled)
-    hints = [HINT_PENDING] if enabled and not agent.approved else []
+        wanted = find(db, options.dir, options.id, AGENT, MACHINE)
+        if wanted.kind is MACHINE:
+            revoking = command_line(options.dir, "revoke", wanted.id)
+            raise VaultError("machines cannot be enabled or disabled", f"delete it permanently: {revoking}")
+        agent = agents.set_enabled(db, wall_clock(), wanted.id, enabled=enabled)
+    pending = f"the agent is pending until you run: {command_line(options.dir, 'approve', agent.id)}"
+    hints = [pending] if enabled and not agent.approved else []
     return _result("enabled" if enabled else "disabled", {"agentId": agent.id, "name": agent.name}, hints)
 
 
@@ -176,14 +298,16 @@ def _revoke(options: argparse.Namespace) -> Output:
     """Revoke an agent or a machine. What a revoked agent made can still be ended."""
     with owner_transaction(options) as db:
         if options.all_it_made:
-            return _revoke_all(db, options.id)
-        if agents.find(db, options.id) is None:
-            machine = machines.revoke_as_owner(db, wall_clock(), options.id)
+            return _revoke_all(db, _find_maker(db, options, options.id))
+        wanted = find(db, options.dir, options.id, AGENT, MACHINE)
+        if wanted.kind is MACHINE:
+            machine = machines.revoke_as_owner(db, wall_clock(), wanted.id)
             return _result("revoked", {"machineId": machine.id, "name": machine.name})
-        agent = agents.revoke_as_owner(db, wall_clock(), options.id)
+        agent = agents.revoke_as_owner(db, wall_clock(), wanted.id)
         left = made.overview(db, wall_clock(), agent.id)
-    hint = f"{len(left)} things that it made still work; end them: {PROGRAM} revoke ID --all-it-made --dir DIR"
-    return _result("revoked", {"agentId": agent.id, "name": agent.name}, [hint] if left else [])
+    ending = command_line(options.dir, "revoke", agent.id, "--all-it-made")
+    hints = [f"{len(left)} things that it made still work; end them: {ending}"] if left else []
+    return _result("revoked", {"agentId": agent.id, "name": agent.name}, hints)
 
 
 def _revoke_all(db: sqlite3.Connection, agent_id: str) -> Output:
@@ -203,109 +327,23 @@ def _result(verb: str, data: dict[str, str], hints: list[str] | None = None) -> 
 
 
 def _agent_row(agent: dict[str, Any]) -> tuple[str, ...]:
-    scopes = "all" if set(agent["scopes"]) == set(agents.SCOPES) else " ".join(agent["scopes"])
-    allowlist = agent["projectAllowlist"]
-    reach = "all" if allowlist is None else " ".join(allowlist) or "none"
+    scopes, reach = _scope_words(agent["scopes"]), _reach(agent)
     return agent["agentId"], agent["name"], agent["state"], agent["fingerprint"], scopes, reach
+
+
+def _scope_words(scopes: Iterable[str]) -> str:
+    return ALL if set(scopes) == set(agents.SCOPES) else " ".join(scopes)
+
+
+def _reach(agent: dict[str, Any]) -> str:
+    """The ids of the projects that an agent, or the agent of a token, may reach."""
+    allowlist = agent["projectAllowlist"]
+    return ALL if allowlist is None else " ".join(allowlist) or "none"
+
+
+def _scope_list(listed: str) -> list[str]:
+    return list(agents.SCOPES) if listed == ALL else split(listed)
 
 
 def _made_row(thing: dict[str, Any]) -> tuple[str, ...]:
     return thing["kind"], thing["id"], thing["name"], thing["agentId"], format_time(thing["madeAt"])
-
-
-def _split(listed: str) -> list[str]:
-    return [item.strip() for item in listed.split(",") if item.strip()]
-
-
-# ---- the team and support tickets ------------------------------------------------------------------------------------
-
-
-def _add_people_commands(commands: Commands) -> None:
-    add_command(commands, "team", _team, "list the invitations to the team")
-    for name, run, text in (
-        ("accept-invite", _accept, "accept an invitation on behalf of the invitee"),
-        ("decline-invite", _decline, "decline an invitation on behalf of the invitee"),
-    ):
-        add_command(commands, name, run, text).add_argument("id", metavar="ID", help="the invitation's id")
-    naming = add_command(commands, "owner-email", _owner_email, "set the owner's address, so that it cannot be invited")
-    naming.add_argument("email", metavar="EMAIL", help="the address")
-    add_command(commands, "tickets", _tickets, "list the tickets that are not closed, least recently updated first")
-    add_command(commands, "ticket", _ticket, "show the messages of a ticket").add_argument("id", metavar="ID")
-    replying = add_command(
-        commands, "reply", _reply, "answer a ticket as the staff; the text comes from standard input"
-    )
-    replying.add_argument("id", metavar="ID", help="the ticket's id")
-    replying.add_argument("--attach", metavar="FILE", type=Path, action="append", default=[], help="a file to attach")
-    replying.add_argument(
-        "--status",
-        choices=support.STATUSES,
-        default="waiting_on_customer",
-        help="the new status of the ticket (waiting_on_customer)",
-    )
-
-
-def _team(options: argparse.Namespace) -> Output:
-    with owner_transaction(options) as db:
-        invites = team.overview(db, wall_clock())
-    rows = [(each["inviteId"], each["email"], each["state"], format_time(each["expiresAt"])) for each in invites]
-    hints = [] if invites else ["no invitations yet; agents with the scope team.write can invite"]
-    return Output(invites, format_table(("ID", "EMAIL", "STATE", "EXPIRES"), rows), hints)
-
-
-def _accept(options: argparse.Namespace) -> Output:
-    with owner_transaction(options) as db:
-        member = team.accept(db, wall_clock(), options.id)
-    return Output(member, f"{printable(str(member['email']))} is a member now ({member['memberId']})")
-
-
-def _decline(options: argparse.Namespace) -> Output:
-    with owner_transaction(options) as db:
-        invite = team.decline(db, wall_clock(), options.id)
-    return Output(invite, f"{printable(str(invite['email']))} has declined")
-
-
-def _owner_email(options: argparse.Namespace) -> Output:
-    with owner_transaction(options) as db:
-        email = team.set_owner_email(db, wall_clock(), options.email)
-    return Output({"email": email}, f"the owner is {printable(email)}")
-
-
-def _tickets(options: argparse.Namespace) -> Output:
-    with owner_transaction(options) as db:
-        found: list[dict[str, Any]] = support.overview(db)
-    keys = ("id", "status", "priority", "messageCount")
-    rows = [(*(each[key] for key in keys), format_time(each["updatedAt"]), each["title"]) for each in found]
-    text = format_table(("ID", "STATUS", "PRIORITY", "MESSAGES", "UPDATED", "TITLE"), rows)
-    return Output(found, text, [] if found else ["no open tickets"])
-
-
-def _ticket(options: argparse.Namespace) -> Output:
-    with owner_transaction(options) as db:
-        message = support.conversation(db, options.id)
-    return Output(message, "\n\n".join(_message(each) for each in message))
-
-
-def _reply(options: argparse.Namespace) -> Output:
-    files = [_attachment(path) for path in options.attach]
-    body = sys.stdin.read(support.MAX_BODY + 1).rstrip("\n")
-    with owner_transaction(options) as db:
-        message_id = support.staff_reply(db, wall_clock(), options.id, body, attachments=files, status=options.status)
-    data = {"ticketId": options.id, "messageId": message_id, "status": options.status}
-    return Output(data, f"replied to {options.id}, now {options.status}")
-
-
-def _attachment(path: Path) -> support.Attachment:
-    try:
-        with path.open("rb") as file:
-            content = file.read(support.MAX_ATTACHMENT_BYTES + 1)
-    except OSError as error:
-        reason = (error.strerror or "no reason").lower()
-        raise VaultError(f"file {quoted(path)} cannot be read: {reason}", "name another one with --attach") from None
-    return support.Attachment(path.name, mimetypes.guess_type(path.name)[0] or "application/octet-stream", content)
-
-
-def _message(message: dict[str, Any]) -> str:
-    """A message for the terminal. Each line is escaped separately, to keep the line breaks."""
-    lines = [printable(line) for line in message["body"].splitlines()]
-    files = [f"[{file['id']}: {printable(file['name'])}, {file['sizeBytes']} bytes]" for file in message["attachments"]]
-    return "\n".join([f"{format_time(message['createdAt'])} {message['author']}:", *lines, *files])

@@ -12,29 +12,22 @@ from pathlib import Path
 from typing import Any, Callable
 
 from vault import audit, chain, control, reads
-from vault.domains import alerts
+from vault.domains import alerts, secrets
 from vault.errors import VaultError
 from vault.files import quoted
 from vault.owner import backup, browser, verification
-from vault.owner.console import (
-    Commands,
-    Output,
-    add_command,
-    add_passphrase_option,
-    format_table,
-    format_time,
-    open_existing,
-    owner_transaction,
-    read_passphrase,
-)
+from vault.owner.console import PROMPT, Output, is_interactive, open_existing, owner_transaction, read_passphrase
+from vault.owner.looks import format_table, format_time
+from vault.owner.naming import PROJECT, find
+from vault.owner.parser import CommandLine, add_passphrase_option
+from vault.place import command_line
 from vault.router import wall_clock
 from vault.schema import open_store
 from vault.store import Store
-from vault.terminal import PROGRAM, printable
+from vault.terminal import printable
 
-PROMPT, NEW_PROMPT = "Passphrase of the vault", "New passphrase of the vault"
+NEW_PROMPT = "New passphrase of the vault"
 HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store it safely"  # noqa: S105  # not a passphrase
-HINT_FAILURES = f"listed by: {PROGRAM} audit --action integrity_failure --dir DIR"
 HINT_SEALS = "the seals of rows are not checked: pass the passphrase with --passphrase-file"
 HINT_HEAD = "keep the head elsewhere, and check later that the log was not changed"
 COUNTS = {
@@ -60,22 +53,25 @@ ORDER BY id DESC LIMIT :limit
 NEXT = NEWEST.replace("ORDER BY id DESC", "AND id > :after ORDER BY id")
 
 
-def add_all(commands: Commands) -> None:
+def add_all(line: CommandLine) -> None:
     """Declare the commands of this module."""
-    _add_vault_commands(commands)
-    _add_audit_commands(commands)
+    _add_vault_commands(line)
+    _add_audit_commands(line)
 
 
 # ---- the vault -------------------------------------------------------------------------------------------------------
 
 
-def _add_vault_commands(commands: Commands) -> None:
-    making = add_command(commands, "init", _init, "create a vault; serve creates one with a key file if there is none")
+def _add_vault_commands(line: CommandLine) -> None:
+    making = line.add("init", _init, "create a vault; serve creates one with a key file if there is none")
     making.add_argument(
         "--passphrase", action="store_true", help="protect the root key with a passphrase instead of a key file"
     )
     add_passphrase_option(making)
-    serving = add_command(commands, "serve", _serve, "serve the vault and print its URL", prints=False)
+    making.add_argument(
+        "--no-reveal", action="store_true", help="never show a value on the dashboard or the terminal; this is for good"
+    )
+    serving = line.add("serve", _serve, "serve the vault and print its URL", prints=False)
     serving.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serving.add_argument("--port", type=_port, default=0, help="port to listen on; 0, the default, takes a free one")
     serving.add_argument(
@@ -84,28 +80,28 @@ def _add_vault_commands(commands: Commands) -> None:
     serving.add_argument(
         "--webhooks-to-loopback", action="store_true", help="allow webhooks to http://localhost, for trials"
     )
-    serving.add_argument("--no-reveal", action="store_true", help="never show a value on the dashboard")
+    serving.add_argument("--no-reveal", action="store_true", help="refuse to show values while it is served")
     add_passphrase_option(serving, text="start unsealed with the passphrase")
-    opening = add_command(commands, "dashboard", _dashboard, "open the dashboard in the browser, with a one-time link")
+    opening = line.add("dashboard", _dashboard, "open the dashboard in the browser, with a one-time link")
     opening.add_argument("--no-browser", action="store_true", help="only print the link")
-    add_command(commands, "status", _status, "show the state of the vault and its server")
-    checking = add_command(commands, "verify", _verify, "check that the vault was not changed from outside")
+    line.add("status", _status, "show the state of the vault and its server")
+    checking = line.add("verify", _verify, "check that the vault was not changed from outside")
     add_passphrase_option(checking, text="for a vault with a passphrase: the passphrase, to check the seals too")
     checking.add_argument(
         "--head", type=_head, metavar="HEAD", help="the head that status or backup printed: check that the log holds it"
     )
-    add_command(commands, "seal", _seal, "make the running server drop the root key")
-    add_passphrase_option(add_command(commands, "unseal", _unseal, "make the running server load the root key"))
-    changing = add_command(commands, "rekey", _rekey, "change the root key and its passphrase; stop the server first")
+    line.add("seal", _seal, "make the running server drop the root key")
+    add_passphrase_option(line.add("unseal", _unseal, "make the running server load the root key"))
+    changing = line.add("rekey", _rekey, "change the root key and its passphrase; stop the server first")
     changing.add_argument(
         "--to", choices=("passphrase", "key-file"), help="how to protect the new root key (default: as before)"
     )
     add_passphrase_option(changing)
     add_passphrase_option(changing, "--new-passphrase-file", "the new passphrase")
-    saving = add_command(commands, "backup", _backup, "write the vault to one file; the server can keep running")
+    saving = line.add("backup", _backup, "write the vault to one file; the server can keep running")
     saving.add_argument("file", metavar="FILE", type=Path, help="the file to create")
     add_passphrase_option(saving, text="for a vault with a key file: the passphrase of the backup")
-    restoring = add_command(commands, "restore", _restore, "create a vault from a backup")
+    restoring = line.add("restore", _restore, "create a vault from a backup")
     restoring.add_argument("file", metavar="FILE", type=Path, help="the backup")
 
 
@@ -115,6 +111,9 @@ def _init(options: argparse.Namespace) -> Output:
     with_passphrase = options.passphrase or options.passphrase_file is not None
     passphrase = read_passphrase(options.passphrase_file, NEW_PROMPT, new=True) if with_passphrase else None
     with open_store(options.dir, passphrase) as store:
+        if options.no_reveal:
+            with store.transaction() as db:
+                secrets.forbid_reveal(db, wall_clock())
         data = {"vaultId": store.vault_id, "rootKey": _protection(store)}
     protection = "protected by a passphrase" if passphrase else "in a key file"
     return Output(
@@ -126,9 +125,10 @@ def _serve(options: argparse.Namespace) -> None:
     from vault import server  # loads uvicorn, which takes longer than the other commands
 
     source = options.passphrase_file
-    passphrase = None if source is None else read_passphrase(source, PROMPT)
+    asked = source is not None or (is_interactive() and _needs_passphrase(options.dir))
+    passphrase = read_passphrase(source, PROMPT) if asked else None
     listening = server.ListenOptions(
-        options.host, options.port, options.public_url, options.webhooks_to_loopback, not options.no_reveal
+        options.host, options.port, options.public_url, options.webhooks_to_loopback, options.no_reveal
     )
     server.serve(options.dir, listening, passphrase)
 
@@ -139,6 +139,12 @@ def _dashboard(options: argparse.Namespace) -> Output:
     if not options.no_browser and browser.can_open() and browser.open_link(url, options.dir):
         return Output(answer, "opened the dashboard in your browser")
     return Output(answer, url, ["the link works once, within five minutes"])
+def _needs_passphrase(directory: Path) -> bool:
+    """Whether the vault exists, is sealed by a passphrase, and is not served already."""
+    if not os.path.lexists(directory / "vault.db") or control.ask(directory, "status") is not None:
+        return False
+    with open_existing(directory) as store:
+        return store.sealed
 
 
 def _status(options: argparse.Namespace) -> Output:
@@ -161,7 +167,8 @@ def _status(options: argparse.Namespace) -> Output:
     lines.append("{machines} machines, {machinesPending} pending".format(**counts))
     lines.append(f"audit log: {counts['auditEntries']} entries, head {head or 'none'}")
     if counts["integrityFailures"]:
-        lines.append(f"CHANGED FROM OUTSIDE: {counts['integrityFailures']} times, {HINT_FAILURES}")
+        failures = command_line(options.dir, "audit", "--action", "integrity_failure")
+        lines.append(f"CHANGED FROM OUTSIDE: {counts['integrityFailures']} times, listed by: {failures}")
     data = {**data, "createdAt": created_ms, "url": url, "sealed": sealed, **counts}
     return Output({**data, "auditHead": str(head) if head else None}, "\n".join(lines))
 
@@ -181,7 +188,7 @@ def _verify(options: argparse.Namespace) -> Output:
 
 def _seal(options: argparse.Namespace) -> Output:
     answer = _running(options.dir, "seal")
-    return Output(answer, "sealed", [f"it answers 503 until you run: {PROGRAM} unseal --dir DIR"])
+    return Output(answer, "sealed", [f"it answers 503 until you run: {command_line(options.dir, 'unseal')}"])
 
 
 def _unseal(options: argparse.Namespace) -> Output:
@@ -223,7 +230,10 @@ def _backup(options: argparse.Namespace) -> Output:
     return Output(
         data,
         f"wrote {quoted(options.file)}, {size} bytes, head of the audit log {head}",
-        [f"it opens only with {needed_passphrase}", f"{HINT_HEAD}: {PROGRAM} verify --head HEAD --dir DIR"],
+        [
+            f"it opens only with {needed_passphrase}",
+            f"{HINT_HEAD}: {command_line(options.dir, 'verify', '--head', head)}",
+        ],
     )
 
 
@@ -245,7 +255,7 @@ def _open_unsealed(options: argparse.Namespace) -> Iterator[Store]:
 def _running(directory: Path, command: str, passphrase: str | None = None) -> dict[str, Any]:
     answer = control.ask(directory, command, passphrase)
     if answer is None:
-        raise VaultError(f"no server runs on {quoted(directory)}", f"start one: {PROGRAM} serve --dir DIR")
+        raise VaultError(f"no server runs on {quoted(directory)}", f"start one: {command_line(directory, 'serve')}")
     return answer
 
 
@@ -275,22 +285,24 @@ def _url(text: str) -> str:
 # ---- the audit log ---------------------------------------------------------------------------------------------------
 
 
-def _add_audit_commands(commands: Commands) -> None:
-    reading = add_command(commands, "audit", _audit, "show the audit log, oldest first")
+def _add_audit_commands(line: CommandLine) -> None:
+    reading = line.add("audit", _audit, "show the audit log, oldest first")
     reading.add_argument("--limit", type=_limit, default=50, metavar="N", help=f"the last N, at most {LIMIT_MAX} (50)")
-    reading.add_argument("--action", choices=sorted(audit.ACTIONS), metavar="NAME", help="only this action")
+    reading.add_argument("--action", choices=sorted(audit.ACTIONS), metavar="ACTION", help="only this action")
     reading.add_argument("--severity", choices=audit.SEVERITIES, default="info", help="this severity and above")
-    reading.add_argument("--project", metavar="ID", help="only entries of this project")
+    reading.add_argument("--project", metavar="PROJECT", help="only entries of this project")
     reading.add_argument("--search", metavar="TEXT", help="only entries whose action or detail contains this text")
     reading.add_argument(
         "--follow", action="store_true", help="keep printing new entries, one per line, until interrupted"
     )
-    add_command(commands, "alerts", _alerts, f"show the last {alerts.MAX_SHOWN} alerts, newest first")
+    line.add("alerts", _alerts, f"show the last {alerts.MAX_SHOWN} alerts, newest first")
 
 
 def _audit(options: argparse.Namespace) -> Output | None:
     with open_existing(options.dir) as store:
         with store.transaction() as db:
+            if options.project is not None:
+                options.project = find(db, options.dir, options.project, PROJECT).id
             # What agents looked at in this minute counts too. While it follows, the server's job records it.
             reads.record_until(db, wall_clock(), wall_clock())
         entries = latest(store, _filters(options))
