@@ -45,10 +45,10 @@ class Control:
         url: str,
         mint_link: Callable[[], str] | None = None,
         *,
-        no_reveal: bool = False,
+        reveal: bool = True,
     ) -> None:
         self._store, self._clock, self._url = store, clock, url
-        self._mint_link, self._no_reveal = mint_link, no_reveal
+        self._mint_link, self._reveal = mint_link, reveal
         self._wakeup_socket, self._stop_socket = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._thread = threading.Thread(target=self._run, name="control", daemon=True)
@@ -82,7 +82,7 @@ class Control:
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             return {"error": f"the server failed: {where}", "hint": "check the disk, then try again"}
         answer = {"vaultId": self._store.vault_id, "url": self._url, "sealed": self._store.sealed}
-        if self._no_reveal:
+        if not self._reveal:
             answer["noReveal"] = True
         if command == "dashboard" and self._mint_link is not None:
             answer["dashboardUrl"] = f"{self._url}/dashboard/sign-in/{self._mint_link()}"

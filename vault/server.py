@@ -12,7 +12,7 @@ import socket
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Callable, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -36,22 +36,33 @@ OTHER_LOOPBACK = {"127.0.0.1": "::1", "0.0.0.0": "::1", "::1": "127.0.0.1"}  # n
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # without IPv6, nobody can listen there
 MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks need some
 
+Announce = Callable[[Store, str], None]
+
 
 class ListenOptions(NamedTuple):
-    """The listening address, where webhooks may go, and whether the owner may see values.
+    """The listening address, and what is allowed. `public_url` is the vault's URL for people if it differs.
 
-    `public_url` is the vault's URL for people if it differs.
+    `webhooks_to_loopback` allows webhooks to this computer, `reveal` pages of the dashboard that show values.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
     public_url: str | None = None
     webhooks_to_loopback: bool = False
-    no_reveal: bool = False
+    reveal: bool = True
 
 
-def serve(directory: Path, options: ListenOptions, passphrase: str | None = None, clock: Clock = wall_clock) -> None:
-    """Serve until SIGINT or SIGTERM. Prints only the URL to standard output. Raises VaultError."""
+def serve(
+    directory: Path,
+    options: ListenOptions,
+    passphrase: str | None = None,
+    clock: Clock = wall_clock,
+    announce: Announce | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM. Prints only the URL to standard output. Raises VaultError.
+
+    `announce` is called instead of printing, once the server accepts connections. It must return soon.
+    """
     disable_core_dumps()  # from here on, keys are in memory
     with contextlib.ExitStack() as stack:
         stack.enter_context(server_lock(directory))
@@ -67,11 +78,15 @@ def serve(directory: Path, options: ListenOptions, passphrase: str | None = None
             public_url=options.public_url,
             webhooks_to_loopback=to_loopback,
             sessions=sessions,
-            reveal=not options.no_reveal,
+            reveal=options.reveal,
         )
-        stack.enter_context(Control(store, clock, _url(listener), sessions.mint_link, no_reveal=options.no_reveal))
+        stack.enter_context(Control(store, clock, _url(listener), sessions.mint_link, reveal=options.reveal))
         stack.enter_context(JobRunner(store, clock, jobs(webhooks_to_loopback=to_loopback)))
-        _run(uvicorn_config(app), listener)
+        _run(
+            uvicorn_config(app),
+            listener,
+            lambda url: print(url, flush=True) if announce is None else announce(store, url),
+        )
 
 
 def disable_core_dumps() -> None:
@@ -114,12 +129,16 @@ class _Protocol(H11Protocol):
 
 
 class _Server(uvicorn.Server):
-    """Prints its URL once it accepts connections."""
+    """Announces its URL once it accepts connections."""
+
+    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
+        super().__init__(config)
+        self._announce = announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and sockets:
-            print(_url(sockets[0]), flush=True)
+            self._announce(_url(sockets[0]))
 
 
 def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
@@ -138,8 +157,8 @@ def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def _run(config: uvicorn.Config, listener: socket.socket) -> None:
-    server = _Server(config)
+def _run(config: uvicorn.Config, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    server = _Server(config, announce)
     # uvicorn handles these signals while it runs and raises them again after it has stopped. This handler then ignores
     # the second signal, so the process exits with status 0.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -206,7 +206,7 @@ def test_one_field_and_the_project_can_be_chosen(owner: Owner, project: str, age
 
 def test_a_vault_with_no_reveal_shows_no_value(owner: Owner, project: str, tmp_path: Path) -> None:
     owner.json("put", project, "API_KEY", "--generate")
-    with Control(owner.vault.store, owner.vault.clock, "http://here", no_reveal=True):
+    with Control(owner.vault.store, owner.vault.clock, "http://here", reveal=False):
         assert owner.fails("reveal", "API_KEY", "--yes") == "this vault is served with --no-reveal"
     with Control(owner.vault.store, owner.vault.clock, "http://here"):
         assert owner("reveal", "API_KEY", "--yes")[0] == 0

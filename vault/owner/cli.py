@@ -45,7 +45,8 @@ def _main(words: Sequence[str]) -> int:
     if words[:1] == [completion.COMMAND]:
         return completion.complete(line, words[1:])
     options = line.parse(words)
-    options.dir = options.dir or default_directory()
+    if options.command != "dev":  # which makes a directory of its own
+        options.dir = options.dir or default_directory()
     output = options.run(options)
     if output is not None:
         output.show(as_json=options.json)

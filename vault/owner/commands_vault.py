@@ -84,6 +84,7 @@ def _add_vault_commands(line: CommandLine) -> None:
     add_passphrase_option(serving, text="start unsealed with the passphrase")
     opening = line.add("dashboard", _dashboard, "open the dashboard in the browser, with a one-time link")
     opening.add_argument("--no-browser", action="store_true", help="only print the link")
+    _add_dev(line)
     line.add("status", _status, "show the state of the vault and its server")
     checking = line.add("verify", _verify, "check that the vault was not changed from outside")
     add_passphrase_option(checking, text="for a vault with a passphrase: the passphrase, to check the seals too")
@@ -103,6 +104,18 @@ def _add_vault_commands(line: CommandLine) -> None:
     add_passphrase_option(saving, text="for a vault with a key file: the passphrase of the backup")
     restoring = line.add("restore", _restore, "create a vault from a backup")
     restoring.add_argument("file", metavar="FILE", type=Path, help="the backup")
+
+
+def _add_dev(line: CommandLine) -> None:
+    trying = line.add(
+        "dev",
+        _dev,
+        "try it: serve a new vault with a demo project and an agent for your assistant",
+        description="Serve a new vault with a demo project and an agent for your assistant, and print what to paste to"
+        " connect it. Without --dir, everything is deleted at the end.",
+    )
+    trying.add_argument("--port", type=_port, help="port to listen on (8300 if it is free; 0 takes any)")
+    trying.add_argument("--mcp", type=Path, metavar="FILE", help="sikkerkey-mcp.pyz (default: beside this program)")
 
 
 def _init(options: argparse.Namespace) -> Output:
@@ -128,7 +141,7 @@ def _serve(options: argparse.Namespace) -> None:
     asked = source is not None or (is_interactive() and _needs_passphrase(options.dir))
     passphrase = read_passphrase(source, PROMPT) if asked else None
     listening = server.ListenOptions(
-        options.host, options.port, options.public_url, options.webhooks_to_loopback, options.no_reveal
+        options.host, options.port, options.public_url, options.webhooks_to_loopback, not options.no_reveal
     )
     server.serve(options.dir, listening, passphrase)
 
@@ -139,6 +152,12 @@ def _dashboard(options: argparse.Namespace) -> Output:
     if not options.no_browser and browser.can_open() and browser.open_link(url, options.dir):
         return Output(answer, "opened the dashboard in your browser")
     return Output(answer, url, ["the link works once, within five minutes"])
+def _dev(options: argparse.Namespace) -> None:
+    from vault.owner import dev  # see _serve
+
+    dev.run(options)
+
+
 def _needs_passphrase(directory: Path) -> bool:
     """Whether the vault exists, is sealed by a passphrase, and is not served already."""
     if not os.path.lexists(directory / "vault.db") or control.ask(directory, "status") is not None:
