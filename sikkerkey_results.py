@@ -354,7 +354,7 @@ def _with_remark(remark: str, text: str) -> JsonObject:
 
 def _way_to_all(call: ShownCall) -> str:
     name = call.tool.name if not has_actions(call.tool) else f"{call.tool.name} {call.action.name}"
-    command = f"{command_line(program())} call {name} ... --output FILE"
+    command = f"{command_line(program())} call {name} ... --to-file FILE"
     return f"A person gets all of it with `{command}` and the same arguments as NAME=VALUE."
 
 

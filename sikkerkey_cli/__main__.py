@@ -48,7 +48,7 @@ def run(arguments: list[str]) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         if not sys.stdout.isatty():  # programs expect UTF-8 and the line ends as they are, on every system
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")
-        sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not support every character of a name
+        sys.stdout.reconfigure(errors=terminal.JSON_ESCAPES)  # a terminal may not support every character of a name
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # invalid input is refused where it is used
     if arguments[:1] == ["__complete"]:

@@ -21,7 +21,7 @@ import sikkerkey_mcp
 import sikkerkey_pages
 import sikkerkey_redact
 import sikkerkey_shell
-from sikkerkey_cli import call
+from sikkerkey_cli import tables, terminal
 from sikkerkey_cli.terminal import Progress, UsageError, confirm, prompt_hidden
 from sikkerkey_mcp import (
     ConfigError,
@@ -153,8 +153,12 @@ def command_install(options: argparse.Namespace) -> int:
         remove_slot(slot.path)
         raise
     slot.publish({**members, "apiUrl": base_url})
-    print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
-    print(f"its key is {sikkerkey_mcp.fingerprint(public_key)}")
+    fingerprint = sikkerkey_mcp.fingerprint(public_key)
+    if options.json:
+        print(json.dumps({**members, "apiUrl": base_url, "fingerprint": fingerprint}, indent=2))
+    else:
+        print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
+        print(f"its key is {fingerprint}")
     approve = "the vault's owner approves it on the dashboard (AI agents page)"
     print_notice(f"next: {approve}, then: {sikkerkey_mcp.runnable('sikkerkey-mcp config CLIENT --write')}")
     return 0
@@ -207,32 +211,38 @@ def _unsigned(_request: sikkerkey_mcp.Request) -> sikkerkey_mcp.Headers:
 def command_whoami(options: argparse.Namespace) -> int:
     """Lists the agents of this computer, or shows what the vault says about one."""
     if options.remote:
-        return _whoami_remote(sikkerkey_mcp.connect(options.agent))
+        return _whoami_remote(sikkerkey_mcp.connect(options.agent), as_json=options.json)
     chosen = [sikkerkey_mcp.choose_agent(options.agent)] if options.agent else sikkerkey_mcp.installed_agents()
     if not chosen:
         hint = f"{sikkerkey_shell.command_line(sikkerkey_mcp.program())} install -"
         print_notice(f"no agent is installed in {clean(agents_directory())}\nhint: {hint}")
-    return max([_show_slot(agent) for agent in filter(None, chosen)], default=0)
+    slots = [_read_slot(agent) for agent in filter(None, chosen)]
+    shown = [slot for slot in slots if slot]
+    if options.json:
+        print(json.dumps(shown, indent=2))
+    else:
+        for slot in shown:
+            print("  ".join(clean(text) for text in slot.values() if text is not None))
+    return 0 if all(slot and slot["fingerprint"] for slot in slots) else 1
 
 
-def _show_slot(agent: str) -> int:
-    """Prints one line for a slot, and its errors; returns the exit status. A key that cannot be used is left out."""
+def _read_slot(agent: str) -> dict[str, str | None] | None:
+    """What the files of an agent say; None if they cannot be read. Prints their errors."""
     try:
         identity = sikkerkey_mcp.load_identity(agent)
     except ConfigError as error:
         print_notice(f"{agent}: {error.full_text()}")
-        return 1
-    line = f"{agent}  {clean(identity.name)}  {clean(identity.vault_id)}  {identity.api_url}"
+        return None
     try:
-        print(f"{line}  {sikkerkey_mcp.fingerprint_of(identity)}")
+        fingerprint = sikkerkey_mcp.fingerprint_of(identity)
     except ConfigError as error:
-        print(line)
         print_notice(f"{agent}: {error.full_text()}")
-        return 1
-    return 0
+        fingerprint = None
+    members = {"agentId": agent, "name": identity.name, "vaultId": identity.vault_id, "apiUrl": identity.api_url}
+    return {**members, "fingerprint": fingerprint}
 
 
-def _whoami_remote(api: sikkerkey_mcp.Api) -> int:
+def _whoami_remote(api: sikkerkey_mcp.Api, *, as_json: bool) -> int:
     action = sikkerkey_mcp.TOOLS[0].actions[0]
     with Progress("waiting for the vault"):
         reply = api.send(sikkerkey_mcp.build_request(action, {}), safe=True, context=sikkerkey_mcp.Context())
@@ -241,14 +251,17 @@ def _whoami_remote(api: sikkerkey_mcp.Api) -> int:
     members = sikkerkey_pages.with_iso_times(sikkerkey_mcp.error_members(reply))
     if not members:
         raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
+    if as_json:
+        print(json.dumps(members, indent=2))
+        return 0
     for key, value in members.items():
-        if call.is_table(value):
+        if tables.is_table(value):
             rows = [{name: row[name] for name in AUDIT_MEMBERS if name in row} or row for row in value]
-            print(f"{clean(key, 40)}:\n{textwrap.indent(call.columns(rows), '  ')}")
+            width = terminal.width()
+            shown = tables.columns(rows, width=width and width - 2)
+            print(f"{clean(key, 40)}:\n{textwrap.indent(shown, '  ')}")
         else:
-            print(
-                f"{clean(key, 40)}: {clean(value if isinstance(value, str) else sikkerkey_mcp.to_json(value), 2_000)}"
-            )
+            print(f"{clean(key, 40)}: {terminal.wrapped(clean(tables.plain(value, key), 2_000), 2)}")
     return 0
 
 

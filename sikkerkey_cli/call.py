@@ -7,18 +7,17 @@ is never taken from the command line itself, which every process of the computer
 from __future__ import annotations
 
 import argparse
-import base64
 import json
-import os
 import re
 import sys
 import time
-from contextlib import suppress
 from typing import Any, NamedTuple
 
 import sikkerkey_actions
 import sikkerkey_mcp
-from sikkerkey_cli import terminal
+import sikkerkey_members
+from sikkerkey_cli import tables, terminal
+from sikkerkey_cli.output_file import OutputFile, as_bytes
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 
@@ -128,8 +127,9 @@ def _action_lines(tool: Tool, action: Action) -> list[str]:
         (arg.name, "required" if arg.required else "optional", TYPES[arg.kind], _description_with_limits(arg))
         for arg in action.args
     ]
-    head = [_command_name(tool, action), f"  {describe(action)}", f"  {'; '.join(notes)}"]
-    arguments = ["", *terminal.aligned(rows).splitlines()] if rows else []
+    about = [f"  {terminal.wrapped(text, 2)}" for text in (describe(action), "; ".join(notes))]
+    head = [_command_name(tool, action), *about]
+    arguments = ["", *tables.fitted(rows, terminal.width()).splitlines()] if rows else []
     return [*head, *arguments, "", f"example: {example(tool, action)}"]
 
 
@@ -187,14 +187,15 @@ def _show(options: argparse.Namespace, members: Any, lines: list[str]) -> int:
 
 def _list_lines(tools: list[Tool]) -> list[str]:
     rows = [(tool.name, str(len(tool.actions)), tool.text) for tool in tools]
-    return terminal.aligned([("TOOL", "ACTIONS", "DESCRIPTION"), *rows]).splitlines()
+    return tables.fitted([("TOOL", "ACTIONS", "DESCRIPTION"), *rows], terminal.width()).splitlines()
 
 
 def _tool_lines(tool: Tool) -> list[str]:
     if not sikkerkey_mcp.has_actions(tool):
         return _action_lines(tool, tool.actions[0])
     rows = [(action.name, action.effect, _scope(action), describe(action)) for action in tool.actions]
-    return [tool.text, "", *terminal.aligned([("ACTION", "EFFECT", "SCOPE", "DESCRIPTION"), *rows]).splitlines()]
+    head = ("ACTION", "EFFECT", "SCOPE", "DESCRIPTION")
+    return [terminal.wrapped(tool.text, 0), "", *tables.fitted([head, *rows], terminal.width()).splitlines()]
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -310,12 +311,14 @@ def command_call(options: argparse.Namespace) -> int:
     """Runs one action. Returns 1 if the vault or a check refuses it. Raises Error, and UsageError for wrong usage."""
     restrictions = sikkerkey_mcp.read_restrictions({})
     call = _prepare(options, restrictions)
+    columns = _columns(call, options.columns)
     if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
         warning = "" if call.action.warn_if else f" {call.action.warning}"
         terminal.confirm(f"{_command_name(call.tool, call.action)}: {describe(call.action)}{warning}".rstrip())
-    with OutputFile(options.output, overwrite=options.overwrite) as output:
+    with OutputFile(options.to_file, overwrite=options.overwrite) as output:
         with terminal.Progress("waiting for the vault"):
-            shown = sikkerkey_mcp.Presentation(characters=None, hidden_visible=False, exact=options.exact)
+            exact = options.exact or (options.table and call.action.answer == "json")  # a table shows null as a dash
+            shown = sikkerkey_mcp.Presentation(characters=None, hidden_visible=False, exact=exact)
             agent = sikkerkey_mcp.AgentConnection(options.agent)
             tools = sikkerkey_mcp.VaultTools(agent.api, restrictions, presentation=shown, agent=agent)
             name = call.tool.reads_of or call.tool.name
@@ -324,10 +327,26 @@ def command_call(options: argparse.Namespace) -> int:
             sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
             return 1
         if output.path:
-            output.write(_as_bytes(result))
+            output.write(as_bytes(result))
+        elif options.table:
+            print(tables.as_table(result, columns, exact=options.exact))
         else:
-            print(_as_table(result) if options.table else _as_text(result))
+            print(tables.as_json(result))
     return 0
+
+
+def _columns(call: Prepared, words: list[str]) -> list[str]:
+    """The names of --columns. Raises UsageError for one that no row of the answer can have."""
+    columns = [name.strip() for word in words for name in word.split(",")]
+    if call.action.own:
+        return columns
+    known = sikkerkey_members.members_of(f"{call.tool.reads_of or call.tool.name}.{call.action.name}")
+    for name in columns:
+        if not known.knows(name):
+            near = sikkerkey_mcp.did_you_mean(name, sorted(known.plain))
+            hint = near or "without --columns, every member that is not empty is shown"
+            raise UsageError(f"{sikkerkey_mcp.clean(name, 40)} is no member of this answer", hint)
+    return columns
 
 
 def _prepare(options: argparse.Namespace, restrictions: list[sikkerkey_mcp.Restriction]) -> Prepared:
@@ -337,8 +356,8 @@ def _prepare(options: argparse.Namespace, restrictions: list[sikkerkey_mcp.Restr
     tool = find_tool(options.words[0])
     words = Words(tool, options.words[1:])
     action = words.action
-    if action.answer == "file" and not options.output:
-        raise UsageError(f"{action.name} returns a file", "--output FILE says where to store it")
+    if action.answer == "file" and not options.to_file:
+        raise UsageError(f"{action.name} returns a file", "--to-file FILE says where to store it")
     named = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
     sikkerkey_mcp.refuse_withheld(tool, named, restrictions)
     arguments = words.arguments()
@@ -361,120 +380,3 @@ def _how_to_type(action: Action, message: str) -> str:
             words = f"{arg.name}=A,B or " if arg.choices or arg.listed_by else ""
             return f"{words}as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
     return ""
-
-
-class OutputFile:
-    """The file of --output: readable by its owner only, and created before anything is sent.
-
-    The result may be a credential that is shown only once, so an unwritable path must be found first.
-    """
-
-    def __init__(self, path: str, *, overwrite: bool) -> None:
-        self.path = path
-        self._temporary = f"{path}.{os.getpid()}.new" if path and overwrite else path
-        self._descriptor = -1
-        self._done = False
-
-    def __enter__(self) -> OutputFile:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
-        if self._temporary != self.path and os.path.lexists(self.path) and not os.path.isfile(self.path):
-            raise ConfigError(f"{sikkerkey_mcp.clean(self.path)} is not a regular file", "choose another --output FILE")
-        try:
-            if self.path:
-                self._descriptor = os.open(self._temporary, flags, 0o600)
-        except FileExistsError:
-            raise ConfigError(f"{sikkerkey_mcp.clean(self.path)} already exists", "--overwrite replaces it") from None
-        except OSError as error:
-            raise ConfigError(f"{sikkerkey_mcp.clean(self.path)} cannot be written: {error.strerror}") from None
-        return self
-
-    def write(self, data: bytes) -> None:
-        """Writes the result. Raises ConfigError; a file that cannot be renamed is kept under its temporary name."""
-        hint = "check with list or get before you repeat it"
-        try:
-            descriptor, self._descriptor = self._descriptor, -1
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(descriptor)
-            self._done = True
-            if self._temporary != self.path:
-                hint = f"it is kept in {sikkerkey_mcp.clean(self._temporary)}"
-                os.replace(self._temporary, self.path)
-        except OSError as error:
-            message = f"the call succeeded, but its result cannot be written to {sikkerkey_mcp.clean(self.path)}"
-            raise ConfigError(f"{message}: {error.strerror}", hint) from None
-
-    def __exit__(self, *_exception: object) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
-        if self.path and not self._done:
-            with suppress(FileNotFoundError):
-                os.unlink(self._temporary)
-
-
-def _as_bytes(result: JsonObject) -> bytes:
-    content = result["content"][-1]  # a file is preceded by a line about it
-    if content["type"] == "resource":
-        file = content["resource"]
-        return file["text"].encode("utf-8") if "text" in file else base64.b64decode(file["blob"])
-    text: str = content["text"]
-    return f"{text}\n".encode("utf-8", "replace")
-
-
-def _as_text(result: JsonObject) -> str:
-    """JSON with a row a line, or indented on a terminal, without characters that move the cursor; CSV as it is."""
-    text: str = result["content"][0]["text"]
-    if "structuredContent" not in result:
-        return terminal.cleaned(text) if terminal.is_terminal(sys.stdout) else text
-    try:
-        if terminal.is_terminal(sys.stdout):
-            text = json.dumps(result["structuredContent"], ensure_ascii=False, indent=2)
-    except RecursionError:  # json.dumps can nest deeper without indent
-        pass
-    return _visible(text)
-
-
-def _visible(text: str) -> str:
-    """The same JSON with hidden characters escaped; outside its strings there are none."""
-    return "".join(c if c in "\n " or sikkerkey_mcp.clean(c) == c else json.dumps(c)[1:-1] for c in text)
-
-
-def _as_table(result: JsonObject) -> str:
-    """Members as `name  value`, then each list of objects as columns."""
-    value = result.get("structuredContent")
-    if value is None:
-        return _as_text(result)
-    tables = {name: member for name, member in value.items() if is_table(member)}
-    others = ((name, member) for name, member in value.items() if name not in tables)
-    scalars = [(terminal.cell(name), _shown(member)) for name, member in others]
-    parts = [terminal.aligned(scalars)] if scalars else []
-    for name, rows in tables.items():
-        title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
-        parts.append(title + columns(rows))
-    return "\n\n".join(parts)
-
-
-def is_table(value: Any) -> bool:
-    """Whether this is a list of at least one object, and nothing else."""
-    return isinstance(value, list) and bool(value) and all(isinstance(item, dict) for item in value)
-
-
-def columns(rows: list[JsonObject]) -> str:
-    """Objects as rows below the names of their members, with all text cleaned."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    cells = [[terminal.cell(_plain(row[name])) if name in row else "" for name in names] for row in rows]
-    return terminal.aligned([[terminal.cell(name) for name in names], *cells])
-
-
-def _plain(value: Any) -> str:
-    """A value in a table: null is empty, a list of strings is joined, other values are JSON."""
-    if value is None:
-        return ""
-    if isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return ", ".join(value)
-    return value if isinstance(value, str) else sikkerkey_mcp.to_json(value)
-
-
-def _shown(value: Any) -> str:
-    return re.sub(r"\s", " ", terminal.cleaned(_plain(value)))

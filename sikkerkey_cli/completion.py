@@ -45,7 +45,7 @@ def _possible(words: list[str], current: str) -> list[Candidate]:
         return []
     command, rest = COMMANDS[name], words[words.index(name) + 1 :]
     if rest and _takes_value(command, rest[-1]):
-        return _agents() if rest[-1] in ("--agent", "--by") else []
+        return _values_of(command, rest[-1])
     if current.startswith("-"):
         return [flag for flag in _flags(command.options) if flag.word not in rest]
     return _positional(name, _without_options(command, rest), current)
@@ -59,6 +59,14 @@ def _flags(options: tuple[Option, ...]) -> list[Candidate]:
 
 def _takes_value(command: Command, word: str) -> bool:
     return any(option.metavar and word in option.flags for option in command.options)
+
+
+def _values_of(command: Command, flag: str) -> list[Candidate]:
+    """What may follow an option: the agents of this computer, or the words that its help lists."""
+    if flag in ("--agent", "--by"):
+        return _agents()
+    option = next(option for option in command.options if flag in option.flags)
+    return [Candidate(word) for word in option.metavar.split("|")] if "|" in option.metavar else []
 
 
 def _without_options(command: Command, words: list[str]) -> list[str]:
@@ -229,7 +237,7 @@ FISH = "\n".join(
         "    ASK fish (commandline -cp) 2>/dev/null",
         "end",
         *(f"complete -c {name} -f -a '(__sikkerkey_mcp)'" for name in NAMES),
-        *(f"complete -c {name} -l {option} -r -F" for name in NAMES for option in ("output", "file")),
+        *(f"complete -c {name} -l {option} -r -F" for name in NAMES for option in ("to-file", "file")),
     ]
 )
 

@@ -48,6 +48,7 @@ from sikkerkey_cli.entries import (
     server_keys,
     servers,
 )
+from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import ConfigError, JsonObject, clean, print_notice
 
 SECRET_MIN_CHARACTERS = 6  # shorter values are flags such as 1 or true
@@ -367,6 +368,8 @@ def _hunk_range(span: range) -> str:
 
 def command_config(options: argparse.Namespace) -> int:
     """Prints the block for one client, or changes the client's file."""
+    if options.json and (options.write or options.dry_run or options.remove):
+        raise UsageError("--output json is for the block that is printed, not for a change of the file")
     client, path = _located(options, CLIENTS[options.client])
     if options.remove:
         return _change_file(options, client, path, _removal(options.agent))
@@ -386,7 +389,11 @@ def command_config(options: argparse.Namespace) -> int:
         return _change_file(options, client, path, _addition(blocks, installed, in_project=options.project))
     keys = server_keys(installed)
     entries = {keys[agent]: block for agent, block in blocks.items()}
-    print(block_text(client, entries).rstrip("\n"))
+    text = block_text(client, entries).rstrip("\n")
+    if options.json:
+        print(json.dumps({"client": options.client, "file": path, "format": client.format, "block": text}, indent=2))
+        return 0
+    print(text)
     print_notice(_where_to_put_it(options, path))
     return 0
 

@@ -48,6 +48,11 @@ class Command(NamedTuple):
 
 
 AGENT = Option(("--agent",), "which agent, if several are installed", "ID")
+FORMATS = ("json", "table")
+OUTPUT = (
+    Option(("-o", "--output"), "json or table", "|".join(FORMATS)),
+    Option(("--json",), "the same as --output json"),
+)
 REFUSE = Option(("--refuse",), "refuse the call and tell your assistant", exclusive=True)
 HELP = Option(("-h", "--help"), "show this help message and exit")
 GLOBAL_OPTIONS = (
@@ -83,15 +88,16 @@ COMMANDS = {
   SIKKERKEY_API_URL=http://127.0.0.1:8300 sikkerkey-mcp install -
                                        a vault other than https://api.sikkerkey.com""",
         arguments=(Argument("token", "TOKEN", "one-time token; - reads it from stdin, so that no process can see it"),),
-        options=(Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),),
+        options=(Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True), *OUTPUT),
     ),
     "whoami": Command(
         "list the agents of this computer",
         """\
   sikkerkey-mcp whoami                 id, name, vault, API and key fingerprint of each agent here
   sikkerkey-mcp whoami --remote        what the vault says about the agent: approval, scopes, projects
-  sikkerkey-mcp whoami --remote --agent ID""",
-        options=(Option(("--remote",), "ask the vault about one of them"), AGENT),
+  sikkerkey-mcp whoami --remote --agent "my laptop"
+  sikkerkey-mcp whoami --json          the same for other programs""",
+        options=(Option(("--remote",), "ask the vault about one of them"), *OUTPUT, AGENT),
     ),
     "revoke": Command(
         "delete an agent's key from this computer",
@@ -131,6 +137,7 @@ dashboard. If the vault does not confirm, the key stays.""",
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
             *PERSON_OPTIONS,
             *LIMIT_OPTIONS,
+            *OUTPUT,
             AGENT,
         ),
     ),
@@ -142,7 +149,7 @@ dashboard. If the vault does not confirm, the key stays.""",
   sikkerkey-mcp doctor --json          the same as JSON
 
 The exit status is 1 if a check failed. No secrets are shown.""",
-        options=(Option(("--json",), "an array of {check, state, detail, remedy}"), AGENT),
+        options=(*OUTPUT, AGENT),
     ),
     "tools": Command(
         "list the tools, or describe a tool or an action",
@@ -152,19 +159,19 @@ The exit status is 1 if a check failed. No secrets are shown.""",
   sikkerkey-mcp tools describe manage_secrets rotate
   sikkerkey-mcp tools list --json""",
         arguments=(Argument("words", "list | describe TOOL [ACTION]", "what to show (default: list)", nargs="*"),),
-        options=(Option(("--json",), "print everything that the table contains as JSON"),),
-        usage="sikkerkey-mcp tools [list | describe TOOL [ACTION]] [--json]",
+        options=OUTPUT,
+        usage="sikkerkey-mcp tools [list | describe TOOL [ACTION]] [--output FORMAT]",
     ),
     "call": Command(
         "run one action, for scripts and for trying it out",
         """\
   sikkerkey-mcp call whoami
-  sikkerkey-mcp call manage_projects list --table
+  sikkerkey-mcp call manage_projects list -o table
   sikkerkey-mcp call manage_projects create name=web description='The shop'
   sikkerkey-mcp call manage_secrets create projectId=ID name=db value=-
   sikkerkey-mcp call manage_secrets create projectId=ID name=tls value=@key.pem
   sikkerkey-mcp call read_audit query severities=high,critical from=-24h pageSize=20
-  sikkerkey-mcp call support attachment attachmentId=ID --output log.txt
+  sikkerkey-mcp call support attachment attachmentId=ID --to-file log.txt
 
 arguments:
   key=TEXT    text, a number, true or false; lists and objects as JSON; words from a fixed list as A,B
@@ -180,10 +187,12 @@ exit status: 0 success, 1 refused or failed (stderr says why), 2 wrong usage""",
             Argument("words", "TOOL [ACTION] [key=value ...]", "see `sikkerkey-mcp tools`, and below", nargs="*"),
         ),
         options=(
-            Option(("--table",), "print columns instead of JSON"),
+            *OUTPUT,
+            Option(("--table",), "the same as --output table: columns instead of JSON"),
+            Option(("--columns",), "with a table: only these columns, in this order", "A,B", repeatable=True),
             Option(("--exact",), "keep times as epoch milliseconds, and members that are null in rows"),
-            Option(("--output",), "write the result to a file that only you can read", "FILE"),
-            Option(("--overwrite",), "with --output: replace an existing file"),
+            Option(("--to-file",), "write the result to a file that only you can read", "FILE"),
+            Option(("--overwrite",), "with --to-file: replace an existing file"),
             Option(("--yes",), "do not ask before a destructive action"),
             AGENT,
         ),
@@ -204,6 +213,7 @@ Ctrl-C sends nothing, and the call goes on waiting: 10 minutes in all.""",
         options=(
             Option(("--file",), "store the content of this file; - reads standard input", "FILE", exclusive=True),
             REFUSE,
+            *OUTPUT,
         ),
     ),
     "show": Command(
@@ -238,7 +248,7 @@ status. No other argument is recorded, and no answer. `serve --no-activity-log` 
         options=(
             Option(("--follow",), "wait for further calls, and show them"),
             Option(("--since",), "only calls from this time on", "TIME"),
-            Option(("--json",), "print an object a line"),
+            *OUTPUT,
             AGENT,
         ),
     ),
@@ -355,7 +365,26 @@ def parse(arguments: list[str]) -> argparse.Namespace:
         options.parser.error(f"unknown option {names[0]}" if names else "too many arguments; see --help")
     if rest:  # argparse takes only the words before the first option
         options.words += rest
+    _choose_output(options)
     return options
+
+
+def _choose_output(options: argparse.Namespace) -> None:
+    """Settles `json` and `table`, at most one of which is true, from all options that name a format."""
+    if not hasattr(options, "output"):
+        return
+    options.table = getattr(options, "table", False)
+    if hasattr(options, "to_file") and re.search(r"[./\\]", options.output):  # --output FILE, as it once was
+        if options.to_file:
+            options.parser.error("--output takes json or table; --to-file names the file")
+        options.to_file, options.output = options.output, ""
+    if options.output not in ("", *FORMATS):
+        to_file = "; --to-file FILE writes to a file" if hasattr(options, "to_file") else ""
+        options.parser.error(f"argument -o/--output: must be {' or '.join(FORMATS)}{to_file}")
+    options.table = options.table or options.output == "table" or bool(getattr(options, "columns", []))
+    options.json = options.json or options.output == "json"
+    if options.json and options.table:
+        options.parser.error("the result is either JSON or a table; --columns is for tables")
 
 
 def _joined_times(arguments: list[str]) -> list[str]:

@@ -22,7 +22,7 @@ from typing import Any, Protocol
 import sikkerkey_mcp
 import sikkerkey_shell
 import sikkerkey_tickets
-from sikkerkey_cli import terminal
+from sikkerkey_cli import tables, terminal
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import ConfigError, Error, clean, print_notice
 from sikkerkey_tickets import Carried, Found, Invalid, Kind, Lines, NotWaiting, Ticket, Tickets, UnknownCode
@@ -169,12 +169,15 @@ def _only_one(tickets: Tickets, options: argparse.Namespace) -> Ticket | None:
     """The only ticket that waits for a value; None if what waits was listed instead. Raises Error."""
     waiting = tickets.waiting()
     for_values = [ticket for ticket in waiting if ticket.kind == "fill"]
+    if options.json:
+        print(json.dumps([_as_members(tickets, ticket) for ticket in waiting], indent=2))
+        return None
     if not waiting:
         hint = f"ask your assistant to try again; a call waits for {MINUTES} minutes, in {clean(tickets.directory)}"
         raise Error("nothing is waiting", hint)
     if options.refuse or (options.file and not terminal.is_terminal(sys.stdin)):
         raise UsageError("a code is required", f"{_command('fill')} lists what is waiting")
-    if len(for_values) == 1:
+    if len(for_values) == 1 and not options.table:
         return for_values[0]
     rows = [
         (
@@ -187,9 +190,21 @@ def _only_one(tickets: Tickets, options: argparse.Namespace) -> Ticket | None:
         )
         for ticket in waiting
     ]
-    print(terminal.aligned([("CODE", "TIME LEFT", "COMMAND", "PROJECT", "AGENT", "CALL"), *rows]))
+    print(tables.fitted([("CODE", "TIME LEFT", "COMMAND", "PROJECT", "AGENT", "CALL"), *rows], terminal.width()))
     print_notice(f"choose one: {_command(waiting[0].kind, waiting[0].code)}")
     return None
+
+
+def _as_members(tickets: Tickets, ticket: Ticket) -> dict[str, str | int]:
+    """A waiting call for --json."""
+    details = dict(ticket.details)
+    members: dict[str, str | int] = {
+        "code": ticket.code,
+        "secondsLeft": int(tickets.left_s(ticket)),
+        "command": ticket.kind,
+    }
+    about = {"project": details.get("Project", ""), "agent": details.get("Agent", ticket.agent_id)}
+    return {**members, **about, "agentId": ticket.agent_id, "call": ticket.title}
 
 
 def _command(*words: str) -> str:

@@ -1,10 +1,11 @@
-"""Terminal output: colour, progress, prompts and aligned columns.
+"""Terminal output: colour, progress, prompts, wrapped text and aligned columns.
 
 Results go to stdout and can be parsed; everything else goes to stderr. Text from others is cleaned before it is shown.
 """
 
 from __future__ import annotations
 
+import codecs
 import getpass
 import os
 import re
@@ -56,6 +57,31 @@ def wrapped(text: str, indent: int) -> str:
         return text
     lines = textwrap.wrap(text, max(columns - indent, 20), break_long_words=False, break_on_hyphens=False)
     return ("\n" + " " * indent).join(lines)
+
+
+def wrapped_lines(text: str, columns: int) -> list[str]:
+    """`text` as lines of at most `columns` on the screen, broken at spaces only: a longer word is a line of its own."""
+    lines, line = [], ""
+    for word in text.split(" "):
+        longer = f"{line} {word}" if line else word
+        if line and text_width(longer) > columns:
+            lines.append(line)
+            line = word
+        else:
+            line = longer
+    return [*lines, line]
+
+
+def _as_json_escapes(error: UnicodeError) -> tuple[str, int]:
+    r"""For `errors=`: what the encoding lacks as `\u0000` escapes, which are valid in JSON, unlike those of Python."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    units = error.object[error.start : error.end].encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[place : place + 4]}" for place in range(0, len(units), 4)), error.end
+
+
+JSON_ESCAPES = "json-escapes"
+codecs.register_error(JSON_ESCAPES, _as_json_escapes)
 
 
 def cleaned(text: str) -> str:
@@ -129,9 +155,9 @@ def confirm(question: str) -> None:
 def aligned(rows: Iterable[Sequence[str]]) -> str:
     """Rows as lines with aligned columns, two spaces apart; the last column is not padded."""
     table = [list(row) for row in rows]
-    widths = [max(map(_width, column)) for column in zip(*table)]
+    widths = [max(map(text_width, column)) for column in zip(*table)]
     return "\n".join(
-        "  ".join(cell + " " * (wide - _width(cell)) for cell, wide in zip(row, widths)).rstrip() for row in table
+        "  ".join(cell + " " * (wide - text_width(cell)) for cell, wide in zip(row, widths)).rstrip() for row in table
     )
 
 
@@ -140,6 +166,6 @@ def cell(text: str) -> str:
     return sikkerkey_mcp.clean(text, CELL_MAX_CHARACTERS)
 
 
-def _width(text: str) -> int:
+def text_width(text: str) -> int:
     """Columns on the screen: wide East Asian characters take two, combining characters none."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)

@@ -265,7 +265,7 @@ def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
         ),
         (
             ["support", "attachment", "attachmentId=a"],
-            "attachment returns a file\nhint: --output FILE says where to store it\n",
+            "attachment returns a file\nhint: --to-file FILE says where to store it\n",
         ),
         (
             ["manage_trash", "purge", "secretId=sk_1"],
@@ -420,9 +420,9 @@ def test_table_aligns_lists_of_objects_and_cleans_them(shell: Shell, vault: Reco
         "note   t u",
         "",
         "items:",
-        "id   name                  fieldNames  version  note",
-        "p1   日本                  a, b",
-        f"p10  x<U+001B>[2J<U+000A>              7        {'y' * 60}...",
+        f"id   name                  fieldNames  {'note':63}  version",
+        f"p1   日本                  a, b        {'-':63}  -",
+        f"p10  x<U+001B>[2J<U+000A>  none        {'y' * 60}...  7",
     ]
 
 
@@ -440,7 +440,7 @@ def test_table_shows_times_as_dates_of_utc(shell: Shell, vault: Recorder) -> Non
 
 def test_empty_table_names_its_list(shell: Shell, vault: Recorder) -> None:
     answering(vault, [])
-    assert shell("call", "manage_trash", "list", "--table").out == "items\ntotal  0\n"
+    assert shell("call", "manage_trash", "list", "--table").out == "items  none\ntotal  0\n"
 
 
 def test_csv_stays_csv(shell: Shell, vault: Recorder) -> None:
@@ -450,7 +450,7 @@ def test_csv_stays_csv(shell: Shell, vault: Recorder) -> None:
     assert shown == b"id,detail\r\n1,<U+001B>\r\n\r\n"
 
 
-# call: --output
+# call: --to-file
 
 
 def mode(path: Path) -> int:
@@ -461,7 +461,7 @@ def test_attachment_is_written_to_a_private_file(shell: Shell, vault: Recorder, 
     data = bytes(range(256))
     vault.answer = lambda _seen: CannedResponse(200, data, {"Content-Type": "image/png"})
     path = tmp_path / "a.png"
-    attachment = ("call", "support", "attachment", "attachmentId=a", "--output", str(path))
+    attachment = ("call", "support", "attachment", "attachmentId=a", "--to-file", str(path))
     assert shell(*attachment) == (0, "", "")
     assert (path.read_bytes(), mode(path)) == (data, 0o600)
     there = shell(*attachment)
@@ -479,12 +479,12 @@ def test_json_is_written_to_a_file(shell: Shell, vault: Recorder, tmp_path: Path
     path = tmp_path / "token.json"
     lists = ("projectIds=[]", "secretIds=[]")
     words = ("name=ci", *lists, "tokenLifetimeSeconds=60", "machineLifetimeSeconds=60", "maxUses=1")
-    ran = shell("call", "manage_enrollment", "create", *words, "--output", str(path), "--yes")
+    ran = shell("call", "manage_enrollment", "create", *words, "--to-file", str(path), "--yes")
     assert (ran, path.read_bytes(), mode(path)) == ((0, "", ""), f'{{"token":"{SECRET}"}}\n'.encode(), 0o600)
 
 
 def test_unwritable_output_is_found_before_anything_is_sent(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
-    ran = shell("call", "whoami", "--output", str(tmp_path / "no" / "file"))
+    ran = shell("call", "whoami", "--to-file", str(tmp_path / "no" / "file"))
     assert (ran.status, ran.out, vault.seen) == (1, "", [])
     assert ran.err == f"sikkerkey-mcp: error: {tmp_path}/no/file cannot be written: No such file or directory\n"
 
@@ -493,10 +493,10 @@ def test_refused_call_leaves_no_file_and_keeps_the_old_one(shell: Shell, vault: 
     vault.answer = lambda _seen: CannedResponse(404)
     place = tmp_path / "place"
     place.mkdir()
-    assert shell("call", "whoami", "--output", str(place / "new")).status == 1
+    assert shell("call", "whoami", "--to-file", str(place / "new")).status == 1
     assert os.listdir(place) == []
     (place / "old").write_text("mine")
-    assert shell("call", "whoami", "--output", str(place / "old"), "--overwrite").status == 1
+    assert shell("call", "whoami", "--to-file", str(place / "old"), "--overwrite").status == 1
     assert (os.listdir(place), (place / "old").read_text()) == (["old"], "mine")
 
 
@@ -510,7 +510,7 @@ def test_full_disk_is_reported_after_the_call(
     monkeypatch.setattr(os, "fsync", full)
     place = tmp_path / "place"
     place.mkdir()
-    assert shell("call", "whoami", "--output", str(place / "x"), *overwrite) == (
+    assert shell("call", "whoami", "--to-file", str(place / "x"), *overwrite) == (
         1,
         "",
         f"sikkerkey-mcp: error: the call succeeded, but its result cannot be written to {place}/x: "
@@ -523,7 +523,7 @@ def test_only_regular_files_are_replaced(shell: Shell, vault: Recorder, tmp_path
     pipe = tmp_path / "pipe"
     os.mkfifo(pipe)
     for place in (pipe, tmp_path, Path(os.devnull)):
-        ran = shell("call", "whoami", "--output", str(place), "--overwrite")
+        ran = shell("call", "whoami", "--to-file", str(place), "--overwrite")
         assert (ran.status, vault.seen) == (1, [])
         assert ran.err.startswith(f"sikkerkey-mcp: error: {place} is not a regular file\nhint: ")
 
@@ -537,7 +537,7 @@ def test_result_that_cannot_be_renamed_is_kept(
     monkeypatch.setattr(os, "replace", refuse)
     answering(vault, {"name": SECRET})
     path = tmp_path / "x"
-    ran = shell("call", "manage_machines", "get", "machineId=m", "--output", str(path), "--overwrite")
+    ran = shell("call", "manage_machines", "get", "machineId=m", "--to-file", str(path), "--overwrite")
     (kept,) = tmp_path.glob("x.*.new")
     assert (ran.status, kept.read_text(), mode(kept)) == (1, f'{{"name":"{SECRET}"}}\n', 0o600)
     assert ran.err.endswith(f"{path}: Operation not permitted\nhint: it is kept in {kept}\n")

@@ -38,8 +38,9 @@ def test_commands_are_those_of_the_parser() -> None:
 
 
 def test_options_are_those_of_the_command() -> None:
-    assert words("doctor -") == ["--help", "--json", "--agent"]
-    assert words("doctor --json --") == ["--help", "--agent"]
+    assert words("doctor -") == ["--help", "--output", "--json", "--agent"]
+    assert words("doctor --json --") == ["--help", "--output", "--agent"]
+    assert words("doctor --output ") == words("call whoami -o ") == ["json", "table"]
     assert words("--v") == ["--version", "--verbose"]
 
 
@@ -58,7 +59,7 @@ def test_agents_are_those_of_the_home(home: Path) -> None:
 
 
 def test_value_of_another_option_has_no_candidates() -> None:
-    for line in ("install --name ", "call --output ", "config cursor --tools ", "serve --exclude "):
+    for line in ("install --name ", "call --to-file ", "config cursor --tools ", "serve --exclude "):
         assert words(line) == [], line
 
 
@@ -200,7 +201,7 @@ def test_fish_completes(bin_path: str, tmp_path: Path) -> None:
     assert ask("sikkerkey-mcp call manage_trash ") == ["list", "purge", "restore"]
     assert ask("sikkerkey-mcp call manage_trash restore sec") == ["secretId="]
     assert ask("sikkerkey-mcp call manage_secrets rotate charset=al") == ["charset=alphanumeric"]
-    assert f"{tmp_path}/script" in ask(f"sikkerkey-mcp call whoami --output {tmp_path}/scr")
+    assert f"{tmp_path}/script" in ask(f"sikkerkey-mcp call whoami --to-file {tmp_path}/scr")
 
 
 def test_powershell_script_passes_the_line_before_the_cursor() -> None:

@@ -148,7 +148,7 @@ def test_answer_without_rows_that_is_too_long_is_cut_and_names_the_way_to_all_of
     remark, text = [item["text"] for item in result["content"]]
     assert len(remark) + len(text) <= RESULT_CHARACTERS
     assert remark.startswith("The first 9,500 of 20,011 characters are shown. A person gets all of it with `")
-    assert "call manage_machines get ... --output FILE`" in remark
+    assert "call manage_machines get ... --to-file FILE`" in remark
 
 
 def test_credential_that_is_shown_once_is_never_cut() -> None:
@@ -273,7 +273,7 @@ def test_long_export_says_how_many_rows_there_are_and_how_a_person_gets_them() -
     assert len(remark) + len(text) <= RESULT_CHARACTERS
     rows = list(csv.reader(io.StringIO(text, newline="")))
     assert remark.startswith(f"{len(rows) - 1:,} of 3,000 rows are shown. A person gets all of it with `")
-    assert "call read_audit export ... --output FILE`" in remark
+    assert "call read_audit export ... --to-file FILE`" in remark
     assert [row[0] for row in rows[1:]] == [str(number) for number in range(len(rows) - 1)]
     assert "at most 10,000" not in remark
 

@@ -330,8 +330,14 @@ def test_what_waits_is_listed(tickets: Tickets, calls: Calls, keyboard: Keyboard
     assert ran.err.endswith(f" confirm {confirm.code}\n")
     first = tickets.add(a_ticket("A\n\x1b[2J", details=(), expires_s=NOW_S + 599))
     second = tickets.add(a_ticket("B"))
-    ran = shell("fill")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("COLUMNS", "200")
+        ran = shell("fill")
     assert ran.status == 0
+    listed = json.loads(shell("fill", "--json").out)
+    assert [(each["code"], each["secondsLeft"]) for each in listed] == [
+        (confirm.code, 59), (first.code, 599), (second.code, 600)
+    ]  # fmt: skip
     rows = [re.split("  +", line) for line in ran.out.splitlines()]
     title = "Store the value of the new secret"
     assert rows == [
@@ -730,7 +736,8 @@ def test_waiting_codes_are_completed(tickets: Tickets, monkeypatch: pytest.Monke
     for ticket in (fill, confirm, show):
         offered = candidates([ticket.kind], ticket.code[:1])
         assert [tuple(found) for found in offered] == [(ticket.code, ticket.title)]
-    assert [found.word for found in candidates(["fill", fill.code], "--")] == ["--help", "--file", "--refuse"]
+    options = ["--help", "--file", "--refuse", "--output", "--json"]
+    assert [found.word for found in candidates(["fill", fill.code], "--")] == options
     assert candidates(["fill", "--file"], "") == []
     tickets.take(fill.code)
     assert candidates(["fill"], "") == []

@@ -24,7 +24,21 @@ from tests.support.table_calls import MARK, ROWS
 
 TOKEN = "5eC7" * 16
 SHELLS = ("bash", "zsh", "fish", "powershell")
-OPTIONS = ("--json", "--table", "--yes", "--help", "--agent", "--output", "--overwrite", "--bogus", "--", "-", "-x", "")
+OPTIONS = (
+    "--json",
+    "--table",
+    "--yes",
+    "--help",
+    "--agent",
+    "-o",
+    "--to-file",
+    "--overwrite",
+    "--bogus",
+    "--",
+    "-",
+    "-x",
+    "",
+)
 STRANGE = ("", "=", "@", "@@", "-", "@/", "[", "[1,", "{", '"', "\x1b[2J", "\u202e", "\udcff", "9" * 5_000, "[" * 2_000)
 NAMES = [name for name in COMMANDS if name not in ("serve", "doctor")]  # these two take long
 
