@@ -126,6 +126,7 @@ ID_RULE = "an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it
 NAME_MAX_CHARACTERS = 80  # a longer word is not a misspelled name
 IGNORED_ARGUMENT = "wait_for_previous"  # Gemini CLI adds it to every call
 PAGE_ROWS = 50  # what the vault sends if pageSize is not given
+TAKERS_MAX = 5  # actions that take an argument, which a hint names
 SIGNATURE_MAX_ARGS = 7  # with more, a description names only the required ones
 
 # Other kinds have the same name. An object is described as its JSON in a string: Google's API refuses a whole listing
@@ -311,7 +312,13 @@ def _refuse_unknown(tool: Tool, action: Action, arguments: JsonObject) -> None:
     for name in arguments:
         if name not in allowed:
             unknown = f"unknown argument {_shown(name)} for {action.name}"
-            raise ArgumentError(f"{unknown}; {_takes(action)}", did_you_mean(name, known))
+            raise ArgumentError(f"{unknown}; {_takes(action)}", did_you_mean(name, known) or _taken_by(tool, name))
+
+
+def _taken_by(tool: Tool, name: str) -> str:
+    """Which actions of a tool take an argument; empty if none does."""
+    takers = [action.name for action in tool.actions if any(arg.name == name for arg in action.args)]
+    return f"{name} is an argument of {', '.join(takers)}" if 0 < len(takers) <= TAKERS_MAX else ""
 
 
 def _shown(name: str) -> str:

@@ -13,10 +13,11 @@ SECONDS_BELOW = 100_000_000_000  # as milliseconds, a smaller number is before M
 MILLISECONDS_MAX = 10**13 - 1  # the year 2286; a larger number is microseconds or a date without separators
 RULE = (
     "must be a time: ISO 8601 such as 2026-01-31T08:00:00Z (UTC unless it has an offset), a date such as 2026-01-31, "
-    "relative to now such as -24h, -7d or +90d, or Unix milliseconds"
+    "relative to now such as -24h, -7d or +90d, yesterday, today or tomorrow (00:00 UTC), or Unix milliseconds"
 )
 
 _RELATIVE = re.compile(r"([+-][0-9]{1,9})([mhdw])", re.ASCII)
+DAYS_FROM_TODAY = {"yesterday": -1, "today": 0, "tomorrow": 1}
 _UNITS_MS = {"m": 60_000, "h": 3_600_000, "d": 86_400_000, "w": 604_800_000}
 _DIGITS = re.compile("[0-9]{1,20}")
 _CLOCK = r"[Tt ]([0-9]{2}):([0-9]{2})(?::([0-9]{2})(?:[.,]([0-9]{1,9}))?)?"
@@ -27,13 +28,16 @@ _ISO = re.compile(rf"([0-9]{{4}})-([0-9]{{2}})-([0-9]{{2}})(?:{_CLOCK}(?:{_OFFSE
 def parse_time(text: str, now_ms: int) -> int:
     """Milliseconds since 1970 for ISO 8601, a date (00:00 UTC), `now`, a relative time (m, h, d, w) or milliseconds.
 
-    Fractions of a millisecond are dropped. Raises ValueError, whose message is a rule that begins with "must be".
+    `yesterday`, `today` and `tomorrow` stand for their dates in UTC. Fractions of a millisecond are dropped. Raises
+    ValueError, whose message is a rule that begins with "must be".
     """
     text = text.strip()
     if _DIGITS.fullmatch(text):
         return _milliseconds(int(text))
     if text == "now":
         return now_ms
+    if text in DAYS_FROM_TODAY:
+        return (now_ms // _UNITS_MS["d"] + DAYS_FROM_TODAY[text]) * _UNITS_MS["d"]
     relative = _RELATIVE.fullmatch(text)
     epoch_ms = now_ms + int(relative[1]) * _UNITS_MS[relative[2]] if relative else _iso_ms(text)
     try:
@@ -41,6 +45,11 @@ def parse_time(text: str, now_ms: int) -> int:
     except ValueError:
         raise ValueError("must be in the years 1 to 9999") from None
     return epoch_ms
+
+
+def with_sign(text: str, sign: str) -> str:
+    """`-24h` for `24h` and the sign `-`; any other text as it is."""
+    return sign + text.strip() if _RELATIVE.fullmatch(sign + text.strip()) else text
 
 
 def iso_utc(epoch_ms: int) -> str:

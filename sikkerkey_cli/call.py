@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 import time
 from typing import Any, NamedTuple
@@ -16,13 +15,13 @@ from typing import Any, NamedTuple
 import sikkerkey_actions
 import sikkerkey_mcp
 import sikkerkey_members
+import sikkerkey_times
 from sikkerkey_cli import tables, terminal
 from sikkerkey_cli.output_file import OutputFile, as_bytes
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
 
 LIST_TOOLS_HINT = "`sikkerkey-mcp tools` lists them"
-_COMMA_SEPARATED = re.compile(r"[\w.-]+(?: *, *[\w.-]+)*")
 # For a file and for stdin, the same limit as for one message of an MCP client.
 READ_MAX_BYTES = sikkerkey_mcp.LINE_MAX_BYTES
 
@@ -158,8 +157,8 @@ _SAMPLES: dict[sikkerkey_actions.Kind, str] = {
     "integer": "NUMBER",
     "boolean": "true",
     "time": "TIME",
-    "strings": """'["TEXT"]'""",
-    "ids": """'["ID"]'""",
+    "strings": "A,B",
+    "ids": "ID,ID",
     "object": """'{"KEY":"TEXT"}'""",
 }
 
@@ -245,7 +244,16 @@ class Words:
 
     def arguments(self) -> JsonObject:
         """The arguments as a model would give them. Reads files and stdin. Raises ConfigError."""
-        return {key: _typed(self._arg(key), _text(key, value)) for key, value in self.given.items()}
+        return {key: self._typed(self._arg(key), _text(key, value)) for key, value in self.given.items()}
+
+    def _typed(self, arg: Arg | None, text: str) -> Any:
+        """The value for the check, which parses JSON itself. `A,B` is a list; `7d` is past for a read, else future."""
+        items = [item.strip() for item in text.split(",")]
+        if arg and arg.kind in ("strings", "ids") and all(items) and text.lstrip()[0] not in '[{"':
+            return items
+        if arg and arg.kind == "time":
+            return sikkerkey_times.with_sign(text, "-" if self.action.effect == "read" else "+")
+        return text
 
 
 def _text(key: str, value: str) -> str:
@@ -255,13 +263,6 @@ def _text(key: str, value: str) -> str:
     if value.startswith("@@"):
         return value[1:]
     return _from_file(key, value[1:]) if value.startswith("@") else value
-
-
-def _typed(arg: Arg | None, text: str) -> Any:
-    """The value for the check, which parses JSON itself. Words from a fixed list may be separated by commas."""
-    if arg and arg.kind == "strings" and (arg.choices or arg.listed_by) and _COMMA_SEPARATED.fullmatch(text):
-        return re.split(" *, *", text)
-    return text
 
 
 def _from_stdin(key: str) -> str:
@@ -376,7 +377,9 @@ def _check(tool: Tool, action: Action, arguments: JsonObject) -> sikkerkey_mcp.A
 def _how_to_type(action: Action, message: str) -> str:
     """A hint for lists and objects, which are given as JSON."""
     for arg in action.args:
-        if arg.kind in ("strings", "ids", "object") and message.startswith(f"{arg.name} must be an"):
-            words = f"{arg.name}=A,B or " if arg.choices or arg.listed_by else ""
-            return f"{words}as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
+        if message.startswith(f"{arg.name} must be an"):
+            if arg.kind == "object":
+                return f"as JSON, quoted for the shell: {arg.name}={_SAMPLES[arg.kind]}"
+            if arg.kind in ("strings", "ids"):
+                return f"""{arg.name}=A,B or, as JSON quoted for the shell, {arg.name}='["A", "B"]'"""
     return ""

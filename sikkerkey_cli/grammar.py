@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import re
+import textwrap
 from collections.abc import Callable
 from typing import Any, NamedTuple, NoReturn
 
 import sikkerkey_mcp
+from sikkerkey_cli import terminal
 from sikkerkey_cli.clients import CLIENTS
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -174,8 +177,9 @@ The exit status is 1 if a check failed. No secrets are shown.""",
   sikkerkey-mcp call support attachment attachmentId=ID --to-file log.txt
 
 arguments:
-  key=TEXT    text, a number, true or false; lists and objects as JSON; words from a fixed list as A,B
-              times as 2026-01-31T08:00:00Z (UTC unless it has an offset), 2026-01-31, -24h, +90d, or Unix milliseconds
+  key=TEXT    text, a number, true or false; a list as A,B or as JSON; an object as JSON
+              a time as 2026-01-31T08:00:00Z (UTC unless it has an offset), 2026-01-31, yesterday, -24h, +90d, or Unix
+              milliseconds; 7d without a sign is in the past for a read, in the future for a change
   key=@FILE   the content of a file
   key=-       stdin; on a terminal, asks without showing the input
   key=@@TEXT  text that begins with @
@@ -295,10 +299,11 @@ class Parser(argparse.ArgumentParser):
 @functools.cache
 def parser() -> Parser:
     """The parser of the whole command line. Each result has `command`, and `parser`, the command's own parser."""
+    columns = terminal.width()
     root = Parser(
         prog="sikkerkey-mcp",
         description="MCP server that manages a SikkerKey vault and cannot read its secrets.",
-        epilog=FIRST_STEPS,
+        epilog=wrapped_help(FIRST_STEPS, columns),
     )
     root.set_defaults(command="", parser=root)
     for option in GLOBAL_OPTIONS:
@@ -306,7 +311,7 @@ def parser() -> Parser:
     subparsers = root.add_subparsers(metavar="COMMAND", title="commands")
     for name, command in COMMANDS.items():
         description = f"{command.help[0].upper()}{command.help[1:]}."
-        epilog = f"examples:\n{command.examples}"
+        epilog = wrapped_help(f"examples:\n{command.examples}", columns)
         made = subparsers.add_parser(
             name, help=command.help, description=description, epilog=epilog, usage=command.usage or None
         )
@@ -321,6 +326,28 @@ def parser() -> Parser:
             if not option.exclusive:
                 _add_option(made.add_argument, option)
     return root
+
+
+def wrapped_help(text: str, columns: int | None) -> str:
+    """`text` of a help message with lines of at most `columns`: prose as paragraphs, other lines with their indent."""
+    if columns is None:
+        return text
+    wrap = functools.partial(textwrap.fill, width=max(columns, 40), break_long_words=False, break_on_hyphens=False)
+    shown = []
+    for is_prose, group in itertools.groupby(text.split("\n"), lambda line: line[:1].strip() != ""):
+        lines = list(group)
+        lines = [" ".join(lines)] if is_prose else lines
+        shown += [wrap(line, subsequent_indent=" " * _indent_below(line, columns)) for line in lines]
+    return "\n".join(shown)
+
+
+def _indent_below(line: str, columns: int) -> int:
+    """Where a line goes on: below its remark if there is room, else a little further in than it begins."""
+    remark = re.match(r" +\S.*?\S {2,}(?=\S)", line)
+    if remark and len(remark[0]) <= columns - 24:
+        return len(remark[0])
+    begin = len(line) - len(line.lstrip())
+    return begin + 4 if 0 < begin < 8 else begin
 
 
 class _Given(argparse.Action):

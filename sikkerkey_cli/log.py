@@ -12,7 +12,7 @@ import sikkerkey_activity
 import sikkerkey_mcp
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import ConfigError, clean
-from sikkerkey_times import parse_time
+from sikkerkey_times import parse_time, with_sign
 
 POLL_S = 0.5
 WORD_MAX_CHARACTERS = 200
@@ -45,7 +45,7 @@ def _since_ms(text: str) -> int:
     if not text:
         return 0
     try:
-        return parse_time(text, int(time.time() * 1000))
+        return parse_time(with_sign(text, "-"), int(time.time() * 1000))
     except ValueError as error:
         raise UsageError(f"--since {error}") from None
 

@@ -162,12 +162,26 @@ def test_names_of_audit_actions_may_be_separated_by_commas(shell: Shell, vault: 
     assert (looked_up.path, asked.json()) == ("/v1/ai/audit/actions", {"actions": ["secret_read", "secret_update"]})
 
 
-def test_commas_separate_nothing_where_any_text_is_possible(shell: Shell, vault: Recorder) -> None:
-    words = ("projectId=proj_1", "name=n", "description=a,b", "ipAllowlistCidrs=10.0.0.0/8,fd00::/8")
-    ran = shell("call", "manage_policies", "create", *words)
-    assert ran.status == 1
-    assert "ipAllowlistCidrs must be an array of strings" in ran.err
-    assert """as JSON, quoted for the shell: ipAllowlistCidrs='["TEXT"]'""" in ran.err
+def test_commas_separate_the_items_of_every_list_and_nothing_else(shell: Shell, vault: Recorder) -> None:
+    words = ("projectId=proj_0000000000000001", "name=n", "description=a,b", "ipAllowlistCidrs=10.0.0.0/8, fd00::/8")
+    assert shell("call", "manage_policies", "create", *words).status == 0
+    assert shell("call", "manage_policies", "create", *words[:3], 'ipAllowlistCidrs=["10.0.0.0/8,x"]').status == 0
+    assert [(seen.json()["description"], seen.json()["ipAllowlistCidrs"]) for seen in vault.seen] == [
+        ("a,b", ["10.0.0.0/8", "fd00::/8"]),
+        ("a,b", ["10.0.0.0/8,x"]),
+    ]
+
+
+def test_relative_times_without_a_sign_are_past_for_reads_and_future_for_changes() -> None:
+    words = call.Words(call.find_tool("read_audit"), ["query", "from=7d", "to=yesterday"])
+    assert words.arguments() == {"from": "-7d", "to": "yesterday"}
+    words = call.Words(call.find_tool("manage_policies"), ["create", "ttlExpiresAt=90d", "name=7d"])
+    assert words.arguments() == {"ttlExpiresAt": "+90d", "name": "7d"}
+
+
+def test_argument_of_another_action_is_named_with_its_action(shell: Shell, vault: Recorder) -> None:
+    ran = shell("call", "read_audit", "list", "from=-1h")
+    assert ran.err.endswith("\nhint: from is an argument of query, export, reads_over_time\n")
     assert vault.seen == []
 
 
@@ -319,7 +333,7 @@ def test_invalid_arguments_are_refused_as_for_a_model(
 
 def test_hint_shows_how_to_write_a_list(shell: Shell, vault: Recorder) -> None:
     ran = shell("call", "read_audit", "query", "severities={}")
-    assert ran.err.endswith("""\nhint: severities=A,B or as JSON, quoted for the shell: severities='["TEXT"]'\n""")
+    assert ran.err.endswith("""\nhint: severities=A,B or, as JSON quoted for the shell, severities='["A", "B"]'\n""")
 
 
 def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: Recorder, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from sikkerkey_cli import tables, terminal
+from sikkerkey_cli import grammar, tables, terminal
 from tests.support.harness import AGENT_ID, CannedResponse, Recorder, make_slot
 from tests.support.shell import Shell, at_terminal
 
@@ -152,3 +152,14 @@ def test_every_command_with_results_has_json(shell: Shell, vault: Recorder, home
 def test_json_is_valid_whatever_the_terminal_supports(vault: Recorder, encoding: str) -> None:
     shown = at_terminal(["call", "manage_projects", "list"], b"", {"PYTHONIOENCODING": encoding})
     assert json.loads(shown.decode(encoding))["items"][1]["name"] == "søger 😀"
+
+
+def test_help_is_wrapped_to_the_terminal_and_keeps_its_columns() -> None:
+    for name, command in grammar.COMMANDS.items():
+        shown = grammar.wrapped_help(command.examples, 66)
+        assert all(len(line) <= 66 or " " not in line.strip() for line in shown.splitlines()), name
+        assert shown.split() == command.examples.split(), name
+        assert grammar.wrapped_help(command.examples, None) == command.examples, name
+    assert "--since -24h       also a date, or a time such\n" + " " * 39 + "as" in grammar.wrapped_help(
+        grammar.COMMANDS["log"].examples, 66
+    )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sikkerkey_times import iso_utc, parse_time
+from sikkerkey_times import iso_utc, parse_time, with_sign
 
 NOW_MS = 1_764_338_400_123  # 2025-11-28T14:00:00.123Z
 HOUR_MS, DAY_MS = 3_600_000, 86_400_000
@@ -43,6 +43,9 @@ def test_each_spelling_of_a_time_is_understood() -> None:
         "-30m": NOW_MS - HOUR_MS // 2,
         "+2w": NOW_MS + 14 * DAY_MS,
         "-0h": NOW_MS,
+        "yesterday": second - 38 * HOUR_MS,
+        "today": second - 14 * HOUR_MS,
+        "tomorrow": second + 10 * HOUR_MS,
         str(NOW_MS): NOW_MS,
         "100000000000": 100_000_000_000,
         "9999999999999": 9_999_999_999_999,
@@ -52,7 +55,7 @@ def test_each_spelling_of_a_time_is_understood() -> None:
 
 def test_what_is_no_time_is_refused_with_the_rule() -> None:
     for text in (
-        *("", " ", "yesterday", "24h", "-24", "-1764338400123", "-24H", "-1y", "-1.5h"),
+        *("", " ", "Yesterday", "24h", "-24", "-1764338400123", "-24H", "-1y", "-1.5h"),
         *("--1h", "- 1h", "-1h ago", "-1234567890h"),
         *("28.11.2025", "11/28/2025", "2025-11", "2025-1-2", "2025-11-28T14", "2025-11-28T14:00:00.Z", "2025-11-28Z"),
         *("2025-11-28T14:00:00+1", "2025-11-28T14:00:00+24:00", "2025-11-28T14:00:00+01:60", "2025-11-28T14:00:00ZZ"),
@@ -84,6 +87,11 @@ def test_times_beyond_the_calendar_are_refused() -> None:
     for epoch_ms in (-62_135_596_800_001, 253_402_300_800_000, 2**63, -(2**63)):
         with pytest.raises(ValueError, match="not in the years 1 to 9999"):
             iso_utc(epoch_ms)
+
+
+def test_a_sign_is_added_to_a_relative_time_only() -> None:
+    texts = ("24h", " 7d", "-7d", "+7d", "2025-11-28", "now", "7", "7y", "")
+    assert [with_sign(text, "-") for text in texts] == ["-24h", "-7d", "-7d", "+7d", *texts[4:]]
 
 
 def test_a_time_in_iso_8601_loses_nothing() -> None:
