@@ -244,15 +244,18 @@ def tool_listing(tool: Tool) -> JsonObject:
     }
 
 
-def did_you_mean(name: Any, known: Sequence[str]) -> str:
-    """`did you mean NAME?` if `name` is close to one of `known`, else an empty string."""
+def did_you_mean(name: Any, known: Sequence[str], cutoff: float = 0.8) -> str:
+    """`did you mean NAME?` if `name` is close to one of `known`, else an empty string.
+
+    A cutoff below 0.8 would lead from a guess at reading a value (get_value) to overwriting it (update_value).
+    """
     if not isinstance(name, str) or len(name) > NAME_MAX_CHARACTERS:
         return ""
     import difflib  # not at the top: only refusals need it
 
-    # A lower cutoff would lead from a guess at reading a value (get_value) to overwriting it (update_value).
-    close = difflib.get_close_matches(name, known, 1, 0.8)
-    return f"did you mean {close[0]}?" if close else ""
+    names = {each.lower(): each for each in known}
+    close = difflib.get_close_matches(name.lower(), names, 1, cutoff)
+    return f"did you mean {names[close[0]]}?" if close else ""
 
 
 def check_arguments(tool: Tool, action: Action, arguments: JsonObject, now_ms: int) -> Arguments:

@@ -31,6 +31,7 @@ INTEGER_MAX_DIGITS = 1_000  # old Pythons need quadratic time for more; newer on
 #
 #     Error
 #     +-- ConfigError      this computer: files, modes, environment
+#     |   +-- UsageError       the command line
 #     +-- ArgumentError    what the model sent
 #     +-- ServiceError     what the vault answered, or that it did not answer
 #         +-- AnswerTooLarge   an answer that was not read
@@ -40,6 +41,8 @@ INTEGER_MAX_DIGITS = 1_000  # old Pythons need quadratic time for more; newer on
 
 class Error(Exception):
     """An error that this program reports in words. Any other exception that escapes is a bug."""
+
+    exit_status = 1  # of a command that ends with it
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)
@@ -52,6 +55,12 @@ class Error(Exception):
 
 class ConfigError(Error):
     """Something on this computer must be fixed by its user."""
+
+
+class UsageError(ConfigError):
+    """The command line is wrong; nothing was sent and nothing was changed."""
+
+    exit_status = 2
 
 
 class ArgumentError(Error):
@@ -206,7 +215,8 @@ def program() -> list[str]:
 
 # The commands that hints name. Whoever shows a hint to a person or a model makes them runnable.
 HINTED_COMMAND = (
-    r"(?<![\w./-])sikkerkey-mcp (?=(serve|install|whoami|revoke|config|doctor|tools|call|fill|show|confirm|log)\b)"
+    r"(?<![\w./-])sikkerkey-mcp "
+    r"(?=(serve|setup|install|whoami|revoke|config|doctor|tools|call|fill|show|confirm|log)\b)"
 )
 
 

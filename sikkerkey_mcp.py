@@ -98,6 +98,7 @@ from sikkerkey_core import (
     JsonObject,
     ProtocolError,
     ServiceError,
+    UsageError,
     clean,
     missing_module,
     parse_json,
@@ -1138,16 +1139,17 @@ def choose_agent(wanted: str = "") -> str | None:
 
     Raises ConfigError if the choice is malformed or unknown, or if there are several and none was chosen.
     """
+    wrong = UsageError if wanted else ConfigError
     wanted = wanted or os.environ.get("SIKKERKEY_AGENT_ID", "")
     if wanted and not is_id(wanted):
         hint = "an agent id is letters, digits, - and _; `sikkerkey-mcp whoami` lists them"
-        raise ConfigError("the agent id is malformed", hint)
+        raise wrong("the agent id is malformed", hint)
     found = installed_agents()
     if wanted and wanted not in found:
         named = wanted if len(wanted) != TOKEN_CHARACTERS else "of that id"  # probably a token in the wrong place
         hint = "`sikkerkey-mcp whoami` lists the agents" if found else INSTALL_HINT
         hint += "; then replace a client's entry: sikkerkey-mcp config CLIENT --write"
-        raise ConfigError(f"there is no agent {named} in {clean(agents_directory())}", hint)
+        raise wrong(f"there is no agent {named} in {clean(agents_directory())}", hint)
     if len(found) > 1 and not wanted:
         hint = f"--agent ID (for revoke just the ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
         hint += "; for a client: sikkerkey-mcp config CLIENT --agent ID --write"
@@ -2021,7 +2023,7 @@ def read_restrictions(options: Mapping[str, str], environ: Mapping[str, str] = o
                 found += _parse_restriction(source, option, text)
     if found and not available_tools(TOOLS, found):
         sources = ", ".join(restriction.source for restriction in found)
-        raise ConfigError(f"{sources} leave nothing to offer", "remove or correct one of them")
+        raise wrong_setting(sources, "leave nothing to offer", "remove or correct one of them")
     return found
 
 
@@ -2031,21 +2033,27 @@ def _parse_restriction(source: str, option: str, text: str) -> list[Restriction]
     if text.strip() == NOT_RESTRICTING[option]:
         return []
     if not text.strip():
-        rule = f"{source} is empty, so that nobody knows what it should restrict"
-        raise ConfigError(rule, f"name tools or actions, or set it to {NOT_RESTRICTING[option]}, or leave it out")
+        hint = f"name tools or actions, or set it to {NOT_RESTRICTING[option]}, or leave it out"
+        raise wrong_setting(source, "is empty, so that nobody knows what it should restrict", hint)
     names = tuple(name.strip() for name in text.split(","))
     known = known_names()
     for name in names:
         if name not in known:
-            message = f"{source} names {clean(name, NAME_MAX_CHARACTERS) or 'nothing'}, which is no tool or action"
-            raise ConfigError(message, did_you_mean(name, known) or "use TOOL or TOOL.ACTION, separated by commas")
+            rule = f"names {clean(name, NAME_MAX_CHARACTERS) or 'nothing'}, which is no tool or action"
+            hint = did_you_mean(name, known) or "use TOOL or TOOL.ACTION, separated by commas"
+            raise wrong_setting(source, rule, hint)
     return [Restriction(source, "--tools" if option == "--tools" else "--exclude", names)]
 
 
 def _is_yes(source: str, text: str) -> bool:
     if text.strip().lower() not in YES + NO:
-        raise ConfigError(f"{source} must be one of: {', '.join(YES + NO)}", "set it to 1 or 0, or unset it")
+        raise wrong_setting(source, f"must be one of: {', '.join(YES + NO)}", "set it to 1 or 0, or unset it")
     return text.strip().lower() in YES
+
+
+def wrong_setting(source: str, rule: str, hint: str = "") -> ConfigError:
+    """The error for an option or a variable whose text breaks a rule."""
+    return (UsageError if source.startswith("--") else ConfigError)(f"{source} {rule}", hint)
 
 
 def known_names() -> list[str]:
@@ -2170,7 +2178,7 @@ def read_limits(options: Mapping[str, str], environ: Mapping[str, str] = os.envi
         if text.strip() == NO_LIMIT:
             continue
         if not match or match[2] not in LIMIT_UNITS_S or int(match[1]) > LIMIT_MAX:
-            raise ConfigError(f"{source} {LIMIT_RULE}")
+            raise wrong_setting(source, LIMIT_RULE)
         found[option] = Limit(option, int(match[1]), LIMIT_UNITS_S[match[2]])
     return found
 
@@ -2216,7 +2224,7 @@ def read_person_policy(options: Mapping[str, str], environ: Mapping[str, str] = 
     for option, variable, known, _ in PERSON_OPTIONS:
         source, text = (option, options[option]) if option in options else (variable, environ.get(variable, known[0]))
         if text not in known:
-            raise ConfigError(f"{source} must be one of: {', '.join(known)}")
+            raise wrong_setting(source, f"must be one of: {', '.join(known)}")
         chosen.append(text)
         sources.append(source)
     confirm, values, browser = chosen
@@ -4139,7 +4147,7 @@ def read_answer_limit(options: Mapping[str, str], environ: Mapping[str, str] = o
     for source, text in ((ANSWER_LIMIT, options.get(ANSWER_LIMIT)), (LIMIT_VARIABLE, environ.get(LIMIT_VARIABLE))):
         if text:
             if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
-                raise ConfigError(f"{source} must be an integer between {least:,} and {most:,}")
+                raise wrong_setting(source, f"must be an integer between {least:,} and {most:,}")
             return int(text)
     return RESULT_CHARACTERS
 
@@ -4148,7 +4156,7 @@ def read_prefix(options: Mapping[str, str]) -> str:
     """What the tools' names begin with, before a `_`. Raises ConfigError."""
     prefix = options.get(PREFIX, "")
     if prefix and not re.fullmatch(PREFIX_RULE, prefix):
-        raise ConfigError(f"{PREFIX} must be 1 to 16 letters, digits and -, beginning with a letter")
+        raise wrong_setting(PREFIX, "must be 1 to 16 letters, digits and -, beginning with a letter")
     return prefix
 
 
@@ -4161,7 +4169,7 @@ def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
     class OptionParser(argparse.ArgumentParser):
         def error(self, message: str) -> NoReturn:
             known = re.sub("[0-9A-Fa-f]{64}", "(a token)", message)
-            raise ConfigError(clean(known), "correct the server's arguments; `sikkerkey-mcp serve --help` lists them")
+            raise UsageError(clean(known), "correct the server's arguments; `sikkerkey-mcp serve --help` lists them")
 
     parser = OptionParser(
         prog="sikkerkey-mcp serve",
@@ -4197,9 +4205,8 @@ def _unknown_option(words: Sequence[str]) -> str:
     names = [name for name in (word.partition("=")[0] for word in words) if re.fullmatch("--?[a-z-]{1,20}", name)]
     if not names:
         return "unknown option or argument"
-    similar = did_you_mean(
-        names[0], ["--agent", ANSWER_LIMIT, PREFIX, *(name for name, *_ in (*SERVE_OPTIONS, *LIMIT_OPTIONS))]
-    )
+    known = [name for name, *_ in (*SERVE_OPTIONS, *LIMIT_OPTIONS, *PERSON_OPTIONS)]
+    similar = did_you_mean(names[0], ["--agent", ANSWER_LIMIT, PREFIX, *known])
     return f"unknown option {names[0]}{similar and f' ({similar})'}"
 
 
@@ -4289,7 +4296,7 @@ def run_command(command: Callable[[], int]) -> int:
                 sys.stdout.flush()  # here, where a full disk can still be reported
     except Error as error:
         print_notice(f"sikkerkey-mcp: error: {error.full_text()}")
-        return 1
+        return error.exit_status
     except ImportError as error:
         print_notice(f"sikkerkey-mcp: error: {missing_module(error).full_text()}")
         return 1
@@ -4298,7 +4305,11 @@ def run_command(command: Callable[[], int]) -> int:
             print_notice(f"sikkerkey-mcp: error: the system refused: {error.strerror or type(error).__name__}")
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # or the interpreter complains again when it exits
         return 1
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as stopped:  # by Ctrl-C; with the sentence, if any, that says what this leaves behind
+        if sys.stderr and sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell's prompt begins on a line of its own
+        if stopped.args:
+            print_notice(str(stopped))
         return 130
 
 

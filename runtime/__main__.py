@@ -79,4 +79,6 @@ if __name__ == "__main__":
             sys.exit(sentence)
         refuse(PROGRAM, sentence)
     except KeyboardInterrupt:  # before the program installs its own handler
+        if sys.stderr is not None and sys.stderr.isatty():
+            sys.stderr.write("\n")
         sys.exit(130)

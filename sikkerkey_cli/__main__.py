@@ -58,11 +58,7 @@ def run(arguments: list[str]) -> int:
         return int(_module("version").print_version(verbose=options.verbose))
     if not options.command:  # --verbose alone
         return sikkerkey_mcp.command_serve([])
-    try:
-        return int(getattr(_module(MODULES[options.command]), f"command_{options.command}")(options))
-    except terminal.UsageError as error:
-        sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {error.full_text()}")
-        return 2
+    return int(getattr(_module(MODULES[options.command]), f"command_{options.command}")(options))
 
 
 def _module(name: str) -> Any:

@@ -137,11 +137,11 @@ def command_install(options: argparse.Namespace) -> int:
     """Registers a new agent."""
     token = _token_from_stdin() if options.token == "-" else options.token  # noqa: S105 (a dash is no password)
     if not re.fullmatch(r"[0-9a-fA-F]{64}", token):
-        raise ConfigError(
+        raise UsageError(
             "the token must be 64 hexadecimal characters", "copy it from the AI agents page of the dashboard"
         )
     if len(options.name) > NAME_MAX_CHARACTERS:
-        raise ConfigError(f"the name must be at most {NAME_MAX_CHARACTERS} characters")
+        raise UsageError(f"the name must be at most {NAME_MAX_CHARACTERS} characters")
     base_url = sikkerkey_mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)
     key_pem, public_key = new_key()
     slot = NewSlot()
@@ -336,5 +336,5 @@ def _agent_that_can_revoke(target: sikkerkey_mcp.Identity, by: str) -> sikkerkey
         raise ConfigError("several agents of this computer can revoke it", f"choose one with --by ID: {ids}")
     hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {target.agent_id}` deletes its key here"
     if by:
-        raise ConfigError("--by must name another agent of the same vault: no agent can revoke itself", hint)
+        raise UsageError("--by must name another agent of the same vault: no agent can revoke itself", hint)
     raise ConfigError("no agent can revoke itself, and no other agent of this vault is installed here", hint)

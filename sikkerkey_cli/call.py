@@ -67,8 +67,14 @@ def find_tool(name: str) -> Tool:
     tools = {tool.name: tool for tool in (*sikkerkey_mcp.split_reads(sikkerkey_mcp.TOOLS), *sikkerkey_mcp.TOOLS)}
     if name in tools:
         return tools[name]
-    near = sikkerkey_mcp.did_you_mean(name, list(tools))
+    usual = [tool.name for tool in sikkerkey_mcp.TOOLS]
+    near = sikkerkey_mcp.did_you_mean(name, usual, 0.6) or sikkerkey_mcp.did_you_mean(name, list(tools), 0.6)
     raise UsageError("unknown tool", near or LIST_TOOLS_HINT)
+
+
+def split_name(words: list[str]) -> list[str]:
+    """The words, in which the first may be TOOL.ACTION, with the tool and the action apart."""
+    return [*words[0].split(".", 1), *words[1:]] if words else []
 
 
 def find_action(tool: Tool, name: str) -> Action:
@@ -165,13 +171,14 @@ _SAMPLES: dict[sikkerkey_actions.Kind, str] = {
 
 def command_tools(options: argparse.Namespace) -> int:
     """Lists the tools, or describes one of them or one action."""
-    what, *names = options.words or ["list"]
-    if what == "list" and not names:
+    words = options.words or ["list"]
+    if words == ["list"]:
         offered = sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, sikkerkey_mcp.read_restrictions({}))
         offered = sikkerkey_mcp.split_reads(offered) if sikkerkey_mcp.reads_are_split({}) else offered
         return _show(options, [_tool_members(tool) for tool in offered], _list_lines(offered))
-    if what != "describe" or not 1 <= len(names) <= 2:
-        raise UsageError("tools takes `list`, or `describe TOOL [ACTION]`")
+    names = split_name(words[1:] if words[0] == "describe" else words)
+    if not 1 <= len(names) <= 2:
+        raise UsageError("tools takes `list`, or `TOOL [ACTION]`", LIST_TOOLS_HINT)
     tool = find_tool(names[0])
     if len(names) == 1:
         return _show(options, _tool_members(tool), _tool_lines(tool))
@@ -354,8 +361,9 @@ def _prepare(options: argparse.Namespace, restrictions: list[sikkerkey_mcp.Restr
     """Checks everything that can be checked before the user is asked and before anything is sent."""
     if not options.words:
         raise UsageError("call needs a tool", LIST_TOOLS_HINT)
-    tool = find_tool(options.words[0])
-    words = Words(tool, options.words[1:])
+    name, *rest = split_name(options.words)
+    tool = find_tool(name)
+    words = Words(tool, rest)
     action = words.action
     if action.answer == "file" and not options.to_file:
         raise UsageError(f"{action.name} returns a file", "--to-file FILE says where to store it")
@@ -370,8 +378,7 @@ def _check(tool: Tool, action: Action, arguments: JsonObject) -> sikkerkey_mcp.A
         return sikkerkey_mcp.check_arguments(tool, action, arguments, int(time.time() * 1000))
     except sikkerkey_mcp.ArgumentError as error:
         hint = f"`sikkerkey-mcp tools describe {_command_name(tool, action)}` lists its arguments"
-        error.hint = error.hint or _how_to_type(action, str(error)) or hint
-        raise
+        raise UsageError(str(error), error.hint or _how_to_type(action, str(error)) or hint) from None
 
 
 def _how_to_type(action: Action, message: str) -> str:

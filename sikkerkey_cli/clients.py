@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
-from sikkerkey_mcp import ConfigError
+from sikkerkey_core import ConfigError, UsageError
 
 System = Literal["linux", "macos", "windows"]
 SYSTEMS: tuple[System, ...] = ("linux", "macos", "windows")
@@ -239,7 +239,7 @@ def user_files(client: Client, environ: Mapping[str, str], system: System | None
     """The client's user files: first the one for a new entry, whether or not it exists. Raises ConfigError."""
     system = system or this_system()
     if client.files is None:
-        raise ConfigError("the program does not know where a generic client keeps its file", MANUAL_EDIT_HINT)
+        raise UsageError("the program does not know where a generic client keeps its file", MANUAL_EDIT_HINT)
     usual = Located(client, expand_path(dict(zip(SYSTEMS, client.files))[system], environ, system))
     bases = [(place, _base(place, environ, system)) for place in client.places]
     first = next((_at(client, place, base) for place, base in bases if base), usual)

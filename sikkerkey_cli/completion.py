@@ -40,7 +40,9 @@ def _possible(words: list[str], current: str) -> list[Candidate]:
     if not name:
         if current.startswith("-"):
             return _flags(GLOBAL_OPTIONS)
-        return [Candidate(word, command.help) for word, command in COMMANDS.items()]
+        return [*_commands(), Candidate("help", "help and examples for a command")]
+    if words == ["help"]:
+        return _commands()
     if name not in COMMANDS:
         return []
     command, rest = COMMANDS[name], words[words.index(name) + 1 :]
@@ -49,6 +51,10 @@ def _possible(words: list[str], current: str) -> list[Candidate]:
     if current.startswith("-"):
         return [flag for flag in _flags(command.options) if flag.word not in rest]
     return _positional(name, _without_options(command, rest), current)
+
+
+def _commands() -> list[Candidate]:
+    return [Candidate(name, command.help) for name, command in COMMANDS.items()]
 
 
 def _flags(options: tuple[Option, ...]) -> list[Candidate]:
@@ -121,11 +127,11 @@ def _tools() -> list[sikkerkey_mcp.Tool]:
 
 
 def _tools_words(words: list[str]) -> list[Candidate]:
-    if not words:
-        return [Candidate("list", "every tool"), Candidate("describe", "one tool, or one action of it")]
-    if words[0] != "describe" or len(words) > 2:
-        return []
-    return _tool_candidates() if len(words) == 1 else _actions(words[1])
+    names = words[1:] if words[:1] == ["describe"] else words
+    if names:
+        return _actions(names[0]) if len(names) == 1 else []
+    own = [Candidate("list", "every tool"), Candidate("describe", "one tool, or one action of it")]
+    return [*([] if words else own), *_tool_candidates()]
 
 
 def _actions(tool_name: str) -> list[Candidate]:

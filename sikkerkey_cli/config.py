@@ -374,8 +374,8 @@ def command_config(options: argparse.Namespace) -> int:
     if options.remove:
         return _change_file(options, client, path, _removal(options.agent))
     installed = sikkerkey_mcp.installed_agents()
-    wanted = options.agent or os.environ.get("SIKKERKEY_AGENT_ID", "")
-    chosen: list[str | None] = [sikkerkey_mcp.choose_agent(wanted)] if wanted else [*installed] or [None]
+    is_chosen = options.agent or os.environ.get("SIKKERKEY_AGENT_ID")
+    chosen: list[str | None] = [sikkerkey_mcp.choose_agent(options.agent)] if is_chosen else [*installed] or [None]
     if client.bare_tool_names and len(chosen) > 1:
         raise ConfigError(f"{client.title} cannot tell the tools of several servers apart", PREFIX_HINT)
     blocks = {agent: server_entry(client, agent, _serve_options(options)) for agent in chosen}
@@ -439,7 +439,7 @@ def _located(options: argparse.Namespace, client: Client) -> Located:
     if client.project:
         client = file_to_change(client, os.environ).client
         return Located(client, os.path.join(os.getcwd(), client.project))
-    raise ConfigError(f"{options.client} has no project file", "without --project, the user's file is changed")
+    raise UsageError(f"{options.client} has no project file", "without --project, the user's file is changed")
 
 
 class Outcome(NamedTuple):

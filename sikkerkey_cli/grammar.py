@@ -7,7 +7,7 @@ import functools
 import itertools
 import re
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import sikkerkey_mcp
@@ -50,6 +50,8 @@ class Command(NamedTuple):
     usage: str = ""  # if empty, argparse generates it
 
 
+NEAR = 0.6  # how similar a word must be to the command, client or option that a message proposes
+SHELLS = ("bash", "zsh", "fish", "powershell")
 AGENT = Option(("--agent",), "which agent, if several are installed", "ID")
 FORMATS = ("json", "table")
 OUTPUT = (
@@ -158,12 +160,13 @@ The exit status is 1 if a check failed. No secrets are shown.""",
         "list the tools, or describe a tool or an action",
         """\
   sikkerkey-mcp tools                  every tool
-  sikkerkey-mcp tools describe manage_secrets
-  sikkerkey-mcp tools describe manage_secrets rotate
+  sikkerkey-mcp tools manage_secrets   its actions
+  sikkerkey-mcp tools manage_secrets.rotate
+                                       the arguments of an action, their limits and an example
   sikkerkey-mcp tools list --json""",
-        arguments=(Argument("words", "list | describe TOOL [ACTION]", "what to show (default: list)", nargs="*"),),
+        arguments=(Argument("words", "list | TOOL [ACTION]", "what to show (default: list)", nargs="*"),),
         options=OUTPUT,
-        usage="sikkerkey-mcp tools [list | describe TOOL [ACTION]] [--output FORMAT]",
+        usage="sikkerkey-mcp tools [list | TOOL [ACTION]] [--output FORMAT]",
     ),
     "call": Command(
         "run one action, for scripts and for trying it out",
@@ -265,7 +268,7 @@ status. No other argument is recorded, and no answer. `serve --no-activity-log` 
   sikkerkey-mcp completion powershell >> $PROFILE
 
 It completes the commands `sikkerkey-mcp` and `sikkerkey-mcp.pyz`: add a link to the archive to a directory in PATH.""",
-        arguments=(Argument("shell", choices=("bash", "zsh", "fish", "powershell")),),
+        arguments=(Argument("shell", "SHELL", f"one of: {', '.join(SHELLS)}", SHELLS),),
     ),
 }
 
@@ -284,16 +287,17 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without its own colours (Python 3.14), and with errors that never repeat a token."""
+    """argparse without its own colours (Python 3.14), and with short errors that never repeat a token."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)
         vars(self)["color"] = False
 
     def error(self, message: str) -> NoReturn:
-        """Prints usage, message and a hint, and exits with status 2."""
-        hint = "" if re.search("--help|did you mean", message) else f"\nhint: {self.prog} --help has examples"
-        super().error(sikkerkey_mcp.clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message)) + hint)
+        """Prints the message and a hint, and exits with status 2."""
+        told = sikkerkey_mcp.clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message))
+        hint = "" if "did you mean" in told else f"\nhint: {self.prog} --help has examples"
+        self.exit(2, f"{self.prog}: error: {told}{hint}\n")
 
 
 @functools.cache
@@ -363,12 +367,20 @@ class _Given(argparse.Action):
 def _add_argument(target: argparse.ArgumentParser, argument: Argument) -> None:
     settings: dict[str, Any] = {"help": argument.help or None, "metavar": argument.metavar or None}
     if argument.choices:
-        settings["choices"] = argument.choices
+        settings["type"] = functools.partial(one_of, argument.choices)
     if argument.nargs:
         settings["nargs"] = argument.nargs
     if argument.nargs == "?":
         settings["default"] = ""
     target.add_argument(argument.name, **settings)
+
+
+def one_of(choices: Sequence[str], word: str) -> str:
+    """The word, if it is a choice. Raises argparse.ArgumentTypeError, which names a similar one."""
+    if word in choices:
+        return word
+    near = sikkerkey_mcp.did_you_mean(word, choices, NEAR)
+    raise argparse.ArgumentTypeError(f"unknown: {near}" if near else f"must be one of: {', '.join(choices)}")
 
 
 def _add_option(add_argument: Callable[..., Any], option: Option) -> None:
@@ -384,12 +396,14 @@ def _add_option(add_argument: Callable[..., Any], option: Option) -> None:
 def parse(arguments: list[str]) -> argparse.Namespace:
     """The options of a command line. On wrong usage and for --help, argparse exits the process."""
     root = parser()
+    if arguments[:1] == ["help"]:
+        arguments = [*arguments[1:2], "--help"]
     _refuse_unknown_command(root, arguments)
     options, rest = root.parse_known_args(_joined_times(arguments))
     if rest and (not hasattr(options, "words") or any(word.startswith("-") for word in rest)):
         # argparse's own message would repeat the words, which may be secret values.
         names = [word.partition("=")[0] for word in rest if re.fullmatch("--?[a-z-]{1,20}(=.*)?", word, re.DOTALL)]
-        options.parser.error(f"unknown option {names[0]}" if names else "too many arguments; see --help")
+        options.parser.error(_unknown_option(options.command, names[0]) if names else "too many arguments")
     if rest:  # argparse takes only the words before the first option
         options.words += rest
     _choose_output(options)
@@ -426,4 +440,11 @@ def _joined_times(arguments: list[str]) -> list[str]:
 def _refuse_unknown_command(root: Parser, arguments: list[str]) -> None:
     word = next((word for word in arguments if not word.startswith("-")), None)
     if word is not None and word not in COMMANDS:
-        root.error(f"unknown command: {sikkerkey_mcp.did_you_mean(word, list(COMMANDS)) or 'see --help'}")
+        near = sikkerkey_mcp.did_you_mean(word, list(COMMANDS), NEAR)
+        root.error(f"unknown command: {near}" if near else "unknown command")
+
+
+def _unknown_option(command: str, name: str) -> str:
+    options = COMMANDS[command].options if command else GLOBAL_OPTIONS
+    near = sikkerkey_mcp.did_you_mean(name, [flag for option in (HELP, *options) for flag in option.flags], NEAR)
+    return f"unknown option {name}{near and f': {near}'}"

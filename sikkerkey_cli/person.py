@@ -128,8 +128,8 @@ def _carry_out(calls: PersonCalls, ticket: Ticket, values: Mapping[str, str]) ->
     except Invalid as error:
         raise Error(str(error), f"{ticket.code} is still waiting: run the command again") from None
     except KeyboardInterrupt:
-        print_notice("\nstopped, and the vault may have processed the call: ask your assistant to look")
-        raise
+        message = "stopped, and the vault may have processed the call: ask your assistant to look"
+        raise KeyboardInterrupt(message) from None
     except Exception as error:  # its text may quote a value
         message = f"the program failed ({type(error).__name__}), and the vault may have processed the call"
         raise Error(message, "ask your assistant to look before anything is repeated") from None
@@ -311,8 +311,7 @@ def _nothing_sent(ticket: Ticket) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        print_notice(f"nothing was sent; {still_waiting}")
-        raise
+        raise KeyboardInterrupt(f"nothing was sent; {still_waiting}") from None
     except UsageError:
         raise
     except Error as error:
@@ -321,8 +320,7 @@ def _nothing_sent(ticket: Ticket) -> Iterator[None]:
 
 
 def _require_terminal_input(consequence: str) -> None:
-    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stderr)):
-        raise UsageError(f"not a terminal, so {consequence}", "run the command in a terminal of your own")
+    terminal.require_terminal(consequence, "run the command in a terminal of your own")
 
 
 def _require_terminal_output() -> None:
@@ -334,8 +332,7 @@ def _require_terminal_output() -> None:
 
 def _typed(ticket: Ticket) -> dict[str, str]:
     """The values that the person types, without showing them. Raises Error."""
-    if not (terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stderr)):
-        raise UsageError("not a terminal, so nobody can type the value", "--file FILE reads it; - is standard input")
+    terminal.require_terminal("nobody can type the value", "--file FILE reads it; - is standard input")
     return {field: _ask(clean(field, 60) or "value") for field in ticket.fields}
 
 
@@ -407,15 +404,7 @@ def _press_enter(what: str) -> None:
 
 def _type_the_code(ticket: Ticket) -> None:
     """Raises Error unless the person types the code."""
-    try:
-        sys.stderr.write("type the code to confirm: ")
-        sys.stderr.flush()
-        typed = sys.stdin.readline(200)
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
-        raise
-    if not typed.endswith("\n"):
-        sys.stderr.write("\n")
+    typed = terminal.ask("type the code to confirm: ")
     try:
         confirmed = sikkerkey_tickets.normal_code(typed) == ticket.code
     except UnknownCode:

@@ -7,26 +7,29 @@ from __future__ import annotations
 
 import codecs
 import getpass
+import itertools
 import os
 import re
 import shutil
 import sys
 import textwrap
 import threading
+import time
 import unicodedata
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
 import sikkerkey_mcp
 
 PROGRESS_AFTER_S = 1.0
+SPINNER, SPINNER_STEP_S = "|/-\\", 0.15
+ANSWER_MAX_CHARACTERS = 4_096  # of a line that a person types
 CELL_MAX_CHARACTERS = 60  # longer free text would push the other columns off the screen
 COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 
-
-class UsageError(sikkerkey_mcp.Error):
-    """The command line is wrong; the exit status is 2."""
+UsageError = sikkerkey_mcp.UsageError  # the commands take it from here
 
 
 def is_terminal(stream: TextIO | None) -> bool:
@@ -96,34 +99,67 @@ def without_line_end(text: str) -> str:
 
 
 class Progress:
-    """A context that shows what is being waited for, after a second and only if stderr is a terminal."""
+    """A context that shows what is being waited for and how long, after a second and only if stderr is a terminal.
+
+    It returns to the start of the line and overwrites it, which needs no escape sequence. A terminal that cannot do
+    that (TERM=dumb) gets the text once.
+    """
 
     def __init__(self, text: str) -> None:
         self._text = text
-        self._lock = threading.Lock()
-        self._shown = self._finished = False
-        self._timer = threading.Timer(PROGRESS_AFTER_S, self._show)
-        self._timer.daemon = True
+        self._finished = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._started_s = 0.0
+        self._shown = ""
 
     def __enter__(self) -> Progress:
         if is_terminal(sys.stderr):
-            self._timer.start()
+            self._started_s = time.monotonic()
+            self._thread.start()
         return self
 
-    def __exit__(self, _kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
-        self._timer.cancel()
-        with self._lock:
-            self._finished = True
-            if self._shown:
-                sys.stderr.write("\r\033[K" if moves_cursor(sys.stderr) else "\n")
-                sys.stderr.flush()
+    def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
+        self._finished.set()
+        if self._thread.ident is not None:
+            self._thread.join()
+        if not self._shown or (kind is not None and issubclass(kind, KeyboardInterrupt)):
+            return  # what Ctrl-C stopped remains visible
+        self._write(f"\r{' ' * len(self._shown)}\r" if moves_cursor(sys.stderr) else "\n")
 
-    def _show(self) -> None:
-        with self._lock:
-            if not self._finished:
-                sys.stderr.write(f"{self._text} ...")
-                sys.stderr.flush()
-                self._shown = True
+    def _run(self) -> None:
+        pause_s, steps = PROGRESS_AFTER_S, itertools.cycle(SPINNER)
+        while not self._finished.wait(pause_s):
+            pause_s = SPINNER_STEP_S
+            if not moves_cursor(sys.stderr):
+                self._shown = f"{self._text} ..."
+                self._write(self._shown)
+                return
+            text = f"{next(steps)} {self._text}, {time.monotonic() - self._started_s:.0f} s"
+            self._shown = text[: shutil.get_terminal_size().columns - 1]  # a longer one would not be overwritten
+            self._write(f"\r{self._shown}")
+
+    def _write(self, text: str) -> None:
+        with suppress(OSError, ValueError):  # the terminal was closed
+            sys.stderr.write(text)
+            sys.stderr.flush()
+
+
+def require_terminal(consequence: str, hint: str) -> None:
+    """Raises UsageError, with what follows from it, if nobody can be asked here."""
+    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
+        raise UsageError(f"not a terminal, so {consequence}", hint)
+
+
+def ask(prompt: str) -> str:
+    """Asks for a line, which is shown as it is typed. Raises Error at the end of input (Ctrl-D)."""
+    sys.stderr.write(prompt)
+    sys.stderr.flush()
+    typed = sys.stdin.readline(ANSWER_MAX_CHARACTERS)
+    if not typed.endswith("\n"):
+        sys.stderr.write("\n")
+    if not typed:
+        raise sikkerkey_mcp.Error("the input ended; nothing was sent and nothing was changed")
+    return typed.strip()
 
 
 def prompt_hidden(name: str) -> str:
@@ -132,9 +168,6 @@ def prompt_hidden(name: str) -> str:
         typed = getpass.getpass(f"{name}: ")
         typed.encode("utf-8")
         return typed
-    except KeyboardInterrupt:
-        sys.stderr.write("\n")
-        raise
     except EOFError:
         sys.stderr.write("\n")
         raise sikkerkey_mcp.Error(f"no {name} was entered; nothing was sent") from None
@@ -144,11 +177,8 @@ def prompt_hidden(name: str) -> str:
 
 def confirm(question: str) -> None:
     """Asks before something destructive. Raises UsageError without a terminal, Error unless confirmed."""
-    if not (is_terminal(sys.stdin) and is_terminal(sys.stderr)):
-        raise UsageError("not a terminal, so this cannot be confirmed", "pass --yes to confirm")
-    sys.stderr.write(f"{question}\nContinue? [y/N] ")
-    sys.stderr.flush()
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+    require_terminal("this cannot be confirmed", "pass --yes to confirm")
+    if ask(f"{question}\nContinue? [y/N] ").lower() not in ("y", "yes"):
         raise sikkerkey_mcp.Error("not confirmed; nothing was sent and nothing was changed")
 
 

@@ -97,7 +97,8 @@ def test_action_must_be_one_of_the_tools(tool: sikkerkey_mcp.Tool) -> None:
     for wrong in values:
         message, _, told = refusal(row, {**row.minimal, "action": wrong}).partition("\nhint: ")
         assert message == f"action must be one of: {listed}"
-        assert told in (hint, f"did you mean {tool.actions[0].name}?")
+        meant = "list" if wrong == "LIST" else tool.actions[0].name
+        assert told in (hint, f"did you mean {meant}?")
     for missing in ({}, {"action": None}):
         assert refusal(row, missing) == f"action is required and must be one of: {listed}\nhint: {hint}"
 

@@ -6,6 +6,7 @@ import argparse
 import io
 import json
 import os
+import re
 import signal
 import stat
 import subprocess
@@ -326,7 +327,7 @@ def test_invalid_arguments_are_refused_as_for_a_model(
     shell: Shell, vault: Recorder, words: list[str], error: str
 ) -> None:
     ran = shell("call", *words)
-    assert (ran.status, ran.out, vault.seen) == (1, "", [])
+    assert (ran.status, ran.out, vault.seen) == (USAGE, "", [])
     assert ran.err.startswith(f"sikkerkey-mcp: error: {error}")
     assert "\nhint: " in ran.err
 
@@ -395,7 +396,7 @@ def test_destructive_action_asks_for_confirmation_on_a_terminal(vault: Recorder,
     shown = at_terminal(["call", "manage_trash", "purge", "secretId=sk_1"], typed, {}, (b"[y/N]",))
     purge = call.find_action(call.find_tool("manage_trash"), "purge")
     assert shown.decode().startswith(f"manage_trash purge: {call.describe(purge)} {purge.warning}\r\nContinue? [y/N] ")
-    assert (b"not confirmed; nothing was sent" in shown) is (count == 0)
+    assert (b"; nothing was sent and nothing was changed\r\n" in shown) is (count == 0)
     assert len(vault.seen) == count
 
 
@@ -626,21 +627,54 @@ class Terminal(io.StringIO):
         return True
 
 
-@pytest.mark.parametrize(("term", "erased"), [("xterm", "\r\033[K"), ("dumb", "\n")])
-def test_progress_of_a_long_wait_is_shown_and_then_erased(
-    monkeypatch: pytest.MonkeyPatch, term: str, erased: str
-) -> None:
-    monkeypatch.setenv("TERM", term)
+def patient_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """A terminal that shows progress without delay."""
     monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 0.0)
+    monkeypatch.setattr(terminal, "SPINNER_STEP_S", 0.001)
     monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    return shown
+
+
+@each_of("variables", [{}, {"NO_COLOR": "1"}], ids=["colour", "NO_COLOR"])
+def test_progress_of_a_long_wait_turns_and_is_overwritten(
+    monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
+) -> None:
+    patient = patient_terminal(monkeypatch)
+    monkeypatch.setenv("TERM", "xterm")
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
     with terminal.Progress("asking"):
-        wait_until(lambda: shown.getvalue() == "asking ...")
-    assert shown.getvalue() == f"asking ...{erased}"
+        wait_until(lambda: "\r- asking, 0 s\r" in patient.getvalue())
+    assert re.fullmatch(r"(\r[|/\\-] asking, [0-9]+ s)+\r {13,}\r", patient.getvalue())
 
 
-def test_progress_starts_no_timer_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    started: list[threading.Timer] = []
-    monkeypatch.setattr(threading.Timer, "start", started.append)
+def test_progress_is_shown_once_where_nothing_can_be_overwritten(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    patient = patient_terminal(monkeypatch)
+    monkeypatch.setenv("TERM", "dumb")
+    with terminal.Progress("asking"):
+        wait_until(lambda: patient.getvalue() == "asking ...")
+    assert patient.getvalue() == "asking ...\n"
+
+
+def test_what_is_interrupted_stays_visible(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = patient_terminal(monkeypatch)
+    monkeypatch.setenv("TERM", "xterm")
+
+    def ask() -> None:
+        with terminal.Progress("asking"):
+            wait_until(lambda: "asking" in patient.getvalue())
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        ask()
+    assert patient.getvalue().endswith(" s")
+
+
+def test_progress_starts_no_thread_without_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[threading.Thread] = []
+    monkeypatch.setattr(threading.Thread, "start", started.append)
     for stream in (io.StringIO(), None):
         monkeypatch.setattr(sys, "stderr", stream)
         with terminal.Progress("asking"):

@@ -205,7 +205,7 @@ def test_client_with_bare_tool_names_takes_one_agent_or_prefixes(config: Config,
 
 def test_malformed_prefix_is_refused(config: Config, slot: str) -> None:
     for prefix in ("1a", "a_b", "a" * 17, "a b", "ø"):
-        assert config("cursor", "--prefix", prefix).status == 1, prefix
+        assert config("cursor", "--prefix", prefix).status == 2, prefix
 
 
 def test_entry_of_an_agent_that_is_gone_becomes_that_of_the_new_one(config: Config, slot: str, home: Path) -> None:
@@ -251,7 +251,7 @@ def test_block_without_agents_starts_the_server(config: Config) -> None:
 @pytest.mark.parametrize("wanted", ["../victim", "unknown"])
 def test_bad_choice_of_an_agent_prints_nothing(config: Config, slot: str, wanted: str) -> None:
     ran = config("cursor", "--agent", wanted)
-    assert (ran.status, ran.out) == (1, "")
+    assert (ran.status, ran.out) == (2, "")
 
 
 def test_block_contains_the_network_of_this_terminal(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -338,7 +338,7 @@ def test_split_reads_follows_serve(config: Config, slot: str) -> None:
 )
 def test_unknown_tool_is_refused(config: Config, switch: tuple[str, str]) -> None:
     ran = config("cursor", *switch)
-    assert (ran.status, ran.out) == (1, "")
+    assert (ran.status, ran.out) == (2, "")
     assert re.match(f"sikkerkey-mcp: error: {switch[0]} names .*, which is no tool or action\nhint: ", ran.err)
 
 
@@ -425,7 +425,7 @@ def test_entry_that_cannot_start_is_never_written(
 ) -> None:
     """Also if the options, the environment and what the entry holds are each valid alone."""
     ran = config("cursor", "--write", "--tools", "whoami", "--exclude", "whoami")
-    assert (ran.status, file_of("cursor").exists()) == (1, False)
+    assert (ran.status, file_of("cursor").exists()) == (2, False)
     assert "--tools, --exclude leave nothing to offer" in ran.err
     monkeypatch.setenv("SIKKERKEY_EXCLUDE", "whoami")
     ran = config("cursor", "--write", "--tools", "whoami")
@@ -1461,7 +1461,7 @@ def test_link_out_of_a_project_is_not_followed(
 @pytest.mark.parametrize("arguments", [("windsurf", "--project", "--write"), ("generic", "--write")])
 def test_client_without_such_a_file_is_refused(config: Config, slot: str, arguments: tuple[str, ...]) -> None:
     ran = config(*arguments)
-    assert (ran.status, ran.out) == (1, "")
+    assert (ran.status, ran.out) == (2, "")
     assert "\nhint: " in ran.err
 
 

@@ -32,7 +32,8 @@ def words(line: str) -> list[str]:
 
 
 def test_commands_are_those_of_the_parser() -> None:
-    assert words("") == list(grammar.COMMANDS)
+    assert words("") == [*grammar.COMMANDS, "help"]
+    assert words("help ") == list(grammar.COMMANDS)
     assert words("re") == ["revoke"]
     assert words("nope ") == []
 

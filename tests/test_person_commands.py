@@ -618,7 +618,10 @@ def test_anything_else_does_nothing(
         monkeypatch.setattr(sys, "stdin", io.StringIO(typed))
         ran = shell("confirm", code)
         assert (ran.status, ran.out, calls.sent) == (1, "", []), typed
-        assert f"error: not confirmed; nothing was sent\nhint: {code} is still waiting; " in ran.err
+        told = (
+            "not confirmed; nothing was sent" if typed else "the input ended; nothing was sent and nothing was changed"
+        )
+        assert f"error: {told}\nhint: {code} is still waiting; " in ran.err
         assert tickets.find(code).state == "waiting"
 
 
@@ -659,7 +662,7 @@ def test_person_who_leaves_changes_nothing(
         monkeypatch.setattr(sys, "stdin", Interrupted())
         ran = shell(ticket.kind, ticket.code)
         assert (ran.status, ran.out) == (130, "")
-        assert ran.err.endswith(f"\nnothing was sent; {still} refuses it\n")
+        assert ran.err.endswith(f"nothing was sent; {still} refuses it\n")
         if ticket.kind != "confirm":
             keyboard.typed = [*before, EOFError()]
             ran = shell(ticket.kind, ticket.code)
