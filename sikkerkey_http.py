@@ -607,6 +607,12 @@ class KeepAliveHandler(urllib.request.BaseHandler):
         for connection in idle:
             connection.close()
 
+    def peer_certificate(self, url: str) -> bytes:
+        """The certificate that the peer shows, in DER, unverified; empty if there is none. Nothing else is sent."""
+        request = AbortableRequest(url)
+        request.on_abort = lambda _abort: None
+        return self._peer_certificate(request, "")
+
     def _peer_certificate(self, request: AbortableRequest, authorization: str) -> bytes:
         """The peer's certificate in DER, unverified; empty if unknown. Nothing is sent but a handshake."""
         unverified = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

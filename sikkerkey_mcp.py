@@ -958,8 +958,14 @@ class Identity:
         self.name = str(members.get("name", ""))
         self.vault_id: str = members["vaultId"]
         self.api_url: str = members["apiUrl"]
+        self.certificate: str = members.get("certificate", "")  # in PEM: the only one that this agent trusts
         self.key_path = key_path
         self.key_pem = key_pem
+
+    @property
+    def address(self) -> str:
+        """The vault's URL, with the fingerprint of its certificate if that is pinned."""
+        return pinned_address(self.api_url, certificate_sha256(self.certificate)) if self.certificate else self.api_url
 
     def __repr__(self) -> str:
         return f"Identity({self.agent_id})"
@@ -1160,11 +1166,11 @@ def choose_agent(wanted: str = "") -> str | None:
 INSTALL_HINT = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
 
 
-def replacement(agent_id: str, api_url: str = "") -> str:
+def replacement(agent_id: str, address: str = "") -> str:
     """The commands that replace an agent by a new one, of the same vault if its address is known."""
     install = "sikkerkey-mcp install -"
-    if api_url not in ("", DEFAULT_API_URL):
-        install = sikkerkey_shell.with_variable("SIKKERKEY_API_URL", api_url, install)
+    if address not in ("", DEFAULT_API_URL):
+        install = sikkerkey_shell.with_variable("SIKKERKEY_API_URL", address, install)
     return sikkerkey_shell.in_order(f"sikkerkey-mcp revoke {agent_id} --yes", install)
 
 
@@ -1198,6 +1204,7 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
         parse_base_url(members["apiUrl"])
     except ConfigError as error:
         raise ConfigError(str(error)) from None  # its hint is about a variable that does not count here
+    _check_certificate(path, members)
     key_path = _key_path(directory, members.get("privateKeyPath"))
     try:
         if with_key:
@@ -1206,9 +1213,20 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
         check_private(key_path, directory=False, forbidden=0o077)
     except OpenToOthers as error:
         if error.hint != MOUNT_HINT:  # somebody may have a copy, which closing the file would not take back
-            error.hint = replacement(agent_id, members["apiUrl"])
+            error.hint = replacement(agent_id, Identity(members, b"").address)
         raise
     return Identity(members, b"", key_path)
+
+
+def _check_certificate(path: str, members: JsonObject) -> None:
+    """Refuses a pinned certificate that is malformed, or for a vault that is not on this computer."""
+    certificate = members.get("certificate", "")
+    if certificate == "":
+        return
+    if not isinstance(certificate, str) or not re.fullmatch(CERTIFICATE_PEM, certificate):
+        raise ConfigError(f"{clean(path)}: certificate is not one certificate in PEM")
+    if not is_pinnable(members["apiUrl"]):
+        raise ConfigError(f"{clean(path)}: certificate is for https:// to this computer only")
 
 
 def forbid_inspection() -> None:
@@ -1331,6 +1349,11 @@ def _library_signs_correctly() -> bool:
 DEFAULT_API_URL = "https://api.sikkerkey.com"
 USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
+# A local vault's address with the certificate to pin, as its owner's commands print it.
+PINNED_ADDRESS = r"(?P<url>[^#]*)#sha256=(?P<sha256>[0-9A-Fa-f]{64})"
+CERTIFICATE_PEM = (
+    r"-----BEGIN CERTIFICATE-----\r?\n((?:[A-Za-z0-9+/=]{1,80}\r?\n){1,200})-----END CERTIFICATE-----\s{0,2}"
+)
 
 # Exactly scheme, host and port: a path would be sent but not signed, and a user or a query could disguise the host.
 BASE_URL = (
@@ -1441,10 +1464,10 @@ class Subrequest(Context):
 class Api:
     """The vault as one agent sees it. `authenticate` makes the headers of one attempt, new ones each time."""
 
-    def __init__(self, base_url: str, authenticate: Callable[[Request], Headers]) -> None:
+    def __init__(self, base_url: str, authenticate: Callable[[Request], Headers], certificate: str = "") -> None:
         self.base_url = parse_base_url(base_url)
-        self._authenticate = authenticate
-        self._opener, self._connections = open_vault(self.base_url)
+        self._authenticate, self._is_pinned = authenticate, bool(certificate)
+        self._opener, self._connections = open_vault(self.base_url, certificate)
 
     def close(self) -> None:
         """Closes the connections that are kept for the next request."""
@@ -1491,7 +1514,7 @@ class Api:
         try:
             return Answer(*self._opener.open(url_request))
         except sikkerkey_http.Unreachable as error:
-            reason, hint = explain_unreachable(error)
+            reason, hint = explain_unreachable(error, pinned=self._is_pinned)
             return Failure(reason, sent=error.sent, retryable=error.retryable, hint=hint)
         except sikkerkey_http.TooLarge:
             message = f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes"
@@ -1520,11 +1543,58 @@ def parse_base_url(url: str) -> str:
     return url.removesuffix("/")
 
 
-def open_vault(base_url: str) -> tuple[urllib.request.OpenerDirector, sikkerkey_http.KeepAliveHandler]:
-    """An opener for the vault, and its handler, which keeps the connections. Raises ConfigError."""
+def parse_address(text: str) -> tuple[str, str]:
+    """The base URL, and the SHA-256 of the certificate to pin, in lower case, or empty. Raises ConfigError."""
+    match = re.fullmatch(PINNED_ADDRESS, text)
+    if not match:
+        return parse_base_url(text), ""
+    base_url = parse_base_url(match["url"])
+    if not is_pinnable(base_url):
+        message = "only https:// to this computer can have #sha256=, which pins the vault's certificate"
+        raise ConfigError(message, f"remove #sha256=, or use https:// and one of: {', '.join(LOOPBACK_HOSTS)}")
+    return base_url, match["sha256"].lower()
+
+
+def is_pinnable(base_url: str) -> bool:
+    """Whether a certificate can be pinned for a URL that `parse_base_url` accepts."""
+    match = re.fullmatch(BASE_URL, base_url)
+    return match is not None and match["scheme"] == "https" and match["host"].lower() in LOOPBACK_HOSTS
+
+
+def pinned_address(base_url: str, sha256: str) -> str:
+    """What `parse_address` reads."""
+    return f"{base_url}#sha256={sha256}"
+
+
+def certificate_sha256(certificate: str) -> str:
+    """The SHA-256 of a certificate in PEM that `CERTIFICATE_PEM` matches, over its DER, in hexadecimal digits."""
+    import base64  # see fingerprint
+    import hashlib
+
+    match = re.fullmatch(CERTIFICATE_PEM, certificate)
+    return hashlib.sha256(base64.b64decode(match[1] if match else "")).hexdigest()
+
+
+def open_vault(
+    base_url: str, certificate: str = ""
+) -> tuple[urllib.request.OpenerDirector, sikkerkey_http.KeepAliveHandler]:
+    """An opener for the vault, and its handler, which keeps the connections. Raises ConfigError.
+
+    `certificate`, in PEM, is then the only one that is trusted, and no proxy is used.
+    """
     import urllib.request  # not at the top: urllib and ssl take 20 ms to load, and a listing needs neither
 
-    import sikkerkey_http
+    connections = connection_pool(tls_context(certificate) if base_url.startswith("https:") else None)
+    # Built by hand, because urllib.request.build_opener would also add handlers for redirects and other schemes.
+    opener = urllib.request.OpenerDirector()
+    opener.add_handler(urllib.request.ProxyHandler({} if certificate else https_proxies(base_url)))
+    opener.add_handler(connections)
+    return opener, connections
+
+
+def connection_pool(tls: ssl.SSLContext | None) -> sikkerkey_http.KeepAliveHandler:
+    """The handler that makes and keeps connections, within this program's limits."""
+    import sikkerkey_http  # see open_vault
 
     limits = sikkerkey_http.Limits(
         connect_s=CONNECT_MAX_S,
@@ -1535,24 +1605,18 @@ def open_vault(base_url: str) -> tuple[urllib.request.OpenerDirector, sikkerkey_
         next_address_s=NEXT_ADDRESS_S,
         kept_answer_s=KEPT_ANSWER_MAX_S,
     )
-    encrypted = base_url.startswith("https:")
-    connections = sikkerkey_http.KeepAliveHandler(tls_context() if encrypted else None, limits)
-    # Built by hand, because urllib.request.build_opener would also add handlers for redirects and other schemes.
-    opener = urllib.request.OpenerDirector()
-    opener.add_handler(urllib.request.ProxyHandler(https_proxies(base_url)))
-    opener.add_handler(connections)
-    return opener, connections
+    return sikkerkey_http.KeepAliveHandler(tls, limits)
 
 
 # Forward secrecy: who steals the server's key later cannot read what was recorded before. TLS 1.3 always has it.
 TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 
-def tls_context() -> ssl.SSLContext:
+def tls_context(certificate: str = "") -> ssl.SSLContext:
     """TLS 1.2 or newer with forward secrecy, certificates and host names checked.
 
-    Trusts certifi's bundle, the system's store and SIKKERKEY_CA_BUNDLE; with SIKKERKEY_CA_BUNDLE_ONLY, that file alone.
-    Raises ConfigError.
+    Trusts `certificate`, in PEM, alone if it is given; else certifi's bundle, the system's store and
+    SIKKERKEY_CA_BUNDLE, or with SIKKERKEY_CA_BUNDLE_ONLY that file alone. Raises ConfigError.
     """
     import ssl  # see open_vault
 
@@ -1563,6 +1627,12 @@ def tls_context() -> ssl.SSLContext:
     context.set_ciphers(TLS_1_2_CIPHERS)
     context.hostname_checks_common_name = False  # name constraints do not apply to common names
     context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # some builds set it; absent before OpenSSL 3
+    if certificate:
+        try:
+            context.load_verify_locations(cadata=certificate)
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
+            raise ConfigError("the pinned certificate in identity.json cannot be read", PINNED_HINT) from None
+        return context
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
     only_bundle = only_ca_bundle()
     try:
@@ -1607,13 +1677,22 @@ UNREACHABLE_HINT = "check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then
 ISSUER_MAX_CHARACTERS = 64
 
 
-def explain_unreachable(error: sikkerkey_http.Unreachable) -> tuple[str, str]:
+PINNED_HINT = (
+    "start your vault, since another program may listen at its address; if it was restored or its certificate has "
+    "expired, it has a new one: revoke this agent and install another"
+)
+
+
+def explain_unreachable(error: sikkerkey_http.Unreachable, *, pinned: bool = False) -> tuple[str, str]:
     """The reason, with the issuer of a refused certificate, and what fixes it."""
     import sikkerkey_certificates  # see open_vault
 
     remedy = sikkerkey_certificates.remedy(error.__cause__)
     if not remedy:
         return error.reason, UNREACHABLE_HINT
+    if pinned:
+        expired = remedy not in (sikkerkey_certificates.UNKNOWN_AUTHORITY, sikkerkey_certificates.ADDRESS)
+        return error.reason if expired else "its certificate is not the one that is pinned for this agent", PINNED_HINT
     issuer = clean(sikkerkey_certificates.issuer(error.certificate), ISSUER_MAX_CHARACTERS)
     return f'{error.reason} (issuer: "{issuer}")' if issuer else error.reason, remedy
 
@@ -1688,7 +1767,7 @@ def _usable_key(identity: Identity) -> Ed25519PrivateKey:
     try:
         return _load_key(identity.key_pem)
     except ConfigError as error:
-        error.hint = error.hint or replacement(identity.agent_id, identity.api_url)
+        error.hint = error.hint or replacement(identity.agent_id, identity.address)
         raise
 
 
@@ -1699,7 +1778,7 @@ def agent_api(identity: Identity) -> Api:
     def authenticate(request: Request) -> Headers:
         return signed_headers(identity.agent_id, sign, request, int(time.time()), os.urandom(16).hex())
 
-    return Api(identity.api_url, authenticate)
+    return Api(identity.api_url, authenticate, identity.certificate)
 
 
 class AgentConnection:
@@ -1749,7 +1828,7 @@ class AgentConnection:
     def replacement_hint(self) -> str:
         """What to do if the vault does not know the agent."""
         known = self._identity
-        replace = replacement(known.agent_id, known.api_url) if known else replacement("ID")
+        replace = replacement(known.agent_id, known.address) if known else replacement("ID")
         commands = runnable(sikkerkey_shell.in_order(replace, "sikkerkey-mcp config CLIENT --write"))
         return f"if this agent was revoked, the user creates a token on the vault's dashboard and runs: {commands}"
 
@@ -1762,7 +1841,7 @@ class AgentConnection:
             status = _status_of(self._read(agent))
             identity = load_identity(agent)
             key_hash = hashlib.sha256(identity.key_pem).digest()
-            same = before is not None and (before.agent_id, before.api_url) == (agent, identity.api_url)
+            same = before is not None and (before.agent_id, before.address) == (agent, identity.address)
             if old is not None and same and key_hash == self._key_hash:
                 self._api = old
             else:
@@ -4240,6 +4319,8 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.envi
 
 def _check_network_settings(identity: Identity) -> None:
     """Raises ConfigError for variables of proxies and certificates that are visibly wrong; calls check the rest."""
+    if identity.certificate:  # none of them counts
+        return
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
     only_ca_bundle()
     if bundle and not os.path.isfile(bundle) and identity.api_url.startswith("https:"):

@@ -135,51 +135,74 @@ def remove_slot(path: str) -> None:
 
 def command_install(options: argparse.Namespace) -> int:
     """Registers a new agent."""
-    token = _token_from_stdin() if options.token == "-" else options.token  # noqa: S105 (a dash is no password)
+    token, printed = _read_token() if options.token == "-" else (options.token, "")  # noqa: S105 (a dash is no password)
     if not re.fullmatch(r"[0-9a-fA-F]{64}", token):
         raise UsageError(
             "the token must be 64 hexadecimal characters", "copy it from the AI agents page of the dashboard"
         )
     if len(options.name) > NAME_MAX_CHARACTERS:
         raise UsageError(f"the name must be at most {NAME_MAX_CHARACTERS} characters")
-    base_url = sikkerkey_mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)
+    named = os.environ.get("SIKKERKEY_API_URL")
+    base_url, sha256 = sikkerkey_mcp.parse_address(named or printed or sikkerkey_mcp.DEFAULT_API_URL)
+    if printed and not named and not sha256:
+        raise UsageError("the line after the token must be an address with #sha256=, as a local vault prints it")
+    certificate = pinned_certificate(base_url, sha256) if sha256 else ""
     key_pem, public_key = new_key()
     slot = NewSlot()
     slot.prepare(key_pem)
     try:
         with Progress("registering with the vault"):
-            members = register(base_url, token, public_key, options.name)
+            members = register(base_url, token, public_key, options.name, certificate)
     except BaseException:  # also KeyboardInterrupt: no key may be left behind
         remove_slot(slot.path)
         raise
-    slot.publish({**members, "apiUrl": base_url})
+    slot.publish({**members, "apiUrl": base_url, **({"certificate": certificate} if certificate else {})})
     fingerprint = sikkerkey_mcp.fingerprint(public_key)
     if options.json:
         print(json.dumps({**members, "apiUrl": base_url, "fingerprint": fingerprint}, indent=2))
     else:
         print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
         print(f"its key is {fingerprint}")
+        if certificate:
+            print(f"it trusts only the vault at {base_url} with the certificate {sha256}")
     approve = "the vault's owner approves it on the dashboard (AI agents page)"
     print_notice(f"next: {approve}, then: {sikkerkey_mcp.runnable('sikkerkey-mcp config CLIENT --write')}")
     return 0
 
 
-def _token_from_stdin() -> str:
+def _read_token() -> tuple[str, str]:
+    """The token, and the vault's address if the next line has one, as a local vault's `agent-token` prints them."""
     if sys.stdin is None:
-        return ""
+        return "", ""
     if sys.stdin.isatty():
-        return prompt_hidden("token").strip()
-    return sys.stdin.readline(1024).strip()
+        return prompt_hidden("token").strip(), ""
+    return sys.stdin.readline(1024).strip(), sys.stdin.readline(1024).strip()
 
 
-def register(base_url: str, token: str, public_key: bytes, name: str) -> dict[str, str]:
+def pinned_certificate(base_url: str, sha256: str) -> str:
+    """The certificate of a vault, in PEM, if it is the one with this SHA-256; nothing else is sent. Raises Error."""
+    import hashlib  # see new_key
+    import ssl
+
+    with Progress("waiting for the vault"):
+        found = sikkerkey_mcp.connection_pool(None).peer_certificate(base_url)
+    if not found:
+        raise ServiceError(f"no vault answers with TLS at {base_url}; the token was not used", "start the vault")
+    if hashlib.sha256(found).hexdigest() != sha256:
+        message = f"the certificate at {base_url} is not the one that was given; the token was not used"
+        raise ConfigError(message, "another program may listen there: start your vault, and pipe its agent-token again")
+    return ssl.DER_cert_to_PEM_cert(found)
+
+
+def register(base_url: str, token: str, public_key: bytes, name: str, certificate: str = "") -> dict[str, str]:
     """Registers with the one-time token; returns the agent's agentId, name and vaultId. Raises ServiceError."""
     body: JsonObject = {"token": token, "publicKey": base64.b64encode(public_key).decode("ascii")}
     if name:
         body["name"] = name
     request = sikkerkey_mcp.Request("POST", REGISTER_PATH, sikkerkey_mcp.to_json(body).encode("utf-8"))
     try:
-        reply = sikkerkey_mcp.Api(base_url, _unsigned).send(request, safe=False, context=sikkerkey_mcp.Context())
+        api = sikkerkey_mcp.Api(base_url, _unsigned, certificate)
+        reply = api.send(request, safe=False, context=sikkerkey_mcp.Context())
     except ServiceError as error:
         if error.hint == sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED:
             error.hint = (

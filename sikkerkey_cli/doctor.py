@@ -488,14 +488,16 @@ def _error_in(text: str) -> Error:
 
 
 def _proxy(base_url: str) -> urllib.parse.SplitResult | None:
-    """The proxy for the vault. Raises ConfigError."""
+    """The proxy for a vault whose certificate is not pinned. Raises ConfigError."""
     url = sikkerkey_mcp.https_proxies(base_url).get("https", "")
     return urllib.parse.urlsplit(url if "://" in url else f"http://{url}") if url else None
 
 
-def check_proxy(base_url: str) -> Line:
+def check_proxy(base_url: str, certificate: str = "") -> Line:
     """The proxy for the vault, without its credentials."""
     parts = urllib.parse.urlsplit(base_url)
+    if certificate:
+        return Line("proxy", "ok", "none: a pinned certificate never uses a proxy")
     try:
         proxy = _proxy(base_url)
     except Error as error:
@@ -561,22 +563,26 @@ def check_families(base_url: str) -> list[Line]:
     return [Line("dns", "warn", dead[0], remedy)]
 
 
-def check_connection(base_url: str) -> list[Line]:
-    """TLS, the API and the clock, by one unsigned request, which needs no agent and uses no nonce."""
+def check_connection(base_url: str, certificate: str = "") -> list[Line]:
+    """TLS, the API and the clock, by one unsigned request, which needs no agent and uses no nonce.
+
+    `certificate`, in PEM, is the one that is pinned.
+    """
     tls: list[Line] = []
     try:
-        opener, connections = sikkerkey_mcp.open_vault(base_url)
+        opener, connections = sikkerkey_mcp.open_vault(base_url, certificate)
     except Error as error:
         return [failed("tls", error), _unchecked("api"), _unchecked("clock")]
     connections.limits = connections.limits._replace(connect_s=NETWORK_MAX_S - 2)  # so that the reason is reported
-    connections.on_connect = lambda connected: tls.append(_tls_line(connected))
+    trusted = "the pinned certificate" if certificate else ""
+    connections.on_connect = lambda connected: tls.append(_tls_line(connected, trusted))
     request = sikkerkey_http.AbortableRequest(f"{base_url}/", headers={"User-Agent": sikkerkey_mcp.USER_AGENT})
     request.on_abort = lambda _abort: None
     started_s = time.monotonic()
     try:
         response: Any = opener.open(request)
     except (sikkerkey_http.Unreachable, sikkerkey_http.NotLoopback) as error:
-        return _unreachable(base_url, tls, error)
+        return _unreachable(base_url, tls, error, trusted)
     except (sikkerkey_http.TooLarge, sikkerkey_http.Compressed) as error:
         unreadable = Line("api", "fail", f"{base_url}: {error}", sikkerkey_mcp.CHECK_INTERMEDIARY_HINT)
         return [*tls, unreadable, _unchecked("clock")]
@@ -586,11 +592,11 @@ def check_connection(base_url: str) -> list[Line]:
     return [*tls, Line("api", "ok", f"{base_url} answers, in {took_ms:.0f} ms"), _clock_line(response.headers)]
 
 
-def _unreachable(base_url: str, tls: list[Line], error: Exception) -> list[Line]:
+def _unreachable(base_url: str, tls: list[Line], error: Exception, pinned: str) -> list[Line]:
     """Reports a TLS error in the tls line, any other in the api line."""
     if isinstance(error, sikkerkey_http.Unreachable) and isinstance(error.__cause__, ssl.SSLError) and not tls:
-        reason, remedy = sikkerkey_mcp.explain_unreachable(error)
-        line = Line("tls", "fail", f"{base_url}: {reason}; trusted: {_trusted()}", remedy)
+        reason, remedy = sikkerkey_mcp.explain_unreachable(error, pinned=bool(pinned))
+        line = Line("tls", "fail", f"{base_url}: {reason}; trusted: {pinned or _trusted()}", remedy)
         return [line, _unchecked("api"), _unchecked("clock")]
     failure = Line("api", "fail", f"{base_url}: {error}", _network_remedy())
     return [*(tls or [_unchecked("tls")]), failure, _unchecked("clock")]
@@ -626,13 +632,14 @@ def check_system_store() -> list[Line]:
     return lines
 
 
-def _tls_line(connected: socket.socket) -> Line:
+def _tls_line(connected: socket.socket, pinned: str) -> Line:
     if not isinstance(connected, ssl.SSLSocket):
         return Line("tls", "ok", "none: http:// to this computer")
     until_s = ssl.cert_time_to_seconds(str((connected.getpeercert() or {}).get("notAfter")))
     days = int((until_s - time.time()) // DAY_S)
     date = time.strftime("%Y-%m-%d", time.gmtime(until_s))
-    detail = f"{connected.version()}, certificate valid until {date} ({days} days), checked against {_trusted()}"
+    validity = f"certificate valid until {date} ({days} days)"
+    detail = f"{connected.version()}, {validity}, checked against {pinned or _trusted()}"
     if days < EXPIRY_WARN_DAYS:
         return Line("tls", "warn", detail, "tell the vault's operator that its certificate is about to expire")
     return Line("tls", "ok", detail)
@@ -700,7 +707,7 @@ def _refused_line(identity: Identity, error: Error) -> Line:
     status = error.status if isinstance(error, sikkerkey_mcp.ServiceError) else 0
     if status == 401 and "clock" not in error.hint:
         detail = f"{agent}: {error}: it was probably revoked; create a token on the vault's dashboard (AI agents page)"
-        return Line("vault", "fail", detail, sikkerkey_mcp.replacement(agent, identity.api_url))
+        return Line("vault", "fail", detail, sikkerkey_mcp.replacement(agent, identity.address))
     return Line("vault", "fail", f"{agent}: {error}", _remedy_by_owner(error) or error.hint)
 
 
@@ -805,20 +812,27 @@ def examine(wanted: str) -> Iterator[Line]:
     if not addresses:
         try:
             addresses = [
-                sikkerkey_mcp.parse_base_url(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)
+                sikkerkey_mcp.parse_address(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)[0]
             ]
         except Error as error:
             yield failed("api", error)
     reachable: list[str] = []
     yield from check_system_store()
-    checks = (("dns", check_dns), ("dns", check_families), ("api", check_connection))
-    jobs = [[Job(name, partial(check, one)) for name, check in checks] for one in addresses]
+    pinned = {identity.api_url: identity.certificate for identity in checked.usable}
+    jobs = [_network_jobs(one, pinned.get(one, "")) for one in addresses]
     for address, started in zip(addresses, jobs):
-        found = [check_proxy(address), *(line for job in started for line in job.lines())]
+        found = [check_proxy(address, pinned.get(address, "")), *(line for job in started for line in job.lines())]
         yield from found
         if not any(line.check == "api" and line.state != "ok" for line in found):
             reachable.append(address)
     yield from _check_at_vault(checked.usable, reachable)
+
+
+def _network_jobs(base_url: str, certificate: str) -> list[Job]:
+    connection = Job("api", partial(check_connection, base_url, certificate))
+    if certificate:  # of this computer, and no proxy is used
+        return [connection]
+    return [Job("dns", partial(check_dns, base_url)), Job("dns", partial(check_families, base_url)), connection]
 
 
 def _check_at_vault(usable: list[Identity], reachable: list[str]) -> Iterator[Line]:

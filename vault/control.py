@@ -2,8 +2,9 @@
 
 It is a Unix socket in the vault's directory with mode 0600, for the same user only. A request is one line of JSON,
 `{"command": "status" | "seal" | "unseal" | "dashboard", "passphrase"?}`. The answer is one line, `{"vaultId", "url",
-"sealed", "noReveal"?}` or `{"error", "hint"}`. That of `dashboard` also has a `dashboardUrl`, a link that works once. The
-passphrase appears in the request only, never in an answer, a log, a file or a process list.
+"agentUrl", "sealed", "noReveal"?}` or `{"error", "hint"}`. `agentUrl` is the HTTPS address with the fingerprint of the
+certificate, such as `https://127.0.0.1:8301#sha256=HEX`. The answer of `dashboard` also has a `dashboardUrl`, a link
+that works once. The passphrase appears in the request only, never in an answer, a log, a file or a process list.
 """
 
 from __future__ import annotations
@@ -43,11 +44,12 @@ class Control:
         store: Store,
         clock: Clock,
         url: str,
+        agent_url: str,
         mint_link: Callable[[], str] | None = None,
         *,
         reveal: bool = True,
     ) -> None:
-        self._store, self._clock, self._url = store, clock, url
+        self._store, self._clock, self._url, self._agent_url = store, clock, url, agent_url
         self._mint_link, self._reveal = mint_link, reveal
         self._wakeup_socket, self._stop_socket = socket.socketpair()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -81,7 +83,8 @@ class Control:
             frame = traceback.extract_tb(error.__traceback__)[-1]
             where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
             return {"error": f"the server failed: {where}", "hint": "check the disk, then try again"}
-        answer = {"vaultId": self._store.vault_id, "url": self._url, "sealed": self._store.sealed}
+        urls = {"url": self._url, "agentUrl": self._agent_url}
+        answer = {"vaultId": self._store.vault_id, **urls, "sealed": self._store.sealed}
         if not self._reveal:
             answer["noReveal"] = True
         if command == "dashboard" and self._mint_link is not None:

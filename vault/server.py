@@ -1,23 +1,31 @@
-"""Serves the application with uvicorn: listening socket, directory lock, signals and shutdown."""
+"""Serves the application with uvicorn: listening sockets, directory lock, signals and shutdown.
+
+There are two ports: one for plain HTTP, which is all that the vendor's client for machines can use here, and one for
+HTTPS on loopback with the vault's own certificate, which agents pin when they are installed.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import ipaddress
 import resource
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Callable, NamedTuple
+from typing import Any, Callable, NamedTuple
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
 
+from vault import certificate
 from vault.app import create_app
 from vault.control import Control
 from vault.dashboard.sessions import Sessions
@@ -31,22 +39,26 @@ from vault.store import Store
 from vault.terminal import printable
 
 GRACE_S = 5  # for requests that are running at shutdown
+LAST_PORT = 65_535
 PORT_TRIES = 20  # for a port that is free at both loopback addresses
 OTHER_LOOPBACK = {"127.0.0.1": "::1", "0.0.0.0": "::1", "::1": "127.0.0.1"}  # noqa: S104  # :: takes IPv4 as well
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # without IPv6, nobody can listen there
+PR_SET_DUMPABLE = 4  # of <linux/prctl.h>
 MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks need some
 
 Announce = Callable[[Store, str], None]
 
 
 class ListenOptions(NamedTuple):
-    """The listening address, and what is allowed. `public_url` is the vault's URL for people if it differs.
+    """The listening addresses, and what is allowed. `public_url` is the vault's URL for people if it differs.
 
+    `tls_port` is the port for HTTPS, always on 127.0.0.1: by default the one after `port`, or a free one.
     `webhooks_to_loopback` allows webhooks to this computer, `reveal` pages of the dashboard that show values.
     """
 
     host: str = "127.0.0.1"
     port: int = 0
+    tls_port: int | None = None
     public_url: str | None = None
     webhooks_to_loopback: bool = False
     reveal: bool = True
@@ -64,29 +76,34 @@ def serve(
     `announce` is called instead of printing, once the server accepts connections. It must return soon.
     """
     disable_core_dumps()  # from here on, keys are in memory
+    forbid_inspection()
     with contextlib.ExitStack() as stack:
         stack.enter_context(server_lock(directory))
         store = stack.enter_context(open_store(directory, passphrase, has_server_lock=True))
-        listener = _listen(options, stack)
+        listener, tls_listener = _listen(options, stack), _listen_for_tls(options, stack)
+        own = certificate.load_or_create(directory, clock())
+        agent_url = f"{_url(tls_listener, 'https')}#sha256={certificate.fingerprint(own)}"
         _warn_if_reachable(listener)
         _hint_if_sealed(store)
-        to_loopback = options.webhooks_to_loopback
+        to_loopback, public_url = options.webhooks_to_loopback, _public_url(options, listener)
         sessions = Sessions(clock)
         app = create_app(
             store,
             clock=clock,
-            public_url=options.public_url,
+            public_url=public_url,
             webhooks_to_loopback=to_loopback,
             sessions=sessions,
             reveal=options.reveal,
         )
-        stack.enter_context(Control(store, clock, _url(listener), sessions.mint_link, reveal=options.reveal))
+        stack.enter_context(Control(store, clock, _url(listener), agent_url, sessions.mint_link, reveal=options.reveal))
         stack.enter_context(JobRunner(store, clock, jobs(webhooks_to_loopback=to_loopback)))
-        _run(
+        server = _Server(
             uvicorn_config(app),
-            listener,
+            tls_listener,
+            certificate.tls_context(directory),
             lambda url: print(url, flush=True) if announce is None else announce(store, url),
         )
+        _run(server, listener)
 
 
 def disable_core_dumps() -> None:
@@ -96,6 +113,12 @@ def disable_core_dumps() -> None:
     """
     hard_limit = resource.getrlimit(resource.RLIMIT_CORE)[1]
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0) if hard_limit == 0 else (1, 1))
+
+
+def forbid_inspection() -> None:
+    """On Linux, keep other processes of the same user from reading this one's memory. Root still can."""
+    if sys.platform.startswith("linux"):
+        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 @contextlib.contextmanager
@@ -128,17 +151,67 @@ class _Protocol(H11Protocol):
         super().data_received(data)
 
 
-class _Server(uvicorn.Server):
-    """Announces its URL once it accepts connections."""
+class _TlsProtocol(_Protocol):
+    """Begins with a TLS handshake.
 
-    def __init__(self, config: uvicorn.Config, announce: Callable[[str], None]) -> None:
+    asyncio's server can do that too, but shows no connection before the end of its handshake, so none could be counted.
+    """
+
+    def __init__(self, tls: ssl.SSLContext, config: uvicorn.Config, state: ServerState, app: dict[str, Any]) -> None:
+        super().__init__(config, state, app)
+        self._tls = tls
+        self._is_encrypted = False
+        self._early = b""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as above
+        super().connection_made(transport)  # counts it
+        self._handshake = self.loop.create_task(self._start_tls(transport))
+
+    async def _start_tls(self, transport: asyncio.Transport) -> None:
+        try:
+            tls = await self.loop.start_tls(transport, self, self._tls, server_side=True, ssl_handshake_timeout=GRACE_S)
+        except OSError:  # also of ssl; the connection is closed
+            tls = None
+        if tls is None or self not in self.connections:  # it was lost meanwhile
+            self.connection_lost(None)
+            return
+        super().connection_made(tls)
+        self._is_encrypted = True
+        if self._early:  # to h11, no data is the end
+            super().data_received(self._early)
+
+    def data_received(self, data: bytes) -> None:
+        """Keeps what arrives together with the end of the handshake until answers are encrypted."""
+        if self._is_encrypted:
+            super().data_received(data)
+        else:
+            self._early += data
+
+
+class _Server(uvicorn.Server):
+    """Listens with TLS too, and announces its URL once it accepts connections."""
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        tls_listener: socket.socket,
+        tls: ssl.SSLContext,
+        announce: Callable[[str], None] = print,
+    ) -> None:
         super().__init__(config)
-        self._announce = announce
+        self._tls_listener, self._tls, self._announce = tls_listener, tls, announce
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
-        if self.started and sockets:
-            self._announce(_url(sockets[0]))
+        if not self.started or not sockets:
+            return
+        # As uvicorn does for its own sockets, which are either all with TLS or all without. It closes this one too.
+        loop = asyncio.get_running_loop()
+        self.servers.append(await loop.create_server(self._tls_protocol, sock=self._tls_listener))
+        self._announce(_url(sockets[0]))
+
+    def _tls_protocol(self) -> _TlsProtocol:
+        return _TlsProtocol(self._tls, self.config, self.server_state, self.lifespan.state)
 
 
 def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
@@ -157,8 +230,7 @@ def uvicorn_config(app: ASGIApp) -> uvicorn.Config:
     )
 
 
-def _run(config: uvicorn.Config, listener: socket.socket, announce: Callable[[str], None]) -> None:
-    server = _Server(config, announce)
+def _run(server: uvicorn.Server, listener: socket.socket) -> None:
     # uvicorn handles these signals while it runs and raises them again after it has stopped. This handler then ignores
     # the second signal, so the process exits with status 0.
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -184,6 +256,16 @@ def _listen(options: ListenOptions, opened: contextlib.ExitStack) -> socket.sock
             opened.push(tried.pop_all())
             return listener
     raise _listen_error("both loopback addresses", options.port, failure)
+
+
+def _listen_for_tls(options: ListenOptions, opened: contextlib.ExitStack) -> socket.socket:
+    port = options.tls_port
+    if port is None:
+        port = options.port + 1 if 0 < options.port < LAST_PORT else 0
+    try:
+        return _listen(ListenOptions(port=port), opened)
+    except VaultError as error:
+        raise VaultError(str(error), "choose another --tls-port; 0 takes a free one") from None
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -247,6 +329,15 @@ def _hint_if_sealed(store: Store) -> None:
         print(f"hint: the vault is sealed until you run: {unsealing}", file=sys.stderr, flush=True)
 
 
-def _url(listener: socket.socket) -> str:
+def _public_url(options: ListenOptions, listener: socket.socket) -> str | None:
+    """The address in links to temporary secrets. Not that for HTTPS, of whose certificate browsers would warn.
+
+    None, the address that a client has connected to, if the vault listens at all addresses.
+    """
+    host = ipaddress.ip_address(listener.getsockname()[0].partition("%")[0])
+    return options.public_url or (None if host.is_unspecified else _url(listener))
+
+
+def _url(listener: socket.socket, scheme: str = "http") -> str:
     host, port = listener.getsockname()[:2]
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"

@@ -167,7 +167,7 @@ def test_a_machine_is_created_listed_approved_and_revoked(vault: Vault, owner: O
 
 
 def test_a_machine_takes_its_url_from_the_running_server(vault: Vault, owner: Owner, tmp_path: Path) -> None:
-    with Control(vault.store, vault.clock, "http://127.0.0.1:8301"):
+    with Control(vault.store, vault.clock, "http://127.0.0.1:8301", "https://127.0.0.1:1#sha256=00"):
         line = ["--name", "ci", "--temp", "--home", str(tmp_path / "home"), "--json"]
         made = json.loads(owner("machine-bootstrap", *line)[1])
     identity = json.loads((Path(made["directory"]) / "identity.json").read_text())

@@ -172,7 +172,7 @@ def test_a_sealed_vault_is_served_after_its_passphrase_is_typed(
         (tmp_path / "open", ListenOptions(), None),
         (tmp_path / "new", ListenOptions(), None),
     ]
-    with open_store(directory) as store, Control(store, lambda: 0, "http://here"):
+    with open_store(directory) as store, Control(store, lambda: 0, "http://here", "https://here"):
         assert commands_vault._needs_passphrase(directory) is False, "the server has it open already"
 
 

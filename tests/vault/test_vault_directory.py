@@ -252,7 +252,7 @@ def test_listening_beyond_loopback_prints_a_warning_and_ctrl_c_ends_it(tmp_path:
 
 def test_the_owner_approves_while_the_server_runs(tmp_path: Path) -> None:
     served = Spawned(tmp_path / "vault")
-    token = run_command(tmp_path / "vault", "agent-token", "--scopes", "projects.read")[1].strip()
+    token = run_command(tmp_path / "vault", "agent-token", "--scopes", "projects.read")[1].split()[0]
     agent = registered(served.port, token)
     assert agent.send("GET", "/v1/ai/projects").status == 403
     status, shown, _ = run_command(tmp_path / "vault", "approve", agent.id)

@@ -206,9 +206,9 @@ def test_one_field_and_the_project_can_be_chosen(owner: Owner, project: str, age
 
 def test_a_vault_with_no_reveal_shows_no_value(owner: Owner, project: str, tmp_path: Path) -> None:
     owner.json("put", project, "API_KEY", "--generate")
-    with Control(owner.vault.store, owner.vault.clock, "http://here", reveal=False):
+    with Control(owner.vault.store, owner.vault.clock, "http://here", "https://here", reveal=False):
         assert owner.fails("reveal", "API_KEY", "--yes") == "this vault is served with --no-reveal"
-    with Control(owner.vault.store, owner.vault.clock, "http://here"):
+    with Control(owner.vault.store, owner.vault.clock, "http://here", "https://here"):
         assert owner("reveal", "API_KEY", "--yes")[0] == 0
     closed = tmp_path / "closed"
     assert run_command(closed, "init", "--no-reveal")[0] == 0

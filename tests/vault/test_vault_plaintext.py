@@ -184,7 +184,7 @@ def test_rekey_seal_unseal_and_backup_leak_no_value_key_or_passphrase(
     for words in WORDS[:2]:
         store.rekey(START_MS, words)
         look()
-        with Control(store, vault.clock, "http://here"):
+        with Control(store, vault.clock, "http://here", "https://127.0.0.1:1#sha256=00"):
             for request in (
                 {"command": "status"},
                 {"command": "seal"},

@@ -180,7 +180,16 @@ def test_a_crashed_server_leaves_no_core_dump(tmp_path: Path) -> None:
 
 def served_files(directory: Path) -> list[Path]:
     """The unexpected files in the directory of a killed server."""
-    known = {"vault.db", "vault.db-wal", "vault.db-shm", "root.key", "init.lock", "server.lock", "control.sock"}
+    known = {
+        "vault.db",
+        "vault.db-wal",
+        "vault.db-shm",
+        "root.key",
+        "init.lock",
+        "server.lock",
+        "control.sock",
+        "tls.pem",
+    }
     return [path for path in directory.iterdir() if path.name not in known]
 
 

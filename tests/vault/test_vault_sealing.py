@@ -25,6 +25,7 @@ from vault.rootkey import check_passphrase
 from vault.schema import open_store
 
 WORDS = "correct horse battery ståple"
+AGENT_URL = "https://127.0.0.1:1#sha256=00"
 SEALED = {"error": "the vault is sealed"}
 
 
@@ -172,10 +173,10 @@ def test_jobs_do_not_run_while_the_vault_is_sealed(
 
 def test_the_owner_reaches_the_server_through_its_socket(sealed: Vault) -> None:
     assert ask(sealed.directory, "status") is None
-    with Control(sealed.store, sealed.clock, "http://here"):
+    with Control(sealed.store, sealed.clock, "http://here", AGENT_URL):
         path = sealed.directory / control.NAME
         assert oct(path.stat().st_mode & 0o777) == "0o600"
-        known = {"vaultId": sealed.store.vault_id, "url": "http://here"}
+        known = {"vaultId": sealed.store.vault_id, "url": "http://here", "agentUrl": AGENT_URL}
         assert ask(sealed.directory, "status") == {**known, "sealed": True}
         assert failure(ask, sealed.directory, "unseal", "not the right words")[0] == "the passphrase is wrong"
         assert ask(sealed.directory, "unseal", WORDS) == {**known, "sealed": False}
@@ -184,10 +185,17 @@ def test_the_owner_reaches_the_server_through_its_socket(sealed: Vault) -> None:
     assert not path.exists()
 
 
+def served_status(directory: Path) -> dict[str, Any]:
+    """What the running server says of itself."""
+    answer = ask(directory, "status")
+    assert answer is not None
+    return answer
+
+
 def test_a_long_directory_name_has_a_control_socket(tmp_path: Path, clock: FakeClock) -> None:
     directory = tmp_path / ("d" * 100) / ("e" * 100)
-    with open_store(directory) as store, Control(store, clock, "http://here"):
-        assert ask(directory, "status") == {"vaultId": store.vault_id, "url": "http://here", "sealed": False}
+    with open_store(directory) as store, Control(store, clock, "http://here", AGENT_URL):
+        assert served_status(directory)["vaultId"] == store.vault_id
 
 
 def test_an_invalid_command_is_refused_without_being_quoted(sealed: Vault) -> None:
@@ -203,7 +211,7 @@ def test_an_invalid_command_is_refused_without_being_quoted(sealed: Vault) -> No
         ),
         b'{"command": "unseal", "passphrase": ["MARKED"]}\n',
     ):
-        with Control(sealed.store, sealed.clock, "http://here"):
+        with Control(sealed.store, sealed.clock, "http://here", AGENT_URL):
             answer = raw(sealed.directory, line)
         assert answer["error"] == "the server does not know this command", line
         assert "MARKED" not in str(answer), line
@@ -211,7 +219,7 @@ def test_an_invalid_command_is_refused_without_being_quoted(sealed: Vault) -> No
 
 
 def test_a_client_that_hangs_up_or_sends_too_much_does_not_stop_the_server(sealed: Vault) -> None:
-    with Control(sealed.store, sealed.clock, "http://here"):
+    with Control(sealed.store, sealed.clock, "http://here", AGENT_URL):
         for sent in (b"", b'{"comm', b"x" * 100_000 + b"\n"):
             with socket.socket(socket.AF_UNIX) as connection:
                 connection.connect(str(sealed.directory / control.NAME))
@@ -223,7 +231,7 @@ def test_a_client_that_hangs_up_or_sends_too_much_does_not_stop_the_server(seale
 
 
 def test_a_storage_error_is_reported_and_does_not_stop_the_server(sealed: Vault) -> None:
-    with Control(sealed.store, sealed.clock, "http://here"):
+    with Control(sealed.store, sealed.clock, "http://here", AGENT_URL):
         with sealed.store.transaction() as db:
             db.execute("CREATE TRIGGER broken BEFORE INSERT ON audit BEGIN SELECT RAISE(ABORT, 'MARKED'); END")
         message, _ = failure(ask, sealed.directory, "unseal", WORDS)
@@ -257,7 +265,8 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     assert run_command(directory, "unseal", "--passphrase-file", "-", typed=typed) == (0, "unsealed\n", "")
     state = json.loads(run_command(directory, "status", "--json")[1])
     counts = {"projects": 0, "secrets": 0, "agents": 0, "agentsPending": 0, "machines": 0, "machinesPending": 0}
-    more = {"createdAt": state["createdAt"], "url": served.url, "sealed": False}
+    urls = {"url": served.url, "agentUrl": served_status(directory)["agentUrl"]}
+    more = {"createdAt": state["createdAt"], **urls, "sealed": False}
     log = {"auditEntries": 2, "integrityFailures": 0, "auditHead": state["auditHead"]}
     assert state == {**made, **more, **counts, **log}
     assert run_command(directory, "seal")[:2] == (0, "sealed\n")
@@ -279,13 +288,8 @@ def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path
     assert refused.process.communicate(timeout=20)[1].startswith(f"vault: error: file {words} can be reached by others")
     words.chmod(0o600)
     served = Spawned(directory, "--passphrase-file", str(words))
-    assert ask(directory, "status") == {"vaultId": vault_id(directory), "url": served.url, "sealed": False}
+    assert {"url": served.url, "sealed": False}.items() <= served_status(directory).items()
     assert served.end() == (0, "", "")
-
-
-def vault_id(directory: Path) -> str:
-    with open_store(directory) as store:
-        return store.vault_id
 
 
 def test_no_option_takes_the_passphrase_itself(tmp_path: Path) -> None:

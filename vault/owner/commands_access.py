@@ -98,8 +98,12 @@ def _agent_token(options: argparse.Namespace) -> Output:
     with owner_transaction(options) as db:
         projects = None if options.projects is None else find_many(db, options.dir, options.projects, PROJECT)
         token = agents.issue_token(db, wall_clock(), _scope_list(options.scopes), projects, options.name)
+    running = ask(options.dir, "status")
+    agent_url = running.get("agentUrl") if running else None
+    # `install -` reads both lines: the address has the fingerprint of the certificate for the agent to trust.
+    lines = [token, agent_url] if agent_url else [token]
     pending = f"the agent is pending until you run: {command_line(options.dir, 'approve')}"
-    return Output({"token": token}, token, [HINT_TOKEN, pending])
+    return Output({"token": token, "agentUrl": agent_url}, "\n".join(lines), [HINT_TOKEN, pending])
 
 
 def _tokens(options: argparse.Namespace) -> Output:

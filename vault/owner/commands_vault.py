@@ -75,6 +75,11 @@ def _add_vault_commands(line: CommandLine) -> None:
     serving.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     serving.add_argument("--port", type=_port, default=0, help="port to listen on; 0, the default, takes a free one")
     serving.add_argument(
+        "--tls-port",
+        type=_port,
+        help="port for HTTPS on 127.0.0.1; 0 takes a free one (default: the one after --port)",
+    )
+    serving.add_argument(
         "--public-url", type=_url, help="the vault's public URL if it differs from the listening address"
     )
     serving.add_argument(
@@ -141,7 +146,12 @@ def _serve(options: argparse.Namespace) -> None:
     asked = source is not None or (is_interactive() and _needs_passphrase(options.dir))
     passphrase = read_passphrase(source, PROMPT) if asked else None
     listening = server.ListenOptions(
-        options.host, options.port, options.public_url, options.webhooks_to_loopback, not options.no_reveal
+        host=options.host,
+        port=options.port,
+        tls_port=options.tls_port,
+        public_url=options.public_url,
+        webhooks_to_loopback=options.webhooks_to_loopback,
+        reveal=not options.no_reveal,
     )
     server.serve(options.dir, listening, passphrase)
 
@@ -152,6 +162,8 @@ def _dashboard(options: argparse.Namespace) -> Output:
     if not options.no_browser and browser.can_open() and browser.open_link(url, options.dir):
         return Output(answer, "opened the dashboard in your browser")
     return Output(answer, url, ["the link works once, within five minutes"])
+
+
 def _dev(options: argparse.Namespace) -> None:
     from vault.owner import dev  # see _serve
 
@@ -180,6 +192,7 @@ def _status(options: argparse.Namespace) -> Output:
         f"{data['vaultId']}, created {format_time(created_ms)}",
         f"root key: {data['rootKey']}",
         f"server: {state}",
+        *([f"for agents: {running['agentUrl']}"] if running and "agentUrl" in running else []),
     ]
     lines.append("{secrets} secrets in {projects} projects".format(**counts))
     lines.append("{agents} agents, {agentsPending} pending".format(**counts))
@@ -188,7 +201,8 @@ def _status(options: argparse.Namespace) -> Output:
     if counts["integrityFailures"]:
         failures = command_line(options.dir, "audit", "--action", "integrity_failure")
         lines.append(f"CHANGED FROM OUTSIDE: {counts['integrityFailures']} times, listed by: {failures}")
-    data = {**data, "createdAt": created_ms, "url": url, "sealed": sealed, **counts}
+    urls = {"url": url, "agentUrl": running.get("agentUrl") if running else None}
+    data = {**data, "createdAt": created_ms, **urls, "sealed": sealed, **counts}
     return Output({**data, "auditHead": str(head) if head else None}, "\n".join(lines))
 
 
