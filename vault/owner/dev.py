@@ -20,6 +20,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -119,27 +120,27 @@ class _Starting:
             desk = Desk(store, base_url=url, webhooks_to_loopback=True)
             with desk.transaction() as db:
                 token = agents.issue_token(db, desk.clock(), agents.SCOPES, None, AGENT_NAME)
-            with self._install(token, url):  # meanwhile:
-                demo.fill(desk, create_app(store))
+            with ThreadPoolExecutor(1) as beside:
+                filled = beside.submit(demo.fill, desk, create_app(store))
+                self._install(token, url)
+                filled.result()
             trial = trial._replace(agent_id=_approve(desk))
             if not trial.is_temporary:
                 _remember(trial, url)
         _announce(trial, url).show(as_json=self._as_json)
 
-    @contextlib.contextmanager
-    def _install(self, token: str, url: str) -> Iterator[None]:
-        """Run the `install` of the agent's program beside the block. The token goes through standard input."""
+    def _install(self, token: str, url: str) -> None:
+        """Run the `install` of the agent's program. The token goes through standard input. Raises VaultError."""
         command = [sys.executable, "-I", str(self._trial.mcp), "install", "-"]
         environment = {**os.environ, **self._trial.variables(), "SIKKERKEY_API_URL": url}
         pipe = subprocess.PIPE
         with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as installing:
             self._installing = installing
             try:
-                yield
                 _, errors = installing.communicate(token, timeout=INSTALL_TIMEOUT_S)
-            except BaseException:
+            except subprocess.TimeoutExpired:
                 installing.kill()
-                raise
+                raise VaultError(f"{MCP} did not install the agent in time", "try again") from None
         if installing.returncode != 0:
             reason = printable(" ".join(errors.split()))[:300]
             raise VaultError(f"{MCP} could not install the agent: {reason}", "name another one with --mcp")
@@ -260,7 +261,7 @@ def _say_goodbye(trial: Trial) -> None:
     if trial.is_temporary:
         removing = trial._replace(home=None).client_line("config", "claude-code", "--remove")
         words = [
-            f"the vault and its agent are deleted; to keep them next time: {PROGRAM} dev --dir DIRECTORY",
+            f"the vault and its agent are deleted; to keep them next time: {PROGRAM} dev --dir my-vault",
             f"if you added the agent to a client, remove it there: {removing}",
         ]
     else:
