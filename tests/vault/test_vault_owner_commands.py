@@ -154,6 +154,7 @@ def test_what_put_refuses(owner: Owner, project: str, agent: Agent, tmp_path: Pa
         ),
         (["Webshop", "NEW", "--file", "-", "--generate"], MARK, "--generate and --file exclude each other"),
         (["Webshop", "NEW", "--file", "-", "--field", "a"], MARK, "--field and --file exclude each other"),
+        (["Webshop", "NEW", "--file", "-", "--passphrase-file", "-"], MARK, "standard input cannot be both the file"),
         (["Webshop", "NEW", "--length", "3"], "", "--length and --charset need --generate"),
         (["Webshop", "NEW", "--generate", "--length", "0"], "", "--length must be 1 to 1024"),
         (["Webshop", "NEW", "--generate", "--field", "a", "--field", "a"], "", "fieldNames must not repeat a name"),
@@ -164,6 +165,13 @@ def test_what_put_refuses(owner: Owner, project: str, agent: Agent, tmp_path: Pa
         assert MARK not in shown
     assert sorted(each["name"] for each in owner.json("secrets", "Webshop")) == ["ROOT", "db", "db"]
     assert len(owner.vault.value(canary)) == 64
+
+
+def test_a_value_on_the_command_line_is_refused_unrepeated(owner: Owner, project: str) -> None:
+    for line in ([MARK], [f"--value={MARK}"], ["--value", MARK], ["--note", "x", MARK]):
+        status, out, err = owner("put", project, "API_KEY", *line)
+        assert (status, out) == (2, ""), line
+        assert MARK not in err
 
 
 # ---- reveal ----------------------------------------------------------------------------------------------------------

@@ -31,6 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except sqlite3.OperationalError as error:
         return print_error(VaultError(f"the database cannot be used: {error}", "check the disk, then try again"))
     except KeyboardInterrupt:
+        if sys.stderr.isatty():
+            print(file=sys.stderr)  # the shell's prompt goes on a new line, not after a question
         return 130  # as shells report SIGINT; `audit --follow` ends this way
     except BrokenPipeError:
         # The reader is gone. Without this, the interpreter prints another error at exit.

@@ -201,12 +201,18 @@ def _put(options: argparse.Namespace) -> Output:
 
 
 def _check_put(options: argparse.Namespace) -> None:
+    _check_one_source(options)
     if options.generate and options.file is not None:
         raise VaultError("--generate and --file exclude each other", "use one of them")
     if options.field and options.file is not None:
         raise VaultError("--field and --file exclude each other", "type the values, or use --generate")
     if not options.generate and (options.length is not None or options.charset is not None):
         raise VaultError("--length and --charset need --generate", "add --generate")
+
+
+def _check_one_source(options: argparse.Namespace) -> None:
+    if options.file == options.passphrase_file == "-":  # noqa: S105  # not a passphrase
+        raise VaultError("standard input cannot be both the file and the passphrase", "put one of them into a file")
 
 
 def _existing(desk: Desk, project: Found, text: str) -> Found | None:
@@ -334,6 +340,7 @@ def _field(value: str, name: str) -> str:
 
 
 def _import(options: argparse.Namespace) -> Output:
+    _check_one_source(options)
     entries = dotenv.parse(_read(options.file, env_import.MAX_FILE_BYTES))
     with owner_desk(options) as desk:
         project = _find(desk, options.project, PROJECT)

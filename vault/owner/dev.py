@@ -134,7 +134,10 @@ class _Starting:
         command = [sys.executable, "-I", str(self._trial.mcp), "install", "-"]
         environment = {**os.environ, **self._trial.variables(), "SIKKERKEY_API_URL": url}
         pipe = subprocess.PIPE
-        with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment) as installing:
+        # In a session of its own: Ctrl-C ends the server first, which then ends this quietly.
+        with subprocess.Popen(
+            command, stdin=pipe, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True
+        ) as installing:
             self._installing = installing
             try:
                 _, errors = installing.communicate(token, timeout=INSTALL_TIMEOUT_S)
