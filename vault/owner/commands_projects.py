@@ -211,7 +211,7 @@ def _check_put(options: argparse.Namespace) -> None:
 
 
 def _check_one_source(options: argparse.Namespace) -> None:
-    if options.file == options.passphrase_file == "-":  # noqa: S105  # not a passphrase
+    if options.file == options.passphrase_file == "-":
         raise VaultError("standard input cannot be both the file and the passphrase", "put one of them into a file")
 
 
