@@ -150,7 +150,9 @@ def test_every_command_describes_itself(capsys: pytest.CaptureFixture[str]) -> N
         assert run_line([name, "--help"], io.StringIO(), io.StringIO())[0] == 0, name
     assert capsys.readouterr().err == ""
     listed = line.parser.format_help()
-    assert [name for name in line.commands if f" {name} " not in listed and f" {name}\n" not in listed] == []
+    assert [name for name in line.commands if f"\n  {name}  " not in listed] == []
+    assert run("help") == run("--help") == (0, listed, "")
+    assert run("help", "put") == run("put", "--help")
 
 
 def test_a_sealed_vault_is_served_after_its_passphrase_is_typed(

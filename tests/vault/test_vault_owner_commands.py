@@ -174,6 +174,16 @@ def test_a_value_on_the_command_line_is_refused_unrepeated(owner: Owner, project
         assert MARK not in err
 
 
+@pytest.mark.usefixtures("project")
+def test_ctrl_c_at_a_prompt_is_status_130_and_changes_nothing(owner: Owner, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(_prompt: str) -> str:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("getpass.getpass", interrupt)
+    assert owner("put", "Webshop", "API_KEY") == (130, "", "")
+    assert owner.json("secrets", "Webshop") == []
+
+
 # ---- reveal ----------------------------------------------------------------------------------------------------------
 
 

@@ -36,6 +36,7 @@ def add_all(line: CommandLine) -> None:
 
 
 def _add_agent_commands(line: CommandLine) -> None:
+    line.section("Agents and machines")
     token = line.add("agent-token", _agent_token, "create a one-time token for the registration of an AI agent")
     token.add_argument("--scopes", required=True, metavar="SCOPES", help="comma-separated scopes, or all")
     token.add_argument("--projects", metavar="PROJECTS", help="comma-separated projects, the only ones of the agent")

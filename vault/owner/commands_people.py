@@ -29,6 +29,7 @@ def add_all(line: CommandLine) -> None:
 
 
 def _add_team_commands(line: CommandLine) -> None:
+    line.section("People")
     line.add("team", _team, "list the invitations to the team")
     add_opening(line.add("members", _members, "list the members of the team and their projects"))
     for name, run, text in (

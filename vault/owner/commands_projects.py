@@ -33,6 +33,7 @@ def add_all(line: CommandLine) -> None:
 
 
 def _add_project_commands(line: CommandLine) -> None:
+    line.section("Projects and secrets")
     add_opening(line.add("projects", _projects, "list the projects"))
     making = line.add("project-create", _project_create, "create a project")
     making.add_argument("name", metavar="NAME", help="its name")

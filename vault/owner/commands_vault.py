@@ -63,6 +63,7 @@ def add_all(line: CommandLine) -> None:
 
 
 def _add_vault_commands(line: CommandLine) -> None:
+    line.section("The vault")
     making = line.add("init", _init, "create a vault; serve creates one with a key file if there is none")
     making.add_argument(
         "--passphrase", action="store_true", help="protect the root key with a passphrase instead of a key file"
@@ -319,6 +320,7 @@ def _url(text: str) -> str:
 
 
 def _add_audit_commands(line: CommandLine) -> None:
+    line.section("What happened")
     reading = line.add("audit", _audit, "show the audit log, oldest first")
     reading.add_argument("--limit", type=_limit, default=50, metavar="N", help=f"the last N, at most {LIMIT_MAX} (50)")
     reading.add_argument("--action", choices=sorted(audit.ACTIONS), metavar="ACTION", help="only this action")

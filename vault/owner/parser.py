@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Callable, NoReturn
@@ -12,6 +14,8 @@ from typing import Any, Callable, NoReturn
 from vault.errors import VaultError
 from vault.owner.console import Output, print_error
 from vault.terminal import PROGRAM, printable
+
+HELP_OF_COMMANDS = "COMMAND --help shows the options of a command; --version shows the version."
 
 Run = Callable[[argparse.Namespace], "Output | None"]
 
@@ -48,14 +52,38 @@ class Parser(argparse.ArgumentParser):
         sys.exit(2)
 
 
+class _TopParser(Parser):
+    """The parser of the whole line. Its help lists the commands by subject."""
+
+    def __init__(self, line: CommandLine) -> None:
+        super().__init__(prog=PROGRAM, description="A local SikkerKey vault.")
+        self._line = line
+
+    def format_help(self) -> str:
+        width = max(map(len, self._line.commands)) + 4
+        columns = max(shutil.get_terminal_size().columns - 2, 60)
+        text = [f"usage: {self.prog} COMMAND [options]", "", f"{self.description} {HELP_OF_COMMANDS}"]
+        for title, names in self._line.sections.items():
+            text += ["", f"{title}:"]
+            for name in names:
+                head = f"  {name}".ljust(width)
+                text.append(textwrap.fill(head + self._line.texts[name], columns, subsequent_indent=" " * width))
+        return "\n".join([*text, ""])
+
+
 class CommandLine:
     """All commands."""
 
     def __init__(self) -> None:
-        self.parser = Parser(prog=PROGRAM, description="A local SikkerKey vault.")
         self.commands: dict[str, Parser] = {}
+        self.sections: dict[str, list[str]] = {}
+        self.parser = _TopParser(self)
         self.texts: dict[str, str] = {}
         self._added = self.parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
+
+    def section(self, title: str) -> None:
+        """Begin a part of the help."""
+        self.sections[title] = []
 
     def add(self, name: str, run: Run, text: str, *, prints: bool = True, description: str = "") -> Parser:
         """Add a command with the options that all commands share."""
@@ -67,10 +95,13 @@ class CommandLine:
             command.add_argument("--json", action="store_true", help="print JSON")
         command.set_defaults(run=run, json=False)
         self.commands[name], self.texts[name] = command, text
+        self.sections[next(reversed(self.sections))].append(name)
         return command
 
     def parse(self, words: Sequence[str]) -> argparse.Namespace:
         """The options of a command line. Exits with status 2 for a wrong one."""
+        if words and words[0] == "help":
+            words = [*words[1:2], "--help"]
         if words and not words[0].startswith("-"):
             self._check_words(words[0], words[1:])
         return self.parser.parse_args(words)
