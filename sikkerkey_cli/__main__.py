@@ -17,6 +17,7 @@ import sikkerkey_mcp
 # The module with the function command_NAME of each command. A module is imported when its command runs, so that
 # `serve` imports none of them and completion does not wait for what doctor needs.
 MODULES = {
+    "setup": "setup",
     "install": "agents",
     "whoami": "agents",
     "revoke": "agents",

@@ -135,13 +135,20 @@ def remove_slot(path: str) -> None:
 
 def command_install(options: argparse.Namespace) -> int:
     """Registers a new agent."""
+    install(options)
+    approve = "the vault's owner approves it on the dashboard (AI agents page)"
+    print_notice(f"next: {approve}, then: {sikkerkey_mcp.runnable('sikkerkey-mcp config CLIENT --write')}")
+    return 0
+
+
+def install(options: argparse.Namespace) -> str:
+    """Registers a new agent and stores it; returns its id. Raises Error.
+
+    The vault is that of SIKKERKEY_API_URL, or else the one whose address follows the token on standard input.
+    """
     token, printed = _read_token() if options.token == "-" else (options.token, "")  # noqa: S105 (a dash is no password)
-    if not re.fullmatch(r"[0-9a-fA-F]{64}", token):
-        raise UsageError(
-            "the token must be 64 hexadecimal characters", "copy it from the AI agents page of the dashboard"
-        )
-    if len(options.name) > NAME_MAX_CHARACTERS:
-        raise UsageError(f"the name must be at most {NAME_MAX_CHARACTERS} characters")
+    check_token(token)
+    check_name(options.name)
     named = os.environ.get("SIKKERKEY_API_URL")
     base_url, sha256 = sikkerkey_mcp.parse_address(named or printed or sikkerkey_mcp.DEFAULT_API_URL)
     if printed and not named and not sha256:
@@ -165,9 +172,22 @@ def command_install(options: argparse.Namespace) -> int:
         print(f"its key is {fingerprint}")
         if certificate:
             print(f"it trusts only the vault at {base_url} with the certificate {sha256}")
-    approve = "the vault's owner approves it on the dashboard (AI agents page)"
-    print_notice(f"next: {approve}, then: {sikkerkey_mcp.runnable('sikkerkey-mcp config CLIENT --write')}")
-    return 0
+    return members["agentId"]
+
+
+def check_token(token: str) -> str:
+    """The token, if it has the form of one. Raises UsageError."""
+    if not re.fullmatch(r"[0-9a-fA-F]{64}", token):
+        hint = "copy it from the AI agents page of the dashboard"
+        raise UsageError("the token must be 64 hexadecimal characters", hint)
+    return token
+
+
+def check_name(name: str) -> str:
+    """The name, if an agent can have it. Raises UsageError."""
+    if len(name) > NAME_MAX_CHARACTERS:
+        raise UsageError(f"the name must be at most {NAME_MAX_CHARACTERS} characters")
+    return name
 
 
 def _read_token() -> tuple[str, str]:

@@ -7,8 +7,10 @@ import ntpath
 import os
 import posixpath
 import re
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
@@ -83,6 +85,7 @@ class Client(NamedTuple):
     containers: tuple[str, ...] = ()  # other names of the container, of which the client reads the first that exists
     strict_json: bool = False  # the client refuses comments and trailing commas
     has_profiles: bool = False  # each profile but the default one has a file of its own
+    program: str = ""  # its command, if no other program is likely to have that name
     passes_proxies_on: bool = (
         False  # the server gets HTTPS_PROXY and NO_PROXY from the terminal that the client runs in
     )
@@ -111,7 +114,7 @@ CLIENTS: dict[str, Client] = {
     "claude-code": Client(
         "Claude Code", "json", Shape("mcpServers", fixed={"type": "stdio"}),
         _everywhere("${CLAUDE_CONFIG_DIR:-~}/.claude.json"), ".mcp.json",
-        "`claude mcp list` says \"Connected\"", strict_json=True, passes_proxies_on=True),
+        "`claude mcp list` says \"Connected\"", strict_json=True, program="claude", passes_proxies_on=True),
     "claude-desktop": Client(
         "Claude Desktop", "json", MCP_SERVERS, _application("Claude/claude_desktop_config.json"), "",
         "Settings, Developer shows the server as running",
@@ -120,7 +123,7 @@ CLIENTS: dict[str, Client] = {
                       "Claude/claude_desktop_config.json"),)),
     "cursor": Client(
         "Cursor", "json", MCP_SERVERS, _everywhere("~/.cursor/mcp.json"), ".cursor/mcp.json",
-        "Settings, MCP shows a green dot and the number of tools"),
+        "Settings, MCP shows a green dot and the number of tools", program="cursor"),
     "vscode": Client(
         "VS Code", "json", Shape("servers", fixed={"type": "stdio"}), _application("Code/User/mcp.json"),
         ".vscode/mcp.json", "the command \"MCP: List Servers\" shows it as running", has_profiles=True,
@@ -136,7 +139,7 @@ CLIENTS: dict[str, Client] = {
         places=(Place("~/.vscodium-server/data", "User/mcp.json", f"{XDG}/VSCodium"),)),
     "codex": Client(
         "Codex", "toml", Shape("mcp_servers", passed_on="env_vars"), _everywhere("${CODEX_HOME:-~/.codex}/config.toml"),
-        ".codex/config.toml", "`/mcp` in a session lists its tools"),
+        ".codex/config.toml", "`/mcp` in a session lists its tools", program="codex"),
     "continue": Client(
         "Continue", "yaml", Shape("mcpServers", is_list=True),
         _everywhere(f"{CONTINUE}/config.yaml"), ".continue/mcpServers/sikkerkey.yaml",
@@ -148,13 +151,14 @@ CLIENTS: dict[str, Client] = {
                       project=".continue/mcpServers/sikkerkey.json"),)),
     "gemini": Client(
         "Gemini CLI", "json", MCP_SERVERS, _everywhere("${GEMINI_CLI_HOME:-~}/.gemini/settings.json"),
-        ".gemini/settings.json", "`gemini mcp list` says \"Connected\"", passes_proxies_on=True),
+        ".gemini/settings.json", "`gemini mcp list` says \"Connected\"", program="gemini", passes_proxies_on=True),
     "opencode": Client(
         "opencode", "json",
         Shape("mcp", args="", env="environment", fixed={"type": "local"}, defaults={"enabled": True}),
         _everywhere(f"{XDG}/opencode/opencode.json"), "opencode.json", "`opencode mcp list` says \"connected\"",
-        initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n', passes_proxies_on=True,
-        containers=("mcp.servers",), places=(Place(f"{XDG}/opencode/opencode.jsonc", read_too=True),)),
+        initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n', program="opencode",
+        passes_proxies_on=True, containers=("mcp.servers",),
+        places=(Place(f"{XDG}/opencode/opencode.jsonc", read_too=True),)),
     "copilot": Client(
         "Copilot CLI", "json", Shape("mcpServers", fixed={"type": "local"}, defaults={"tools": ["*"]}),
         _everywhere("${COPILOT_HOME:-~/.copilot}/mcp-config.json"), ".github/mcp.json",
@@ -226,6 +230,23 @@ def expand_path(template: str, environ: Mapping[str, str], system: System) -> st
         raise ConfigError(f"{source} is not an absolute path", f"set it to an absolute path, or {MANUAL_EDIT_HINT}")
     normal: str = flavour.normpath(path)
     return normal
+
+
+def installed_clients(environ: Mapping[str, str]) -> list[str]:
+    """The clients that this computer seems to have: the file, the directory of that, or the command exists."""
+    paths = {}
+    for name, client in CLIENTS.items():
+        with suppress(ConfigError):
+            paths[name] = user_file(client, environ)
+    return [name for name, path in paths.items() if _is_installed(CLIENTS[name], path, environ, paths.values())]
+
+
+def _is_installed(client: Client, path: str, environ: Mapping[str, str], paths: Collection[str]) -> bool:
+    directory = os.path.dirname(path)
+    is_shared = any(other != path and other.startswith(os.path.join(directory, "")) for other in paths)
+    if os.path.exists(path) or (os.path.isdir(directory) and not is_shared):
+        return True
+    return bool(client.program and shutil.which(client.program, path=environ.get("PATH")))
 
 
 class Located(NamedTuple):

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import sikkerkey_mcp
 from sikkerkey_cli.call import describe
+from sikkerkey_cli.clients import CLIENTS
 from sikkerkey_cli.grammar import COMMANDS, GLOBAL_OPTIONS, HELP, Command, Option
 from sikkerkey_cli.person import open_tickets
 from sikkerkey_tickets import TicketsUnusable
@@ -47,7 +48,7 @@ def _possible(words: list[str], current: str) -> list[Candidate]:
         return []
     command, rest = COMMANDS[name], words[words.index(name) + 1 :]
     if rest and _takes_value(command, rest[-1]):
-        return _values_of(command, rest[-1])
+        return _option_values(command, rest[-1])
     if current.startswith("-"):
         return [flag for flag in _flags(command.options) if flag.word not in rest]
     return _positional(name, _without_options(command, rest), current)
@@ -67,12 +68,13 @@ def _takes_value(command: Command, word: str) -> bool:
     return any(option.metavar and word in option.flags for option in command.options)
 
 
-def _values_of(command: Command, flag: str) -> list[Candidate]:
-    """What may follow an option: the agents of this computer, or the words that its help lists."""
-    if flag in ("--agent", "--by"):
-        return _agents()
-    option = next(option for option in command.options if flag in option.flags)
-    return [Candidate(word) for word in option.metavar.split("|")] if "|" in option.metavar else []
+def _option_values(command: Command, flag: str) -> list[Candidate]:
+    """The values of an option: agents, clients, or the words that its placeholder lists."""
+    if flag == "--client":
+        return [Candidate(name, client.title) for name, client in CLIENTS.items() if client.files]
+    listed = next(option.metavar for option in command.options if flag in option.flags).split("|")
+    words = [Candidate(word) for word in listed if word.islower()] if len(listed) > 1 else []
+    return [*_agents(), *words] if flag in ("--agent", "--by") else words
 
 
 def _without_options(command: Command, words: list[str]) -> list[str]:

@@ -14,8 +14,9 @@ import os
 import re
 import stat
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
@@ -366,27 +367,32 @@ def _hunk_range(span: range) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+class Agents(NamedTuple):
+    """The agents that get an entry, and all that are installed; `new` names those that are about to be, by id."""
+
+    chosen: list[str | None]
+    installed: list[str]
+    new: Mapping[str, str] = MappingProxyType({})
+
+
 def command_config(options: argparse.Namespace) -> int:
     """Prints the block for one client, or changes the client's file."""
     if options.json and (options.write or options.dry_run or options.remove):
         raise UsageError("--output json is for the block that is printed, not for a change of the file")
-    client, path = _located(options, CLIENTS[options.client])
     if options.remove:
-        return _change_file(options, client, path, _removal(options.agent))
+        planned = _planned(options, *_located(options, CLIENTS[options.client]), _removal(options.agent))
+        return _finish(options, planned)
     installed = sikkerkey_mcp.installed_agents()
     is_chosen = options.agent or os.environ.get("SIKKERKEY_AGENT_ID")
     chosen: list[str | None] = [sikkerkey_mcp.choose_agent(options.agent)] if is_chosen else [*installed] or [None]
-    if client.bare_tool_names and len(chosen) > 1:
-        raise ConfigError(f"{client.title} cannot tell the tools of several servers apart", PREFIX_HINT)
-    blocks = {agent: server_entry(client, agent, _serve_options(options)) for agent in chosen}
+    client, path = _located(options, CLIENTS[options.client])
+    blocks = _blocks(options, client, chosen)
     if chosen == [None]:
         print_notice(f"no agent is installed yet: {sikkerkey_shell.command_line(sikkerkey_mcp.program())} install -")
-    if why := why_it_goes_away(sys.executable, sys.prefix, sys.base_prefix):
-        print_notice(f"note: {clean(sys.executable)} {why} breaks this server")
-    if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
-        print_notice("note: HTTPS_PROXY contains a password and is not added: if needed, add it to the entry yourself")
+    for note in notes(client):
+        print_notice(note)
     if options.write or options.dry_run:
-        return _change_file(options, client, path, _addition(blocks, installed, in_project=options.project))
+        return _finish(options, planned_addition(options, Agents(chosen, installed)))
     keys = server_keys(installed)
     entries = {keys[agent]: block for agent, block in blocks.items()}
     text = block_text(client, entries).rstrip("\n")
@@ -395,6 +401,39 @@ def command_config(options: argparse.Namespace) -> int:
         return 0
     print(text)
     print_notice(_where_to_put_it(options, path))
+    return 0
+
+
+def notes(client: Client) -> list[str]:
+    """What is to be said before an entry for this client is written."""
+    found = []
+    if why := why_it_goes_away(sys.executable, sys.prefix, sys.base_prefix):
+        found.append(f"note: {clean(sys.executable)} {why} breaks this server")
+    if not client.passes_proxies_on and has_password(proxy_variables(os.environ).get("HTTPS_PROXY", "")):
+        found.append("note: HTTPS_PROXY contains a password and is not added: if needed, add it to the entry yourself")
+    return found
+
+
+def _blocks(options: argparse.Namespace, client: Client, chosen: Sequence[str | None]) -> dict[str | None, JsonObject]:
+    if client.bare_tool_names and len(chosen) > 1:
+        raise ConfigError(f"{client.title} cannot tell the tools of several servers apart", PREFIX_HINT)
+    return {agent: server_entry(client, agent, serve_options(options)) for agent in chosen}
+
+
+def planned_addition(options: argparse.Namespace, agents: Agents) -> Planned:
+    """What `--write` will do to the file of `options.client`. Raises ConfigError."""
+    client, path = _located(options, CLIENTS[options.client])
+    blocks = _blocks(options, client, agents.chosen)
+    return _planned(options, client, path, _addition(blocks, agents, in_project=options.project))
+
+
+def _finish(options: argparse.Namespace, planned: Planned) -> int:
+    if options.dry_run:
+        show(planned)
+    else:
+        carry_out(planned)
+        if planned.done and not options.remove:
+            print_notice(f"restart {planned.client.title}; then {planned.client.success_sign}")
     return 0
 
 
@@ -408,7 +447,7 @@ def why_it_goes_away(executable: str, prefix: str, base_prefix: str) -> str:
     return next((why for part, why in TEMPORARY_INTERPRETERS if part in path), "")
 
 
-def _serve_options(options: argparse.Namespace) -> list[str]:
+def serve_options(options: argparse.Namespace) -> list[str]:
     """The options after `serve`. Raises ConfigError if the server would not start with them in this environment."""
     words = ["--read-only"] if options.read_only else []
     for name in ("tools", "exclude"):
@@ -452,14 +491,14 @@ class Outcome(NamedTuple):
 Change = Callable[[Client, str], Outcome]
 
 
-def _addition(blocks: dict[str | None, JsonObject], installed: Sequence[str], *, in_project: bool) -> Change:
+def _addition(blocks: dict[str | None, JsonObject], agents: Agents, *, in_project: bool) -> Change:
     """Adds or updates an entry for each agent. An agent's existing entry keeps its key.
 
     In a project, whose author may be anybody, an entry that holds more than we write is refused.
 
     Entries of agents that are gone can never work again: they become those of new agents, or are removed.
     """
-    keys = server_keys(installed)
+    installed, keys = agents.installed, server_keys(agents.installed, agents.new)
 
     def change(client: Client, text: str) -> Outcome:
         done = {}
@@ -564,8 +603,30 @@ def _removal(agent: str) -> Change:
     return change
 
 
-def _change_file(options: argparse.Namespace, client: Client, shown: str, change: Change) -> int:
-    """Changes the client's file, or shows the change. Raises ConfigError, and then the file is unchanged."""
+class Planned(NamedTuple):
+    """A change of a client's file that has not happened yet: `new` replaces `old` (None: the file is deleted).
+
+    `shown` is the path as the user knows it, `kept` what is saved at `backup`, and `done` what happens to each key.
+    """
+
+    client: Client
+    path: str
+    shown: str
+    old: FileContent
+    new: str | None
+    kept: bytes | None
+    backup: str
+    done: dict[str, str]
+    in_project: bool
+
+    @property
+    def changes_something(self) -> bool:
+        """Whether the file will differ."""
+        return self.new != self.old.text
+
+
+def _planned(options: argparse.Namespace, client: Client, shown: str, change: Change) -> Planned:
+    """Reads the client's file and makes the new one. Raises ConfigError."""
     path = os.path.realpath(shown)  # managers of dot files use symbolic links; these stay
     if options.project and not path.startswith(os.path.join(os.path.realpath(os.getcwd()), "")):
         raise ConfigError(f"{clean(shown)} leads out of the project, to {clean(path)}", MANUAL_EDIT_HINT)
@@ -582,26 +643,28 @@ def _change_file(options: argparse.Namespace, client: Client, shown: str, change
     except ConfigError as error:
         named = str(error) if clean(path) in str(error) else f"{clean(path)}, {error}"
         raise ConfigError(named, error.hint or MANUAL_EDIT_HINT) from None
-    if options.dry_run:
-        _print_diff(client, path, old, new, set(done))
-        return 0
-    backup = replace_file(path, old, new, kept, backup) if new != old.text else ""
-    for key, what in done.items():
-        print(f"{clean(key)} {what} {clean(shown, 4_000)}")
-    if not done:
-        print_notice(f"no sikkerkey entry in {clean(shown, 4_000)}")
+    return Planned(client, path, shown, old, new, kept, backup, done, options.project)
+
+
+def carry_out(planned: Planned) -> None:
+    """Changes the file and says what was done. Raises ConfigError, and then the file is unchanged."""
+    shown, old = clean(planned.shown, 4_000), planned.old
+    backup = ""
+    if planned.changes_something:
+        backup = replace_file(planned.path, old, planned.new, planned.kept, planned.backup)
+    for key, what in planned.done.items():
+        print(f"{clean(key)} {what} {shown}")
+    if not planned.done:
+        print_notice(f"no sikkerkey entry in {shown}")
     if backup:
-        what = "the previous file" if kept == old.data else "the file without this entry"
+        what = "the previous file" if planned.kept == old.data else "the file without this entry"
         print_notice(f"{what} is kept as {clean(backup, 4_000)}")
-    if new is None and done:
+    if planned.new is None and planned.done:
         print_notice("the file contained nothing else and is deleted")
-    profiles = os.path.join(os.path.dirname(shown), "profiles")
-    if client.has_profiles and not options.project and os.path.isdir(profiles):
+    profiles = os.path.join(os.path.dirname(planned.shown), "profiles")
+    if planned.client.has_profiles and not planned.in_project and os.path.isdir(profiles):
         notice = "note: this is the file of the default profile; for others, add the block to"
-        print_notice(f"{notice} {clean(os.path.join(profiles, '*', os.path.basename(shown)), 4_000)}")
-    if done and not options.remove:
-        print_notice(f"restart {client.title}; then {client.success_sign}")
-    return 0
+        print_notice(f"{notice} {clean(os.path.join(profiles, '*', os.path.basename(planned.shown)), 4_000)}")
 
 
 def _readable(backup: str) -> FileContent:
@@ -631,11 +694,12 @@ def _has_own_entries(client: Client, text: str) -> bool:
     return any(server.starts_this_program for server in servers(client.shape, parse(client, text)).values())
 
 
-def _print_diff(client: Client, path: str, old: FileContent, new: str | None, keys: set[str]) -> None:
-    name = clean(path, 4_000)
-    if new == old.text:
+def show(planned: Planned) -> None:
+    """Prints the change as a unified diff."""
+    name, old, new = clean(planned.path, 4_000), planned.old, planned.new
+    if not planned.changes_something:
         print_notice(f"nothing would change in {name}")
         return
     print(f"--- {name if old.data is not None else os.devnull}\n+++ {name if new is not None else os.devnull}")
-    for line in diff_lines(client, old.text, new or "", keys):
+    for line in diff_lines(planned.client, old.text, new or "", set(planned.done)):
         print(line)

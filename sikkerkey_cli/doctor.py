@@ -340,13 +340,13 @@ def _rewriting(entry: entries.FoundEntry) -> str:
     options = ["--agent", server.agent] if len(_agents_here()) > 1 and server.agent in _agents_here() else []
     try:
         sikkerkey_mcp.read_settings(server.options)
-        options += _without(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
+        options += without_options(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
     except (Error, SystemExit):  # the user has to say again what was meant
         options = options[:2]
     return sikkerkey_shell.command_line(["sikkerkey-mcp", "config", entry.client, "--write", *options])
 
 
-def _without(words: Sequence[str], *options: str) -> list[str]:
+def without_options(words: Sequence[str], *options: str) -> list[str]:
     """The words of a command line without these options and their values."""
     before = ["", *words]
     return [word for earlier, word in zip(before, words) if word not in options and earlier not in options]
@@ -846,20 +846,26 @@ def _check_at_vault(usable: list[Identity], reachable: list[str]) -> Iterator[Li
 def command_doctor(options: argparse.Namespace) -> int:
     """Prints a line for each check; 1 if one of them failed."""
     found: list[Line] = []
-    lines = examine(options.agent)
+    for line in checked(options.agent):
+        found.append(line)
+        if not options.json:
+            print(for_people(line), flush=True)
+    if options.json:
+        print(json.dumps([line._asdict() for line in found], indent=2))
+    else:
+        print(summary(found))
+    return 1 if any(line.state == "fail" for line in found) else 0
+
+
+def checked(wanted: str) -> Iterator[Line]:
+    """All lines as they are shown, each as soon as it is known. Shows that it is checking, where that takes long."""
+    lines = examine(wanted)
     while True:
         with terminal.Progress("checking"):
             line = next(lines, None)
         if line is None:
-            break
-        found.append(line._replace(detail=terminal.cleaned(line.detail), remedy=_pasteable(line.remedy)))
-        if not options.json:
-            print(_for_people(found[-1]), flush=True)
-    if options.json:
-        print(json.dumps([line._asdict() for line in found], indent=2))
-    else:
-        print(_summary(found))
-    return 1 if any(line.state == "fail" for line in found) else 0
+            return
+        yield line._replace(detail=terminal.cleaned(line.detail), remedy=_pasteable(line.remedy))
 
 
 def _pasteable(remedy: str) -> str:
@@ -867,7 +873,7 @@ def _pasteable(remedy: str) -> str:
     return terminal.cleaned(sikkerkey_mcp.runnable(remedy))
 
 
-def _for_people(line: Line) -> str:
+def for_people(line: Line) -> str:
     """One line as `ok    python      CPython 3.11.7`, with details below it, and the remedy after `fix:`."""
     indent = 6 + LABEL_WIDTH + 2
     begin = terminal.coloured(line.state) + " " * (6 - len(line.state)) + line.check.ljust(LABEL_WIDTH + 2)
@@ -876,6 +882,7 @@ def _for_people(line: Line) -> str:
     return begin + ("\n" + " " * indent).join(parts)
 
 
-def _summary(lines: list[Line]) -> str:
+def summary(lines: list[Line]) -> str:
+    """How many checks ended in each state."""
     states = Counter(line.state for line in lines)
     return f"{states['ok']} ok, {states['warn']} warn, {states['fail']} fail"

@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import sikkerkey_mcp
@@ -58,11 +59,14 @@ BOM = b"\xef\xbb\xbf"
 Entries = dict[str, JsonObject]
 
 
-def server_keys(installed: Sequence[str]) -> dict[str | None, str]:
-    """The server's name in the client for each agent. With several agents, it is made from the agent's name."""
+def server_keys(installed: Sequence[str], new: Mapping[str, str] = MappingProxyType({})) -> dict[str | None, str]:
+    """The server's name in the client for each agent. With several agents, it is made from the agent's name.
+
+    `new` has the names of agents that are about to be installed, by their ids.
+    """
     if len(installed) <= 1:
         return dict.fromkeys([None, *installed], "sikkerkey")
-    words = {agent: _word_for(agent) for agent in installed}
+    words = {agent: _as_word(new[agent], agent) if agent in new else _word_for(agent) for agent in installed}
     shared = [word for word, count in Counter(words.values()).items() if count > 1]
     return {agent: _named_key(agent, word, unique=word not in shared) for agent, word in words.items()}
 
@@ -73,6 +77,10 @@ def _word_for(agent: str) -> str:
         name = sikkerkey_mcp.load_identity(agent, with_key=False).name
     except ConfigError:
         name = ""
+    return _as_word(name, agent)
+
+
+def _as_word(name: str, agent: str) -> str:
     return re.sub("[^a-z0-9]+", "-", name[:NAME_MAX_CHARACTERS].lower()).strip("-") or agent
 
 

@@ -69,6 +69,17 @@ LIMIT_OPTIONS = tuple(
     Option((name,), text, sikkerkey_mcp.LIMIT_PLACEHOLDER) for name, _, _, text in sikkerkey_mcp.LIMIT_OPTIONS
 )
 
+CONFIG_OPTIONS = (
+    Option(("--read-only",), "the server offers only actions that change nothing and create no credential"),
+    Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
+    Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
+    Option(("--split-reads",), "the server offers reads as tools of their own, such as read_secrets"),
+    Option((sikkerkey_mcp.NO_ACTIVITY_LOG,), "the server keeps no record of its calls"),
+    Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
+    *PERSON_OPTIONS,
+    *LIMIT_OPTIONS,
+)
+
 COMMANDS = {
     "serve": Command(
         "serve MCP on stdin and stdout (the default)",
@@ -83,6 +94,29 @@ COMMANDS = {
             *PERSON_OPTIONS,
             *LIMIT_OPTIONS,
             AGENT,
+        ),
+    ),
+    "setup": Command(
+        "set up everything: an agent for this computer, and your MCP clients",
+        """\
+  sikkerkey-mcp setup                  asks what is needed, shows what will change, then does it
+  sikkerkey-mcp setup --dry-run        shows what would change; changes nothing and sends nothing
+  sikkerkey-mcp setup --agent new --name ci --client cursor --read-only --yes < token.txt
+
+Enter takes the default of a question, which is in brackets. Ctrl-C changes nothing, until you agree to the plan. An
+option answers its question; --yes takes the defaults of all others and agrees to the plan. You can run it again: what
+is set up already is offered as the default.""",
+        options=(
+            Option(
+                ("--agent",), "which agent; `new` registers one, with a token that is asked for or on stdin", "ID|new"
+            ),
+            Option(("--vault",), "with a new agent: the vault's address (default: SIKKERKEY_API_URL)", "URL"),
+            Option(("--name",), "with a new agent: its name in the vault", "NAME"),
+            Option(("--client",), "set up this client; repeat it for others", "CLIENT", repeatable=True),
+            *CONFIG_OPTIONS,
+            Option(("--wait",), "wait so long for the owner to approve the agent", "MINUTES"),
+            Option(("--dry-run",), "show what would change, and change nothing"),
+            Option(("--yes",), "do not ask"),
         ),
     ),
     "install": Command(
@@ -134,14 +168,7 @@ dashboard. If the vault does not confirm, the key stays.""",
             Option(("--remove",), "remove it from the client's own file", exclusive=True),
             Option(("--dry-run",), "show what would change, and change nothing"),
             Option(("--project",), "use the client's file in the current directory's project"),
-            Option(("--read-only",), "the server offers only actions that change nothing and create no credential"),
-            Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
-            Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
-            Option(("--split-reads",), "the server offers reads as tools of their own, such as read_secrets"),
-            Option((sikkerkey_mcp.NO_ACTIVITY_LOG,), "the server keeps no record of its calls"),
-            Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
-            *PERSON_OPTIONS,
-            *LIMIT_OPTIONS,
+            *CONFIG_OPTIONS,
             *OUTPUT,
             AGENT,
         ),
@@ -276,6 +303,7 @@ FIRST_STEPS = """\
 In the examples, sikkerkey-mcp stands for the command that starts this program, such as python3 sikkerkey-mcp.pyz.
 
 examples:
+  sikkerkey-mcp setup                  set up this computer, step by step
   sikkerkey-mcp install -              register this computer; type or pipe the token from the vault's dashboard
   sikkerkey-mcp config claude-code     print the configuration for your MCP client; --write adds it to its file
   sikkerkey-mcp doctor                 if anything does not work

@@ -162,6 +162,57 @@ def ask(prompt: str) -> str:
     return typed.strip()
 
 
+def agrees(question: str, *, default: bool) -> bool:
+    """Asks for yes or no; Enter is the default. Asks again after anything else. Raises Error at the end of input."""
+    words = {"": default, "y": True, "yes": True, "n": False, "no": False}
+    while (typed := ask(f"{question} {'[Y/n]' if default else '[y/N]'} ").lower()) not in words:
+        sys.stderr.write("type y or n\n")
+    return words[typed]
+
+
+def choose(question: str, choices: Sequence[str], default: int) -> int:
+    """The index of one of the choices, which a person gives by its number. Raises Error at the end of input."""
+    list_choices(question, choices)
+    while True:
+        typed = ask(f"[{default + 1}]: ")
+        if not typed:
+            return default
+        if re.fullmatch("[0-9]{1,3}", typed) and 1 <= int(typed) <= len(choices):
+            return int(typed) - 1
+        sys.stderr.write(f"type a number from 1 to {len(choices)}\n")
+
+
+def choose_several(
+    question: str, choices: Sequence[str], names: Sequence[str], default: Sequence[str], others: Sequence[str] = ()
+) -> list[str]:
+    """The names of some of the choices, which a person gives by numbers or names with commas or blanks between them.
+
+    `all` and `none` are understood, and names that are not listed, `others`. Raises Error at the end of input.
+    """
+    known = list(dict.fromkeys([*names, *others]))
+    list_choices(question, choices)
+    numbers = ",".join(str(index) for index, name in enumerate(names, 1) if name in default)
+    sys.stderr.write("Numbers or names, with commas; or all, or none.\n")
+    while True:
+        typed = ask(f"[{numbers or 'none'}]: ").lower()
+        if not typed:
+            return [name for name in names if name in default]
+        words = {"all": list(names), "none": []}.get(typed, re.split("[ ,]+", typed.strip(" ,")))
+        numbered = {str(index): name for index, name in enumerate(names, 1)}
+        chosen = [numbered.get(word, word) for word in words]
+        unknown = [name for name in chosen if name not in known]
+        if not unknown:
+            return [name for name in known if name in chosen]
+        near = sikkerkey_mcp.did_you_mean(unknown[0], known, 0.6) or f"type numbers from 1 to {len(names)}, or names"
+        sys.stderr.write(f"{near}\n")
+
+
+def list_choices(question: str, choices: Sequence[str]) -> None:
+    """Shows a question and its choices, numbered from 1."""
+    lines = [f"  {number:2}  {choice}" for number, choice in enumerate(choices, 1)]
+    sys.stderr.write("\n".join(["", question, *lines, ""]))
+
+
 def prompt_hidden(name: str) -> str:
     """Asks for a line without echoing it. Raises Error at the end of input, or if the line is not UTF-8."""
     try:

@@ -45,6 +45,14 @@ def test_options_are_those_of_the_command() -> None:
     assert words("--v") == ["--version", "--verbose"]
 
 
+def test_values_of_options_are_offered(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    assert words("config cursor --values ") == ["any", "from-person"]
+    assert words("setup --client cu") == ["cursor"]
+    assert words("setup --agent ") == [AGENT_ID, "new"]
+    assert words("config cursor --max-calls ") == []
+
+
 def test_agents_are_those_of_the_home(home: Path) -> None:
     make_slot(home, "https://vault.test")
     make_slot(home, "https://vault.test", OTHER_ID)

@@ -124,7 +124,7 @@ def test_table_of_commands_names_every_command_variable_and_client() -> None:
     sources = "".join(path.read_text(encoding="utf-8") for path in product)
     variables = set(re.findall(r"SIKKERKEY_[A-Z]+(?:_[A-Z]+)*", sources))
     usual = {"HTTPS_PROXY", "NO_PROXY", "SSL_CERT_FILE", "SSL_CERT_DIR"}
-    assert named == {*COMMANDS, "--version", "--help", *variables, *usual}
+    assert named == {*COMMANDS, "--version", "--help", "help", *variables, *usual}
     assert {name for name in CLIENTS if f"`{name}`" not in section("Install")} == {"generic"}
 
 

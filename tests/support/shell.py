@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -95,10 +96,18 @@ class Terminal:
 
     def type(self, after: str, keys: str | bytes) -> None:
         """Types `keys` as soon as `after` is shown."""
+        self._wait_for(after)
+        os.write(self._keyboard, keys.encode() if isinstance(keys, str) else keys)
+
+    def interrupt(self, after: str) -> None:
+        """Sends what Ctrl-C sends, as soon as `after` is shown."""
+        self._wait_for(after)
+        self._process.send_signal(signal.SIGINT)
+
+    def _wait_for(self, after: str) -> None:
         while after.encode() not in self._shown and (piece := _read(self._keyboard)):
             self._shown += piece
         assert after.encode() in self._shown, self._shown
-        os.write(self._keyboard, keys.encode() if isinstance(keys, str) else keys)
 
     def end(self) -> Talk:
         """Waits until the command ends."""
