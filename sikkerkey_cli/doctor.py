@@ -844,8 +844,14 @@ def _check_at_vault(usable: list[Identity], reachable: list[str]) -> Iterator[Li
 
 
 def command_doctor(options: argparse.Namespace) -> int:
-    """Prints a line for each check; 1 if one of them failed."""
+    """Prints a line for each check; 1 if one of them failed. Raises UsageError for an unknown agent."""
     found: list[Line] = []
+    try:
+        sikkerkey_mcp.choose_agent(options.agent)
+    except sikkerkey_mcp.UsageError:
+        raise
+    except Error:  # a check reports it
+        pass
     for line in checked(options.agent):
         found.append(line)
         if not options.json:

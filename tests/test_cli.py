@@ -41,7 +41,7 @@ from tests.support.harness import (
     make_slot,
 )
 from tests.support.rows import each_of
-from tests.support.shell import COMMAND, PROGRAM, Ran, Shell, at_terminal, run_process
+from tests.support.shell import COMMAND, PROGRAM, Ran, Shell, Terminal, at_terminal, run_process
 from vault.domains import identities
 
 TOKEN = "c0ffee" * 10 + "cafe"
@@ -845,6 +845,71 @@ def test_wrong_usage_exits_with_2_and_prints_to_stderr_only(shell: Shell, argume
     ran = shell(*arguments)
     assert (ran.status, ran.out) == (USAGE, "")
     assert re.fullmatch("sikkerkey-mcp( [a-z]+)?: error: .*\n(hint: .*\n)?", ran.err)
+
+
+@each_of(
+    "line",
+    [
+        "call manage_secret", "call manage_secrets delet", "call manage_secrets.delet", "call manage_machines get x",
+        "call manage_machines get =x", "call manage_machines get machneId=a", "call manage_projects get",
+        "call manage_machines get machineId=a machineId=b", "call manage_machines get machineId=a/b",
+        "call read_audit list page=none", "call support attachment attachmentId=a", "tools manage_secret",
+        "tools manage_secrets.delet", "tools manage_secrets delete now", "config claude", "config cursor --jsn",
+        "config cursor --tools nothing", "config cursor --values some", "config cursor --confirm sometimes",
+        "config cursor --max-calls many", "config cursor --prefix 1", "config cursor --agent nobody",
+        "config generic --write", "config windsurf --project", "config cursor --write --remove", "install short",
+        "revoke nobody", "revoke --by nobody", "whoami --remote --agent nobody", "doctor --agent nobody",
+        "log --agent nobody", "log --since yesterday", "fill AAAA", "show", "confirm nothing", "completion tcsh",
+        "help nothing", "setup --client cursr", "setup --wait long",
+    ],
+)  # fmt: skip
+def test_every_wrong_argument_exits_with_2(shell: Shell, vault: Recorder, home: Path, line: str) -> None:
+    make_slot(home, vault.url)
+    ran = shell(*line.split())
+    assert (ran.status, ran.out, vault.seen) == (USAGE, "", [])
+    assert ran.err.startswith("sikkerkey-mcp")
+
+
+@each_of(
+    "line, meant",
+    [
+        ("config claude", "claude-code"), ("config vs-code", "vscode"), ("doctor --jsn", "--json"),
+        ("--versoin", "--version"), ("config cursor --red-only", "--read-only"), ("completion bsh", "bash"),
+        ("call Manage_Secrets", "manage_secrets"), ("call secrets list", "manage_secrets"),
+        ("tools manage_secrets.delet", "delete"), ("call manage_machines get machineid=a", "machineId"),
+        ("config cursor --tools manage_secrts", "manage_secrets"), ("setup --client cursr", "cursor"),
+    ],
+)  # fmt: skip
+def test_similar_name_is_proposed(shell: Shell, line: str, meant: str) -> None:
+    ran = shell(*line.split())
+    assert (ran.status, f"did you mean {meant}?" in ran.err) == (USAGE, True), ran.err
+
+
+def test_help_is_a_command_too(shell: Shell) -> None:
+    assert shell("help") == shell("--help")
+    for name in grammar.COMMANDS:
+        assert shell("help", name) == shell(name, "--help")
+
+
+def test_tool_and_action_are_one_word_or_two(shell: Shell) -> None:
+    assert shell("tools", "manage_secrets") == shell("tools", "describe", "manage_secrets")
+    for words in (["manage_secrets.rotate"], ["manage_secrets", "rotate"], ["describe", "manage_secrets.rotate"]):
+        assert shell("tools", *words) == shell("tools", "describe", "manage_secrets", "rotate")
+    assert shell("tools", "manage_secrets.rotate").out.startswith("manage_secrets rotate\n")
+
+
+@pytest.mark.skipif(os.name != "posix", reason="this system has no pseudo-terminals")
+@each_of(
+    "line, question",
+    [("install -", "token: "), (f"revoke {AGENT_ID}", "[y/N] "), ("call manage_trash purge secretId=a", "[y/N] ")],
+)
+def test_interrupted_question_leaves_a_clean_line(home: Path, line: str, question: str) -> None:
+    make_slot(home, "http://127.0.0.1:9")
+    terminal = Terminal([*COMMAND, *line.split()], {})
+    terminal.interrupt(question)
+    talk = terminal.end()
+    assert (talk.status, talk.shown[-len(question) - 2 :]) == (130, f"{question}\r\n")
+    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
 
 
 def test_commands_work_as_a_process(home: Path) -> None:

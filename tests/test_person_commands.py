@@ -413,7 +413,7 @@ def test_unknown_code_is_not_repeated(tickets: Tickets, calls: Calls, keyboard: 
     for typed in ("AAAA", "hunter2", "4F7", "\x1b[2J", "x" * 5_000):
         for command in ("fill", "show", "confirm"):
             ran = shell(command, typed)
-            assert (ran.status, ran.out) == (1, "")
+            assert (ran.status, ran.out) == (USAGE, "")
             assert ran.err.startswith(
                 "sikkerkey-mcp: error: no call has this code\nhint: a code is 4 letters and digits; "
             )
@@ -701,14 +701,14 @@ def test_call_that_somebody_else_took_meanwhile(
 ) -> None:
     code = tickets.add(a_ticket()).code
     busy = tickets.find(code)._replace(state="busy")
-    for error, words in (
-        (NotWaiting(busy), f"{code} is being carried out by another program"),
-        (sikkerkey_tickets.UnknownCode(), "no call has this code"),
+    for error, status, words in (
+        (NotWaiting(busy), 1, f"{code} is being carried out by another program"),
+        (sikkerkey_tickets.UnknownCode(), USAGE, "no call has this code"),
     ):
         calls.ends = error
         keyboard.typed = ["v", ""]
         ran = shell("fill", code)
-        assert (ran.status, f"error: {words}\n" in ran.err) == (1, True)
+        assert (ran.status, f"error: {words}\n" in ran.err) == (status, True)
     calls.ends = DONE
 
     def slowly(prompt: str) -> str:
