@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import errno
 import filecmp
+import glob
 import hashlib
 import json
 import os
@@ -48,6 +49,7 @@ CLOCK_WARN_S = 60  # such a clock will drift further; beyond sikkerkey_mcp.CLOCK
 EXPIRY_WARN_DAYS = 14  # certificates are normally renewed earlier, so the renewal has probably failed
 DAY_S = 86_400
 SCOPES_MAX = 100  # the rest of an answer is ignored; there are about 25
+MACHINES_MAX = 10  # more would hide the other lines
 LABEL_WIDTH = 10
 INSTALL = "sikkerkey-mcp install -"
 APPROVE = "the vault's owner approves it on the dashboard (AI agents page)"
@@ -216,6 +218,35 @@ def _address_in(path: str) -> list[str]:
             members = sikkerkey_mcp.parse_json(file.read(sikkerkey_mcp.FILE_MAX_BYTES))
         return [sikkerkey_mcp.parse_base_url(str(members["apiUrl"]))]
     except (OSError, ValueError, LookupError, TypeError, Error):  # the agent's own line reports the problem
+        return []
+
+
+def check_machines() -> Iterator[Line]:
+    """A line for each identity of a machine that this user can read, in the layout of the vendor's clients.
+
+    With it, two lines of Python read secrets: so does an assistant that runs commands as this user. No key is read.
+    """
+    homes = [os.path.expanduser("~/.sikkerkey")]
+    with suppress(Error):  # a check of its own reports it
+        homes.append(sikkerkey_mcp.home())
+    found = [path for home in dict.fromkeys(homes) for path in glob.glob(glob.escape(home) + "/vaults/*/identity.json")]
+    for path in sorted(found)[:MACHINES_MAX]:
+        slot = os.path.dirname(path)
+        if any(os.access(key, os.R_OK) for key in (os.path.join(slot, "private.pem"), *_machine_key_in(path))):
+            detail = f"{clean(slot)}: every program of this user, also an assistant's, can read secrets as this machine"
+            remedy = f"move {clean(slot)} to the machine, or to a user that runs no assistant; jobs can enroll instead"
+            yield Line("machine", "warn", detail, remedy)
+
+
+def _machine_key_in(path: str) -> list[str]:
+    """The path of the key that an identity names."""
+    if not os.path.isfile(path):  # opening a named pipe would block
+        return []
+    try:
+        with open(path, "rb") as file:
+            members = sikkerkey_mcp.parse_json(file.read(sikkerkey_mcp.FILE_MAX_BYTES))
+        return [os.path.join(os.path.dirname(path), members["privateKeyPath"])]
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
 
 
@@ -806,6 +837,7 @@ def examine(wanted: str) -> Iterator[Line]:
     yield check_library()
     checked = AgentChecks(wanted)
     yield from checked.lines
+    yield from check_machines()
     yield check_restrictions()
     yield from check_clients()
     addresses = list(dict.fromkeys(checked.addresses))

@@ -322,6 +322,54 @@ def test_broken_agent_does_not_hide_a_sound_one(examine: Examine, vault: Recorde
     assert (states(found)["agent"], states(found)["vault"]) == ("fail ok", "ok")
 
 
+# identities of machines
+
+
+def machine_identity(home: Path, vault_id: str = VAULT_ID, key_path: str = "") -> Path:
+    """The directory of a machine's identity in the layout of the vendor's clients, as `machine-bootstrap` makes it."""
+    slot = home / "vaults" / vault_id
+    slot.mkdir(parents=True, mode=0o700)
+    members = {"machineId": "m1", "vaultId": vault_id, "privateKeyPath": key_path or str(slot / "private.pem")}
+    (slot / "identity.json").write_text(json.dumps(members))
+    Path(members["privateKeyPath"]).write_text("SENTINEL_KEY")
+    return slot
+
+
+def test_machine_identity_in_this_home_is_a_warning(
+    examine: Examine, shell: Shell, vault: Recorder, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "machine" not in examine()
+    slot = machine_identity(home / ".sikkerkey")
+    other = machine_identity(home / ".sikkerkey", "vault_other", str(home / "elsewhere.pem"))
+    (line, second) = examine()["machine"]
+    assert (line.state, second.detail.partition(":")[0]) == ("warn", str(other))
+    assert line.detail.startswith(f"{slot}: every program of this user, also an assistant's, can read secrets")
+    assert line.remedy.startswith(f"move {slot} to the machine, or to a user that runs no assistant")
+    assert "SENTINEL_KEY" not in shell("doctor").out
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)  # of another user; root reads everything
+    assert list(doctor.check_machines()) == []
+
+
+def test_machine_identity_is_found_in_sikkerkey_home_too(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SIKKERKEY_HOME", str(home / "own"))
+    slots = [machine_identity(home / "own", "a\x1b[2J"), machine_identity(home / ".sikkerkey")]
+    details = [line.detail for line in doctor.check_machines()]
+    assert len(details) == len(slots)
+    assert all("\x1b" not in detail for detail in details)
+
+
+@each_of("content", ["", "{", "[]", "{}", '{"privateKeyPath": 7}', None])
+def test_identity_without_a_key_is_no_warning_and_does_not_hang(home: Path, content: str | None) -> None:
+    slot = home / ".sikkerkey" / "vaults" / "vault_1"
+    slot.mkdir(parents=True, exist_ok=True)
+    (slot / "identity.json").unlink(missing_ok=True)
+    if content is None:
+        os.mkfifo(slot / "identity.json")
+    else:
+        (slot / "identity.json").write_text(content)
+    assert list(doctor.check_machines()) == []
+
+
 @pytest.mark.parametrize(
     ("variable", "value", "state", "detail"),
     [
