@@ -76,6 +76,7 @@ class Action(NamedTuple):
     title: str = ""  # what a person is asked, if a call needs one; {argument} stands for its value or the vault's name
     warning: str = ""  # why a person has to confirm it: it cannot be undone, widens who can read or disarms an alarm
     warn_if: Callable[[Arguments, Ask], bool] | None = None  # whether the warning applies to this call; else it does
+    consequence: str = ""  # what a person should know before they agree, if there is no warning
     inferred: bool = False  # no public source shows this route: it follows the conventions of the others
     rows: str = ""  # the member of the answer that is a list of any length; `items` if the answer is a list itself
     vault_pages: bool = False  # the vault sends such a list in pages (page, pageSize), not whole

@@ -451,7 +451,7 @@ def names_of(arguments: Mapping[str, Any], read: Read) -> dict[str, str]:
     found = {}
     for argument, value in arguments.items():
         if argument in NAMED_BY:
-            name = _name_of(argument, value, arguments, read)
+            name = name_of(argument, value, arguments, read)
             found[argument] = f'"{name}"' if name else str(value)
         elif argument in ("secretIds", "projectIds") and isinstance(value, list):
             found[argument] = _names_in_list(argument, value, arguments, read)
@@ -464,7 +464,8 @@ def label_of(argument: str) -> str:
     return NAMED_BY[argument].label if argument in NAMED_BY else labels[argument]
 
 
-def _name_of(argument: str, value: Any, arguments: Mapping[str, Any], read: Read) -> str:
+def name_of(argument: str, value: Any, arguments: Mapping[str, Any], read: Read) -> str:
+    """The vault's name for an id, empty if it cannot be read. Raises LookupError if the vault does not know the id."""
     named = NAMED_BY[argument]
     if not set(named.takes) <= set(arguments):
         named = IN_TRASH  # a secret's id stands alone only there

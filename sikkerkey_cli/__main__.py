@@ -59,6 +59,8 @@ def run(arguments: list[str]) -> int:
         return int(_module("version").print_version(verbose=options.verbose))
     if not options.command:  # --verbose alone
         return sikkerkey_mcp.command_serve([])
+    if getattr(options, "agent", "") or getattr(options, "by", ""):
+        _module("matching").replace_agent_names(options)
     return int(getattr(_module(MODULES[options.command]), f"command_{options.command}")(options))
 
 

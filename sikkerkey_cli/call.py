@@ -10,13 +10,14 @@ import argparse
 import json
 import sys
 import time
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import sikkerkey_actions
 import sikkerkey_mcp
 import sikkerkey_members
 import sikkerkey_times
-from sikkerkey_cli import tables, terminal
+from sikkerkey_cli import names, questions, tables, terminal
 from sikkerkey_cli.output_file import OutputFile, as_bytes
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import Action, Arg, ConfigError, JsonObject, Tool
@@ -215,6 +216,7 @@ class Words:
     def __init__(self, tool: Tool, words: list[str]) -> None:
         self.tool = tool
         self.action = self._take_action(words)
+        self._named = names.arguments_by_word(self.action)
         self.given = dict(self._pairs(words))
 
     def _take_action(self, words: list[str]) -> Action:
@@ -238,6 +240,7 @@ class Words:
         key, equals, value = word.partition("=")
         if not equals or not key:
             raise UsageError("arguments have the form key=value", f"example: {example(self.tool, self.action)}")
+        key = self._named[key].name if key in self._named else key
         arg = self._arg(key)
         if arg and arg.plaintext and not (value == "-" or (value.startswith("@") and not value.startswith("@@"))):
             raise UsageError(
@@ -247,36 +250,56 @@ class Words:
         return key, value
 
     def _arg(self, key: str) -> Arg | None:
-        return next((arg for arg in self.action.args if arg.name == key), None)
+        return self._named.get(key) or next((arg for arg in self.action.args if arg.name == key), None)
 
-    def arguments(self) -> JsonObject:
-        """The arguments as a model would give them. Reads files and stdin. Raises ConfigError."""
-        return {key: self._typed(self._arg(key), _text(key, value)) for key, value in self.given.items()}
+    def named(self) -> JsonObject:
+        """The arguments in which names may stand for ids. Raises ConfigError."""
+        return {key: self._value(key) for key in self.given if key in self._named}
 
-    def _typed(self, arg: Arg | None, text: str) -> Any:
+    def others(self) -> JsonObject:
+        """The other arguments as a model would give them. Reads files and stdin. Raises ConfigError."""
+        return {key: self._value(key) for key in self.given if key not in self._named}
+
+    def _value(self, key: str) -> Any:
         """The value for the check, which parses JSON itself. `A,B` is a list; `7d` is past for a read, else future."""
-        items = [item.strip() for item in text.split(",")]
-        if arg and arg.kind in ("strings", "ids") and all(items) and text.lstrip()[0] not in '[{"':
-            return items
+        arg = self._arg(key)
+        text = _text(key, self.given[key], secret=arg is not None and arg.plaintext)
+        if arg and arg.kind in ("strings", "ids"):
+            return _items(text)
         if arg and arg.kind == "time":
             return sikkerkey_times.with_sign(text, "-" if self.action.effect == "read" else "+")
         return text
 
 
-def _text(key: str, value: str) -> str:
-    """The text that a word stands for: itself, the content of a file, or stdin."""
+def _items(text: str) -> Any:
+    """The items of a list, which commas separate; JSON as it is, but a list of JSON as a list."""
+    items = [item.strip() for item in text.split(",")]
+    if all(items) and items[0][0] not in '[{"':
+        return items
+    try:
+        value = sikkerkey_mcp.parse_json(text.encode("utf-8", "surrogatepass"))
+    except ValueError:  # the check says what is wrong with it
+        return text
+    return value if isinstance(value, list) else text
+
+
+def _text(key: str, value: str, *, secret: bool) -> str:
+    """The text that a word stands for: itself, the content of a file, or stdin. A `secret` one is typed twice."""
     if value == "-":
-        return _from_stdin(key)
+        return _from_stdin(key, twice=secret)
     if value.startswith("@@"):
         return value[1:]
     return _from_file(key, value[1:]) if value.startswith("@") else value
 
 
-def _from_stdin(key: str) -> str:
+def _from_stdin(key: str, *, twice: bool) -> str:
     if sys.stdin is None:
         raise UsageError(f"stdin is closed, so {key} cannot be read")
     if terminal.is_terminal(sys.stdin):
-        return terminal.prompt_hidden(key)
+        typed = terminal.prompt_hidden(key)
+        if twice and typed and terminal.prompt_hidden(f"{key} again") != typed:
+            raise sikkerkey_mcp.Error(f"the two entries of {key} differ; nothing was sent")
+        return typed
     return _decoded(key, sys.stdin.buffer.read(READ_MAX_BYTES + 1))
 
 
@@ -305,72 +328,114 @@ def _decoded(key: str, data: bytes) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-class Prepared(NamedTuple):
-    """A checked call. `named` is the `action` argument as a model would give it."""
+class Call(NamedTuple):
+    """A checked call, with ids in place of names. `known` are the names of ids that were seen on the way."""
 
     tool: Tool
     action: Action
-    named: JsonObject
     arguments: JsonObject
     given: sikkerkey_mcp.Arguments
+    known: Mapping[str, str]
+
+    @property
+    def changes(self) -> bool:
+        """Whether the call changes something."""
+        return self.action.effect != "read" and self.given.get("preview") is not True
 
 
 def command_call(options: argparse.Namespace) -> int:
     """Runs one action. Returns 1 if the vault or a check refuses it. Raises Error, and UsageError for wrong usage."""
     restrictions = sikkerkey_mcp.read_restrictions({})
-    call = _prepare(options, restrictions)
-    columns = _columns(call, options.columns)
-    if call.action.effect == "destructive" and call.given.get("preview") is not True and not options.yes:
-        warning = "" if call.action.warn_if else f" {call.action.warning}"
-        terminal.confirm(f"{_command_name(call.tool, call.action)}: {describe(call.action)}{warning}".rstrip())
+    words = _parsed(options, restrictions)
+    if options.agent:
+        sikkerkey_mcp.choose_agent(options.agent)  # a wrong one is wrong usage, not a refusal of the vault
+    tools = _tools(options, words.action, restrictions)
+    ask = names.asking(tools)
+    call = _checked(words, ask)
+    wording = questions.Wording(call.tool, call.action, call.given, call.known, ask)
+    if not options.yes:
+        _confirm(call, wording)
     with OutputFile(options.to_file, overwrite=options.overwrite) as output:
         with terminal.Progress("waiting for the vault"):
-            exact = options.exact or (options.table and call.action.answer == "json")  # a table shows null as a dash
-            shown = sikkerkey_mcp.Presentation(characters=None, hidden_visible=False, exact=exact)
-            agent = sikkerkey_mcp.AgentConnection(options.agent)
-            tools = sikkerkey_mcp.VaultTools(agent.api, restrictions, presentation=shown, agent=agent)
+            named = {"action": call.action.name} if sikkerkey_mcp.has_actions(call.tool) else {}
             name = call.tool.reads_of or call.tool.name
-            result = tools.call(name, {**call.arguments, **call.named}, sikkerkey_mcp.Context())
+            result = tools.call(name, {**call.arguments, **named}, sikkerkey_mcp.Context())
         if result.get("isError"):
             sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
             return 1
         if output.path:
             output.write(as_bytes(result))
         elif options.table:
-            print(tables.as_table(result, columns, exact=options.exact))
+            print(tables.as_table(result, split_columns(options.columns), exact=options.exact))
         else:
             print(tables.as_json(result))
+    if call.changes:
+        sys.stdout.flush()  # a credential is shown only once: first the result, then what is said about it
+        sikkerkey_mcp.print_notice(wording.success(result.get("structuredContent", {})))
     return 0
 
 
-def _columns(call: Prepared, words: list[str]) -> list[str]:
-    """The names of --columns. Raises UsageError for one that no row of the answer can have."""
-    columns = [name.strip() for word in words for name in word.split(",")]
-    if call.action.own:
-        return columns
-    known = sikkerkey_members.members_of(f"{call.tool.reads_of or call.tool.name}.{call.action.name}")
-    for name in columns:
-        if not known.knows(name):
-            near = sikkerkey_mcp.did_you_mean(name, sorted(known.plain))
-            hint = near or "without --columns, every member that is not empty is shown"
-            raise UsageError(f"{sikkerkey_mcp.clean(name, 40)} is no member of this answer", hint)
-    return columns
+def _tools(
+    options: argparse.Namespace, action: Action, restrictions: list[sikkerkey_mcp.Restriction]
+) -> sikkerkey_mcp.VaultTools:
+    """The vault, as the chosen agent sees it."""
+    exact = options.exact or (options.table and action.answer == "json")  # a table shows null as a dash
+    shown = sikkerkey_mcp.Presentation(characters=None, hidden_visible=False, exact=exact)
+    agent = sikkerkey_mcp.AgentConnection(options.agent)
+    return sikkerkey_mcp.VaultTools(agent.api, restrictions, presentation=shown, agent=agent)
 
 
-def _prepare(options: argparse.Namespace, restrictions: list[sikkerkey_mcp.Restriction]) -> Prepared:
-    """Checks everything that can be checked before the user is asked and before anything is sent."""
+def _parsed(options: argparse.Namespace, restrictions: list[sikkerkey_mcp.Restriction]) -> Words:
+    """The words of a call, with everything checked that the table alone can tell."""
     if not options.words:
         raise UsageError("call needs a tool", LIST_TOOLS_HINT)
     name, *rest = split_name(options.words)
     tool = find_tool(name)
     words = Words(tool, rest)
-    action = words.action
-    if action.answer == "file" and not options.to_file:
-        raise UsageError(f"{action.name} returns a file", "--to-file FILE says where to store it")
-    named = {"action": action.name} if sikkerkey_mcp.has_actions(tool) else {}
+    if words.action.answer == "file" and not options.to_file:
+        raise UsageError(f"{words.action.name} returns a file", "--to-file FILE says where to store it")
+    named = {"action": words.action.name} if sikkerkey_mcp.has_actions(tool) else {}
     sikkerkey_mcp.refuse_withheld(tool, named, restrictions)
-    arguments = words.arguments()
-    return Prepared(tool, action, named, arguments, _check(tool, action, arguments))
+    _check_columns(words, split_columns(options.columns))
+    return words
+
+
+def _checked(words: Words, ask: names.Ask) -> Call:
+    """The call with ids in place of names, before anything is asked or sent that changes something."""
+    tool, action = words.tool, words.action
+    found = names.Names(ask, exactly=action.effect == "destructive")
+    named = words.named()
+    with terminal.Progress("looking up names"):
+        ids = found.with_ids(action, named)
+    arguments = {**ids, **words.others()}
+    return Call(tool, action, arguments, _check(tool, action, arguments), found.known)
+
+
+def _confirm(call: Call, wording: questions.Wording) -> None:
+    """Asks before something destructive, and before an empty value is stored. Raises Error unless confirmed."""
+    for arg in call.action.args:
+        if arg.plaintext and call.given.get(arg.name) == "":
+            questions.confirm_empty_value(arg.name)
+    if call.action.effect == "destructive" and call.changes:
+        terminal.require_terminal("this cannot be confirmed", "pass --yes to confirm")
+        terminal.confirm(wording.question(), is_question=True)
+
+
+def split_columns(words: list[str]) -> list[str]:
+    """The names of --columns."""
+    return [name.strip() for word in words for name in word.split(",")]
+
+
+def _check_columns(words: Words, columns: list[str]) -> None:
+    """Raises UsageError for a column that no row of the answer can have."""
+    if words.action.own:
+        return
+    known = sikkerkey_members.members_of(f"{words.tool.reads_of or words.tool.name}.{words.action.name}")
+    for name in columns:
+        if not known.knows(name):
+            near = sikkerkey_mcp.did_you_mean(name, sorted(known.plain))
+            hint = near or "without --columns, every member that is not empty is shown"
+            raise UsageError(f"{sikkerkey_mcp.clean(name, 40)} is no member of this answer", hint)
 
 
 def _check(tool: Tool, action: Action, arguments: JsonObject) -> sikkerkey_mcp.Arguments:

@@ -1,21 +1,31 @@
 """`completion`: short scripts for bash, zsh, fish and PowerShell, which ask this program what could come next.
 
-Words come from the table of commands, the dispatch table and the installed agents. Nothing is sent anywhere.
+Words come from the table of commands, the dispatch table, the installed agents, and, for an argument that may be a name,
+from the list of the vault that `call` would look it up in.
 """
 
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
+import threading
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import NamedTuple
 
 import sikkerkey_mcp
+from sikkerkey_cli import matching
+from sikkerkey_cli import names as call_names
 from sikkerkey_cli.call import describe
 from sikkerkey_cli.clients import CLIENTS
 from sikkerkey_cli.grammar import COMMANDS, GLOBAL_OPTIONS, HELP, Command, Option
 from sikkerkey_cli.person import open_tickets
 from sikkerkey_tickets import TicketsUnusable
 
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./+-]{0,99}")
+NAME_MAX_CHARACTERS = 60
+ANSWER_MAX_S = 3.0  # of the vault; a shell waits for the answer
 NAMES = ("sikkerkey-mcp", "sikkerkey-mcp.pyz")
 
 
@@ -110,9 +120,17 @@ def _codes(command: str) -> list[Candidate]:
 
 def _agents() -> list[Candidate]:
     try:
-        return [Candidate(agent) for agent in sikkerkey_mcp.installed_agents()]
+        return _named(matching.agents_here())
     except sikkerkey_mcp.Error:  # a shell would discard the message; whoami and doctor show it
         return []
+
+
+def _named(things: Sequence[matching.Thing]) -> list[Candidate]:
+    """The names that no shell would have to quote, and that no other thing has, then all ids."""
+    names = [thing.name for thing in things]
+    usable = [thing for thing in things if PLAIN_NAME.fullmatch(thing.name) and names.count(thing.name) == 1]
+    by_name = [Candidate(thing.name, thing.id) for thing in usable]
+    return by_name + [Candidate(thing.id, sikkerkey_mcp.clean(thing.name, NAME_MAX_CHARACTERS)) for thing in things]
 
 
 def _tool_candidates() -> list[Candidate]:
@@ -157,12 +175,43 @@ def _call_words(words: list[str], current: str) -> list[Candidate]:
 
 def _arguments(action: sikkerkey_mcp.Action, words: list[str], current: str) -> list[Candidate]:
     """`key=` for each argument that is not given yet; after `key=`, the values that it may have."""
-    key, equals, _ = current.partition("=")
+    key, equals, begun = current.partition("=")
+    named = call_names.arguments_by_word(action)
+    if equals and key in named:
+        begin = f"{key}={begun[: begun.rfind(',') + 1] if named[key].kind == 'ids' else ''}"
+        return [Candidate(begin + found.word, found.text) for found in _things(action, named[key], words)]
     if equals:
         arg = next((arg for arg in action.args if arg.name == key), None)
         return [Candidate(f"{key}={value}") for value in _known_values(arg)] if arg else []
-    given = {word.partition("=")[0] for word in words}
+    given = {named[word].name if word in named else word for word in (word.partition("=")[0] for word in words)}
     return [Candidate(f"{arg.name}=", describe(arg)) for arg in action.args if arg.name not in given]
+
+
+def _things(action: sikkerkey_mcp.Action, arg: sikkerkey_mcp.Arg, words: list[str]) -> list[Candidate]:
+    """The names and ids that the vault lists for an argument; none if it does not answer soon."""
+    agent = next((after for before, after in zip(words, words[1:]) if before == "--agent"), "")
+    pairs = (word.partition("=") for word in words if not word.startswith("-"))
+    named = call_names.arguments_by_word(action)
+    given = {named[key].name: value.split(",") if named[key].kind == "ids" else value
+             for key, _, value in pairs if key in named}  # fmt: skip
+    found: list[Candidate] = []
+
+    def look() -> None:
+        connection = sikkerkey_mcp.AgentConnection(agent)
+        tools = sikkerkey_mcp.VaultTools(connection.api, sikkerkey_mcp.read_restrictions({}), agent=connection)
+        names = call_names.Names(call_names.asking(tools), exactly=False)
+        listing = call_names.listing_for(action, arg)
+        if listing:
+            found.extend(_named(names.things(listing, arg, names.with_ids(action, given))))
+
+    def quietly() -> None:
+        with suppress(sikkerkey_mcp.Error, ImportError, OSError):  # a shell would discard the message
+            look()
+
+    looker = threading.Thread(target=quietly, daemon=True)
+    looker.start()
+    looker.join(ANSWER_MAX_S)
+    return list(found)
 
 
 def _known_values(arg: sikkerkey_mcp.Arg) -> tuple[str, ...]:

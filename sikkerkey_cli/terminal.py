@@ -226,10 +226,11 @@ def prompt_hidden(name: str) -> str:
         raise sikkerkey_mcp.Error(f"the {name} is not UTF-8 text") from None
 
 
-def confirm(question: str) -> None:
-    """Asks before something destructive. Raises UsageError without a terminal, Error unless confirmed."""
+def confirm(text: str, *, is_question: bool = False) -> None:
+    """Asks a question, or after a statement whether to go on. Raises UsageError if nobody can answer, Error for no."""
     require_terminal("this cannot be confirmed", "pass --yes to confirm")
-    if ask(f"{question}\nContinue? [y/N] ").lower() not in ("y", "yes"):
+    question = f"{text} [y/N] " if is_question else f"{text}\nContinue? [y/N] "
+    if ask(question).lower() not in ("y", "yes"):
         raise sikkerkey_mcp.Error("not confirmed; nothing was sent and nothing was changed")
 
 

@@ -22,10 +22,15 @@ from sikkerkey_cli import call, terminal
 from tests.support.harness import TIMEOUT_S, CannedResponse, Recorder, make_slot
 from tests.support.rows import each_of
 from tests.support.schema_check import wait_until
-from tests.support.shell import COMMAND, Shell, at_terminal, run_process
+from tests.support.shell import COMMAND, Shell, Terminal, at_terminal, run_process
 from tests.support.table_calls import ROWS
 
 SECRET = "canary-5d41402a"
+MACHINE_ID = "00000000-0000-4000-8000-000000000001"
+# Complete ids, which are not looked up.
+PROJECT, MACHINE = "projectId=proj_0000000000000001", f"machineId={MACHINE_ID}"
+STORED, CANARY = "secretId=sk_0000000000000001", "canaryId=sk_0000000000000001"
+UPDATE_PATH = "/v1/ai/projects/proj_0000000000000001/secrets/sk_0000000000000001/update"
 USAGE = 2
 LISTED = "hint: `sikkerkey-mcp tools` lists them\n"
 
@@ -164,7 +169,7 @@ def test_names_of_audit_actions_may_be_separated_by_commas(shell: Shell, vault: 
 
 
 def test_commas_separate_the_items_of_every_list_and_nothing_else(shell: Shell, vault: Recorder) -> None:
-    words = ("projectId=proj_0000000000000001", "name=n", "description=a,b", "ipAllowlistCidrs=10.0.0.0/8, fd00::/8")
+    words = (PROJECT, "name=n", "description=a,b", "ipAllowlistCidrs=10.0.0.0/8, fd00::/8")
     assert shell("call", "manage_policies", "create", *words).status == 0
     assert shell("call", "manage_policies", "create", *words[:3], 'ipAllowlistCidrs=["10.0.0.0/8,x"]').status == 0
     assert [(seen.json()["description"], seen.json()["ipAllowlistCidrs"]) for seen in vault.seen] == [
@@ -175,9 +180,9 @@ def test_commas_separate_the_items_of_every_list_and_nothing_else(shell: Shell, 
 
 def test_relative_times_without_a_sign_are_past_for_reads_and_future_for_changes() -> None:
     words = call.Words(call.find_tool("read_audit"), ["query", "from=7d", "to=yesterday"])
-    assert words.arguments() == {"from": "-7d", "to": "yesterday"}
+    assert words.others() == {"from": "-7d", "to": "yesterday"}
     words = call.Words(call.find_tool("manage_policies"), ["create", "ttlExpiresAt=90d", "name=7d"])
-    assert words.arguments() == {"ttlExpiresAt": "+90d", "name": "7d"}
+    assert words.others() == {"ttlExpiresAt": "+90d", "name": "7d"}
 
 
 def test_argument_of_another_action_is_named_with_its_action(shell: Shell, vault: Recorder) -> None:
@@ -189,13 +194,11 @@ def test_argument_of_another_action_is_named_with_its_action(shell: Shell, vault
 def test_booleans_and_objects_are_json(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     (tmp_path / "fields.json").write_text(f'{{"user": "{SECRET}"}}\n')
     ran = shell(
-        *("call", "manage_secrets", "dynamic_create", "existingSecretId=sk_1", "intervalSeconds=300"),
+        *("call", "manage_secrets", "dynamic_create", "existingSecretId=sk_0000000000000001", "intervalSeconds=300"),
         *('fields=["password"]', f"staticFields=@{tmp_path}/fields.json"),
     )
     assert (ran.status, vault.seen[0].json()["staticFields"]) == (0, {"user": SECRET})
-    assert (
-        shell("call", "manage_canaries", "config", "canaryId=sk_1", "triggerFreezeProject=false", "--yes").status == 0
-    )
+    assert shell("call", "manage_canaries", "config", CANARY, "triggerFreezeProject=false", "--yes").status == 0
     assert vault.seen[1].json() == {"triggerFreezeProject": False}
 
 
@@ -236,13 +239,13 @@ def test_value_is_the_content_of_a_file_or_stdin(
     stdin_is(monkeypatch, data)
     tool = call.find_tool("manage_secrets")
     words = call.Words(tool, ["update_value", f"note=@{tmp_path}/value", "value=-"])
-    assert words.arguments() == {"note": value, "value": value}
+    assert words.others() == {"note": value, "value": value}
 
 
 def test_value_from_stdin_is_sent(shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
     stdin_is(monkeypatch, b"hunter2\n")
-    assert shell("call", "manage_secrets", "update_value", "projectId=p1", "secretId=s1", "value=-").status == 0
-    assert sent(vault) == [("POST", "/v1/ai/projects/p1/secrets/s1/update", {"value": "hunter2"})]
+    assert shell("call", "manage_secrets", "update_value", PROJECT, STORED, "value=-").status == 0
+    assert sent(vault) == [("POST", UPDATE_PATH, {"value": "hunter2"})]
 
 
 def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
@@ -283,7 +286,7 @@ def test_agent_is_chosen(shell: Shell, vault: Recorder, home: Path) -> None:
             "attachment returns a file\nhint: --to-file FILE says where to store it\n",
         ),
         (
-            ["manage_trash", "purge", "secretId=sk_1"],
+            ["manage_trash", "purge", STORED],
             "not a terminal, so this cannot be confirmed\nhint: pass --yes to confirm\n",
         ),
     ],
@@ -316,8 +319,8 @@ def test_plaintext_is_not_accepted_on_the_command_line(shell: Shell, vault: Reco
         (["read_audit", "list", f"page={'9' * 5000}"], "page must be "),
         (["read_audit", "list", "wat=1"], "unknown argument wat for list; it takes: to?, page?"),
         (["manage_trash", "restore"], "secretId is required for restore"),
-        (["manage_trash", "restore", "secretId=../x"], "secretId must be an id: "),
-        (["manage_canaries", "config", "canaryId=a", "triggerFreezeProject=yes"], "triggerFreezeProject must be true "),
+        (["manage_trash", "restore", "secretId="], "secretId must be an id: "),
+        (["manage_canaries", "config", CANARY, "triggerFreezeProject=yes"], "triggerFreezeProject must be true "),
         (["read_audit", "query", "severities=loud"], "each item of severities must be one of: info, "),
         (["read_audit", "query", "severities=high,,low"], "severities must be an array of strings"),
         (["read_audit", "query", "severities="], "severities must be an array of strings"),
@@ -338,7 +341,7 @@ def test_hint_shows_how_to_write_a_list(shell: Shell, vault: Recorder) -> None:
 
 
 def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
-    note = ("call", "manage_secrets", "update_note", "projectId=p", "secretId=s")
+    note = ("call", "manage_secrets", "update_note", PROJECT, STORED)
     missing = shell(*note, f"note=@{tmp_path}/no")
     assert missing == (
         1,
@@ -357,7 +360,7 @@ def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: 
 
 def test_refusal_of_the_vault_is_status_1_with_its_hint(shell: Shell, vault: Recorder) -> None:
     vault.answer = lambda _seen: CannedResponse(404, b'{"error":"no \\u001b[31msuch"}')
-    assert shell("call", "manage_trash", "restore", "secretId=sk_1") == (
+    assert shell("call", "manage_trash", "restore", STORED) == (
         1,
         "",
         'sikkerkey-mcp: error: the vault answered 404, saying "no <U+001B>[31msuch"\nhint: check the ids with a list '
@@ -371,7 +374,7 @@ def test_restrictions_of_the_environment_apply_to_call(
     monkeypatch.setenv("SIKKERKEY_READ_ONLY", "1")
     monkeypatch.setenv("SIKKERKEY_EXCLUDE", "read_audit")
     for action in ("restore", "purge"):  # refused before purge asks for confirmation
-        ran = shell("call", "manage_trash", action, "secretId=sk_1")
+        ran = shell("call", "manage_trash", action, STORED)
         assert (ran.status, vault.seen) == (1, [])
         assert ran.err.startswith(f"sikkerkey-mcp: error: manage_trash.{action} is withheld by SIKKERKEY_READ_ONLY\n")
     assert "read_audit" not in shell("tools").out
@@ -382,29 +385,48 @@ def test_restrictions_of_the_environment_apply_to_call(
 
 
 def test_yes_skips_the_confirmation(shell: Shell, vault: Recorder) -> None:
-    assert shell("call", "manage_trash", "purge", "secretId=sk_1", "--yes").status == 0
+    assert shell("call", "manage_trash", "purge", STORED, "--yes").status == 0
     assert len(vault.seen) == 1
 
 
 def test_preview_needs_no_confirmation(shell: Shell, vault: Recorder) -> None:
-    assert shell("call", "manage_machines", "revoke", "machineId=m1", "preview=true").status == 0
-    assert sent(vault) == [("POST", "/v1/ai/machines/m1/revoke", {"preview": True})]
+    assert shell("call", "manage_machines", "revoke", MACHINE, "preview=true").status == 0
+    assert sent(vault) == [("POST", f"/v1/ai/machines/{MACHINE_ID}/revoke", {"preview": True})]
 
 
 @pytest.mark.parametrize(("typed", "count"), [(b"y\n", 1), (b"YES\n", 1), (b"n\n", 0), (b"\n", 0), (b"\x04", 0)])
 def test_destructive_action_asks_for_confirmation_on_a_terminal(vault: Recorder, typed: bytes, count: int) -> None:
-    shown = at_terminal(["call", "manage_trash", "purge", "secretId=sk_1"], typed, {}, (b"[y/N]",))
-    purge = call.find_action(call.find_tool("manage_trash"), "purge")
-    assert shown.decode().startswith(f"manage_trash purge: {call.describe(purge)} {purge.warning}\r\nContinue? [y/N] ")
+    shown = at_terminal(["call", "manage_trash", "purge", STORED], typed, {}, (b"[y/N]",))
+    question = "Destroy the secret sk_0000000000000001 with all its versions? This cannot be undone. [y/N] "
+    assert shown.decode().startswith(question)
     assert (b"; nothing was sent and nothing was changed\r\n" in shown) is (count == 0)
-    assert len(vault.seen) == count
+    assert [seen.path.rpartition("/")[2] for seen in vault.seen] == ["trash", "purge"][: count + 1]
 
 
-def test_value_entered_at_the_prompt_is_not_echoed(vault: Recorder) -> None:
-    words = ["call", "manage_secrets", "update_value", "projectId=p", "secretId=s", "value=-"]
-    shown = at_terminal(words, SECRET.encode() + b"\n", {}, (b"value: ",))
-    assert SECRET.encode() not in shown
+def test_value_is_typed_twice_and_not_echoed(vault: Recorder) -> None:
+    for again, status, count in ((SECRET, 0, 1), ("another", 1, 1)):
+        person = Terminal([*COMMAND, "call", "manage_secrets", "update_value", PROJECT, STORED, "value=-"], {})
+        person.type("value: ", f"{SECRET}\n")
+        person.type("value again: ", f"{again}\n")
+        ended = person.end()
+        assert (ended.status, SECRET in ended.shown, len(vault.seen)) == (status, False, count), again
+    assert ended.shown.endswith("error: the two entries of value differ; nothing was sent\r\n")
     assert [seen.json() for seen in vault.seen] == [{"value": SECRET}]
+
+
+def test_an_empty_value_is_questioned(shell: Shell, vault: Recorder, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("call", "manage_secrets", "update_value", PROJECT, STORED, "value=-")
+    stdin_is(monkeypatch, b"\n")
+    refused = "sikkerkey-mcp: error: value is empty\nhint: if that is meant, pass --yes\n"
+    assert shell(*words) == (USAGE, "", refused)
+    assert vault.seen == []
+    stdin_is(monkeypatch, b"\n")
+    assert shell(*words, "--yes").status == 0
+    person = Terminal([*COMMAND, *words], {})
+    person.type("value: ", "\n")
+    person.type("Store an empty value? [y/N] ", "y\n")
+    assert person.end().status == 0
+    assert [seen.json() for seen in vault.seen] == [{"value": ""}, {"value": ""}]
 
 
 # call: output
@@ -412,14 +434,14 @@ def test_value_entered_at_the_prompt_is_not_echoed(vault: Recorder) -> None:
 
 def test_terminal_gets_indented_json_in_which_nothing_moves_the_cursor(vault: Recorder) -> None:
     answering(vault, {"name": "a\x1b[2J\u202e\x9b", "projects": [None, {"e": {}, "l": []}]})
-    shown = at_terminal(["call", "manage_machines", "get", "machineId=m"], b"", {}).decode().replace("\r\n", "\n")
+    shown = at_terminal(["call", "manage_machines", "get", MACHINE], b"", {}).decode().replace("\r\n", "\n")
     name = '{\n  "name": "a\\u001b[2J\\u202e\\u009b",\n  "projects": ['
     assert shown == name + '\n    null,\n    {\n      "e": {},\n      "l": []\n    }\n  ]\n}\n'
 
 
 def test_hidden_characters_are_escaped_in_json_for_a_pipe(shell: Shell, vault: Recorder) -> None:
     answering(vault, {"\u202ename": None, "name": "\x9b\U000e0041\u200b\x7fø"})
-    out = shell("call", "manage_machines", "get", "machineId=m").out
+    out = shell("call", "manage_machines", "get", MACHINE).out
     assert out == '{"\\u202ename":null,"name":"\\u009b\\udb40\\udc41\\u200b\\u007fø"}\n'
     assert json.loads(out) == {"\u202ename": None, "name": "\x9b\U000e0041\u200b\x7fø"}
 
@@ -495,7 +517,11 @@ def test_json_is_written_to_a_file(shell: Shell, vault: Recorder, tmp_path: Path
     lists = ("projectIds=[]", "secretIds=[]")
     words = ("name=ci", *lists, "tokenLifetimeSeconds=60", "machineLifetimeSeconds=60", "maxUses=1")
     ran = shell("call", "manage_enrollment", "create", *words, "--to-file", str(path), "--yes")
-    assert (ran, path.read_bytes(), mode(path)) == ((0, "", ""), f'{{"token":"{SECRET}"}}\n'.encode(), 0o600)
+    assert (ran, path.read_bytes(), mode(path)) == (
+        (0, "", "Created an enrollment token ci.\n"),
+        f'{{"token":"{SECRET}"}}\n'.encode(),
+        0o600,
+    )
 
 
 def test_unwritable_output_is_found_before_anything_is_sent(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
@@ -552,7 +578,7 @@ def test_result_that_cannot_be_renamed_is_kept(
     monkeypatch.setattr(os, "replace", refuse)
     answering(vault, {"name": SECRET})
     path = tmp_path / "x"
-    ran = shell("call", "manage_machines", "get", "machineId=m", "--to-file", str(path), "--overwrite")
+    ran = shell("call", "manage_machines", "get", MACHINE, "--to-file", str(path), "--overwrite")
     (kept,) = tmp_path.glob("x.*.new")
     assert (ran.status, kept.read_text(), mode(kept)) == (1, f'{{"name":"{SECRET}"}}\n', 0o600)
     assert ran.err.endswith(f"{path}: Operation not permitted\nhint: it is kept in {kept}\n")
@@ -569,7 +595,7 @@ def test_result_that_cannot_be_renamed_is_kept(
     ],
 )
 def test_prompt_without_valid_input_ends_with_an_error(vault: Recorder, typed: bytes, reason: bytes) -> None:
-    words = ["call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"]
+    words = ["call", "manage_secrets", "create", PROJECT, "name=n", "value=-"]
     shown = at_terminal(words, typed, {"PYTHONUTF8": "1"}, (b"value: ",))
     assert shown.split(b"value: ", 1)[1].strip() == b"sikkerkey-mcp: error: " + reason
     assert vault.seen == []
@@ -590,7 +616,7 @@ def test_value_is_in_no_process_list_and_no_output(vault: Recorder, home: Path) 
         return CannedResponse(body=f'{{"id":"sk_1","value":"{SECRET}"}}'.encode())
 
     vault.answer = look
-    ended = run_process(*("call", "manage_secrets", "create", "projectId=p", "name=n", "value=-"), stdin=f"{SECRET}\n")
+    ended = run_process("call", "manage_secrets", "create", PROJECT, "name=n", "value=-", stdin=f"{SECRET}\n")
     assert (ended.returncode, json.loads(ended.stdout)["id"]) == (0, "sk_1")
     assert any(b"value=-" in text for text in seen)
     assert not any(SECRET.encode() in text for text in seen)
@@ -620,18 +646,18 @@ def test_closed_pipe_is_not_an_error(vault: Recorder, words: str) -> None:
     assert ended.stderr == b""
 
 
-class Terminal(io.StringIO):
+class TerminalStream(io.StringIO):
     """A stderr that says it is a terminal."""
 
     def isatty(self) -> bool:
         return True
 
 
-def patient_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+def patient_terminal(monkeypatch: pytest.MonkeyPatch) -> TerminalStream:
     """A terminal that shows progress without delay."""
     monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 0.0)
     monkeypatch.setattr(terminal, "SPINNER_STEP_S", 0.001)
-    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    monkeypatch.setattr(sys, "stderr", shown := TerminalStream())
     return shown
 
 
@@ -684,7 +710,7 @@ def test_progress_starts_no_thread_without_a_terminal(monkeypatch: pytest.Monkey
 
 def test_progress_of_a_short_wait_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(terminal, "PROGRESS_AFTER_S", 1_000.0)
-    monkeypatch.setattr(sys, "stderr", shown := Terminal())
+    monkeypatch.setattr(sys, "stderr", shown := TerminalStream())
     with terminal.Progress("asking"):
         pass
     assert shown.getvalue() == ""

@@ -603,7 +603,8 @@ def test_pipes_get_utf_8_in_every_locale(home: Path, vault: Recorder, env: dict[
     key = fingerprint(make_slot(home, vault.url, name=name))
     vault.answer = lambda _seen: CannedResponse(body=json.dumps({"name": name}).encode())
     assert run_process("whoami", env=env).stdout == f"{AGENT_ID}  {name}  {VAULT_ID}  {vault.url}  {key}\n"
-    assert json.loads(run_process("call", "manage_machines", "get", "machineId=m", env=env).stdout) == {"name": name}
+    words = ("call", "manage_machines", "get", f"machineId={AGENT_ID}")
+    assert json.loads(run_process(*words, env=env).stdout) == {"name": name}
 
 
 def test_pipe_gets_line_ends_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -916,7 +917,7 @@ def test_commands_work_as_a_process(home: Path) -> None:
     make_slot(home, "https://vault.test")
     ended = run_process("revoke", "../victim")
     assert (ended.returncode, ended.stdout) == (USAGE, "")
-    assert re.fullmatch("sikkerkey-mcp: error: the agent id is malformed\nhint: .*\n", ended.stderr)
+    assert re.fullmatch("sikkerkey-mcp: error: AGENT_ID fits no agent .*\nhint: there are: .*\n", ended.stderr)
 
 
 # how it starts
