@@ -82,13 +82,18 @@ HEAD = "audit head"  # the seal of the newest audit entry that an open vault wro
 
 def install(db: sqlite3.Connection, seal: Callable[..., bytes | None]) -> None:
     """Make a connection seal what it writes. `seal` returns the MAC of its arguments, or None without the key."""
-    db.create_function("seal", -1, seal)
+    install_function(db, seal)
     for guard in GUARDS:
         for number, trigger in enumerate(_triggers(guard)):
             db.execute(f'CREATE TEMP TRIGGER "seal {guard.kind} {number}" {trigger}')
     # A sealed vault keeps the seal of the newest entry that it wrote while it was open.
     renew = _upsert(HEAD, _quoted("audit"), f"seal('{HEAD}', NEW.id, NEW.hash)") + " WHERE excluded.mac <> x''"
     db.execute(f'CREATE TEMP TRIGGER "seal {HEAD}" AFTER INSERT ON audit_chain BEGIN {renew}; END')
+
+
+def install_function(db: sqlite3.Connection, seal: Callable[..., bytes | None]) -> None:
+    """Make a connection compare rows with their seals, but not seal what it writes."""
+    db.create_function("seal", -1, seal)
 
 
 def sign(db: sqlite3.Connection, kind: str, *key: str) -> None:

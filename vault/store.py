@@ -6,9 +6,9 @@
     init.lock     held while the directory is set up and while the root key changes
     server.lock   held by the server
 
-Each process uses one connection, protected by one lock. Every request is one exclusive transaction that includes the
-audit entry and the nonce. It is on disk (synchronous=FULL) before the answer is sent. The owner's commands run in
-separate processes and work in the same way.
+Each process writes through one connection, protected by one lock. Every request is one exclusive transaction that
+includes the audit entry and the nonce. It is on disk (synchronous=FULL) before the answer is sent. The owner's commands
+run in separate processes and work in the same way. Reading needs neither the connection nor the lock: see `reader`.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from vault import audit, migrations, rootkey, seals, wiping
 from vault.crypto import Keyring, new_id
 from vault.errors import Refusal, SealedDenied, VaultError
 from vault.files import check_private, create_private, locked, private_directory, quoted
+from vault.readers import Readers
 from vault.router import OWNER, wall_clock
 
 BUSY_TIMEOUT_S = 10.0
@@ -35,6 +36,10 @@ PRAGMAS: tuple[str, ...] = (
     "trusted_schema=OFF",
     "secure_delete=ON",
 )
+READER_PRAGMAS: tuple[str, ...] = ("query_only=ON", "trusted_schema=OFF")
+# With readers at every moment, the log would never be emptied. After so many attempts, new readers have to wait.
+MAX_POSTPONED_WIPES = 1_000
+PAUSE_TIMEOUT_S = 1.0
 
 VAULT_TABLE = """
 CREATE TABLE IF NOT EXISTS vault (
@@ -66,6 +71,8 @@ class Store:
         self.directory = directory
         self._wrapped = wrapped
         self._lock = threading.Lock()
+        self._readers = Readers(self._connect_reader)
+        self._postponed_wipes = 0
         self._keys: Keyring | None = None
         private_directory(directory)
         with locked(directory / "init.lock", wait=True):
@@ -89,9 +96,11 @@ class Store:
         self.close()
 
     def close(self) -> None:
-        """Close the file after the current transaction has ended."""
+        """Close the file after the current transaction and the current readers have ended."""
+        self._readers.close()
         with self._lock:
             self._db.close()
+            self._db.has_deleted_values = False  # a reader that ends later must not try to wipe a closed file
 
     @contextmanager
     def transaction(self) -> Iterator[sqlite3.Connection]:
@@ -106,7 +115,35 @@ class Store:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
                 raise
-            wiping.wipe_log(self._db)
+            self._wipe_log()
+
+    @contextmanager
+    def reader(self) -> Iterator[sqlite3.Connection]:
+        """A read-only connection that sees one state, and waits for no transaction and holds up none.
+
+        It sees every transaction that was committed before the block began. Fetch all rows before the block ends. The
+        block must not wait for a transaction, since a transaction may wait for readers.
+        """
+        try:
+            with self._readers.snapshot() as db:
+                yield db
+        finally:
+            # A transaction that runs now wipes the log itself when it has ended.
+            if self._db.has_deleted_values and self._lock.acquire(blocking=False):
+                try:
+                    self._wipe_log()
+                finally:
+                    self._lock.release()
+
+    def _wipe_log(self) -> None:
+        """Empty the log if it has to be. It waits for readers only after it was postponed often. Needs the lock."""
+        if not self._db.has_deleted_values:
+            return
+        must_wait = self._postponed_wipes >= MAX_POSTPONED_WIPES
+        with self._readers.paused(PAUSE_TIMEOUT_S if must_wait else 0.0) as nobody_reads:
+            if nobody_reads:
+                wiping.wipe_log(self._db)
+        self._postponed_wipes = 0 if nobody_reads or must_wait else self._postponed_wipes + 1
 
     @property
     def keys(self) -> Keyring:
@@ -164,9 +201,9 @@ class Store:
                 wiping.wipe_log_after_commit(db)  # it contains keys wrapped by the old root key
 
     def copy_to(self, path: Path) -> None:
-        """Copy the whole database into a new private file, between transactions."""
-        with self._lock:
-            migrations.copy(self._db, path)
+        """Copy the whole database into a new private file, as it was after some transaction."""
+        with self.reader() as db:
+            migrations.copy(db, path)
 
     def _prepare(self, tables: Sequence[str], passphrase: str | None) -> tuple[str, Keyring | None]:
         """Create missing tables, and check that the root key belongs to the database."""
@@ -192,6 +229,13 @@ class Store:
         row = (vault_id, keys.proof(vault_id), wall_clock())
         db.execute("INSERT INTO vault (only, id, root_key_proof, created_ms) VALUES (1, ?, ?, ?)", row)
         return vault_id, keys
+
+    def _connect_reader(self) -> sqlite3.Connection:
+        path = self.directory / "vault.db"
+        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        _configure(db, READER_PRAGMAS)
+        seals.install_function(db, self._seal_row)
+        return db
 
     def _seal_row(self, *parts: object) -> bytes | None:
         return None if self._keys is None else self._keys.seal_row(parts)
@@ -225,9 +269,7 @@ def _connect(path: Path) -> wiping.Connection:
         path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=wiping.Connection
     )
     try:
-        db.row_factory = sqlite3.Row
-        for pragma in PRAGMAS:
-            db.execute(f"PRAGMA {pragma}")
+        _configure(db, PRAGMAS)
     except sqlite3.OperationalError:
         db.close()
         raise
@@ -235,6 +277,12 @@ def _connect(path: Path) -> wiping.Connection:
         db.close()
         raise VaultError(f"file {quoted(path)} is not a vault's database", "restore it from a backup") from None
     return db
+
+
+def _configure(db: sqlite3.Connection, pragmas: Sequence[str]) -> None:
+    db.row_factory = sqlite3.Row
+    for pragma in pragmas:
+        db.execute(f"PRAGMA {pragma}")
 
 
 def _proof(db: sqlite3.Connection) -> bytes:
