@@ -12,8 +12,8 @@ import pytest
 from tests.vault.support.commands import run_command
 from tests.vault.support.rekey_crashes import every_value
 from tests.vault.support.served_vault import START_MS, Agent, Spawned, Vault
+from vault import backup
 from vault.errors import VaultError
-from vault.owner import backup
 from vault.schema import open_store
 from vault.store import Store
 

@@ -14,12 +14,11 @@ import pytest
 
 from tests.vault.support.served_vault import ROOT, START_MS, Agent, Reply, Spawned, Vault, disk, encoded, run_job
 from tests.vault.support.webhook_receiver import Receiver
-from vault import control
+from vault import backup, control
 from vault.control import Control
 from vault.crypto import Envelope
 from vault.domains.webhooks import deliver_due_to_loopback
 from vault.errors import VaultError
-from vault.owner import backup
 from vault.schema import ROUTES, open_store
 from vault.store import Store
 

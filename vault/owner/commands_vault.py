@@ -11,11 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-from vault import audit, chain, control, reads
+from vault import audit, backup, chain, control, reads, verification
 from vault.domains import alerts, secrets
 from vault.errors import VaultError
 from vault.files import quoted
-from vault.owner import backup, browser, verification
+from vault.owner import browser
 from vault.owner.console import PROMPT, Output, is_interactive, open_existing, owner_transaction, read_passphrase
 from vault.owner.looks import format_table, format_time
 from vault.owner.naming import PROJECT, find
