@@ -51,6 +51,10 @@ class Desk:
         """A transaction of the store."""
         return self.store.transaction()
 
+    def reader(self) -> AbstractContextManager[sqlite3.Connection]:
+        """A read-only connection of the store, which waits for nobody."""
+        return self.store.reader()
+
     def call(self, method: str, path: str, body: Mapping[str, Any] = EMPTY) -> Any:
         """What the route answers: JSON data, a Raw or a Stream. Raises Refusal; SealedDenied if the vault is sealed."""
         match = ROUTER.match(method, path)

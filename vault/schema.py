@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, chain, gate, limits, makers, reads, refusals, seals
+from vault import audit, chain, gate, limits, makers, reads, refusals, seals, summary
 from vault.domains import (
     agents,
     alerts,
@@ -55,6 +55,7 @@ TABLES = (
     alerts.TABLES,
     webhooks.TABLES,
     support.TABLES,
+    summary.TABLES,
 )
 
 ROUTES = (

@@ -338,7 +338,8 @@ UNSEALED = {
     "vault", "passphrase_seal", "sqlite_sequence", "seals",  # the key itself, and what is compared
     "audit", "audit_chain", "agent_reads", "made", "alerts", "alert_actions", "alert_totals", "nonces",
     "forgotten_windows", "share_misses", "refusal_counts", "agent_usage",
-    "secret_versions", "webhooks", "webhook_actions", "webhook_deliveries", "temporary_secrets",  # encrypted, or signed
+    "secret_versions", "webhooks", "webhook_actions", "webhook_deliveries", "webhook_results",  # encrypted, or signed
+    "temporary_secrets", "alerts_seen",
     "rotation_schedules", "machine_versions", "policy_reads", "cosign_requests", "agent_names", "machine_names",
     "bootstrap_tokens",  # an agent that registers is pending, and the owner sees its scopes
     "team_members", "team_invites", "project_members", "owner", "tickets", "ticket_messages", "ticket_attachments",

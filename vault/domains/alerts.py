@@ -13,6 +13,7 @@ import sqlite3
 from vault import audit
 from vault.errors import Denied, Refusal
 from vault.inputs import text_list
+from vault.query import fetch_one
 from vault.router import Call, Route
 
 TABLES = """
@@ -31,6 +32,10 @@ CREATE TABLE IF NOT EXISTS alert_totals (
     last_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS alerts_by_action ON alerts (action);
+CREATE TABLE IF NOT EXISTS alerts_seen (
+    only INTEGER PRIMARY KEY CHECK (only = 1),
+    audit_id INTEGER NOT NULL
+);
 """
 
 # Older alerts are deleted; their audit entries are kept. High and critical alerts are counted apart from the others, so
@@ -146,3 +151,18 @@ def overview(db: sqlite3.Connection, limit: int = MAX_SHOWN) -> list[dict[str, o
     classes = ({**_class(is_urgent), "most": limit} for is_urgent in (True, False))
     rows = [row for values in classes for row in db.execute(LATEST, values)]
     return [audit.entry(row) for row in sorted(rows, key=lambda row: int(row["id"]), reverse=True)]
+
+
+def seen_until(db: sqlite3.Connection) -> int:
+    """The id of the latest entry whose alert the owner has marked as seen, or 0."""
+    row = fetch_one(db, "SELECT audit_id FROM alerts_seen")
+    return 0 if row is None else int(row["audit_id"])
+
+
+def mark_seen(db: sqlite3.Connection, audit_id: int) -> None:
+    """Remember that the owner has seen the alerts up to an entry. Alerts that came since then stay new."""
+    db.execute(
+        "INSERT INTO alerts_seen (only, audit_id) VALUES (1, ?)"
+        " ON CONFLICT (only) DO UPDATE SET audit_id = max(audit_id, excluded.audit_id)",
+        (audit_id,),
+    )

@@ -310,6 +310,15 @@ def staff_reply(
     return message_id
 
 
+def set_status_as_owner(db: sqlite3.Connection, now_ms: int, ticket_id: str, status: str) -> None:
+    """Set the status of a ticket that is not closed, without a reply. Raises VaultError."""
+    _require_for_owner(db, ticket_id, open_only=True)
+    if status not in STATUSES:
+        raise VaultError("the status is unknown", f"choose from: {', '.join(STATUSES)}")
+    db.execute("UPDATE tickets SET status = ?, updated_ms = ? WHERE id = ?", (status, now_ms, ticket_id))
+    audit.record(db, now_ms, OWNER, "ticket_answer", f"ticket {ticket_id}: now {status}")
+
+
 def _require_for_owner(db: sqlite3.Connection, ticket_id: str, *, open_only: bool = False) -> None:
     row = fetch_one(db, "SELECT status FROM tickets WHERE id = ?", (ticket_id,))
     if row is None:

@@ -30,7 +30,7 @@ from vault.errors import Refusal, Tampered
 from vault.inputs import BOOLEAN, require_any, text, text_list
 from vault.outbound import INTERNET, MAX_URL, ForbiddenUrl, Network, SendError, Target, parse_url, post
 from vault.query import count, fetch_one, require_one
-from vault.router import OWNER, SYSTEM, Call, KeySource, Route, Transaction
+from vault.router import OWNER, SYSTEM, Call, KeySource, Owner, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -63,6 +63,18 @@ CREATE TABLE IF NOT EXISTS webhook_deliveries (
     attempts INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX IF NOT EXISTS webhook_deliveries_by_webhook ON webhook_deliveries (webhook_id, place);
+CREATE TABLE IF NOT EXISTS webhook_results (
+    place INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL,
+    webhook_id TEXT NOT NULL REFERENCES webhooks (id) ON DELETE CASCADE,
+    event TEXT NOT NULL,
+    body TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    status INTEGER,
+    error TEXT,
+    ended_ms INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS webhook_results_by_webhook ON webhook_results (webhook_id, place);
 """
 
 MAX_WEBHOOKS = 16  # each uses one thread while it is served
@@ -71,6 +83,7 @@ MAX_BATCH, BATCH_S = 20, 5.0  # limits per webhook and tick, because the other w
 BACKOFF_S = (10, 60, 300, 1_800, 7_200)
 MAX_ATTEMPTS = 6  # per delivery; about two and a half hours
 MAX_FAILURES = 20  # in a row, of any deliveries; about 33 hours
+MAX_RESULTS = 50  # per webhook: the latest deliveries that are over, which the owner can look at and send again
 TEST = "test"  # the event of a test delivery, which is sent first and only once
 
 SELECT = """
@@ -85,6 +98,10 @@ DISPLACED = """
 SELECT place FROM webhook_deliveries
 WHERE webhook_id = ? AND json_extract(body, '$.severity') IN (SELECT value FROM json_each(?))
 ORDER BY json_extract(body, '$.severity') = 'high', place DESC LIMIT 1
+"""
+PRUNE_RESULTS = """
+DELETE FROM webhook_results WHERE place IN (
+    SELECT place FROM webhook_results WHERE webhook_id = ? ORDER BY place DESC LIMIT -1 OFFSET ?)
 """
 NEXT_DELIVERIES = "SELECT * FROM webhook_deliveries WHERE webhook_id = ? ORDER BY event != ?, place LIMIT ?"
 
@@ -158,7 +175,8 @@ def test(call: Call) -> object:
         raise Refusal(409, "the webhook is switched off: enable it first")
     if row["queued"] >= MAX_QUEUED:
         raise Refusal(409, f"the webhook has {MAX_QUEUED} deliveries waiting")
-    event = Event(TEST, "info", call.now_ms, {"webhookId": row["id"], "aiAgentId": call.agent.id})
+    who = {"userId" if isinstance(call.agent, Owner) else "aiAgentId": call.agent.id}
+    event = Event(TEST, "info", call.now_ms, {"webhookId": row["id"], **who})
     delivery_id = _queue(call.db, row["id"], event)
     call.db.execute("UPDATE webhooks SET next_ms = ? WHERE id = ?", (call.now_ms, row["id"]))
     audit.note(call, "webhook_test", f"webhook {row['id']}: test delivery queued")
@@ -356,7 +374,7 @@ def _record_outcome(db: sqlite3.Connection, now_ms: int, webhook_id: str, outcom
     """Record the result of an attempt. Has no effect if the webhook was deleted in the meantime."""
     delivery = outcome.delivery
     if outcome.error is None:
-        db.execute("DELETE FROM webhook_deliveries WHERE id = ?", (delivery.id,))
+        _end_delivery(db, now_ms, webhook_id, outcome)
         db.execute(
             "UPDATE webhooks SET last_success_ms = ?, last_status = ?, last_error = NULL, consecutive_failures = 0"
             " WHERE id = ?",
@@ -365,13 +383,26 @@ def _record_outcome(db: sqlite3.Connection, now_ms: int, webhook_id: str, outcom
         return
     db.execute("UPDATE webhook_deliveries SET attempts = attempts + 1 WHERE id = ?", (delivery.id,))
     if delivery.event == TEST or delivery.attempts + 1 >= MAX_ATTEMPTS:
-        db.execute("DELETE FROM webhook_deliveries WHERE id = ?", (delivery.id,))
+        _end_delivery(db, now_ms, webhook_id, outcome)
     db.execute(
         "UPDATE webhooks SET last_failure_ms = ?, last_status = ?, last_error = ?,"
         " consecutive_failures = consecutive_failures + 1 WHERE id = ?",
         (now_ms, outcome.status, outcome.error, webhook_id),
     )
     _delay_next(db, now_ms, webhook_id)
+
+
+def _end_delivery(db: sqlite3.Connection, now_ms: int, webhook_id: str, outcome: Outcome) -> None:
+    """Move a delivery from the queue to the results, unless it was dropped in the meantime."""
+    delivery = outcome.delivery
+    ended = db.execute(
+        "INSERT INTO webhook_results (id, webhook_id, event, body, attempts, status, error, ended_ms)"
+        " SELECT id, webhook_id, event, body, ?, ?, ?, ? FROM webhook_deliveries WHERE id = ?",
+        (delivery.attempts + 1, outcome.status, outcome.error, now_ms, delivery.id),
+    )
+    if ended.rowcount:
+        db.execute("DELETE FROM webhook_deliveries WHERE id = ?", (delivery.id,))
+        db.execute(PRUNE_RESULTS, (webhook_id, MAX_RESULTS))
 
 
 def _delay_next(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> None:
@@ -416,3 +447,46 @@ def delete_as_owner(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> Non
     """Delete a webhook and its queue."""
     db.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
     audit.record(db, now_ms, OWNER, "webhook_delete", f"webhook {webhook_id} deleted")
+
+
+def deliveries(db: sqlite3.Connection, webhook_id: str, limit: int = MAX_RESULTS) -> list[dict[str, object]]:
+    """What waits, in the order in which it is sent, and then what is over, latest first: at most `limit` of each.
+
+    The next attempt of what waits is at `nextAttemptAt`; `endedAt` is None until it is over. Raises Refusal.
+    """
+    webhook = require_one(db, "SELECT * FROM webhooks WHERE id = ?", (webhook_id,), "no such webhook")
+    waiting = [
+        {**_delivery_to_json(row), "nextAttemptAt": webhook["next_ms"], "endedAt": None, "status": None, "error": None}
+        for row in db.execute(NEXT_DELIVERIES, (webhook_id, TEST, limit))
+    ]
+    latest = "SELECT * FROM webhook_results WHERE webhook_id = ? ORDER BY place DESC LIMIT ?"
+    ended = [
+        {
+            **_delivery_to_json(row),
+            "nextAttemptAt": None,
+            "endedAt": row["ended_ms"],
+            "status": row["status"],
+            "error": row["error"],
+        }
+        for row in db.execute(latest, (webhook_id, limit))
+    ]
+    return waiting + ended
+
+
+def _delivery_to_json(row: sqlite3.Row) -> dict[str, object]:
+    return {"id": row["id"], "event": row["event"], "attempts": row["attempts"], "body": row["body"]}
+
+
+def redeliver_as_owner(call: Call, webhook_id: str, delivery_id: str) -> None:
+    """Queue a delivery that is over once more, with the same id and body, and send it now. Raises Refusal."""
+    webhook = require_one(call.db, SELECT + "WHERE w.id = ?", (webhook_id,), "no such webhook")
+    found = "SELECT * FROM webhook_results WHERE webhook_id = ? AND id = ? ORDER BY place DESC LIMIT 1"
+    ended = require_one(call.db, found, (webhook_id, delivery_id), "no such delivery: only the latest are kept")
+    if not webhook["enabled"]:
+        raise Refusal(409, "the webhook is switched off: enable it first")
+    if webhook["queued"] >= MAX_QUEUED:
+        raise Refusal(409, f"the webhook has {MAX_QUEUED} deliveries waiting")
+    row = (delivery_id, webhook_id, ended["event"], ended["body"])
+    call.db.execute("INSERT OR IGNORE INTO webhook_deliveries (id, webhook_id, event, body) VALUES (?, ?, ?, ?)", row)
+    call.db.execute("UPDATE webhooks SET next_ms = ? WHERE id = ?", (call.now_ms, webhook_id))
+    audit.note(call, "webhook_test", f"webhook {webhook_id}: delivery {delivery_id} queued again")

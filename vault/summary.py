@@ -1,0 +1,74 @@
+"""What the owner sees first: what waits, what is frozen, and how much there is. No query reads many rows."""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any, NamedTuple
+
+from vault.domains import identities
+from vault.query import count
+
+TABLES = """
+CREATE INDEX IF NOT EXISTS agents_pending ON ai_agents (created_ms) WHERE approved_ms IS NULL;
+CREATE INDEX IF NOT EXISTS machines_pending ON machines (created_ms) WHERE approved_ms IS NULL;
+"""
+
+MAX_SHOWN = 10
+MAX_COUNTED = 10_000
+
+# fmt: off
+COUNTED = {
+    "projects": "SELECT 1 FROM projects",
+    "secrets":  "SELECT 1 FROM secrets WHERE deleted_ms IS NULL",
+    "agents":   "SELECT 1 FROM ai_agents",
+    "machines": "SELECT 1 FROM machines",
+    "failures": "SELECT 1 FROM audit WHERE action = 'integrity_failure'",
+}
+# fmt: on
+WAITING = """
+SELECT id, name, public_key, created_ms FROM {} WHERE approved_ms IS NULL ORDER BY created_ms LIMIT :limit
+"""
+FROZEN = """
+SELECT p.id, p.name, f.frozen_ms, f.canary_id, s.name AS canary_name, s.deleted_ms IS NULL AS canary_exists
+FROM project_freezes f JOIN projects p ON p.id = f.project_id LEFT JOIN secrets s ON s.id = f.canary_id
+ORDER BY f.frozen_ms DESC LIMIT :limit
+"""
+
+
+class Waiting(NamedTuple):
+    """An agent or a machine that waits for approval."""
+
+    id: str
+    name: str
+    fingerprint: str
+    created_ms: int
+
+
+def counts(db: sqlite3.Connection) -> dict[str, int]:
+    """How many there are of each, at most MAX_COUNTED."""
+    return {
+        name: count(db, f"SELECT COUNT(*) FROM ({statement} LIMIT {MAX_COUNTED})")
+        for name, statement in COUNTED.items()
+    }
+
+
+def waiting_agents(db: sqlite3.Connection) -> list[Waiting]:
+    """The agents that have waited longest, one more than MAX_SHOWN if there are more."""
+    return _waiting(db, "ai_agents")
+
+
+def waiting_machines(db: sqlite3.Connection) -> list[Waiting]:
+    """The machines that have waited longest, one more than MAX_SHOWN if there are more."""
+    return _waiting(db, "machines")
+
+
+def frozen(db: sqlite3.Connection) -> list[dict[str, Any]]:
+    """The projects that a canary froze, latest first, one more than MAX_SHOWN if there are more."""
+    return [dict(row) for row in db.execute(FROZEN, {"limit": MAX_SHOWN + 1})]
+
+
+def _waiting(db: sqlite3.Connection, table: str) -> list[Waiting]:
+    rows = db.execute(WAITING.format(table), {"limit": MAX_SHOWN + 1})
+    return [
+        Waiting(row["id"], row["name"], identities.fingerprint(row["public_key"]), row["created_ms"]) for row in rows
+    ]
