@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from vault.dashboard.pages import overview, session
+from vault.dashboard.pages import alerts, audit, keys, overview, session, tickets, webhooks
 from vault.dashboard.web import Page
 
 PAGES: tuple[Page, ...] = (
     *session.PAGES,
     *overview.PAGES,
+    *alerts.PAGES,
+    *audit.PAGES,
+    *keys.PAGES,
+    *tickets.PAGES,
+    *webhooks.PAGES,
 )

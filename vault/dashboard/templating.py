@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib import resources
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from vault.names import parts
 from vault.terminal import is_hidden
 
 STATIC_TYPES = {
@@ -58,6 +60,25 @@ def capitalize_first(value: str) -> str:
     return value[:1].upper() + value[1:]
 
 
+def labelled(values: Sequence[str]) -> list[tuple[str, str]]:
+    """Options for a list of words: each with a label that has spaces and a capital letter."""
+    return [(value, capitalize_first(value.replace("_", " "))) for value in values]
+
+
+def chart_summary(columns: Sequence[tuple[str, int, int]], bucket: str) -> str:
+    """What the columns of a chart show, in a sentence."""
+    reads, denied = sum(column[1] for column in columns), sum(column[2] for column in columns)
+    if not reads and not denied:
+        return "none"
+    most = max(column[1] for column in columns)
+    return f"{reads:,}, at most {most:,} in one {bucket}, and {denied:,} denied"
+
+
+def chart_most(columns: Sequence[tuple[str, int, int]]) -> int:
+    """The height of a chart's highest column, at least 1."""
+    return max([1, *(number + denied for _, number, denied in columns)])
+
+
 def exact(value: str) -> Markup:
     """Escaped, but otherwise as it is: for a text field, which sends it back."""
     return escape(value)
@@ -79,5 +100,6 @@ def environment() -> Environment:
         finalize=visible,
     )
     made.filters.update(when=when, span=span, plural=plural, exact=exact, capitalize_first=capitalize_first)
+    made.filters.update(labelled=labelled, chart_summary=chart_summary, chart_most=chart_most, parts=parts)
     made.globals["static"] = f"/dashboard/static/{DIGEST}"
     return made

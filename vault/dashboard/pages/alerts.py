@@ -1,0 +1,69 @@
+"""Alerts: those that came, and the actions that raise them."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from typing import Any
+
+from starlette.responses import Response
+
+from vault import audit, names
+from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.web import Page, Visit
+from vault.domains import alerts
+from vault.errors import Refusal
+
+MAX_SHOWN = 25  # of each: high and critical ones, and others
+SET = "/v1/ai/alerts"
+
+
+def actions_by_severity() -> list[tuple[str, list[str]]]:
+    """All actions, the most severe first."""
+    groups: dict[str, list[str]] = defaultdict(list)
+    for action, severity in sorted(audit.ACTIONS.items()):
+        groups[severity].append(action)
+    return [(severity, groups[severity]) for severity in reversed(audit.SEVERITIES)]
+
+
+def show(visit: Visit) -> Response:
+    """The alerts that came, and a switch for each action."""
+    enabled: list[dict[str, Any]] = visit.call("GET", SET)
+    with visit.desk.reader() as db:
+        found = alerts.overview(db, MAX_SHOWN)
+        seen = alerts.seen_until(db)
+        known = names.by_ids(db, ids_in(found))
+    return visit.page(
+        "alerts.html",
+        alerts=found,
+        seen=seen,
+        known=known,
+        enabled={each["action"]: each for each in enabled},
+        groups=actions_by_severity(),
+    )
+
+
+def mark_seen(visit: Visit) -> Response:
+    """Mark the alerts as seen that the page showed; others may have come since."""
+    until = visit.field("until")
+    if not re.fullmatch("[0-9]{1,15}", until):
+        raise Refusal(400, "the form has no alert to mark")
+    with visit.desk.transaction() as db:
+        alerts.mark_seen(db, int(until))
+    return visit.go("/alerts", "The alerts are marked as seen.")
+
+
+def choose(visit: Visit) -> Response:
+    """Replace the set of actions that alert the owner."""
+    wanted = set(visit.fields("actions"))
+    if visit.field("preset") == "urgent":
+        wanted |= set(audit.URGENT_ACTIONS)
+    chosen = visit.call("POST", SET, {"enabledActions": sorted(wanted)})["enabledActions"]
+    return visit.go("/alerts", f"Alerts are on for {len(chosen)} of {len(audit.ACTIONS)} actions.")
+
+
+PAGES = (
+    Page("GET", "/alerts", show),
+    Page("POST", "/alerts/seen", mark_seen),
+    Page("POST", "/alerts/choose", choose),
+)

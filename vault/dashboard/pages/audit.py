@@ -1,0 +1,120 @@
+"""The audit log: filters, pages, live entries and downloads."""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from vault import audit, audit_search, names
+from vault.audit_search import Filters
+from vault.dashboard.web import Page, Visit
+from vault.errors import Refusal
+
+SPANS_MS = {"hour": 3_600_000, "day": 86_400_000, "week": 7 * 86_400_000}
+THINGS = ("agent", "machine", "secret", "project")
+FIELDS = ("text", "action", "severity", "last", *THINGS, "ip", "from", "to")
+MAX_FILTER = 300  # characters of a filter
+NUMBER = re.compile(r"[0-9]{1,15}")
+ID_COLUMNS = ("aiAgentId", "machineId", "secretId", "projectId")
+
+
+def show(visit: Visit) -> Response:
+    """A page of the entries that match the filters. What cannot be a filter is shown beside the form."""
+    given = _given(visit)
+    before, after = _number(visit.query("before")), _number(visit.query("after"))
+    with visit.desk.reader() as db:
+        try:
+            found, problem = audit_search.page(db, _filters(db, visit, given), before=before, after=after), ""
+        except Refusal as refusal:
+            found, problem = audit_search.Found([], has_newer=False, has_older=False), str(refusal)
+        known = names.by_ids(db, ids_in(found.entries))
+    is_newest = before is None and not found.has_newer
+    return visit.page(
+        "audit.html",
+        status=400 if problem else 200,
+        found=found,
+        known=known,
+        given=given,
+        asked=urlencode(given),
+        problem=problem,
+        is_newest=is_newest,
+        is_live=is_newest and not problem and not given.keys() & {"from", "to"} and visit.query("live") != "off",
+        actions=sorted(audit.ACTIONS),
+        severities=audit.SEVERITIES,
+    )
+
+
+def download(visit: Visit) -> Response:
+    """The entries that match the filters as a file."""
+    with visit.desk.reader() as db:
+        filters = _filters(db, visit, _given(visit))
+    if visit.query("format") == "jsonl":
+        lines = audit_search.as_json_lines(visit.desk.reader, filters)
+        return visit.download(lines, "application/jsonl; charset=utf-8", "audit.jsonl")
+    rows = audit_search.as_csv(visit.desk.reader, filters)
+    return visit.download(rows, "text/csv; charset=utf-8", "audit.csv")
+
+
+def ids_in(entries: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Every id that entries name, in their columns and in their details."""
+    found: list[str] = []
+    for entry in entries:
+        found += [entry[column] for column in ID_COLUMNS if entry.get(column)]
+        found += names.ID.findall(entry["detail"])
+    return found
+
+
+def _given(visit: Visit) -> dict[str, str]:
+    """The filters that were filled in."""
+    typed = {name: visit.query(name).strip()[:MAX_FILTER] for name in FIELDS}
+    return {name: value for name, value in typed.items() if value}
+
+
+def _filters(db: sqlite3.Connection, visit: Visit, given: Mapping[str, str]) -> Filters:
+    """Raises Refusal for what cannot be a filter."""
+    if given.get("action") not in {None, *audit.ACTIONS}:
+        raise Refusal(400, "there is no such action")
+    if given.get("severity") not in {None, *audit.SEVERITIES}:
+        raise Refusal(400, "there is no such severity")
+    if given.get("last") not in {None, *SPANS_MS}:
+        raise Refusal(400, "the time is an hour, a day or a week")
+    begins = [_day(given, "from")]
+    if "last" in given:
+        begins.append(visit.desk.clock() - SPANS_MS[given["last"]])
+    ends = _day(given, "to")
+    return Filters(
+        action=given.get("action"),
+        severity=given.get("severity"),
+        **{f"{kind}s": names.ids_of(db, kind, given[kind]) for kind in THINGS if kind in given},
+        source_ip=given.get("ip"),
+        from_ms=max((each for each in begins if each is not None), default=None),
+        to_ms=None if ends is None else ends + SPANS_MS["day"],
+        text=given.get("text"),
+    )
+
+
+def _day(given: Mapping[str, str], name: str) -> int | None:
+    """The beginning of a day in UTC, in milliseconds. Raises Refusal."""
+    if name not in given:
+        return None
+    try:
+        day = datetime.strptime(given[name], "%Y-%m-%d").replace(tzinfo=timezone.utc)
+    except ValueError:
+        raise Refusal(400, f"{name} is a date such as 2026-01-31") from None
+    return (day - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
+
+
+def _number(text: str) -> int | None:
+    return int(text) if NUMBER.fullmatch(text) else None
+
+
+PAGES = (
+    Page("GET", "/audit", show),
+    Page("GET", "/audit/download", download),
+)
