@@ -23,12 +23,10 @@ from selenium.webdriver import Chrome
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from tests.vault.support.dashboard import Browser
-from tests.vault.support.filled_vault import fill, ordinary
+from tests.vault.support.filled_vault import fill, ordinary, pages_to_see
 from tests.vault.support.served_vault import FakeClock, SharedServer, Vault
 from tools.page_screenshots import start_browser
 from vault import audit
-from vault.dashboard.index import PAGES
-from vault.dashboard.web import Page
 from vault.desk import Desk
 from vault.router import Actor
 
@@ -38,40 +36,6 @@ SIZES = {"wide": 1200, "narrow": 390}  # width in pixels
 MAX_HEIGHT = 2_600  # of a picture
 SHOWN_IN_DOCS = ("overview-light-wide", "agents-light-wide", "audit-dark-wide", "overview-dark-narrow")
 DAYS = 30
-FILES = re.compile("download|export|attachment")  # in the paths of what a browser saves instead of showing it
-# What a parameter named `id` means, by the part of the path before it.
-KINDS = {
-    "agents": "agent",
-    "machines": "machine",
-    "projects": "project",
-    "enrollment": "token",
-    "team": "member",
-    "ip-allowlist": "entry",
-    "canaries": "canary",
-    "links": "link",
-    "trash": "trash",
-    "webhooks": "webhook",
-    "tickets": "ticket",
-    "policies": "policy",
-    "secrets": "secret",
-}
-
-
-def path_of(page: Page, ids: dict[str, str]) -> str:
-    """The path of a page with ids that exist. Raises KeyError for a parameter of an unknown kind."""
-    parts = page.path.split("/")
-    for place, part in enumerate(parts):
-        if part.startswith("{"):
-            name = part.strip("{}").removesuffix("_id")
-            parts[place] = ids[KINDS[parts[place - 1]] if name == "id" else name]
-    return "/".join(parts)
-
-
-def pages_to_see(ids: dict[str, str]) -> Iterator[str]:
-    """The paths of all pages that show something to somebody who is signed in."""
-    for page in PAGES:
-        if page.method == "GET" and not page.is_open and page.path != "/unseal" and not FILES.search(page.path):
-            yield path_of(page, ids)
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import unescape
 from urllib.parse import urlencode
 
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -116,8 +117,9 @@ class Browser:
         found.send_keys(text)
 
     def until(self, condition: object) -> None:
-        """Wait until a function returns something true."""
-        WebDriverWait(self.driver, TIMEOUT_S, 0.05).until(lambda _: condition())  # type: ignore[operator]
+        """Wait until a function returns something true. The page may change while it looks."""
+        waiting = WebDriverWait(self.driver, TIMEOUT_S, 0.05, [StaleElementReferenceException])
+        waiting.until(lambda _: condition())  # type: ignore[operator]
 
     @property
     def main(self) -> str:

@@ -7,7 +7,8 @@ ids["secret"]                                       # the id of one secret
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Callable
 
@@ -15,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.served_vault import public_bytes
 from vault import audit
+from vault.dashboard.index import PAGES
+from vault.dashboard.web import Page
 from vault.desk import Desk
 from vault.domains import agents, canaries, enrollment, ip_allowlist, machines, support, team
 from vault.router import Actor, Call
@@ -50,6 +53,25 @@ ORDINARY: Mapping[str, str] = {
     "trash": "OLD_API_KEY",
     "source": "198.51.100.9",
     "detail": "POST /v1/ai/projects: the agent lacks the scope projects.write",
+}
+
+
+FILES = re.compile("download|export|attachment")  # in the paths of what a browser saves instead of showing it
+# What a parameter named `id` means, by the part of the path before it.
+KINDS = {
+    "agents": "agent",
+    "machines": "machine",
+    "projects": "project",
+    "enrollment": "token",
+    "team": "member",
+    "ip-allowlist": "entry",
+    "canaries": "canary",
+    "links": "link",
+    "trash": "trash",
+    "webhooks": "webhook",
+    "tickets": "ticket",
+    "policies": "policy",
+    "secrets": "secret",
 }
 
 
@@ -159,3 +181,20 @@ def _machine(desk: Desk, name: str, hostname: str) -> str:
     key = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
     with desk.transaction() as db:
         return machines.register(db, desk.clock(), name, kind="standard", hostname=hostname, public_key=key)
+
+
+def path_of(page: Page, ids: dict[str, str]) -> str:
+    """The path of a page with ids that exist. Raises KeyError for a parameter of an unknown kind."""
+    parts = page.path.split("/")
+    for place, part in enumerate(parts):
+        if part.startswith("{"):
+            name = part.strip("{}").removesuffix("_id")
+            parts[place] = ids[KINDS[parts[place - 1]] if name == "id" else name]
+    return "/".join(parts)
+
+
+def pages_to_see(ids: dict[str, str]) -> Iterator[str]:
+    """The paths of all pages that show something to somebody who is signed in."""
+    for page in PAGES:
+        if page.method == "GET" and not page.is_open and page.path != "/unseal" and not FILES.search(page.path):
+            yield path_of(page, ids)
