@@ -133,6 +133,14 @@ recording: $(ARCHIVE) ## redraw docs/recording.svg from a real session with a lo
 page-pictures: .venv/.ready ## photograph the one-time page in build/page/ and docs/images/ (needs Chromium)
 	@$(RUN) tools/page_screenshots.py --docs
 
+.PHONY: dashboard-pictures
+dashboard-pictures: .venv/.ready ## photograph the dashboard's pages in build/dashboard/ and docs/images/ (needs Chromium)
+	@$(RUN) tools/dashboard_pictures.py --docs
+
+.PHONY: dashboard-check
+dashboard-check: .venv/.ready ## look for barriers on the dashboard's pages with axe-core (needs npm and Chromium)
+	@$(RUN) tools/dashboard_check.py
+
 .PHONY: test
 test: lint types unit docs-check ## run lint, types, tests, then check the generated documentation
 
@@ -216,7 +224,7 @@ lock: .venv/.ready ## compile requirements/*.in to hashed lock files; add LOCKFL
 PACKAGE ?= $(error name the package: make lock-npm PACKAGE=name@version)
 
 .PHONY: lock-npm
-lock-npm: .venv/.ready ## lock PACKAGE=name@version and what it needs, for test-clients, mcpb and bench (needs npm)
+lock-npm: .venv/.ready ## lock PACKAGE=name@version and what it needs, for test-clients, mcpb, bench and others (needs npm)
 	@$(RUN) tools/npm.py $(PACKAGE)
 
 .PHONY: advisories

@@ -1,4 +1,4 @@
-"""The npm packages of `make test-clients`, `make mcpb` and `make bench` are installed from lock files with digests."""
+"""The npm packages of `make test-clients`, `make mcpb` and others are installed from lock files with digests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ from bench.peers import TYPESCRIPT_SDK
 from tests.support.harness import ROOT
 from tools import npm
 from tools.clients import packages
+from tools.dashboard_check import AXE
 from tools.release import VALIDATOR
 
 CLIENTS = [value.wanted for value in vars(packages).values() if isinstance(value, packages.Package)]
-WANTED = [*CLIENTS, TYPESCRIPT_SDK, VALIDATOR]
+WANTED = [*CLIENTS, AXE, TYPESCRIPT_SDK, VALIDATOR]
 
 
 def test_every_wanted_version_has_a_lock_file_and_no_other() -> None:

@@ -14,7 +14,16 @@ async function refresh() {
     const isUsed = region.contains(document.activeElement) || region.querySelector("details[open]");
     if (now && !isUsed && now.innerHTML !== region.innerHTML) region.replaceWith(document.adoptNode(now));
   }
+  letTablesScroll();
 }
+
+// A table that is wider than the screen can be scrolled with the keyboard. Some browsers do that by themselves.
+function letTablesScroll() {
+  for (const table of document.querySelectorAll(".table")) {
+    if (table.scrollWidth > table.clientWidth) table.tabIndex = 0;
+  }
+}
+letTablesScroll();
 
 if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), LIVE_MS);
 
