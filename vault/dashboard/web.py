@@ -158,7 +158,8 @@ class Dashboard:
             except SealedDenied:
                 return visit.go("/unseal")
             except _SignedOut:
-                return visit.page("sign_in.html", status=401, problem="")
+                ended = "The session has ended. Nothing was changed." if COOKIE in request.cookies else ""
+                return visit.page("sign_in.html", status=401, problem=ended)
             except Refusal as refusal:
                 return visit.page("problem.html", status=refusal.status, problem=str(refusal), hint="")
             except VaultError as error:
