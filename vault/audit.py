@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS audit (
 );
 CREATE INDEX IF NOT EXISTS audit_by_agent ON audit (agent_id, id);
 CREATE INDEX IF NOT EXISTS audit_by_project ON audit (project_id, id);
+CREATE INDEX IF NOT EXISTS audit_by_secret ON audit (secret_id, id) WHERE secret_id IS NOT NULL;
 CREATE TRIGGER IF NOT EXISTS audit_keeps_rows BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS audit_keeps_words BEFORE UPDATE ON audit
@@ -104,6 +105,7 @@ ACTIONS = {
     "secret_rename":            "info",
     "secret_restore":           "low",
     "secret_reveal":            "high",
+    "secret_reveal_denied":     "high",
     "secret_rollback":          "medium",
     "secret_rotate":            "low",
     "secret_rotate_denied":     "medium",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vault.dashboard.pages import alerts, audit, keys, overview, session, tickets, webhooks
+from vault.dashboard.pages import alerts, audit, keys, overview, projects, session, tickets, webhooks
 from vault.dashboard.web import Page
 
 PAGES: tuple[Page, ...] = (
@@ -11,6 +11,7 @@ PAGES: tuple[Page, ...] = (
     *alerts.PAGES,
     *audit.PAGES,
     *keys.PAGES,
+    *projects.PAGES,
     *tickets.PAGES,
     *webhooks.PAGES,
 )

@@ -1,0 +1,42 @@
+"""What pages read from the query string and from forms, where everything is text."""
+
+from __future__ import annotations
+
+from vault.dashboard.templating import visible
+from vault.dashboard.web import Visit
+from vault.errors import Refusal
+
+MAX_PAGE = 1_000_000
+
+
+def page_number(visit: Visit) -> int:
+    """The page of a list that the query names, or 1."""
+    given = visit.query("page", "1")
+    return min(int(given), MAX_PAGE) if _is_number(given) and int(given) else 1
+
+
+def is_ticked(visit: Visit, name: str) -> bool:
+    """Whether a checkbox is ticked."""
+    return bool(visit.field(name))
+
+
+def integer(visit: Visit, name: str, label: str) -> int | None:
+    """A whole number, or None if the field is empty. Raises Refusal, which names the field by its label."""
+    given = visit.field(name).strip()
+    if given and not _is_number(given):
+        raise Refusal(400, f"{label} must be a whole number")
+    return int(given) if given else None
+
+
+def is_same_name(typed: str, name: str) -> bool:
+    """Whether somebody typed a name, as it is or as pages show it: hidden characters cannot be typed."""
+    return typed in (name, visible(name))
+
+
+def lines(visit: Visit, name: str) -> list[str]:
+    """The lines of a text field without those that are empty, trimmed."""
+    return [line.strip() for line in visit.field(name).splitlines() if line.strip()]
+
+
+def _is_number(given: str) -> bool:
+    return given.isascii() and given.isdigit() and len(given) <= 16
