@@ -17,19 +17,21 @@ import sqlite3
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
-from typing import Any, Callable
+from typing import Any, Callable, TypeVar
 
 from vault import audit
 from vault.domains import agents
 from vault.errors import EMPTY, Refusal, Tampered
 from vault.inputs import checked
-from vault.router import OWNER, Actor, Call, Clock, Deferred, Match, Owner, Router, wall_clock
+from vault.router import OWNER, Actor, Call, Clock, Deferred, Owner, Router, wall_clock
 from vault.schema import ROUTES
 from vault.store import Store, savepoint
 
 # whoami is about the agent that asks.
 ROUTER = Router(route for route in ROUTES if route.caller == "agent" and route.path != "/v1/ai/whoami")
 CALLER = Owner(agents.SCOPES)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -58,22 +60,31 @@ class Desk:
     def call(self, method: str, path: str, body: Mapping[str, Any] = EMPTY) -> Any:
         """What the route answers: JSON data, a Raw or a Stream. Raises Refusal; SealedDenied if the vault is sealed."""
         match = ROUTER.match(method, path)
-        given = checked(body, match.route.fields)
-        answer = self._run(match, given, match.route.handler)
+        given, where = checked(body, match.route.fields), f"{match.route.method} {match.route.path}"
+        answer = self.run(where, match.route.handler, match.params, given)
         if not isinstance(answer, Deferred):
             return answer
         deferred, result = answer, answer.outcome()
-        return self._run(match, given, lambda call: deferred.finish(call, result()))
+        return self.run(where, lambda call: deferred.finish(call, result()), match.params, given)
 
-    def _run(self, match: Match, body: Mapping[str, Any], handler: Callable[[Call], object]) -> object:
-        """Run a handler in a transaction. What it did before a refusal that keeps its changes is kept."""
+    def run(
+        self,
+        where: str,
+        function: Callable[[Call], Result],
+        params: Mapping[str, str] = EMPTY,
+        body: Mapping[str, Any] = EMPTY,
+    ) -> Result:
+        """Run a function in a transaction, as `call` runs a route's. `where` names it in entries about tampering.
+
+        What it did before a refusal that keeps its changes is kept.
+        """
         with self.transaction() as db:
-            call = self.as_call(db, params=match.params, body=body)
+            call = self.as_call(db, params=params, body=body)
             try:
                 with savepoint(db):
-                    return handler(call)
+                    return function(call)
             except Tampered as found:
-                audit.note_tampered(db, call.now_ms, self.actor, found, f"{match.route.method} {match.route.path}")
+                audit.note_tampered(db, call.now_ms, self.actor, found, where)
                 refusal: Refusal = found
             except Refusal as error:
                 refusal = error

@@ -9,6 +9,7 @@ For the owner's command and the dashboard. A step says what becomes of one entry
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from vault.desk import Desk
@@ -16,6 +17,7 @@ from vault.domains import secrets
 from vault.dotenv import Entry
 from vault.errors import Refusal
 from vault.inputs import checked
+from vault.router import Call
 
 MAX_FILE_BYTES = 512 * 1024  # of the file: both ways to give one read no more
 
@@ -45,13 +47,18 @@ def plan(desk: Desk, project_id: str, entries: Iterable[Entry]) -> list[Step]:
 
 
 def apply(desk: Desk, project_id: str, steps: Iterable[Step]) -> None:
-    """Create and replace the secrets. Each is audited. Refused and unchanged entries are skipped. Raises Refusal."""
-    path = f"/v1/ai/projects/{project_id}/secrets"
-    for step in steps:
-        if step.outcome == "new":
-            desk.call("POST", path, {"name": step.entry.name, "value": step.entry.value})
-        elif step.outcome == "replaced":
-            desk.call("POST", f"{path}/{step.secret_id}/update", {"value": step.entry.value})
+    """Create and replace the secrets, all or none. Refused and unchanged entries are skipped. Raises Refusal."""
+
+    def store(call: Call) -> None:
+        for step in steps:
+            body = {"name": step.entry.name, "value": step.entry.value}
+            if step.outcome == "new":
+                secrets.create(replace(call, params={"projectId": project_id}, body=body))
+            elif step.outcome == "replaced" and step.secret_id:
+                params = {"projectId": project_id, "secretId": step.secret_id}
+                secrets.update_value(replace(call, params=params, body=body))
+
+    desk.run("import", store)
 
 
 def _step(desk: Desk, entry: Entry, found: list[dict[str, Any]]) -> Step:

@@ -73,6 +73,7 @@ class Store:
         self._lock = threading.Lock()
         self._readers = Readers(self._connect_reader)
         self._postponed_wipes = 0
+        self._checking = threading.Lock()
         self._keys: Keyring | None = None
         private_directory(directory)
         with locked(directory / "init.lock", wait=True):
@@ -184,6 +185,19 @@ class Store:
             self._keys = keys
             if not keys.can_seal:
                 self._start_seals(db, now_ms)
+
+    def is_passphrase(self, passphrase: str) -> bool:
+        """Whether this is the vault's passphrase. Slow, and takes as much memory as unsealing: one at a time."""
+        with self.transaction() as db:
+            seal, proof = rootkey.read_seal(db), _proof(db)
+        if seal is None:
+            return False
+        with self._checking:
+            try:
+                rootkey.load(seal, self.directory, self.vault_id, proof, passphrase)
+            except VaultError:
+                return False
+        return True
 
     def rekey(self, now_ms: int, passphrase: str | None) -> None:
         """Change the root key, protected by a passphrase or, without one, by a key file. The server must be stopped."""

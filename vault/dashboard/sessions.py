@@ -10,6 +10,7 @@ import hashlib
 import secrets
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 from vault.router import Clock
 
@@ -18,6 +19,7 @@ IDLE_MS = 30 * 60 * 1000
 LIFE_MS = 12 * 3600 * 1000
 MAX_LINKS = 20  # more are of no use, and the oldest is dropped
 MAX_SESSIONS = 20
+MAX_WRONG, WRONG_WINDOW_MS = 5, 15 * 60 * 1000  # wrong confirmations, in all sessions together
 
 
 @dataclass
@@ -28,6 +30,26 @@ class Session:
     started_ms: int
     seen_ms: int
     messages: list[str] = field(default_factory=list)
+    _kept: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)
+
+    def keep(self, name: str, thing: Any, until_ms: int) -> None:
+        """Keep something for a later request of this session, in memory only. It replaces what had the name."""
+        self._kept[name] = (until_ms, thing)
+
+    def kept(self, name: str, now_ms: int) -> Any:
+        """What is kept under a name, or None."""
+        self.drop_old(now_ms)
+        return self._kept.get(name, (0, None))[1]
+
+    def take(self, name: str, now_ms: int) -> Any:
+        """The same, and forget it. Of two requests at the same time, one gets it."""
+        self.drop_old(now_ms)
+        return self._kept.pop(name, (0, None))[1]
+
+    def drop_old(self, now_ms: int) -> None:
+        """Forget what was kept for long enough."""
+        for name in [name for name, (until_ms, _) in list(self._kept.items()) if now_ms >= until_ms]:
+            self._kept.pop(name, None)
 
     def has_ended(self, now_ms: int) -> bool:
         """Whether it was idle for too long, or is too old."""
@@ -42,6 +64,7 @@ class Sessions:
         self._lock = threading.Lock()
         self._links: dict[str, int] = {}  # hash of the token -> when it was minted
         self._sessions: dict[str, Session] = {}  # hash of the cookie -> session
+        self._wrong_ms: list[int] = []  # when a confirmation was wrong
 
     def mint_link(self) -> str:
         """The token of a new link."""
@@ -67,9 +90,9 @@ class Sessions:
         """The session of a cookie. A request that no person caused, as for a live update, does not keep it alive."""
         now_ms = self._clock()
         with self._lock:
+            self._drop_ended(now_ms)
             session = self._sessions.get(_hash(cookie))
-            if session is None or session.has_ended(now_ms):
-                self._sessions.pop(_hash(cookie), None)
+            if session is None:
                 return None
             if by_person:
                 session.seen_ms = now_ms
@@ -79,6 +102,27 @@ class Sessions:
         """End one session."""
         with self._lock:
             self._sessions.pop(_hash(cookie), None)
+
+    def wait_ms(self) -> int:
+        """How long nobody may confirm anything, because of too many wrong confirmations; 0 if somebody may."""
+        now_ms = self._clock()
+        with self._lock:
+            self._wrong_ms = [at_ms for at_ms in self._wrong_ms if now_ms - at_ms < WRONG_WINDOW_MS]
+            if len(self._wrong_ms) < MAX_WRONG:
+                return 0
+            return self._wrong_ms[-MAX_WRONG] + WRONG_WINDOW_MS - now_ms
+
+    def count_wrong(self) -> None:
+        """Count a wrong confirmation."""
+        with self._lock:
+            self._wrong_ms.append(self._clock())
+
+    def _drop_ended(self, now_ms: int) -> None:
+        """Drop every session that has ended, with what it kept."""
+        for key, session in list(self._sessions.items()):
+            session.drop_old(now_ms)
+            if session.has_ended(now_ms):
+                del self._sessions[key]
 
 
 def _hash(token: str) -> str:

@@ -14,7 +14,7 @@ from vault.domains import machines, projects
 from vault.errors import Refusal
 from vault.inputs import PAGE, integer, text, text_list
 from vault.query import count, require_one
-from vault.router import OWNER, Call, Route
+from vault.router import OWNER, Actor, Call, Route
 
 PAGE_SIZE = 50
 
@@ -175,10 +175,10 @@ ROUTES = (
 # ---- the owner's side ------------------------------------------------------------------------------------------------
 
 
-def revoke_grant_as_owner(db: sqlite3.Connection, now_ms: int, grant_id: str) -> None:
+def revoke_grant_as_owner(db: sqlite3.Connection, now_ms: int, grant_id: str, *, actor: Actor = OWNER) -> None:
     """Delete a grant, given as in `makers.grant_id`. It may be gone already, together with its machine."""
     machine_id, _, secret_id = grant_id.partition(":")
     if db.execute("DELETE FROM grants WHERE machine_id = ? AND secret_id = ?", (machine_id, secret_id)).rowcount:
         secret = db.execute("SELECT id, project_id FROM secrets WHERE id = ?", (secret_id,)).fetchone()
         ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
-        audit.record(db, now_ms, OWNER, "permission_revoke", f"reading taken from machine {machine_id}", **ids)
+        audit.record(db, now_ms, actor, "permission_revoke", f"reading taken from machine {machine_id}", **ids)

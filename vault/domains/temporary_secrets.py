@@ -32,7 +32,7 @@ from vault.domains.secrets import CHARSET, LENGTH, READ, WRITE, GeneratorOptions
 from vault.errors import Refusal, Tampered
 from vault.inputs import BOOLEAN, integer, text
 from vault.query import count, fetch_one
-from vault.router import OWNER, SYSTEM, Call, Deferred, KeySource, Raw, Route, Transaction
+from vault.router import OWNER, SYSTEM, Actor, Call, Deferred, KeySource, Raw, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -407,9 +407,9 @@ ROUTES = (
 # ---- the owner's side ------------------------------------------------------------------------------------------------
 
 
-def destroy_as_owner(db: sqlite3.Connection, now_ms: int, secret_id: str) -> None:
+def destroy_as_owner(db: sqlite3.Connection, now_ms: int, secret_id: str, *, actor: Actor = OWNER) -> None:
     """Delete the content of a link that nobody has opened."""
     row = db.execute("SELECT project_id FROM temporary_secrets WHERE id = ?", (secret_id,)).fetchone()
     _delete_content(db, secret_id, "destroyed", now_ms)
     detail = f"temporary secret {secret_id} destroyed by the owner"
-    audit.record(db, now_ms, OWNER, "temporary_secret_destroy", detail, project_id=row["project_id"])
+    audit.record(db, now_ms, actor, "temporary_secret_destroy", detail, project_id=row["project_id"])
