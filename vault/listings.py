@@ -187,13 +187,13 @@ def possible_readers(db: sqlite3.Connection, project_id: str, secret_id: str | N
 
 def latest_entries(db: sqlite3.Connection, secret_id: str, most: int) -> list[Row]:
     """The latest audit entries about a secret, newest first."""
-    return [audit.entry(row) for row in db.execute(ENTRIES, (secret_id, most))]
+    return with_actors(db, [audit.entry(row) for row in db.execute(ENTRIES, (secret_id, most))])
 
 
 def latest_triggers(db: sqlite3.Connection, canary_id: str, most: int) -> list[Row]:
     """When a canary was triggered and by which machine, newest first."""
-    rows = db.execute(OF_ACTION, (canary_id, "canary_triggered", most)).fetchall()
-    return _with_machine_names(db, [audit.entry(row) for row in rows])
+    rows = db.execute(OF_ACTION, (canary_id, "canary_triggered", most))
+    return with_actors(db, [audit.entry(row) for row in rows])
 
 
 def machine_names(db: sqlite3.Connection, ids: Iterable[str | None]) -> dict[str, str]:
@@ -201,11 +201,6 @@ def machine_names(db: sqlite3.Connection, ids: Iterable[str | None]) -> dict[str
     wanted = json.dumps(sorted({each for each in ids if each}))
     rows = db.execute("SELECT id, name FROM machines WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
     return {row["id"]: row["name"] for row in rows}
-
-
-def _with_machine_names(db: sqlite3.Connection, entries: list[dict[str, object]]) -> list[Row]:
-    names = machine_names(db, [str(entry["machineId"] or "") for entry in entries])
-    return [{**entry, "machineName": names.get(str(entry["machineId"]))} for entry in entries]
 
 
 # ---- trash, canaries, links ------------------------------------------------------------------------------------------
@@ -266,3 +261,28 @@ def secret(db: sqlite3.Connection, secret_id: str) -> Row:
     """One secret's metadata, with the project that it is in. Raises Refusal."""
     row = secrets.find(db, secret_id)
     return {**secrets.metadata(row), "projectId": row["project_id"], "kind": row["kind"]}
+
+
+# ---- audit entries ---------------------------------------------------------------------------------------------------
+
+KINDS = {"user": "owner", "system": "the vault", "external": "somebody unknown"}
+
+
+def with_actors(db: sqlite3.Connection, entries: Iterable[Row]) -> list[Row]:
+    """Audit entries with `who`: the name of the machine or agent, or its id if it is gone."""
+    found = list(entries)
+    names = machine_names(db, (entry["machineId"] for entry in found))
+    names |= agent_names(db, (entry["aiAgentId"] for entry in found))
+    return [{**entry, "who": _who(entry, names)} for entry in found]
+
+
+def agent_names(db: sqlite3.Connection, ids: Iterable[str | None]) -> dict[str, str]:
+    """The names of agents that exist, by id."""
+    wanted = json.dumps(sorted({each for each in ids if each}))
+    rows = db.execute("SELECT id, name FROM ai_agents WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
+    return {row["id"]: row["name"] for row in rows}
+
+
+def _who(entry: Row, names: Mapping[str, str]) -> str:
+    actor_id = str(entry["machineId"] or entry["aiAgentId"] or "")
+    return names.get(actor_id, actor_id) or KINDS.get(entry["actorKind"], str(entry["actorKind"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from vault.dashboard.templating import visible
 from vault.dashboard.web import Visit
 from vault.errors import Refusal
@@ -36,6 +38,19 @@ def is_same_name(typed: str, name: str) -> bool:
 def lines(visit: Visit, name: str) -> list[str]:
     """The lines of a text field without those that are empty, trimmed."""
     return [line.strip() for line in visit.field(name).splitlines() if line.strip()]
+
+
+def values_in(visit: Visit, labels: Mapping[str, str]) -> tuple[dict[str, str], str]:
+    """The values of masked fields by their names, and a remark for the message that follows.
+
+    White space at the ends comes from copying, most of the time, so it is removed unless the box `keep` is ticked.
+    """
+    typed = {name: visit.field(name) for name in labels}
+    if is_ticked(visit, "keep"):
+        return typed, ""
+    trimmed = {name: value.strip() for name, value in typed.items()}
+    changed = [labels[name] for name in labels if trimmed[name] != typed[name] and trimmed[name]]
+    return trimmed, f" White space at the ends of {' and '.join(changed)} was removed." if changed else ""
 
 
 def _is_number(given: str) -> bool:

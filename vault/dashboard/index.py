@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from vault.dashboard.pages import alerts, audit, keys, overview, projects, session, tickets, webhooks
+from vault.dashboard.pages import alerts, audit, keys, overview, projects, reveals, secrets, session, tickets, webhooks
 from vault.dashboard.web import Page
 
 PAGES: tuple[Page, ...] = (
@@ -12,6 +12,8 @@ PAGES: tuple[Page, ...] = (
     *audit.PAGES,
     *keys.PAGES,
     *projects.PAGES,
+    *reveals.PAGES,
+    *secrets.PAGES,
     *tickets.PAGES,
     *webhooks.PAGES,
 )

@@ -43,6 +43,15 @@ def span(milliseconds: int) -> str:
     return "less than a minute"
 
 
+def interval(seconds: int) -> str:
+    """An interval for a sentence with `every`, in the largest unit that fits exactly: `7 days`, `hour`."""
+    for name, size in UNITS:
+        if seconds * 1000 % size == 0:
+            number = seconds * 1000 // size
+            return name if number == 1 else plural(number, name)
+    return plural(seconds, "second")
+
+
 def plural(number: int, noun: str, nouns: str | None = None) -> str:
     """A number and its noun: `1 secret`, `12,345 secrets`."""
     return f"{number:,} {noun if number == 1 else nouns or noun + 's'}"
@@ -101,5 +110,6 @@ def environment() -> Environment:
     )
     made.filters.update(when=when, span=span, plural=plural, exact=exact, capitalize_first=capitalize_first)
     made.filters.update(labelled=labelled, chart_summary=chart_summary, chart_most=chart_most, parts=parts)
+    made.filters.update(interval=interval)
     made.globals["static"] = f"/dashboard/static/{DIGEST}"
     return made

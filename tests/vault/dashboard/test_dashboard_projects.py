@@ -3,40 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from tests.vault.support.dashboard import SignedIn
-from tests.vault.support.served_vault import Vault
-from vault.desk import Desk
+from tests.vault.support.dashboard_data import HOSTILE, SHOWN, by_owner, make_project, make_secret
 from vault.listings import PAGE_SIZE
-
-PROJECTS = "/v1/ai/projects"
-HOSTILE = "\"><script>alert(1)</script>\u202e'{{ 7 * 7 }}"
-SHOWN = "&#34;&gt;&lt;script&gt;alert(1)&lt;/script&gt;\\u202e&#39;{{ 7 * 7 }}"
-
-
-def desk(vault: Vault) -> Desk:
-    """The owner's way to the API."""
-    return Desk(vault.store, vault.clock)
-
-
-def make_project(vault: Vault, name: str = "Webshop", **more: Any) -> str:
-    """The id of a new project."""
-    return str(desk(vault).call("POST", PROJECTS, {"name": name, **more})["id"])
-
-
-def make_secret(vault: Vault, project_id: str, name: str = "DATABASE_URL", value: str = "value-1", **more: Any) -> str:
-    """The id of a new secret."""
-    body = {"name": name, "value": value, **more}
-    return str(desk(vault).call("POST", f"{PROJECTS}/{project_id}/secrets", body)["id"])
-
-
-def by_owner(vault: Vault, action: str) -> list[str]:
-    """The details of the entries of an action, which all name the owner and the browser's address."""
-    entries = vault.audited(action)
-    assert all((each["actor_kind"], each["user_id"]) == ("user", "owner") for each in entries)
-    assert all(each["source_ip"] == "127.0.0.1" for each in entries), entries
-    return [str(each["detail"]) for each in entries]
 
 
 def test_a_vault_without_projects_says_how_to_make_one(signed_in: SignedIn) -> None:
