@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
-from vault.dashboard.pages import alerts, audit, keys, overview, projects, reveals, secrets, session, tickets, webhooks
+from vault.dashboard.pages import (
+    alerts,
+    audit,
+    imports,
+    keys,
+    overview,
+    projects,
+    reveals,
+    secrets,
+    session,
+    tickets,
+    webhooks,
+)
 from vault.dashboard.web import Page
 
 PAGES: tuple[Page, ...] = (
@@ -10,6 +22,7 @@ PAGES: tuple[Page, ...] = (
     *overview.PAGES,
     *alerts.PAGES,
     *audit.PAGES,
+    *imports.PAGES,
     *keys.PAGES,
     *projects.PAGES,
     *reveals.PAGES,

@@ -40,3 +40,11 @@ for (const button of document.querySelectorAll("[data-copy]")) {
 for (const shown of document.querySelectorAll("[data-hide-after-s]")) {
   setTimeout(() => { shown.textContent = shown.dataset.instead; }, Number(shown.dataset.hideAfterS) * 1000);
 }
+
+// <input type="file" data-into="id" hidden> reads a text file into a field. The file itself is not sent.
+for (const chooser of document.querySelectorAll("[data-into]")) {
+  chooser.closest("[hidden]").hidden = false;
+  chooser.addEventListener("change", async () => {
+    if (chooser.files.length) document.getElementById(chooser.dataset.into).value = await chooser.files[0].text();
+  });
+}
