@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import Any
 
 from vault import audit, makers
-from vault.domains import project_machines, secrets, temporary_secrets
+from vault.domains import canaries, project_machines, secrets, temporary_secrets
 from vault.errors import Refusal
 from vault.inputs import checked
 from vault.query import fetch_one
@@ -52,6 +52,17 @@ def set_readers(call: Call, secret_id: str, offered: Iterable[str], wanted: Iter
             project_machines.revoke_grant_as_owner(call.db, call.now_ms, grant_id, actor=call.actor)
             lost += 1
     return gained, lost
+
+
+def plant_canary(call: Call, body: Mapping[str, Any], note: str, machine_ids: Iterable[str]) -> str:
+    """Create a canary with a note and with grants for machines, and return its id. Raises Refusal."""
+    made: Any = canaries.create(replace(call, body=checked(body, canaries.CREATE_FIELDS)))
+    params = {"projectId": body["projectId"], "secretId": made["id"]}
+    if note:
+        secrets.update_note(replace(call, params=params, body=checked({"note": note}, {"note": secrets.NOTE})))
+    wanted = list(machine_ids)
+    set_readers(call, made["id"], wanted, wanted)
+    return str(made["id"])
 
 
 def destroy_link(call: Call, link_id: str) -> str:

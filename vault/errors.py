@@ -68,7 +68,9 @@ class UnprovenDenied(Denied):
 
 
 class ReadDenied(Denied):
-    """A machine's read that a grant, a freeze or a policy forbids."""
+    """A machine's read that a grant, a freeze or a policy forbids. `axis` names the condition of the policy."""
+
+    axis: str | None = None
 
     def __init__(self, status: int, message: str, machine_id: str, secret_id: str, project_id: str | None) -> None:
         super().__init__(status, message, machine_id)

@@ -53,9 +53,7 @@ def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int)
     """
     if match.route.caller == "machine":
         machine = _authenticate(db, received, machines.find, now_ms)
-        machines.check_state(machine, now_ms)
-        _check_seals(db, machine)
-        ip_allowlist.check(db, received.source_ip, machine.id)
+        check_machine(db, machine, received.source_ip, now_ms)
         machines.mark_seen(db, machine, now_ms)
         return machine
     agent = _authenticate(db, received, agents.find, now_ms)
@@ -69,6 +67,13 @@ def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int)
     _check_allowlist(db, agent, match)
     _check_scope(agent, match.route.scope)
     return agent
+
+
+def check_machine(db: sqlite3.Connection, machine: Machine, source_ip: str | None, now_ms: int) -> None:
+    """Raise Denied if a machine whose signature is right may do nothing now, or nothing from this address."""
+    machines.check_state(machine, now_ms)
+    _check_seals(db, machine)
+    ip_allowlist.check(db, source_ip, machine.id)
 
 
 def signed_text(received: Received) -> bytes:

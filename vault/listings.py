@@ -286,3 +286,24 @@ def agent_names(db: sqlite3.Connection, ids: Iterable[str | None]) -> dict[str, 
 def _who(entry: Row, names: Mapping[str, str]) -> str:
     actor_id = str(entry["machineId"] or entry["aiAgentId"] or "")
     return names.get(actor_id, actor_id) or KINDS.get(entry["actorKind"], str(entry["actorKind"]))
+
+
+# ---- choices of a form -----------------------------------------------------------------------------------------------
+
+
+def secret_choices(db: sqlite3.Connection, project_id: str, most: int) -> list[tuple[str, str]]:
+    """Ids and names of a project's secrets by name."""
+    rows = db.execute(SECRETS.format(where=IN_PROJECT), {"project": project_id, "limit": most, "offset": 0})
+    return [(row["id"], row["name"]) for row in rows]
+
+
+def machine_choices(db: sqlite3.Connection, project_id: str, most: int) -> list[tuple[str, str]]:
+    """Ids and names of a project's machines by name."""
+    rows = db.execute(CANDIDATES, {"project": project_id, "secret": None, "limit": most, "offset": 0})
+    return [(row["id"], row["name"]) for row in rows]
+
+
+def last_address(db: sqlite3.Connection, secret_id: str, machine_id: str) -> str:
+    """The address that a machine last asked for a secret from, if that was not long ago."""
+    recent = db.execute(ENTRIES, (secret_id, LATEST_READS))
+    return next((str(row["source_ip"] or "") for row in recent if row["machine_id"] == machine_id), "")

@@ -21,6 +21,7 @@ from vault.inputs import BOOLEAN, TIME_MS, integer, text, text_list
 
 MINUTE_MS = 60_000
 DAY_MS = 86_400_000
+LAST_DAY_MS = int(datetime(9999, 12, 31, tzinfo=timezone.utc).timestamp()) * 1000  # a policy may end later still
 
 DAYS = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 MAX_CIDRS = 100
@@ -244,7 +245,7 @@ def _expiry_words(rules: Rules) -> str:
     at_ms = rules.get("ttlExpiresAt")
     if at_ms is None:
         return ""
-    return f"until {datetime.fromtimestamp(at_ms // 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
+    return f"until {datetime.fromtimestamp(min(at_ms, LAST_DAY_MS) // 1000, timezone.utc):%Y-%m-%d %H:%M} UTC"
 
 
 def _total_words(rules: Rules) -> str:

@@ -20,7 +20,7 @@ from vault.crypto import new_id
 from vault.domains import axes, projects, secrets
 from vault.domains.axes import Facts, Rules
 from vault.errors import EMPTY, ReadDenied, Refusal, Tampered
-from vault.inputs import require_any, text
+from vault.inputs import checked, require_any, text
 from vault.query import count, fetch_one, require_one
 from vault.router import SYSTEM, Call, Route
 
@@ -90,6 +90,7 @@ def check_read(call: Call, secret: sqlite3.Row) -> None:
         message = f"policy {binding['policy_id']} forbids this read: {axis}"
         denied = ReadDenied(403, message, call.machine.id, secret["id"], secret["project_id"])
         denied.keep_changes = counts_as_request
+        denied.axis = axis
         raise denied
 
 
@@ -237,10 +238,13 @@ def _rules_in(call: Call) -> dict[str, object]:
 def _check(call: Call, project_id: str, rules: Rules) -> None:
     axes.check(rules)
     # Other changes stay possible after the machine has left the project.
-    if not rules.get("coSignEnabled") or {"coSignEnabled", "coSignMachineId"}.isdisjoint(call.body):
-        return
+    if rules.get("coSignEnabled") and not {"coSignEnabled", "coSignMachineId"}.isdisjoint(call.body):
+        _check_cosigner(call.db, project_id, rules)
+
+
+def _check_cosigner(db: sqlite3.Connection, project_id: str, rules: Rules) -> None:
     member = (project_id, rules["coSignMachineId"])
-    if fetch_one(call.db, "SELECT 1 FROM project_machines WHERE project_id = ? AND machine_id = ?", member) is None:
+    if fetch_one(db, "SELECT 1 FROM project_machines WHERE project_id = ? AND machine_id = ?", member) is None:
         raise Refusal(400, "coSignMachineId must be a machine of the project")
 
 
@@ -343,3 +347,29 @@ ROUTES = (
     Route("POST", BOUND + "/delete",  WRITE, unbind),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def replace(call: Call) -> object:
+    """Set all rules of a policy to those of the body, so that conditions can also be removed. Raises Refusal."""
+    policy = _require(call)
+    checked(call.body, CREATE_FIELDS)
+    old, rules = json.loads(policy["rules"]), _rules_in(call)
+    axes.check(rules)
+    cosigner = [each.get("coSignMachineId") for each in (old, rules)]
+    # It may have left the project since.
+    if rules.get("coSignEnabled") and (not old.get("coSignEnabled") or cosigner[0] != cosigner[1]):
+        _check_cosigner(call.db, policy["project_id"], rules)
+    changes = {key for key in axes.FIELDS if old.get(key) != rules.get(key)}
+    given = {key: call.body.get(key, "") for key in ("name", "description")}
+    changes |= {key for key, value in given.items() if value != policy[key]}
+    if changes:
+        call.db.execute(
+            "UPDATE policies SET name = ?, description = ?, rules = ?, updated_ms = ? WHERE id = ?",
+            (given["name"], given["description"], json.dumps(rules), call.now_ms, policy["id"]),
+        )
+        detail = f"policy {policy['id']}: {', '.join(sorted(changes))} changed"
+        audit.note(call, "policy_update", detail, project_id=policy["project_id"])
+    return {"id": policy["id"], "name": given["name"]}
