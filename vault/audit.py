@@ -31,6 +31,7 @@ CREATE TABLE IF NOT EXISTS audit (
     created_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS audit_by_agent ON audit (agent_id, id);
+CREATE INDEX IF NOT EXISTS audit_by_machine ON audit (machine_id, id) WHERE machine_id IS NOT NULL;
 CREATE INDEX IF NOT EXISTS audit_by_project ON audit (project_id, id);
 CREATE INDEX IF NOT EXISTS audit_by_secret ON audit (secret_id, id) WHERE secret_id IS NOT NULL;
 CREATE TRIGGER IF NOT EXISTS audit_keeps_rows BEFORE DELETE ON audit

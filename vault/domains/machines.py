@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS machines (
     created_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS machines_by_end ON machines (expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE INDEX IF NOT EXISTS machines_by_token ON machines (enrollment_token_id) WHERE enrollment_token_id IS NOT NULL;
 CREATE TABLE IF NOT EXISTS machine_names (
     id INTEGER PRIMARY KEY,
     machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,

@@ -10,11 +10,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from vault.control import ask
-from vault.domains import agents, machines
+from vault.domains import agents, machines, made
 from vault.domains.identities import fingerprint
 from vault.errors import VaultError
 from vault.files import quoted
-from vault.owner import made
 from vault.owner.console import Output, open_existing, owner_transaction
 from vault.owner.looks import format_table, format_time
 from vault.owner.machine_bundle import write_bundle

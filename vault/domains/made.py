@@ -13,25 +13,27 @@ MACHINE = "machine"  # enrolled with an agent's token
 # Things that have ended are left out. A machine is listed even if its token has ended.
 LIVE = """
 SELECT m.kind, m.id, t.name, m.agent_id, m.made_ms FROM made m JOIN enrollment_tokens t ON t.id = m.id
-    WHERE m.kind = 'token' AND t.revoked_ms IS NULL AND t.expires_ms > :now AND t.uses < t.max_uses
+    WHERE m.kind = 'token' AND {mine} AND t.revoked_ms IS NULL AND t.expires_ms > :now AND t.uses < t.max_uses
 UNION ALL SELECT 'machine', x.id, x.name, m.agent_id, x.created_ms FROM made m
-    JOIN machines x ON x.enrollment_token_id = m.id WHERE m.kind = 'token'
+    JOIN machines x ON x.enrollment_token_id = m.id WHERE m.kind = 'token' AND {mine}
 UNION ALL SELECT m.kind, m.id, w.url, m.agent_id, m.made_ms FROM made m JOIN webhooks w ON w.id = m.id
-    WHERE m.kind = 'webhook'
+    WHERE m.kind = 'webhook' AND {mine}
 UNION ALL SELECT m.kind, m.id, l.name, m.agent_id, m.made_ms FROM made m JOIN temporary_secrets l ON l.id = m.id
-    WHERE m.kind = 'link' AND l.status = 'pending' AND l.expires_ms > :now
-UNION ALL SELECT m.kind, m.id, s.name || ' for ' || x.name, m.agent_id, m.made_ms FROM grants g
-    JOIN made m ON m.kind = 'grant' AND m.id = g.machine_id || ':' || g.secret_id
-    JOIN secrets s ON s.id = g.secret_id JOIN machines x ON x.id = g.machine_id
+    WHERE m.kind = 'link' AND {mine} AND l.status = 'pending' AND l.expires_ms > :now
+UNION ALL SELECT m.kind, m.id, s.name || ' for ' || x.name, m.agent_id, m.made_ms FROM made m
+    JOIN grants g ON g.machine_id = substr(m.id, 1, instr(m.id, ':') - 1)
+        AND g.secret_id = substr(m.id, instr(m.id, ':') + 1)
+    JOIN secrets s ON s.id = g.secret_id JOIN machines x ON x.id = g.machine_id WHERE m.kind = 'grant' AND {mine}
 UNION ALL SELECT m.kind, m.id, i.email, m.agent_id, m.made_ms FROM made m JOIN team_invites i ON i.id = m.id
-    WHERE m.kind = 'invitation' AND i.state = 'pending' AND i.expires_ms > :now
+    WHERE m.kind = 'invitation' AND {mine} AND i.state = 'pending' AND i.expires_ms > :now
 ORDER BY 5, 1, 2
 """
 
 
 def overview(db: sqlite3.Connection, now_ms: int, agent_id: str | None = None) -> list[dict[str, object]]:
     """What agents made and what still works, or what one of them made, oldest first."""
-    found = [
+    statement = LIVE.format(mine="TRUE" if agent_id is None else "m.agent_id = :agent")
+    return [
         {
             "kind": row["kind"],
             "id": row["id"],
@@ -39,9 +41,8 @@ def overview(db: sqlite3.Connection, now_ms: int, agent_id: str | None = None) -
             "agentId": row["agent_id"],
             "madeAt": row["made_ms"],
         }
-        for row in db.execute(LIVE, {"now": now_ms})
+        for row in db.execute(statement, {"now": now_ms, "agent": agent_id})
     ]
-    return [each for each in found if agent_id in (None, each["agentId"])]
 
 
 def end_all(db: sqlite3.Connection, now_ms: int, agent_id: str) -> list[dict[str, object]]:
