@@ -146,6 +146,7 @@ SEVERITIES = ("info", "low", "medium", "high", "critical")
 URGENT = SEVERITIES[3:]  # queues and alerts keep room for these
 URGENT_ACTIONS = tuple(action for action, severity in ACTIONS.items() if severity in URGENT)
 RECENT = 20
+LOOKED_AT = 1_000
 PAGE_SIZE = 50
 # Called with every new entry, in the same transaction. The alerts and webhooks modules register themselves here.
 LISTENERS: list[Callable[[sqlite3.Connection, sqlite3.Row], None]] = []
@@ -195,6 +196,23 @@ def note_secret(call: Call, action: str, secret: sqlite3.Row, detail: str) -> No
 def recent_of(db: sqlite3.Connection, agent_id: str) -> list[dict[str, object]]:
     """The latest entries that an agent caused, newest first."""
     rows = db.execute("SELECT * FROM audit WHERE agent_id = ? ORDER BY id DESC LIMIT ?", (agent_id, RECENT))
+    return [entry(row) for row in rows]
+
+
+def last_ms_of(db: sqlite3.Connection, agent_id: str) -> int | None:
+    """When an agent last did something that is audited. What was only refused does not count."""
+    statement = "SELECT created_ms FROM audit WHERE agent_id = ? AND action <> 'auth_failure' ORDER BY id DESC LIMIT 1"
+    row = db.execute(statement, (agent_id,)).fetchone()
+    return None if row is None else int(row["created_ms"])
+
+
+def recent_of_machine(db: sqlite3.Connection, machine_id: str, actions: tuple[str, ...]) -> list[dict[str, object]]:
+    """The latest of a machine's entries with these actions, newest first. Looks at its last LOOKED_AT entries."""
+    rows = db.execute(
+        "SELECT * FROM (SELECT * FROM audit WHERE machine_id = ? ORDER BY id DESC LIMIT ?)"
+        " WHERE action IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT ?",
+        (machine_id, LOOKED_AT, json.dumps(actions), RECENT),
+    )
     return [entry(row) for row in rows]
 
 

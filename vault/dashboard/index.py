@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from vault.dashboard.pages import (
+    agents,
     alerts,
     audit,
     canaries,
@@ -24,6 +25,7 @@ from vault.dashboard.web import Page
 PAGES: tuple[Page, ...] = (
     *session.PAGES,
     *overview.PAGES,
+    *agents.PAGES,
     *alerts.PAGES,
     *audit.PAGES,
     *canaries.PAGES,

@@ -17,6 +17,7 @@ import secrets
 import sqlite3
 import uuid
 from collections.abc import Iterable
+from typing import Any
 
 from vault import audit, seals
 from vault.crypto import hash_token
@@ -24,7 +25,7 @@ from vault.domains import identities
 from vault.domains.identities import AGENT, parse_public_key
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import text
-from vault.query import fetch_one
+from vault.query import count, fetch_one
 from vault.router import OWNER, Actor, Agent, Call, Owner, Route
 from vault.terminal import PROGRAM, printable
 
@@ -109,6 +110,8 @@ TOKEN_ID = "lower(substr(hex(token_hash), 1, 12))"  # noqa: S105  # not a token
 WAITING = "WHERE used_ms IS NULL AND expires_ms > ?"
 TOKEN_PATTERN = re.compile(r"[0-9a-f]{64}")
 DEFAULT_NAME = "AI agent"
+IS_WAITING = "approved_ms IS NULL AND enabled"
+DISABLED_BY_OWNER = "SELECT 1 FROM agents_disabled_by_owner WHERE agent_id = ?"
 
 
 def find(db: sqlite3.Connection, agent_id: str) -> Agent | None:
@@ -224,7 +227,7 @@ def disable(call: Call) -> object:
 def enable(call: Call) -> object:
     """Re-enable a disabled agent, unless the owner disabled it."""
     agent, _ = _require_visible(call)
-    if fetch_one(call.db, "SELECT 1 FROM agents_disabled_by_owner WHERE agent_id = ?", (agent.id,)) is not None:
+    if fetch_one(call.db, DISABLED_BY_OWNER, (agent.id,)) is not None:
         raise Refusal(409, "the owner of the vault disabled this agent: only the owner can enable it")
     return _set_enabled(call, enabled=True)
 
@@ -326,7 +329,13 @@ ROUTES = (
 
 
 def issue_token(
-    db: sqlite3.Connection, now_ms: int, scopes: Iterable[str], projects: Iterable[str] | None, name: str | None
+    db: sqlite3.Connection,
+    now_ms: int,
+    scopes: Iterable[str],
+    projects: Iterable[str] | None,
+    name: str | None,
+    *,
+    actor: Actor = OWNER,
 ) -> str:
     """Create and return a bootstrap token. The vault stores only its hash. Raises VaultError."""
     wanted = _known_scopes(scopes)
@@ -339,7 +348,7 @@ def issue_token(
         " VALUES (?, ?, ?, ?, ?, ?)",
         (hash_token(token), name, json.dumps(wanted), allowlist, now_ms, now_ms + TOKEN_LIFE_MS),
     )
-    audit.record(db, now_ms, OWNER, "bootstrap_token_create", f"scopes: {' '.join(wanted)}")
+    audit.record(db, now_ms, actor, "bootstrap_token_create", f"scopes: {' '.join(wanted)}")
     return token
 
 
@@ -373,12 +382,41 @@ def overview(db: sqlite3.Connection) -> list[dict[str, object]]:
     return [_summary(db, row) for row in rows]
 
 
-def approve_as_owner(db: sqlite3.Connection, now_ms: int, agent_id: str) -> Agent:
+def waiting(db: sqlite3.Connection, limit: int) -> list[dict[str, object]]:
+    """The agents that wait for approval, oldest first."""
+    statement = f"SELECT * FROM ai_agents WHERE {IS_WAITING} ORDER BY created_ms, id LIMIT ?"
+    return [_summary(db, row) for row in db.execute(statement, (limit,)).fetchall()]
+
+
+def listing(db: sqlite3.Connection, limit: int, offset: int) -> tuple[list[dict[str, object]], int]:
+    """Agents that do not wait for approval, newest first, with `lastActiveAt`, and how many there are."""
+    statement = f"SELECT * FROM ai_agents WHERE NOT ({IS_WAITING}) ORDER BY created_ms DESC, id LIMIT ? OFFSET ?"
+    rows = db.execute(statement, (limit, offset)).fetchall()
+    total = count(db, f"SELECT COUNT(*) FROM ai_agents WHERE NOT ({IS_WAITING})")
+    return [{**_summary(db, row), "lastActiveAt": audit.last_ms_of(db, row["id"])} for row in rows], total
+
+
+def describe(db: sqlite3.Connection, agent_id: str) -> dict[str, Any]:
+    """All that the owner knows about an agent. Raises Refusal, a 404."""
+    row = identities.find_row(db, AGENT, agent_id)
+    if row is None:
+        raise Refusal(404, "there is no such agent")
+    return {
+        **_summary(db, row),
+        "approvedAt": row["approved_ms"],
+        "disabledByOwner": fetch_one(db, DISABLED_BY_OWNER, (agent_id,)) is not None,
+        "lastActiveAt": audit.last_ms_of(db, agent_id),
+        "recentAudit": audit.recent_of(db, agent_id),
+        "names": identities.names_of(db, AGENT, agent_id),
+    }
+
+
+def approve_as_owner(db: sqlite3.Connection, now_ms: int, agent_id: str, *, actor: Actor = OWNER) -> Agent:
     """Approve a pending agent. Raises VaultError."""
-    return _from_row(db, identities.approve_as_owner(db, now_ms, AGENT, agent_id))
+    return _from_row(db, identities.approve_as_owner(db, now_ms, AGENT, agent_id, actor=actor))
 
 
-def set_enabled(db: sqlite3.Connection, now_ms: int, agent_id: str, *, enabled: bool) -> Agent:
+def set_enabled(db: sqlite3.Connection, now_ms: int, agent_id: str, *, enabled: bool, actor: Actor = OWNER) -> Agent:
     """Enable or disable an agent, and return it as it was before. Raises VaultError.
 
     No agent can enable what the owner disabled.
@@ -392,7 +430,7 @@ def set_enabled(db: sqlite3.Connection, now_ms: int, agent_id: str, *, enabled: 
         statement = "INSERT OR IGNORE INTO agents_disabled_by_owner (agent_id, disabled_ms) VALUES (?, ?)"
         db.execute(statement, (agent_id, now_ms))
     action = "enable" if enabled else "disable"
-    audit.record(db, now_ms, OWNER, f"ai_agent_{action}", f"agent {agent_id} {action}d")
+    audit.record(db, now_ms, actor, f"ai_agent_{action}", f"agent {agent_id} {action}d")
     return agent
 
 
@@ -444,11 +482,11 @@ def disable_all(db: sqlite3.Connection, now_ms: int) -> list[str]:
     return [row["id"] for row in rows if row["enabled"]]
 
 
-def revoke_as_owner(db: sqlite3.Connection, now_ms: int, agent_id: str) -> Agent:
+def revoke_as_owner(db: sqlite3.Connection, now_ms: int, agent_id: str, *, actor: Actor = OWNER) -> Agent:
     """Delete an agent in any state. Raises VaultError."""
     agent = _from_row(db, identities.require_for_owner(db, AGENT, agent_id))
     db.execute("DELETE FROM ai_agents WHERE id = ?", (agent_id,))
-    audit.record(db, now_ms, OWNER, "ai_agent_revoke", f"agent {agent_id} revoked, was {agent.name}")
+    audit.record(db, now_ms, actor, "ai_agent_revoke", f"agent {agent_id} revoked, was {agent.name}")
     return agent
 
 

@@ -40,7 +40,7 @@ from vault.domains.project_machines import grant
 from vault.errors import Denied, Refusal
 from vault.inputs import integer, text, text_list
 from vault.query import fetch_one
-from vault.router import OWNER, Call, Route
+from vault.router import OWNER, Actor, Call, Route
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS enrollment_tokens (
@@ -306,10 +306,10 @@ ROUTES = (
 # ---- the owner's side ------------------------------------------------------------------------------------------------
 
 
-def revoke_as_owner(db: sqlite3.Connection, now_ms: int, token_id: str) -> None:
+def revoke_as_owner(db: sqlite3.Connection, now_ms: int, token_id: str, *, actor: Actor = OWNER) -> None:
     """Revoke a token. Machines that it enrolled are not affected."""
     reason = "by the owner"
     db.execute(
         "UPDATE enrollment_tokens SET revoked_ms = ?, revoke_reason = ? WHERE id = ?", (now_ms, reason, token_id)
     )
-    audit.record(db, now_ms, OWNER, "enroll_token_revoke", f"enrollment token {token_id} revoked")
+    audit.record(db, now_ms, actor, "enroll_token_revoke", f"enrollment token {token_id} revoked")

@@ -11,7 +11,7 @@ from typing import NamedTuple
 from vault import audit, seals
 from vault.errors import Refusal, VaultError
 from vault.query import fetch_one
-from vault.router import OWNER, Call
+from vault.router import OWNER, Actor, Call
 from vault.terminal import PROGRAM, printable
 
 MAX_HISTORY = 100
@@ -102,7 +102,12 @@ def rename(call: Call, kind: IdentityKind, row: sqlite3.Row) -> dict[str, object
 
 def name_history(call: Call, kind: IdentityKind, identity_id: str) -> list[dict[str, object]]:
     """The earlier names, latest change first."""
-    rows = call.db.execute(
+    return names_of(call.db, kind, identity_id)
+
+
+def names_of(db: sqlite3.Connection, kind: IdentityKind, identity_id: str) -> list[dict[str, object]]:
+    """The same for the owner."""
+    rows = db.execute(
         f"SELECT * FROM {kind.names_table} WHERE {kind.names_column} = ? ORDER BY id DESC LIMIT ?",
         (identity_id, MAX_HISTORY),
     )
@@ -121,13 +126,15 @@ def require_for_owner(db: sqlite3.Connection, kind: IdentityKind, identity_id: s
     return row
 
 
-def approve_as_owner(db: sqlite3.Connection, now_ms: int, kind: IdentityKind, identity_id: str) -> sqlite3.Row:
+def approve_as_owner(
+    db: sqlite3.Connection, now_ms: int, kind: IdentityKind, identity_id: str, *, actor: Actor = OWNER
+) -> sqlite3.Row:
     """Approve an identity, and return its row from before. Raises VaultError."""
     row = require_for_owner(db, kind, identity_id)
     statement = f"UPDATE {kind.table} SET approved_ms = coalesce(approved_ms, ?) WHERE id = ?"
     db.execute(statement, (now_ms, identity_id))
     seals.sign(db, kind.noun, identity_id)
-    audit.record(db, now_ms, OWNER, f"{kind.audit_prefix}_approve", f"{kind.noun} {identity_id} approved")
+    audit.record(db, now_ms, actor, f"{kind.audit_prefix}_approve", f"{kind.noun} {identity_id} approved")
     return row
 
 

@@ -19,7 +19,7 @@ from vault.domains.identities import MACHINE
 from vault.errors import Denied, Refusal
 from vault.inputs import BOOLEAN, text
 from vault.query import count
-from vault.router import OWNER, SYSTEM, Call, KeySource, Machine, Route, Transaction
+from vault.router import OWNER, SYSTEM, Actor, Call, KeySource, Machine, Route, Transaction
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS machines (
@@ -272,9 +272,9 @@ def approve_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str) -> Ma
     return _from_row(identities.approve_as_owner(db, now_ms, MACHINE, machine_id))
 
 
-def revoke_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str) -> Machine:
+def revoke_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str, *, actor: Actor = OWNER) -> Machine:
     """Delete a machine in any state. Raises VaultError."""
     machine = _from_row(identities.require_for_owner(db, MACHINE, machine_id))
     db.execute("DELETE FROM machines WHERE id = ?", (machine_id,))
-    audit.record(db, now_ms, OWNER, "machine_revoke", f"machine {machine_id} revoked, was {machine.name}")
+    audit.record(db, now_ms, actor, "machine_revoke", f"machine {machine_id} revoked, was {machine.name}")
     return machine

@@ -7,6 +7,7 @@ from typing import Callable
 
 from vault.domains import enrollment, machines, project_machines, team, temporary_secrets, webhooks
 from vault.makers import GRANT, INVITATION, LINK, TOKEN, WEBHOOK
+from vault.router import OWNER, Actor
 
 MACHINE = "machine"  # enrolled with an agent's token
 
@@ -45,16 +46,16 @@ def overview(db: sqlite3.Connection, now_ms: int, agent_id: str | None = None) -
     ]
 
 
-def end_all(db: sqlite3.Connection, now_ms: int, agent_id: str) -> list[dict[str, object]]:
+def end_all(db: sqlite3.Connection, now_ms: int, agent_id: str, *, actor: Actor = OWNER) -> list[dict[str, object]]:
     """End everything that an agent made, and return it. The agent may be gone already."""
     ended = overview(db, now_ms, agent_id)
     for thing in ended:
         # A machine that is revoked takes its grants with it.
-        _ENDS[str(thing["kind"])](db, now_ms, str(thing["id"]))
+        _ENDS[str(thing["kind"])](db, now_ms, str(thing["id"]), actor=actor)
     return ended
 
 
-_ENDS: dict[str, Callable[[sqlite3.Connection, int, str], object]] = {
+_ENDS: dict[str, Callable[..., object]] = {
     TOKEN: enrollment.revoke_as_owner,
     MACHINE: machines.revoke_as_owner,
     WEBHOOK: webhooks.delete_as_owner,

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
+from collections.abc import Iterable
 
 from vault import audit
 from vault.crypto import new_id
@@ -128,3 +130,15 @@ ROUTES = (
     Route("POST", "/v1/ai/projects/{projectId}/delete",      "projects.write", delete, DELETE_FIELDS),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def names(db: sqlite3.Connection, limit: int, ids: Iterable[str] = ()) -> dict[str, str]:
+    """The names of the first projects in alphabetical order and of those with these ids, by id."""
+    first = db.execute("SELECT id, name FROM projects ORDER BY lower(name), id LIMIT ?", (limit,))
+    found = {row["id"]: row["name"] for row in first}
+    others = json.dumps([each for each in ids if each not in found])
+    rows = db.execute("SELECT id, name FROM projects WHERE id IN (SELECT value FROM json_each(?))", (others,))
+    return {**found, **{row["id"]: row["name"] for row in rows}}

@@ -17,7 +17,7 @@ from vault.domains import projects
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import text, text_list
 from vault.query import fetch_one, require_one
-from vault.router import OWNER, Call, Route
+from vault.router import OWNER, Actor, Call, Route
 from vault.terminal import printable
 
 TABLES = """
@@ -264,11 +264,11 @@ def decline(db: sqlite3.Connection, now_ms: int, invite_id: str) -> dict[str, ob
     return {"inviteId": invite_id, "email": row["email"], "state": "declined"}
 
 
-def cancel_as_owner(db: sqlite3.Connection, now_ms: int, invite_id: str) -> None:
+def cancel_as_owner(db: sqlite3.Connection, now_ms: int, invite_id: str, *, actor: Actor = OWNER) -> None:
     """Cancel a pending invitation. Raises VaultError."""
     row = _require_pending_invite(db, now_ms, invite_id)
     _set_state(db, invite_id, "cancelled")
-    audit.record(db, now_ms, OWNER, "team_invite_cancel", f"invitation {invite_id} of {row['email']} cancelled")
+    audit.record(db, now_ms, actor, "team_invite_cancel", f"invitation {invite_id} of {row['email']} cancelled")
 
 
 def set_owner_email(db: sqlite3.Connection, now_ms: int, email: str) -> str:

@@ -30,7 +30,7 @@ from vault.errors import Refusal, Tampered
 from vault.inputs import BOOLEAN, require_any, text, text_list
 from vault.outbound import INTERNET, MAX_URL, ForbiddenUrl, Network, SendError, Target, parse_url, post
 from vault.query import count, fetch_one, require_one
-from vault.router import OWNER, SYSTEM, Call, KeySource, Owner, Route, Transaction
+from vault.router import OWNER, SYSTEM, Actor, Call, KeySource, Owner, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -443,10 +443,10 @@ ROUTES = (
 # ---- the owner's side ------------------------------------------------------------------------------------------------
 
 
-def delete_as_owner(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> None:
+def delete_as_owner(db: sqlite3.Connection, now_ms: int, webhook_id: str, *, actor: Actor = OWNER) -> None:
     """Delete a webhook and its queue."""
     db.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
-    audit.record(db, now_ms, OWNER, "webhook_delete", f"webhook {webhook_id} deleted")
+    audit.record(db, now_ms, actor, "webhook_delete", f"webhook {webhook_id} deleted")
 
 
 def deliveries(db: sqlite3.Connection, webhook_id: str, limit: int = MAX_RESULTS) -> list[dict[str, object]]:
