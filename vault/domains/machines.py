@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import sqlite3
 import uuid
+from typing import Any, NamedTuple
 
 from vault import audit
 from vault.domains import identities
 from vault.domains.identities import MACHINE
 from vault.errors import Denied, Refusal
 from vault.inputs import BOOLEAN, text
-from vault.query import count
+from vault.query import count, fetch_one
 from vault.router import OWNER, SYSTEM, Actor, Call, KeySource, Machine, Route, Transaction
 
 TABLES = """
@@ -66,6 +67,13 @@ CASCADE = {
     "grants": "SELECT COUNT(*) FROM grants WHERE machine_id = ?",
 }
 
+HAS_ENDED = "(expires_ms IS NOT NULL AND expires_ms <= :now)"
+STATES = {
+    "pending": f"approved_ms IS NULL AND NOT {HAS_ENDED}",
+    "approved": f"approved_ms IS NOT NULL AND NOT {HAS_ENDED}",
+    "expired": HAS_ENDED,
+}
+KINDS = ("standard", "ephemeral", "temp")
 EXPIRED_VISIBLE_MS = 24 * 3600 * 1000  # an expired machine stays visible for a day
 
 
@@ -267,9 +275,63 @@ def overview(db: sqlite3.Connection, now_ms: int) -> list[dict[str, object]]:
     return [_to_json(row, now_ms) for row in db.execute("SELECT * FROM machines ORDER BY created_ms, id")]
 
 
-def approve_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str) -> Machine:
+class Filters(NamedTuple):
+    """Which machines to list. None means any; `name` is a part of the name or the hostname."""
+
+    state: str | None = None
+    kind: str | None = None
+    name: str | None = None
+    token_id: str | None = None
+
+
+def listing(
+    db: sqlite3.Connection, now_ms: int, filters: Filters, limit: int, offset: int = 0
+) -> tuple[list[dict[str, object]], int]:
+    """Some of the machines, newest first, and how many match the filters."""
+    conditions = [STATES[filters.state] if filters.state else "TRUE"]
+    conditions += ["kind = :kind"] if filters.kind else []
+    conditions += ["instr(lower(name || ' ' || hostname), lower(:name)) > 0"] if filters.name else []
+    conditions += ["enrollment_token_id = :token"] if filters.token_id else []
+    where = f"FROM machines WHERE {' AND '.join(conditions)}"
+    values = {"now": now_ms, "kind": filters.kind, "name": filters.name, "token": filters.token_id}
+    rows = db.execute(
+        f"SELECT * {where} ORDER BY created_ms DESC, id DESC LIMIT :limit OFFSET :offset",
+        {**values, "limit": limit, "offset": offset},
+    )
+    return [_to_json(row, now_ms) for row in rows], count(db, f"SELECT COUNT(*) {where}", values)
+
+
+def describe(db: sqlite3.Connection, now_ms: int, machine_id: str) -> dict[str, Any]:
+    """All that the owner knows about a machine. Raises Refusal, a 404."""
+    row = identities.find_row(db, MACHINE, machine_id)
+    if row is None:
+        raise Refusal(404, "there is no such machine")
+    token = fetch_one(db, "SELECT id, name FROM enrollment_tokens WHERE id = ?", (row["enrollment_token_id"],))
+    return {
+        **_to_json(row, now_ms),
+        "fingerprint": identities.fingerprint(row["public_key"]),
+        "expiresAt": row["expires_ms"],
+        "enrollmentToken": dict(token) if token else None,
+        "names": identities.names_of(db, MACHINE, machine_id),
+        "reads": audit.recent_of_machine(db, machine_id, ("secret_read",)),
+        "denials": audit.recent_of_machine(db, machine_id, ("secret_read_denied", "auth_failure")),
+    }
+
+
+def last_addresses(db: sqlite3.Connection, limit: int) -> list[dict[str, str]]:
+    """The machines that were seen last, and the address of the latest entry of each, if it has one."""
+    rows = db.execute(
+        "SELECT m.id, m.name, (SELECT a.source_ip FROM audit a WHERE a.machine_id = m.id AND a.source_ip IS NOT NULL"
+        " ORDER BY a.id DESC LIMIT 1) AS address FROM machines m WHERE m.last_seen_ms IS NOT NULL"
+        " ORDER BY m.last_seen_ms DESC LIMIT ?",
+        (limit,),
+    )
+    return [dict(row) for row in rows if row["address"] is not None]
+
+
+def approve_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str, *, actor: Actor = OWNER) -> Machine:
     """Approve a pending machine. Raises VaultError."""
-    return _from_row(identities.approve_as_owner(db, now_ms, MACHINE, machine_id))
+    return _from_row(identities.approve_as_owner(db, now_ms, MACHINE, machine_id, actor=actor))
 
 
 def revoke_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str, *, actor: Actor = OWNER) -> Machine:

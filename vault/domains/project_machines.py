@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
+from collections.abc import Iterable
+from typing import Any
 
 from vault import audit, makers
 from vault.domains import machines, projects
@@ -173,6 +175,86 @@ ROUTES = (
 
 
 # ---- the owner's side ------------------------------------------------------------------------------------------------
+
+MEMBERSHIPS = """
+SELECT p.id AS projectId, p.name AS projectName, m.added_ms AS addedAt,
+    (SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id
+     WHERE g.machine_id = m.machine_id AND s.project_id = p.id AND s.deleted_ms IS NULL) AS grantCount
+FROM project_machines m JOIN projects p ON p.id = m.project_id WHERE m.machine_id = ? ORDER BY lower(p.name), p.id
+"""
+GRANTS_OF_MACHINE = """
+SELECT s.id AS secretId, s.name, s.kind, s.project_id AS projectId, p.name AS projectName, g.granted_ms AS grantedAt
+FROM grants g JOIN secrets s ON s.id = g.secret_id JOIN projects p ON p.id = s.project_id
+WHERE g.machine_id = ? AND s.deleted_ms IS NULL ORDER BY lower(p.name), lower(s.name), s.id LIMIT ?
+"""
+OTHERS = """
+FROM machines m
+WHERE NOT EXISTS (SELECT 1 FROM project_machines p WHERE p.project_id = :project AND p.machine_id = m.id)
+    AND (:name = '' OR instr(lower(m.name || ' ' || m.hostname), lower(:name)) > 0)
+"""
+SECRETS = """
+FROM secrets WHERE project_id = :project AND deleted_ms IS NULL AND (:name = '' OR instr(lower(name), lower(:name)) > 0)
+"""
+
+Pair = tuple[str, str]  # the id of a machine and of a secret
+
+
+def of_machine(db: sqlite3.Connection, machine_id: str, limit: int) -> dict[str, list[dict[str, Any]]]:
+    """The `projects` of a machine with the numbers of its grants, and its first `grants`, by name."""
+    found = db.execute(MEMBERSHIPS, (machine_id,)), db.execute(GRANTS_OF_MACHINE, (machine_id, limit))
+    return {"projects": [dict(row) for row in found[0]], "grants": [dict(row) for row in found[1]]}
+
+
+def others(db: sqlite3.Connection, now_ms: int, project_id: str, name: str, limit: int) -> list[dict[str, object]]:
+    """Machines that are not in a project and have `name` in their name or hostname, newest first."""
+    statement = f"SELECT m.* {OTHERS} ORDER BY m.created_ms DESC, m.id DESC LIMIT :limit"
+    rows = db.execute(statement, {"project": project_id, "name": name, "limit": limit})
+    return [{**dict(row), "state": machines.state(row, now_ms)} for row in rows]
+
+
+def secrets_to_grant(
+    db: sqlite3.Connection, project_id: str, name: str, limit: int, offset: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Some secrets of a project with `name` in their name, in alphabetical order, and how many there are."""
+    values = {"project": project_id, "name": name, "limit": limit, "offset": offset}
+    statement = f"SELECT id, name, kind {SECRETS} ORDER BY lower(name), id LIMIT :limit OFFSET :offset"
+    found = [dict(row) for row in db.execute(statement, values)]
+    return found, count(db, f"SELECT COUNT(*) {SECRETS}", values)
+
+
+def granted_pairs(db: sqlite3.Connection, machine_ids: Iterable[str], secret_ids: Iterable[str]) -> set[Pair]:
+    """Which of the machines may read which of the secrets."""
+    rows = db.execute(
+        "SELECT machine_id, secret_id FROM grants WHERE machine_id IN (SELECT value FROM json_each(?))"
+        " AND secret_id IN (SELECT value FROM json_each(?))",
+        (json.dumps(list(machine_ids)), json.dumps(list(secret_ids))),
+    )
+    return {(row["machine_id"], row["secret_id"]) for row in rows}
+
+
+def change_grants(call: Call, project_id: str, added: Iterable[Pair], removed: Iterable[Pair]) -> tuple[int, int]:
+    """Grant and revoke single secrets of a project, and return how many changed. Raises Refusal."""
+    counts = [0, 0]
+    for machine_id, secret_id in added:
+        _require_pair(call.db, project_id, machine_id, secret_id)
+        if not granted_pairs(call.db, [machine_id], [secret_id]):
+            grant(call.db, call.now_ms, machine_id, secret_id)
+            makers.note(call, makers.GRANT, makers.grant_id(machine_id, secret_id))
+            _note(call, "permission_grant", machine_id, secret_id, project_id)
+            counts[0] += 1
+    for machine_id, secret_id in removed:
+        _require_pair(call.db, project_id, machine_id, secret_id)
+        counts[1] += len(granted_pairs(call.db, [machine_id], [secret_id]))
+        revoke_grant_as_owner(call.db, call.now_ms, makers.grant_id(machine_id, secret_id), actor=call.actor)
+    return counts[0], counts[1]
+
+
+def _require_pair(db: sqlite3.Connection, project_id: str, machine_id: str, secret_id: str) -> None:
+    statement = (
+        "SELECT 1 FROM project_machines m JOIN secrets s ON s.project_id = m.project_id"
+        " WHERE m.project_id = ? AND m.machine_id = ? AND s.id = ? AND s.deleted_ms IS NULL"
+    )
+    require_one(db, statement, (project_id, machine_id, secret_id), "a machine or a secret has left the project")
 
 
 def revoke_grant_as_owner(db: sqlite3.Connection, now_ms: int, grant_id: str, *, actor: Actor = OWNER) -> None:

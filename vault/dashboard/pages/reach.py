@@ -96,9 +96,9 @@ def leads_to_plaintext(scopes: Iterable[str]) -> dict[str, str]:
     return {scope: agents.LEADS_TO_PLAINTEXT[scope] for scope in scopes if scope in agents.LEADS_TO_PLAINTEXT}
 
 
-def page_number(visit: Visit) -> int:
+def page_number(visit: Visit, name: str = "page") -> int:
     """The number of the page of a list, from 1."""
-    given = visit.query("page", "1")
+    given = visit.query(name, "1")
     return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 7 else 1
 
 

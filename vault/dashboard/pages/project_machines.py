@@ -1,0 +1,124 @@
+"""The machines of a project, and which of its secrets each may read, as a matrix."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from typing import Any
+from urllib.parse import urlencode
+
+from starlette.responses import Response
+
+from vault.dashboard.pages import reach
+from vault.dashboard.web import Page, Visit
+from vault.domains import project_machines, projects
+from vault.domains.project_machines import Pair
+from vault.errors import Refusal
+
+ROWS, COLUMNS = 25, 10  # machines and secrets of one page: the form has at most two fields for each cell
+MAX_OTHERS = 20
+
+
+def show(visit: Visit) -> Response:
+    """A page of the matrix, and machines to add."""
+    project_id = visit.param("project")
+    page, columns = reach.page_number(visit), reach.page_number(visit, "columns")
+    asked = {name: visit.query(name).strip() for name in ("machine", "secret", "add")}
+    body: dict[str, Any] = {"page": page, "pageSize": ROWS}
+    if asked["machine"]:
+        body["search"] = asked["machine"]
+    with visit.desk.transaction() as db:
+        project = _project(db, project_id)
+    members = visit.call("POST", f"/v1/ai/projects/{project_id}/machines/query", body)
+    with visit.desk.transaction() as db:
+        secrets, secret_count = project_machines.secrets_to_grant(
+            db, project_id, asked["secret"], COLUMNS, (columns - 1) * COLUMNS
+        )
+        granted = project_machines.granted_pairs(
+            db, [each["id"] for each in members["machines"]], [each["id"] for each in secrets]
+        )
+        others = project_machines.others(db, visit.desk.clock(), project_id, asked["add"], MAX_OTHERS)
+    return visit.page(
+        "project_machines.html",
+        project=project,
+        machines=members["machines"],
+        machine_count=members["total"],
+        secrets=secrets,
+        secret_count=secret_count,
+        granted=granted,
+        others=others,
+        asked=asked,
+        here=_here(visit),
+        rows_address=_address(visit, "page"),
+        columns_address=_address(visit, "columns"),
+        page=page,
+        pages=-(-members["total"] // ROWS),
+        columns=columns,
+        column_pages=-(-secret_count // COLUMNS),
+    )
+
+
+def save(visit: Visit) -> Response:
+    """Grant what was ticked and revoke what was unticked. What the form did not show stays as it is.
+
+    `was` fields have what was granted when the form was made, so a change that somebody else made meanwhile stays.
+    """
+    project_id, before, after = visit.param("project"), set(visit.fields("was")), set(visit.fields("grant"))
+    with visit.desk.transaction() as db:
+        gained, lost = project_machines.change_grants(
+            visit.desk.as_call(db), project_id, _pairs(after - before), _pairs(before - after)
+        )
+    changed = [f"granted {gained}" if gained else "", f"revoked {lost}" if lost else ""]
+    message = " and ".join(part for part in changed if part)
+    return visit.go(_back(visit), f"Saved: {message}." if message else "Nothing was changed.")
+
+
+def add(visit: Visit) -> Response:
+    """Add a machine to the project."""
+    path = f"/v1/ai/projects/{visit.param('project')}/machines"
+    name = visit.call("POST", path, {"machineId": visit.field("machine")})["name"]
+    return visit.go(_back(visit), f"Added {name}. It reads nothing until you grant it secrets.")
+
+
+def remove(visit: Visit) -> Response:
+    """Remove a machine from the project, with its grants there."""
+    path = f"/v1/ai/projects/{visit.param('project')}/machines/{visit.param('machine')}/detach"
+    removed = visit.call("POST", path)
+    return visit.go(_back(visit), f"Removed {removed['name']}, and its grants: {removed['grantsRemoved']}.")
+
+
+def _project(db: sqlite3.Connection, project_id: str) -> dict[str, str]:
+    known = projects.names(db, 0, [project_id])
+    if not known:
+        raise Refusal(404, "there is no such project")
+    return {"id": project_id, "name": known[project_id]}
+
+
+def _pairs(given: Iterable[str]) -> list[Pair]:
+    """Machine and secret of each `machine:secret`. Raises Refusal."""
+    pairs = [each.partition(":") for each in sorted(given)]
+    return [(machine_id, secret_id) for machine_id, _, secret_id in pairs]
+
+
+def _here(visit: Visit, *, but: str = "") -> str:
+    """The query of this page, without one of its parameters."""
+    kept = [(key, value) for key, value in visit.request.query_params.items() if value and key != but]
+    return urlencode(kept)
+
+
+def _address(visit: Visit, but: str) -> str:
+    query = _here(visit, but=but)
+    return f"/dashboard/projects/{visit.param('project')}/machines?{query}{'&' if query else ''}"
+
+
+def _back(visit: Visit) -> str:
+    query = visit.field("here")
+    return f"/projects/{visit.param('project')}/machines{'?' if query else ''}{query}"
+
+
+PAGES = (
+    Page("GET", "/projects/{project}/machines", show),
+    Page("POST", "/projects/{project}/machines/save", save),
+    Page("POST", "/projects/{project}/machines/add", add),
+    Page("POST", "/projects/{project}/machines/{machine}/remove", remove),
+)
