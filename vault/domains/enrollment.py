@@ -39,7 +39,7 @@ from vault.domains.identities import parse_public_key
 from vault.domains.project_machines import grant
 from vault.errors import Denied, Refusal
 from vault.inputs import integer, text, text_list
-from vault.query import fetch_one
+from vault.query import count, fetch_one
 from vault.router import OWNER, Actor, Call, Route
 
 TABLES = """
@@ -304,6 +304,12 @@ ROUTES = (
 
 
 # ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def listing(db: sqlite3.Connection, now_ms: int, limit: int, offset: int) -> tuple[list[dict[str, object]], int]:
+    """Some of the tokens, newest first, without the tokens themselves, and how many there are."""
+    rows = db.execute(SELECT + "ORDER BY t.created_ms DESC, t.id DESC LIMIT ? OFFSET ?", (limit, offset))
+    return [_to_json(row, now_ms) for row in rows], count(db, "SELECT COUNT(*) FROM enrollment_tokens")
 
 
 def revoke_as_owner(db: sqlite3.Connection, now_ms: int, token_id: str, *, actor: Actor = OWNER) -> None:

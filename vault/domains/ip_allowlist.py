@@ -7,10 +7,11 @@ vault, so an agent with a project allowlist can neither see nor change it.
 
 from __future__ import annotations
 
+import bisect
 import ipaddress
 import sqlite3
-from collections.abc import Iterable
-from typing import Union
+from collections.abc import Iterable, Mapping
+from typing import Any, Union
 
 from vault import audit, seals
 from vault.crypto import new_id
@@ -222,3 +223,40 @@ ROUTES = (
     Route("POST", BASE + "/bulk-delete",      WRITE, bulk_delete, {"entryIds": text_list().required()}),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+class Networks:
+    """Many networks in which many addresses are looked up."""
+
+    def __init__(self, cidrs: Iterable[str]) -> None:
+        parsed = [parse_network(cidr) for cidr in cidrs]
+        self._sorted: dict[int, list[Any]] = {
+            version: list(ipaddress.collapse_addresses(each for each in parsed if each.version == version))  # type: ignore[type-var]
+            for version in (4, 6)
+        }
+        self._starts = {version: [each.network_address for each in found] for version, found in self._sorted.items()}
+
+    def __contains__(self, ip: str) -> bool:
+        try:
+            address = parse_address(ip)
+        except ValueError:
+            return False
+        place = bisect.bisect_right(self._starts[address.version], address) - 1
+        return place >= 0 and address in self._sorted[address.version][place]
+
+
+def entries(db: sqlite3.Connection) -> list[dict[str, object]]:
+    """All entries, oldest first."""
+    return [_to_json(row) for row in db.execute("SELECT * FROM ip_allowlist ORDER BY created_ms, id")]
+
+
+def entry_of(listed: Iterable[Mapping[str, Any]], ip: str) -> Mapping[str, Any] | None:
+    """The first entry that lets an address pass. Raises Refusal if it is no address."""
+    try:
+        parse_address(ip)
+    except ValueError:
+        raise Refusal(400, "this is not an IP address") from None
+    return next((each for each in listed if is_within(ip, [parse_network(str(each["cidr"]))])), None)

@@ -222,6 +222,15 @@ def secrets_to_grant(
     return found, count(db, f"SELECT COUNT(*) {SECRETS}", values)
 
 
+def secret_names(db: sqlite3.Connection, secret_ids: Iterable[str]) -> list[dict[str, Any]]:
+    """The secrets with these ids that are not in the trash, in alphabetical order."""
+    statement = (
+        "SELECT id, name, kind, project_id AS projectId FROM secrets WHERE deleted_ms IS NULL"
+        " AND id IN (SELECT value FROM json_each(?)) ORDER BY lower(name), id"
+    )
+    return [dict(row) for row in db.execute(statement, (json.dumps(list(secret_ids)),))]
+
+
 def granted_pairs(db: sqlite3.Connection, machine_ids: Iterable[str], secret_ids: Iterable[str]) -> set[Pair]:
     """Which of the machines may read which of the secrets."""
     rows = db.execute(

@@ -111,7 +111,7 @@ def remove(call: Call) -> object:
 
 
 def _check_not_in_team(call: Call, email: str) -> None:
-    if email == _owner_email(call.db):
+    if email == owner_email(call.db):
         raise Refusal(409, "email is the owner's own")
     if call.db.execute("SELECT 1 FROM team_members WHERE email = ?", (email,)).fetchone():
         raise Refusal(409, "email belongs to a member of the team")
@@ -135,7 +135,7 @@ def permissions_of_project(call: Call) -> object:
         " ORDER BY p.added_ms, m.id",
         (project["id"],),
     )
-    owner = {"memberId": OWNER_ID, "email": _owner_email(call.db), "role": "owner", "permissions": PERMISSIONS}
+    owner = {"memberId": OWNER_ID, "email": owner_email(call.db), "role": "owner", "permissions": PERMISSIONS}
     return [owner, *map(_permission_to_json, rows)]
 
 
@@ -199,7 +199,8 @@ def _set_state(db: sqlite3.Connection, invite_id: str, state: str) -> None:
     db.execute("UPDATE team_invites SET state = ? WHERE id = ?", (state, invite_id))
 
 
-def _owner_email(db: sqlite3.Connection) -> str | None:
+def owner_email(db: sqlite3.Connection) -> str | None:
+    """The owner's address, if it is known."""
     row = fetch_one(db, "SELECT email FROM owner")
     return row["email"] if row else None
 
@@ -246,21 +247,21 @@ def overview(db: sqlite3.Connection, now_ms: int) -> list[dict[str, object]]:
     return [{**_invite_to_json(row), "state": _state(row, now_ms)} for row in rows]
 
 
-def accept(db: sqlite3.Connection, now_ms: int, invite_id: str) -> dict[str, object]:
+def accept(db: sqlite3.Connection, now_ms: int, invite_id: str, *, actor: Actor = OWNER) -> dict[str, object]:
     """Make the invitee a member, without any project. Raises VaultError."""
     row = _require_pending_invite(db, now_ms, invite_id)
     member_id = new_id("mem_")
     db.execute("INSERT INTO team_members (id, email, joined_ms) VALUES (?, ?, ?)", (member_id, row["email"], now_ms))
     _set_state(db, invite_id, "accepted")
-    audit.record(db, now_ms, OWNER, "team_invite_accept", f"{row['email']} joined the team as {member_id}")
+    audit.record(db, now_ms, actor, "team_invite_accept", f"{row['email']} joined the team as {member_id}")
     return {"memberId": member_id, "email": row["email"]}
 
 
-def decline(db: sqlite3.Connection, now_ms: int, invite_id: str) -> dict[str, object]:
+def decline(db: sqlite3.Connection, now_ms: int, invite_id: str, *, actor: Actor = OWNER) -> dict[str, object]:
     """Decline an invitation. The same address can be invited again. Raises VaultError."""
     row = _require_pending_invite(db, now_ms, invite_id)
     _set_state(db, invite_id, "declined")
-    audit.record(db, now_ms, OWNER, "team_invite_decline", f"{row['email']} declined invitation {invite_id}")
+    audit.record(db, now_ms, actor, "team_invite_decline", f"{row['email']} declined invitation {invite_id}")
     return {"inviteId": invite_id, "email": row["email"], "state": "declined"}
 
 
@@ -271,7 +272,7 @@ def cancel_as_owner(db: sqlite3.Connection, now_ms: int, invite_id: str, *, acto
     audit.record(db, now_ms, actor, "team_invite_cancel", f"invitation {invite_id} of {row['email']} cancelled")
 
 
-def set_owner_email(db: sqlite3.Connection, now_ms: int, email: str) -> str:
+def set_owner_email(db: sqlite3.Connection, now_ms: int, email: str, *, actor: Actor = OWNER) -> str:
     """Set the owner's address, so that it cannot be invited, and return it in lower case. Raises VaultError."""
     email = email.lower()
     if len(email) > MAX_EMAIL or not EMAIL.fullmatch(email):
@@ -279,7 +280,7 @@ def set_owner_email(db: sqlite3.Connection, now_ms: int, email: str) -> str:
     if db.execute("SELECT 1 FROM team_members WHERE email = ?", (email,)).fetchone():
         raise VaultError(f"{printable(email)} is a member of the team", "remove the member first")
     db.execute("INSERT OR REPLACE INTO owner (only, email) VALUES (1, ?)", (email,))
-    audit.record(db, now_ms, OWNER, "owner_email_set", f"the owner is {email}")
+    audit.record(db, now_ms, actor, "owner_email_set", f"the owner is {email}")
     return email
 
 

@@ -1,0 +1,204 @@
+"""Enrollment tokens, with which short-lived machines register themselves, and the machines that came from each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+from starlette.responses import Response
+
+from vault.dashboard.pages import reach
+from vault.dashboard.web import Page, Visit
+from vault.domains import enrollment, machines, project_machines, projects
+from vault.domains.machines import Filters
+from vault.errors import Refusal
+
+MAX_SECRETS = 100  # of a project, with a checkbox; others are given by id
+UNITS = {"minutes": 60, "hours": 3_600, "days": 86_400}
+PLAIN = {
+    "name": "",
+    "description": "",
+    "uses": "1",
+    "token_life": "30",
+    "token_unit": "days",
+    "machine_life": "1",
+    "machine_unit": "hours",
+    "cidr": "",
+    "hostname": "",
+    "machine_name": "",
+    "more_secrets": "",
+}
+
+
+class Secrets(NamedTuple):
+    """The secrets of one project that the form offers."""
+
+    project_id: str
+    project_name: str
+    options: list[dict[str, Any]]
+    total: int
+
+
+# ---- the list and one token ------------------------------------------------------------------------------------------
+
+
+def index(visit: Visit) -> Response:
+    """The tokens, newest first."""
+    page = reach.page_number(visit)
+    with visit.desk.transaction() as db:
+        listed, total = enrollment.listing(db, visit.desk.clock(), reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE)
+        known = projects.names(db, 0, {each for token in listed for each in _ids(token, "projectIds")})
+    return visit.page("enrollment_list.html", tokens=listed, names=known, page=page, pages=reach.page_count(total))
+
+
+def show(visit: Visit) -> Response:
+    """One token, and the machines that came from it."""
+    token, page = visit.call("GET", f"/v1/ai/enrollment-tokens/{visit.param('id')}"), reach.page_number(visit)
+    with visit.desk.transaction() as db:
+        known = projects.names(db, 0, token["projectIds"])
+        granted = project_machines.secret_names(db, token["secretIds"])
+        enrolled, total = machines.listing(
+            db, visit.desk.clock(), Filters(token_id=token["id"]), reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE
+        )
+    return visit.page(
+        "enrollment_show.html",
+        token=token,
+        names=known,
+        secrets=granted,
+        machines=enrolled,
+        total=total,
+        page=page,
+        pages=reach.page_count(total),
+    )
+
+
+def revoke(visit: Visit) -> Response:
+    """Revoke a token. Machines that came from it stay."""
+    path, reason = f"/v1/ai/enrollment-tokens/{visit.param('id')}/revoke", visit.field("reason").strip()
+    name = visit.call("POST", path, {"reason": reason} if reason else {})["name"]
+    return visit.go(f"/enrollment/{visit.param('id')}", f"Revoked {name}. No more machines can enroll with it.")
+
+
+def _ids(token: Mapping[str, Any], key: str) -> list[str]:
+    return list(token[key])
+
+
+# ---- creating a token ------------------------------------------------------------------------------------------------
+
+
+def new(visit: Visit) -> Response:
+    """The form: first the projects, then everything else, with the secrets of these projects."""
+    chosen = list(dict.fromkeys(visit.request.query_params.getlist("project") + visit.query("more").split()))
+    return _form(visit, chosen, PLAIN) if chosen else _projects(visit)
+
+
+def _projects(visit: Visit) -> Response:
+    with visit.desk.transaction() as db:
+        choice = reach.project_choice(db)
+    return visit.page("enrollment_projects.html", choice=choice)
+
+
+def _form(
+    visit: Visit, project_ids: Sequence[str], given: Mapping[str, str], problem: str = "", chosen: Sequence[str] = ()
+) -> Response:
+    with visit.desk.transaction() as db:
+        known = projects.names(db, 0, project_ids)
+        offered = [
+            Secrets(
+                project_id, known[project_id], *project_machines.secrets_to_grant(db, project_id, "", MAX_SECRETS, 0)
+            )
+            for project_id in project_ids
+            if project_id in known
+        ]
+    if not offered and not problem:
+        raise Refusal(404, "there is no such project")
+    return visit.page(
+        "enrollment_new.html",
+        status=400 if problem else 200,
+        offered=offered,
+        given=given,
+        chosen=set(chosen),
+        problem=problem,
+        units=[(unit, unit) for unit in UNITS],
+    )
+
+
+def create(visit: Visit) -> Response:
+    """Create a token, and show it once."""
+    project_ids = list(visit.fields("project"))
+    secret_ids = list(dict.fromkeys([*visit.fields("secret"), *visit.field("more_secrets").split()]))
+    try:
+        created = visit.call("POST", "/v1/ai/enrollment-tokens", _body(visit, project_ids, secret_ids))
+    except Refusal as refusal:
+        if refusal.status != 400:
+            raise
+        given = {name: visit.field(name) for name in PLAIN}
+        return _form(visit, project_ids, given, _in_words(refusal), secret_ids)
+    return visit.page(
+        "enrollment_token.html",
+        created=created,
+        vault_id=visit.desk.store.vault_id,
+        url=machine_url(visit.desk.base_url),
+        secret_id=secret_ids[0] if secret_ids else "SECRET_ID",
+        is_local=visit.desk.base_url.startswith("http:"),
+    )
+
+
+def _body(visit: Visit, project_ids: list[str], secret_ids: list[str]) -> dict[str, Any]:
+    optional = {"description": "description", "cidr": "sourceCidr", "hostname": "hostnamePattern"}
+    optional["machine_name"] = "namePattern"
+    return {
+        "name": visit.field("name").strip(),
+        "projectIds": project_ids,
+        "secretIds": secret_ids,
+        "maxUses": _number(visit, "uses", "the number of machines"),
+        "tokenLifetimeSeconds": _seconds(visit, "token", "the token's life"),
+        "machineLifetimeSeconds": _seconds(visit, "machine", "a machine's life"),
+        **{key: visit.field(name).strip() for name, key in optional.items() if visit.field(name).strip()},
+    }
+
+
+def _seconds(visit: Visit, name: str, label: str) -> int:
+    return _number(visit, f"{name}_life", label) * UNITS.get(visit.field(f"{name}_unit"), 1)
+
+
+def _number(visit: Visit, name: str, label: str) -> int:
+    given = visit.field(name).strip()
+    if not (given.isascii() and given.isdigit() and len(given) < 10):
+        raise Refusal(400, f"{label} must be a whole number")
+    return int(given)
+
+
+WORDS = {
+    "name": "the name",
+    "maxUses": "the number of machines",
+    "tokenLifetimeSeconds": "the token's life, in seconds,",
+    "machineLifetimeSeconds": "a machine's life, in seconds,",
+    "sourceCidr": "the addresses",
+    "hostnamePattern": "the pattern of hostnames",
+    "namePattern": "the pattern of names",
+    "secretIds": "the secrets",
+    "projectIds": "the projects",
+}
+
+
+def _in_words(refusal: Refusal) -> str:
+    """The message with the labels of the form instead of the keys of the API."""
+    key, _, rest = str(refusal).partition(" ")
+    return f"{WORDS.get(key, key)} {rest.replace('secrets of the projects in projectIds', 'in the chosen projects')}"
+
+
+def machine_url(base_url: str) -> str:
+    """The vault's address for a machine. The vendor's client accepts plain HTTP only for the name localhost."""
+    parts = urlsplit(base_url)
+    return f"http://localhost:{parts.port or 80}" if parts.scheme == "http" else base_url
+
+
+PAGES = (
+    Page("GET", "/enrollment", index),
+    Page("GET", "/enrollment/new", new),
+    Page("POST", "/enrollment/create", create),
+    Page("GET", "/enrollment/{id}", show),
+    Page("POST", "/enrollment/{id}/revoke", revoke),
+)
