@@ -1,7 +1,7 @@
 """`completion`: short scripts for bash, zsh, fish and PowerShell, which ask this program what could come next.
 
-Words come from the table of commands, the dispatch table, the installed agents, and, for an argument that may be a name,
-from the list of the vault that `call` would look it up in.
+Words come from the table of commands, the dispatch table, the installed agents, and, for an argument that may be a
+name, from the list of the vault that `call` would look it up in.
 """
 
 from __future__ import annotations
