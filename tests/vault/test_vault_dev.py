@@ -90,7 +90,12 @@ def test_lines_to_paste_carry_the_home_that_they_need(trial: Trial, monkeypatch:
     assert temporary.client_line("doctor").startswith("SIKKERKEY_HOME='/a b/home' ")
     monkeypatch.setenv("SIKKERKEY_HOME", "/mine")
     assert trial.client_line("doctor").startswith("SIKKERKEY_HOME=/mine ")
-    shown = dev._announce(temporary._replace(directory=trial.directory, agent_id="a1"), "http://127.0.0.1:8300")
+    shown = dev._announce(
+        temporary._replace(directory=trial.directory, agent_id="a1"), "http://127.0.0.1:8300", "http://link"
+    )
     assert json.loads(json.dumps(shown.data))["home"] == "/a b/home"
     assert "Ctrl-C stops the vault and deletes it." in shown.text
-    assert " config claude-code --agent a1 --write" in dev._announce(trial._replace(agent_id="a1"), "http://x").text
+    assert "http://link  (works once)" in shown.text
+    kept = dev._announce(trial._replace(agent_id="a1"), "http://x", None).text
+    assert " config claude-code --agent a1 --write" in kept
+    assert "opened in your browser" in kept

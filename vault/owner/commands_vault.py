@@ -64,6 +64,7 @@ def add_all(line: CommandLine) -> None:
 
 def _add_vault_commands(line: CommandLine) -> None:
     line.section("The vault")
+    _add_dev(line)
     making = line.add("init", _init, "create a vault; serve creates one with a key file if there is none")
     making.add_argument(
         "--passphrase", action="store_true", help="protect the root key with a passphrase instead of a key file"
@@ -90,7 +91,6 @@ def _add_vault_commands(line: CommandLine) -> None:
     add_passphrase_option(serving, text="start unsealed with the passphrase")
     opening = line.add("dashboard", _dashboard, "open the dashboard in the browser, with a one-time link")
     opening.add_argument("--no-browser", action="store_true", help="only print the link")
-    _add_dev(line)
     line.add("status", _status, "show the state of the vault and its server")
     checking = line.add("verify", _verify, "check that the vault was not changed from outside")
     add_passphrase_option(checking, text="for a vault with a passphrase: the passphrase, to check the seals too")
@@ -122,6 +122,7 @@ def _add_dev(line: CommandLine) -> None:
     )
     trying.add_argument("--port", type=_port, help="port to listen on (8300 if it is free; 0 takes any)")
     trying.add_argument("--mcp", type=Path, metavar="FILE", help="sikkerkey-mcp.pyz (default: beside this program)")
+    trying.add_argument("--no-browser", action="store_true", help="print the dashboard's link instead of opening it")
 
 
 def _init(options: argparse.Namespace) -> Output:

@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from vault import control, server
 from vault.app import create_app
@@ -31,7 +31,7 @@ from vault.domains import agents
 from vault.errors import Refusal, VaultError
 from vault.files import create_private, private_directory, quoted, read_private
 from vault.inputs import parse_object
-from vault.owner import demo
+from vault.owner import browser, demo
 from vault.owner.console import Output
 from vault.place import command_line
 from vault.store import Store
@@ -73,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     mcp = _find_mcp(options.mcp)
     _end_cleanly()
     with _trial(options.dir, mcp) as trial:
-        starting = _Starting(trial, as_json=options.json)
+        starting = _Starting(trial, as_json=options.json, opens=not options.no_browser)
         port = _port(trial, options.port)
         server.serve(
             trial.directory, server.ListenOptions(port=port, webhooks_to_loopback=True), None, announce=starting
@@ -85,8 +85,8 @@ def run(options: argparse.Namespace) -> None:
 class _Starting:
     """Prepares the vault in a thread, once the server accepts connections. Ends the server if that fails."""
 
-    def __init__(self, trial: Trial, *, as_json: bool) -> None:
-        self._trial, self._as_json = trial, as_json
+    def __init__(self, trial: Trial, *, as_json: bool, opens: bool) -> None:
+        self._trial, self._as_json, self._opens = trial, as_json, opens
         self._thread: threading.Thread | None = None
         self._installing: subprocess.Popen[str] | None = None
         self._failure: VaultError | None = None
@@ -127,7 +127,15 @@ class _Starting:
             trial = trial._replace(agent_id=_approve(desk))
             if not trial.is_temporary:
                 _remember(trial, url)
-        _announce(trial, url).show(as_json=self._as_json)
+        _announce(trial, url, self._link()).show(as_json=self._as_json)
+
+    def _link(self) -> str | None:
+        """The dashboard's one-time link, or None if it was opened."""
+        answer = control.ask(self._trial.directory, "dashboard") or {}
+        link: str | None = answer.get("dashboardUrl")
+        if link and self._opens and browser.can_open() and browser.open_link(link, self._trial.directory):
+            return None
+        return link
 
     def _install(self, token: str, url: str) -> None:
         """Run the `install` of the agent's program. The token goes through standard input. Raises VaultError."""
@@ -223,11 +231,7 @@ def _interpreter() -> str:
 # ---- what is printed -------------------------------------------------------------------------------------------------
 
 
-def _announce(trial: Trial, url: str) -> Output:
-    answer: dict[str, Any] = control.ask(trial.directory, "status") or {}
-    with contextlib.suppress(VaultError):
-        answer = control.ask(trial.directory, "dashboard") or answer
-    link = answer.get("dashboardUrl")
+def _announce(trial: Trial, url: str, link: str | None) -> Output:
     agent = [] if trial.is_temporary else ["--agent", trial.agent_id]
     lines = [
         trial.client_line("config", client, *agent, *more)
@@ -246,7 +250,8 @@ def _announce(trial: Trial, url: str) -> Output:
         f"A vault for a trial runs at {url}.",
         f"  agent      {AGENT_NAME} ({trial.agent_id}), approved, with every scope",
         f"  project    {demo.PROJECT}, with secrets, a policy, a canary and a machine that has read",
-        *([f"  dashboard  {link}  (the link works once)"] if link else []),
+        f"  dashboard  {f'{link}  (works once)' if link else 'opened in your browser'}",
+        f"             again: {command_line(trial.directory, 'dashboard')}",
         f"  commands   {command_line(trial.directory, 'projects')}",
         "",
         "To connect an assistant, run one of these in another terminal:",

@@ -111,7 +111,7 @@ def test_a_sealed_vault_asks_for_its_passphrase(signed_in: SignedIn) -> None:
     assert "The vault is open." in signed_in.text("")
 
 
-@pytest.mark.skip(reason="the navigation is complete when every area has its page")
+
 def test_every_link_of_the_navigation_leads_to_a_page(signed_in: SignedIn) -> None:
     for path in re.findall(r'<li><a href="/dashboard([^"]*)"', signed_in.text("")):
         signed_in.text(path)
