@@ -138,11 +138,16 @@ def test_contributing_lists_all_code_and_readme_links_every_page() -> None:
 
 
 def free_port() -> int:
-    """A TCP port without a listener."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A TCP port without a listener, and without one at the next port, where the vault listens with TLS."""
+    while True:
+        with socket.socket() as probe, socket.socket() as next_one:
+            probe.bind(("127.0.0.1", 0))
+            port: int = probe.getsockname()[1]
+            try:
+                next_one.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
 
 
 def test_no_command_writes_a_token_to_a_file_or_uses_a_shared_directory() -> None:

@@ -37,7 +37,8 @@ def test_a_value_is_revealed_and_audited(desk: Desk) -> None:
     assert (reveal(desk, secret), reveal(desk, secret, 1)) == ("second-hunter2", "first-hunter2")
     with desk.transaction() as db:
         entries = db.execute("SELECT * FROM audit WHERE action = 'secret_reveal' ORDER BY id").fetchall()
-    assert [entry["detail"] for entry in entries] == ["version 2 shown to the owner", "version 1 shown to the owner"]
+    details = [f"API_KEY shown to the owner, version {version}" for version in (2, 1)]
+    assert [entry["detail"] for entry in entries] == details
     entry = entries[0]
     known = ("high", "owner", secret, project, "127.0.0.1")
     assert (entry["severity"], entry["user_id"], entry["secret_id"], entry["project_id"], entry["source_ip"]) == known

@@ -451,7 +451,7 @@ def reveal_as_owner(
     number = secret["version"] if version is None else version
     value = plaintext(db, keys, secret, number)
     ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
-    audit.record(db, now_ms, actor, "secret_reveal", f"version {number} shown to the owner", **ids)
+    audit.record(db, now_ms, actor, "secret_reveal", f"{secret['name']} shown to the owner, version {number}", **ids)
     return value
 
 

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 from vault import control, server
 from vault.app import create_app
@@ -45,12 +46,13 @@ STATE = "dev.json"
 
 
 class Trial(NamedTuple):
-    """Where everything is. A home of None is the user's own. `port` and `agent_id` are those of an earlier start."""
+    """Where everything is. A home of None is the user's own. Ports and `agent_id` are those of an earlier start."""
 
     directory: Path
     home: Path | None
     mcp: Path
     port: int = 0
+    tls_port: int = 0
     agent_id: str = ""
 
     @property
@@ -75,9 +77,8 @@ def run(options: argparse.Namespace) -> None:
     with _trial(options.dir, mcp) as trial:
         starting = _Starting(trial, as_json=options.json, opens=not options.no_browser)
         port = _port(trial, options.port)
-        server.serve(
-            trial.directory, server.ListenOptions(port=port, webhooks_to_loopback=True), None, announce=starting
-        )
+        listening = server.ListenOptions(port=port, tls_port=trial.tls_port, webhooks_to_loopback=True)
+        server.serve(trial.directory, listening, None, announce=starting)
         starting.finish()
     _say_goodbye(trial)
 
@@ -122,11 +123,12 @@ class _Starting:
                 token = agents.issue_token(db, desk.clock(), agents.SCOPES, None, AGENT_NAME)
             with ThreadPoolExecutor(1) as beside:
                 filled = beside.submit(demo.fill, desk, create_app(store))
-                self._install(token, url)
+                agent_url = (control.ask(trial.directory, "status") or {})["agentUrl"]
+                self._install(token, agent_url)
                 filled.result()
             trial = trial._replace(agent_id=_approve(desk))
             if not trial.is_temporary:
-                _remember(trial, url)
+                _remember(trial, url, agent_url)
         _announce(trial, url, self._link()).show(as_json=self._as_json)
 
     def _link(self) -> str | None:
@@ -137,10 +139,13 @@ class _Starting:
             return None
         return link
 
-    def _install(self, token: str, url: str) -> None:
-        """Run the `install` of the agent's program. The token goes through standard input. Raises VaultError."""
+    def _install(self, token: str, agent_url: str) -> None:
+        """Run the `install` of the agent's program. The token goes through standard input. Raises VaultError.
+
+        The address has the fingerprint of the vault's certificate.
+        """
         command = [sys.executable, "-I", str(self._trial.mcp), "install", "-"]
-        environment = {**os.environ, **self._trial.variables(), "SIKKERKEY_API_URL": url}
+        environment = {**os.environ, **self._trial.variables(), "SIKKERKEY_API_URL": agent_url}
         pipe = subprocess.PIPE
         # In a session of its own: Ctrl-C ends the server first, which then ends this quietly.
         with subprocess.Popen(
@@ -176,7 +181,7 @@ def _kept(directory: Path, mcp: Path) -> Trial:
     if os.path.lexists(state):
         try:
             known = parse_object(read_private(state).decode())
-            return Trial(directory, None, mcp, int(known["port"]), str(known["agentId"]))
+            return Trial(directory, None, mcp, int(known["port"]), int(known["tlsPort"]), str(known["agentId"]))
         except (ValueError, KeyError):
             raise VaultError(f"file {quoted(state)} is damaged", "name a new directory with --dir") from None
     if any(directory.iterdir()):
@@ -188,8 +193,9 @@ def _kept(directory: Path, mcp: Path) -> Trial:
     return Trial(directory, None, mcp)
 
 
-def _remember(trial: Trial, url: str) -> None:
-    known = {"port": int(url.rpartition(":")[2]), "agentId": trial.agent_id}
+def _remember(trial: Trial, url: str, agent_url: str) -> None:
+    ports = {"port": urlsplit(url).port, "tlsPort": urlsplit(agent_url).port}
+    known = {**ports, "agentId": trial.agent_id}
     create_private(trial.directory / STATE, json.dumps(known).encode() + b"\n")
 
 

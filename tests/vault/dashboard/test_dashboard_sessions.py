@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import re
 
-import pytest
-
 from tests.vault.support.dashboard import Browser, SignedIn, has_cookie, pages_of, problem
 from tests.vault.support.served_vault import Vault, exchange
 from vault.dashboard import sessions
@@ -109,7 +107,6 @@ def test_a_sealed_vault_asks_for_its_passphrase(signed_in: SignedIn) -> None:
     assert signed_in.get("").headers["location"] == "/dashboard/unseal"
     assert signed_in.post("/unseal") == ""
     assert "The vault is open." in signed_in.text("")
-
 
 
 def test_every_link_of_the_navigation_leads_to_a_page(signed_in: SignedIn) -> None:
