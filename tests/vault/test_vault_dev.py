@@ -45,8 +45,9 @@ def test_the_demo_has_one_of_each_and_an_audit_log_with_life(vault: Vault, agent
 
 def test_a_kept_directory_is_empty_or_from_dev(tmp_path: Path, trial: Trial) -> None:
     assert dev._kept(tmp_path / "new", trial.mcp) == Trial(tmp_path / "new", None, trial.mcp)
-    dev._remember(trial._replace(directory=tmp_path / "new", agent_id="a1"), "http://127.0.0.1:8301")
-    assert dev._kept(tmp_path / "new", trial.mcp) == Trial(tmp_path / "new", None, trial.mcp, 8301, "a1")
+    finished = trial._replace(directory=tmp_path / "new", agent_id="a1")
+    dev._remember(finished, "http://127.0.0.1:8301", "https://127.0.0.1:8400#sha256=00")
+    assert dev._kept(tmp_path / "new", trial.mcp) == Trial(tmp_path / "new", None, trial.mcp, 8301, 8400, "a1")
     (tmp_path / "other").mkdir(0o700)
     (tmp_path / "other" / "vault.db").touch()
     with pytest.raises(VaultError, match="is not empty, and dev did not finish there"):
