@@ -6,7 +6,9 @@
     uvicorn.run(app, proxy_headers=False)     # or vault.server.serve, which also locks the directory
 
 The event loop reads requests and writes responses. Everything that uses the database runs in a worker thread, in one
-transaction per request. Paths are used as sent, because the signature covers them as sent.
+transaction per request. A route that only reads uses that transaction to admit and count the request, and then answers
+from a snapshot that is not older, so that a long answer holds up nobody. Paths are used as sent, because the signature
+covers them as sent.
 """
 
 from __future__ import annotations
@@ -16,7 +18,8 @@ import re
 import sqlite3
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Callable, NamedTuple
 from urllib.parse import urlsplit
@@ -34,9 +37,13 @@ from vault.desk import Desk
 from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied, Tampered
 from vault.gate import admit
 from vault.inputs import read_body, read_form
-from vault.router import Actor, Agent, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
+from vault.router import Actor, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
 from vault.schema import ROUTES
 from vault.store import Store, savepoint
+
+PIECE_BYTES = 256 * 1024  # a longer answer is written in pieces, and the event loop serves others in between
+SLICE_ITEMS = 500  # of a list that is encoded at once
+
 
 # Host names that reach this computer only, as a Host header spells them.
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -87,12 +94,12 @@ class VaultApp:
                 return
             body = await bodies.read(request)
             self._check_host(request)
-            answer = await run_in_threadpool(self.answer, _received(request, body))
+            response = await run_in_threadpool(self._respond, _received(request, body))
         except ClientDisconnect:
             return
         except Refusal as refusal:
-            answer = _refused(refusal)
-        await _response(answer)(scope, receive, send)
+            response = _response(_refused(refusal))
+        await response(scope, receive, send)
 
     def _check_host(self, request: Request) -> None:
         """Raise Refusal for a Host that is not this vault's.
@@ -103,6 +110,9 @@ class VaultApp:
         own = {*LOOPBACK_HOSTS, _bracketed(request.scope["server"][0]), self._public_host}
         if given is None or given["host"] not in own:
             raise Refusal(421, "the Host header names another server: use the URL that serve printed, or --public-url")
+
+    def _respond(self, received: Received) -> Response:
+        return _response(self.answer(received))
 
     def answer(self, received: Received) -> Answer:
         """The answer to a request. Never raises, and no error message contains a value."""
@@ -122,6 +132,8 @@ class VaultApp:
         signed = match.route.caller != "open"
         if signed and received.query:
             raise Refusal(400, "a signed route takes no query string")
+        if match.route.reads:
+            return self._read(received, match)
         admitted: list[Caller | None] = []
 
         def first(db: sqlite3.Connection, now_ms: int) -> Answer:
@@ -130,8 +142,7 @@ class VaultApp:
             changes = db.total_changes
             with savepoint(db):
                 answer = Answer(match.route.status, match.route.handler(call))
-            is_read = db.total_changes == changes and not isinstance(answer.body, Deferred)
-            if isinstance(call.caller, Agent) and is_read:
+            if db.total_changes == changes and not isinstance(answer.body, Deferred):
                 reads.count(call, match.route)
             return answer
 
@@ -146,6 +157,33 @@ class VaultApp:
                 return Answer(match.route.status, deferred.finish(call, result()))
 
         return self._transact(received, match, admitted, second)
+
+    def _read(self, received: Received, match: Match) -> Answer:
+        """Admit and count the request in a transaction, then answer from a snapshot that is taken after it."""
+        route = match.route
+        admitted: list[Caller | None] = []
+        calls: list[Call] = []
+
+        def first(db: sqlite3.Connection, now_ms: int) -> Answer:
+            admitted.append(admit(db, received, match, now_ms))
+            calls.append(self._call(db, received, match, admitted[0], now_ms))
+            reads.count(calls[0], route)
+            return Answer(route.status, None)
+
+        answer = self._transact(received, match, admitted, first)
+        if not calls:
+            return answer
+        try:
+            with self._store.reader() as db:
+                return Answer(route.status, route.handler(replace(calls[0], db=db)))
+        except Refusal as error:
+            refusal = error
+
+        def refuse(db: sqlite3.Connection, _now_ms: int) -> Answer:
+            reads.uncount(replace(calls[0], db=db), route)
+            raise refusal
+
+        return self._transact(received, match, admitted, refuse)
 
     def _transact(
         self,
@@ -187,6 +225,7 @@ class VaultApp:
             base_url=self._public_url or received.base_url,
             transaction=self._store.transaction,
             webhooks_to_loopback=self._webhooks_to_loopback,
+            reader=self._store.reader,
         )
 
 
@@ -261,8 +300,30 @@ def _response(answer: Answer) -> Response:
         # Set as a header, because Starlette would add a charset to text/ media types.
         headers = {**headers, "content-type": body.content_type, **body.headers}
         return Response(body.content, body.status or answer.status, headers)
-    content = json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
-    return Response(content, answer.status, headers, "application/json")
+    content = _encode(body)
+    if len(content) <= PIECE_BYTES:
+        return Response(content, answer.status, headers, "application/json")
+    headers["content-length"] = str(len(content))
+    return StreamingResponse(_pieces(content), answer.status, headers, "application/json")
+
+
+def _encode(body: object) -> bytes:
+    """JSON. A long list is encoded in slices, because the encoder lets no other thread run until it has finished."""
+    if isinstance(body, dict):
+        return b"{" + b",".join(_dump(key) + b":" + _encode(value) for key, value in body.items()) + b"}"
+    if isinstance(body, list) and len(body) > SLICE_ITEMS:
+        slices = (body[start : start + SLICE_ITEMS] for start in range(0, len(body), SLICE_ITEMS))
+        return b"[" + b",".join(_dump(each)[1:-1] for each in slices) + b"]"
+    return _dump(body)
+
+
+def _dump(body: object) -> bytes:
+    return json.dumps(body, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+async def _pieces(content: bytes) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), PIECE_BYTES):
+        yield content[start : start + PIECE_BYTES]
 
 
 def _storage_error(error: sqlite3.OperationalError, where: str) -> Answer:

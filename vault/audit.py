@@ -305,8 +305,8 @@ def filters(call: Call) -> dict[str, Any]:
 
 # fmt: off
 ROUTES = (
-    Route("POST", "/v1/ai/audit/query",   "audit.read", query, QUERY_FIELDS),
-    Route("GET",  "/v1/ai/audit/actions", "audit.read", actions),
-    Route("GET",  "/v1/ai/activity",      "audit.read", activity),
+    Route("POST", "/v1/ai/audit/query",   "audit.read", query, QUERY_FIELDS, reads=True),
+    Route("GET",  "/v1/ai/audit/actions", "audit.read", actions, reads=True),
+    Route("GET",  "/v1/ai/activity",      "audit.read", activity, reads=True),
 )
 # fmt: on

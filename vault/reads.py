@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime, timezone
 
 from vault import audit
-from vault.router import Actor, Call, KeySource, Route, Transaction
+from vault.router import Actor, Agent, Call, KeySource, Route, Transaction
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS agent_reads (
@@ -28,33 +28,56 @@ CREATE TABLE IF NOT EXISTS agent_reads (
 
 MINUTE_MS = 60_000
 IDS_PER_ENTRY = 50  # more ids make more entries
+IDS_AT_ONCE = 500  # in one transaction
+OF_KEY = "WHERE minute_ms = ? AND agent_id = ? AND route = ? AND project_id = ? AND subject_id = ?"
 
 
 def count(call: Call, route: Route) -> None:
-    """Count a request of an agent that changed nothing."""
+    """Count a request that changed nothing, if an agent sent it."""
+    if isinstance(call.caller, Agent):
+        call.db.execute(
+            "INSERT INTO agent_reads (minute_ms, agent_id, route, project_id, subject_id, requests)"
+            " VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
+            _key(call, call.caller, route),
+        )
+
+
+def uncount(call: Call, route: Route) -> None:
+    """Take back what `count` did, because the request was refused after all."""
+    if isinstance(call.caller, Agent):
+        key = _key(call, call.caller, route)
+        call.db.execute(f"UPDATE agent_reads SET requests = requests - 1 {OF_KEY}", key)
+        call.db.execute(f"DELETE FROM agent_reads {OF_KEY} AND requests < 1", key)
+
+
+def _key(call: Call, agent: Agent, route: Route) -> tuple[int, str, str, str, str]:
     project_id = call.params.get("projectId", "")
     subject_id = next((value for key, value in reversed(list(call.params.items())) if key != "projectId"), "")
-    row = (call.now_ms - call.now_ms % MINUTE_MS, call.agent.id, f"{route.method} {route.path}", project_id, subject_id)
-    call.db.execute(
-        "INSERT INTO agent_reads (minute_ms, agent_id, route, project_id, subject_id, requests)"
-        " VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT DO UPDATE SET requests = requests + 1",
-        row,
-    )
+    minute_ms = call.now_ms - call.now_ms % MINUTE_MS
+    return minute_ms, agent.id, f"{route.method} {route.path}", project_id, subject_id
 
 
 def record_due(transaction: Transaction, _keys: KeySource, now_ms: int) -> None:
-    """Background job: audit the minutes that are over."""
-    with transaction() as db:
-        record_until(db, now_ms, now_ms - MINUTE_MS)
+    """Background job: audit the minutes that are over, in short transactions."""
+    recorded = IDS_AT_ONCE
+    while recorded == IDS_AT_ONCE:
+        with transaction() as db:
+            recorded = _record_some(db, now_ms, now_ms - MINUTE_MS, IDS_AT_ONCE)
 
 
 def record_until(db: sqlite3.Connection, now_ms: int, last_ms: int) -> None:
     """Audit the minutes that began at this time or before."""
-    rows = db.execute("SELECT * FROM agent_reads WHERE minute_ms <= ? ORDER BY 1, 2, 3, 4, 5", (last_ms,)).fetchall()
+    _record_some(db, now_ms, last_ms, -1)
+
+
+def _record_some(db: sqlite3.Connection, now_ms: int, last_ms: int, limit: int) -> int:
+    """Audit so many counts, or all with a negative limit, and return how many there were."""
+    oldest = "SELECT * FROM agent_reads WHERE minute_ms <= ? ORDER BY 1, 2, 3, 4, 5 LIMIT ?"
+    rows = db.execute(oldest, (last_ms, limit)).fetchall()
     for _, group in itertools.groupby(rows, lambda row: tuple(row)[:4]):  # all but the subject and its count
         _record(db, now_ms, list(group))
-    if rows:
-        db.execute("DELETE FROM agent_reads WHERE minute_ms <= ?", (last_ms,))
+    db.executemany(f"DELETE FROM agent_reads {OF_KEY}", [tuple(row)[:5] for row in rows])
+    return len(rows)
 
 
 def _record(db: sqlite3.Connection, now_ms: int, group: Sequence[sqlite3.Row]) -> None:

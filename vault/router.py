@@ -1,7 +1,7 @@
 """Routes, the requests they match, and the `Call` that a handler receives.
 
 A handler and the audit entry of its effect share one transaction. A handler returns the JSON of its answer. If it
-raises `Refusal`, its changes are rolled back.
+raises `Refusal`, its changes are rolled back. The handler of a route that `reads` has a connection that only reads.
 """
 
 from __future__ import annotations
@@ -118,7 +118,7 @@ class Raw(NamedTuple):
 
 
 class Stream(NamedTuple):
-    """An answer produced in pieces after the transaction has ended. Each piece opens its own transaction."""
+    """An answer produced in pieces after the transaction has ended. Each piece opens its own transaction or reader."""
 
     pieces: Iterator[bytes]
     content_type: str
@@ -139,6 +139,7 @@ class Call:
     base_url: str  # the vault's public address, for links
     transaction: Transaction  # for a Stream, which is produced after this call's transaction has ended
     webhooks_to_loopback: bool = False
+    reader: Transaction | None = None  # like `transaction`, but read-only and beside transactions: `Store.reader`
 
     @property
     def agent(self) -> Agent | Owner:
@@ -200,6 +201,7 @@ class Route(NamedTuple):
     status: int = 200
     caller: Literal["agent", "machine", "open"] = "agent"  # who has to sign; open routes take no signature
     takes: Literal["json", "form"] = "json"  # the share page posts a form, since it has no script
+    reads: bool = False  # changes nothing: the handler runs on a reader after the transaction that admits the request
 
 
 class Match(NamedTuple):

@@ -13,7 +13,7 @@ from vault import readers, seals, store
 
 
 def names(db: sqlite3.Connection) -> list[str]:
-    return [row["name"] for row in db.execute("SELECT name FROM projects ORDER BY created_ms, id")]
+    return [row["name"] for row in db.execute("SELECT name FROM projects ORDER BY rowid")]
 
 
 def test_a_reader_sees_one_state_until_it_ends(vault: Vault, agent: Agent) -> None:

@@ -311,10 +311,10 @@ READ, WRITE = "aiagents.read", "aiagents.write"
 # fmt: off
 ROUTES = (
     Route("POST", "/v1/ai-bootstrap/register", None, register, REGISTER_FIELDS, status=201, caller="open"),
-    Route("GET",  "/v1/ai/whoami",             None, whoami),
-    Route("GET",  "/v1/ai/ai-agents",          READ, list_all),
-    Route("GET",  ONE,                         READ, get),
-    Route("GET",  ONE + "/name-history",       READ, name_history),
+    Route("GET",  "/v1/ai/whoami",             None, whoami, reads=True),
+    Route("GET",  "/v1/ai/ai-agents",          READ, list_all, reads=True),
+    Route("GET",  ONE,                         READ, get, reads=True),
+    Route("GET",  ONE + "/name-history",       READ, name_history, reads=True),
     Route("POST", ONE + "/approve",            WRITE, approve),
     Route("POST", ONE + "/deny",               WRITE, deny),
     Route("POST", ONE + "/disable",            WRITE, disable),

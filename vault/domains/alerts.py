@@ -133,8 +133,8 @@ audit.LISTENERS.append(raise_alert)
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/alerts",         "alerts.read",  list_all),
-    Route("GET",  "/v1/ai/alerts/actions", "alerts.read",  actions),
+    Route("GET",  "/v1/ai/alerts",         "alerts.read",  list_all, reads=True),
+    Route("GET",  "/v1/ai/alerts/actions", "alerts.read",  actions, reads=True),
     Route("POST", "/v1/ai/alerts",         "alerts.write", set_all, {"enabledActions": text_list().required()}),
 )
 # fmt: on

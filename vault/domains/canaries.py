@@ -227,9 +227,9 @@ ONE = "/v1/ai/canaries/{canaryId}"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/projects/{projectId}/canaries", READ,  list_all),
+    Route("GET",  "/v1/ai/projects/{projectId}/canaries", READ,  list_all, reads=True),
     Route("POST", "/v1/ai/canaries",                      WRITE, create,    CREATE_FIELDS, status=201),
-    Route("GET",  ONE,                                    READ,  get),
+    Route("GET",  ONE,                                    READ,  get, reads=True),
     Route("POST", ONE + "/config",                        WRITE, configure, CONFIG_FIELDS),
     Route("POST", ONE + "/enable",                        WRITE, enable),
     Route("POST", ONE + "/disable",                       WRITE, disable),

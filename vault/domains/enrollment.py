@@ -294,8 +294,8 @@ READ, WRITE = "enrollment.read", "enrollment.write"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  ALL,                             READ,  list_all),
-    Route("GET",  ONE,                             READ,  get),
+    Route("GET",  ALL,                             READ,  list_all, reads=True),
+    Route("GET",  ONE,                             READ,  get, reads=True),
     Route("POST", ALL,                             WRITE, create,   CREATE_FIELDS, status=201),
     Route("POST", ONE + "/revoke",                 WRITE, revoke,   {"reason": text(0, 1_000)}),
     Route("POST", "/v1/{vaultId}/enroll/register", None,  register, REGISTER_FIELDS, caller="open"),

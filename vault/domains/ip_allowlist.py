@@ -214,7 +214,7 @@ BASE = "/v1/ai/ipallowlist"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  BASE,                       READ,  list_all),
+    Route("GET",  BASE,                       READ,  list_all, reads=True),
     Route("POST", BASE,                       WRITE, add,         ADD_FIELDS, status=201),
     Route("POST", BASE + "/{entryId}/update", WRITE, update,      {"label": LABEL}),
     Route("POST", BASE + "/{entryId}/delete", WRITE, delete),

@@ -176,12 +176,15 @@ def _to_json(secret: sqlite3.Row) -> dict[str, object]:
 
 PROJECT = text(1, 64)
 
+LIST_FIELDS = {"projectId": PROJECT.required()}
+WATCH_FIELDS = {"watch": text_list().required()}
+
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/secret/{secretId}",  None, read_one,                                 caller="machine"),
-    Route("GET",  "/v1/secrets",            None, list_all,                                 caller="machine"),
-    Route("POST", "/v1/secrets/list",       None, list_all, {"projectId": PROJECT.required()},  caller="machine"),
-    Route("POST", "/v1/secrets/export",     None, export,   {"projectId": PROJECT},         caller="machine"),
-    Route("POST", "/v1/secrets/poll",       None, poll,     {"watch": text_list().required()},      caller="machine"),
+    Route("GET",  "/v1/secret/{secretId}", None, read_one,               caller="machine"),
+    Route("GET",  "/v1/secrets",           None, list_all,               caller="machine", reads=True),
+    Route("POST", "/v1/secrets/list",      None, list_all, LIST_FIELDS,  caller="machine", reads=True),
+    Route("POST", "/v1/secrets/export",    None, export,   {"projectId": PROJECT}, caller="machine"),
+    Route("POST", "/v1/secrets/poll",      None, poll,     WATCH_FIELDS, caller="machine"),
 )
 # fmt: on

@@ -256,13 +256,13 @@ READ, WRITE = "machines.read", "machines.write"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/machines",     READ,  list_all),
-    Route("GET",  ONE,                   READ,  get),
+    Route("GET",  "/v1/ai/machines",     READ,  list_all, reads=True),
+    Route("GET",  ONE,                   READ,  get, reads=True),
     Route("POST", ONE + "/approve",      WRITE, approve),
     Route("POST", ONE + "/deny",         WRITE, deny),
     Route("POST", ONE + "/revoke",       WRITE, revoke, {"preview": BOOLEAN}),
     Route("POST", ONE + "/rename",       WRITE, rename, {"name": text(1, 255).required()}),
-    Route("GET",  ONE + "/name-history", READ,  name_history),
+    Route("GET",  ONE + "/name-history", READ,  name_history, reads=True),
 )
 # fmt: on
 

@@ -337,12 +337,12 @@ BOUND = "/v1/ai/secrets/{secretId}/binding"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  ALL,                READ,  list_all),
+    Route("GET",  ALL,                READ,  list_all, reads=True),
     Route("POST", ALL,                WRITE, create, CREATE_FIELDS, status=201),
-    Route("GET",  ONE,                READ,  get),
+    Route("GET",  ONE,                READ,  get, reads=True),
     Route("POST", ONE + "/update",    WRITE, update, UPDATE_FIELDS),
     Route("POST", ONE + "/delete",    WRITE, delete),
-    Route("GET",  BOUND,              READ,  binding_get),
+    Route("GET",  BOUND,              READ,  binding_get, reads=True),
     Route("POST", BOUND,              WRITE, bind,   {"policyId": text().required()}),
     Route("POST", BOUND + "/delete",  WRITE, unbind),
 )

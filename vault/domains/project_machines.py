@@ -165,10 +165,10 @@ READ, WRITE = "projects.machines.read", "projects.machines.write"
 
 # fmt: off
 ROUTES = (
-    Route("POST", ALL + "/query",   READ,  query,      QUERY_FIELDS),
+    Route("POST", ALL + "/query",   READ,  query,      QUERY_FIELDS, reads=True),
     Route("POST", ALL,              WRITE, attach,     {"machineId": text(1, 64).required()}),
     Route("POST", ONE + "/detach",  WRITE, detach),
-    Route("GET",  ONE + "/secrets", READ,  grants_get),
+    Route("GET",  ONE + "/secrets", READ,  grants_get, reads=True),
     Route("POST", ONE + "/grants",  WRITE, grants_set, {"secretIds": text_list().required()}),
 )
 # fmt: on

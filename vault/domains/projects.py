@@ -124,7 +124,7 @@ DELETE_FIELDS = {"confirmName": text(), "preview": BOOLEAN}
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/projects",                         "projects.read",  list_all),
+    Route("GET",  "/v1/ai/projects",                         "projects.read",  list_all, reads=True),
     Route("POST", "/v1/ai/projects",                         "projects.write", create, CREATE_FIELDS, status=201),
     Route("POST", "/v1/ai/projects/{projectId}/update",      "projects.write", update, UPDATE_FIELDS),
     Route("POST", "/v1/ai/projects/{projectId}/delete",      "projects.write", delete, DELETE_FIELDS),

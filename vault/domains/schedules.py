@@ -267,9 +267,9 @@ UPDATE_FIELDS = {"intervalSeconds": INTERVAL, **ROTATE_FIELDS, "enabled": BOOLEA
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/dynamic-secrets",                   READ,  list_all),
+    Route("GET",  "/v1/ai/dynamic-secrets",                   READ,  list_all, reads=True),
     Route("POST", "/v1/ai/dynamic-secrets",                   WRITE, create, CREATE_FIELDS, status=201),
-    Route("GET",  "/v1/ai/dynamic-secrets/{secretId}",        READ,  get),
+    Route("GET",  "/v1/ai/dynamic-secrets/{secretId}",        READ,  get, reads=True),
     Route("POST", "/v1/ai/dynamic-secrets/{secretId}/update", WRITE, update, UPDATE_FIELDS),
     Route("POST", "/v1/ai/dynamic-secrets/{secretId}/delete", WRITE, delete),
 )

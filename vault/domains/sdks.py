@@ -154,7 +154,7 @@ def get(call: Call) -> object:
 
 # fmt: off
 ROUTES = (
-    Route("GET", "/v1/ai/sdks",         None, list_all),
-    Route("GET", "/v1/ai/sdks/{sdkId}", None, get),
+    Route("GET", "/v1/ai/sdks",         None, list_all, reads=True),
+    Route("GET", "/v1/ai/sdks/{sdkId}", None, get, reads=True),
 )
 # fmt: on

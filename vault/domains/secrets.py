@@ -415,16 +415,16 @@ ONE = ALL + "/{secretId}"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  ALL,               READ,  list_all),
+    Route("GET",  ALL,               READ,  list_all, reads=True),
     Route("POST", ALL,               WRITE, create,       CREATE_FIELDS, status=201),
-    Route("GET",  ONE,               READ,  get),
+    Route("GET",  ONE,               READ,  get, reads=True),
     Route("POST", ONE + "/update",   WRITE, update_value, {"value": VALUE.required()}),
     Route("POST", ONE + "/delete",   WRITE, delete),
     Route("POST", ONE + "/name",     WRITE, rename,       {"name": NAME.required()}),
     Route("POST", ONE + "/note",     WRITE, update_note,  {"note": NOTE}),
     Route("POST", ONE + "/rotate",   WRITE, rotate,       ROTATE_FIELDS),
     Route("POST", ONE + "/rollback", WRITE, rollback,     VERSION_FIELDS),
-    Route("GET",  ONE + "/versions", READ,  versions),
+    Route("GET",  ONE + "/versions", READ,  versions, reads=True),
 )
 # fmt: on
 

@@ -260,13 +260,13 @@ ONE = ALL + "/{ticketId}"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/ticket-categories",             SCOPE, categories),
-    Route("POST", ALL + "/query",                         SCOPE, query,  QUERY_FIELDS),
-    Route("GET",  ONE,                                    SCOPE, get),
+    Route("GET",  "/v1/ai/ticket-categories",             SCOPE, categories, reads=True),
+    Route("POST", ALL + "/query",                         SCOPE, query,  QUERY_FIELDS, reads=True),
+    Route("GET",  ONE,                                    SCOPE, get, reads=True),
     Route("POST", ALL,                                    SCOPE, create, CREATE_FIELDS, status=201),
     Route("POST", ONE + "/reply",                         SCOPE, reply,  {"body": BODY.required()}),
     Route("POST", ONE + "/rate",                          SCOPE, rate,   {"rating": integer(1, 5).required()}),
-    Route("GET",  ALL + "/attachments/{attachmentId}",    SCOPE, attachment),
+    Route("GET",  ALL + "/attachments/{attachmentId}",    SCOPE, attachment, reads=True),
 )
 # fmt: on
 

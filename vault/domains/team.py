@@ -226,12 +226,12 @@ ON_PROJECT = "/v1/ai/projects/{projectId}/permissions"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/team",                           READ,  list_all),
+    Route("GET",  "/v1/ai/team",                           READ,  list_all, reads=True),
     Route("POST", "/v1/ai/team/invites",                   WRITE, invite, {"email": ADDRESS.required()}, status=201),
     Route("POST", "/v1/ai/team/invites/{inviteId}/cancel", WRITE, cancel_invite),
     Route("POST", "/v1/ai/team/{memberId}/remove",         WRITE, remove),
-    Route("GET",  "/v1/ai/team/{memberId}/permissions",    READ,  permissions_of_member),
-    Route("GET",  ON_PROJECT,                              "projects.read", permissions_of_project),
+    Route("GET",  "/v1/ai/team/{memberId}/permissions",    READ,  permissions_of_member, reads=True),
+    Route("GET",  ON_PROJECT,                              "projects.read", permissions_of_project, reads=True),
     Route("POST", ON_PROJECT,                              WRITE, permissions_set, SET_FIELDS),
     Route("POST", ON_PROJECT + "/{memberId}/delete",       WRITE, permissions_remove),
 )

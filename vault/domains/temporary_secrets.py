@@ -396,7 +396,7 @@ LINK = "/s/{token}"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  ALL,  READ,  list_all),
+    Route("GET",  ALL,  READ,  list_all, reads=True),
     Route("POST", ALL,  WRITE, create,    CREATE_FIELDS, status=201),
     Route("GET",  LINK, None,  show,      caller="open"),
     Route("POST", LINK, None,  open_once, OPEN_FIELDS, caller="open", takes="form"),

@@ -88,7 +88,7 @@ def _to_json(row: sqlite3.Row) -> dict[str, object]:
 
 # fmt: off
 ROUTES = (
-    Route("GET",  "/v1/ai/trash",                    "trash.read",  list_all),
+    Route("GET",  "/v1/ai/trash",                    "trash.read",  list_all, reads=True),
     Route("POST", "/v1/ai/trash/{secretId}/restore", "trash.write", restore),
     Route("POST", "/v1/ai/trash/{secretId}/purge",   "trash.write", purge),
 )

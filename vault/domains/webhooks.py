@@ -430,9 +430,9 @@ ONE = ALL + "/{webhookId}"
 
 # fmt: off
 ROUTES = (
-    Route("GET",  ALL,             READ,  list_all),
+    Route("GET",  ALL,             READ,  list_all, reads=True),
     Route("POST", ALL,             WRITE, create, CREATE_FIELDS, status=201),
-    Route("GET",  ONE,             READ,  get),
+    Route("GET",  ONE,             READ,  get, reads=True),
     Route("POST", ONE + "/update", WRITE, update, UPDATE_FIELDS),
     Route("POST", ONE + "/delete", WRITE, delete),
     Route("POST", ONE + "/test",   WRITE, test),
