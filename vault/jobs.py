@@ -7,16 +7,19 @@ from the database what is due, so a restart loses nothing.
 
 from __future__ import annotations
 
+import sqlite3
 import sys
 import threading
 import traceback
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from vault.router import Clock, Job
 from vault.store import Store
 
 TICK_S = 1.0
+PAUSE_S = 0.002
 
 
 class JobRunner:
@@ -47,9 +50,16 @@ class JobRunner:
         if self._store.sealed:
             return
         try:
-            job(self._store.transaction, lambda: self._store.keys, self._clock())
+            job(self._transaction, lambda: self._store.keys, self._clock())
         except Exception as error:  # a failing job must stop neither itself nor the other jobs
             _log(job, error)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """A transaction after which requests that wait for one come first."""
+        with self._store.transaction() as db:
+            yield db
+        self._stopped.wait(PAUSE_S)
 
     def _run(self, job: Job) -> None:
         while not self._stopped.wait(TICK_S):

@@ -166,8 +166,9 @@ class Call:
 class Deferred(NamedTuple):
     """An answer that needs slow work, such as Argon2, which would block the database for everybody else.
 
-    `work` runs between two transactions and must not use the database. `finish` runs in the second one, where the rows
-    that the handler has seen may have changed, and returns the answer. The nonce stays spent if it never runs.
+    `work` runs between two transactions. It must not use the call's connection, but may open its own transactions.
+    `finish` runs in the second one, where the rows that the handler has seen may have changed, and returns the answer.
+    The nonce stays spent if it never runs.
     """
 
     work: Callable[[], Any]

@@ -13,13 +13,18 @@ from __future__ import annotations
 
 import json
 import sqlite3
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Callable
 
 from vault import audit, seals
-from vault.domains import canaries, policies, secrets
+from vault.domains import canaries, machines, policies, secrets
 from vault.errors import Denied, ReadDenied, Refusal, Tampered
 from vault.inputs import text, text_list
 from vault.query import fetch_one
-from vault.router import Call, Route
+from vault.router import Call, Deferred, Route
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS machine_versions (
@@ -32,13 +37,16 @@ CREATE INDEX IF NOT EXISTS machine_versions_by_secret ON machine_versions (secre
 """
 
 # The order must not depend on the kind: a machine must not be able to tell a canary from another secret.
-GRANTED = """
-SELECT s.id FROM secrets s
+OF_MACHINE = """
 JOIN grants g ON g.secret_id = s.id AND g.machine_id = :machine
-JOIN project_machines p ON p.project_id = s.project_id AND p.machine_id = :machine
-WHERE s.deleted_ms IS NULL AND (:project IS NULL OR s.project_id = :project)
-ORDER BY s.created_ms, s.id
+JOIN project_machines m ON m.project_id = s.project_id AND m.machine_id = :machine
 """
+GRANTED = secrets.SELECT.replace("WHERE", OF_MACHINE + "WHERE") + "{} ORDER BY s.created_ms, s.id"
+OF_PROJECT = "AND +s.project_id = :project"  # by the grants, not by all secrets of the project
+
+# So many secrets are read, or looked at by a poll, in one transaction, because other requests wait for it.
+READ_AT_ONCE, WATCHED_AT_ONCE = 10, 50
+PAUSE_S = 0.001  # after each such transaction, for those who wait
 
 
 def read_one(call: Call) -> object:
@@ -57,24 +65,83 @@ def list_all(call: Call) -> object:
 
 
 def export(call: Call) -> object:
-    """The granted secrets with their values, except those that a freeze or a policy forbids, or that do not decrypt."""
-    granted, values = _all_granted(call), {}
-    # Canaries are read first, so that an intruder who exports everything gets no other value of a frozen project.
-    for secret in sorted(granted, key=lambda each: bool(each["kind"] != "canary")):
-        try:
-            values[secret["id"]] = _read(call, secret)
-        except ReadDenied as denied:
-            audit.note_secret(call, "secret_read_denied", secret, str(denied))
-        except Tampered as found:
-            audit.note_tampered(call.db, call.now_ms, call.actor, found, "left out of an export")
-    rows = [{**_to_json(secret), "value": values[secret["id"]]} for secret in granted if secret["id"] in values]
-    return {"secrets": rows}
+    """The granted secrets with their values, except those that a freeze or a policy forbids, or that do not decrypt.
+
+    Canaries are read first, so that an intruder who exports everything gets no other value of a frozen project.
+    """
+    granted = _all_granted(call)
+    values: dict[str, str] = {}
+    for secret in granted:
+        if secret["kind"] == "canary":
+            _export_one(call, secret["id"], values)
+    others = [secret["id"] for secret in granted if secret["kind"] != "canary"]
+
+    def answer(_call: Call, _result: object = None) -> object:
+        rows = [{**_to_json(secret), "value": values[secret["id"]]} for secret in granted if secret["id"] in values]
+        return {"secrets": rows}
+
+    export_one = partial(_export_one, values=values)
+    return _in_transactions(call, others, READ_AT_ONCE, export_one, answer)
 
 
 def poll(call: Call) -> object:
     """Which of the watched secrets have a newer version, are deleted, or are not granted to the machine."""
-    found = ((secret_id, _change(call, secret_id)) for secret_id in dict.fromkeys(call.body["watch"]))
-    return {"changes": {secret_id: {"status": status} for secret_id, status in found if status}}
+    changes: dict[str, object] = {}
+
+    def look(batch: Call, secret_id: str) -> None:
+        status = _change(batch, secret_id)
+        if status is not None:
+            changes[secret_id] = {"status": status}
+
+    def answer(_call: Call, _result: object = None) -> object:
+        return {"changes": changes}
+
+    return _in_transactions(call, list(dict.fromkeys(call.body["watch"])), WATCHED_AT_ONCE, look, answer)
+
+
+def _in_transactions(
+    call: Call,
+    secret_ids: Sequence[str],
+    at_once: int,
+    handle: Callable[[Call, str], None],
+    answer: Callable[[Call, object], object],
+) -> object:
+    """Handle a few secrets in the call's transaction, and the others in more of them before the answer."""
+    for secret_id in secret_ids[:at_once]:
+        handle(call, secret_id)
+    if len(secret_ids) <= at_once:
+        return answer(call, None)
+
+    def handle_rest() -> None:
+        for start in range(at_once, len(secret_ids), at_once):
+            time.sleep(PAUSE_S)
+            with call.transaction() as db:
+                batch = replace(call, db=db)
+                _require_admitted(batch)
+                for secret_id in secret_ids[start : start + at_once]:
+                    handle(batch, secret_id)
+
+    return Deferred(handle_rest, answer)
+
+
+def _require_admitted(call: Call) -> None:
+    """Raise Denied if the machine was revoked since its request was admitted."""
+    machine = machines.find(call.db, call.machine.id)
+    if machine is None:
+        raise Denied(401, "the machine was revoked meanwhile", call.machine.id)
+    machines.check_state(machine, call.now_ms)
+    seals.require(call.db, "machine", machine.id)
+
+
+def _export_one(call: Call, secret_id: str, values: dict[str, str]) -> None:
+    try:
+        secret = _require_granted(call, secret_id)
+        values[secret_id] = _read(call, secret)
+    except ReadDenied as denied:
+        ids = {"secret_id": secret_id, "project_id": denied.project_id}
+        audit.note(call, "secret_read_denied", str(denied), **ids)
+    except Tampered as found:
+        audit.note_tampered(call.db, call.now_ms, call.actor, found, "left out of an export")
 
 
 def _read(call: Call, secret: sqlite3.Row) -> str:
@@ -154,8 +221,8 @@ def _all_granted(call: Call) -> list[sqlite3.Row]:
     project_id = call.body.get("projectId")
     if project_id is not None and not _is_member(call, project_id):
         raise Denied(403, "the machine is not in the project", call.machine.id)
-    rows = call.db.execute(GRANTED, {"machine": call.machine.id, "project": project_id}).fetchall()
-    return [secrets.find(call.db, row["id"]) for row in rows]
+    statement = GRANTED.format("" if project_id is None else OF_PROJECT)
+    return call.db.execute(statement, {"machine": call.machine.id, "project": project_id}).fetchall()
 
 
 def _is_member(call: Call, project_id: str) -> bool:
