@@ -6,11 +6,11 @@ of its projects and its own entries.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from typing import Any, Callable
+from typing import Callable
 
-from vault import chain
+from vault import audit_index, chain
+from vault.audit_index import Filters
 from vault.errors import Tampered
 from vault.inputs import PAGE, TIME_MS, integer, text, text_list
 from vault.router import Actor, Call, Route
@@ -30,10 +30,6 @@ CREATE TABLE IF NOT EXISTS audit (
     detail TEXT NOT NULL,
     created_ms INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS audit_by_agent ON audit (agent_id, id);
-CREATE INDEX IF NOT EXISTS audit_by_machine ON audit (machine_id, id) WHERE machine_id IS NOT NULL;
-CREATE INDEX IF NOT EXISTS audit_by_project ON audit (project_id, id);
-CREATE INDEX IF NOT EXISTS audit_by_secret ON audit (secret_id, id) WHERE secret_id IS NOT NULL;
 CREATE TRIGGER IF NOT EXISTS audit_keeps_rows BEFORE DELETE ON audit
     BEGIN SELECT RAISE(ABORT, 'the audit log is append-only'); END;
 CREATE TRIGGER IF NOT EXISTS audit_keeps_words BEFORE UPDATE ON audit
@@ -142,12 +138,13 @@ ACTIONS = {
 }
 # fmt: on
 
-SEVERITIES = ("info", "low", "medium", "high", "critical")
+SEVERITIES = audit_index.SEVERITIES
 URGENT = SEVERITIES[3:]  # queues and alerts keep room for these
 URGENT_ACTIONS = tuple(action for action, severity in ACTIONS.items() if severity in URGENT)
 RECENT = 20
 LOOKED_AT = 1_000
 PAGE_SIZE = 50
+MAX_AHEAD = 1_000  # entries that are counted after a page
 # Called with every new entry, in the same transaction. The alerts and webhooks modules register themselves here.
 LISTENERS: list[Callable[[sqlite3.Connection, sqlite3.Row], None]] = []
 
@@ -195,25 +192,20 @@ def note_secret(call: Call, action: str, secret: sqlite3.Row, detail: str) -> No
 
 def recent_of(db: sqlite3.Connection, agent_id: str) -> list[dict[str, object]]:
     """The latest entries that an agent caused, newest first."""
-    rows = db.execute("SELECT * FROM audit WHERE agent_id = ? ORDER BY id DESC LIMIT ?", (agent_id, RECENT))
-    return [entry(row) for row in rows]
+    return [entry(row) for row in audit_index.find(db, Filters(agents=[agent_id]), RECENT)]
 
 
 def last_ms_of(db: sqlite3.Connection, agent_id: str) -> int | None:
     """When an agent last did something that is audited. What was only refused does not count."""
-    statement = "SELECT created_ms FROM audit WHERE agent_id = ? AND action <> 'auth_failure' ORDER BY id DESC LIMIT 1"
-    row = db.execute(statement, (agent_id,)).fetchone()
-    return None if row is None else int(row["created_ms"])
+    done = [action for action in ACTIONS if action != "auth_failure"]
+    rows = audit_index.find(db, Filters(agents=[agent_id], actions=done), 1)
+    return int(rows[0]["created_ms"]) if rows else None
 
 
 def recent_of_machine(db: sqlite3.Connection, machine_id: str, actions: tuple[str, ...]) -> list[dict[str, object]]:
-    """The latest of a machine's entries with these actions, newest first. Looks at its last LOOKED_AT entries."""
-    rows = db.execute(
-        "SELECT * FROM (SELECT * FROM audit WHERE machine_id = ? ORDER BY id DESC LIMIT ?)"
-        " WHERE action IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT ?",
-        (machine_id, LOOKED_AT, json.dumps(actions), RECENT),
-    )
-    return [entry(row) for row in rows]
+    """The latest of a machine's entries with these actions, newest first, of its last LOOKED_AT entries."""
+    rows = audit_index.find(db, Filters(machines=[machine_id]), LOOKED_AT)
+    return [entry(row) for row in rows if row["action"] in actions][:RECENT]
 
 
 def entry(row: sqlite3.Row) -> dict[str, object]:
@@ -233,27 +225,6 @@ def entry(row: sqlite3.Row) -> dict[str, object]:
     }
 
 
-# One statement covers every filter, so SQL is never built from a request.
-VISIBLE = """
-FROM audit WHERE (:restricted = 0 OR agent_id = :agent
-                  OR project_id IN (SELECT project_id FROM agent_projects WHERE agent_id = :agent))
-"""
-FILTER = """
-AND (:actions IS NULL OR action IN (SELECT value FROM json_each(:actions)))
-AND (:severities IS NULL OR severity IN (SELECT value FROM json_each(:severities)))
-AND (:sourceIp IS NULL OR source_ip = :sourceIp)
-AND (:search IS NULL OR instr(lower(action || ' ' || detail), lower(:search)) > 0)
-AND (:from IS NULL OR created_ms >= :from) AND (:to IS NULL OR created_ms <= :to)
-"""
-KEY = """
-CASE :sortBy WHEN 'action' THEN action WHEN 'sourceIp' THEN source_ip WHEN 'timestamp' THEN created_ms
-    ELSE CASE severity WHEN 'info' THEN 0 WHEN 'low' THEN 1 WHEN 'medium' THEN 2 WHEN 'high' THEN 3 ELSE 4 END END
-"""
-COUNT = "SELECT COUNT(*) " + VISIBLE + FILTER
-ASCENDING = "SELECT * " + VISIBLE + FILTER + "ORDER BY" + KEY + "ASC, id ASC LIMIT :limit OFFSET :offset"
-DESCENDING = "SELECT * " + VISIBLE + FILTER + "ORDER BY" + KEY + "DESC, id DESC LIMIT :limit OFFSET :offset"
-LATEST = "SELECT * " + VISIBLE + "ORDER BY id DESC LIMIT :limit"
-
 FILTER_FIELDS = {
     "actions": text_list(),
     "severities": text_list(choices=SEVERITIES),
@@ -272,14 +243,19 @@ QUERY_FIELDS = {
 
 
 def query(call: Call) -> object:
-    """One page of the entries that match the filters."""
+    """One page of the entries that match the filters.
+
+    The total of a filter stops MAX_AHEAD entries after the page, and then says that there are at least so many.
+    """
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
-    values = {**viewer(call), **filters(call), "limit": size, "offset": (page - 1) * size}
-    statement = ASCENDING if call.body.get("sortDir") == "asc" else DESCENDING
-    rows = call.db.execute(statement, {**values, "sortBy": call.body.get("sortBy", "timestamp")})
-    entries = [entry(row) for row in rows]
-    total = call.db.execute(COUNT, values).fetchone()[0]
-    return {"entries": entries, "total": total, "page": page, "pageSize": size}
+    wanted, offset = filters(call), (page - 1) * size
+    descending = call.body.get("sortDir") != "asc"
+    order = call.body.get("sortBy", "timestamp")
+    rows = audit_index.find(call.db, wanted, size, order=order, descending=descending, offset=offset)
+    most = offset + size + MAX_AHEAD
+    total = audit_index.total(call.db, wanted, most)
+    shown = {"entries": [entry(row) for row in rows], "total": total, "page": page, "pageSize": size}
+    return {**shown, "totalIsAtLeast": True} if total == most and wanted != Filters() else shown
 
 
 def actions(_call: Call) -> object:
@@ -289,18 +265,22 @@ def actions(_call: Call) -> object:
 
 def activity(call: Call) -> object:
     """The latest entries, newest first."""
-    return [entry(row) for row in call.db.execute(LATEST, {**viewer(call), "limit": RECENT})]
+    return [entry(row) for row in audit_index.find(call.db, visible(call), RECENT)]
 
 
-def viewer(call: Call) -> dict[str, object]:
-    """The parameters of VISIBLE: which entries the agent may see."""
-    return {"restricted": call.agent.allowlist is not None, "agent": call.agent.id}
+def visible(call: Call) -> Filters:
+    """Which entries the agent may see."""
+    agent = call.agent
+    return Filters() if agent.allowlist is None else Filters(viewer=agent.id, allowlist=agent.allowlist)
 
 
-def filters(call: Call) -> dict[str, Any]:
-    """The parameters of FILTER, from the body of a request."""
-    given = {name: call.body.get(name) for name in FILTER_FIELDS}
-    return {name: json.dumps(value) if isinstance(value, list) else value for name, value in given.items()}
+def filters(call: Call) -> Filters:
+    """Which entries the body of a request asks for, of those that the agent may see."""
+    body = call.body
+    source_ips = [body["sourceIp"]] if "sourceIp" in body else None
+    wanted = visible(call)._replace(from_ms=body.get("from"), to_ms=body.get("to"), search=body.get("search"))
+    lists = wanted._replace(actions=body.get("actions"), severities=body.get("severities"))
+    return lists._replace(source_ips=source_ips)
 
 
 # fmt: off

@@ -1,7 +1,4 @@
-"""The owner's way through the audit log: filters, pages by the ids of entries, and downloads.
-
-A statement has only the conditions that were asked for, so that the database can use an index for them.
-"""
+"""The owner's way through the audit log: filters, pages by the ids of entries, and downloads."""
 
 from __future__ import annotations
 
@@ -9,11 +6,11 @@ import csv
 import io
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Callable, NamedTuple
 
-from vault import audit
+from vault import audit, audit_index
 from vault.domains.statistics import escape_formula
 
 Reader = Callable[[], AbstractContextManager[sqlite3.Connection]]
@@ -25,20 +22,6 @@ COLUMNS = (
     *("id", "timestamp", "action", "severity", "actorKind", "userId", "machineId", "aiAgentId"),
     *("secretId", "projectId", "sourceIp", "detail"),
 )
-
-# fmt: off
-CONDITIONS: Mapping[str, str] = {
-    "action":    "action = :action",
-    "agents":    "agent_id IN ({})",
-    "machines":  "machine_id IN ({})",
-    "secrets":   "secret_id IN ({})",
-    "projects":  "project_id IN ({})",
-    "source_ip": "source_ip = :source_ip",
-    "from_ms":   "created_ms >= :from_ms",
-    "to_ms":     "created_ms < :to_ms",
-    "text":      "instr(lower(action || ' ' || detail), lower(:text)) > 0",
-}
-# fmt: on
 
 
 class Filters(NamedTuple):
@@ -111,37 +94,30 @@ def _batches(reader: Reader, filters: Filters) -> Iterator[list[dict[str, Any]]]
 
 
 def _rows(
-    db: sqlite3.Connection, filters: Filters, edge: int | None, limit: int, *, is_after: bool = False
+    db: sqlite3.Connection, filters: Filters, edge_id: int | None, limit: int, *, is_after: bool = False
 ) -> list[sqlite3.Row]:
-    """The entries nearest to an id: the newest before it, or the oldest after it."""
-    conditions, values = _conditions(filters)
-    if edge is not None:
-        conditions.append("id > :edge" if is_after else "id < :edge")
-    where = f"WHERE {' AND '.join(conditions)} " if conditions else ""
-    statement = f"SELECT * FROM audit {where}ORDER BY id {'ASC' if is_after else 'DESC'} LIMIT :limit"
-    return db.execute(statement, {**values, "edge": edge, "limit": limit}).fetchall()
+    """The entries nearest to one with an id: the newest before it, or the oldest after it."""
+    edge = None if edge_id is None else audit_index.place(db, edge_id)
+    if edge is None and is_after:
+        return []
+    return audit_index.find(db, _indexed(filters), limit, descending=not is_after, edge=edge)
 
 
-def _conditions(filters: Filters) -> tuple[list[str], dict[str, Any]]:
-    """The conditions that are asked for. Their text is from CONDITIONS, and nothing in it comes from a request."""
-    conditions, values = [], filters._asdict()
-    if filters.severity is not None:
-        wanted = audit.SEVERITIES[audit.SEVERITIES.index(filters.severity) :]
-        conditions.append(_one_of("severity IN ({})", "severity", wanted, values))
-    for name, condition in CONDITIONS.items():
-        value = values[name]
-        if isinstance(value, (list, tuple)):
-            if value:
-                conditions.append(_one_of(condition, name, value, values))
-        elif value is not None:
-            conditions.append(condition)
-    return conditions, {name: value for name, value in values.items() if not isinstance(value, (list, tuple))}
-
-
-def _one_of(condition: str, name: str, wanted: Sequence[str], values: dict[str, Any]) -> str:
-    names = {f"{name}{number}": value for number, value in enumerate(wanted)}
-    values.update(names)
-    return condition.format(", ".join(f":{each}" for each in names))
+def _indexed(filters: Filters) -> audit_index.Filters:
+    """The filters as the index has them."""
+    lowest = None if filters.severity is None else audit.SEVERITIES.index(filters.severity)
+    return audit_index.Filters(
+        actions=None if filters.action is None else [filters.action],
+        severities=None if lowest is None else audit.SEVERITIES[lowest:],
+        source_ips=None if filters.source_ip is None else [filters.source_ip],
+        agents=filters.agents or None,
+        machines=filters.machines or None,
+        secrets=filters.secrets or None,
+        projects=filters.projects or None,
+        search=filters.text,
+        from_ms=filters.from_ms,
+        to_ms=None if filters.to_ms is None else filters.to_ms - 1,
+    )
 
 
 def _csv(rows: Iterable[Sequence[str]]) -> bytes:

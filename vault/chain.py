@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from vault.query import fetch_one
@@ -47,10 +47,10 @@ def append(db: sqlite3.Connection, row: sqlite3.Row) -> None:
     if last is None:
         previous = START
         for older in db.execute("SELECT * FROM audit WHERE id < ? ORDER BY id", (row["id"],)):
-            previous = _next_hash(previous, older)
+            previous = next_hash(previous, older)
     else:
         previous = last.hash
-    db.execute("INSERT INTO audit_chain (id, hash) VALUES (?, ?)", (row["id"], _next_hash(previous, row)))
+    db.execute("INSERT INTO audit_chain (id, hash) VALUES (?, ?)", (row["id"], next_hash(previous, row)))
 
 
 def head(db: sqlite3.Connection) -> Head | None:
@@ -65,7 +65,7 @@ def walk(db: sqlite3.Connection) -> Iterator[tuple[Head, bool]]:
     first = min(stored, default=None)
     previous = START
     for row in db.execute("SELECT * FROM audit ORDER BY id"):
-        previous = _next_hash(previous, row)
+        previous = next_hash(previous, row)
         is_before = first is not None and row["id"] < first
         yield Head(row["id"], previous), is_before or stored.pop(row["id"], None) == previous
     for removed in sorted(stored):
@@ -78,6 +78,7 @@ def parse_head(text: str) -> Head:
     return Head(int(number), bytes.fromhex(digest))
 
 
-def _next_hash(previous: bytes, row: sqlite3.Row) -> bytes:
+def next_hash(previous: bytes, row: Iterable[object]) -> bytes:
+    """The hash of an entry, given as its row, after the hash before it."""
     # ascii() shows different values differently, in every version of Python, also of types that only an edit can store.
     return hashlib.sha256(previous + ascii(tuple(row)).encode()).digest()

@@ -40,6 +40,7 @@ WINDOW_S = 300
 # A signature is valid for one window before and after its timestamp. Nonces are kept for a day after it, in case the
 # clock is set back by hours. If it is set back to a time whose nonces are forgotten, requests of that time are refused.
 NONCE_LIFE_MS = 24 * 3600 * 1000
+FORGET_AT_ONCE = 20  # nonces
 TIMESTAMP = re.compile(r"[0-9]{1,12}")
 NONCE = re.compile(r"[\x21-\x7e]{16,128}")
 
@@ -124,13 +125,16 @@ def _check_timestamp(timestamp: str, caller: Signer, now_ms: int) -> None:
 
 
 def _forget_old_nonces(db: sqlite3.Connection, now_ms: int) -> None:
-    """Delete the nonces whose time is over, and remember the windows of their timestamps."""
-    db.execute(
-        "INSERT OR IGNORE INTO forgotten_windows (number)"
-        " SELECT DISTINCT (forget_ms - :life) / 1000 / :window FROM nonces WHERE forget_ms < :now",
-        {"life": NONCE_LIFE_MS, "window": WINDOW_S, "now": now_ms},
-    )
-    db.execute("DELETE FROM nonces WHERE forget_ms < ?", (now_ms,))
+    """Delete some nonces whose time is over, and remember the windows of their timestamps.
+
+    A nonce that is over but not yet deleted is still refused. Each request adds one, so none stays for long.
+    """
+    oldest = "SELECT identity, nonce, forget_ms FROM nonces WHERE forget_ms < ? ORDER BY forget_ms LIMIT ?"
+    old = db.execute(oldest, (now_ms, FORGET_AT_ONCE)).fetchall()
+    windows = {(row["forget_ms"] - NONCE_LIFE_MS) // 1000 // WINDOW_S for row in old}
+    db.executemany("INSERT OR IGNORE INTO forgotten_windows (number) VALUES (?)", [(each,) for each in windows])
+    rows = [(row["identity"], row["nonce"]) for row in old]
+    db.executemany("DELETE FROM nonces WHERE identity = ? AND nonce = ?", rows)
 
 
 def _record_nonce(db: sqlite3.Connection, nonce: str, caller: Signer, timestamp_s: int) -> None:

@@ -155,12 +155,12 @@ WHERE p.project_id = :project ORDER BY lower(m.name), m.id LIMIT :limit OFFSET :
 """
 LAST_READS = """
 SELECT machine_id, max(created_ms) AS at FROM
-    (SELECT machine_id, created_ms, action FROM audit WHERE secret_id = ? ORDER BY id DESC LIMIT ?)
+    (SELECT machine_id, created_ms, action FROM audit WHERE secret_id = ? ORDER BY created_ms DESC LIMIT ?)
 WHERE action = 'secret_read' GROUP BY machine_id
 """
-ENTRIES = "SELECT * FROM audit WHERE secret_id = ? ORDER BY id DESC LIMIT ?"
+ENTRIES = "SELECT * FROM audit WHERE secret_id = ? ORDER BY created_ms DESC, id DESC LIMIT ?"
 # `+`: not with the index of the action, which may have very many rows.
-OF_ACTION = "SELECT * FROM audit WHERE secret_id = ? AND +action = ? ORDER BY id DESC LIMIT ?"
+OF_ACTION = "SELECT * FROM audit WHERE secret_id = ? AND +action = ? ORDER BY created_ms DESC, id DESC LIMIT ?"
 
 
 def readers(db: sqlite3.Connection, secret_id: str, now_ms: int, page: int) -> Rows:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, chain, gate, limits, makers, reads, refusals, seals, summary
+from vault import audit, audit_index, chain, gate, limits, makers, reads, refusals, seals, summary, totals
 from vault.domains import (
     agents,
     alerts,
@@ -31,6 +31,7 @@ from vault.store import Store
 
 TABLES = (
     audit.TABLES,
+    audit_index.TABLES,
     chain.TABLES,
     seals.TABLES,
     projects.TABLES,
@@ -50,12 +51,12 @@ TABLES = (
     policies.TABLES,
     trash.TABLES,
     team.TABLES,
-    statistics.TABLES,
     temporary_secrets.TABLES,
     alerts.TABLES,
     webhooks.TABLES,
     support.TABLES,
     summary.TABLES,
+    totals.TABLES,  # counts the rows of the tables above
 )
 
 ROUTES = (

@@ -246,7 +246,7 @@ class Store:
 
     def _connect_reader(self) -> sqlite3.Connection:
         path = self.directory / "vault.db"
-        db = sqlite3.connect(path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False)
+        db = _connection(path)
         _configure(db, READER_PRAGMAS)
         seals.install_function(db, self._seal_row)
         return db
@@ -279,9 +279,7 @@ def _connect(path: Path) -> wiping.Connection:
     if not os.path.lexists(path):
         create_private(path, b"")
     check_private(path)
-    db = sqlite3.connect(
-        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=wiping.Connection
-    )
+    db = _connection(path)
     try:
         _configure(db, PRAGMAS)
     except sqlite3.OperationalError:
@@ -291,6 +289,12 @@ def _connect(path: Path) -> wiping.Connection:
         db.close()
         raise VaultError(f"file {quoted(path)} is not a vault's database", "restore it from a backup") from None
     return db
+
+
+def _connection(path: Path) -> wiping.Connection:
+    return sqlite3.connect(
+        path, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False, factory=wiping.Connection
+    )
 
 
 def _configure(db: sqlite3.Connection, pragmas: Sequence[str]) -> None:

@@ -5,26 +5,16 @@ from __future__ import annotations
 import sqlite3
 from typing import Any, NamedTuple
 
+from vault import audit_index, totals
+from vault.audit_index import Filters
 from vault.domains import identities
-from vault.query import count
 
 TABLES = """
 CREATE INDEX IF NOT EXISTS agents_pending ON ai_agents (created_ms) WHERE approved_ms IS NULL;
-CREATE INDEX IF NOT EXISTS machines_pending ON machines (created_ms) WHERE approved_ms IS NULL;
 """
 
 MAX_SHOWN = 10
-MAX_COUNTED = 10_000
 
-# fmt: off
-COUNTED = {
-    "projects": "SELECT 1 FROM projects",
-    "secrets":  "SELECT 1 FROM secrets WHERE deleted_ms IS NULL",
-    "agents":   "SELECT 1 FROM ai_agents",
-    "machines": "SELECT 1 FROM machines",
-    "failures": "SELECT 1 FROM audit WHERE action = 'integrity_failure'",
-}
-# fmt: on
 WAITING = """
 SELECT id, name, public_key, created_ms FROM {} WHERE approved_ms IS NULL ORDER BY created_ms LIMIT :limit
 """
@@ -45,11 +35,9 @@ class Waiting(NamedTuple):
 
 
 def counts(db: sqlite3.Connection) -> dict[str, int]:
-    """How many there are of each, at most MAX_COUNTED."""
-    return {
-        name: count(db, f"SELECT COUNT(*) FROM ({statement} LIMIT {MAX_COUNTED})")
-        for name, statement in COUNTED.items()
-    }
+    """How many there are of each, and how often data was found to be changed from outside."""
+    found = {kind: totals.of(db, kind) for kind in ("projects", "secrets", "agents", "machines")}
+    return {**found, "failures": audit_index.total(db, Filters(actions=["integrity_failure"]))}
 
 
 def waiting_agents(db: sqlite3.Connection) -> list[Waiting]:

@@ -337,7 +337,7 @@ def test_a_deleted_row_is_found_by_its_seal(vault: Vault, agent: Agent) -> None:
 UNSEALED = {
     "vault", "passphrase_seal", "sqlite_sequence", "seals",  # the key itself, and what is compared
     "audit", "audit_chain", "agent_reads", "made", "alerts", "alert_actions", "alert_totals", "nonces",
-    "forgotten_windows", "share_misses", "refusal_counts", "agent_usage",
+    "forgotten_windows", "share_misses", "refusal_counts", "agent_usage", "totals",
     "secret_versions", "webhooks", "webhook_actions", "webhook_deliveries", "webhook_results",  # encrypted, or signed
     "temporary_secrets", "alerts_seen",
     "rotation_schedules", "machine_versions", "policy_reads", "cosign_requests", "agent_names", "machine_names",

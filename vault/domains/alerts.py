@@ -13,7 +13,7 @@ import sqlite3
 from vault import audit
 from vault.errors import Denied, Refusal
 from vault.inputs import text_list
-from vault.query import fetch_one
+from vault.query import count, fetch_one
 from vault.router import Call, Route
 
 TABLES = """
@@ -57,9 +57,11 @@ SELECT :action, COUNT(*), :now FROM alerts WHERE action = :action
 ON CONFLICT (action) DO UPDATE SET raised = raised + 1, last_ms = :now
 """
 IS_URGENT = "(r.action IN (SELECT value FROM json_each(:urgent)))"
-PRUNE = f"""
-DELETE FROM alerts WHERE id IN (
-    SELECT r.id FROM alerts r WHERE {IS_URGENT} = :isUrgent ORDER BY r.id DESC LIMIT -1 OFFSET :most)
+OF_CLASS = "(SELECT value FROM json_each(:actions))"
+KEPT = f"SELECT coalesce(sum(amount), 0) FROM totals WHERE kind = 'alerts' AND id IN {OF_CLASS}"
+OLDEST = """
+DELETE FROM alerts WHERE id = (
+    SELECT min((SELECT min(r.id) FROM alerts r WHERE r.action = a.value)) FROM json_each(:actions) a)
 """
 LATEST = f"""
 SELECT e.* FROM alerts r JOIN audit e ON e.id = r.audit_id WHERE {IS_URGENT} = :isUrgent ORDER BY r.id DESC LIMIT :most
@@ -122,7 +124,15 @@ def raise_alert(db: sqlite3.Connection, entry: sqlite3.Row) -> None:
     )
     if added.rowcount == 1:
         db.execute(ADD_TOTAL, {"action": entry["action"], "now": entry["created_ms"]})
-        db.execute(PRUNE, {**_class(entry["severity"] in audit.URGENT), "most": MAX_ALERTS})
+        _prune(db, is_urgent=entry["severity"] in audit.URGENT)
+
+
+def _prune(db: sqlite3.Connection, *, is_urgent: bool) -> None:
+    """Delete the oldest alerts of a class that has too many."""
+    names = [name for name in audit.ACTIONS if (name in audit.URGENT_ACTIONS) == is_urgent]
+    actions = {"actions": json.dumps(names)}
+    for _ in range(count(db, KEPT, actions) - MAX_ALERTS):
+        db.execute(OLDEST, actions)
 
 
 def _class(is_urgent: bool) -> dict[str, object]:

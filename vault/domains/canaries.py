@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS canaries (
     triggered_ms INTEGER,
     updated_ms INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS secrets_that_are_canaries ON secrets (project_id, created_ms, id) WHERE kind = 'canary';
 CREATE TABLE IF NOT EXISTS project_freezes (
     project_id TEXT PRIMARY KEY REFERENCES projects (id) ON DELETE CASCADE,
     canary_id TEXT NOT NULL,
@@ -109,7 +110,8 @@ def _freeze(call: Call, canary: sqlite3.Row, project_id: str) -> None:
 def list_all(call: Call) -> object:
     """The canaries of a project, oldest first."""
     project = projects.require(call, call.params["projectId"])
-    rows = call.db.execute(SELECT + "AND s.project_id = ? ORDER BY s.created_ms, s.id", (project["id"],))
+    of_project = "AND s.kind = 'canary' AND s.project_id = ? ORDER BY s.created_ms, s.id"
+    rows = call.db.execute(SELECT + of_project, (project["id"],))
     return [_to_json(row) for row in rows]
 
 

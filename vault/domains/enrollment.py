@@ -69,6 +69,9 @@ CREATE TABLE IF NOT EXISTS enrollment_secrets (
     secret_id TEXT NOT NULL REFERENCES secrets (id) ON DELETE CASCADE,
     PRIMARY KEY (token_id, secret_id)
 );
+CREATE INDEX IF NOT EXISTS enrollment_tokens_by_age ON enrollment_tokens (created_ms, id);
+CREATE INDEX IF NOT EXISTS enrollment_projects_by_project ON enrollment_projects (project_id);
+CREATE INDEX IF NOT EXISTS enrollment_secrets_by_secret ON enrollment_secrets (secret_id);
 """
 
 SELECT = """
@@ -195,7 +198,7 @@ def _secrets_to_grant(call: Call, project_ids: list[str]) -> list[str]:
     wanted = sorted(set(call.body["secretIds"]))
     rows = call.db.execute(
         "SELECT id FROM secrets WHERE deleted_ms IS NULL AND id IN (SELECT value FROM json_each(?))"
-        " AND project_id IN (SELECT value FROM json_each(?)) ORDER BY id",
+        " AND +project_id IN (SELECT value FROM json_each(?)) ORDER BY id",
         (json.dumps(wanted), json.dumps(project_ids)),
     )
     if [row["id"] for row in rows] != wanted:

@@ -35,8 +35,11 @@ CREATE TABLE IF NOT EXISTS machines (
     last_seen_ms INTEGER,
     created_ms INTEGER NOT NULL
 );
-CREATE INDEX IF NOT EXISTS machines_by_end ON machines (expires_ms) WHERE expires_ms IS NOT NULL;
+CREATE INDEX IF NOT EXISTS machines_by_age ON machines (created_ms, id);
+CREATE INDEX IF NOT EXISTS machines_by_name ON machines (lower(name), id);
+CREATE INDEX IF NOT EXISTS machines_pending ON machines (created_ms, id) WHERE approved_ms IS NULL;
 CREATE INDEX IF NOT EXISTS machines_by_token ON machines (enrollment_token_id) WHERE enrollment_token_id IS NOT NULL;
+CREATE INDEX IF NOT EXISTS machines_by_end ON machines (expires_ms) WHERE expires_ms IS NOT NULL;
 CREATE TABLE IF NOT EXISTS machine_names (
     id INTEGER PRIMARY KEY,
     machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
@@ -51,7 +54,9 @@ CREATE TABLE IF NOT EXISTS project_machines (
     added_ms INTEGER NOT NULL,
     PRIMARY KEY (project_id, machine_id)
 );
-CREATE INDEX IF NOT EXISTS project_machines_by_machine ON project_machines (machine_id);
+DROP INDEX IF EXISTS project_machines_by_machine;
+CREATE INDEX IF NOT EXISTS project_machines_by_age ON project_machines (project_id, added_ms, machine_id);
+CREATE INDEX IF NOT EXISTS project_machines_of_machine ON project_machines (machine_id, added_ms, project_id);
 CREATE TABLE IF NOT EXISTS grants (
     machine_id TEXT NOT NULL REFERENCES machines (id) ON DELETE CASCADE,
     secret_id TEXT NOT NULL REFERENCES secrets (id) ON DELETE CASCADE,
@@ -74,6 +79,29 @@ STATES = {
     "expired": HAS_ENDED,
 }
 KINDS = ("standard", "ephemeral", "temp")
+# A condition on a column that holds a project id: only projects that the agent may reach.
+REACH = "(:restricted = 0 OR {} IN (SELECT project_id FROM agent_projects WHERE agent_id = :agent))"
+MEMBERSHIPS = f"""
+SELECT m.project_id, m.added_ms, p.name FROM project_machines m JOIN projects p ON p.id = m.project_id
+WHERE m.machine_id = :machine AND {REACH.format("m.project_id")} ORDER BY m.added_ms, m.project_id
+"""
+# A project of the machine that is not on the agent's allowlist.
+BEYOND = """
+SELECT 1 FROM project_machines WHERE machine_id = ?
+AND project_id NOT IN (SELECT project_id FROM agent_projects WHERE agent_id = ?) LIMIT 1
+"""
+GRANTS = f"""
+SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id
+JOIN project_machines m ON m.project_id = s.project_id AND m.machine_id = g.machine_id
+WHERE g.machine_id = :machine AND s.deleted_ms IS NULL AND {REACH.format("s.project_id")}
+"""
+# Whether the agent sees every machine.
+REACHED = {
+    True: "SELECT * FROM machines ORDER BY created_ms, id",
+    False: "SELECT * FROM machines WHERE id IN (SELECT machine_id FROM project_machines WHERE project_id IN"
+    " (SELECT project_id FROM agent_projects WHERE agent_id = :agent)) ORDER BY created_ms, id",
+}
+REMOVED_AT_ONCE = 20  # in one transaction
 EXPIRED_VISIBLE_MS = 24 * 3600 * 1000  # an expired machine stays visible for a day
 
 
@@ -121,10 +149,15 @@ def register(
     return machine_id
 
 
+def reach(call: Call) -> dict[str, object]:
+    """The parameters of REACH."""
+    return {"restricted": call.agent.allowlist is not None, "agent": call.agent.id}
+
+
 def require(call: Call, machine_id: str) -> sqlite3.Row:
     """A machine that the agent may see. To a restricted agent, unknown and invisible ids look the same."""
     row = identities.find_row(call.db, MACHINE, machine_id)
-    if call.agent.allowlist is not None and (row is None or not _memberships(call, machine_id)):
+    if call.agent.allowlist is not None and (row is None or not _is_in_reach(call, machine_id)):
         raise Denied(403, "the machine is not in a project on the agent's allowlist", call.agent.id)
     if row is None:
         raise Refusal(404, "no such machine")
@@ -140,11 +173,15 @@ def state(row: sqlite3.Row, now_ms: int) -> str:
 
 def remove_expired(transaction: Transaction, _keys: KeySource, now_ms: int) -> None:
     """Background job: delete machines a day after they expired."""
-    with transaction() as db:
-        expired = db.execute("SELECT id, name FROM machines WHERE expires_ms <= ?", (now_ms - EXPIRED_VISIBLE_MS,))
-        for row in expired.fetchall():
-            db.execute("DELETE FROM machines WHERE id = ?", (row["id"],))
-            audit.record(db, now_ms, SYSTEM, "machine_expire", f"machine {row['id']} forgotten, was {row['name']}")
+    expired = "SELECT id, name FROM machines WHERE expires_ms <= ? LIMIT ?"
+    removed = REMOVED_AT_ONCE
+    while removed == REMOVED_AT_ONCE:
+        with transaction() as db:
+            rows = db.execute(expired, (now_ms - EXPIRED_VISIBLE_MS, REMOVED_AT_ONCE)).fetchall()
+            for row in rows:
+                db.execute("DELETE FROM machines WHERE id = ?", (row["id"],))
+                audit.record(db, now_ms, SYSTEM, "machine_expire", f"machine {row['id']} forgotten, was {row['name']}")
+        removed = len(rows)
 
 
 # ---- routes ----------------------------------------------------------------------------------------------------------
@@ -152,9 +189,8 @@ def remove_expired(transaction: Transaction, _keys: KeySource, now_ms: int) -> N
 
 def list_all(call: Call) -> object:
     """The machines that the agent may see, oldest first."""
-    rows = call.db.execute("SELECT * FROM machines ORDER BY created_ms, id").fetchall()
-    sees_all = call.agent.allowlist is None
-    return [_to_json(row, call.now_ms) for row in rows if sees_all or _memberships(call, row["id"])]
+    rows = call.db.execute(REACHED[call.agent.allowlist is None], {"agent": call.agent.id})
+    return [_to_json(row, call.now_ms) for row in rows]
 
 
 def get(call: Call) -> object:
@@ -169,7 +205,7 @@ def get(call: Call) -> object:
             {"projectId": each["project_id"], "projectName": each["name"], "addedAt": each["added_ms"]}
             for each in projects
         ],
-        "grantCount": sum(each["grants"] for each in projects),
+        "grantCount": count(call.db, GRANTS, {"machine": row["id"], **reach(call)}),
     }
 
 
@@ -212,20 +248,16 @@ def _from_row(row: sqlite3.Row) -> Machine:
 
 def _memberships(call: Call, machine_id: str) -> list[sqlite3.Row]:
     """The machine's projects that the agent may reach."""
-    rows = call.db.execute(
-        "SELECT m.project_id, m.added_ms, p.name, (SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id"
-        " WHERE g.machine_id = m.machine_id AND s.project_id = m.project_id AND s.deleted_ms IS NULL) AS grants"
-        " FROM project_machines m JOIN projects p ON p.id = m.project_id"
-        " WHERE m.machine_id = ? ORDER BY m.added_ms, m.project_id",
-        (machine_id,),
-    )
-    return [row for row in rows if call.agent.may_reach(row["project_id"])]
+    return call.db.execute(MEMBERSHIPS, {"machine": machine_id, **reach(call)}).fetchall()
+
+
+def _is_in_reach(call: Call, machine_id: str) -> bool:
+    return fetch_one(call.db, MEMBERSHIPS + "LIMIT 1", {"machine": machine_id, **reach(call)}) is not None
 
 
 def _require_changeable(call: Call) -> sqlite3.Row:
     row = require(call, call.params["machineId"])
-    memberships = count(call.db, CASCADE["projectMemberships"], (row["id"],))
-    if call.agent.allowlist is not None and memberships > len(_memberships(call, row["id"])):
+    if call.agent.allowlist is not None and fetch_one(call.db, BEYOND, (row["id"], call.agent.id)) is not None:
         raise Denied(403, "the machine is also in a project that is not on the agent's allowlist", call.agent.id)
     return row
 
@@ -322,7 +354,7 @@ def last_addresses(db: sqlite3.Connection, limit: int) -> list[dict[str, str]]:
     """The machines that were seen last, and the address of the latest entry of each, if it has one."""
     rows = db.execute(
         "SELECT m.id, m.name, (SELECT a.source_ip FROM audit a WHERE a.machine_id = m.id AND a.source_ip IS NOT NULL"
-        " ORDER BY a.id DESC LIMIT 1) AS address FROM machines m WHERE m.last_seen_ms IS NOT NULL"
+        " ORDER BY a.created_ms DESC LIMIT 1) AS address FROM machines m WHERE m.last_seen_ms IS NOT NULL"
         " ORDER BY m.last_seen_ms DESC LIMIT ?",
         (limit,),
     )

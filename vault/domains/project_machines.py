@@ -11,7 +11,7 @@ import sqlite3
 from collections.abc import Iterable
 from typing import Any
 
-from vault import audit, makers
+from vault import audit, makers, totals
 from vault.domains import machines, projects
 from vault.errors import Refusal
 from vault.inputs import PAGE, integer, text, text_list
@@ -20,23 +20,29 @@ from vault.router import OWNER, Actor, Call, Route
 
 PAGE_SIZE = 50
 
-MEMBERS = """
-FROM machines m JOIN project_machines p ON p.machine_id = m.id
-WHERE p.project_id = :project AND (:search IS NULL OR instr(lower(m.name || ' ' || m.hostname), lower(:search)) > 0)
-"""
 GRANTED = """
 (SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id
     WHERE g.machine_id = m.id AND s.project_id = p.project_id AND s.deleted_ms IS NULL)
 """
-KEY = " ORDER BY CASE :sortBy WHEN 'added' THEN p.added_ms WHEN 'secretCount' THEN secret_count ELSE lower(m.name) END "
-COUNT = "SELECT COUNT(*) " + MEMBERS
-SELECT = f"SELECT m.*, p.added_ms, {GRANTED} AS secret_count " + MEMBERS
-ASCENDING = SELECT + KEY + "ASC, m.id ASC LIMIT :limit OFFSET :offset"
-DESCENDING = SELECT + KEY + "DESC, m.id DESC LIMIT :limit OFFSET :offset"
+SELECT = f"SELECT m.*, p.added_ms, {GRANTED} AS secret_count "
+FOUND = " AND instr(lower(m.name || ' ' || m.hostname), lower(:search)) > 0"
+# The members in the order of the project, and the machines in the order of their names that are members.
+MEMBERS = "FROM project_machines p CROSS JOIN machines m ON m.id = p.machine_id WHERE p.project_id = :project"
+BY_NAME = """
+FROM machines m CROSS JOIN project_machines p ON p.machine_id = m.id AND p.project_id = :project WHERE 1
+"""
+# The columns of each order. The number of grants is in no index: it is counted for every member.
+ORDERS = {
+    "name": ("lower(m.name)", "m.id"),
+    "added": ("p.added_ms", "p.machine_id"),
+    "secretCount": ("secret_count", "p.machine_id"),
+}
+FEW = 4  # if at most one machine in so many is a member, sorting the members is quicker than a walk along all names
 
+# The plus keeps SQLite from walking all secrets of the project instead of the grants of one machine.
 GRANTS = """
 SELECT s.id, s.name, g.granted_ms FROM grants g JOIN secrets s ON s.id = g.secret_id
-WHERE g.machine_id = ? AND s.project_id = ? AND s.deleted_ms IS NULL ORDER BY s.created_ms, s.id
+WHERE g.machine_id = ? AND +s.project_id = ? AND s.deleted_ms IS NULL ORDER BY s.created_ms, s.id
 """
 
 
@@ -44,11 +50,17 @@ def query(call: Call) -> object:
     """One page of the project's machines."""
     project = projects.require(call, call.params["projectId"])
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
-    values = {"project": project["id"], "search": call.body.get("search"), "sortBy": call.body.get("sortBy", "name")}
-    statement = DESCENDING if call.body.get("sortDir") == "desc" else ASCENDING
-    rows = call.db.execute(statement, {**values, "limit": size, "offset": (page - 1) * size})
-    total = count(call.db, COUNT, values)
-    return {"machines": [_to_json(row, call.now_ms) for row in rows], "total": total, "page": page, "pageSize": size}
+    order, search = call.body.get("sortBy", "name"), call.body.get("search")
+    direction = "DESC" if call.body.get("sortDir") == "desc" else "ASC"
+    members = totals.of(call.db, "memberships", project["id"])
+    walks_names = order == "name" and members * FEW > totals.of(call.db, "machines")
+    matching = (BY_NAME if walks_names else MEMBERS) + (FOUND if search is not None else "")
+    ordered = ", ".join(f"{column} {direction}" for column in ORDERS[order])
+    values = {"project": project["id"], "search": search, "limit": size, "offset": (page - 1) * size}
+    rows = call.db.execute(f"{SELECT}{matching} ORDER BY {ordered} LIMIT :limit OFFSET :offset", values)
+    machines_of_page = [_to_json(row, call.now_ms) for row in rows]
+    total = members if search is None else count(call.db, f"SELECT COUNT(*) {MEMBERS}{FOUND}", values)
+    return {"machines": machines_of_page, "total": total, "page": page, "pageSize": size}
 
 
 def attach(call: Call) -> object:
@@ -69,7 +81,8 @@ def detach(call: Call) -> object:
     """Remove a machine from the project, together with its grants there."""
     project_id, machine = _require_member(call)
     dropped = call.db.execute(
-        "DELETE FROM grants WHERE machine_id = ? AND secret_id IN (SELECT id FROM secrets WHERE project_id = ?)",
+        "DELETE FROM grants WHERE machine_id = ?"
+        " AND EXISTS (SELECT 1 FROM secrets s WHERE s.id = grants.secret_id AND +s.project_id = ?)",
         (machine["id"], project_id),
     ).rowcount
     call.db.execute("DELETE FROM project_machines WHERE project_id = ? AND machine_id = ?", (project_id, machine["id"]))
@@ -93,8 +106,9 @@ def grants_set(call: Call) -> object:
     project_id, machine = _require_member(call)
     before = _granted(call.db, machine["id"], project_id)
     wanted = call.db.execute(
-        "SELECT id FROM secrets WHERE project_id = ? AND deleted_ms IS NULL AND id IN (SELECT value FROM json_each(?))",
-        (project_id, json.dumps(call.body["secretIds"])),
+        "SELECT id FROM secrets WHERE id IN (SELECT value FROM json_each(?))"
+        " AND +project_id = ? AND deleted_ms IS NULL",
+        (json.dumps(call.body["secretIds"]), project_id),
     )
     after = {row["id"] for row in wanted}
     for secret_id in sorted(before - after):
@@ -116,7 +130,7 @@ def grant(db: sqlite3.Connection, now_ms: int, machine_id: str, secret_id: str) 
 def _granted(db: sqlite3.Connection, machine_id: str, project_id: str) -> set[str]:
     rows = db.execute(
         "SELECT g.secret_id FROM grants g JOIN secrets s ON s.id = g.secret_id"
-        " WHERE g.machine_id = ? AND s.project_id = ?",
+        " WHERE g.machine_id = ? AND +s.project_id = ?",
         (machine_id, project_id),
     )
     return {row["secret_id"] for row in rows}

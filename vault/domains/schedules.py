@@ -45,6 +45,7 @@ CREATE TABLE IF NOT EXISTS rotation_schedules (
     updated_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS rotation_schedules_due ON rotation_schedules (next_ms) WHERE next_ms IS NOT NULL;
+CREATE INDEX IF NOT EXISTS rotation_schedules_by_age ON rotation_schedules (created_ms, secret_id);
 """
 
 SELECT = """

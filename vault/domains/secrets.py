@@ -38,7 +38,8 @@ CREATE TABLE IF NOT EXISTS secrets (
     updated_ms INTEGER NOT NULL,
     deleted_ms INTEGER
 );
-CREATE INDEX IF NOT EXISTS secrets_by_project ON secrets (project_id);
+DROP INDEX IF EXISTS secrets_by_project;
+CREATE INDEX IF NOT EXISTS secrets_by_age ON secrets (project_id, created_ms, id);
 CREATE TABLE IF NOT EXISTS secret_versions (
     secret_id TEXT NOT NULL REFERENCES secrets (id) ON DELETE CASCADE,
     version INTEGER NOT NULL,

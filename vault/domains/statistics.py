@@ -12,82 +12,97 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-from vault import audit
+from vault import audit, audit_index, totals
+from vault.audit_index import Filters, Place
 from vault.errors import Refusal
 from vault.inputs import TIME_MS, text
 from vault.query import count
 from vault.router import Call, Route, Stream, Transaction
 
-TABLES = """
-CREATE INDEX IF NOT EXISTS audit_by_action ON audit (action, created_ms);
-"""
-
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 
-# A condition on a column that holds a project id: only projects that the agent may reach.
-REACHED = "(:restricted = 0 OR {0} IN (SELECT project_id FROM agent_projects WHERE agent_id = :agent))"
-SECRETS = "FROM secrets s WHERE " + REACHED.format("s.project_id")
-VERSIONS = "FROM secret_versions v JOIN secrets s ON s.id = v.secret_id WHERE " + REACHED.format("s.project_id")
-# Machines without a project are visible only to agents without an allowlist.
-MACHINES = """
-FROM machines m WHERE (:restricted = 0 OR EXISTS (SELECT 1 FROM project_machines p JOIN agent_projects a
-    ON a.project_id = p.project_id WHERE p.machine_id = m.id AND a.agent_id = :agent))
-"""
-MEMBERS = """
-FROM team_members m WHERE (:restricted = 0 OR EXISTS (SELECT 1 FROM project_members p JOIN agent_projects a
-    ON a.project_id = p.project_id WHERE p.member_id = m.id AND a.agent_id = :agent))
-"""
-EVENTS = audit.VISIBLE + "AND action = :action AND created_ms BETWEEN :from AND :to"
+# What is counted of the projects that an agent with an allowlist may reach, and of the vault for any other agent.
+REACHED = "(SELECT project_id FROM agent_projects WHERE agent_id = :agent)"
+SUM = "SELECT coalesce(sum(amount), 0) FROM totals WHERE kind = '{}' AND id IN " + REACHED
+WHOLE = "SELECT amount FROM totals WHERE kind = '{}' AND id = ''"
+
+
+class Counted(NamedTuple):
+    """The statements that count for an agent without an allowlist, and for one with one."""
+
+    whole: str
+    reached: str
+
 
 # fmt: off
 COUNTS = {
-    "projects":       "SELECT COUNT(*) FROM projects WHERE " + REACHED.format("id"),
-    "frozenProjects": "SELECT COUNT(*) FROM project_freezes WHERE " + REACHED.format("project_id"),
-    "secrets":        "SELECT COUNT(*) " + SECRETS + " AND s.deleted_ms IS NULL",
-    "secretsInTrash": "SELECT COUNT(*) " + SECRETS + " AND s.deleted_ms IS NOT NULL",
-    "canaries":       "SELECT COUNT(*) " + SECRETS + " AND s.deleted_ms IS NULL AND s.kind = 'canary'",
-    "secretVersions": "SELECT COUNT(*) " + VERSIONS,
-    # Each value counts in whole blocks of 4 KiB. An agent that adds values of known sizes could otherwise find out the
-    # exact size of another value from the sum, also from a rounded one.
-    "storedBytes":    "SELECT coalesce(sum((length(v.ciphertext) + 4095) / 4096 * 4096), 0) " + VERSIONS,
-    "policies":       "SELECT COUNT(*) FROM policies WHERE " + REACHED.format("project_id"),
-    "machines":       "SELECT COUNT(*) " + MACHINES,
-    "aiAgents":       "SELECT COUNT(*) FROM ai_agents WHERE :restricted = 0 OR id = :agent",
-    "teamMembers":    "SELECT COUNT(*) " + MEMBERS,
-    "auditEntries":   "SELECT COUNT(*) " + audit.VISIBLE,
+    "projects":       Counted(WHOLE.format("projects"), f"SELECT COUNT(*) FROM projects WHERE id IN {REACHED}"),
+    "frozenProjects": Counted(WHOLE.format("freezes"),
+                              f"SELECT COUNT(*) FROM project_freezes WHERE project_id IN {REACHED}"),
+    "secrets":        Counted(WHOLE.format("secrets"), SUM.format("secrets")),
+    "secretsInTrash": Counted(WHOLE.format("trash"), SUM.format("trash")),
+    "canaries":       Counted(WHOLE.format("canaries"), SUM.format("canaries")),
+    "secretVersions": Counted(WHOLE.format("versions"), SUM.format("versions")),
+    "storedBytes":    Counted(WHOLE.format("bytes"), SUM.format("bytes")),
+    "policies":       Counted(WHOLE.format("policies"), SUM.format("policies")),
+    # Machines without a project are visible only to agents without an allowlist.
+    "machines":       Counted(WHOLE.format("machines"),
+                              f"SELECT COUNT(DISTINCT machine_id) FROM project_machines WHERE project_id IN {REACHED}"),
+    "aiAgents":       Counted(WHOLE.format("agents"), "SELECT 1"),
+    "teamMembers":    Counted(WHOLE.format("members"),
+                              f"SELECT COUNT(DISTINCT member_id) FROM project_members WHERE project_id IN {REACHED}"),
 }
 # fmt: on
 TOTALS = ("projects", "frozenProjects", "secrets", "secretsInTrash", "canaries", "policies", "machines", "aiAgents")
-USED = ("projects", "secrets", "secretVersions", "storedBytes", "machines", "aiAgents", "teamMembers", "auditEntries")
+USED = ("projects", "secrets", "secretVersions", "storedBytes", "machines", "aiAgents", "teamMembers")
 DAYS_OF_USAGE = 30
 
 
 def stats(call: Call) -> object:
     """Totals, and the reads of the last 24 hours."""
-    recent = {"from": call.now_ms - DAY_MS + 1, "to": call.now_ms}
+    since_ms = call.now_ms - DAY_MS + 1
     return {
         **_counted(call, TOTALS),
-        "reads24h": _events(call, "secret_read", recent),
-        "deniedReads24h": _events(call, "secret_read_denied", recent),
-        "canariesTriggered24h": _events(call, "canary_triggered", recent),
+        "reads24h": sum(_hourly(call, READS, since_ms, call.now_ms).values()),
+        "deniedReads24h": sum(_hourly(call, DENIED, since_ms, call.now_ms).values()),
+        "canariesTriggered24h": _events(call, "canary_triggered", since_ms, call.now_ms),
     }
 
 
 def usage(call: Call) -> object:
     """Usage, and the reads of the last 30 days. A local vault has no plan and therefore no limits."""
-    period = {"from": call.now_ms - DAYS_OF_USAGE * DAY_MS + 1, "to": call.now_ms}
-    used = {**_counted(call, USED), "reads": _events(call, "secret_read", period)}
-    return {"plan": "local", "periodStart": period["from"], "periodEnd": period["to"], "used": used, "limits": None}
+    since_ms = call.now_ms - DAYS_OF_USAGE * DAY_MS + 1
+    entries = audit_index.total(call.db, audit.visible(call))
+    reads = sum(_hourly(call, READS, since_ms, call.now_ms).values())
+    used = {**_counted(call, USED), "auditEntries": entries, "reads": reads}
+    return {"plan": "local", "periodStart": since_ms, "periodEnd": call.now_ms, "used": used, "limits": None}
 
 
 def _counted(call: Call, names: tuple[str, ...]) -> dict[str, int]:
-    viewer = audit.viewer(call)
-    return {name: count(call.db, COUNTS[name], viewer) for name in names}
+    whole = call.agent.allowlist is None
+    statements = {name: COUNTS[name].whole if whole else COUNTS[name].reached for name in names}
+    return {name: count(call.db, sql, {"agent": call.agent.id}) for name, sql in statements.items()}
 
 
-def _events(call: Call, action: str, period: Mapping[str, int]) -> int:
-    return count(call.db, "SELECT COUNT(*) " + EVENTS, {**audit.viewer(call), **period, "action": action})
+def _events(call: Call, action: str, from_ms: int, to_ms: int) -> int:
+    period = audit.visible(call)._replace(actions=[action], from_ms=from_ms, to_ms=to_ms)
+    return audit_index.total(call.db, period)
+
+
+# The kind of total and the action of reads, and of denied reads.
+READS, DENIED = ("reads", "secret_read"), ("denied", "secret_read_denied")
+
+
+def _hourly(call: Call, counted: tuple[str, str], from_ms: int, to_ms: int) -> dict[int, int]:
+    """How many there were in each hour since the epoch. Only hours that the period cuts have to be counted."""
+    kind, action = counted
+    whole = range(-(-from_ms // HOUR_MS), (to_ms + 1) // HOUR_MS)
+    found = totals.by_hour(call.db, kind, whole, audit.visible(call).viewer)
+    for hour in {from_ms // HOUR_MS, to_ms // HOUR_MS} - set(whole):
+        begin_ms, end_ms = max(from_ms, hour * HOUR_MS), min(to_ms, (hour + 1) * HOUR_MS - 1)
+        found[hour] = _events(call, action, begin_ms, end_ms)
+    return found
 
 
 # ---- reads over time -------------------------------------------------------------------------------------------------
@@ -102,7 +117,6 @@ class Bucket(NamedTuple):
 
 BUCKETS = {"hour": Bucket(HOUR_MS, DAY_MS), "day": Bucket(DAY_MS, 30 * DAY_MS)}
 MAX_BUCKETS = 1_000
-SERIES = "SELECT created_ms / :length AS bucket, COUNT(*) AS count " + EVENTS + " GROUP BY bucket"
 
 
 def reads_over_time(call: Call) -> object:
@@ -111,12 +125,19 @@ def reads_over_time(call: Call) -> object:
     to_ms = call.body.get("to", call.now_ms)
     from_ms = call.body.get("from", max(0, to_ms - bucket.default_span_ms + bucket.length_ms))
     numbers = _buckets(from_ms, to_ms, bucket.length_ms)
-    values = {**audit.viewer(call), "from": from_ms, "to": to_ms, "length": bucket.length_ms}
-    reads, denied = (_series(call.db, {**values, "action": name}) for name in ("secret_read", "secret_read_denied"))
+    reads, denied = (_series(_hourly(call, counted, from_ms, to_ms), bucket) for counted in (READS, DENIED))
     return [
         {"from": number * bucket.length_ms, "reads": reads.get(number, 0), "denied": denied.get(number, 0)}
         for number in numbers
     ]
+
+
+def _series(hourly: Mapping[int, int], bucket: Bucket) -> dict[int, int]:
+    found: dict[int, int] = {}
+    for hour, amount in hourly.items():
+        number = hour * HOUR_MS // bucket.length_ms
+        found[number] = found.get(number, 0) + amount
+    return found
 
 
 def _buckets(from_ms: int, to_ms: int, length_ms: int) -> range:
@@ -128,15 +149,10 @@ def _buckets(from_ms: int, to_ms: int, length_ms: int) -> range:
     return numbers
 
 
-def _series(db: sqlite3.Connection, values: Mapping[str, object]) -> dict[int, int]:
-    return {row["bucket"]: row["count"] for row in db.execute(SERIES, values)}
-
-
 # ---- the log as CSV --------------------------------------------------------------------------------------------------
 
 MAX_ROWS = 10_000
 PAGE_ROWS = 500
-PAGE = "SELECT * " + audit.VISIBLE + audit.FILTER + "AND id < :before ORDER BY id DESC LIMIT :limit"
 ACTOR = ("actorKind", "userId", "machineId", "aiAgentId")
 COLUMNS = ("id", "timestamp", "action", "severity", *ACTOR, "secretId", "sourceIp", "detail")
 
@@ -151,30 +167,31 @@ def export(call: Call) -> Stream:
 
     After MAX_ROWS entries, a row that has only a detail says that the export is cut.
     """
-    values = {**audit.viewer(call), **audit.filters(call)}
-    newest: int | None = call.db.execute("SELECT max(id) FROM audit").fetchone()[0]
-    pages = _pages(call.reader or call.transaction, values, (newest or 0) + 1)
+    newest = audit_index.total(call.db, Filters())
+    pages = _pages(call.reader or call.transaction, audit.filters(call), newest)
     return Stream(pages, "text/csv; charset=utf-8")
 
 
-def _pages(reader: Transaction, values: Mapping[str, object], before: int) -> Iterator[bytes]:
+def _pages(reader: Transaction, filters: Filters, newest: int) -> Iterator[bytes]:
     """One page of rows per reader, so that a slow client holds up nobody."""
     yield _csv([COLUMNS])
+    edge: Place | None = None
     left = MAX_ROWS
     while left:
         limit = min(PAGE_ROWS, left)
         with reader() as db:
-            rows = db.execute(PAGE, {**values, "before": before, "limit": limit}).fetchall()
-        if rows:
-            yield _csv([_cells(row) for row in rows])
-            before = rows[-1]["id"]
+            rows = audit_index.find(db, filters, limit, edge=edge)
+        shown = [row for row in rows if row["id"] <= newest]
+        if shown:
+            yield _csv([_cells(row) for row in shown])
         if len(rows) < limit:
             return
-        left -= limit
+        edge = Place(rows[-1]["created_ms"], rows[-1]["id"])
+        left -= len(shown)
     with reader() as db:
-        older = db.execute(PAGE, {**values, "before": before, "limit": 1}).fetchone()
-    if older is not None:
-        yield _csv([_cut_row(older)])
+        older = audit_index.find(db, filters, 1, edge=edge)
+    if older:
+        yield _csv([_cut_row(older[0])])
 
 
 def _cut_row(older: sqlite3.Row) -> list[str]:

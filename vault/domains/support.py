@@ -35,6 +35,10 @@ CREATE TABLE IF NOT EXISTS tickets (
     created_ms INTEGER NOT NULL,
     updated_ms INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS tickets_by_change ON tickets (updated_ms);
+CREATE INDEX IF NOT EXISTS tickets_by_status ON tickets (status, updated_ms);
+CREATE INDEX IF NOT EXISTS tickets_by_agent ON tickets (agent_id, updated_ms);
+CREATE INDEX IF NOT EXISTS tickets_not_closed ON tickets (status) WHERE status != 'closed';
 CREATE TABLE IF NOT EXISTS ticket_messages (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
     id TEXT NOT NULL UNIQUE,
@@ -75,7 +79,8 @@ MAX_NAME = 255
 PAGE_SIZE = 20
 CONTENT_TYPE = re.compile(r"[a-z0-9.+-]{1,60}/[a-z0-9.+-]{1,60}(; charset=[a-z0-9-]{1,20})?")
 
-VISIBLE = "FROM tickets t WHERE (:agent IS NULL OR t.agent_id = :agent) AND (:status IS NULL OR t.status = :status) "
+# The condition of each filter.
+FILTERS = {"agent": "t.agent_id = :agent", "status": "t.status = :status"}
 MESSAGES = "(SELECT COUNT(*) FROM ticket_messages m WHERE m.ticket_id = t.id) AS messages "
 
 
@@ -106,16 +111,14 @@ def categories(_call: Call) -> object:
 def query(call: Call) -> object:
     """One page of tickets, latest change first."""
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
-    values = {
-        "agent": _agent_filter(call),
-        "status": call.body.get("status"),
-        "limit": size,
-        "offset": (page - 1) * size,
-    }
+    values = {"agent": _agent_filter(call), "status": call.body.get("status")}
+    conditions = [condition for name, condition in FILTERS.items() if values[name] is not None]
+    matching = f"FROM tickets t WHERE {' AND '.join(conditions) or '1'} "
     ordered = "ORDER BY t.updated_ms DESC, t.rowid DESC LIMIT :limit OFFSET :offset"
-    rows = call.db.execute(f"SELECT t.*, {MESSAGES}{VISIBLE}{ordered}", values)
+    limits = {"limit": size, "offset": (page - 1) * size}
+    rows = call.db.execute(f"SELECT t.*, {MESSAGES}{matching}{ordered}", {**values, **limits})
     tickets = [_to_json(row) for row in rows]
-    total = count(call.db, f"SELECT COUNT(*) {VISIBLE}", values)
+    total = count(call.db, f"SELECT COUNT(*) {matching}", values)
     return {"tickets": tickets, "total": total, "page": page, "pageSize": size}
 
 

@@ -37,6 +37,9 @@ CREATE TABLE IF NOT EXISTS team_invites (
     created_ms INTEGER NOT NULL,
     expires_ms INTEGER NOT NULL
 );
+CREATE INDEX IF NOT EXISTS team_members_by_age ON team_members (joined_ms, id);
+CREATE INDEX IF NOT EXISTS team_invites_by_age ON team_invites (created_ms);
+CREATE INDEX IF NOT EXISTS team_invites_by_state ON team_invites (state, created_ms);
 CREATE INDEX IF NOT EXISTS team_invites_by_email ON team_invites (email, state);
 CREATE TABLE IF NOT EXISTS project_members (
     project_id TEXT NOT NULL REFERENCES projects (id) ON DELETE CASCADE,
@@ -45,6 +48,8 @@ CREATE TABLE IF NOT EXISTS project_members (
     added_ms INTEGER NOT NULL,
     PRIMARY KEY (project_id, member_id)
 );
+CREATE INDEX IF NOT EXISTS project_members_by_age ON project_members (project_id, added_ms, member_id);
+CREATE INDEX IF NOT EXISTS project_members_by_member ON project_members (member_id, added_ms, project_id);
 """
 
 INVITE_LIFE_MS = 7 * 24 * 3600 * 1000
@@ -132,7 +137,7 @@ def permissions_of_project(call: Call) -> object:
     project = projects.require(call, call.params["projectId"])
     rows = call.db.execute(
         "SELECT p.*, m.email FROM project_members p JOIN team_members m ON m.id = p.member_id WHERE p.project_id = ?"
-        " ORDER BY p.added_ms, m.id",
+        " ORDER BY p.added_ms, p.member_id",
         (project["id"],),
     )
     owner = {"memberId": OWNER_ID, "email": owner_email(call.db), "role": "owner", "permissions": PERMISSIONS}
@@ -144,7 +149,7 @@ def permissions_of_member(call: Call) -> object:
     member = _require_member(call)
     rows = call.db.execute(
         "SELECT m.*, p.name FROM project_members m JOIN projects p ON p.id = m.project_id WHERE m.member_id = ?"
-        " ORDER BY m.added_ms, p.id",
+        " ORDER BY m.added_ms, m.project_id",
         (member["id"],),
     )
     return [

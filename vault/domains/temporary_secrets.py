@@ -50,18 +50,23 @@ CREATE TABLE IF NOT EXISTS temporary_secrets (
     closed_ms INTEGER,
     CHECK ((status = 'pending') = (ciphertext IS NOT NULL))
 );
-CREATE INDEX IF NOT EXISTS temporary_secrets_by_project ON temporary_secrets (project_id);
+DROP INDEX IF EXISTS temporary_secrets_by_project;
+CREATE INDEX IF NOT EXISTS temporary_secrets_by_age ON temporary_secrets (project_id, created_ms, id);
+CREATE INDEX IF NOT EXISTS temporary_secrets_pending ON temporary_secrets (project_id) WHERE status = 'pending';
+CREATE INDEX IF NOT EXISTS temporary_secrets_closed ON temporary_secrets (closed_ms) WHERE closed_ms IS NOT NULL;
 CREATE INDEX IF NOT EXISTS temporary_secrets_due ON temporary_secrets (expires_ms) WHERE status = 'pending';
 CREATE TABLE IF NOT EXISTS share_misses (
     source_ip TEXT NOT NULL,
     at_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS share_misses_by_age ON share_misses (at_ms);
+CREATE INDEX IF NOT EXISTS share_misses_by_address ON share_misses (source_ip);
 """
 
 MAX_VALUE_BYTES = 102_400
 MAX_PENDING = 1_000  # per project: at most 100 MB
 CLOSED_VISIBLE_MS = 30 * 24 * 3600 * 1000  # how long a row without content is kept to show the status of the link
+EXPIRED_AT_ONCE = 20  # in one transaction
 MAX_MISSES, MISS_WINDOW_MS = 20, 60_000  # attempts with unknown links, per address
 
 # Without characters that are easily confused: 0 and o, 1 and i and l. 24 characters have 119 bits.
@@ -230,13 +235,19 @@ def _close(call: Call, row: sqlite3.Row, status: str) -> None:
 
 def expire_due(transaction: Transaction, _keys: KeySource, now_ms: int) -> None:
     """Background job: delete the content of expired links, and rows that were closed thirty days ago."""
-    with transaction() as db:
-        due = "SELECT id, project_id FROM temporary_secrets WHERE status = 'pending' AND expires_ms <= ?"
-        for row in db.execute(due, (now_ms,)).fetchall():
-            _delete_content(db, row["id"], "expired", now_ms)
-            detail = f"temporary secret {row['id']} expired unopened"
-            audit.record(db, now_ms, SYSTEM, "temporary_secret_expire", detail, project_id=row["project_id"])
-        db.execute("DELETE FROM temporary_secrets WHERE closed_ms <= ?", (now_ms - CLOSED_VISIBLE_MS,))
+    due = "SELECT id, project_id FROM temporary_secrets WHERE status = 'pending' AND expires_ms <= ? LIMIT ?"
+    old = "SELECT id FROM temporary_secrets WHERE closed_ms <= ? LIMIT ?"
+    done = EXPIRED_AT_ONCE
+    while done == EXPIRED_AT_ONCE:
+        with transaction() as db:
+            rows = db.execute(due, (now_ms, EXPIRED_AT_ONCE)).fetchall()
+            for row in rows:
+                _delete_content(db, row["id"], "expired", now_ms)
+                detail = f"temporary secret {row['id']} expired unopened"
+                audit.record(db, now_ms, SYSTEM, "temporary_secret_expire", detail, project_id=row["project_id"])
+            gone = db.execute(old, (now_ms - CLOSED_VISIBLE_MS, EXPIRED_AT_ONCE)).fetchall()
+            db.executemany("DELETE FROM temporary_secrets WHERE id = ?", [(row["id"],) for row in gone])
+        done = max(len(rows), len(gone))
 
 
 def _delete_content(db: sqlite3.Connection, secret_id: str, status: str, now_ms: int) -> None:

@@ -17,7 +17,8 @@ from vault.router import SYSTEM, Actor, Call, KeySource, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
-CREATE INDEX IF NOT EXISTS secrets_in_trash ON secrets (deleted_ms) WHERE deleted_ms IS NOT NULL;
+DROP INDEX IF EXISTS secrets_in_trash;
+CREATE INDEX IF NOT EXISTS secrets_by_deletion ON secrets (deleted_ms DESC, id) WHERE deleted_ms IS NOT NULL;
 """
 
 SELECT = """

@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
 
-from vault import audit, makers
+from vault import audit, makers, totals
 from vault.crypto import new_id
 from vault.domains.alerts import check_actions, require_unrestricted
 from vault.errors import Refusal, Tampered
@@ -62,6 +62,7 @@ CREATE TABLE IF NOT EXISTS webhook_deliveries (
     body TEXT NOT NULL,
     attempts INTEGER NOT NULL DEFAULT 0
 );
+CREATE INDEX IF NOT EXISTS webhook_actions_by_action ON webhook_actions (action, webhook_id);
 CREATE INDEX IF NOT EXISTS webhook_deliveries_by_webhook ON webhook_deliveries (webhook_id, place);
 CREATE TABLE IF NOT EXISTS webhook_results (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -86,13 +87,17 @@ MAX_FAILURES = 20  # in a row, of any deliveries; about 33 hours
 MAX_RESULTS = 50  # per webhook: the latest deliveries that are over, which the owner can look at and send again
 TEST = "test"  # the event of a test delivery, which is sent first and only once
 
-SELECT = """
+QUEUED = totals.subquery("deliveries", "w.id")
+SELECT = f"""
 SELECT w.*, (SELECT json_group_array(action) FROM webhook_actions a WHERE a.webhook_id = w.id) AS actions,
-    (SELECT COUNT(*) FROM webhook_deliveries d WHERE d.webhook_id = w.id) AS queued
+    {QUEUED} AS queued
 FROM webhooks w
 """
-SUBSCRIBED = SELECT + "JOIN webhook_actions c ON c.webhook_id = w.id WHERE w.enabled AND c.action = ? ORDER BY w.id"
-DUE = SELECT + "WHERE w.enabled AND w.next_ms <= ? AND queued > 0 ORDER BY w.id"
+SUBSCRIBED = f"""
+SELECT w.id, {QUEUED} AS queued FROM webhook_actions c JOIN webhooks w ON w.id = c.webhook_id
+WHERE w.enabled AND c.action = ? ORDER BY c.webhook_id
+"""
+DUE = SELECT + f"WHERE w.enabled AND w.next_ms <= ? AND {QUEUED} > 0 ORDER BY w.id"
 # The queued delivery that gives way: the newest one of a lower severity, and a high one only if there is no other.
 DISPLACED = """
 SELECT place FROM webhook_deliveries

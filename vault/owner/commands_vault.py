@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Callable
 
-from vault import audit, backup, chain, control, reads, verification
+from vault import audit, audit_index, backup, chain, control, reads, totals, verification
+from vault.audit_index import Filters
 from vault.domains import alerts, secrets
 from vault.errors import VaultError
 from vault.files import quoted
@@ -31,26 +32,18 @@ HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store
 HINT_SEALS = "the seals of rows are not checked: pass the passphrase with --passphrase-file"
 HINT_HEAD = "keep the head elsewhere, and check later that the log was not changed"
 COUNTS = {
-    "projects": "SELECT COUNT(*) FROM projects",
-    "secrets": "SELECT COUNT(*) FROM secrets WHERE deleted_ms IS NULL",
+    "projects": "SELECT " + totals.subquery("projects", "''"),
+    "secrets": "SELECT " + totals.subquery("secrets", "''"),
     "agents": "SELECT COUNT(*) FROM ai_agents",
     "agentsPending": "SELECT COUNT(*) FROM ai_agents WHERE approved_ms IS NULL",
-    "machines": "SELECT COUNT(*) FROM machines",
+    "machines": "SELECT " + totals.subquery("machines", "''"),
     "machinesPending": "SELECT COUNT(*) FROM machines WHERE approved_ms IS NULL",
-    "auditEntries": "SELECT COUNT(*) FROM audit",
+    "auditEntries": "SELECT coalesce(max(id), 0) FROM audit",
     "integrityFailures": "SELECT COUNT(*) FROM audit WHERE action = 'integrity_failure'",
 }
 COLUMNS = ("TIME", "SEVERITY", "ACTION", "ACTOR", "DETAIL")
 POLL_S = 1.0
 LIMIT_MAX = 1_000  # entries per query or poll; the next poll gets the rest
-
-NEWEST = """
-SELECT * FROM audit WHERE (:action IS NULL OR action = :action) AND (:project IS NULL OR project_id = :project)
-    AND (:search IS NULL OR instr(lower(action || ' ' || detail), lower(:search)) > 0)
-    AND severity IN (SELECT value FROM json_each(:severities))
-ORDER BY id DESC LIMIT :limit
-"""
-NEXT = NEWEST.replace("ORDER BY id DESC", "AND id > :after ORDER BY id")
 
 
 def add_all(line: CommandLine) -> None:
@@ -341,12 +334,12 @@ def _audit(options: argparse.Namespace) -> Output | None:
                 options.project = find(db, options.dir, options.project, PROJECT).id
             # What agents looked at in this minute counts too. While it follows, the server's job records it.
             reads.record_until(db, wall_clock(), wall_clock())
-        entries = latest(store, _filters(options))
+        entries = latest(store, _filters(options), options.limit)
         if not options.follow:
             return Output(entries, format_table(COLUMNS, [_row(entry) for entry in entries]))
         for entry in entries:
             _print(entry, as_json=options.json)
-        follow(store, options, entries[-1]["id"] if entries else 0, _wait)
+        follow(store, options, max((entry["id"] for entry in entries), default=0), _wait)
     return None
 
 
@@ -356,18 +349,17 @@ def _alerts(options: argparse.Namespace) -> Output:
     return Output(found, format_table(COLUMNS, [_row(entry) for entry in found]))
 
 
-def latest(store: Store, filters: dict[str, object]) -> list[dict[str, Any]]:
+def latest(store: Store, filters: Filters, limit: int) -> list[dict[str, Any]]:
     """The newest entries that match the filters, oldest first."""
-    with store.transaction() as db:
-        return [audit.entry(row) for row in db.execute(NEWEST, filters)][::-1]
+    with store.reader() as db:
+        return [audit.entry(row) for row in audit_index.find(db, filters, limit)][::-1]
 
 
 def follow(store: Store, options: argparse.Namespace, after: int, wait: Callable[[], bool]) -> None:
     """Print new entries after each wait, until `wait` returns False."""
-    filters = {**_filters(options), "limit": LIMIT_MAX}
     while wait():
-        with store.transaction() as db:
-            entries = [audit.entry(row) for row in db.execute(NEXT, {**filters, "after": after})]
+        with store.reader() as db:
+            entries = [audit.entry(row) for row in audit_index.find_next(db, _filters(options), after, LIMIT_MAX)]
         for entry in entries:
             _print(entry, as_json=options.json)
             after = int(str(entry["id"]))
@@ -378,10 +370,12 @@ def _wait() -> bool:
     return True
 
 
-def _filters(options: argparse.Namespace) -> dict[str, object]:
+def _filters(options: argparse.Namespace) -> Filters:
     wanted = audit.SEVERITIES[audit.SEVERITIES.index(options.severity) :]
-    named = {"action": options.action, "project": options.project, "search": options.search}
-    return {**named, "severities": json.dumps(wanted), "limit": options.limit}
+    severities = None if options.severity == audit.SEVERITIES[0] else wanted
+    actions = None if options.action is None else [options.action]
+    projects = None if options.project is None else [options.project]
+    return Filters(actions=actions, severities=severities, projects=projects, search=options.search)
 
 
 def _row(entry: dict[str, Any]) -> tuple[str, ...]:

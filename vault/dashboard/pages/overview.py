@@ -36,7 +36,6 @@ def overview(visit: Visit) -> Response:
         hours=_columns(visit, "hour"),
         days=_columns(visit, "day"),
         most_shown=summary.MAX_SHOWN,
-        most_counted=summary.MAX_COUNTED,
     )
 
 
