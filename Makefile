@@ -165,6 +165,10 @@ unit: venv $(ARCHIVE) $(VAULT_ARCHIVE) ## the tests, in three processes, warning
 bench: $(ARCHIVE) ## measure speed and memory against their bounds; writes bench/RESULTS.md (3 minutes)
 	@$(RUN) -m bench
 
+.PHONY: bench-vault
+bench-vault: venv ## measure the local vault with up to 100,000 secrets; writes the end of bench/RESULTS.md (6 minutes)
+	@$(RUN) -m bench.vault_size
+
 SECONDS ?= 60
 FUZZ = $(if $(TARGET),--target $(TARGET)) $(if $(CASE),--case $(CASE))
 

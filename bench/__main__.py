@@ -65,7 +65,10 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
     parser.add_argument("--rounds", type=int, default=start.ROUNDS, help="starts of each interpreter")
     results = measure(parser.parse_args().rounds)
-    (HERE / "RESULTS.md").write_text(report.markdown(results), encoding="utf-8")
+    written = HERE / "RESULTS.md"
+    kept = report.vault_section(written.read_text(encoding="utf-8"))
+    text = report.markdown(results)
+    written.write_text(report.with_vault_section(text, kept) if kept else text, encoding="utf-8")
     missed = [bound for bound in report.bounds(results) if not bound.held]
     for bound in missed:
         print(f"missed: {' | '.join(bound.row)}", file=sys.stderr)

@@ -13,6 +13,7 @@ Results = dict[str, Any]
 
 SESSIONS = {"session": "HTTP", "session, TLS": "HTTPS", "session, first": "HTTPS, empty cache"}
 CALLS = {"call": "a call of `whoami`", "bare": "a bare HTTP exchange on a kept connection"}
+VAULT_TITLE = "\n## The local vault at size\n"
 MOMENTS = ("before", "peak", "after")  # of a large answer
 
 
@@ -169,8 +170,19 @@ def _growth(results: Results) -> Iterator[str]:
     yield table(["size", "ms", "size, x the smallest", "time, x the smallest"], rows)
 
 
+def with_vault_section(text: str, section: str) -> str:
+    """RESULTS.md with another last section, which `make bench-vault` writes."""
+    return text.partition(VAULT_TITLE)[0].rstrip() + "\n\n" + section
+
+
+def vault_section(text: str) -> str:
+    """The last section of RESULTS.md, or nothing."""
+    _, title, rest = text.partition(VAULT_TITLE)
+    return title.lstrip() + rest
+
+
 def markdown(results: Results) -> str:
-    """The whole of RESULTS.md."""
+    """RESULTS.md, without the section that `make bench-vault` writes."""
     parts = [
         "# Results",
         f"Written by `make bench` on {results['date']}: {results['machine']}. Figures are medians, with quartiles in "
