@@ -8,7 +8,7 @@ over stdin and stdout. Each `tools/call` becomes an Ed25519-signed HTTPS request
 
 The plaintext contract: no tool returns the value of a stored secret. Values travel to the vault only; if an answer
 repeats one, it is redacted. Three actions return a credential that they create themselves (`mints=True` in the table).
-Nothing here can decrypt, and nothing here writes an argument to a file or a log, except ids to the activity log.
+Nothing here decrypts a value, and nothing here writes an argument to a file or a log, except ids to the activity log.
 
 The sections, in reading order:
 
@@ -16,6 +16,7 @@ The sections, in reading order:
     actions       the dispatch table: one row per action
     identity      an agent's files: keys, modes, owners
     signing       the string to sign and the headers
+    locked keys   keys with a passphrase
     vault API     signed requests with urllib: TLS, proxies, bounds, retries
     refusals      answers of the vault that are errors, with the next step
     restrictions  --read-only, --tools, --exclude, --split-reads, --confirm, --values, --max-calls
@@ -31,7 +32,8 @@ the schemas, checks and requests that follow from it), `sikkerkey_results` (what
 `sikkerkey_certificates` (trusted authorities),
 `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
 (what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell` (commands in hints),
-`sikkerkey_times` (reading and writing times) and `sikkerkey_activity` (the record of what was called).
+`sikkerkey_times` (reading and writing times), `sikkerkey_activity` (the record of what was called),
+`sikkerkey_passphrase` (the passphrase of a key) and `sikkerkey_unlock` (asking the person for it).
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -133,6 +135,7 @@ if TYPE_CHECKING:
     import sikkerkey_activity
     import sikkerkey_http
     import sikkerkey_person
+    import sikkerkey_unlock
     from sikkerkey_questions import OpenRequests, Question, Reply, RequestStates, Resumed
 
 VERSION = "0.1.0"
@@ -984,6 +987,8 @@ class Identity:
         self.vault_id: str = members["vaultId"]
         self.api_url: str = members["apiUrl"]
         self.certificate: str = members.get("certificate", "")  # in PEM: the only one that this agent trusts
+        self.public_key = _public_key_in(members)
+        self.key_store: str = members.get("keyStore", "")  # of the operating system, which has the key's passphrase
         self.key_path = key_path
         self.key_pem = key_pem
 
@@ -992,8 +997,31 @@ class Identity:
         """The vault's URL, with the fingerprint of its certificate if that is pinned."""
         return pinned_address(self.api_url, certificate_sha256(self.certificate)) if self.certificate else self.api_url
 
+    @property
+    def directory(self) -> str:
+        """The agent's slot."""
+        return os.path.join(agents_directory(), self.agent_id)
+
+    @property
+    def store_account(self) -> str:
+        """Where the key store keeps the passphrase."""
+        import hashlib  # see fingerprint
+
+        return hashlib.sha256(self.public_key).hexdigest()
+
     def __repr__(self) -> str:
         return f"Identity({self.agent_id})"
+
+
+def _public_key_in(members: JsonObject) -> bytes:
+    """The 32 bytes of the member publicKey; empty if it is absent, as in identities of other programs."""
+    import binascii  # only for identities
+
+    try:
+        found = binascii.a2b_base64(members.get("publicKey", ""))
+    except (ValueError, TypeError):
+        found = b""
+    return found if len(found) == 32 else b""
 
 
 def home() -> str:
@@ -1230,6 +1258,8 @@ def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
     except ConfigError as error:
         raise ConfigError(str(error)) from None  # its hint is about a variable that does not count here
     _check_certificate(path, members)
+    if members.get("keyStore", "") not in ("", "secret-tool", "keychain", "dpapi"):
+        raise ConfigError(f"{clean(path)}: keyStore is unknown")
     key_path = _key_path(directory, members.get("privateKeyPath"))
     try:
         if with_key:
@@ -1323,14 +1353,27 @@ def fingerprint(public_key: bytes) -> str:
 
 
 def fingerprint_of(identity: Identity) -> str:
-    """The fingerprint of the public half of an agent's key. Raises ConfigError."""
-    key = _usable_key(identity)
+    """The fingerprint of the public half of an agent's key. One with a passphrase is not unlocked for it.
+
+    Raises ConfigError.
+    """
+    if is_encrypted(identity.key_pem) and identity.public_key:
+        return fingerprint(identity.public_key)
+    return fingerprint(_public_bytes(_usable_key(identity)))
+
+
+def _public_bytes(key: Ed25519PrivateKey) -> bytes:
     from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # see _load_key
 
-    return fingerprint(key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw))
+    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
-def _load_key(key_pem: bytes) -> Ed25519PrivateKey:
+def is_encrypted(key_pem: bytes) -> bool:
+    """Whether a key file needs a passphrase."""
+    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in key_pem
+
+
+def _load_key(key_pem: bytes, password: bytes | None = None) -> Ed25519PrivateKey:
     try:
         # Not at the top: the native library takes 30 ms to load, and a listing needs no signature.
         from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -1342,12 +1385,18 @@ def _load_key(key_pem: bytes) -> Ed25519PrivateKey:
         hint = "download the archive again, or reinstall cryptography"
         raise ConfigError("the signing library fails the Ed25519 test of RFC 8032", hint)
     try:
-        key = load_pem_private_key(key_pem, password=None)
+        key = load_pem_private_key(key_pem, password)
     except Exception:  # the library raises many kinds of errors, and any of them may quote the key
         key = None
     if not isinstance(key, Ed25519PrivateKey):
+        if password is not None:
+            raise WrongPassphrase("this is not the passphrase of the agent's key")
         raise ConfigError("private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM")
     return key
+
+
+class WrongPassphrase(ConfigError):
+    """A passphrase does not decrypt the key."""
 
 
 @functools.cache
@@ -1364,6 +1413,62 @@ def _library_signs_correctly() -> bool:
         return Ed25519PrivateKey.from_private_bytes(private_key).sign(b"\x72") == signature
     except Exception:  # an OpenSSL in FIPS mode may not have Ed25519
         return False
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# locked keys: a key with a passphrase is decrypted once, and then stays in the memory of the process.
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+class KeyLocked(ConfigError):
+    """The key has a passphrase, and only a person can give it."""
+
+    def __init__(self, identity: Identity) -> None:
+        message = f"the key of agent {identity.agent_id} has a passphrase, and there is no terminal to ask for it"
+        super().__init__(message, "run the command in a terminal; `install --key-store` makes keys that need none")
+        self.identity = identity
+
+
+PASSPHRASE_TRIES = 3
+# Asks a person at a terminal for the passphrase of an agent's key; None if there is no terminal. Commands set it.
+ask_passphrase: Callable[[Identity], str | None] = lambda _identity: None  # noqa: E731
+_unlocked_keys: dict[bytes, Ed25519PrivateKey] = {}  # for the life of the process, by the SHA-256 of the key file
+
+
+def unlock(identity: Identity, passphrase: str) -> Ed25519PrivateKey:
+    """Decrypts the key of an agent and keeps it in memory. Raises WrongPassphrase, or ConfigError."""
+    import hashlib  # see string_to_sign
+
+    import sikkerkey_passphrase  # only for keys with a passphrase
+
+    key = _load_key(identity.key_pem, sikkerkey_passphrase.password_of(identity.key_pem, passphrase))
+    _unlocked_keys[hashlib.sha256(identity.key_pem).digest()] = key
+    return key
+
+
+def unlock_agent(agent_id: str, passphrase: str) -> None:
+    """Decrypts the key of an installed agent and keeps it in memory. Raises ConfigError."""
+    unlock(load_identity(agent_id), passphrase)
+
+
+def _unlocked_key(identity: Identity) -> Ed25519PrivateKey:
+    import hashlib  # see string_to_sign
+
+    known = _unlocked_keys.get(hashlib.sha256(identity.key_pem).digest())
+    if known is not None:
+        return known
+    if identity.key_store:
+        import sikkerkey_passphrase  # see unlock
+
+        stored = sikkerkey_passphrase.load(identity.key_store, identity.store_account, identity.directory)
+        return unlock(identity, stored)
+    for _ in range(PASSPHRASE_TRIES):
+        typed = ask_passphrase(identity)
+        if typed is None:
+            raise KeyLocked(identity)
+        with suppress(WrongPassphrase):
+            return unlock(identity, typed)
+    raise WrongPassphrase("this is not the passphrase of the agent's key", "run the command again")
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -1790,7 +1895,10 @@ def signer_of(identity: Identity) -> Sign:
 
 def _usable_key(identity: Identity) -> Ed25519PrivateKey:
     try:
-        return _load_key(identity.key_pem)
+        key = _unlocked_key(identity) if is_encrypted(identity.key_pem) else _load_key(identity.key_pem)
+        if identity.public_key and _public_bytes(key) != identity.public_key:
+            raise ConfigError("private.pem and the publicKey in identity.json do not belong together")
+        return key
     except ConfigError as error:
         error.hint = error.hint or replacement(identity.agent_id, identity.address)
         raise
@@ -2882,6 +2990,7 @@ class VaultTools:
         self._words = WordLists(names)
         self._person = person if agent else None
         self._people: sikkerkey_person.People | None = None
+        self._unlock: sikkerkey_unlock.KeyUnlock | None = None
         self._reviews: dict[str, KeptReview] = {}  # by question
         self._logs_activity = logs_activity
         self._limits = {name: RateLimit(limit, monotonic_s) for name, limit in (limits or {}).items()}
@@ -2982,10 +3091,12 @@ class VaultTools:
         sanitize = sanitizer(action, given, arguments, hidden_visible=self._presentation.hidden_visible)
         call = ShownCall(tool, action, given, sanitize, presentation or self._presentation, self._now_ms())
         try:
-            if action.own and action.rows:
-                return rows_result(call, self._reviewed(call, arguments, context), action.rows)
-            if action.own:
+            if action.own and not action.rows:
                 return self.person_needed().awaited(call.given["code"], context)
+            if waiting := self._locked(context):
+                return waiting
+            if action.own:
+                return rows_result(call, self._reviewed(call, arguments, context), action.rows)
             return self._answered(call, arguments, context)
         except RecursionError:
             hint = "" if action.effect == "read" else MAY_HAVE_BEEN_PROCESSED
@@ -3010,6 +3121,26 @@ class VaultTools:
                 now_s=self._now_s,
             )
         return self._people
+
+    def _locked(self, context: Context) -> JsonObject | None:
+        """The result of a call that waits for the passphrase of the key; None if it is not needed. Raises Error."""
+        if self._agent is None or self._person is None:
+            return None
+        try:
+            self._connect()
+        except KeyLocked as locked:
+            return self._unlocking(self._person).asked(locked.identity, context)
+        return None
+
+    def _unlocking(self, person: PersonPolicy) -> sikkerkey_unlock.KeyUnlock:
+        import sikkerkey_unlock  # not at the top: only a locked key needs it
+
+        with self._lock:
+            if self._unlock is None:
+                self._unlock = sikkerkey_unlock.KeyUnlock(
+                    tickets_directory(), browser=person.browser != "never", unlock=unlock_agent, now_s=self._now_s
+                )
+            return self._unlock
 
     def person_needed(self) -> sikkerkey_person.People:
         """Like `people`. Raises ArgumentError if this program cannot ask a person."""

@@ -87,6 +87,11 @@ class Pages:
                     self._pages.popitem(last=False)
             return f"{self._server.origin}{page.path}"
 
+    def nonce(self, code: str) -> str:
+        """What the form of a ticket's page sends back, after `url` was called."""
+        with self._lock:
+            return self._pages[code].nonce
+
     def was_opened(self, code: str) -> bool:
         """Whether somebody has loaded the form."""
         with self._lock:

@@ -147,6 +147,9 @@ INTRODUCTION = {
     "show": "The vault creates it and shows it here, once, to you. Your assistant does not see it.",
     "confirm": "Your assistant needs your consent for this. Nothing happens unless you agree.",
 }
+INTRODUCTION_TO_UNLOCK = (
+    "The passphrase unlocks the agent's key in this computer's memory. Neither your assistant nor the vault gets it."
+)
 TITLE = {"fill": "Type a value", "show": "Create and show", "confirm": "Your consent"}
 DONE = {"fill": "Stored", "show": "Copy it now", "confirm": "Done"}
 
@@ -167,7 +170,7 @@ def form_page(ticket: Ticket, form: Form) -> str:
     content = [
         '<p class="eyebrow">Your assistant asks you</p>',
         f"<h1>{_shown(ticket.title)}</h1>",
-        f"<p>{INTRODUCTION[ticket.kind]}</p>",
+        f"<p>{INTRODUCTION_TO_UNLOCK if ticket.unlocks else INTRODUCTION[ticket.kind]}</p>",
         _code(ticket.code),
         _lines(ticket.details),
         _quoted(ticket.quoted),
@@ -184,11 +187,12 @@ def outcome_page(ticket: Ticket, outcome: Outcome, shown: Lines = (), remarks: I
     """The page after a ticket has ended. `shown` are credentials for the person; `remarks` say what to know of them."""
     said = _said(outcome)
     if outcome.state == "done":
-        content = [f"<h1>{DONE[ticket.kind]}</h1>", said, *(f"<p>{_shown(remark)}</p>" for remark in remarks)]
+        done = "Unlocked" if ticket.unlocks else DONE[ticket.kind]
+        content = [f"<h1>{done}</h1>", said, *(f"<p>{_shown(remark)}</p>" for remark in remarks)]
         if ticket.kind == "show":
             content += _credentials(shown)
         advice = f"Then {GO_BACK[0].lower()}{GO_BACK[1:]}" if ticket.kind == "show" else GO_BACK
-        return _page(DONE[ticket.kind], [*content, _next(advice)], "good")
+        return _page(done, [*content, _next(advice)], "good")
     if outcome.state == "refused":
         return (
             refused_page()
@@ -293,6 +297,8 @@ def _answer_forms(ticket: Ticket, form: Form) -> str:
 
 def _button(ticket: Ticket) -> str:
     """What the button does: never just "OK"."""
+    if ticket.unlocks:
+        return "Unlock"
     if ticket.kind == "fill":
         return "Store it" if len(ticket.fields) == 1 else "Store them"
     if ticket.kind == "show":
@@ -310,7 +316,7 @@ def _inputs(ticket: Ticket, form: Form) -> str:
     for index, name in enumerate(ticket.fields):
         focus = " autofocus" if index == 0 else ""
         parts.append(f"""<div class="typed">
-<label for="{FIELD}{index}">{_shown(name) if name else "Value"}</label>
+<label for="{FIELD}{index}">{_shown(name) if name else "Passphrase" if ticket.unlocks else "Value"}</label>
 <textarea id="{FIELD}{index}" name="{FIELD}{index}" rows="{1 if several else 3}" required{focus} autocomplete="off"
  autocapitalize="none" autocorrect="off" spellcheck="false" aria-describedby="{described}" data-1p-ignore
  data-lpignore="true" data-bwignore="true" data-form-type="other"></textarea>

@@ -77,6 +77,10 @@ class PersonDialog:
         self._open_pages: dict[str, str] = {}  # the questions of clients that still show a page, by code
         self._in_browser: set[str] = set()  # the codes whose page this program opened by itself
 
+    def page_of(self, ticket: Ticket) -> tuple[str, str]:
+        """The address of a page, and what its form sends back. Raises OSError, UnknownCode, TicketsUnusable."""
+        return self._pages.url(ticket.code), self._pages.nonce(ticket.code)
+
     def complete(self, draft: Ticket, caller: Caller) -> Found:
         """Where the ticket of a call stands after the person was asked, or was asked before for the same call.
 

@@ -33,6 +33,8 @@ FILE_MAX_BYTES = 512 * 1024  # arguments without plaintext are far smaller
 CODE_CHARACTERS = 4
 ALPHABET = "23456789ABCDEFGHJKMNPQRSTUVWXYZ"  # without what people mix up
 
+UNLOCK = "unlock"  # no tool of the vault has this name
+
 Kind = Literal["fill", "show", "confirm"]
 State = Literal["waiting", "busy", "over"]
 Ending = Literal["done", "refused", "failed", "unclear"]
@@ -65,6 +67,11 @@ class Ticket(NamedTuple):
     def kind(self) -> Kind:
         """What the person does with it, which is also the name of the command for it."""
         return "fill" if self.fields else "show" if self.shows else "confirm"
+
+    @property
+    def unlocks(self) -> bool:
+        """Whether it asks for the passphrase of the agent's key, and not for a value."""
+        return self.tool == UNLOCK
 
 
 class Outcome(NamedTuple):

@@ -46,6 +46,7 @@ def run(arguments: list[str]) -> int:
     from sikkerkey_cli import grammar, terminal  # here, because `serve` needs neither
 
     sikkerkey_mcp.disable_core_dumps()
+    sikkerkey_mcp.ask_passphrase = terminal.ask_passphrase
     if isinstance(sys.stdout, io.TextIOWrapper):
         if not sys.stdout.isatty():  # programs expect UTF-8 and the line ends as they are, on every system
             sys.stdout.reconfigure(encoding="utf-8", newline="\n")

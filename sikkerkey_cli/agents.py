@@ -8,21 +8,25 @@ from __future__ import annotations
 
 import argparse
 import base64
+import hashlib
 import json
 import os
 import re
+import secrets
 import sys
 import textwrap
 import time
 from contextlib import suppress
+from typing import NamedTuple
 
 import sikkerkey_activity
 import sikkerkey_mcp
 import sikkerkey_pages
+import sikkerkey_passphrase
 import sikkerkey_redact
 import sikkerkey_shell
 from sikkerkey_cli import tables, terminal
-from sikkerkey_cli.terminal import Progress, UsageError, confirm, prompt_hidden
+from sikkerkey_cli.terminal import Progress, UsageError, ask_new_passphrase, confirm, prompt_hidden
 from sikkerkey_mcp import (
     ConfigError,
     JsonObject,
@@ -44,8 +48,11 @@ SLOT_FILES = ("private.pem", "identity.json")  # in this order, so that an inter
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def new_key() -> tuple[bytes, bytes]:
-    """Generates an Ed25519 key: the private key as PKCS8 PEM, the public key as its 32 raw bytes."""
+def new_key(passphrase: str = "", *, is_random: bool = False) -> tuple[bytes, bytes]:
+    """Generates an Ed25519 key: the private key as PKCS8 PEM, the public key as its 32 raw bytes.
+
+    With a passphrase, the private key is encrypted; see sikkerkey_passphrase.
+    """
     # Here, because whoami and revoke work without cryptography, as does the report of a broken installation.
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -54,6 +61,8 @@ def new_key() -> tuple[bytes, bytes]:
     key = Ed25519PrivateKey.generate()
     pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    if passphrase:
+        return sikkerkey_passphrase.encrypted(key, passphrase, is_random=is_random), public
     return key.private_bytes(serialization.Encoding.PEM, pkcs8, plain), public
 
 
@@ -115,7 +124,7 @@ def _move_into_place(new: str, slot: str) -> str:
 
 def remove_slot(path: str) -> None:
     """Deletes a slot's files, and its directory if it is then empty. Raises ConfigError."""
-    for name in (*SLOT_FILES, *sikkerkey_activity.file_names(path)):
+    for name in (*SLOT_FILES, sikkerkey_passphrase.DPAPI_FILE, *sikkerkey_activity.file_names(path)):
         try:
             os.unlink(os.path.join(path, name))
         except FileNotFoundError:
@@ -142,10 +151,41 @@ def command_install(options: argparse.Namespace) -> int:
 
 
 def install(options: argparse.Namespace) -> str:
-    """Registers a new agent and stores it; returns its id. Raises Error.
+    """Registers a new agent and stores it, as the options ask for; returns its id. Raises Error.
 
     The vault is that of SIKKERKEY_API_URL, or else the one whose address follows the token on standard input.
     """
+    wanted = _wanted_registration(options)
+    members, public_key = install_agent(wanted, _protection(options))
+    fingerprint = sikkerkey_mcp.fingerprint(public_key)
+    if options.json:
+        print(json.dumps({**members, "apiUrl": wanted.base_url, "fingerprint": fingerprint}, indent=2))
+        return members["agentId"]
+    print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
+    print(f"its key is {fingerprint}")
+    if wanted.sha256:
+        print(f"it trusts only the vault at {wanted.base_url} with the certificate {wanted.sha256}")
+    return members["agentId"]
+
+
+class Registration(NamedTuple):
+    """What `install` asks a vault for. `sha256` is that of the certificate to pin, or empty."""
+
+    token: str
+    base_url: str
+    sha256: str
+    name: str
+
+
+class Protection(NamedTuple):
+    """What protects a new key: nothing, a passphrase, or a random one that a key store of the system keeps."""
+
+    passphrase: str = ""
+    store: str = ""
+
+
+def _wanted_registration(options: argparse.Namespace) -> Registration:
+    """The registration that the options and the environment ask for. Raises UsageError, or ConfigError."""
     token, printed = _read_token() if options.token == "-" else (options.token, "")  # noqa: S105 (a dash is no password)
     check_token(token)
     check_name(options.name)
@@ -153,26 +193,46 @@ def install(options: argparse.Namespace) -> str:
     base_url, sha256 = sikkerkey_mcp.parse_address(named or printed or sikkerkey_mcp.DEFAULT_API_URL)
     if printed and not named and not sha256:
         raise UsageError("the line after the token must be an address with #sha256=, as a local vault prints it")
-    certificate = pinned_certificate(base_url, sha256) if sha256 else ""
-    key_pem, public_key = new_key()
+    return Registration(token, base_url, sha256, options.name)
+
+
+def _protection(options: argparse.Namespace) -> Protection:
+    """What the options ask for. Raises Error if there is no key store, or nobody who types a passphrase."""
+    if options.passphrase:
+        return Protection(ask_new_passphrase(sikkerkey_passphrase.problem_with))
+    if options.key_store:
+        return Protection(secrets.token_urlsafe(32), sikkerkey_passphrase.store_of_this_system())
+    return Protection()
+
+
+def install_agent(wanted: Registration, protection: Protection) -> tuple[dict[str, str], bytes]:
+    """Makes a key, registers it and stores the agent; its members, and its public key. Raises Error."""
+    certificate = pinned_certificate(wanted.base_url, wanted.sha256) if wanted.sha256 else ""
+    store = protection.store
+    key_pem, public_key = new_key(protection.passphrase, is_random=bool(store))
+    account = hashlib.sha256(public_key).hexdigest()
     slot = NewSlot()
     slot.prepare(key_pem)
     try:
+        if store:
+            sikkerkey_passphrase.save(store, account, slot.path, protection.passphrase)
         with Progress("registering with the vault"):
-            members = register(base_url, token, public_key, options.name, certificate)
+            members = register(wanted.base_url, wanted.token, public_key, wanted.name, certificate)
     except BaseException:  # also KeyboardInterrupt: no key may be left behind
+        _forget_passphrase(store, account, slot.path)
         remove_slot(slot.path)
         raise
-    slot.publish({**members, "apiUrl": base_url, **({"certificate": certificate} if certificate else {})})
-    fingerprint = sikkerkey_mcp.fingerprint(public_key)
-    if options.json:
-        print(json.dumps({**members, "apiUrl": base_url, "fingerprint": fingerprint}, indent=2))
-    else:
-        print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
-        print(f"its key is {fingerprint}")
-        if certificate:
-            print(f"it trusts only the vault at {base_url} with the certificate {sha256}")
-    return members["agentId"]
+    stored = {"apiUrl": wanted.base_url, "publicKey": base64.b64encode(public_key).decode("ascii")}
+    stored.update({name: text for name, text in (("certificate", certificate), ("keyStore", store)) if text})
+    slot.publish({**members, **stored})
+    return members, public_key
+
+
+def _forget_passphrase(store: str, account: str, slot: str) -> None:
+    """Removes a passphrase from the system's key store. Without its key, it is of no use to anybody."""
+    if store:
+        with suppress(ConfigError):
+            sikkerkey_passphrase.delete(store, account, slot)
 
 
 def check_token(token: str) -> str:
@@ -201,8 +261,7 @@ def _read_token() -> tuple[str, str]:
 
 def pinned_certificate(base_url: str, sha256: str) -> str:
     """The certificate of a vault, in PEM, if it is the one with this SHA-256; nothing else is sent. Raises Error."""
-    import hashlib  # see new_key
-    import ssl
+    import ssl  # see sikkerkey_mcp.open_vault
 
     with Progress("waiting for the vault"):
         found = sikkerkey_mcp.connection_pool(None).peer_certificate(base_url)
@@ -265,7 +324,9 @@ def command_whoami(options: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=2))
     else:
         for slot in shown:
-            print("  ".join(clean(text) for text in slot.values() if text is not None))
+            notes = ("trust", "keyProtection")
+            texts = (f"({text})" if name in notes else text for name, text in slot.items() if text is not None)
+            print("  ".join(map(clean, texts)))
     return 0 if all(slot and slot["fingerprint"] for slot in slots) else 1
 
 
@@ -282,7 +343,9 @@ def _read_slot(agent: str) -> dict[str, str | None] | None:
         print_notice(f"{agent}: {error.full_text()}")
         fingerprint = None
     members = {"agentId": agent, "name": identity.name, "vaultId": identity.vault_id, "apiUrl": identity.api_url}
-    return {**members, "fingerprint": fingerprint}
+    trust = "pinned certificate" if identity.certificate else None
+    lock = (identity.key_store or "passphrase") if sikkerkey_mcp.is_encrypted(identity.key_pem) else None
+    return {**members, "trust": trust, "keyProtection": lock, "fingerprint": fingerprint}
 
 
 def _whoami_remote(api: sikkerkey_mcp.Api, *, as_json: bool) -> int:
@@ -322,6 +385,9 @@ def command_revoke(options: argparse.Namespace) -> int:
     elif not options.yes:
         confirm(f"the key of {_described(agent)} will be deleted from this computer\n{_still_listed(agent)}")
     still_listed = "" if options.server else f"{_still_listed(agent)}; "
+    with suppress(ConfigError):  # its files cannot be used
+        identity = sikkerkey_mcp.load_identity(agent, with_key=False)
+        _forget_passphrase(identity.key_store, identity.store_account, slot)
     remove_slot(slot)
     print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
     print_notice(f"{still_listed}running servers stop using the key before their next call")

@@ -196,6 +196,7 @@ class AgentChecks:
         slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
         try:
             identity = sikkerkey_mcp.load_identity(agent)
+            sikkerkey_mcp.signer_of(identity)  # asks for a passphrase if it has one
             key = sikkerkey_mcp.fingerprint_of(identity)
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))

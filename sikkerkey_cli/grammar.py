@@ -127,7 +127,12 @@ is set up already is offered as the default.""",
   SIKKERKEY_API_URL=http://127.0.0.1:8300 sikkerkey-mcp install -
                                        a vault other than https://api.sikkerkey.com""",
         arguments=(Argument("token", "TOKEN", "one-time token; - reads it from stdin, so that no process can see it"),),
-        options=(Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True), *OUTPUT),
+        options=(
+            Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),
+            Option(("--passphrase",), "protect the key with a passphrase, which it asks for", exclusive=True),
+            Option(("--key-store",), "protect it with one that the system's key store keeps", exclusive=True),
+            *OUTPUT,
+        ),
     ),
     "whoami": Command(
         "list the agents of this computer",

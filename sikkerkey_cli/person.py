@@ -72,6 +72,8 @@ def command_fill(options: argparse.Namespace) -> int:
             return _refuse(tickets, ticket)
         if ticket.shows:
             _require_terminal_output()
+        if ticket.unlocks:
+            return _unlock(tickets, ticket)
         calls = calls_of(ticket.agent_id)  # before anybody types: a missing key is reported first
         with _nothing_sent(ticket), _without_echo():
             values = _from_file(ticket, options.file) if options.file else _typed(ticket)
@@ -79,6 +81,26 @@ def command_fill(options: argparse.Namespace) -> int:
             if terminal.is_terminal(sys.stdin):
                 _press_enter("store it" if len(values) == 1 else "store them")
         return _carry_out(calls, ticket, values)
+
+
+def _unlock(tickets: Tickets, ticket: Ticket) -> int:
+    """Asks for the passphrase of an agent's key, and hands it to the server that waits for it. Raises Error."""
+    import sikkerkey_unlock  # it loads an HTTP client
+
+    _require_terminal_input("nobody can type the passphrase")
+    with _nothing_sent(ticket), _without_echo():
+        while True:
+            typed = terminal.prompt_hidden("passphrase")
+            with terminal.Progress("waiting for the assistant's server"):
+                found = sikkerkey_unlock.hand_over(tickets, ticket, typed)
+            if found.state == "over":
+                break
+            print_notice("this is not the passphrase")
+    if found.outcome != sikkerkey_unlock.UNLOCKED:
+        raise _over(found)
+    print(f"{ticket.code} is done: {found.outcome.message}")
+    print_notice("go back to your assistant and ask it to try again")
+    return 0
 
 
 def command_show(options: argparse.Namespace) -> int:

@@ -16,7 +16,7 @@ import textwrap
 import threading
 import time
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
@@ -98,6 +98,9 @@ def without_line_end(text: str) -> str:
     return line if "\n" not in line else text
 
 
+_prompt_lock = threading.RLock()
+
+
 class Progress:
     """A context that shows what is being waited for and how long, after a second and only if stderr is a terminal.
 
@@ -139,7 +142,7 @@ class Progress:
             self._write(f"\r{self._shown}")
 
     def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):  # the terminal was closed
+        with _prompt_lock, suppress(OSError, ValueError):  # the terminal was closed
             sys.stderr.write(text)
             sys.stderr.flush()
 
@@ -216,7 +219,8 @@ def list_choices(question: str, choices: Sequence[str]) -> None:
 def prompt_hidden(name: str) -> str:
     """Asks for a line without echoing it. Raises Error at the end of input, or if the line is not UTF-8."""
     try:
-        typed = getpass.getpass(f"{name}: ")
+        with _prompt_lock:  # no progress is shown into the prompt
+            typed = getpass.getpass(f"{name}: ")
         typed.encode("utf-8")
         return typed
     except EOFError:
@@ -224,6 +228,40 @@ def prompt_hidden(name: str) -> str:
         raise sikkerkey_mcp.Error(f"no {name} was entered; nothing was sent") from None
     except UnicodeError:  # the message of UnicodeError would contain part of the input
         raise sikkerkey_mcp.Error(f"the {name} is not UTF-8 text") from None
+
+
+def has_person() -> bool:
+    """Whether a person can be asked at a terminal, also while standard input is a pipe."""
+    if not is_terminal(sys.stderr):
+        return False
+    if is_terminal(sys.stdin) or os.name == "nt":
+        return True
+    try:
+        os.close(os.open("/dev/tty", os.O_RDWR | os.O_NOCTTY))
+    except OSError:
+        return False
+    return True
+
+
+def ask_passphrase(identity: sikkerkey_mcp.Identity) -> str | None:
+    """The passphrase of an agent's key, as a person types it; None if nobody can be asked. Raises Error."""
+    if not has_person():
+        return None
+    name = f" ({sikkerkey_mcp.clean(identity.name, 60)})" if identity.name else ""
+    return prompt_hidden(f"passphrase of agent {identity.agent_id}{name}")
+
+
+def ask_new_passphrase(problem_with: Callable[[str], str]) -> str:
+    """A new passphrase, typed twice. `problem_with` says why one is refused. Raises UsageError, or Error."""
+    if not has_person():
+        raise UsageError("not a terminal, so nobody can type a passphrase", "run the command in a terminal")
+    for _ in range(sikkerkey_mcp.PASSPHRASE_TRIES):
+        typed = prompt_hidden("new passphrase")
+        problem = problem_with(typed) or ("" if prompt_hidden("again") == typed else "the two are not the same")
+        if not problem:
+            return typed
+        sikkerkey_mcp.print_notice(problem)
+    raise sikkerkey_mcp.Error("no passphrase was chosen; nothing was sent")
 
 
 def confirm(text: str, *, is_question: bool = False) -> None:

@@ -189,7 +189,8 @@ def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault
     assert [mode(path) for path in slot.iterdir()] == [0o600] * 2
     assert (slot / "identity.json").read_text("utf-8") == (
         f'{{\n  "agentId": "{AGENT_ID}",\n  "name": "søger \U0001f511",\n  "vaultId": "{VAULT_ID}",\n'
-        f'  "apiUrl": "{vault.url}",\n  "privateKeyPath": "{slot}/private.pem"\n}}\n'
+        f'  "apiUrl": "{vault.url}",\n  "publicKey": "{vault.seen[0].json()["publicKey"]}",\n'
+        f'  "privateKeyPath": "{slot}/private.pem"\n}}\n'
     )
     assert re.fullmatch(
         rb"-----BEGIN PRIVATE KEY-----\n[A-Za-z0-9+/]{64}\n-----END PRIVATE KEY-----\n",

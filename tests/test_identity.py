@@ -245,7 +245,13 @@ def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
     identity = sikkerkey_mcp.load_identity(AGENT_ID)
     pem = (slot / "private.pem").read_bytes()
     read = {"agent_id": AGENT_ID, "name": "test agent", "vault_id": VAULT_ID, "api_url": API_URL, "key_pem": pem}
-    assert vars(identity) == {**read, "key_path": str(slot / "private.pem"), "certificate": ""}
+    assert vars(identity) == {
+        **read,
+        "key_path": str(slot / "private.pem"),
+        "certificate": "",
+        "public_key": b"",
+        "key_store": "",
+    }
 
 
 def rewrite(slot: Path, **members: Any) -> None:
