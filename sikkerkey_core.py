@@ -216,7 +216,7 @@ def program() -> list[str]:
 # The commands that hints name. Whoever shows a hint to a person or a model makes them runnable.
 HINTED_COMMAND = (
     r"(?<![\w./-])sikkerkey-mcp "
-    r"(?=(serve|setup|install|whoami|revoke|config|doctor|tools|call|fill|show|confirm|log)\b)"
+    r"(?=(serve|setup|install|rotate-key|whoami|revoke|config|doctor|tools|call|fill|show|confirm|log)\b)"
 )
 
 

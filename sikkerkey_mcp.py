@@ -988,6 +988,7 @@ class Identity:
         self.api_url: str = members["apiUrl"]
         self.certificate: str = members.get("certificate", "")  # in PEM: the only one that this agent trusts
         self.public_key = _public_key_in(members)
+        self.replaces: list[str] = _ids_in(members.get("replaces"))  # agents that this one has replaced, newest first
         self.key_store: str = members.get("keyStore", "")  # of the operating system, which has the key's passphrase
         self.key_path = key_path
         self.key_pem = key_pem
@@ -999,8 +1000,8 @@ class Identity:
 
     @property
     def directory(self) -> str:
-        """The agent's slot."""
-        return os.path.join(agents_directory(), self.agent_id)
+        """Where the key is, and what the system's key store needs."""
+        return os.path.dirname(self.key_path)
 
     @property
     def store_account(self) -> str:
@@ -1011,6 +1012,13 @@ class Identity:
 
     def __repr__(self) -> str:
         return f"Identity({self.agent_id})"
+
+
+REPLACED_MAX = 20
+
+
+def _ids_in(listed: Any) -> list[str]:
+    return [each for each in listed[:REPLACED_MAX] if is_id(each)] if isinstance(listed, list) else []
 
 
 def _public_key_in(members: JsonObject) -> bytes:
@@ -1196,7 +1204,8 @@ def check_parents(directory: str) -> None:
 def choose_agent(wanted: str = "") -> str | None:
     """The agent to use: `wanted`, else SIKKERKEY_AGENT_ID, else the only one; None if none is installed.
 
-    Raises ConfigError if the choice is malformed or unknown, or if there are several and none was chosen.
+    An agent that was replaced by `rotate-key` is found under its old id. Raises ConfigError if the choice is malformed
+    or unknown, or if there are several and none was chosen.
     """
     wrong = UsageError if wanted else ConfigError
     wanted = wanted or os.environ.get("SIKKERKEY_AGENT_ID", "")
@@ -1204,16 +1213,28 @@ def choose_agent(wanted: str = "") -> str | None:
         hint = "an agent id is letters, digits, - and _; `sikkerkey-mcp whoami` lists them"
         raise wrong("the agent id is malformed", hint)
     found = installed_agents()
+    if wanted and found != [wanted]:
+        wanted = next((agent for agent in found if wanted in _replaced_by(agent)), wanted)
     if wanted and wanted not in found:
         named = wanted if len(wanted) != TOKEN_CHARACTERS else "of that id"  # probably a token in the wrong place
         hint = "`sikkerkey-mcp whoami` lists the agents" if found else INSTALL_HINT
         hint += "; then replace a client's entry: sikkerkey-mcp config CLIENT --write"
         raise wrong(f"there is no agent {named} in {clean(agents_directory())}", hint)
     if len(found) > 1 and not wanted:
+        replaced = {old for agent in found for old in _replaced_by(agent)}  # its slot is about to be deleted
+        found = [agent for agent in found if agent not in replaced]
+    if len(found) > 1 and not wanted:
         hint = f"--agent ID (for revoke just the ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
         hint += "; for a client: sikkerkey-mcp config CLIENT --agent ID --write"
         raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
     return wanted or next(iter(found), None)
+
+
+def _replaced_by(agent: str) -> list[str]:
+    try:
+        return load_identity(agent, with_key=False).replaces
+    except ConfigError:  # reported by whoever uses it
+        return []
 
 
 INSTALL_HINT = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
@@ -1227,20 +1248,20 @@ def replacement(agent_id: str, address: str = "") -> str:
     return sikkerkey_shell.in_order(f"sikkerkey-mcp revoke {agent_id} --yes", install)
 
 
-def load_identity(agent_id: str, *, with_key: bool = True) -> Identity:
+def load_identity(agent_id: str, *, with_key: bool = True, slot: str = "") -> Identity:
     """Reads and checks an agent's files; without `with_key`, the key file is checked but not read.
 
-    Raises ConfigError.
+    `slot` is the name of its directory, if that is not its id. Raises ConfigError.
     """
     try:
-        return _load_identity(agent_id, with_key=with_key)
+        return _load_identity(agent_id, slot or agent_id, with_key=with_key)
     except ConfigError as error:
         error.hint = error.hint or replacement(agent_id)
         raise
 
 
-def _load_identity(agent_id: str, *, with_key: bool) -> Identity:
-    directory = os.path.join(agents_directory(), agent_id)
+def _load_identity(agent_id: str, slot: str, *, with_key: bool) -> Identity:
+    directory = os.path.join(agents_directory(), slot)
     check_parents(agents_directory())
     check_private(directory, directory=True, forbidden=0o077)
     path = os.path.join(directory, "identity.json")

@@ -321,7 +321,7 @@ class People:
         raise ServiceError(outcome.message, hint)
 
     def _waiting(self, ticket: Ticket) -> JsonObject:
-        command = _in_this_home(f"{command_line(program())} {ticket.kind} {ticket.code}")
+        command = in_this_home(f"{command_line(program())} {ticket.kind} {ticket.code}")
         members = {
             "status": "waiting",
             "code": ticket.code,
@@ -342,7 +342,7 @@ def _unusable(error: TicketsUnusable) -> ConfigError:
     return ConfigError(clean(str(error)), "nothing was sent; the user must repair that directory")
 
 
-def _in_this_home(command: str) -> str:
+def in_this_home(command: str) -> str:
     """A command that finds the tickets of this program, also in a terminal without its environment."""
     home = os.environ.get("SIKKERKEY_HOME")
     return with_variable("SIKKERKEY_HOME", home, command) if home else command

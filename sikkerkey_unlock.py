@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 import sikkerkey_person_dialog
 from sikkerkey_core import ArgumentError, ConfigError, Error, JsonObject, clean, program
+from sikkerkey_person import in_this_home
 from sikkerkey_results import error_result
 from sikkerkey_shell import command_line
 from sikkerkey_tickets import (
@@ -139,11 +140,12 @@ def _page_file(directory: str, code: str) -> str:
 
 def _waiting(identity: Identity, ticket: Ticket) -> JsonObject:
     message = f"the key of agent {identity.agent_id} has a passphrase, which only the user knows; nothing was sent"
-    command = f"{command_line(program())} fill {ticket.code}"
+    command = in_this_home(f"{command_line(program())} fill {ticket.code}")
     hint = (
-        f"the user types it on the page that has opened with the code {ticket.code}, or runs in a terminal: {command}"
+        f"the user types it on the page that has opened, if it shows the code {ticket.code}, or runs in a terminal: "
+        f"{command}; then repeat the call. Never ask for the passphrase in the chat"
     )
-    return error_result(ConfigError(message, f"{hint}; then repeat the call. Never ask for the passphrase in the chat"))
+    return error_result(ConfigError(message, hint))
 
 
 def hand_over(tickets: Tickets, ticket: Ticket, passphrase: str) -> Found:

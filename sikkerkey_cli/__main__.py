@@ -19,6 +19,7 @@ import sikkerkey_mcp
 MODULES = {
     "setup": "setup",
     "install": "agents",
+    "rotate-key": "rotation",
     "whoami": "agents",
     "revoke": "agents",
     "config": "config",
@@ -62,7 +63,7 @@ def run(arguments: list[str]) -> int:
         return sikkerkey_mcp.command_serve([])
     if getattr(options, "agent", "") or getattr(options, "by", ""):
         _module("matching").replace_agent_names(options)
-    return int(getattr(_module(MODULES[options.command]), f"command_{options.command}")(options))
+    return int(getattr(_module(MODULES[options.command]), f"command_{options.command.replace('-', '_')}")(options))
 
 
 def _module(name: str) -> Any:

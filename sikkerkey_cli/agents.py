@@ -41,6 +41,8 @@ from sikkerkey_mcp import (
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
 AUDIT_MEMBERS = ("timestamp", "severity", "action", "sourceIp", "detail")  # of an audit entry, the most useful ones
+# Before the id of an agent that is to replace another one, so that its slot is not taken for one of an agent.
+NEXT = ".next-"
 SLOT_FILES = ("private.pem", "identity.json")  # in this order, so that an interrupted removal has removed the key
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -99,10 +101,14 @@ class NewSlot:
             message = f"no agent can be stored in {clean(agents_directory())}: {error.strerror}"
             raise ConfigError(message, "the token was not used; fix this and try again") from None
 
-    def publish(self, members: dict[str, str]) -> str:
-        """Completes the slot, moves it to its final path and returns that. Raises ConfigError, also if it exists."""
-        slot = os.path.join(agents_directory(), members["agentId"])
-        members = {**members, "privateKeyPath": os.path.join(slot, "private.pem")}
+    def publish(self, members: JsonObject, hidden: str = "") -> str:
+        """Completes the slot, moves it to its final path and returns that. Raises ConfigError, also if it exists.
+
+        `hidden` goes before its name.
+        """
+        key_path = os.path.join(agents_directory(), members["agentId"], "private.pem")
+        slot = os.path.join(agents_directory(), hidden + members["agentId"])
+        members = {**members, "privateKeyPath": key_path}
         identity = os.path.join(self.path, "identity.json")
         try:
             os.unlink(identity)
@@ -155,8 +161,8 @@ def install(options: argparse.Namespace) -> str:
 
     The vault is that of SIKKERKEY_API_URL, or else the one whose address follows the token on standard input.
     """
-    wanted = _wanted_registration(options)
-    members, public_key = install_agent(wanted, _protection(options))
+    wanted = wanted_registration(options, sikkerkey_mcp.DEFAULT_API_URL)
+    members, public_key = install_agent(wanted, protection(options))
     fingerprint = sikkerkey_mcp.fingerprint(public_key)
     if options.json:
         print(json.dumps({**members, "apiUrl": wanted.base_url, "fingerprint": fingerprint}, indent=2))
@@ -184,20 +190,22 @@ class Protection(NamedTuple):
     store: str = ""
 
 
-def _wanted_registration(options: argparse.Namespace) -> Registration:
+def wanted_registration(options: argparse.Namespace, usual_address: str) -> Registration:
     """The registration that the options and the environment ask for. Raises UsageError, or ConfigError."""
     token, printed = _read_token() if options.token == "-" else (options.token, "")  # noqa: S105 (a dash is no password)
     check_token(token)
     check_name(options.name)
     named = os.environ.get("SIKKERKEY_API_URL")
-    base_url, sha256 = sikkerkey_mcp.parse_address(named or printed or sikkerkey_mcp.DEFAULT_API_URL)
+    base_url, sha256 = sikkerkey_mcp.parse_address(named or printed or usual_address)
     if printed and not named and not sha256:
         raise UsageError("the line after the token must be an address with #sha256=, as a local vault prints it")
     return Registration(token, base_url, sha256, options.name)
 
 
-def _protection(options: argparse.Namespace) -> Protection:
+def protection(options: argparse.Namespace) -> Protection:
     """What the options ask for. Raises Error if there is no key store, or nobody who types a passphrase."""
+    if options.passphrase and options.key_store:
+        raise UsageError("choose one of --passphrase and --key-store")
     if options.passphrase:
         return Protection(ask_new_passphrase(sikkerkey_passphrase.problem_with))
     if options.key_store:
@@ -205,26 +213,38 @@ def _protection(options: argparse.Namespace) -> Protection:
     return Protection()
 
 
-def install_agent(wanted: Registration, protection: Protection) -> tuple[dict[str, str], bytes]:
-    """Makes a key, registers it and stores the agent; its members, and its public key. Raises Error."""
+def install_agent(
+    wanted: Registration, protected: Protection, replaces: sikkerkey_mcp.Identity | None = None
+) -> tuple[dict[str, str], bytes]:
+    """Makes a key, registers it and stores the agent; its members, and its public key. Raises Error.
+
+    An agent that is to replace another one is stored in a hidden slot; see `rotate-key`.
+    """
     certificate = pinned_certificate(wanted.base_url, wanted.sha256) if wanted.sha256 else ""
-    store = protection.store
-    key_pem, public_key = new_key(protection.passphrase, is_random=bool(store))
+    store = protected.store
+    key_pem, public_key = new_key(protected.passphrase, is_random=bool(store))
     account = hashlib.sha256(public_key).hexdigest()
     slot = NewSlot()
     slot.prepare(key_pem)
     try:
         if store:
-            sikkerkey_passphrase.save(store, account, slot.path, protection.passphrase)
+            sikkerkey_passphrase.save(store, account, slot.path, protected.passphrase)
         with Progress("registering with the vault"):
             members = register(wanted.base_url, wanted.token, public_key, wanted.name, certificate)
+        if replaces and members["vaultId"] != replaces.vault_id:
+            hint = f"the owner of {clean(members['vaultId'])} can reject agent {members['agentId']}"
+            raise ConfigError("the token is of another vault; nothing was replaced", hint)
     except BaseException:  # also KeyboardInterrupt: no key may be left behind
         _forget_passphrase(store, account, slot.path)
         remove_slot(slot.path)
         raise
     stored = {"apiUrl": wanted.base_url, "publicKey": base64.b64encode(public_key).decode("ascii")}
     stored.update({name: text for name, text in (("certificate", certificate), ("keyStore", store)) if text})
-    slot.publish({**members, **stored})
+    if replaces:
+        ids = [replaces.agent_id, *replaces.replaces][: sikkerkey_mcp.REPLACED_MAX]
+        slot.publish({**members, **stored, "replaces": ids}, hidden=NEXT)
+    else:
+        slot.publish({**members, **stored})
     return members, public_key
 
 
@@ -327,7 +347,17 @@ def command_whoami(options: argparse.Namespace) -> int:
             notes = ("trust", "keyProtection")
             texts = (f"({text})" if name in notes else text for name, text in slot.items() if text is not None)
             print("  ".join(map(clean, texts)))
+    if _new_agents_wait():
+        finish = sikkerkey_mcp.runnable("sikkerkey-mcp rotate-key --finish")
+        print_notice(f"a new key waits until the vault's owner has approved it; then: {finish}")
     return 0 if all(slot and slot["fingerprint"] for slot in slots) else 1
+
+
+def _new_agents_wait() -> bool:
+    try:
+        return any(name.startswith(NEXT) for name in os.listdir(agents_directory()))
+    except OSError:
+        return False
 
 
 def _read_slot(agent: str) -> dict[str, str | None] | None:
@@ -378,6 +408,8 @@ def command_revoke(options: argparse.Namespace) -> int:
         raise ConfigError("no agent is installed on this computer")
     if options.by and not options.server:
         raise UsageError("--by requires --server")
+    if options.agent and agent != options.agent:
+        raise ConfigError(f"agent {options.agent} was replaced by {agent}", f"name that one: revoke {agent}")
     slot = os.path.join(agents_directory(), agent)
     check_private(slot, directory=True, forbidden=0o022)
     if options.server:
@@ -385,13 +417,22 @@ def command_revoke(options: argparse.Namespace) -> int:
     elif not options.yes:
         confirm(f"the key of {_described(agent)} will be deleted from this computer\n{_still_listed(agent)}")
     still_listed = "" if options.server else f"{_still_listed(agent)}; "
-    with suppress(ConfigError):  # its files cannot be used
-        identity = sikkerkey_mcp.load_identity(agent, with_key=False)
-        _forget_passphrase(identity.key_store, identity.store_account, slot)
-    remove_slot(slot)
+    forget(agent)
     print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
     print_notice(f"{still_listed}running servers stop using the key before their next call")
     return 0
+
+
+def forget(agent: str, hidden: str = "") -> None:
+    """Deletes an agent's slot, and its passphrase from the key store. `hidden` is before the name of the slot.
+
+    Raises ConfigError.
+    """
+    slot = os.path.join(agents_directory(), hidden + agent)
+    with suppress(ConfigError):  # its files cannot be used
+        identity = sikkerkey_mcp.load_identity(agent, with_key=False, slot=hidden + agent)
+        _forget_passphrase(identity.key_store, identity.store_account, slot)
+    remove_slot(slot)
 
 
 def _described(agent: str) -> str:
@@ -419,6 +460,11 @@ def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
     if not sure:
         action_text = f"{actor.agent_id} will permanently revoke {_described(agent)}"
         confirm(f"{action_text}, and the key on this computer will be deleted")
+    revoke_at_vault(actor, agent)
+
+
+def revoke_at_vault(actor: sikkerkey_mcp.Identity, agent: str) -> None:
+    """Has an agent revoke another one. Raises Error."""
     tool = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_ai_agents")
     action = sikkerkey_mcp.find_action(tool, {"action": "revoke"})
     given = sikkerkey_mcp.check_arguments(tool, action, {"agentId": agent}, int(time.time() * 1000))

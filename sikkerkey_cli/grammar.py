@@ -64,6 +64,11 @@ GLOBAL_OPTIONS = (
     Option(("--version",), "print the version and exit"),
     Option(("--verbose",), "with --version: also print how the program was loaded"),
 )
+KEY_OPTIONS = (
+    Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),
+    Option(("--passphrase",), "protect the key with a passphrase, which it asks for", exclusive=True),
+    Option(("--key-store",), "protect it with one that the system's key store keeps", exclusive=True),
+)
 PERSON_OPTIONS = tuple(Option((name,), text, "|".join(known)) for name, _, known, text in sikkerkey_mcp.PERSON_OPTIONS)
 LIMIT_OPTIONS = tuple(
     Option((name,), text, sikkerkey_mcp.LIMIT_PLACEHOLDER) for name, _, _, text in sikkerkey_mcp.LIMIT_OPTIONS
@@ -127,11 +132,23 @@ is set up already is offered as the default.""",
   SIKKERKEY_API_URL=http://127.0.0.1:8300 sikkerkey-mcp install -
                                        a vault other than https://api.sikkerkey.com""",
         arguments=(Argument("token", "TOKEN", "one-time token; - reads it from stdin, so that no process can see it"),),
+        options=(*KEY_OPTIONS, *OUTPUT),
+    ),
+    "rotate-key": Command(
+        "replace an agent by a new one with a new key",
+        """\
+  sikkerkey-mcp rotate-key -           registers the new agent with a new token; the old key goes on working
+  sikkerkey-mcp rotate-key --finish    once the vault's owner has approved it: switches to it
+  sikkerkey-mcp rotate-key --cancel    keeps the old one
+
+--finish deletes the old key here and has the vault revoke the old agent; if the new one lacks the scope
+aiagents.write, the owner does that. Entries of clients need no change. It can be run again after an interruption.""",
+        arguments=(Argument("token", "TOKEN", "one-time token; - reads it from stdin", nargs="?"),),
         options=(
-            Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),
-            Option(("--passphrase",), "protect the key with a passphrase, which it asks for", exclusive=True),
-            Option(("--key-store",), "protect it with one that the system's key store keeps", exclusive=True),
-            *OUTPUT,
+            Option(("--finish",), "switch to the new agent", exclusive=True),
+            Option(("--cancel",), "delete the new key", exclusive=True),
+            *(option._replace(exclusive=False) for option in KEY_OPTIONS),
+            AGENT,
         ),
     ),
     "whoami": Command(

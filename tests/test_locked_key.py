@@ -168,7 +168,8 @@ def test_a_command_asks_three_times_at_most(home: Path, recorder: Recorder, monk
     for tries, works in ((3, False), (2, True)):
         asked.clear()
         if works:
-            assert sikkerkey_mcp.connect().send(READ, safe=True, context=sikkerkey_mcp.Context()).status == 200
+            with contextlib.closing(sikkerkey_mcp.connect()) as api:
+                assert api.send(READ, safe=True, context=sikkerkey_mcp.Context()).status == 200
         else:
             with pytest.raises(sikkerkey_mcp.WrongPassphrase):
                 sikkerkey_mcp.connect()

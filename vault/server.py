@@ -118,7 +118,8 @@ def disable_core_dumps() -> None:
 def forbid_inspection() -> None:
     """On Linux, keep other processes of the same user from reading this one's memory. Root still can."""
     if sys.platform.startswith("linux"):
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
+        with contextlib.suppress(OSError, AttributeError):  # a Python that is linked statically: serve anyway
+            ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 @contextlib.contextmanager
