@@ -2603,7 +2603,8 @@ Let CI runners read secrets of the SikkerKey project {{projectId}}.
 (slightly longer than a job), maxUses, sourceCidr. Continue when I agree.
 4. manage_enrollment.create. Its answer shows the token once: tell me to put it into the CI system's own secret store. \
 Do not write it to a file, a command line or a commit, and do not use it yourself.
-5. manage_sdks.get {{sdk}}: show me the lines that a job needs.
+5. manage_sdks.get {{sdk}}: show me the lines that a job needs. A job enrolls with the token and keeps its key in \
+memory (in Python: SikkerKey.bootstrap_in_memory); it needs no identity on its disk.
 6. After a job has run: manage_machines.list and manage_project_machines.grants_get show which machine enrolled and \
 what it may read.
 {UNTRUSTED_DATA}""",

@@ -26,7 +26,8 @@ class Sdk(NamedTuple):
 PYTHON = """\
 from sikkerkey import SikkerKey
 
-value = SikkerKey("VAULT_ID").get_secret("SECRET_ID")
+client = SikkerKey("VAULT_ID")  # in a CI job: SikkerKey.bootstrap_in_memory("VAULT_ID", ENROLLMENT_TOKEN)
+value = client.get_secret("SECRET_ID")
 """
 
 NODE = """\
