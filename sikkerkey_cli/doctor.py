@@ -235,7 +235,9 @@ def check_machines() -> Iterator[Line]:
         slot = os.path.dirname(path)
         if any(os.access(key, os.R_OK) for key in (os.path.join(slot, "private.pem"), *_machine_key_in(path))):
             detail = f"{clean(slot)}: every program of this user, also an assistant's, can read secrets as this machine"
-            remedy = f"move {clean(slot)} to the machine, or to a user that runs no assistant, and correct privateKeyPath"
+            remedy = (
+                f"move {clean(slot)} to the machine, or to a user that runs no assistant, and correct privateKeyPath"
+            )
             yield Line("machine", "warn", detail, remedy)
 
 

@@ -218,7 +218,7 @@ class Answers:
                 setattr(options, name, getattr(present, name))
         if not options.values:
             names = list(VALUE_TEXTS)
-            default = names.index(present.values or ("any" if self.entries else names[0]))
+            default = names.index(present.values or "any")
             chosen = names[self._choose("Who gives the values of secrets?", list(VALUE_TEXTS.values()), default)]
             options.values = chosen if chosen == "from-person" else ""
         if not options.confirm:
@@ -228,13 +228,14 @@ class Answers:
             options.confirm = chosen if chosen != names[0] else ""
 
     def _present(self) -> argparse.Namespace:
-        """The options of the first entry that has valid ones; without an entry, those of no options."""
+        """The options of the first entry that has valid ones; without one, those of a new entry."""
         for server in self.entries:
+            words = doctor.without_options(server.options, sikkerkey_mcp.ANSWER_LIMIT)
             with suppress(Error):
-                words = doctor.without_options(server.options, sikkerkey_mcp.ANSWER_LIMIT)
-                sikkerkey_mcp.read_settings(words, {})
-                return grammar.parse(["config", "generic", *words])
-        return grammar.parse(["config", "generic"])
+                if not {"-h", "--help"} & set(words):
+                    sikkerkey_mcp.read_settings(words, {})
+                    return grammar.parse(["config", "generic", *words])
+        return grammar.parse(["config", "generic", "--values", "from-person"])
 
     def _choose(self, question: str, choices: Sequence[str], default: int) -> int:
         return terminal.choose(question, choices, default) if self.asks else default
@@ -385,7 +386,8 @@ def _carry_out(planned: Sequence[Planned], done: list[str]) -> int:
 def _finish(answers: Answers, titles: Sequence[str], failed: int, wait_minutes: int | None) -> int:
     """Waits for the owner's approval, shows what doctor finds, and says how to begin."""
     agent = answers.options.agent
-    pending = _is_pending(agent)
+    with terminal.Progress("waiting for the vault"):
+        pending = _is_pending(agent)
     if pending:
         print_notice(f"\nnext: {doctor.APPROVE}; compare the fingerprint of the key")
         if wait_minutes is None and answers.asks and terminal.agrees("Wait for that?", default=True):
@@ -395,6 +397,8 @@ def _finish(answers: Answers, titles: Sequence[str], failed: int, wait_minutes: 
         found = list(doctor.checked(agent))
         print("\n".join([*(doctor.for_people(line) for line in found if line.state != "ok"), doctor.summary(found)]))
         failed += any(line.state == "fail" for line in found)
+    if not answers.clients:
+        print_notice(sikkerkey_mcp.runnable("\nfor a client that is not listed: sikkerkey-mcp config generic"))
     restart = f"restart {' and '.join(titles)}, then ask" if titles else "ask"
     print_notice(f"\n{'when that is done: ' if pending else ''}{restart} your assistant:\n  {FIRST_SENTENCE}")
     return 1 if failed else 0

@@ -272,6 +272,30 @@ def test_client_that_cannot_be_changed_does_not_stop_the_others(
     assert AGENT_ID in (home / ".codex" / "config.toml").read_text()
 
 
+def test_entry_with_unusable_options_is_offered_the_usual_ones(
+    shell: Shell, person: Person, vault: Vault, home: Path
+) -> None:
+    assert shell("setup", "--read-only").status == 0
+    path = home / ".cursor" / "mcp.json"
+    text = path.read_text()
+    person.answers = {"clients": ["cursor"] * 2}
+    for wrong in ("--help", "--no-such"):
+        path.write_text(text.replace("--read-only", wrong))
+        (home / ".codex" / "config.toml").write_text("")
+        for file in (path, home / ".codex" / "config.toml"):
+            os.utime(file, (0, 0))
+        ran = shell("setup")
+        assert (ran.status, args_in(home)[2:]) == (0, ["--values", "from-person"]), ran.err
+        assert "as now" not in ran.err
+
+
+def test_computer_may_get_an_agent_only(shell: Shell, person: Person, vault: Vault, home: Path) -> None:
+    person.answers = {"clients": ["none"]}
+    ran = shell("setup")
+    assert (ran.status, len(vault.registered), (home / ".cursor" / "mcp.json").exists()) == (0, 1, False)
+    assert "config generic\n" in ran.err
+
+
 def test_failed_check_is_shown_with_its_remedy(
     shell: Shell, person: Person, vault: Vault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
