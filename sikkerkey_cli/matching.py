@@ -92,7 +92,7 @@ def replace_agent_names(options: argparse.Namespace) -> None:
     exactly = options.command == "revoke"
     for option in ("agent", "by"):
         text = getattr(options, option, "")
-        if not text:
+        if not text or (options.command == "setup" and text == "new"):  # which is no name there
             continue
         try:
             things = agents_here()

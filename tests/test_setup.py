@@ -371,6 +371,13 @@ def test_address_may_follow_the_token(script: Script, vault: Vault, monkeypatch:
     assert (ran.status, len(vault.registered)) == (0, 1), ran.err
 
 
+def test_new_is_no_name_of_an_agent(script: Script, vault: Vault, home: Path) -> None:
+    make_slot(home, vault.url, name="newer")
+    ran = script("--agent", "new", "--name", "second", "--client", "cursor", "--yes", text_in=f"{TOKEN}\n")
+    assert (ran.status, len(vault.registered)) == (0, 1), ran.err
+    assert args_in(home, "sikkerkey-second")[:2] == ["--agent", OTHER_ID]
+
+
 def test_several_agents_need_a_choice(script: Script, vault: Vault, home: Path) -> None:
     make_slot(home, vault.url)
     make_slot(home, vault.url, OTHER_ID)
