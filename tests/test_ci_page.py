@@ -67,8 +67,7 @@ def test_a_job_enrolls_in_memory_and_reads(vault: LocalVault, tmp_path: Path) ->
     project = call("manage_projects", "create", "name=Webshop")["id"]
     words = ("name=DATABASE_URL", "value=-", f"projectId={project}")
     secret = call("manage_secrets", "create", *words, text_in=VALUE)["id"]
-    line = block("sh").replace("PROJECT_ID", project).replace("SECRET_ID", secret)
-    program, command, *words_of_page = shlex.split(line)
+    program, command, *words_of_page = shlex.split(block("sh"))
     assert (program, command) == ("sikkerkey-mcp", "call")
     made = call(*words_of_page, "--yes")
     [agent] = sikkerkey_mcp.installed_agents()
