@@ -98,7 +98,7 @@ def without_line_end(text: str) -> str:
     return line if "\n" not in line else text
 
 
-_prompt_lock = threading.RLock()
+_prompt_lock = threading.RLock()  # held while a person types, so that no progress is shown into a prompt
 
 
 class Progress:
@@ -133,16 +133,23 @@ class Progress:
         pause_s, steps = PROGRESS_AFTER_S, itertools.cycle(SPINNER)
         while not self._finished.wait(pause_s):
             pause_s = SPINNER_STEP_S
-            if not moves_cursor(sys.stderr):
-                self._shown = f"{self._text} ..."
-                self._write(self._shown)
-                return
-            text = f"{next(steps)} {self._text}, {time.monotonic() - self._started_s:.0f} s"
+            if _prompt_lock.acquire(blocking=False):  # else a person is typing
+                try:
+                    self._show(next(steps))
+                finally:
+                    _prompt_lock.release()
+
+    def _show(self, sign: str) -> None:
+        if moves_cursor(sys.stderr):
+            text = f"{sign} {self._text}, {time.monotonic() - self._started_s:.0f} s"
             self._shown = text[: shutil.get_terminal_size().columns - 1]  # a longer one would not be overwritten
             self._write(f"\r{self._shown}")
+        elif not self._shown:
+            self._shown = f"{self._text} ..."
+            self._write(self._shown)
 
     def _write(self, text: str) -> None:
-        with _prompt_lock, suppress(OSError, ValueError):  # the terminal was closed
+        with suppress(OSError, ValueError):  # the terminal was closed
             sys.stderr.write(text)
             sys.stderr.flush()
 
@@ -219,7 +226,7 @@ def list_choices(question: str, choices: Sequence[str]) -> None:
 def prompt_hidden(name: str) -> str:
     """Asks for a line without echoing it. Raises Error at the end of input, or if the line is not UTF-8."""
     try:
-        with _prompt_lock:  # no progress is shown into the prompt
+        with _prompt_lock:
             typed = getpass.getpass(f"{name}: ")
         typed.encode("utf-8")
         return typed

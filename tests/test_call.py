@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import getpass
 import io
 import json
 import os
@@ -682,6 +683,43 @@ def test_progress_is_shown_once_where_nothing_can_be_overwritten(
     with terminal.Progress("asking"):
         wait_until(lambda: patient.getvalue() == "asking ...")
     assert patient.getvalue() == "asking ...\n"
+
+
+def test_progress_is_not_shown_into_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    patient = patient_terminal(monkeypatch)
+    monkeypatch.setenv("TERM", "xterm")
+    tried = threading.Event()
+
+    class Watched:
+        """The lock of the prompt, which tells when somebody else tries to take it."""
+
+        lock = threading.RLock()
+
+        def acquire(self, *, blocking: bool = True) -> bool:
+            tried.set()
+            return self.lock.acquire(blocking=blocking)
+
+        def release(self) -> None:
+            self.lock.release()
+
+        def __enter__(self) -> None:
+            self.lock.acquire()
+
+        def __exit__(self, *_exception: object) -> None:
+            self.lock.release()
+
+    def typed(_prompt: str) -> str:
+        tried.clear()
+        before = patient.getvalue()
+        assert tried.wait(TIMEOUT_S)
+        assert patient.getvalue() == before
+        return "typed"
+
+    monkeypatch.setattr(terminal, "_prompt_lock", Watched())
+    monkeypatch.setattr(getpass, "getpass", typed)
+    with terminal.Progress("asking"):
+        assert terminal.prompt_hidden("token") == "typed"
+        wait_until(lambda: "asking" in patient.getvalue())
 
 
 def test_what_is_interrupted_stays_visible(monkeypatch: pytest.MonkeyPatch) -> None:
