@@ -7,10 +7,10 @@ vault, so an agent with a project allowlist can neither see nor change it.
 
 from __future__ import annotations
 
-import bisect
 import ipaddress
 import sqlite3
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Union
 
 from vault import audit, seals
@@ -45,6 +45,7 @@ MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 # ---- addresses -------------------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=2 * MAX_ENTRIES)  # every request of a machine looks at every entry
 def parse_network(cidr: str) -> Network:
     """Parse a network in CIDR notation or a single address. IPv4-mapped IPv6 becomes IPv4. Raises ValueError."""
     if "%" in cidr or len(cidr) > MAX_CIDR:  # a zone only has a meaning on one host
@@ -233,24 +234,20 @@ class Networks:
 
     def __init__(self, cidrs: Iterable[str]) -> None:
         parsed = [parse_network(cidr) for cidr in cidrs]
-        self._sorted: dict[int, list[Any]] = {
-            version: list(ipaddress.collapse_addresses(each for each in parsed if each.version == version))  # type: ignore[type-var]
-            for version in (4, 6)
-        }
-        self._starts = {version: [each.network_address for each in found] for version, found in self._sorted.items()}
+        self._known = {(each.version, each.prefixlen, int(each.network_address)) for each in parsed}
+        self._lengths = {(each.version, each.prefixlen) for each in parsed}
 
     def __contains__(self, ip: str) -> bool:
         try:
             address = parse_address(ip)
         except ValueError:
             return False
-        place = bisect.bisect_right(self._starts[address.version], address) - 1
-        return place >= 0 and address in self._sorted[address.version][place]
-
-
-def entries(db: sqlite3.Connection) -> list[dict[str, object]]:
-    """All entries, oldest first."""
-    return [_to_json(row) for row in db.execute("SELECT * FROM ip_allowlist ORDER BY created_ms, id")]
+        for version, length in self._lengths:
+            host_bits = address.max_prefixlen - length
+            start = int(address) >> host_bits << host_bits if version == address.version else None
+            if (version, length, start) in self._known:
+                return True
+        return False
 
 
 def entry_of(listed: Iterable[Mapping[str, Any]], ip: str) -> Mapping[str, Any] | None:

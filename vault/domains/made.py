@@ -7,6 +7,7 @@ from typing import Callable
 
 from vault.domains import enrollment, machines, project_machines, team, temporary_secrets, webhooks
 from vault.makers import GRANT, INVITATION, LINK, TOKEN, WEBHOOK
+from vault.query import count
 from vault.router import OWNER, Actor
 
 MACHINE = "machine"  # enrolled with an agent's token
@@ -31,9 +32,11 @@ ORDER BY 5, 1, 2
 """
 
 
-def overview(db: sqlite3.Connection, now_ms: int, agent_id: str | None = None) -> list[dict[str, object]]:
-    """What agents made and what still works, or what one of them made, oldest first."""
-    statement = LIVE.format(mine="TRUE" if agent_id is None else "m.agent_id = :agent")
+def overview(
+    db: sqlite3.Connection, now_ms: int, agent_id: str | None = None, limit: int = -1
+) -> list[dict[str, object]]:
+    """What agents made and what still works, or what one of them made, oldest first. The limit -1 is none."""
+    rows = db.execute(f"{_live(agent_id)} LIMIT :limit", {"now": now_ms, "agent": agent_id, "limit": limit})
     return [
         {
             "kind": row["kind"],
@@ -42,8 +45,17 @@ def overview(db: sqlite3.Connection, now_ms: int, agent_id: str | None = None) -
             "agentId": row["agent_id"],
             "madeAt": row["made_ms"],
         }
-        for row in db.execute(statement, {"now": now_ms, "agent": agent_id})
+        for row in rows
     ]
+
+
+def count_all(db: sqlite3.Connection, now_ms: int, agent_id: str) -> int:
+    """How many things that an agent made still work."""
+    return count(db, f"SELECT COUNT(*) FROM ({_live(agent_id)})", {"now": now_ms, "agent": agent_id})
+
+
+def _live(agent_id: str | None) -> str:
+    return LIVE.format(mine="TRUE" if agent_id is None else "m.agent_id = :agent")
 
 
 def end_all(db: sqlite3.Connection, now_ms: int, agent_id: str, *, actor: Actor = OWNER) -> list[dict[str, object]]:

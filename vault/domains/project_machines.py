@@ -219,6 +219,20 @@ def of_machine(db: sqlite3.Connection, machine_id: str, limit: int) -> dict[str,
     return {"projects": [dict(row) for row in found[0]], "grants": [dict(row) for row in found[1]]}
 
 
+def members(
+    db: sqlite3.Connection, now_ms: int, project_id: str, name: str, *, limit: int, offset: int
+) -> tuple[list[dict[str, Any]], int]:
+    """Some machines of a project with `name` in their name or hostname, by name, and how many there are.
+
+    It is as `query`, but counts the grants of these machines only.
+    """
+    values = {"project": project_id, "search": name or None, "limit": limit, "offset": offset}
+    page = f"SELECT m.*, p.added_ms, p.project_id {MEMBERS} ORDER BY lower(m.name), m.id LIMIT :limit OFFSET :offset"
+    counted = GRANTED.replace("p.project_id", "m.project_id")
+    rows = db.execute(f"SELECT m.*, {counted} AS secret_count FROM ({page}) m ORDER BY lower(m.name), m.id", values)
+    return [_to_json(row, now_ms) for row in rows], count(db, COUNT, values)
+
+
 def others(db: sqlite3.Connection, now_ms: int, project_id: str, name: str, limit: int) -> list[dict[str, object]]:
     """Machines that are not in a project and have `name` in their name or hostname, newest first."""
     statement = f"SELECT m.* {OTHERS} ORDER BY m.created_ms DESC, m.id DESC LIMIT :limit"

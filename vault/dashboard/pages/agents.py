@@ -72,7 +72,8 @@ def _show(
     agent_id = visit.param("id")
     with visit.desk.transaction() as db:
         agent = agents.describe(db, agent_id)
-        things = made.overview(db, visit.desk.clock(), agent_id)
+        things = made.overview(db, visit.desk.clock(), agent_id, MAX_MADE)
+        made_count = made.count_all(db, visit.desk.clock(), agent_id)
         if scopes is None:
             choice = reach.project_choice(
                 db, agent["projectAllowlist"] or (), limited=agent["projectAllowlist"] is not None
@@ -93,8 +94,8 @@ def _show(
         leads=reach.leads_to_plaintext(agent["scopes"]),
         choice=choice,
         names=dict(choice.options),
-        made=things[:MAX_MADE],
-        made_count=len(things),
+        made=things,
+        made_count=made_count,
         all_scopes=len(agents.SCOPES),
     )
 
@@ -147,13 +148,13 @@ def revoke(visit: Visit) -> Response:
     agent_id = visit.param("id")
     with visit.desk.transaction() as db:
         ended = made.end_all(db, visit.desk.clock(), agent_id, actor=visit.desk.actor) if visit.field("made") else []
-        left = [] if ended else made.overview(db, visit.desk.clock(), agent_id)
+        left = 0 if ended else made.count_all(db, visit.desk.clock(), agent_id)
         agent = agents.revoke_as_owner(db, visit.desk.clock(), agent_id, actor=visit.desk.actor)
     message = f"Revoked {agent.name}."
     if ended:
         message += f" Things that it had made and that ended with it: {len(ended)}."
     elif left:
-        message += f" Things that it made and that still work: {len(left)}."
+        message += f" Things that it made and that still work: {left}."
     return visit.go("/agents", message)
 
 

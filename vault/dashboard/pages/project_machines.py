@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
@@ -24,25 +23,21 @@ def show(visit: Visit) -> Response:
     project_id = visit.param("project")
     page, columns = reach.page_number(visit), reach.page_number(visit, "columns")
     asked = {name: visit.query(name).strip() for name in ("machine", "secret", "add")}
-    body: dict[str, Any] = {"page": page, "pageSize": ROWS}
-    if asked["machine"]:
-        body["search"] = asked["machine"]
     with visit.desk.transaction() as db:
         project = _project(db, project_id)
-    members = visit.call("POST", f"/v1/ai/projects/{project_id}/machines/query", body)
-    with visit.desk.transaction() as db:
+        members, member_count = project_machines.members(
+            db, visit.desk.clock(), project_id, asked["machine"], limit=ROWS, offset=(page - 1) * ROWS
+        )
         secrets, secret_count = project_machines.secrets_to_grant(
             db, project_id, asked["secret"], COLUMNS, (columns - 1) * COLUMNS
         )
-        granted = project_machines.granted_pairs(
-            db, [each["id"] for each in members["machines"]], [each["id"] for each in secrets]
-        )
+        granted = project_machines.granted_pairs(db, [each["id"] for each in members], [each["id"] for each in secrets])
         others = project_machines.others(db, visit.desk.clock(), project_id, asked["add"], MAX_OTHERS)
     return visit.page(
         "project_machines.html",
         project=project,
-        machines=members["machines"],
-        machine_count=members["total"],
+        machines=members,
+        machine_count=member_count,
         secrets=secrets,
         secret_count=secret_count,
         granted=granted,
@@ -52,7 +47,7 @@ def show(visit: Visit) -> Response:
         rows_address=_address(visit, "page"),
         columns_address=_address(visit, "columns"),
         page=page,
-        pages=-(-members["total"] // ROWS),
+        pages=-(-member_count // ROWS),
         columns=columns,
         column_pages=-(-secret_count // COLUMNS),
     )
