@@ -36,13 +36,17 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Desk:
-    """The owner of an open vault. `source_ip` is the browser's address, for audit entries."""
+    """The owner of an open vault. `source_ip` is the browser's address, for audit entries.
+
+    `base_url` is the vault's address for people, `agent_url` the one for agents if that differs.
+    """
 
     store: Store
     clock: Clock = wall_clock
     base_url: str = ""
     source_ip: str | None = None
     webhooks_to_loopback: bool = False
+    agent_url: str = ""
 
     @property
     def actor(self) -> Actor:

@@ -17,10 +17,10 @@ def ids(path: str) -> tuple[str, str]:
     return parts[4], parts[-1]
 
 
-def test_no_machines_yet(signed_in: SignedIn) -> None:
+def test_no_machines_yet(vault: Vault, signed_in: SignedIn) -> None:
     page = signed_in.text("/machines")
     assert "No machines yet" in page
-    assert "sikkerkey-vault.pyz machine-bootstrap --name NAME" in page
+    assert f"sikkerkey-vault.pyz machine-bootstrap --name NAME --dir {vault.directory}" in page
 
 
 def test_a_machine_that_waits_is_approved_and_denied(vault: Vault, signed_in: SignedIn) -> None:

@@ -207,7 +207,7 @@ def create_token(visit: Visit) -> Response:
         "agents_token.html",
         token=token,
         name=name,
-        url=visit.desk.base_url,
+        url=visit.desk.agent_url or visit.desk.base_url,
         expires_ms=now_ms + agents.TOKEN_LIFE_MS,
         leads=reach.leads_to_plaintext(scopes),
     )

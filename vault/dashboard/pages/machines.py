@@ -11,6 +11,7 @@ from vault.dashboard.web import Page, Visit
 from vault.domains import machines, project_machines
 from vault.domains.machines import Filters
 from vault.errors import Refusal
+from vault.files import quoted
 
 MAX_WAITING = 20
 MAX_GRANTS = 200
@@ -38,6 +39,7 @@ def index(visit: Visit) -> Response:
         machines=listed,
         total=total,
         given=given,
+        directory=quoted(visit.desk.store.directory),
         state_options=[ANY, *zip(machines.STATES, machines.STATES)],
         kind_options=[ANY, *zip(machines.KINDS, machines.KINDS)],
         address=f"/dashboard/machines?{asked}&" if asked else "/dashboard/machines?",
