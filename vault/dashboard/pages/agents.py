@@ -7,7 +7,9 @@ from typing import Any
 
 from starlette.responses import Response
 
+from vault import names
 from vault.dashboard.pages import reach
+from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.web import Page, Visit
 from vault.domains import agents, made
 from vault.errors import Refusal, VaultError
@@ -26,13 +28,13 @@ def index(visit: Visit) -> Response:
         waiting = agents.waiting(db, MAX_WAITING)
         listed, total = agents.listing(db, reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE)
         tokens = agents.waiting_tokens(db, visit.desk.clock())
-        names = reach.project_names(db, [*waiting, *listed])
+        known = reach.project_names(db, [*waiting, *listed])
     return visit.page(
         "agents_list.html",
         waiting=waiting,
         agents=listed,
         tokens=len(tokens),
-        names=names,
+        names=known,
         page=page,
         pages=reach.page_count(total),
         all_scopes=len(agents.SCOPES),
@@ -72,6 +74,7 @@ def _show(
     agent_id = visit.param("id")
     with visit.desk.transaction() as db:
         agent = agents.describe(db, agent_id)
+        known = names.by_ids(db, ids_in(agent["recentAudit"]))
         things = made.overview(db, visit.desk.clock(), agent_id, MAX_MADE)
         made_count = made.count_all(db, visit.desk.clock(), agent_id)
         if scopes is None:
@@ -86,6 +89,7 @@ def _show(
         "agents_show.html",
         status=400 if problem else 200,
         agent=agent,
+        known=known,
         problem=problem,
         name=agent["name"] if name is None else name,
         scopes=agent["scopes"] if scopes is None else scopes,
@@ -171,7 +175,7 @@ def tokens(visit: Visit) -> Response:
 def _tokens(visit: Visit, problem: str = "", *, scopes: Collection[str], preset: str = "") -> Response:
     with visit.desk.transaction() as db:
         listed = agents.waiting_tokens(db, visit.desk.clock())
-        names = reach.project_names(db, listed)
+        known = reach.project_names(db, listed)
         choice = reach.project_choice(
             db, visit.fields("project"), limited=visit.field("reach") == "some", more=visit.field("more")
         )
@@ -179,7 +183,7 @@ def _tokens(visit: Visit, problem: str = "", *, scopes: Collection[str], preset:
         "agents_tokens.html",
         status=400 if problem else 200,
         tokens=listed,
-        names=names,
+        names=known,
         problem=problem,
         name=visit.field("name"),
         scopes=scopes,

@@ -6,7 +6,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from vault import names
 from vault.dashboard.pages import reach
+from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.web import Page, Visit
 from vault.domains import machines, project_machines
 from vault.domains.machines import Filters
@@ -58,10 +60,12 @@ def _show(visit: Visit, problem: str = "", name: str | None = None) -> Response:
     with visit.desk.transaction() as db:
         machine = machines.describe(db, visit.desk.clock(), machine_id)
         found = project_machines.of_machine(db, machine_id, MAX_GRANTS)
+        known = names.by_ids(db, ids_in([*machine["reads"], *machine["denials"]]))
     return visit.page(
         "machines_show.html",
         status=400 if problem else 200,
         machine=machine,
+        known=known,
         projects=found["projects"],
         grants=found["grants"],
         grant_count=sum(each["grantCount"] for each in found["projects"]),

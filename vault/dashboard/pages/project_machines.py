@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import sqlite3
 from collections.abc import Iterable
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
+from vault import listings
 from vault.dashboard.pages import reach
 from vault.dashboard.web import Page, Visit
-from vault.domains import project_machines, projects
+from vault.domains import project_machines
 from vault.domains.project_machines import Pair
-from vault.errors import Refusal
 
 ROWS, COLUMNS = 25, 10  # machines and secrets of one page: the form has at most two fields for each cell
 MAX_OTHERS = 20
@@ -24,7 +23,7 @@ def show(visit: Visit) -> Response:
     page, columns = reach.page_number(visit), reach.page_number(visit, "columns")
     asked = {name: visit.query(name).strip() for name in ("machine", "secret", "add")}
     with visit.desk.transaction() as db:
-        project = _project(db, project_id)
+        project = listings.project(db, project_id)
         members, member_count = project_machines.members(
             db, visit.desk.clock(), project_id, asked["machine"], limit=ROWS, offset=(page - 1) * ROWS
         )
@@ -82,15 +81,8 @@ def remove(visit: Visit) -> Response:
     return visit.go(_back(visit), f"Removed {removed['name']}, and its grants: {removed['grantsRemoved']}.")
 
 
-def _project(db: sqlite3.Connection, project_id: str) -> dict[str, str]:
-    known = projects.names(db, 0, [project_id])
-    if not known:
-        raise Refusal(404, "there is no such project")
-    return {"id": project_id, "name": known[project_id]}
-
-
 def _pairs(given: Iterable[str]) -> list[Pair]:
-    """Machine and secret of each `machine:secret`. Raises Refusal."""
+    """Machine and secret of each `machine:secret`."""
     pairs = [each.partition(":") for each in sorted(given)]
     return [(machine_id, secret_id) for machine_id, _, secret_id in pairs]
 
