@@ -70,6 +70,7 @@ class VaultApp:
         webhooks_to_loopback: bool,
         sessions: Sessions | None,
         reveal: bool,
+        agent_url: str,
     ) -> None:
         self._store = store
         self._clock = clock
@@ -79,7 +80,7 @@ class VaultApp:
         self._router = Router(ROUTES)
         self._dashboard: dashboard.Dashboard | None = None
         if sessions is not None:
-            desk = Desk(store, clock, webhooks_to_loopback=webhooks_to_loopback)
+            desk = Desk(store, clock, webhooks_to_loopback=webhooks_to_loopback, agent_url=agent_url)
             self._dashboard = dashboard.Dashboard(desk, sessions, PAGES, public_url, reveal=reveal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -237,15 +238,22 @@ def create_app(
     webhooks_to_loopback: bool = False,
     sessions: Sessions | None = None,
     reveal: bool = True,
+    agent_url: str = "",
 ) -> VaultApp:
     """The application for an open store. `clock` returns milliseconds since the epoch.
 
     `public_url` is the vault's address for people if it differs from the listening address, as behind a TLS proxy.
     `webhooks_to_loopback` lets agents create webhooks with receivers on this computer. With `sessions` there is a
-    dashboard, which shows values if `reveal` is set.
+    dashboard, which shows values if `reveal` is set, and names `agent_url` as the address for agents if it differs.
     """
     return VaultApp(
-        store, clock, public_url, webhooks_to_loopback=webhooks_to_loopback, sessions=sessions, reveal=reveal
+        store,
+        clock,
+        public_url,
+        webhooks_to_loopback=webhooks_to_loopback,
+        sessions=sessions,
+        reveal=reveal,
+        agent_url=agent_url,
     )
 
 

@@ -94,6 +94,7 @@ def serve(
             webhooks_to_loopback=to_loopback,
             sessions=sessions,
             reveal=options.reveal,
+            agent_url="" if options.public_url else agent_url,
         )
         stack.enter_context(Control(store, clock, _url(listener), agent_url, sessions.mint_link, reveal=options.reveal))
         stack.enter_context(JobRunner(store, clock, jobs(webhooks_to_loopback=to_loopback)))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.dashboard import Browser, SignedIn
 from tests.vault.support.pages import HOSTILE, is_harmless, message, owners, ticked
-from tests.vault.support.served_vault import Agent, Vault
+from tests.vault.support.served_vault import Agent, Spawned, Vault, exchange
+from vault.control import ask
 from vault.dashboard.pages import reach
 from vault.domains import agents
 
@@ -160,6 +163,23 @@ def test_a_token_is_shown_once_and_registers_an_agent(vault: Vault, signed_in: S
     assert registered["name"] == "laptop"
     assert "There are none." in signed_in.text("/agents/tokens")
     assert owners(vault, "bootstrap_token_create") == ["scopes: projects.read"]
+
+
+def test_the_command_for_an_agent_pins_the_certificate(tmp_path: Path) -> None:
+    """A server of its own: only `serve` knows the fingerprint."""
+    served = Spawned(tmp_path / "vault", "--port", "0")
+    try:
+        running = ask(tmp_path / "vault", "dashboard") or {}
+        signed_in = exchange(served.port, "GET", urlsplit(running["dashboardUrl"]).path, b"", [])
+        sent = [("Cookie", signed_in.headers["set-cookie"].partition(";")[0]), ("Origin", served.url)]
+        form = exchange(served.port, "GET", "/dashboard/agents/tokens", b"", sent).raw.decode()
+        csrf = re.findall(r'name="csrf" value="([^"]+)"', form)[0]
+        body = f"csrf={csrf}&scope=projects.read".encode()
+        page = exchange(served.port, "POST", "/dashboard/agents/tokens/create", body, sent).raw.decode()
+    finally:
+        served.end()
+    assert re.fullmatch(r"https://127\.0\.0\.1:\d+#sha256=[0-9a-f]{64}", running["agentUrl"])
+    assert f"SIKKERKEY_API_URL={running['agentUrl']} python3 sikkerkey-mcp.pyz install -" in page
 
 
 def test_presets_tick_the_scopes(signed_in: SignedIn) -> None:
