@@ -117,6 +117,12 @@ class Sessions:
         with self._lock:
             self._wrong_ms.append(self._clock())
 
+    def forget_kept(self) -> None:
+        """Forget what every session keeps, because the vault is sealed: values are among it."""
+        with self._lock:
+            for session in self._sessions.values():
+                session._kept.clear()
+
     def _drop_ended(self, now_ms: int) -> None:
         """Drop every session that has ended, with what it kept."""
         for key, session in list(self._sessions.items()):

@@ -180,8 +180,10 @@ class Dashboard:
             csrf = visit.session.csrf if visit.session else ""
             if not hmac.compare_digest(csrf.encode(), visit.field("csrf").encode()):
                 raise Refusal(403, "the form is from another session: open the page again")
-        if self._desk.store.sealed and not page.works_sealed and not page.is_open:
-            raise SealedDenied
+        if self._desk.store.sealed:
+            self.sessions.forget_kept()
+            if not page.works_sealed and not page.is_open:
+                raise SealedDenied
         return visit
 
     def _visit(self, request: Request) -> Visit:

@@ -122,6 +122,11 @@ def test_the_text_is_forgotten(signed_in: SignedIn, project: str) -> None:
     vault.clock.advance(imports.DRAFT_LIFE_MS // 1000)
     vault.sessions.find("anything")  # a request of somebody else
     assert not session._kept
+    paste(signed_in, project)
+    vault.store.seal(vault.clock())
+    signed_in.get("")
+    vault.store.unseal(vault.clock(), None)
+    assert signed_in.get(preview).status == 303
 
 
 def test_lines_that_cannot_be_read_are_named_by_number(signed_in: SignedIn, project: str) -> None:
