@@ -1,6 +1,6 @@
 """What the owner browses: rows a page at a time, over all projects or in one. Changes nothing.
 
-    with desk.transaction() as db:
+    with desk.reader() as db:
         found = listings.secrets_of(db, project_id, page=1, search="stripe")   # Rows; found.rows[0]["name"]
 
 Names and metadata only, never values. Rows have the keys of the API's answers.
@@ -187,13 +187,12 @@ def possible_readers(db: sqlite3.Connection, project_id: str, secret_id: str | N
 
 def latest_entries(db: sqlite3.Connection, secret_id: str, most: int) -> list[Row]:
     """The latest audit entries about a secret, newest first."""
-    return with_actors(db, [audit.entry(row) for row in db.execute(ENTRIES, (secret_id, most))])
+    return [audit.entry(row) for row in db.execute(ENTRIES, (secret_id, most))]
 
 
 def latest_triggers(db: sqlite3.Connection, canary_id: str, most: int) -> list[Row]:
-    """When a canary was triggered and by which machine, newest first."""
-    rows = db.execute(OF_ACTION, (canary_id, "canary_triggered", most))
-    return with_actors(db, [audit.entry(row) for row in rows])
+    """The audit entries about reads that triggered a canary, newest first."""
+    return [audit.entry(row) for row in db.execute(OF_ACTION, (canary_id, "canary_triggered", most))]
 
 
 def machine_names(db: sqlite3.Connection, ids: Iterable[str | None]) -> dict[str, str]:
@@ -261,31 +260,6 @@ def secret(db: sqlite3.Connection, secret_id: str) -> Row:
     """One secret's metadata, with the project that it is in. Raises Refusal."""
     row = secrets.find(db, secret_id)
     return {**secrets.metadata(row), "projectId": row["project_id"], "kind": row["kind"]}
-
-
-# ---- audit entries ---------------------------------------------------------------------------------------------------
-
-KINDS = {"user": "owner", "system": "the vault", "external": "somebody unknown"}
-
-
-def with_actors(db: sqlite3.Connection, entries: Iterable[Row]) -> list[Row]:
-    """Audit entries with `who`: the name of the machine or agent, or its id if it is gone."""
-    found = list(entries)
-    names = machine_names(db, (entry["machineId"] for entry in found))
-    names |= agent_names(db, (entry["aiAgentId"] for entry in found))
-    return [{**entry, "who": _who(entry, names)} for entry in found]
-
-
-def agent_names(db: sqlite3.Connection, ids: Iterable[str | None]) -> dict[str, str]:
-    """The names of agents that exist, by id."""
-    wanted = json.dumps(sorted({each for each in ids if each}))
-    rows = db.execute("SELECT id, name FROM ai_agents WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
-    return {row["id"]: row["name"] for row in rows}
-
-
-def _who(entry: Row, names: Mapping[str, str]) -> str:
-    actor_id = str(entry["machineId"] or entry["aiAgentId"] or "")
-    return names.get(actor_id, actor_id) or KINDS.get(entry["actorKind"], str(entry["actorKind"]))
 
 
 # ---- choices of a form -----------------------------------------------------------------------------------------------

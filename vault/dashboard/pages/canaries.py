@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from vault import edits, listings
+from vault import edits, listings, names
 from vault.dashboard.fields import is_ticked, page_number
+from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.pages.secrets import refuse_known_name
 from vault.dashboard.web import HOME, Page, Visit
 from vault.errors import Refusal
@@ -16,7 +17,7 @@ TRIGGERS_SHOWN = 50
 
 def canaries(visit: Visit) -> Response:
     """The canaries of all projects, and the frozen projects."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         found = listings.canaries(db, None, page_number(visit))
         frozen = listings.frozen_projects(db)
     return visit.page("canaries.html", found=found, frozen=frozen, address=f"{HOME}/canaries?")
@@ -24,7 +25,7 @@ def canaries(visit: Visit) -> Response:
 
 def project_canaries(visit: Visit) -> Response:
     """Those of one project."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, visit.param("project"))
         found = listings.canaries(db, project["id"], page_number(visit))
     address = f"{HOME}/projects/{project['id']}/canaries?"
@@ -33,17 +34,18 @@ def project_canaries(visit: Visit) -> Response:
 
 def canary(visit: Visit) -> Response:
     """One canary with its triggers and settings."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         shown = listings.canary(db, visit.param("canary"))
         project = listings.project(db, shown["projectId"])
         triggers = listings.latest_triggers(db, shown["id"], TRIGGERS_SHOWN)
-    return visit.page("canaries_one.html", canary=shown, project=project, triggers=triggers)
+        known = names.by_ids(db, ids_in(triggers))
+    return visit.page("canaries_one.html", canary=shown, project=project, triggers=triggers, known=known)
 
 
 def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form for a new canary. The first step chooses a project."""
     project_id = visit.field("project", visit.query("project"))
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, project_id) if project_id else None
         projects = listings.project_names(db, MAX_CHOICES)
         machines = listings.machine_choices(db, project_id, MAX_CHOICES) if project else []

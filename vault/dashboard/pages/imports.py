@@ -120,7 +120,7 @@ def cancel(visit: Visit) -> Response:
 
 def names_as_text(visit: Visit) -> Response:
     """The names of a project's secrets, one a line."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         names = listings.names_of(db, listings.project(db, visit.param("project"))["id"])
     content = "".join(str(visible(name)).replace("\n", "\\n") + "\n" for name in names)
     return visit.download(iter([content.encode()]), "text/plain; charset=utf-8", "secrets.txt")
@@ -128,7 +128,7 @@ def names_as_text(visit: Visit) -> Response:
 
 def names_as_csv(visit: Visit) -> Response:
     """The names of a project's secrets with what else is no secret."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         rows = listings.exported(db, listings.project(db, visit.param("project"))["id"])
     cells = ([escape_formula(str(visible(row[column]))) for column in COLUMNS] for row in rows)
     return visit.download(iter([_csv([COLUMNS, *cells])]), "text/csv; charset=utf-8", "secrets.csv")
@@ -141,7 +141,7 @@ def _csv(rows: Iterable[Sequence[str]]) -> bytes:
 
 
 def _project(visit: Visit) -> Row:
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         return listings.project(db, visit.param("project"))
 
 

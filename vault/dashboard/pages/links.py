@@ -19,7 +19,7 @@ KINDS = ("typed", "generated")
 
 def links(visit: Visit) -> Response:
     """The links of all projects."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         found = listings.links(db, None, visit.desk.clock(), page_number(visit))
     return visit.page("links.html", found=found, address=f"{HOME}/links?", now_ms=visit.desk.clock())
 
@@ -27,7 +27,7 @@ def links(visit: Visit) -> Response:
 def project_links(visit: Visit) -> Response:
     """Those of one project."""
     now_ms = visit.desk.clock()
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, visit.param("project"))
         found = listings.links(db, project["id"], now_ms, page_number(visit))
     address = f"{HOME}/projects/{project['id']}/links?"
@@ -37,7 +37,7 @@ def project_links(visit: Visit) -> Response:
 def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form for a new link."""
     kind = visit.field("kind", visit.query("kind", KINDS[0]))
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         projects = listings.project_names(db, MAX_CHOICES)
     return visit.page(
         "links_new.html",

@@ -34,7 +34,7 @@ def list_all(visit: Visit) -> Response:
 def show(visit: Visit) -> Response:
     """One policy with the secrets that it is bound to."""
     project, policy = _project(visit), _policy(visit)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         choices = listings.secret_choices(db, project["id"], MAX_CHOICES)
     bound = {secret["id"] for secret in policy["boundSecrets"]}
     return visit.page(
@@ -116,7 +116,7 @@ def _form(
     visit: Visit, project: Row, policy: Row | None, rules: Row, problem: Refusal | None = None, *, preview: str = ""
 ) -> Response:
     """The form with what was typed; at first, with the rules of the policy."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         machines = listings.machine_choices(db, project["id"], MAX_CHOICES)
     return visit.page(
         "policies_form.html",
@@ -213,7 +213,7 @@ def _written(rules: Mapping[str, Any]) -> dict[str, Any]:
 def try_read(visit: Visit) -> Response:
     """Whether a read would pass now. The address is that of the machine's last read, unless another one is given."""
     project, secret_id, machine_id = _project(visit), visit.query("secret"), visit.query("machine")
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         secrets = listings.secret_choices(db, project["id"], MAX_CHOICES)
         machines = listings.machine_choices(db, project["id"], MAX_CHOICES)
         if secret_id and secret_id not in dict(secrets):
@@ -252,7 +252,7 @@ def _is_address(given: str) -> bool:
 
 
 def _project(visit: Visit) -> Row:
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         return listings.project(db, visit.param("project"))
 
 
@@ -263,13 +263,13 @@ def _policy(visit: Visit) -> Row:
 
 def _words(visit: Visit, policy: Row) -> str:
     """What a policy means, with the name of the machine that it names."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         names = listings.machine_names(db, [policy.get("coSignMachineId")])
     return policies.describe(policy, names) if "boundSecretCount" in policy else axes.describe(policy, names)
 
 
 def _secret_name(visit: Visit, secret_id: str) -> str:
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         return str(listings.secret(db, secret_id)["name"])
 
 

@@ -30,7 +30,7 @@ CASCADE = (
 
 def projects(visit: Visit) -> Response:
     """All projects."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         found = listings.projects(db, page_number(visit))
     return visit.page("projects.html", found=found)
 
@@ -53,7 +53,7 @@ def create(visit: Visit) -> Response:
 def project(visit: Visit) -> Response:
     """The secrets of a project."""
     search = visit.query("name").strip()
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         shown = listings.project(db, visit.param("project"))
         found = listings.secrets_of(db, shown["id"], page_number(visit), search)
     address = f"{HOME}/projects/{shown['id']}?{urlencode({'name': search}) + '&' if search else ''}"
@@ -63,7 +63,7 @@ def project(visit: Visit) -> Response:
 def show_settings(visit: Visit, problem: Refusal | None = None) -> Response:
     """The name and description, the freeze, and what a deletion would delete."""
     project_id = visit.param("project")
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         shown = listings.project(db, project_id)
     counts = visit.call("POST", f"/v1/ai/projects/{project_id}/delete", {"preview": True})["cascade"]
     cascade = [(counts[key], one, more) for key, one, more in CASCADE if counts[key]]
@@ -102,7 +102,7 @@ def unfreeze(visit: Visit) -> Response:
 
 def delete(visit: Visit) -> Response:
     """Delete a project whose name was typed."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         shown = listings.project(db, visit.param("project"))
     if not is_same_name(visit.field("confirm"), shown["name"]):
         return show_settings(visit, Refusal(400, "what you typed is not the name of the project: nothing was deleted"))
@@ -113,7 +113,7 @@ def delete(visit: Visit) -> Response:
 def search(visit: Visit) -> Response:
     """Secrets of all projects by a part of their name."""
     name = visit.query("name").strip()
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         found = listings.secrets_named(db, name, page_number(visit)) if name else listings.Rows([], 0, 1)
     address = f"{HOME}/search?{urlencode({'name': name})}&"
     return visit.page("search.html", found=found, search=name, address=address)

@@ -81,7 +81,7 @@ def _ask(visit: Visit, secret: Row, problem: str = "", status: int = 200) -> Res
     question = Question(tokens.token_urlsafe(16), secret["id"], version)
     if visit.session is not None:
         visit.session.keep("reveal", question, visit.desk.clock() + QUESTION_LIFE_MS)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, secret["projectId"])
     return visit.page(
         "reveals_ask.html",

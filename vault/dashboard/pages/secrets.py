@@ -11,8 +11,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import edits, listings
+from vault import edits, listings, names
 from vault.dashboard.fields import integer, is_ticked, page_number, values_in
+from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.templating import interval
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains import policies, secrets
@@ -31,7 +32,7 @@ UNITS = {"minutes": 60, "hours": 3600, "days": 86_400}
 
 def require(visit: Visit) -> Row:
     """The secret of the path. Raises Refusal."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         secret = listings.secret(db, visit.param("secret"))
     if secret["projectId"] != visit.param("project"):
         raise Refusal(404, "no such secret")
@@ -50,7 +51,7 @@ def api_path(secret: Row) -> str:
 
 def can_reveal(visit: Visit) -> bool:
     """Whether values may be shown at all."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         return visit.reveals and not secrets.is_reveal_forbidden(db)
 
 
@@ -59,7 +60,7 @@ def can_reveal(visit: Visit) -> bool:
 
 def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form for a new secret. A refused form comes back with everything but the values."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, visit.param("project"))
     kind = visit.field("kind", visit.query("kind", KINDS[0]))
     given = visit.query("rows", visit.field("rows"))
@@ -105,12 +106,12 @@ def _make(visit: Visit, project_id: str) -> tuple[Row, str]:
 def _new_fields(visit: Visit) -> tuple[dict[str, str], str]:
     """The names and values of the rows that have a name, and a remark about the values. Raises Refusal."""
     rows = range(secrets.MAX_FIELDS)
-    names = {number: visit.field(f"name{number}").strip() for number in rows}
-    values, remark = values_in(visit, {f"value{number}": f"the value of {names[number] or 'a row'}" for number in rows})
+    given = {number: visit.field(f"name{number}").strip() for number in rows}
+    values, remark = values_in(visit, {f"value{number}": f"the value of {given[number] or 'a row'}" for number in rows})
     fields: dict[str, str] = {}
-    check_names([name for name in names.values() if name], "the fields")
+    check_names([name for name in given.values() if name], "the fields")
     for number in rows:
-        name, value, generates = names[number], values[f"value{number}"], is_ticked(visit, f"generate{number}")
+        name, value, generates = given[number], values[f"value{number}"], is_ticked(visit, f"generate{number}")
         if not name and (value or generates):
             raise Refusal(400, f"row {number + 1} has a value but no name: type the values again")
         if name and value and generates:
@@ -126,7 +127,7 @@ def _new_fields(visit: Visit) -> tuple[dict[str, str], str]:
 
 def refuse_known_name(visit: Visit, project_id: str, name: str) -> None:
     """The vault would store a second secret of the same name. Raises Refusal."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         if listings.with_name(db, project_id, name):
             raise Refusal(
                 409, "a secret of this project has this name already: choose another name, or replace that one's value"
@@ -148,10 +149,11 @@ def generator(visit: Visit) -> GeneratorOptions:
 def show(visit: Visit) -> Response:
     """The secret's page."""
     secret = require(visit)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, secret["projectId"])
         readers = listings.readers(db, secret["id"], visit.desk.clock(), page_number(visit))
         entries = listings.latest_entries(db, secret["id"], ENTRIES_SHOWN)
+        known = names.by_ids(db, ids_in(entries))
     versions = visit.call("GET", f"{api_path(secret)}/versions")
     binding = visit.call("GET", f"/v1/ai/secrets/{secret['id']}/binding")
     schedule = _schedule(visit, secret)
@@ -162,6 +164,7 @@ def show(visit: Visit) -> Response:
         path=page_path(secret),
         readers=readers,
         entries=entries,
+        known=known,
         versions=versions if visit.query("versions") == "all" else versions[:VERSIONS_SHOWN],
         version_count=len(versions),
         binding=binding,
@@ -185,9 +188,9 @@ def _policy(visit: Visit, secret: Row, binding: Row) -> str:
     if not binding["policyId"]:
         return ""
     policy = visit.call("GET", f"/v1/ai/projects/{secret['projectId']}/policies/{binding['policyId']}")
-    with visit.desk.transaction() as db:
-        names = listings.machine_names(db, [policy["coSignMachineId"]])
-    return policies.describe(policy, names)
+    with visit.desk.reader() as db:
+        machine_names = listings.machine_names(db, [policy["coSignMachineId"]])
+    return policies.describe(policy, machine_names)
 
 
 # ---- changes ---------------------------------------------------------------------------------------------------------
@@ -200,7 +203,7 @@ def _form(template: str, *, forbids: Callable[[Row], str] = lambda _secret: "") 
         secret = require(visit)
         if forbids(secret):
             raise Refusal(409, forbids(secret))
-        with visit.desk.transaction() as db:
+        with visit.desk.reader() as db:
             project = listings.project(db, secret["projectId"])
         status = problem.status if problem else 200
         values = {"secret": secret, "project": project, "path": page_path(secret), "problem": str(problem or "")}
@@ -254,16 +257,16 @@ def replace(visit: Visit) -> Response:
     return visit.go(page_path(secret), f"Replaced the value of {secret['name']}. It is version {version} now.{remark}")
 
 
-def _replace(visit: Visit, secret: Row, names: Sequence[str] | None) -> tuple[int, str]:
-    if names is None:
+def _replace(visit: Visit, secret: Row, field_names: Sequence[str] | None) -> tuple[int, str]:
+    if field_names is None:
         typed, remark = values_in(visit, {"value": "the value"})
         if not typed["value"]:
             raise Refusal(400, "the value is empty: type the new one")
         made: Row = visit.call("POST", f"{api_path(secret)}/update", {"value": typed["value"]})
         return made["version"], remark
-    labels = {f"value{number}": f"the value of {name}" for number, name in enumerate(names)}
+    labels = {f"value{number}": f"the value of {name}" for number, name in enumerate(field_names)}
     values, remark = values_in(visit, labels)
-    fields = {name: values[f"value{number}"] for number, name in enumerate(names) if values[f"value{number}"]}
+    fields = {name: values[f"value{number}"] for number, name in enumerate(field_names) if values[f"value{number}"]}
     if not fields:
         raise Refusal(400, "fill in at least one field")
     version = visit.desk.run("replace fields", lambda call: edits.replace_fields(call, secret["id"], fields))
@@ -409,7 +412,7 @@ def _interval_s(visit: Visit) -> int:
 def show_readers(visit: Visit) -> Response:
     """The machines of the project, each with a tick if it may read the secret."""
     secret = require(visit)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, secret["projectId"])
         found = listings.possible_readers(db, project["id"], secret["id"], visit.desk.clock(), page_number(visit))
     address = f"{HOME}{page_path(secret)}/machines?"

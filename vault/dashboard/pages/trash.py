@@ -11,14 +11,14 @@ from vault.dashboard.web import HOME, Page, Visit
 
 def trash(visit: Visit) -> Response:
     """The secrets in the trash of all projects."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         found = listings.trash(db, None, page_number(visit))
     return visit.page("trash.html", found=found, address=f"{HOME}/trash?", now_ms=visit.desk.clock())
 
 
 def project_trash(visit: Visit) -> Response:
     """Those of one project."""
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, visit.param("project"))
         found = listings.trash(db, project["id"], page_number(visit))
     address = f"{HOME}/projects/{project['id']}/trash?"
