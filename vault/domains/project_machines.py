@@ -52,14 +52,13 @@ def query(call: Call) -> object:
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
     order, search = call.body.get("sortBy", "name"), call.body.get("search")
     direction = "DESC" if call.body.get("sortDir") == "desc" else "ASC"
-    members = totals.of(call.db, "memberships", project["id"])
-    walks_names = order == "name" and members * FEW > totals.of(call.db, "machines")
-    matching = (BY_NAME if walks_names else MEMBERS) + (FOUND if search is not None else "")
+    matching = _matching(call.db, project["id"], search, by_name=order == "name")
     ordered = ", ".join(f"{column} {direction}" for column in ORDERS[order])
     values = {"project": project["id"], "search": search, "limit": size, "offset": (page - 1) * size}
     rows = call.db.execute(f"{SELECT}{matching} ORDER BY {ordered} LIMIT :limit OFFSET :offset", values)
     machines_of_page = [_to_json(row, call.now_ms) for row in rows]
-    total = members if search is None else count(call.db, f"SELECT COUNT(*) {MEMBERS}{FOUND}", values)
+    all_of_them = totals.of(call.db, "memberships", project["id"])
+    total = all_of_them if search is None else count(call.db, f"SELECT COUNT(*) {MEMBERS}{FOUND}", values)
     return {"machines": machines_of_page, "total": total, "page": page, "pageSize": size}
 
 
@@ -226,11 +225,19 @@ def members(
 
     It is as `query`, but counts the grants of these machines only.
     """
-    values = {"project": project_id, "search": name or None, "limit": limit, "offset": offset}
-    page = f"SELECT m.*, p.added_ms, p.project_id {MEMBERS} ORDER BY lower(m.name), m.id LIMIT :limit OFFSET :offset"
+    values = {"project": project_id, "search": name, "limit": limit, "offset": offset}
+    matching = _matching(db, project_id, name or None, by_name=True)
+    page = f"SELECT m.*, p.added_ms, p.project_id {matching} ORDER BY lower(m.name), m.id LIMIT :limit OFFSET :offset"
     counted = GRANTED.replace("p.project_id", "m.project_id")
     rows = db.execute(f"SELECT m.*, {counted} AS secret_count FROM ({page}) m ORDER BY lower(m.name), m.id", values)
-    return [_to_json(row, now_ms) for row in rows], count(db, COUNT, values)
+    return [_to_json(row, now_ms) for row in rows], count(db, f"SELECT COUNT(*) {matching}", values)
+
+
+def _matching(db: sqlite3.Connection, project_id: str, search: str | None, *, by_name: bool) -> str:
+    """The part of a query that finds the members: in the order of names if many machines are members."""
+    members = totals.of(db, "memberships", project_id)
+    walks_names = by_name and members * FEW > totals.of(db, "machines")
+    return (BY_NAME if walks_names else MEMBERS) + (FOUND if search is not None else "")
 
 
 def others(db: sqlite3.Connection, now_ms: int, project_id: str, name: str, limit: int) -> list[dict[str, object]]:
