@@ -140,7 +140,7 @@ def _access(desk: Desk, name: Namer, ids: dict[str, str]) -> None:
 
 
 def _watch(desk: Desk, name: Namer, ids: dict[str, str]) -> None:
-    everything = ["canary_triggered", "ai_agent_register", "machine_register", "secret_read", "project_freeze"]
+    everything = ["canary_triggered", "ai_agent_register", "machine_register", "project_freeze"]
     desk.call("POST", "/v1/ai/alerts", {"enabledActions": everything})
     url = f"http://127.0.0.1:9{name('url path')}"  # nobody listens there
     ids["webhook"] = desk.call("POST", "/v1/ai/webhooks", {"url": url, "actions": everything})["id"]
