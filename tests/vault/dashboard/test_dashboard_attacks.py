@@ -70,7 +70,8 @@ def test_a_name_cannot_hide_or_reorder_what_a_page_says(signed_in: SignedIn, vau
     ids = fill(Desk(vault.store, vault.clock, webhooks_to_loopback=True), hostile)
     for path in pages_to_see(ids):
         # Text fields hold a name as it is, because they send it back.
-        shown = re.sub(r'<textarea.*?</textarea>| value="[^"]*"', "", signed_in.get(path).raw.decode(), flags=re.DOTALL)
+        html = signed_in.get(path).raw.decode()
+        shown = re.sub(r'<textarea.*?</textarea>| value="[^"]*"', "", html, flags=re.DOTALL)
         assert "\u202e" not in shown, path
 
 

@@ -112,7 +112,7 @@ class Browser:
 
     def type(self, field: str, text: str) -> None:
         """Replace what is in a field, given by its name."""
-        found = self.one(f'[name="{field}"]')
+        found = self.one(f'main [name="{field}"]')  # not the search at the top
         found.clear()
         found.send_keys(text)
 

@@ -56,7 +56,8 @@ ORDINARY: Mapping[str, str] = {
 }
 
 
-FILES = re.compile("download|export|attachment")  # in the paths of what a browser saves instead of showing it
+# In the paths of what a browser saves instead of showing it.
+FILES = re.compile(r"download|export|attachment|\.(?:txt|csv)$")
 # What a parameter named `id` means, by the part of the path before it.
 KINDS = {
     "agents": "agent",
