@@ -19,7 +19,8 @@ WAITING = """
 SELECT id, name, public_key, created_ms FROM {} WHERE approved_ms IS NULL ORDER BY created_ms LIMIT :limit
 """
 FROZEN = """
-SELECT p.id, p.name, f.frozen_ms, f.canary_id, s.name AS canary_name, s.id IS NOT NULL AND s.deleted_ms IS NULL AS canary_exists
+SELECT p.id, p.name, f.frozen_ms, f.canary_id, s.name AS canary_name,
+    s.id IS NOT NULL AND s.deleted_ms IS NULL AS canary_exists
 FROM project_freezes f JOIN projects p ON p.id = f.project_id LEFT JOIN secrets s ON s.id = f.canary_id
 ORDER BY f.frozen_ms DESC LIMIT :limit
 """
