@@ -11,7 +11,7 @@ import re
 import shlex
 import threading
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from typing import NamedTuple
 
 import sikkerkey_mcp
@@ -61,7 +61,10 @@ def _possible(words: list[str], current: str) -> list[Candidate]:
         return _option_values(command, rest[-1])
     if current.startswith("-"):
         return [flag for flag in _flags(command.options) if flag.word not in rest]
-    return _positional(name, _without_options(command, rest), current)
+    if name == "call":
+        agent = next((after for before, after in zip(rest, rest[1:]) if before == "--agent"), "")
+        return _call_words(_without_options(command, rest), current, agent)
+    return _positional(name, _without_options(command, rest))
 
 
 def _commands() -> list[Candidate]:
@@ -95,9 +98,7 @@ def _without_options(command: Command, words: list[str]) -> list[str]:
     ]
 
 
-def _positional(name: str, words: list[str], current: str) -> list[Candidate]:
-    if name == "call":
-        return _call_words(words, current)
+def _positional(name: str, words: list[str]) -> list[Candidate]:
     if name == "tools":
         return _tools_words(words)
     command = COMMANDS[name]
@@ -159,27 +160,27 @@ def _actions(tool_name: str) -> list[Candidate]:
     return [Candidate(action.name, describe(action)) for tool in tools for action in tool.actions]
 
 
-def _call_words(words: list[str], current: str) -> list[Candidate]:
+def _call_words(words: list[str], current: str, agent: str) -> list[Candidate]:
     if not words:
         return _tool_candidates()
     tool = next((tool for tool in _tools() if tool.name == words[0]), None)
     if tool is None:
         return []
     if not sikkerkey_mcp.has_actions(tool):
-        return _arguments(tool.actions[0], words[1:], current)
+        return _arguments(tool.actions[0], words[1:], current, agent)
     if len(words) == 1:
         return _actions(tool.name)
     action = next((action for action in tool.actions if action.name == words[1]), None)
-    return _arguments(action, words[2:], current) if action else []
+    return _arguments(action, words[2:], current, agent) if action else []
 
 
-def _arguments(action: sikkerkey_mcp.Action, words: list[str], current: str) -> list[Candidate]:
+def _arguments(action: sikkerkey_mcp.Action, words: list[str], current: str, agent: str) -> list[Candidate]:
     """`key=` for each argument that is not given yet; after `key=`, the values that it may have."""
     key, equals, begun = current.partition("=")
     named = call_names.arguments_by_word(action)
     if equals and key in named:
         begin = f"{key}={begun[: begun.rfind(',') + 1] if named[key].kind == 'ids' else ''}"
-        return [Candidate(begin + found.word, found.text) for found in _things(action, named[key], words)]
+        return [Candidate(begin + found.word, found.text) for found in _things(action, named[key], words, agent)]
     if equals:
         arg = next((arg for arg in action.args if arg.name == key), None)
         return [Candidate(f"{key}={value}") for value in _known_values(arg)] if arg else []
@@ -187,28 +188,29 @@ def _arguments(action: sikkerkey_mcp.Action, words: list[str], current: str) -> 
     return [Candidate(f"{arg.name}=", describe(arg)) for arg in action.args if arg.name not in given]
 
 
-def _things(action: sikkerkey_mcp.Action, arg: sikkerkey_mcp.Arg, words: list[str]) -> list[Candidate]:
+def _things(action: sikkerkey_mcp.Action, arg: sikkerkey_mcp.Arg, words: list[str], agent: str) -> list[Candidate]:
     """The names and ids that the vault lists for an argument; none if it does not answer soon."""
-    agent = next((after for before, after in zip(words, words[1:]) if before == "--agent"), "")
-    pairs = (word.partition("=") for word in words if not word.startswith("-"))
     named = call_names.arguments_by_word(action)
-    given = {named[key].name: value.split(",") if named[key].kind == "ids" else value
-             for key, _, value in pairs if key in named}  # fmt: skip
+    pairs = [(named[key].name, value) for key, _, value in (word.partition("=") for word in words) if key in named]
+    projects = {name: value.split(",") if name == "projectIds" else value for name, value in pairs
+                if name in ("projectIds", call_names.PROJECT)}  # fmt: skip
     found: list[Candidate] = []
 
     def look() -> None:
-        connection = sikkerkey_mcp.AgentConnection(agent)
-        tools = sikkerkey_mcp.VaultTools(connection.api, sikkerkey_mcp.read_restrictions({}), agent=connection)
-        names = call_names.Names(call_names.asking(tools), exactly=False)
+        chosen = matching.choose(agent, matching.agents_here(), "--agent", "agent").id if agent else ""
         listing = call_names.listing_for(action, arg)
-        if listing:
-            found.extend(_named(names.things(listing, arg, names.with_ids(action, given))))
+        if listing is None:
+            return
+        with closing(sikkerkey_mcp.AgentConnection(chosen).api()) as api:
+            tools = sikkerkey_mcp.VaultTools(lambda: api, sikkerkey_mcp.read_restrictions({}))
+            names = call_names.Names(call_names.asking(tools), exactly=False)
+            found.extend(_named(names.things(listing, arg, names.resolved(action, projects))))
 
     def quietly() -> None:
         with suppress(sikkerkey_mcp.Error, ImportError, OSError):  # a shell would discard the message
             look()
 
-    looker = threading.Thread(target=quietly, daemon=True)
+    looker = threading.Thread(target=quietly, name="completion", daemon=True)
     looker.start()
     looker.join(ANSWER_MAX_S)
     return list(found)
@@ -230,13 +232,21 @@ def _known_values(arg: sikkerkey_mcp.Arg) -> tuple[str, ...]:
 def command_complete(arguments: list[str]) -> int:
     """`__complete SHELL LINE`: prints the candidates for the end of LINE: word, tab, description."""
     shell, line = [*arguments, "", ""][:2]
-    words = line.split()[1:]
-    current = "" if line[-1:].isspace() or not words else words.pop()
+    current = "" if line[-1:].isspace() or not line.split()[1:] else line.split()[-1]
+    words = _split(line.removesuffix(current))[1:]
     # bash splits words at = and replaces only the last part.
     cut = current.rfind("=") + 1 if shell == "bash" else 0
     for found in candidates(words, current):
         print(f"{found.word[cut:]}\t{found.text}")
     return 0
+
+
+def _split(line: str) -> list[str]:
+    """The words of a line as a shell sees them; if a quotation mark is open, as blanks separate them."""
+    try:
+        return shlex.split(line)
+    except ValueError:
+        return line.split()
 
 
 def command_completion(options: argparse.Namespace) -> int:

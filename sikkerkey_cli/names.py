@@ -116,6 +116,12 @@ class Names:
 
         Raises UsageError for a name that fits nothing, or several things, and Error if the vault cannot be asked.
         """
+        found = self.resolved(action, arguments)
+        takes_project = any(arg.name == PROJECT for arg in action.args)
+        return {name: value for name, value in found.items() if takes_project or name != PROJECT}
+
+    def resolved(self, action: Action, arguments: JsonObject) -> JsonObject:
+        """Like `with_ids`, with the project in any case."""
         found = dict(arguments)
         own = [arg for arg in action.args if is_id_argument(arg) and arg.name != PROJECT]
         own.sort(key=lambda arg: arg.name != "projectIds")  # projects first: others are looked up in them
@@ -127,8 +133,7 @@ class Names:
                 found[arg.name] = [
                     self._id_of(action, arg, each, found) if isinstance(each, str) else each for each in value
                 ]
-        taken = {arg.name for arg in action.args}
-        return {name: value for name, value in found.items() if name in taken or name != PROJECT}
+        return found
 
     def _id_of(self, action: Action, arg: Arg, text: str, arguments: JsonObject) -> str:
         if COMPLETE_ID.fullmatch(text) or not text.strip():

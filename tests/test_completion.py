@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import select
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,9 +17,9 @@ from pathlib import Path
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_cli import clients, grammar
+from sikkerkey_cli import clients, completion, grammar
 from sikkerkey_cli.completion import candidates
-from tests.support.harness import AGENT_ID, TIMEOUT_S, make_slot
+from tests.support.harness import AGENT_ID, TIMEOUT_S, CannedResponse, Recorder, make_slot
 from tests.support.rows import each_of
 from tests.support.shell import COMMAND, PROGRAM, Shell
 from tests.support.table_calls import ROWS
@@ -65,6 +67,56 @@ def test_agents_are_those_of_the_home(home: Path) -> None:
         "revoke x --by ",
     ):
         assert words(line) == [AGENT_ID, OTHER_ID], line
+
+
+def test_agents_have_names_that_need_no_quotes(home: Path) -> None:
+    make_slot(home, "https://vault.test", name="laptop")
+    make_slot(home, "https://vault.test", OTHER_ID, name="my server")
+    assert words("call whoami --agent ") == ["laptop", AGENT_ID, OTHER_ID]
+    assert words("whoami --agent l") == ["laptop"]
+
+
+LISTS = {
+    "/v1/ai/projects": [{"id": "proj_1", "name": "Webshop"}, {"id": "proj_2", "name": "Data Warehouse"}],
+    "/v1/ai/projects/proj_2/secrets": [{"id": "sk_1", "name": "DB"}, {"id": "sk_2", "name": "S$(x)"}],
+    "/v1/ai/projects/proj_1/secrets": [{"id": "sk_3", "name": "same"}, {"id": "sk_4", "name": "same"}],
+}
+
+
+def test_names_of_the_vault_are_completed(home: Path, recorder: Recorder, shell: Shell) -> None:
+    make_slot(home, recorder.url)
+    recorder.answer = lambda seen: CannedResponse(body=json.dumps(LISTS.get(seen.path, [])).encode())
+    assert words("call manage_secrets list project=") == ["project=Webshop", "project=proj_1", "project=proj_2"]
+    assert words("call manage_secrets list projectId=W") == ["projectId=Webshop"]
+    assert words("call manage_secrets get project=proj_2 secret=") == ["secret=DB", "secret=sk_1", "secret=sk_2"]
+    assert words("call manage_secrets get project=Webshop secret=") == ["secret=sk_3", "secret=sk_4"]
+    grants = "call manage_project_machines grants_set project=proj_2 machine=m secrets=sk_1,"
+    assert words(grants) == ["secrets=sk_1,DB", "secrets=sk_1,sk_1", "secrets=sk_1,sk_2"]
+    line = "sikkerkey-mcp call --agent 'test agent' manage_secrets get project='Data Warehouse' secret=D"
+    assert shell("__complete", "zsh", line) == (0, "secret=DB\tsk_1\n", "")
+    assert words("call manage_secrets get secret=") == []  # no project: nothing is asked
+
+
+def test_a_vault_that_does_not_answer_stops_no_shell(
+    home: Path, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make_slot(home, recorder.url)
+    asked = threading.Event()
+
+    def wait(_seen: object) -> CannedResponse:
+        asked.wait(TIMEOUT_S)
+        return CannedResponse()
+
+    recorder.answer = wait
+    monkeypatch.setattr(completion, "ANSWER_MAX_S", 0.0)
+    assert words("call manage_secrets list project=") == []
+    asked.set()
+    for thread in threading.enumerate():
+        if thread.name == "completion":
+            thread.join(TIMEOUT_S)
+    recorder.answer = lambda _seen: CannedResponse(403)
+    monkeypatch.setattr(completion, "ANSWER_MAX_S", TIMEOUT_S)
+    assert words("call manage_secrets list project=") == []
 
 
 def test_value_of_another_option_has_no_candidates() -> None:
