@@ -19,7 +19,7 @@ from sikkerkey_mcp import Action, Arg, JsonObject, ServiceError, Tool
 
 OTHER_LISTS = {"inviteId": ("manage_team", "list"), "categoryId": ("support", "categories")}
 NAME_MEMBERS = (*sikkerkey_person.NAME_MEMBERS, "title")
-PROJECT = "projectId"
+PROJECT, EXISTING = "projectId", "existingSecretId"
 
 PAGE_ROWS = 200
 PAGES_MAX = 25
@@ -117,7 +117,8 @@ class Names:
         Raises UsageError for a name that fits nothing, or several things, and Error if the vault cannot be asked.
         """
         found = self.resolved(action, arguments)
-        takes_project = any(arg.name == PROJECT for arg in action.args)
+        # A secret that exists says itself which project it is in.
+        takes_project = any(arg.name == PROJECT for arg in action.args) and EXISTING not in arguments
         return {name: value for name, value in found.items() if takes_project or name != PROJECT}
 
     def resolved(self, action: Action, arguments: JsonObject) -> JsonObject:

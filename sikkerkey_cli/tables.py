@@ -47,15 +47,39 @@ def _says_something(row: JsonObject, name: str) -> bool:
 
 
 def members(value: JsonObject, wanted: Sequence[str] = (), width: int | None = None) -> str:
-    """An object for people: its members as `name  value`, then each list of objects as columns."""
-    tables = {name: member for name, member in value.items() if is_table(member)}
-    others = {name: each for name, each in value.items() if name not in tables and (not wanted or name in wanted)}
+    """An object for people: its members as `name  value`, then each list of objects as columns.
+
+    Of several lists, those are shown that have all columns that are `wanted`; of these, `items` alone.
+    """
+    rows_in = {name: [{name: each} for each in member] if _is_name_list(name, member) else member
+               for name, member in value.items()}  # fmt: skip
+    tables = {name: member for name, member in rows_in.items() if is_table(member)}
+    others = {
+        name: each for name, each in _flat(value).items() if name not in tables and (not wanted or name in wanted)
+    }
     lines = [(terminal.cell(name), one_line(plain(member, name))) for name, member in others.items()]
     parts = [_labelled(lines, width)] if lines else []
-    for name, rows in tables.items():
-        title = f"{terminal.cell(name)}:\n" if parts or len(tables) > 1 else ""
+    complete = {name: rows for name, rows in tables.items() if set(wanted) <= {each for row in rows for each in row}}
+    shown = complete or tables
+    shown = {"items": shown["items"]} if wanted and "items" in shown else shown
+    for name, rows in shown.items():
+        title = f"{terminal.cell(name)}:\n" if parts or len(shown) > 1 else ""
         parts.append(title + columns(rows, wanted, width))
     return "\n\n".join(parts)
+
+
+def _is_name_list(name: str, member: Any) -> bool:
+    """Whether a list of names is the whole answer, such as that of audit actions."""
+    return name == "items" and isinstance(member, list) and bool(member) and all(isinstance(x, str) for x in member)
+
+
+def _flat(value: JsonObject) -> JsonObject:
+    """The members, with those of an inner object as `outer.inner`."""
+    flat: JsonObject = {}
+    for name, member in value.items():
+        inner = member if isinstance(member, dict) and member else None
+        flat.update({name: member} if inner is None else {f"{name}.{each}": inner[each] for each in inner})
+    return flat
 
 
 def plain(value: Any, name: str = "") -> str:

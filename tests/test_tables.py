@@ -41,6 +41,18 @@ def test_wanted_columns_are_shown_in_their_order_even_if_empty() -> None:
     assert lines(rows, "c", "b") == ["c      b", "false  -"]
 
 
+def test_lists_of_names_and_inner_objects_are_spread_out() -> None:
+    assert tables.members({"items": ["b", "a"]}).splitlines() == ["items", "b", "a"]
+    shown = tables.members({"cascade": {"secrets": 15, "grants": None}, "preview": True})
+    assert shown.splitlines() == ["cascade.secrets  15", "cascade.grants   -", "preview          true"]
+
+
+def test_of_several_lists_that_with_the_wanted_columns_is_shown() -> None:
+    value = {"byProject": [{"projectId": "p", "count": 1}], "total": 1, "items": [{"id": "s", "projectId": "p"}]}
+    assert tables.members(value, ["projectId", "id"]).splitlines() == ["projectId  id", "p          s"]
+    assert tables.members(value, ["id"]).splitlines() == ["id", "s"]
+
+
 def test_empty_lists_and_allowlists_are_words() -> None:
     rows = [{"scopes": [], "projectAllowlist": None}, {"scopes": ["a", "b"], "projectAllowlist": []}]
     assert lines(rows) == ["scopes  projectAllowlist", "none    all projects", "a, b    none"]
