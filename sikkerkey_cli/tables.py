@@ -38,7 +38,8 @@ def columns(rows: list[JsonObject], wanted: Sequence[str] = (), width: int | Non
     """
     present = dict.fromkeys(name for row in rows for name in row)
     names = list(wanted) or [name for name in present if any(_says_something(row, name) for row in rows)]
-    cells = [[terminal.cell(plain(row.get(name), name)) for name in names] for row in rows]
+    shorten = one_line if wanted else terminal.cell  # a script wants the whole of what it asks for
+    cells = [[shorten(plain(row.get(name), name)) for name in names] for row in rows]
     return fitted([[terminal.cell(name) for name in names], *cells], width)
 
 

@@ -53,6 +53,12 @@ def test_of_several_lists_that_with_the_wanted_columns_is_shown() -> None:
     assert tables.members(value, ["id"]).splitlines() == ["id", "s"]
 
 
+def test_long_texts_are_shortened_unless_their_column_is_wanted() -> None:
+    rows = [{"note": "y" * 80 + "\x1b", "id": 1}]
+    assert lines(rows)[1] == f"{'y' * 60}...  1"
+    assert lines(rows, "note")[1] == f"{'y' * 80}<U+001B>"
+
+
 def test_empty_lists_and_allowlists_are_words() -> None:
     rows = [{"scopes": [], "projectAllowlist": None}, {"scopes": ["a", "b"], "projectAllowlist": []}]
     assert lines(rows) == ["scopes  projectAllowlist", "none    all projects", "a, b    none"]

@@ -1,11 +1,13 @@
-"""docs/requests.md: what each request costs a model, from docs/requests.json."""
+"""docs/requests.md: what each request costs a model, from docs/requests.json, and what a person types for it."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from tools.user_requests.commands import TYPED, times_of
 
 INTRO = """\
 # 25 requests
@@ -27,6 +29,15 @@ A result now has at most 10,000 characters. A long list therefore takes several 
 more. Before, such a list was one result, however long, and many clients cut it.
 """
 
+TYPED_INTRO = """
+## From a terminal
+
+The same requests as [commands](command-line.md), on 31 January 2026. The tests run them and compare the vault's
+database in the same way. Names stand for ids; `--yes` answers the question of a destructive call.
+
+"""
+TODAY_MS = 1_769_817_600_000  # 2026-01-31
+
 HEAD = "| | Request | Calls before | after | Characters before | after |\n|---:|---|---:|---:|---:|---:|\n"
 
 
@@ -39,7 +50,18 @@ def page(recorded: Path) -> str:
         era: {unit: sum(row[era][unit] for row in rows) for unit in ("calls", "characters")}
         for era in ("before", "after")
     }
-    return INTRO.format(before=content["before"]) + HEAD + "".join([*lines, _line("", "All", total)]) + NOTES
+    costs = HEAD + "".join([*lines, _line("", "All", total)]) + NOTES
+    return INTRO.format(before=content["before"]) + costs + TYPED_INTRO + _typed([row["request"] for row in rows])
+
+
+def _typed(requests: Sequence[str]) -> str:
+    """What a person types for each request, as one block."""
+    times = times_of(TODAY_MS)
+    blocks = [
+        f"# {number}. {text}\n{typed.shown(times)}\n"
+        for number, (text, typed) in enumerate(zip(requests, TYPED), start=1)
+    ]
+    return "```sh\n" + "\n".join(blocks) + "```\n"
 
 
 def _line(number: str, text: str, costs: Mapping[str, Any]) -> str:
