@@ -52,7 +52,8 @@ class Command(NamedTuple):
 
 NEAR = 0.6  # how similar a word must be to the command, client or option that a message proposes
 SHELLS = ("bash", "zsh", "fish", "powershell")
-AGENT = Option(("--agent",), "which agent, if several are installed", "ID")
+AGENT_BY_ID = Option(("--agent",), "which agent, if several are installed", "ID")
+AGENT = Option(("--agent",), "which agent, by id or name, if several are installed", "ID")
 FORMATS = ("json", "table")
 OUTPUT = (
     Option(("-o", "--output"), "json or table", "|".join(FORMATS)),
@@ -98,7 +99,7 @@ COMMANDS = {
             Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
             *PERSON_OPTIONS,
             *LIMIT_OPTIONS,
-            AGENT,
+            AGENT_BY_ID,
         ),
     ),
     "setup": Command(
@@ -223,13 +224,15 @@ The exit status is 1 if a check failed. No secrets are shown.""",
   sikkerkey-mcp call whoami
   sikkerkey-mcp call manage_projects list -o table
   sikkerkey-mcp call manage_projects create name=web description='The shop'
-  sikkerkey-mcp call manage_secrets create projectId=ID name=db value=-
-  sikkerkey-mcp call manage_secrets create projectId=ID name=tls value=@key.pem
+  sikkerkey-mcp call manage_secrets create project=Webshop name=db value=-
+  sikkerkey-mcp call manage_secrets create project=Webshop name=tls value=@key.pem
+  sikkerkey-mcp call manage_secrets delete project=Webshop secret=db
   sikkerkey-mcp call read_audit query severities=high,critical from=-24h pageSize=20
   sikkerkey-mcp call support attachment attachmentId=ID --to-file log.txt
 
 arguments:
   key=TEXT    text, a number, true or false; a list as A,B or as JSON; an object as JSON
+              a name, an id or the beginning of an id where an id is wanted: project=Webshop is projectId=ID
               a time as 2026-01-31T08:00:00Z (UTC unless it has an offset), 2026-01-31, yesterday, -24h, +90d, or Unix
               milliseconds; 7d without a sign is in the past for a read, in the future for a change
   key=@FILE   the content of a file
