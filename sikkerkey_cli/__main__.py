@@ -24,7 +24,7 @@ MODULES = {
     "revoke": "agents",
     "config": "config",
     "doctor": "doctor",
-    "tools": "call",
+    "tools": "tools",
     "call": "call",
     "fill": "person",
     "show": "person",

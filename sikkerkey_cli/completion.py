@@ -17,10 +17,10 @@ from typing import NamedTuple
 import sikkerkey_mcp
 from sikkerkey_cli import matching
 from sikkerkey_cli import names as call_names
-from sikkerkey_cli.call import describe
 from sikkerkey_cli.clients import CLIENTS
 from sikkerkey_cli.grammar import COMMANDS, GLOBAL_OPTIONS, HELP, Command, Option
 from sikkerkey_cli.person import open_tickets
+from sikkerkey_cli.tools import describe
 from sikkerkey_tickets import TicketsUnusable
 
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_.][A-Za-z0-9_./+-]{0,99}")

@@ -19,7 +19,8 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_cli import call, terminal
+from sikkerkey_cli import terminal, tools
+from sikkerkey_cli.words import READ_MAX_BYTES, Words
 from tests.support.harness import TIMEOUT_S, CannedResponse, Recorder, make_slot
 from tests.support.rows import each_of
 from tests.support.schema_check import wait_until
@@ -75,12 +76,12 @@ def test_list_as_json_contains_the_whole_table(shell: Shell) -> None:
 def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str]) -> None:
     for row in ROWS:
         words = ["describe", row.tool.name, row.action.name]
-        assert call.command_tools(argparse.Namespace(words=words, json=False)) == 0, row
+        assert tools.command_tools(argparse.Namespace(words=words, json=False)) == 0, row
         text = capsys.readouterr().out
-        assert call.command_tools(argparse.Namespace(words=words, json=True)) == 0, row
+        assert tools.command_tools(argparse.Namespace(words=words, json=True)) == 0, row
         members = json.loads(capsys.readouterr().out)
         names = [arg.name for arg in row.action.args]
-        assert call.describe(row.action) in text, row
+        assert tools.describe(row.action) in text, row
         assert [line.split()[0] for line in text.split("\n\n")[1].splitlines()] == (names or ["example:"]), row
         identity = (members["action"], members["scope"], members["effect"])
         assert identity == (row.action.name, row.action.scope, row.action.effect), row
@@ -88,7 +89,7 @@ def test_every_action_can_be_described(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) -> None:
-    action = call.find_action(call.find_tool("manage_temporary_secrets"), "create")
+    action = tools.find_action(tools.find_tool("manage_temporary_secrets"), "create")
     project, name, value = action.args[:3]
     assert shell("tools", "describe", "manage_temporary_secrets", "create").out.splitlines()[:7] == [
         "manage_temporary_secrets create",
@@ -103,8 +104,8 @@ def test_description_of_an_action_says_what_its_arguments_must_be(shell: Shell) 
 
 
 def test_description_of_a_tool_lists_its_actions(shell: Shell) -> None:
-    tool = call.find_tool("manage_trash")
-    listing, restore, purge = map(call.describe, tool.actions)
+    tool = tools.find_tool("manage_trash")
+    listing, restore, purge = map(tools.describe, tool.actions)
     assert shell("tools", "describe", "manage_trash").out == (
         f"{tool.text}\n\n"
         "ACTION   EFFECT       SCOPE        DESCRIPTION\n"
@@ -116,9 +117,9 @@ def test_description_of_a_tool_lists_its_actions(shell: Shell) -> None:
 
 def test_example_of_every_action_has_its_required_arguments() -> None:
     for row in ROWS:
-        words = call.example(row.tool, row.action).replace("'", "").split()
+        words = tools.example(row.tool, row.action).replace("'", "").split()
         assert words[:2] == ["sikkerkey-mcp", "call"], row
-        given = call.Words(call.find_tool(words[2]), words[3:])
+        given = Words(tools.find_tool(words[2]), words[3:])
         required = sorted(arg.name for arg in row.action.args if arg.required)
         assert (given.action, sorted(given.given)) == (row.action, required), row
 
@@ -180,9 +181,9 @@ def test_commas_separate_the_items_of_every_list_and_nothing_else(shell: Shell, 
 
 
 def test_relative_times_without_a_sign_are_past_for_reads_and_future_for_changes() -> None:
-    words = call.Words(call.find_tool("read_audit"), ["query", "from=7d", "to=yesterday"])
+    words = Words(tools.find_tool("read_audit"), ["query", "from=7d", "to=yesterday"])
     assert words.others() == {"from": "-7d", "to": "yesterday"}
-    words = call.Words(call.find_tool("manage_policies"), ["create", "ttlExpiresAt=90d", "name=7d"])
+    words = Words(tools.find_tool("manage_policies"), ["create", "ttlExpiresAt=90d", "name=7d"])
     assert words.others() == {"ttlExpiresAt": "+90d", "name": "7d"}
 
 
@@ -238,8 +239,8 @@ def test_value_is_the_content_of_a_file_or_stdin(
 ) -> None:
     (tmp_path / "value").write_bytes(data)
     stdin_is(monkeypatch, data)
-    tool = call.find_tool("manage_secrets")
-    words = call.Words(tool, ["update_value", f"note=@{tmp_path}/value", "value=-"])
+    tool = tools.find_tool("manage_secrets")
+    words = Words(tool, ["update_value", f"note=@{tmp_path}/value", "value=-"])
     assert words.others() == {"note": value, "value": value}
 
 
@@ -353,7 +354,7 @@ def test_file_that_cannot_be_used_is_named_by_its_argument(shell: Shell, vault: 
     (tmp_path / "binary").write_bytes(b"\xff")
     binary = shell(*note, f"note=@{tmp_path}/binary")
     assert binary.err == "sikkerkey-mcp: error: the input for note is not UTF-8 text\n"
-    (tmp_path / "huge").write_bytes(b"x" * (call.READ_MAX_BYTES + 1))
+    (tmp_path / "huge").write_bytes(b"x" * (READ_MAX_BYTES + 1))
     huge = shell(*note, f"note=@{tmp_path}/huge")
     assert huge.err == "sikkerkey-mcp: error: the input for note is larger than 4,194,304 bytes\n"
     assert vault.seen == []

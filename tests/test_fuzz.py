@@ -10,7 +10,7 @@ import pytest
 
 import sikkerkey_actions
 import sikkerkey_mcp
-from sikkerkey_cli import call
+from sikkerkey_cli import words
 from sikkerkey_cli.edit import jsonc, text
 from tests.fuzz.__main__ import TARGETS, Case, fuzz
 
@@ -44,7 +44,7 @@ def _without_tabs(before: str, changes: Any, apply_changes: Any = text.apply_cha
     return changed
 
 
-def _value_in_error(_key: str, value: str) -> str:
+def _value_in_error(_key: str, value: str, **_more: bool) -> str:
     raise sikkerkey_mcp.ConfigError(f"{value} is no value", "no hint")
 
 
@@ -54,7 +54,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "answers": (sikkerkey_mcp, "_pause_s", lambda _outcome, _attempt, **_safe: 0.001),
     "identity": (sikkerkey_mcp, "_load_key", _leak_the_key),
     "client_files": (jsonc, "apply_changes", _without_tabs),
-    "command_line": (call, "_text", _value_in_error),
+    "command_line": (words, "_text", _value_in_error),
 }
 
 

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 import sikkerkey_actions
 import sikkerkey_mcp
-from sikkerkey_cli import call as cli_call
+from sikkerkey_cli import tools as cli_tools
 from tools import advisories, clients_page
 from tools.clients import asking, record, set_ups
 from tools.examples import ROOT
@@ -204,8 +204,8 @@ def _names(action: sikkerkey_mcp.Action, *, required: bool) -> str:
 
 
 def _argument_cells(arg: sikkerkey_mcp.Arg) -> list[str]:
-    limits = "; ".join(cli_call.limits(arg, "`"))
-    return [f"`{arg.name}`", cli_call.TYPES[arg.kind], limits, arg.text]
+    limits = "; ".join(cli_tools.limits(arg, "`"))
+    return [f"`{arg.name}`", cli_tools.TYPES[arg.kind], limits, arg.text]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:
