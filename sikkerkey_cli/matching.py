@@ -72,6 +72,10 @@ def _similar(folded: str, things: Sequence[Thing]) -> str:
 # ---------------------------------------------------------------------------------------------------------------------
 
 
+NEW_AGENT = ("new", "setup")  # the word for an agent that is yet to be installed, and its command
+MAY_BE_UNKNOWN = ("doctor", "config", "setup")  # commands that say themselves what an unknown agent means
+
+
 def agents_here() -> list[Thing]:
     """The agents of this computer. One whose files cannot be read has no name. Raises ConfigError."""
     return [Thing(agent, _name_of(agent)) for agent in sikkerkey_mcp.installed_agents()]
@@ -92,13 +96,13 @@ def replace_agent_names(options: argparse.Namespace) -> None:
     exactly = options.command == "revoke"
     for option in ("agent", "by"):
         text = getattr(options, option, "")
-        if not text or (options.command == "setup" and text == "new"):  # which is no name there
+        if not text or (text, options.command) == NEW_AGENT:
             continue
         try:
             things = agents_here()
         except sikkerkey_mcp.Error:  # the command reports it
             return
-        may_be_gone = COMPLETE_ID.fullmatch(text) or options.command in ("doctor", "config") or not things
+        may_be_gone = COMPLETE_ID.fullmatch(text) or options.command in MAY_BE_UNKNOWN or not things
         if len(text) == sikkerkey_mcp.TOKEN_CHARACTERS or (may_be_gone and not _may_mean(text, things)):
             continue
         setattr(options, option, choose(text, things, _option_name(options, option), "agent", exactly=exactly).id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import sikkerkey_mcp
 from sikkerkey_actions import path_parameters
 from sikkerkey_cli import names, questions, terminal
-from sikkerkey_cli.matching import Thing, choose
+from sikkerkey_cli.matching import Thing, choose, replace_agent_names
 from sikkerkey_cli.terminal import UsageError
 from tests.support.harness import AGENT_ID, CannedResponse, ReceivedRequest, Recorder, make_slot
 from tests.support.rows import each_of
@@ -278,6 +279,14 @@ def test_an_ambiguous_agent_is_not_guessed_and_revoke_needs_the_exact_name(
         assert (ran.status, "AGENT_ID must be the exact name" in ran.err or "AGENT_ID fits" in ran.err) == (USAGE, True)
     assert shell("revoke", "My Laptop", "--yes").status == 0
     assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
+
+
+def test_an_agent_that_is_yet_to_be_installed_has_no_id(home: Path) -> None:
+    make_slot(home, "https://vault.test", name="new")
+    for command, agent, found in (("setup", "new", "new"), ("call", "new", AGENT_ID), ("doctor", "gone", "gone")):
+        options = argparse.Namespace(command=command, agent=agent)
+        replace_agent_names(options)
+        assert options.agent == found, command
 
 
 # questions and what is said afterwards
