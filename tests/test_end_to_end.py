@@ -170,7 +170,9 @@ def test_tampered_key_is_refused_by_the_vault(local_vault: LocalVault, home: Pat
     local_vault.owner("approve", agent)
     slot = home / ".sikkerkey" / "agents" / agent
     other = install(local_vault)
-    (slot / "private.pem").write_bytes((slot.parent / other / "private.pem").read_bytes())
+    for name in ("private.pem", "identity.json"):
+        stolen = (slot.parent / other / name).read_text()
+        (slot / name).write_text(stolen.replace(other, agent))
     with Server([*ARCHIVE_COMMAND, "serve", "--agent", agent]) as server:
         server.initialize()
         refused = server.call("whoami")

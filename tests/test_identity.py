@@ -251,6 +251,7 @@ def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
         "certificate": "",
         "public_key": b"",
         "key_store": "",
+        "replaces": [],
     }
 
 

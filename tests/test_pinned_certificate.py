@@ -289,7 +289,7 @@ def test_the_token_is_not_sent_to_somebody_else(
     for line in ("https://vault.example", "canary"):
         type_in(monkeypatch, TOKEN, line)
         ran = shell("install", "-")
-        assert ran.status == 1
+        assert ran.status in (1, 2)
         assert "canary" not in ran.err
     assert not (home / ".sikkerkey").exists()
 
