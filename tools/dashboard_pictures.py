@@ -10,7 +10,6 @@ import argparse
 import base64
 import math
 import re
-import shutil
 import sys
 import tempfile
 import time
@@ -34,7 +33,15 @@ ROOT = Path(__file__).resolve().parent.parent
 BUILD, DOCS = ROOT / "build" / "dashboard", ROOT / "docs" / "images"
 SIZES = {"wide": 1200, "narrow": 390}  # width in pixels
 MAX_HEIGHT = 2_600  # of a picture
-SHOWN_IN_DOCS = ("overview-light-wide", "agents-light-wide", "audit-dark-wide", "overview-dark-narrow")
+# What the documentation shows: the path, the scheme and the size, in pixels.
+SHOWN_IN_DOCS = {
+    "overview": ("", "light", 1200, 860),
+    "agent": ("/agents", "light", 1200, 760),
+    "secret": ("/projects/{project}/secrets/{secret}", "light", 1200, 860),
+    "audit": ("/audit", "dark", 1200, 860),
+    "narrow": ("", "dark", 390, 860),
+}
+QUALITY = 70  # of these, which are small
 DAYS = 30
 
 
@@ -108,9 +115,12 @@ def main() -> None:
     with signed_in() as (browser, ids):
         for path in [path.rstrip("/") for path in arguments.pages] or pages_to_see(ids):
             photograph(browser, path, BUILD)
-    if arguments.docs:
-        for shown in SHOWN_IN_DOCS:
-            shutil.copyfile(BUILD / f"{shown}.png", DOCS / f"dashboard-{shown}.png")
+        for name, (path, scheme, width, height) in SHOWN_IN_DOCS.items() if arguments.docs else ():
+            emulate(browser.driver, scheme, width, height)
+            browser.open(path.format(**ids))
+            wanted = {"format": "webp", "quality": QUALITY}
+            data = browser.driver.execute_cdp_cmd("Page.captureScreenshot", wanted)["data"]
+            (DOCS / f"dashboard-{name}.webp").write_bytes(base64.b64decode(data))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from tests.vault.support.dashboard import Browser, SignedIn, has_cookie, pages_of, problem
-from tests.vault.support.served_vault import Vault, exchange
+from tests.vault.support.served_vault import ROOT, Vault, exchange
 from vault.dashboard import sessions
 from vault.dashboard.index import PAGES
 from vault.dashboard.web import HOME
@@ -109,9 +109,13 @@ def test_a_sealed_vault_asks_for_its_passphrase(signed_in: SignedIn) -> None:
     assert "The vault is open." in signed_in.text("")
 
 
-def test_every_link_of_the_navigation_leads_to_a_page(signed_in: SignedIn) -> None:
-    for path in re.findall(r'<li><a href="/dashboard([^"]*)"', signed_in.text("")):
+def test_every_link_of_the_navigation_leads_to_a_page_that_is_documented(signed_in: SignedIn) -> None:
+    documented = (ROOT / "docs" / "dashboard.md").read_text(encoding="utf-8")
+    links = re.findall(r'<li><a href="/dashboard([^"]*)"[^>]*>([^<]+)<', signed_in.text(""))
+    assert len(links) > 10
+    for path, name in links:
         signed_in.text(path)
+        assert f"\n| {name} | " in documented
 
 
 def test_a_browser_signs_in_and_locks(browser: Browser) -> None:
