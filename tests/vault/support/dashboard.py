@@ -105,16 +105,24 @@ class Browser:
         return self.driver.find_elements(By.CSS_SELECTOR, selector)
 
     def press(self, label: str) -> None:
-        """Click the button or link with this text, and wait until the page has changed if it leads to another."""
+        """Click the button or link with this text, once it is there; a live update may replace it at any time."""
         quoted = f'"{label}"'
         path = f"//*[self::button or self::a or self::summary][normalize-space()={quoted}]"
-        next(each for each in self.driver.find_elements(By.XPATH, path) if each.is_displayed()).click()
+
+        def click() -> bool:
+            shown = [each for each in self.driver.find_elements(By.XPATH, path) if each.is_displayed()]
+            if shown:
+                shown[0].click()
+            return bool(shown)
+
+        self.until(click)
 
     def type(self, field: str, text: str) -> None:
         """Replace what is in a field, given by its name."""
-        found = self.one(f'main [name="{field}"]')  # not the search at the top
-        found.clear()
-        found.send_keys(text)
+        selector = f'main [name="{field}"]'  # not the search at the top
+        self.until(lambda: self.all(selector))
+        self.one(selector).clear()
+        self.one(selector).send_keys(text)
 
     def until(self, condition: object) -> None:
         """Wait until a function returns something true. The page may change while it looks."""
