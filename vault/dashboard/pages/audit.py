@@ -35,6 +35,8 @@ def show(visit: Visit) -> Response:
             found, problem = audit_search.Found([], has_newer=False, has_older=False), str(refusal)
         known = names.by_ids(db, ids_in(found.entries))
     is_newest = before is None and not found.has_newer
+    # Not while the whole log is searched for a text: the browser asks every few seconds.
+    is_live = is_newest and not problem and not given.keys() & {"from", "to", "text"} and visit.query("live") != "off"
     return visit.page(
         "audit.html",
         status=400 if problem else 200,
@@ -44,7 +46,7 @@ def show(visit: Visit) -> Response:
         asked=urlencode(given),
         problem=problem,
         is_newest=is_newest,
-        is_live=is_newest and not problem and not given.keys() & {"from", "to"} and visit.query("live") != "off",
+        is_live=is_live,
         actions=sorted(audit.ACTIONS),
         severities=audit.SEVERITIES,
     )
