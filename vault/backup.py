@@ -15,12 +15,12 @@ from pathlib import Path
 from vault import audit, chain, migrations, rootkey
 from vault.errors import VaultError
 from vault.files import private_directory, quoted
-from vault.router import OWNER
+from vault.router import OWNER, Actor
 from vault.schema import open_store
 from vault.store import Store
 
 
-def backup(store: Store, target: Path, now_ms: int, passphrase: str | None) -> str:
+def backup(store: Store, target: Path, now_ms: int, passphrase: str | None, *, actor: Actor = OWNER) -> str:
     """Write the vault to a new file, and return the head of its audit log. Raises VaultError.
 
     Only a vault with a key file takes a passphrase.
@@ -31,7 +31,7 @@ def backup(store: Store, target: Path, now_ms: int, passphrase: str | None) -> s
         rootkey.check_passphrase(passphrase or "")
     with _reserved(target):
         with store.transaction() as db:
-            audit.record(db, now_ms, OWNER, "vault_backup", "the vault was backed up")
+            audit.record(db, now_ms, actor, "vault_backup", "the vault was backed up")
             head = str(chain.head(db))
         draft = target.with_name(target.name + ".sealing")
         store.copy_to(draft)

@@ -25,7 +25,7 @@ from vault.crypto import Keyring, new_id
 from vault.errors import Refusal, SealedDenied, VaultError
 from vault.files import check_private, create_private, locked, private_directory, quoted
 from vault.readers import Readers
-from vault.router import OWNER, wall_clock
+from vault.router import OWNER, Actor, wall_clock
 
 BUSY_TIMEOUT_S = 10.0
 # secure_delete overwrites deleted rows and keys wrapped by an old root key instead of only unlinking them.
@@ -164,13 +164,13 @@ class Store:
         with self.transaction() as db:
             return rootkey.has_passphrase(db)
 
-    def seal(self, now_ms: int) -> None:
+    def seal(self, now_ms: int, *, actor: Actor = OWNER) -> None:
         """Drop the root key after the current transaction has ended."""
         with self.transaction() as db:
-            audit.record(db, now_ms, OWNER, "vault_seal", "the vault was sealed")
+            audit.record(db, now_ms, actor, "vault_seal", "the vault was sealed")
             self._keys = None
 
-    def unseal(self, now_ms: int, passphrase: str | None) -> None:
+    def unseal(self, now_ms: int, passphrase: str | None, *, actor: Actor = OWNER) -> None:
         """Load the root key. Raises VaultError for a wrong passphrase, which is audited."""
         with self.transaction() as db:
             seal, proof = rootkey.read_seal(db), _proof(db)
@@ -178,10 +178,10 @@ class Store:
             keys = rootkey.load(seal, self.directory, self.vault_id, proof, passphrase)
         except VaultError as error:
             with self.transaction() as db:
-                audit.record(db, now_ms, OWNER, "vault_unseal_denied", str(error))
+                audit.record(db, now_ms, actor, "vault_unseal_denied", str(error))
             raise
         with self.transaction() as db:
-            audit.record(db, now_ms, OWNER, "vault_unseal", "the vault was unsealed")
+            audit.record(db, now_ms, actor, "vault_unseal", "the vault was unsealed")
             self._keys = keys
             if not keys.can_seal:
                 self._start_seals(db, now_ms)

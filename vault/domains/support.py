@@ -20,7 +20,7 @@ from vault.crypto import new_id
 from vault.errors import Denied, Refusal, VaultError
 from vault.inputs import PAGE, integer, text
 from vault.query import count, fetch_one
-from vault.router import OWNER, Call, Raw, Route
+from vault.router import OWNER, Actor, Call, Raw, Route
 from vault.terminal import printable
 
 TABLES = """
@@ -298,6 +298,7 @@ def staff_reply(
     *,
     attachments: Iterable[Attachment] = (),
     status: str = "waiting_on_customer",
+    actor: Actor = OWNER,
 ) -> str:
     """Reply to a ticket as the staff, set its status, and return the id of the message. Raises VaultError."""
     _require_for_owner(db, ticket_id, open_only=True)
@@ -309,17 +310,19 @@ def staff_reply(
             "INSERT INTO ticket_attachments (id, message_id, name, content_type, content) VALUES (?, ?, ?, ?, ?)",
             (new_id("ta_"), message_id, file.name, file.content_type, file.content),
         )
-    audit.record(db, now_ms, OWNER, "ticket_answer", f"ticket {ticket_id}: the staff replied, now {status}")
+    audit.record(db, now_ms, actor, "ticket_answer", f"ticket {ticket_id}: the staff replied, now {status}")
     return message_id
 
 
-def set_status_as_owner(db: sqlite3.Connection, now_ms: int, ticket_id: str, status: str) -> None:
+def set_status_as_owner(
+    db: sqlite3.Connection, now_ms: int, ticket_id: str, status: str, *, actor: Actor = OWNER
+) -> None:
     """Set the status of a ticket that is not closed, without a reply. Raises VaultError."""
     _require_for_owner(db, ticket_id, open_only=True)
     if status not in STATUSES:
         raise VaultError("the status is unknown", f"choose from: {', '.join(STATUSES)}")
     db.execute("UPDATE tickets SET status = ?, updated_ms = ? WHERE id = ?", (status, now_ms, ticket_id))
-    audit.record(db, now_ms, OWNER, "ticket_answer", f"ticket {ticket_id}: now {status}")
+    audit.record(db, now_ms, actor, "ticket_answer", f"ticket {ticket_id}: now {status}")
 
 
 def _require_for_owner(db: sqlite3.Connection, ticket_id: str, *, open_only: bool = False) -> None:

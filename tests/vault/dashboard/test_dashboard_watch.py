@@ -257,6 +257,8 @@ def test_the_vault_is_sealed_and_opened(signed_in: SignedIn, vault: Vault) -> No
     assert signed_in.get("/vault").headers["location"] == "/dashboard/unseal"
     signed_in.post("/unseal")
     assert "Keys and backups" in signed_in.text("/vault")
+    for action in ("vault_seal", "vault_unseal"):
+        assert [(each["user_id"], each["source_ip"]) for each in vault.audited(action)] == [("owner", "127.0.0.1")]
 
 
 def test_a_wrong_passphrase_does_not_open_a_sealed_vault(signed_in: SignedIn, vault: Vault) -> None:
@@ -284,7 +286,8 @@ def test_a_backup_is_sent_and_nothing_of_it_stays(signed_in: SignedIn, desk: Des
     file.write_bytes(reply.raw)
     backup.restore(file, restored, vault.clock())
     assert not (restored / "root.key").exists()
-    assert vault.audited("vault_backup")[0]["user_id"] == "owner"
+    made = vault.audited("vault_backup")[0]
+    assert (made["user_id"], made["source_ip"]) == ("owner", "127.0.0.1")
 
 
 def test_a_vault_with_a_passphrase_needs_no_other_for_a_backup(signed_in: SignedIn, vault: Vault) -> None:

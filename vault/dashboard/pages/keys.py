@@ -63,7 +63,7 @@ def show(visit: Visit, problem: str = "", found: verification.Verification | Non
 
 def seal(visit: Visit) -> Response:
     """Drop the root key."""
-    visit.desk.store.seal(visit.desk.clock())
+    visit.desk.store.seal(visit.desk.clock(), actor=visit.desk.actor)
     return visit.go("/unseal", "The vault is sealed.")
 
 
@@ -100,7 +100,7 @@ def _unnamed_backup(visit: Visit, passphrase: str | None) -> BinaryIO:
     store = visit.desk.store
     with tempfile.TemporaryDirectory(prefix="backup-", dir=store.directory) as directory:
         target = Path(directory) / "backup"
-        backup.backup(store, target, visit.desk.clock(), passphrase)
+        backup.backup(store, target, visit.desk.clock(), passphrase, actor=visit.desk.actor)
         return open(os.open(target, os.O_RDONLY | os.O_NOFOLLOW), "rb")
 
 

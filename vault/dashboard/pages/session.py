@@ -39,7 +39,8 @@ def show_unseal(visit: Visit) -> Response:
 def unseal(visit: Visit) -> Response:
     """Open the vault. A wrong passphrase is audited. Raises VaultError."""
     store = visit.desk.store
-    store.unseal(visit.desk.clock(), visit.field("passphrase") if store.has_passphrase else None)
+    passphrase = visit.field("passphrase") if store.has_passphrase else None
+    store.unseal(visit.desk.clock(), passphrase, actor=visit.desk.actor)
     return visit.go("", "The vault is open.")
 
 

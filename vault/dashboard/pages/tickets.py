@@ -58,8 +58,8 @@ def reply(visit: Visit) -> Response:
         files = [Attachment(name, "text/plain; charset=utf-8", visit.field("file_text").encode())]
     try:
         with visit.desk.transaction() as db:
-            now_ms, body = visit.desk.clock(), visit.field("body")
-            support.staff_reply(db, now_ms, ticket_id, body, attachments=files, status=status)
+            now_ms, body, actor = visit.desk.clock(), visit.field("body"), visit.desk.actor
+            support.staff_reply(db, now_ms, ticket_id, body, attachments=files, status=status, actor=actor)
     except VaultError as error:
         return show(visit, f"{error}: {error.hint}")
     return visit.go(f"/tickets/{ticket_id}", f"The reply is sent. The ticket is now {status.replace('_', ' ')}.")
@@ -69,7 +69,7 @@ def set_status(visit: Visit) -> Response:
     """Set the status without a reply."""
     ticket_id, status = visit.param("ticket_id"), visit.field("status")
     with visit.desk.transaction() as db:
-        support.set_status_as_owner(db, visit.desk.clock(), ticket_id, status)
+        support.set_status_as_owner(db, visit.desk.clock(), ticket_id, status, actor=visit.desk.actor)
     return visit.go(f"/tickets/{ticket_id}", f"The ticket is now {status.replace('_', ' ')}.")
 
 
