@@ -86,7 +86,7 @@ class Visit:
     def page(self, template: str, *, status: int = 200, **values: Any) -> HTMLResponse:
         """A page from a template. What was said with `say` is shown once."""
         messages: list[str] = []
-        if self.session is not None:
+        if self.session is not None and not is_live_update(self.request):
             messages, self.session.messages = self.session.messages, []
         shown = {"visit": self, "csrf": self.session.csrf if self.session else "", "messages": messages, **values}
         return HTMLResponse(self.dashboard.templates.get_template(template).render(shown), status)
@@ -187,8 +187,7 @@ class Dashboard:
         return visit
 
     def _visit(self, request: Request) -> Visit:
-        by_person = request.headers.get("x-requested-by") != "live-update"
-        session = self.sessions.find(request.cookies.get(COOKIE, ""), by_person=by_person)
+        session = self.sessions.find(request.cookies.get(COOKIE, ""), by_person=not is_live_update(request))
         source_ip = request.client.host if request.client else None
         origin = self._public_url or self._own_origins(request)[0]
         return Visit(self, self._desk.at(source_ip, origin), request, session, EMPTY)
@@ -215,6 +214,11 @@ class Dashboard:
 
 class _SignedOut(Exception):
     """There is no session."""
+
+
+def is_live_update(request: Request) -> bool:
+    """Whether a script asks for a page again, and no person."""
+    return request.headers.get("x-requested-by") == "live-update"
 
 
 def has(path: str) -> bool:

@@ -52,6 +52,13 @@ def test_live_updates_do_not_keep_a_session_alive(signed_in: SignedIn) -> None:
     assert reply.status == 401
 
 
+def test_a_live_update_of_another_tab_takes_no_message(signed_in: SignedIn) -> None:
+    signed_in.post("/alerts/choose")
+    assert b"Alerts are on" not in signed_in.get("/alerts", ("X-Requested-By", "live-update")).raw
+    assert "Alerts are on" in signed_in.text("/alerts")
+    assert "Alerts are on" not in signed_in.text("/alerts").partition('<section id="alerts"')[0]
+
+
 def test_every_page_needs_a_session_and_says_how_to_get_one(vault: Vault) -> None:
     for page in PAGES:
         if page.is_open:

@@ -9,6 +9,7 @@ from selenium.webdriver import Chrome, Keys
 
 from tests.vault.support.dashboard import Browser
 from tests.vault.support.served_vault import Agent, Vault
+from vault.dashboard.sessions import IDLE_MS
 
 WITHOUT_SCRIPTS = "Emulation.setScriptExecutionDisabled"
 MAX_STOPS = 200  # of the Tab key on one page
@@ -123,6 +124,9 @@ def test_what_is_new_appears_by_itself(browser: Browser, vault: Vault, agent: Ag
     vault.pending()
     browser.driver.execute_script("return refresh()")  # now, instead of in three seconds
     assert "Waiting for your approval" in browser.main
+    vault.clock.advance(IDLE_MS // 1000)
+    browser.driver.execute_script("refresh()")
+    browser.until(lambda: "The session has ended" in browser.main)
 
 
 class Keyboard:

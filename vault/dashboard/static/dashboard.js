@@ -3,18 +3,34 @@
 
 const LIVE_MS = 3000;
 
-// <section data-live id="..."> is replaced by the same region of the page as it is now.
+// <section data-live id="..."> is replaced by the same region of the page as it is now, unless somebody works in it.
+const sources = new Map();  // the HTML of each region as the vault sent it
+for (const region of document.querySelectorAll("[data-live]")) sources.set(region.id, region.innerHTML);
+
 async function refresh() {
   if (document.hidden) return;
   const answer = await fetch(location.href, { headers: { "X-Requested-By": "live-update" } });
+  if (answer.status === 401) location.assign(location.href);  // the session has ended: show nothing any more
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const region of document.querySelectorAll("[data-live]")) {
     const now = page.getElementById(region.id);
-    const isUsed = region.contains(document.activeElement) || region.querySelector("details[open]");
-    if (now && !isUsed && now.innerHTML !== region.innerHTML) region.replaceWith(document.adoptNode(now));
+    if (now && !isUsed(region) && now.innerHTML !== sources.get(region.id)) replace(region, document.adoptNode(now));
   }
   letTablesScroll();
+}
+
+function isUsed(region) {
+  const selection = getSelection();
+  return region.contains(document.activeElement) || region.querySelector("details[open]") !== null
+    || (!selection.isCollapsed && region.contains(selection.anchorNode));
+}
+
+function replace(region, now) {
+  const scrolled = [...region.querySelectorAll(".table")].map((table) => table.scrollLeft);
+  sources.set(region.id, now.innerHTML);
+  region.replaceWith(now);
+  now.querySelectorAll(".table").forEach((table, place) => { table.scrollLeft = scrolled[place] || 0; });
 }
 
 // A table that is wider than the screen can be scrolled with the keyboard. Some browsers do that by themselves.
@@ -25,7 +41,7 @@ function letTablesScroll() {
 }
 letTablesScroll();
 
-if (document.querySelector("[data-live]")) setInterval(() => refresh().catch(() => {}), LIVE_MS);
+if (sources.size) setInterval(() => refresh().catch(() => {}), LIVE_MS);
 
 // <button type="button" data-copy="id" hidden> copies the text of an element.
 for (const button of document.querySelectorAll("[data-copy]")) {
