@@ -23,7 +23,7 @@ from vault import audit
 from vault.domains import agents
 from vault.errors import EMPTY, Refusal, Tampered
 from vault.inputs import checked
-from vault.router import OWNER, Actor, Call, Clock, Deferred, Owner, Router, wall_clock
+from vault.router import OWNER, Actor, Call, Clock, Deferred, Match, Owner, Router, wall_clock
 from vault.schema import ROUTES
 from vault.store import Store, savepoint
 
@@ -65,11 +65,24 @@ class Desk:
         """What the route answers: JSON data, a Raw or a Stream. Raises Refusal; SealedDenied if the vault is sealed."""
         match = ROUTER.match(method, path)
         given, where = checked(body, match.route.fields), f"{match.route.method} {match.route.path}"
+        if match.route.reads:
+            return self._read(match, given)
         answer = self.run(where, match.route.handler, match.params, given)
         if not isinstance(answer, Deferred):
             return answer
         deferred, result = answer, answer.outcome()
         return self.run(where, lambda call: deferred.finish(call, result()), match.params, given)
+
+    def _read(self, match: Match, body: Mapping[str, Any]) -> object:
+        """Run the handler of a route that only reads, beside transactions."""
+        try:
+            with self.reader() as db:
+                return match.route.handler(self.as_call(db, params=match.params, body=body))
+        except Tampered as found:
+            with self.transaction() as db:
+                where = f"{match.route.method} {match.route.path}"
+                audit.note_tampered(db, self.clock(), self.actor, found, where)
+            raise
 
     def run(
         self,
@@ -110,6 +123,7 @@ class Desk:
             base_url=self.base_url,
             transaction=self.store.transaction,
             webhooks_to_loopback=self.webhooks_to_loopback,
+            reader=self.store.reader,
         )
 
     def at(self, source_ip: str | None, base_url: str) -> Desk:
