@@ -7,10 +7,11 @@ vault, so an agent with a project allowlist can neither see nor change it.
 
 from __future__ import annotations
 
+import bisect
+import functools
 import ipaddress
 import sqlite3
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, Union
 
 from vault import audit, seals
@@ -45,7 +46,7 @@ MAPPED = ipaddress.IPv6Network("::ffff:0:0/96")
 # ---- addresses -------------------------------------------------------------------------------------------------------
 
 
-@lru_cache(maxsize=2 * MAX_ENTRIES)  # every request of a machine looks at every entry
+@functools.lru_cache(maxsize=2 * MAX_ENTRIES)  # each read by a machine may go through the whole list
 def parse_network(cidr: str) -> Network:
     """Parse a network in CIDR notation or a single address. IPv4-mapped IPv6 becomes IPv4. Raises ValueError."""
     if "%" in cidr or len(cidr) > MAX_CIDR:  # a zone only has a meaning on one host
