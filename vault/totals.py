@@ -149,9 +149,10 @@ def _change(total: Total, row: str, amount: str) -> str:
 def _fill(total: Total) -> Iterator[str]:
     """Count the rows of a vault that has no total of the kind."""
     amount, where = total.amount.format(row="r"), total.where.format(row="r")
-    missing = f"NOT EXISTS (SELECT 1 FROM totals WHERE kind = '{total.kind}')"
+    # The outer loop has no row if there are totals, so that opening a vault does not go through its rows.
+    missing = f"(SELECT 1 WHERE NOT EXISTS (SELECT 1 FROM totals WHERE kind = '{total.kind}'))"
     columns = f"INSERT INTO totals (kind, id, amount) SELECT '{total.kind}'"
-    rows = f"FROM {total.table} r WHERE {missing} AND {where}"
+    rows = f"FROM {missing} CROSS JOIN {total.table} r WHERE {where}"
     if total.of:
         yield f"{columns}, {_owner(total, 'r')}, sum({amount}) {rows} GROUP BY 2;"
     if total.in_vault:
