@@ -25,11 +25,16 @@ class Readers:
         self._idle: list[sqlite3.Connection] = []
         self._active = 0
         self._is_closed = self._is_paused = False
+        self._of_thread = threading.local()
 
     @contextmanager
     def snapshot(self) -> Iterator[sqlite3.Connection]:
-        """A connection that sees one state of the database until the end of the block, and cannot change it."""
-        self._enter()
+        """A connection that sees one state of the database until the end of the block, and cannot change it.
+
+        A thread that reads already gets another connection at once: if it waited, readers could wait for each other.
+        """
+        self._enter(waits=self._depth <= 0)
+        self._depth += 1
         db = None
         try:
             db = self._idle_or_new()
@@ -43,7 +48,17 @@ class Readers:
                 db.close()
             raise
         finally:
+            self._depth -= 1
             self._leave()
+
+    @property
+    def _depth(self) -> int:
+        """How many readers this thread has."""
+        return int(getattr(self._of_thread, "depth", 0))
+
+    @_depth.setter
+    def _depth(self, depth: int) -> None:
+        self._of_thread.depth = depth
 
     @property
     def is_active(self) -> bool:
@@ -72,9 +87,10 @@ class Readers:
             while self._idle:
                 self._idle.pop().close()
 
-    def _enter(self) -> None:
+    def _enter(self, *, waits: bool) -> None:
         with self._changed:
-            self._changed.wait_for(lambda: self._is_closed or (self._active < MAX_READERS and not self._is_paused))
+            if waits:
+                self._changed.wait_for(lambda: self._is_closed or (self._active < MAX_READERS and not self._is_paused))
             if self._is_closed:
                 raise sqlite3.ProgrammingError("the store is closed")
             self._active += 1

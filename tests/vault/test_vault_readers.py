@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from contextlib import ExitStack
 
 import pytest
 
@@ -52,21 +51,34 @@ def test_a_reader_compares_seals(vault: Vault, agent: Agent) -> None:
         assert not seals.matches(db, "project", project_id)
 
 
-def test_readers_share_few_connections(vault: Vault) -> None:
+def test_readers_share_few_connections(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = set()
     for _ in range(3):
         with vault.store.reader() as db:
             seen.add(id(db))
     assert len(seen) == 1
-    with ExitStack() as stack:
-        opened = [stack.enter_context(vault.store.reader()) for _ in range(readers.MAX_READERS)]
-        assert len({id(db) for db in opened}) == readers.MAX_READERS
-        late = threading.Thread(target=lambda: vault.store.reader().__enter__(), daemon=True)
+    monkeypatch.setattr(readers, "MAX_READERS", 1)
+    late = threading.Thread(target=lambda: names_of(vault), daemon=True)
+    with vault.store.reader():
         late.start()
         late.join(0.01)
         assert late.is_alive()
     late.join(10)
     assert not late.is_alive()
+
+
+def names_of(vault: Vault) -> list[str]:
+    with vault.store.reader() as db:
+        return names(db)
+
+
+def test_a_thread_that_reads_already_waits_for_no_other_reader(vault: Vault, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(readers, "MAX_READERS", 1)
+    with vault.store.reader() as first, vault.store.reader() as second:
+        assert first is not second
+        assert names(second) == []
+    with vault.store.reader() as db:
+        assert names(db) == []
 
 
 def fail_at_first(rows: sqlite3.Cursor) -> None:
