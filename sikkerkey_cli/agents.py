@@ -157,7 +157,7 @@ def command_install(options: argparse.Namespace) -> int:
 
 
 def install(options: argparse.Namespace) -> str:
-    """Registers a new agent and stores it, as the options ask for; returns its id. Raises Error.
+    """Registers a new agent and stores it; returns its id. Raises Error.
 
     The vault is that of SIKKERKEY_API_URL, or else the one whose address follows the token on standard input.
     """
@@ -166,11 +166,11 @@ def install(options: argparse.Namespace) -> str:
     fingerprint = sikkerkey_mcp.fingerprint(public_key)
     if options.json:
         print(json.dumps({**members, "apiUrl": wanted.base_url, "fingerprint": fingerprint}, indent=2))
-        return members["agentId"]
-    print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
-    print(f"its key is {fingerprint}")
-    if wanted.sha256:
-        print(f"it trusts only the vault at {wanted.base_url} with the certificate {wanted.sha256}")
+    else:
+        print(f"installed agent {members['agentId']} ({clean(members['name'])}) of {clean(members['vaultId'])}")
+        print(f"its key is {fingerprint}")
+        if wanted.sha256:
+            print(f"it trusts only the vault at {wanted.base_url} with the certificate {wanted.sha256}")
     return members["agentId"]
 
 
@@ -344,9 +344,7 @@ def command_whoami(options: argparse.Namespace) -> int:
         print(json.dumps(shown, indent=2))
     else:
         for slot in shown:
-            notes = ("trust", "keyProtection")
-            texts = (f"({text})" if name in notes else text for name, text in slot.items() if text is not None)
-            print("  ".join(map(clean, texts)))
+            print(_slot_line(slot))
     if _new_agents_wait():
         finish = sikkerkey_mcp.runnable("sikkerkey-mcp rotate-key --finish")
         print_notice(f"a new key waits until the vault's owner has approved it; then: {finish}")
@@ -373,9 +371,17 @@ def _read_slot(agent: str) -> dict[str, str | None] | None:
         print_notice(f"{agent}: {error.full_text()}")
         fingerprint = None
     members = {"agentId": agent, "name": identity.name, "vaultId": identity.vault_id, "apiUrl": identity.api_url}
-    trust = "pinned certificate" if identity.certificate else None
+    pinned = sikkerkey_mcp.certificate_sha256(identity.certificate) if identity.certificate else None
     lock = (identity.key_store or "passphrase") if sikkerkey_mcp.is_encrypted(identity.key_pem) else None
-    return {**members, "trust": trust, "keyProtection": lock, "fingerprint": fingerprint}
+    return {**members, "certificateSha256": pinned, "keyProtection": lock, "fingerprint": fingerprint}
+
+
+def _slot_line(slot: dict[str, str | None]) -> str:
+    """What `_read_slot` found, for people."""
+    pinned = "(pinned certificate)" if slot["certificateSha256"] else None
+    lock = f"({slot['keyProtection']})" if slot["keyProtection"] else None
+    shown = {**slot, "certificateSha256": pinned, "keyProtection": lock}
+    return "  ".join(clean(text) for text in shown.values() if text is not None)
 
 
 def _whoami_remote(api: sikkerkey_mcp.Api, *, as_json: bool) -> int:
