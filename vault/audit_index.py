@@ -23,6 +23,8 @@ RANK = f"CASE severity {RANKS} END"
 TABLES = f"""
 DROP INDEX IF EXISTS audit_by_agent;
 DROP INDEX IF EXISTS audit_by_project;
+DROP INDEX IF EXISTS audit_by_machine;
+DROP INDEX IF EXISTS audit_by_secret;
 CREATE INDEX IF NOT EXISTS audit_by_time ON audit (created_ms);
 CREATE INDEX IF NOT EXISTS audit_by_action ON audit (action, created_ms);
 CREATE INDEX IF NOT EXISTS audit_by_severity ON audit ({RANK}, created_ms);

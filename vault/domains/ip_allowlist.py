@@ -7,7 +7,6 @@ vault, so an agent with a project allowlist can neither see nor change it.
 
 from __future__ import annotations
 
-import bisect
 import functools
 import ipaddress
 import sqlite3
