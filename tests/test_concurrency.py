@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from tests.support import fast_server, sample_tools
+from tests.support import fast_server, sample_tools, trusting_server
 from tests.support.faulty_vault import silent_port
 from tests.support.harness import TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot, open_descriptors
 from tests.support.in_process_client import envelope, modern_reply
@@ -52,7 +52,7 @@ class Gate:
 @pytest.fixture
 def mcp(home: Path, recorder: Recorder) -> Iterator[CheckedServer]:
     make_slot(home, recorder.url)
-    with CheckedServer() as server:
+    with CheckedServer(trusting_server.COMMAND) as server:
         server.initialize()
         yield server
 
@@ -122,7 +122,7 @@ def test_modern_calls_run_concurrently_beside_legacy_ones(mcp: CheckedServer, re
 def test_32_modern_calls_run_concurrently_without_initialize(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
     gate = Gate(recorder)
-    with CheckedServer() as server:
+    with CheckedServer(trusting_server.COMMAND) as server:
         started = [server.start("tools/call", name="whoami", arguments={}, _meta=envelope()) for _ in range(CONCURRENT)]
         gate.wait_for(CONCURRENT)
         assert server.request("server/discover", _meta=envelope())["result"]["resultType"] == "complete"

@@ -25,7 +25,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from tests.support import sample_tools
+from tests.support import sample_tools, trusting_server
 from tests.support.faulty_vault import FaultyVault
 from tests.support.harness import (
     SOURCE_COMMAND,
@@ -62,7 +62,7 @@ def line(method: str, request_id: Any = 1, **params: Any) -> bytes:
 @pytest.fixture
 def started(home: Path, recorder: Recorder) -> Iterator[CheckedServer]:
     make_slot(home, recorder.url)
-    with CheckedServer() as server:
+    with CheckedServer(trusting_server.COMMAND) as server:
         server.initialize()
         yield server
 
@@ -459,7 +459,7 @@ def test_a_stdout_in_non_blocking_mode_gets_large_messages_whole(pipes: Pipes) -
 
 
 def test_two_copies_serve_side_by_side(started: CheckedServer, recorder: Recorder) -> None:
-    with CheckedServer() as other:
+    with CheckedServer(trusting_server.COMMAND) as other:
         assert other.initialize()["result"]["protocolVersion"] == "2025-11-25"
         for server in (started, other, started, other):
             assert server.call("whoami") == {"content": [{"type": "text", "text": "{}"}], "structuredContent": {}}
@@ -475,7 +475,7 @@ def test_two_copies_serve_side_by_side(started: CheckedServer, recorder: Recorde
 def test_500_calls_leave_at_most_32_connections_and_their_threads(home: Path) -> None:
     with FaultyVault() as vault:
         make_slot(home, vault.url)
-        with CheckedServer() as server:
+        with CheckedServer(trusting_server.COMMAND) as server:
             server.initialize()
             call_many(server, 500)
             assert len(vault.seen) == 500

@@ -18,6 +18,7 @@ from sikkerkey_http import ForeignListener
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="only Linux tells who listens")
 
+TABLES = sikkerkey_http._SOCKET_TABLES
 NOBODY = 65_534
 OWN = os.geteuid() if hasattr(os, "geteuid") else 0
 OTHER = OWN + 1
@@ -28,6 +29,12 @@ ANY_IPV4, ANY_IPV6 = "0" * 8, "0" * 32
 LISTENING, ESTABLISHED = "0A", "01"
 HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
 little_endian = pytest.mark.skipif(sys.byteorder != "little", reason="the rows below are in its order")
+
+
+@pytest.fixture(autouse=True)
+def _tables(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """This computer's tables, which other tests do without."""
+    monkeypatch.setattr(sikkerkey_http, "_SOCKET_TABLES", TABLES)
 
 
 class Connected:
