@@ -5,6 +5,7 @@ Results go to standard output, hints to standard error. The `commands_*` modules
 
 from __future__ import annotations
 
+import functools
 import os
 import sqlite3
 import sys
@@ -55,8 +56,9 @@ def _main(words: Sequence[str]) -> int:
     return 0
 
 
+@functools.cache
 def all_commands() -> CommandLine:
-    """All commands."""
+    """All commands. Parsing a line does not change them."""
     line = CommandLine()
     line.parser.add_argument("--version", action="version", version=f"sikkerkey-vault {VERSION}")
     for module in (commands_vault, commands_access, commands_projects, commands_people, completion):

@@ -61,13 +61,7 @@ def _add_agent_commands(line: CommandLine) -> None:
 def _add_machine_commands(line: CommandLine) -> None:
     making = line.add("machine-bootstrap", _bootstrap, "create a machine and the identity files for its client")
     making.add_argument("--name", required=True, metavar="NAME", help="the machine's name")
-    making.add_argument(
-        "--home",
-        type=Path,
-        metavar="DIR",
-        default=Path.home() / ".sikkerkey",
-        help="the directory for the identity (~/.sikkerkey)",
-    )
+    making.add_argument("--home", type=Path, metavar="DIR", help="the directory for the identity (~/.sikkerkey)")
     making.add_argument("--url", metavar="URL", help="the vault's URL for the machine (default: the running server)")
     making.add_argument("--temp", action="store_true", help="create a machine that expires after an hour")
     line.add("machines", _machines, "list the machines")
@@ -218,9 +212,10 @@ def _find_maker(db: sqlite3.Connection, options: argparse.Namespace, text: str) 
 def _bootstrap(options: argparse.Namespace) -> Output:
     with open_existing(options.dir) as store:
         url = options.url or _local_url(options.dir)
+        home = options.home or Path.home() / ".sikkerkey"
         kind = "temp" if options.temp else "standard"
-        machine_id = write_bundle(store, wall_clock(), options.home, url, options.name, kind=kind)
-        where = options.home / "vaults" / store.vault_id
+        machine_id = write_bundle(store, wall_clock(), home, url, options.name, kind=kind)
+        where = home / "vaults" / store.vault_id
     data = {"machineId": machine_id, "name": options.name, "kind": kind, "directory": str(where)}
     hint = f"the machine is pending until you run: {command_line(options.dir, 'approve', machine_id)}"
     return Output(data, f"{machine_id} in {quoted(where)}", [hint])
