@@ -258,7 +258,7 @@ def span(arg: sikkerkey_mcp.Arg) -> str:
 @each_argument(where=lambda arg: arg.most_bytes is not None)
 def test_byte_limit_counts_utf8(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     base, most = row.minimal, arg.most_bytes or 0
-    for filling in ("a", "ø", "€", "😀"):
+    for filling in ("a", "ø", "€", "😀") if most < 20_000 else ("€",):
         width = len(filling.encode())
         longest = filling * (most // width) + "a" * (most % width)
         assert sent_body(row, {**base, arg.name: longest})[arg.name] == longest
