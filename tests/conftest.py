@@ -7,8 +7,8 @@ import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import hypothesis
 import pytest
 
 import sikkerkey_http
@@ -16,16 +16,26 @@ import sikkerkey_mcp
 from tests.support.harness import Recorder, Server, make_slot
 from tests.support.shell import Shell
 
-# The same examples in each run, and none of Hypothesis's checks of how long they take: the machine may be busy.
-hypothesis.settings.register_profile(
-    "tests",
-    max_examples=40,
-    deadline=None,
-    database=None,
-    derandomize=True,
-    suppress_health_check=list(hypothesis.HealthCheck),
-)
-hypothesis.settings.load_profile("tests")
+if TYPE_CHECKING:
+    from selenium.webdriver import Chrome
+
+EVIL_HOST = "evil.example"  # leads to this computer in the browser, as after DNS rebinding
+
+
+def pytest_configure() -> None:
+    """Sets Hypothesis up: the same examples in each run, and no checks of how long they take on a busy machine."""
+    os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"  # one of them loads trio, for a third of a second
+    import hypothesis  # after the line above
+
+    hypothesis.settings.register_profile(
+        "tests",
+        max_examples=40,
+        deadline=None,
+        database=None,
+        derandomize=True,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    hypothesis.settings.load_profile("tests")
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
@@ -84,6 +94,18 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
     with Server() as process:
         process.initialize()
         yield process
+
+
+@pytest.fixture(scope="session")
+def chrome(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
+    """One browser for all tests. Tests that use it are skipped where none is installed."""
+    from tools.page_screenshots import BROWSER, DRIVER, start_browser  # it loads the driver, for a third of a second
+
+    if not (BROWSER and DRIVER):
+        pytest.skip("no browser: on Debian, apt-get install chromium chromium-driver")
+    profile = tmp_path_factory.mktemp("profile")
+    with start_browser(str(profile), f"--host-resolver-rules=MAP {EVIL_HOST} 127.0.0.1") as started:
+        yield started
 
 
 @pytest.fixture

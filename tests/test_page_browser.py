@@ -17,23 +17,17 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 import sikkerkey_page
 from sikkerkey_tickets import LIFE_S
+from tests.conftest import EVIL_HOST
 from tests.support.person_pages import CONFIRM, FILL, SHOW, TIMEOUT_S, Desk
-from tools.page_screenshots import BROWSER, DRIVER, PAGES, start_browser
+from tools.page_screenshots import PAGES
 
 VALUE = "hunter2-m4rked"
-EVIL_HOST = "evil.example"
-
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no browser: on Debian, apt-get install chromium chromium-driver"
-)
 
 
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    """A browser for which another name leads to this computer, as after DNS rebinding."""
-    profile = tmp_path_factory.mktemp("profile")
-    with start_browser(str(profile), f"--host-resolver-rules=MAP {EVIL_HOST} 127.0.0.1") as started:
-        yield started
+@pytest.fixture
+def browser(chrome: Chrome) -> Chrome:
+    """The browser of all tests."""
+    return chrome
 
 
 class Person:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +17,6 @@ if TYPE_CHECKING:  # each process of the suite would spend a third of a second o
     from selenium.webdriver import Chrome
     from selenium.webdriver.remote.webelement import WebElement
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-
-pytestmark = pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no browser: on Debian, apt-get install chromium chromium-driver"
-)
-
 EVERY_CONTROL = "".join(map(chr, [*range(1, 32), *range(127, 160)]))
 PARTS = [
     "\n\n  two  spaces\tand a tab  ",
@@ -38,22 +29,6 @@ PARTS = [
     "\n\n\n",
 ]
 VALUES = {"of every kind": "\n".join(PARTS), "empty": ""}  # in one value: a page takes a quarter of a second
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chrome]:
-    from selenium.webdriver import Chrome, ChromeOptions, ChromeService
-
-    options = ChromeOptions()
-    options.binary_location = BROWSER or ""
-    profile = tmp_path_factory.mktemp("profile")
-    for argument in ("--headless=new", f"--user-data-dir={profile}", "--disable-dev-shm-usage", "--no-first-run"):
-        options.add_argument(argument)
-    if os.geteuid() == 0:  # Chromium refuses to run its sandbox as root
-        options.add_argument("--no-sandbox")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    with Chrome(options, ChromeService(DRIVER)) as started:
-        yield started
 
 
 class Page:
@@ -89,8 +64,9 @@ class Page:
 
 
 @pytest.fixture
-def page(browser: Chrome) -> Iterator[Page]:
-    opened = Page(browser)
+def page(chrome: Chrome) -> Iterator[Page]:
+    chrome.get("about:blank")
+    opened = Page(chrome)
     opened.complaints()
     yield opened
     assert opened.complaints() == []

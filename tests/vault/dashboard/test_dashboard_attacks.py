@@ -11,7 +11,7 @@ import pytest
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 
-from tests.vault.dashboard.conftest import EVIL_HOST
+from tests.conftest import EVIL_HOST
 from tests.vault.support.dashboard import Browser, SignedIn, has_cookie
 from tests.vault.support.filled_vault import fill, pages_to_see
 from tests.vault.support.served_vault import Agent, Vault, exchange
