@@ -13,6 +13,7 @@ covers them as sent.
 
 from __future__ import annotations
 
+import functools
 import json
 import re
 import sqlite3
@@ -78,10 +79,22 @@ class VaultApp:
         self._webhooks_to_loopback = webhooks_to_loopback
         self._public_host = _host_of(public_url) if public_url else None
         self._router = Router(ROUTES)
-        self._dashboard: dashboard.Dashboard | None = None
-        if sessions is not None:
-            desk = Desk(store, clock, webhooks_to_loopback=webhooks_to_loopback, agent_url=agent_url)
-            self._dashboard = dashboard.Dashboard(desk, sessions, PAGES, public_url, reveal=reveal)
+        self._sessions = sessions
+        self._reveal = reveal
+        self._agent_url = agent_url
+
+    @functools.cached_property
+    def _dashboard(self) -> dashboard.Dashboard | None:
+        """Made for the first request to it: its table of pages takes as long as everything else."""
+        if self._sessions is None:
+            return None
+        desk = Desk(
+            self._store,
+            self._clock,
+            webhooks_to_loopback=self._webhooks_to_loopback,
+            agent_url=self._agent_url,
+        )
+        return dashboard.Dashboard(desk, self._sessions, PAGES, self._public_url, reveal=self._reveal)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one request."""
@@ -89,7 +102,7 @@ class VaultApp:
             raise RuntimeError("only HTTP is supported")
         request = Request(scope, receive)
         try:
-            if self._dashboard is not None and dashboard.has(request.url.path):
+            if dashboard.has(request.url.path) and self._dashboard is not None:
                 self._check_host(request)
                 await self._dashboard(scope, receive, send)
                 return
