@@ -396,7 +396,7 @@ def test_plaintext_is_in_no_stream_for_any_status(server: Server, recorder: Reco
             server.call(row.tool.name, **giving(row, SECRET))
     assert any(MARK.encode() in seen.body for seen in recorder.seen)
     assert server.close() == 0
-    server.__exit__(None, None, None)
+    server.end()
     assert MARK not in server.stderr.decode() + b"".join(server.lines).decode()
 
 

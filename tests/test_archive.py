@@ -141,12 +141,12 @@ def test_refusal_names_what_was_found(built: Path) -> None:
         assert refusal([sys.executable, "-c", code]).startswith(f"sikkerkey-mcp: error: {found}"), change
 
 
-def test_newer_python_is_tried_after_a_warning(tmp_path: Path) -> None:
+def test_newer_python_is_tried_after_a_warning() -> None:
     newest = "{}.{}".format(*doctor.PYTHONS[1])
     for archive, words in ((ARCHIVE, ["tools"]), (VAULT_ARCHIVE, ["--help"])):
         code = f"import sys, runpy\nsys.version_info = (3, 99, 0, 'final', 0)\nsys.argv = {[str(archive), *words]}\n"
         code += f"runpy.run_path({str(archive)!r}, run_name='__main__')"
-        command, env = [sys.executable, "-c", code], {"HOME": str(tmp_path)}
+        command, env = [sys.executable, "-c", code], {name: os.environ[name] for name in ("HOME", "XDG_CACHE_HOME")}
         result = subprocess.run(command, capture_output=True, text=True, check=False, env=env)
         warning = f"warning: Python 3.99 is newer than {newest}, the newest version that was tested"
         assert (result.returncode, result.stderr) == (0, f"{archive.stem}: {warning}\n")

@@ -573,7 +573,7 @@ def test_marked_values_are_in_no_stream_of_a_process_that_refuses_them(server: S
         assert server.call(row.tool.name, **row.minimal, colour=MARK)["isError"]
     assert recorder.seen == []
     assert server.close() == 0
-    server.__exit__(None, None, None)
+    server.end()
     assert MARK not in server.stderr.decode() + b"".join(server.lines).decode()
 
 

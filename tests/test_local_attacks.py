@@ -249,7 +249,7 @@ def serves(command: list[str], env: dict[str, str] | None = None) -> bytes:
         server.initialize()
         assert server.call("whoami")["structuredContent"] == {}
         assert server.close() == 0
-        server.__exit__(None, None, None)
+        server.end()
         return server.stderr
 
 

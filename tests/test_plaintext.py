@@ -328,7 +328,7 @@ def test_process_that_dies_in_the_middle_of_a_call_leaves_no_trace(home: Path, e
             wait_until(lambda: written(vault.seen))
             server.process.send_signal(getattr(signal, name))
             server.process.wait(TIMEOUT_S)
-            server.__exit__(None, None, None)
+            server.end()
     assert_unmarked(effects.of(server))
 
 
@@ -361,7 +361,7 @@ def test_crash_leaves_no_core(home: Path, effects: SideEffects, name: str, undef
             wait_until(lambda: written(vault.seen))
             server.process.send_signal(getattr(signal, name))
             server.process.wait(TIMEOUT_S)
-            server.__exit__(None, None, None)
+            server.end()
     cores = [path.read_bytes() for path in Path.cwd().iterdir()]
     assert [bool(found(core, [MARK])) for core in cores] == ([True] if undefended else [])
 

@@ -180,13 +180,14 @@ class Server:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, _error: object, _traceback: TracebackType | None) -> None:
-        self._end()
+        self.end()
         if kind is None:
             from tests.support.schema_check import check_session  # it builds on this module
 
             check_session(bytes(self.sent), self.lines)
 
-    def _end(self) -> None:
+    def end(self) -> None:
+        """Ends the process if it runs, and reads both output streams to their end."""
         if self.process.poll() is None:
             self.process.kill()
         self.process.wait(TIMEOUT_S)

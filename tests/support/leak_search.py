@@ -153,7 +153,7 @@ def effects(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Side
 def close_and_read(server: Server) -> None:
     """Closes the input and reads both output streams to their end."""
     server.close()
-    server.__exit__(None, None, None)
+    server.end()
 
 
 # processes
