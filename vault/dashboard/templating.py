@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Sequence
 from datetime import datetime, timezone
@@ -97,8 +98,9 @@ def _shown(character: str) -> str:
     return f"\\u{ord(character):04x}" if character not in "\n\t" and is_hidden(character) else character
 
 
+@functools.cache
 def environment() -> Environment:
-    """Jinja2 with this package's templates."""
+    """Jinja2 with this package's templates. A process compiles each of them once, when a page first needs it."""
     made = Environment(
         loader=PackageLoader("vault.dashboard"),
         autoescape=True,
