@@ -320,8 +320,8 @@ def _parts(sizes: Sequence[Size]) -> Iterator[str]:
         [[name, *(_pair(size.beside[name]) for size in sizes)] for name in sizes[0].beside],
     )
     yield (
-        "Processor time of one request in ms, without HTTP: usual requests, and all others that take more than twice as "
-        "long in the largest vault as in the smallest:"
+        "Processor time of one request in ms, without HTTP: usual requests, and all others that take more than twice "
+        "as long in the largest vault as in the smallest:"
     )
     yield table(["request", *head[1:], "x"], [*_costs(sizes)])
 

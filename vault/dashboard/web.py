@@ -11,13 +11,14 @@ the session's CSRF token.
 from __future__ import annotations
 
 import hmac
+import ipaddress
 import sys
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple
-from urllib.parse import parse_qsl, quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
@@ -25,7 +26,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from vault import bodies
+from vault import bodies, peers
 from vault.dashboard.sessions import Session, Sessions
 from vault.dashboard.templating import DIGEST, STATIC, STATIC_TYPES, environment
 from vault.desk import Desk
@@ -139,6 +140,7 @@ class Dashboard:
         self.templates = environment()
         self._desk = desk
         self._public_url = public_url
+        self._is_behind_proxy = public_url is not None and not is_loopback_url(public_url)
         routes = [Route(f"{HOME}/static/{DIGEST}/{{name}}", _static)]
         routes += [Route(HOME + page.path, self._endpoint(page), methods=[page.method]) for page in pages]
         self._router = Router(routes, redirect_slashes=False, default=self._not_found)
@@ -172,6 +174,9 @@ class Dashboard:
 
     async def _admit(self, page: Page, visit: Visit) -> Visit:
         """The visit with its form, if the page may be used. Raises Refusal or _SignedOut."""
+        client, server = visit.request.scope["client"], visit.request.scope["server"]
+        if not self._is_behind_proxy and not peers.may_be_owner(client, server):
+            raise Refusal(403, "this page is for programs of the user who runs the vault")
         if visit.session is None and not page.is_open:
             raise _SignedOut
         if page.method == "POST":
@@ -224,6 +229,15 @@ def is_live_update(request: Request) -> bool:
 def has(path: str) -> bool:
     """Whether a path is the dashboard's."""
     return path == HOME or path.startswith(f"{HOME}/")
+
+
+def is_loopback_url(url: str) -> bool:
+    """Whether a URL leads to this computer only."""
+    host = urlsplit(url).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _form(body: bytes) -> dict[str, list[str]]:
