@@ -266,8 +266,8 @@ exit status: 0 success, 1 refused or failed (stderr says why), 2 wrong usage""",
   sikkerkey-mcp fill 4F7K --file - < value.txt
 
 Compare the code with the one that your assistant shows. The value goes to the vault, never to the assistant. A file is
-stored exactly as it is, with its last line end. For a structured secret it must hold a JSON object of the fields.
-Ctrl-C sends nothing, and the call goes on waiting: 10 minutes in all.""",
+stored as it is, except that the line end of a single line is dropped. For a structured secret it must be a JSON object
+of the fields. Ctrl-C sends nothing, and the call keeps waiting: 10 minutes in all.""",
         arguments=(Argument("code", "CODE", "required if several values are waiting", nargs="?"),),
         options=(
             Option(("--file",), "store the content of this file; - reads standard input", "FILE", exclusive=True),
