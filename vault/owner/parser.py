@@ -87,7 +87,8 @@ class CommandLine:
 
     def add(self, name: str, run: Run, text: str, *, prints: bool = True, description: str = "") -> Parser:
         """Add a command with the options that all commands share."""
-        command = self._added.add_parser(name, help=text, description=description or text)
+        sentence = description or f"{text[0].upper()}{text[1:]}."
+        command = self._added.add_parser(name, help=text, description=sentence)
         command.add_argument(
             "--dir", type=Path, metavar="DIR", help="the vault's directory (default: $SIKKERKEY_VAULT_DIR, or your own)"
         )
