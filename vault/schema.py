@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from vault import audit, audit_index, chain, gate, limits, makers, reads, refusals, seals, summary, totals
+from vault import audit, audit_index, chain, gate, limits, makers, reads, refusals, seals, totals
 from vault.domains import (
     agents,
     alerts,
@@ -55,7 +55,6 @@ TABLES = (
     alerts.TABLES,
     webhooks.TABLES,
     support.TABLES,
-    summary.TABLES,
     totals.TABLES,  # counts the rows of the tables above
 )
 

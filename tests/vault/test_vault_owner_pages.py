@@ -10,8 +10,9 @@ import pytest
 
 from tests.vault.support.served_vault import Agent, FakeClock, Vault, run_job
 from tests.vault.support.webhook_receiver import Receiver
-from vault import audit, audit_search, names, summary
-from vault.audit_search import PAGE_SIZE, Filters, Found
+from vault import audit
+from vault.dashboard.queries import audit_search, names, summary
+from vault.dashboard.queries.audit_search import PAGE_SIZE, Filters, Found
 from vault.desk import Desk
 from vault.domains import alerts, support, webhooks
 from vault.errors import Refusal, VaultError

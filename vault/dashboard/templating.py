@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from vault.names import parts
+from vault.dashboard.queries.names import parts
 from vault.terminal import is_hidden
 
 STATIC_TYPES = {

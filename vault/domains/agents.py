@@ -66,6 +66,7 @@ CREATE TABLE IF NOT EXISTS agents_disabled_by_owner (
     disabled_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS ai_agents_by_age ON ai_agents (created_ms, id);
+CREATE INDEX IF NOT EXISTS agents_pending ON ai_agents (created_ms) WHERE approved_ms IS NULL;
 CREATE INDEX IF NOT EXISTS agent_projects_by_project ON agent_projects (project_id);
 CREATE INDEX IF NOT EXISTS agent_names_by_agent ON agent_names (agent_id, id);
 """

@@ -13,7 +13,7 @@ from tests.vault.support.dashboard import SignedIn
 from tests.vault.support.dashboard_data import HOSTILE, PROJECTS, SHOWN, by_owner, desk, make_project, make_secret
 from tests.vault.support.machines import Machine, grant, granted_machine, pending_machine
 from tests.vault.support.served_vault import Vault
-from vault import trials
+from vault.dashboard.queries import trials
 from vault.domains import axes
 
 FULL = {

@@ -6,7 +6,7 @@ import re
 
 from tests.vault.support.dashboard import SignedIn
 from tests.vault.support.dashboard_data import HOSTILE, SHOWN, by_owner, make_project, make_secret
-from vault.listings import PAGE_SIZE
+from vault.dashboard.queries.listings import PAGE_SIZE
 
 
 def test_a_vault_without_projects_says_how_to_make_one(signed_in: SignedIn) -> None:

@@ -14,7 +14,8 @@ from tests.vault.support.dashboard import SignedIn, problem
 from tests.vault.support.filled_vault import as_machine, fill, ordinary
 from tests.vault.support.machines import granted_machine, pending_machine
 from tests.vault.support.served_vault import Agent, Vault
-from vault import audit, backup, summary
+from vault import audit, backup
+from vault.dashboard.queries import summary
 from vault.desk import Desk
 from vault.domains import canaries
 from vault.router import OWNER, Actor

@@ -7,9 +7,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import names
 from vault.dashboard.pages import reach
 from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.queries import names
 from vault.dashboard.web import Page, Visit
 from vault.domains import agents, made
 from vault.errors import Refusal, VaultError

@@ -8,8 +8,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import audit, names
+from vault import audit
 from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.queries import names
 from vault.dashboard.web import Page, Visit
 from vault.domains import alerts
 from vault.errors import Refusal

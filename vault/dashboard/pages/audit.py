@@ -11,8 +11,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from vault import audit, audit_search, names
-from vault.audit_search import Filters
+from vault import audit
+from vault.dashboard.queries import audit_search, names
+from vault.dashboard.queries.audit_search import Filters
 from vault.dashboard.web import Page, Visit
 from vault.errors import Refusal
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from vault import edits, listings, names
+from vault import edits
 from vault.dashboard.fields import is_ticked, page_number
 from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.pages.secrets import refuse_known_name
+from vault.dashboard.queries import listings, names
 from vault.dashboard.web import HOME, Page, Visit
 from vault.errors import Refusal
 

@@ -15,12 +15,13 @@ from typing import NamedTuple
 
 from starlette.responses import Response
 
-from vault import dotenv, env_import, listings
+from vault import dotenv, env_import
+from vault.dashboard.queries import listings
+from vault.dashboard.queries.listings import Row
 from vault.dashboard.templating import plural, visible
 from vault.dashboard.web import Page, Visit
 from vault.domains.statistics import escape_formula
 from vault.env_import import Step
-from vault.listings import Row
 
 DRAFT_LIFE_MS = 5 * 60 * 1000
 FORGOTTEN = "The text is no longer here: paste it again."

@@ -6,8 +6,9 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import edits, listings
+from vault import edits
 from vault.dashboard.fields import integer, page_number, values_in
+from vault.dashboard.queries import listings
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains.secrets import GeneratorOptions
 from vault.errors import Refusal

@@ -6,9 +6,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from vault import names
 from vault.dashboard.pages import reach
 from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.queries import names
 from vault.dashboard.web import Page, Visit
 from vault.domains import machines, project_machines
 from vault.domains.machines import Filters

@@ -7,8 +7,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import names, summary
 from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.queries import names, summary
 from vault.dashboard.web import Page, Visit
 from vault.domains import alerts
 

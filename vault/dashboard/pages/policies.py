@@ -9,13 +9,13 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import listings, trials
 from vault.dashboard.fields import integer, is_ticked, lines
+from vault.dashboard.queries import listings, trials
+from vault.dashboard.queries.listings import Row
 from vault.dashboard.web import Page, Visit
 from vault.domains import axes, policies
 from vault.errors import Refusal
 from vault.inputs import checked
-from vault.listings import Row
 
 MAX_CHOICES = 500  # secrets or machines to choose from
 SHOWN = 200  # policies of a project, and secrets of a policy

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from vault import listings
 from vault.dashboard.pages import reach
+from vault.dashboard.queries import listings
 from vault.dashboard.web import Page, Visit
 from vault.domains import project_machines
 from vault.domains.project_machines import Pair

@@ -6,8 +6,8 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from vault import listings
 from vault.dashboard.fields import is_same_name, page_number
+from vault.dashboard.queries import listings
 from vault.dashboard.web import HOME, Page, Visit
 from vault.errors import Refusal
 

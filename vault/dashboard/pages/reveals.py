@@ -14,13 +14,14 @@ from typing import NamedTuple
 from markupsafe import Markup, escape
 from starlette.responses import Response
 
-from vault import audit, listings
+from vault import audit
 from vault.dashboard.fields import is_same_name
 from vault.dashboard.pages.secrets import can_reveal, page_path, require
+from vault.dashboard.queries import listings
+from vault.dashboard.queries.listings import Row
 from vault.dashboard.web import Page, Visit
 from vault.domains import secrets
 from vault.errors import Refusal
-from vault.listings import Row
 from vault.router import Call
 
 QUESTION_LIFE_MS = 60_000

@@ -11,16 +11,17 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import edits, listings, names
+from vault import edits
 from vault.dashboard.fields import integer, is_ticked, page_number, values_in
 from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.queries import listings, names
+from vault.dashboard.queries.listings import Row
 from vault.dashboard.templating import interval
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains import policies, secrets
 from vault.domains.secrets import GeneratorOptions, check_names, generate_string
 from vault.errors import Refusal
 from vault.inputs import checked
-from vault.listings import Row
 
 KINDS = ("typed", "generated", "structured")
 FIELD_COUNTS = (4, 10, 25, secrets.MAX_FIELDS)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from vault import listings
 from vault.dashboard.fields import page_number
+from vault.dashboard.queries import listings
 from vault.dashboard.web import HOME, Page, Visit
 
 

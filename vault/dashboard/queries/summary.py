@@ -9,10 +9,6 @@ from vault import audit_index, totals
 from vault.audit_index import Filters
 from vault.domains import identities
 
-TABLES = """
-CREATE INDEX IF NOT EXISTS agents_pending ON ai_agents (created_ms) WHERE approved_ms IS NULL;
-"""
-
 MAX_SHOWN = 10
 
 WAITING = """
