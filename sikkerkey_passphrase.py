@@ -71,7 +71,6 @@ def _password(passphrase: str, salt: bytes) -> bytes:
 
 SERVICE = "sikkerkey-mcp"
 SECRET_TOOL, KEYCHAIN, DPAPI = "secret-tool", "keychain", "dpapi"
-STORES = (SECRET_TOOL, KEYCHAIN, DPAPI)
 SECURITY = "/usr/bin/security"
 DPAPI_FILE = "passphrase.dpapi"  # in the agent's slot
 ANSWER_S = 60.0  # the system may ask the person to unlock its store

@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import FileIO
@@ -79,12 +78,11 @@ class Tls:
 
 
 class Server:
-    """An MCP server on pipes. `begin_s` is when it was started."""
+    """An MCP server on pipes."""
 
     def __init__(self, command: Sequence[str], env: dict[str, str]) -> None:
         pipe, quiet = subprocess.PIPE, subprocess.DEVNULL
         env = {**UNLIMITED, **env}
-        self.begin_s = time.perf_counter()
         self.process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=quiet, env=env, bufsize=0)
         self._in, self._out = (cast(IO[bytes], end).fileno() for end in (self.process.stdin, self.process.stdout))
         self._pending = b""
@@ -117,10 +115,6 @@ class Server:
         """Writes a request and returns the next line, which is the reply if nothing else is running."""
         self.write(data)
         return self.read()
-
-    def since_start_s(self) -> float:
-        """Seconds since the process was started."""
-        return time.perf_counter() - self.begin_s
 
     def open(self) -> None:
         """Initializes the session and lists the tools."""

@@ -60,11 +60,6 @@ class Readers:
     def _depth(self, depth: int) -> None:
         self._of_thread.depth = depth
 
-    @property
-    def is_active(self) -> bool:
-        """Whether anybody reads now."""
-        return self._active > 0
-
     @contextmanager
     def paused(self, timeout_s: float) -> Iterator[bool]:
         """Keep new readers out during the block, after waiting for the present ones. Yields whether all have left."""
