@@ -9,12 +9,13 @@ from vault.dashboard.web import Visit
 from vault.errors import Refusal
 
 MAX_PAGE = 1_000_000
+UNITS_S = {"minutes": 60, "hours": 3_600, "days": 86_400}
 
 
-def page_number(visit: Visit) -> int:
+def page_number(visit: Visit, name: str = "page") -> int:
     """The page of a list that the query names, or 1."""
-    given = visit.query("page", "1")
-    return min(int(given), MAX_PAGE) if _is_number(given) and int(given) else 1
+    given = visit.query(name, "1")
+    return min(int(given), MAX_PAGE) if is_number(given) and int(given) else 1
 
 
 def is_ticked(visit: Visit, name: str) -> bool:
@@ -25,7 +26,7 @@ def is_ticked(visit: Visit, name: str) -> bool:
 def integer(visit: Visit, name: str, label: str) -> int | None:
     """A whole number, or None if the field is empty. Raises Refusal, which names the field by its label."""
     given = visit.field(name).strip()
-    if given and not _is_number(given):
+    if given and not is_number(given):
         raise Refusal(400, f"{label} must be a whole number")
     return int(given) if given else None
 
@@ -53,5 +54,6 @@ def values_in(visit: Visit, labels: Mapping[str, str]) -> tuple[dict[str, str], 
     return trimmed, f" White space at the ends of {' and '.join(changed)} was removed." if changed else ""
 
 
-def _is_number(given: str) -> bool:
+def is_number(given: str) -> bool:
+    """Whether a text is a whole number that fits into the database."""
     return given.isascii() and given.isdigit() and len(given) <= 16

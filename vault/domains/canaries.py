@@ -11,14 +11,15 @@ A freeze remains after its canary is deleted.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from vault import audit
-from vault.domains import projects, secrets
-from vault.domains.secrets import CANARY_OPTIONS, NAME, generate_string
+from vault.domains import project_machines, projects, secrets
+from vault.domains.secrets import CANARY_OPTIONS, NAME, NOTE, generate_string
 from vault.errors import Denied, ReadDenied
-from vault.inputs import BOOLEAN, require_any, text
+from vault.inputs import BOOLEAN, checked, require_any, text
 from vault.query import fetch_one, require_one
 from vault.router import Call, Route
 
@@ -238,3 +239,18 @@ ROUTES = (
     Route("POST", "/v1/ai/projects/{projectId}/unfreeze", WRITE, unfreeze),
 )
 # fmt: on
+
+
+# ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def plant(call: Call, body: Mapping[str, Any], note: str, machine_ids: Iterable[str]) -> str:
+    """Create a canary with a note and with grants for machines, and return its id. Raises Refusal."""
+    made: Any = create(replace(call, body=checked(body, CREATE_FIELDS)))
+    project_id, canary_id = body["projectId"], str(made["id"])
+    if note:
+        params = {"projectId": project_id, "secretId": canary_id}
+        secrets.update_note(replace(call, params=params, body=checked({"note": note}, {"note": NOTE})))
+    readers = [(machine_id, canary_id) for machine_id in dict.fromkeys(machine_ids)]
+    project_machines.change_grants(call, project_id, readers, [])
+    return canary_id

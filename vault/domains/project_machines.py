@@ -15,7 +15,7 @@ from vault import audit, makers, totals
 from vault.domains import machines, projects
 from vault.errors import Refusal
 from vault.inputs import PAGE, integer, text, text_list
-from vault.query import count, require_one
+from vault.query import count, fetch_one, require_one
 from vault.router import OWNER, Actor, Call, Route
 
 PAGE_SIZE = 50
@@ -205,9 +205,6 @@ FROM machines m
 WHERE NOT EXISTS (SELECT 1 FROM project_machines p WHERE p.project_id = :project AND p.machine_id = m.id)
     AND (:name = '' OR instr(lower(m.name || ' ' || m.hostname), lower(:name)) > 0)
 """
-SECRETS = """
-FROM secrets WHERE project_id = :project AND deleted_ms IS NULL AND (:name = '' OR instr(lower(name), lower(:name)) > 0)
-"""
 
 Pair = tuple[str, str]  # the id of a machine and of a secret
 
@@ -247,16 +244,6 @@ def others(db: sqlite3.Connection, now_ms: int, project_id: str, name: str, limi
     return [{**dict(row), "state": machines.state(row, now_ms)} for row in rows]
 
 
-def secrets_to_grant(
-    db: sqlite3.Connection, project_id: str, name: str, limit: int, offset: int
-) -> tuple[list[dict[str, Any]], int]:
-    """Some secrets of a project with `name` in their name, in alphabetical order, and how many there are."""
-    values = {"project": project_id, "name": name, "limit": limit, "offset": offset}
-    statement = f"SELECT id, name, kind {SECRETS} ORDER BY lower(name), id LIMIT :limit OFFSET :offset"
-    found = [dict(row) for row in db.execute(statement, values)]
-    return found, count(db, f"SELECT COUNT(*) {SECRETS}", values)
-
-
 def secret_names(db: sqlite3.Connection, secret_ids: Iterable[str]) -> list[dict[str, Any]]:
     """The secrets with these ids that are not in the trash, in alphabetical order."""
     statement = (
@@ -293,12 +280,26 @@ def change_grants(call: Call, project_id: str, added: Iterable[Pair], removed: I
     return counts[0], counts[1]
 
 
+def set_readers(
+    call: Call, project_id: str, secret_id: str, offered: Iterable[str], wanted: Iterable[str]
+) -> tuple[int, int]:
+    """Let `wanted` of the `offered` machines read a secret, and no other of them. Returns how many gained and lost it.
+
+    Machines that are not offered keep what they have. Raises Refusal.
+    """
+    machine_ids, chosen = list(dict.fromkeys(offered)), set(wanted)
+    added = [(machine_id, secret_id) for machine_id in machine_ids if machine_id in chosen]
+    removed = granted_pairs(call.db, set(machine_ids) - chosen, [secret_id])
+    return change_grants(call, project_id, added, sorted(removed))
+
+
 def _require_pair(db: sqlite3.Connection, project_id: str, machine_id: str, secret_id: str) -> None:
     statement = (
         "SELECT 1 FROM project_machines m JOIN secrets s ON s.project_id = m.project_id"
         " WHERE m.project_id = ? AND m.machine_id = ? AND s.id = ? AND s.deleted_ms IS NULL"
     )
-    require_one(db, statement, (project_id, machine_id, secret_id), "a machine or a secret has left the project")
+    if fetch_one(db, statement, (project_id, machine_id, secret_id)) is None:
+        raise Refusal(409, "a machine or a secret has left the project")
 
 
 def revoke_grant_as_owner(db: sqlite3.Connection, now_ms: int, grant_id: str, *, actor: Actor = OWNER) -> None:

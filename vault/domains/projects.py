@@ -145,9 +145,3 @@ def names(db: sqlite3.Connection, limit: int, ids: Iterable[str] = ()) -> dict[s
     others = json.dumps([each for each in ids if each not in found])
     rows = db.execute("SELECT id, name FROM projects WHERE id IN (SELECT value FROM json_each(?))", (others,))
     return {**found, **{row["id"]: row["name"] for row in rows}}
-
-
-def listing(db: sqlite3.Connection, limit: int, offset: int) -> tuple[list[dict[str, str]], int]:
-    """Ids and names of some projects, in alphabetical order, and how many there are."""
-    rows = db.execute("SELECT id, name FROM projects ORDER BY lower(name), id LIMIT ? OFFSET ?", (limit, offset))
-    return [dict(row) for row in rows], count(db, "SELECT COUNT(*) FROM projects")

@@ -12,6 +12,7 @@ import sqlite3
 import string
 import uuid
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -20,7 +21,7 @@ from vault import audit
 from vault.crypto import Envelope, Keyring, Sealed, new_id
 from vault.domains import projects
 from vault.errors import Denied, Refusal, Tampered
-from vault.inputs import integer, parse_object, text, text_list
+from vault.inputs import checked, integer, parse_object, text, text_list
 from vault.query import fetch_one, require_one
 from vault.router import OWNER, Actor, Call, Route
 from vault.wiping import wipe_log_after_commit
@@ -454,6 +455,19 @@ def reveal_as_owner(
     ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
     audit.record(db, now_ms, actor, "secret_reveal", f"{secret['name']} shown to the owner, version {number}", **ids)
     return value
+
+
+def replace_fields(call: Call, secret_id: str, fields: Mapping[str, str]) -> int:
+    """Replace some fields of a structured secret, keep the others, and return the version. Raises Refusal."""
+    secret = find(call.db, secret_id)
+    names = field_names(secret)
+    if not fields or names is None or not set(fields) <= set(names):
+        raise Refusal(400, "give at least one field of the secret")
+    current = json.loads(plaintext(call.db, call.keys, secret, secret["version"]))
+    body = checked({"value": json.dumps({**current, **fields}, ensure_ascii=False)}, {"value": VALUE})
+    params = {"projectId": secret["project_id"], "secretId": secret["id"]}
+    made: Any = update_value(replace(call, params=params, body=body))
+    return int(made["version"])
 
 
 def is_reveal_forbidden(db: sqlite3.Connection) -> bool:

@@ -9,7 +9,7 @@ import csv
 import io
 import re
 import sqlite3
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 from vault import audit, audit_index, totals
@@ -174,7 +174,7 @@ def export(call: Call) -> Stream:
 
 def _pages(reader: Transaction, filters: Filters, newest: int) -> Iterator[bytes]:
     """One page of rows per reader, so that a slow client holds up nobody."""
-    yield _csv([COLUMNS])
+    yield as_csv([COLUMNS])
     edge: Place | None = None
     left = MAX_ROWS
     while left:
@@ -183,7 +183,7 @@ def _pages(reader: Transaction, filters: Filters, newest: int) -> Iterator[bytes
             rows = audit_index.find(db, filters, limit, edge=edge)
         shown = [row for row in rows if row["id"] <= newest]
         if shown:
-            yield _csv([_cells(row) for row in shown])
+            yield as_csv([_cells(row) for row in shown])
         if len(rows) < limit:
             return
         edge = Place(rows[-1]["created_ms"], rows[-1]["id"])
@@ -191,7 +191,7 @@ def _pages(reader: Transaction, filters: Filters, newest: int) -> Iterator[bytes
     with reader() as db:
         older = audit_index.find(db, filters, 1, edge=edge)
     if older:
-        yield _csv([_cut_row(older[0])])
+        yield as_csv([_cut_row(older[0])])
 
 
 def _cut_row(older: sqlite3.Row) -> list[str]:
@@ -200,9 +200,18 @@ def _cut_row(older: sqlite3.Row) -> list[str]:
     return [words if column == "detail" else "" for column in COLUMNS]
 
 
-def _cells(row: sqlite3.Row) -> list[str]:
+def _cells(row: sqlite3.Row) -> list[object]:
     shown = audit.entry(row)
-    return ["" if shown[column] is None else escape_formula(str(shown[column])) for column in COLUMNS]
+    return [shown[column] for column in COLUMNS]
+
+
+def as_csv(rows: Iterable[Iterable[object]]) -> bytes:
+    """Rows as CSV (RFC 4180). None is an empty cell, and a cell that a spreadsheet would compute is made harmless."""
+    text_buffer = io.StringIO(newline="")
+    csv.writer(text_buffer).writerows(
+        ["" if cell is None else escape_formula(str(cell)) for cell in row] for row in rows
+    )
+    return text_buffer.getvalue().encode()
 
 
 def escape_formula(cell: str) -> str:
@@ -211,12 +220,6 @@ def escape_formula(cell: str) -> str:
     prefix = IGNORED_PREFIX.match(cell)
     rest = cell[prefix.end() :] if prefix else cell
     return "'" + cell if cell.startswith(CONTROLS) or rest.startswith(FORMULA) else cell
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text_buffer = io.StringIO(newline="")
-    csv.writer(text_buffer).writerows(rows)
-    return text_buffer.getvalue().encode()
 
 
 SERIES_FIELDS = {"from": TIME_MS, "to": TIME_MS, "bucket": text(choices=tuple(BUCKETS))}

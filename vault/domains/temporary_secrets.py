@@ -31,7 +31,7 @@ from vault.domains import projects
 from vault.domains.secrets import CHARSET, LENGTH, READ, WRITE, GeneratorOptions, generate_string
 from vault.errors import Refusal, Tampered
 from vault.inputs import BOOLEAN, integer, text
-from vault.query import count, fetch_one
+from vault.query import count, fetch_one, require_one
 from vault.router import OWNER, SYSTEM, Actor, Call, Deferred, KeySource, Raw, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
@@ -416,6 +416,15 @@ ROUTES = (
 
 
 # ---- the owner's side ------------------------------------------------------------------------------------------------
+
+
+def destroy(call: Call, link_id: str) -> str:
+    """End a link that nobody has opened, and return its name. Raises Refusal."""
+    row = require_one(call.db, "SELECT * FROM temporary_secrets WHERE id = ?", (link_id,), "no such link")
+    if _status(row, call.now_ms) != "pending":
+        raise Refusal(409, "the link has ended already")
+    destroy_as_owner(call.db, call.now_ms, link_id, actor=call.actor)
+    return str(row["name"])
 
 
 def destroy_as_owner(db: sqlite3.Connection, now_ms: int, secret_id: str, *, actor: Actor = OWNER) -> None:

@@ -10,10 +10,12 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.vault.support.dashboard import Browser, SignedIn
-from tests.vault.support.pages import HOSTILE, is_harmless, message, owners, ticked
+from tests.vault.support.dashboard_data import by_owner
+from tests.vault.support.pages import HOSTILE, is_harmless, message, ticked
 from tests.vault.support.served_vault import Agent, Spawned, Vault, exchange
 from vault.control import ask
 from vault.dashboard.pages import reach
+from vault.dashboard.queries.listings import PAGE_SIZE
 from vault.domains import agents
 
 
@@ -46,13 +48,13 @@ def test_an_agent_that_waits_is_shown_with_its_key_and_scopes_and_approved(vault
     assert message(page) == "Approved AI agent."
     assert "waits for your approval" not in page
     assert pending.get("/v1/ai/whoami")["approved"]
-    assert owners(vault, "ai_agent_approve") == [f"agent {pending.id} approved"]
+    assert by_owner(vault, "ai_agent_approve") == [f"agent {pending.id} approved"]
 
 
 def test_an_agent_is_denied(vault: Vault, signed_in: SignedIn) -> None:
     pending = vault.pending()
     assert signed_in.post(f"/agents/{pending.id}/deny") == "/agents"
-    assert owners(vault, "ai_agent_deny") == [f"agent {pending.id} denied, was AI agent"]
+    assert by_owner(vault, "ai_agent_deny") == [f"agent {pending.id} denied, was AI agent"]
     assert signed_in.get(f"/agents/{pending.id}").status == 404
     status, problem = signed_in.refused(f"/agents/{vault.agent().id}/deny")
     assert (status, problem) == (409, "The agent is not pending, it is approved.")
@@ -65,8 +67,8 @@ def test_an_agent_is_disabled_and_enabled(vault: Vault, signed_in: SignedIn, age
     assert "by you: no agent can enable it" in signed_in.text(path)
     assert signed_in.post(path + "/enable") == path
     assert agent.get("/v1/ai/whoami")["enabled"]
-    assert owners(vault, "ai_agent_disable") == [f"agent {agent.id} disabled"]
-    assert owners(vault, "ai_agent_enable") == [f"agent {agent.id} enabled"]
+    assert by_owner(vault, "ai_agent_disable") == [f"agent {agent.id} disabled"]
+    assert by_owner(vault, "ai_agent_enable") == [f"agent {agent.id} enabled"]
 
 
 def test_an_agent_is_renamed(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:
@@ -75,7 +77,7 @@ def test_an_agent_is_renamed(vault: Vault, signed_in: SignedIn, agent: Agent) ->
     page = signed_in.text(path)
     assert "<h1>laptop</h1>" in page
     assert "<td>AI agent</td><td>laptop</td>" in page
-    assert owners(vault, "ai_agent_rename") == [f"agent {agent.id} renamed from AI agent to laptop"]
+    assert by_owner(vault, "ai_agent_rename") == [f"agent {agent.id} renamed from AI agent to laptop"]
     for name in ("", "x" * 256):
         status, problem = signed_in.refused(path + "/rename", {"name": name})
         assert (status, problem[:5]) == (400, "Name ")
@@ -97,7 +99,7 @@ def test_scopes_and_projects_are_edited(vault: Vault, signed_in: SignedIn, agent
     page = signed_in.text(path)
     assert (ticked(page, "scope"), ticked(page, "project")) == ({"projects.read", "audit.read"}, {webshop})
     assert "can get at values" not in page
-    assert owners(vault, "ai_agent_scopes")[0].startswith(f"agent {agent.id}: scopes removed: ")
+    assert by_owner(vault, "ai_agent_scopes")[0].startswith(f"agent {agent.id}: scopes removed: ")
     assert signed_in.post(path + "/scopes", {"scope": "projects.read", "reach": "all", "project": webshop}) == path
     assert agent.get("/v1/ai/whoami")["projectAllowlist"] is None
 
@@ -131,8 +133,8 @@ def test_an_agent_is_revoked_with_what_it_made(vault: Vault, signed_in: SignedIn
     assert message(signed_in.text("/agents")) == "Revoked AI agent. Things that it made and that still work: 1."
     assert signed_in.post(f"/agents/{second.id}/revoke", {"made": "yes"}) == "/agents"
     assert "ended with it: 1." in message(signed_in.text("/agents"))
-    assert len(owners(vault, "ai_agent_revoke")) == 2
-    assert len(owners(vault, "enroll_token_revoke")) == 1
+    assert len(by_owner(vault, "ai_agent_revoke")) == 2
+    assert len(by_owner(vault, "enroll_token_revoke")) == 1
     assert second.send("GET", "/v1/ai/whoami").status == 401
 
 
@@ -162,7 +164,7 @@ def test_a_token_is_shown_once_and_registers_an_agent(vault: Vault, signed_in: S
     registered = vault.register(found[1], key).json
     assert registered["name"] == "laptop"
     assert "There are none." in signed_in.text("/agents/tokens")
-    assert owners(vault, "bootstrap_token_create") == ["scopes: projects.read"]
+    assert by_owner(vault, "bootstrap_token_create") == ["scopes: projects.read"]
 
 
 def test_the_command_for_an_agent_pins_the_certificate(tmp_path: Path) -> None:
@@ -202,7 +204,7 @@ def test_a_token_is_cancelled(vault: Vault, signed_in: SignedIn) -> None:
     assert found
     assert signed_in.post(f"/agents/tokens/{found[1]}/cancel") == "/agents/tokens"
     assert vault.register(token, Ed25519PrivateKey.generate()).status == 401
-    assert owners(vault, "bootstrap_token_cancel") == [f"bootstrap token {found[1]} cancelled"]
+    assert by_owner(vault, "bootstrap_token_cancel") == [f"bootstrap token {found[1]} cancelled"]
     assert signed_in.refused(f"/agents/tokens/{found[1]}/cancel")[0] == 409
 
 
@@ -219,17 +221,17 @@ def test_hostile_names_are_only_text(vault: Vault, signed_in: SignedIn) -> None:
 
 def test_long_lists_have_pages(vault: Vault, signed_in: SignedIn) -> None:
     with vault.store.transaction() as db:
-        rows = [(f"agent-{n}", f"agent {n}", bytes([n]) * 32, n) for n in range(reach.PAGE_SIZE + 1)]
+        rows = [(f"agent-{n}", f"agent {n}", bytes([n]) * 32, n) for n in range(PAGE_SIZE + 1)]
         db.executemany(
             "INSERT INTO ai_agents (id, name, public_key, scopes, restricted, approved_ms, created_ms)"
             " VALUES (?, ?, ?, '[\"audit.read\"]', 0, 1, ?)",
             rows,
         )
     first, second = signed_in.text("/agents"), signed_in.text("/agents?page=2")
-    assert first.count('<th scope="row">') == reach.PAGE_SIZE
+    assert first.count('<th scope="row">') == PAGE_SIZE
     assert second.count('<th scope="row">') == 1
     assert "Page 2 of 2" in second
-    assert signed_in.text("/agents?page=%C2%B2").count('<th scope="row">') == reach.PAGE_SIZE
+    assert signed_in.text("/agents?page=%C2%B2").count('<th scope="row">') == PAGE_SIZE
 
 
 @pytest.mark.parametrize("path", ["/agents/x", "/agents/..%2fx"])

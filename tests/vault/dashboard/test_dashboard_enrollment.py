@@ -9,10 +9,12 @@ from typing import Any
 import pytest
 
 from tests.vault.support.dashboard import SignedIn
+from tests.vault.support.dashboard_data import by_owner
 from tests.vault.support.machines import enroll, token_body
-from tests.vault.support.pages import HOSTILE, is_harmless, message, owners, ticked
+from tests.vault.support.pages import HOSTILE, is_harmless, message, ticked
 from tests.vault.support.served_vault import Agent, Reply, Vault
-from vault.dashboard.pages import enrollment, reach
+from vault.dashboard.pages import enrollment
+from vault.dashboard.queries.listings import PAGE_SIZE
 from vault.router import wall_clock
 
 FORM = {
@@ -58,7 +60,7 @@ def test_a_token_is_made_in_two_steps_and_shown_once(vault: Vault, signed_in: Si
     assert enroll(vault, token).status == 200
     assert token not in signed_in.text("/enrollment") + signed_in.text(f"/enrollment/{made['id']}")
     detail = f"enrollment token {made['id']} created as ci: 1 projects, 1 secrets"
-    assert owners(vault, "enroll_token_create") == [detail]
+    assert by_owner(vault, "enroll_token_create") == [detail]
 
 
 def test_the_code_for_ci_enrolls_and_reads(
@@ -131,12 +133,12 @@ def test_a_token_shows_its_machines_and_is_revoked(vault: Vault, signed_in: Sign
     assert message(page) == "Revoked ci. No more machines can enroll with it."
     assert ": leaked" in page
     assert enroll(vault, made["token"]).status == 401
-    assert owners(vault, "enroll_token_revoke") == [f"enrollment token {made['id']} revoked: leaked"]
+    assert by_owner(vault, "enroll_token_revoke") == [f"enrollment token {made['id']} revoked: leaked"]
     assert signed_in.refused(path + "/revoke")[0] == 409
 
 
 def test_tokens_have_pages(signed_in: SignedIn, agent: Agent) -> None:
-    for _ in range(reach.PAGE_SIZE + 1):
+    for _ in range(PAGE_SIZE + 1):
         agent.post(TOKENS, token_body())
     assert signed_in.text("/enrollment?page=2").count('<th scope="row">') == 1
 

@@ -7,10 +7,11 @@ from html import unescape
 from typing import Any
 
 from tests.vault.support.dashboard import SignedIn
+from tests.vault.support.dashboard_data import by_owner
 from tests.vault.support.machines import Machine, granted_machine
-from tests.vault.support.pages import HOSTILE, is_harmless, message, owners
+from tests.vault.support.pages import HOSTILE, is_harmless, message
 from tests.vault.support.served_vault import Agent, Vault
-from vault.dashboard.pages import reach
+from vault.dashboard.queries.listings import PAGE_SIZE
 from vault.domains.ip_allowlist import Networks
 
 LIST = "/v1/ai/ipallowlist"
@@ -42,9 +43,9 @@ def test_entries_are_added_labelled_and_deleted(vault: Vault, signed_in: SignedI
     assert 'value="VPN"' in signed_in.text("/ip-allowlist")
     assert signed_in.post(f"/ip-allowlist/{added['id']}/delete") == "/ip-allowlist"
     assert agent.get(LIST)["entries"] == []
-    assert owners(vault, "ip_allowlist_add") == ["10.0.0.0/8 added"]
-    assert owners(vault, "ip_allowlist_update") == ["label of 10.0.0.0/8 replaced"]
-    assert owners(vault, "ip_allowlist_delete") == ["10.0.0.0/8 removed"]
+    assert by_owner(vault, "ip_allowlist_add") == ["10.0.0.0/8 added"]
+    assert by_owner(vault, "ip_allowlist_update") == ["label of 10.0.0.0/8 replaced"]
+    assert by_owner(vault, "ip_allowlist_delete") == ["10.0.0.0/8 removed"]
 
 
 def test_a_refused_entry_stays_in_the_form(signed_in: SignedIn, agent: Agent) -> None:
@@ -73,8 +74,8 @@ def test_enabling_asks_first_if_it_refuses_machines(vault: Vault, signed_in: Sig
     assert "refused now" in signed_in.text("/ip-allowlist")
     assert signed_in.post("/ip-allowlist/disable") == "/ip-allowlist"
     assert machine.read(secret).status == 200
-    assert owners(vault, "ip_allowlist_enable") == ["IP allowlist enabled"]
-    assert owners(vault, "ip_allowlist_disable") == ["IP allowlist disabled"]
+    assert by_owner(vault, "ip_allowlist_enable") == ["IP allowlist enabled"]
+    assert by_owner(vault, "ip_allowlist_disable") == ["IP allowlist disabled"]
 
 
 def test_enabling_an_empty_list_asks_first(signed_in: SignedIn, agent: Agent) -> None:
@@ -131,7 +132,7 @@ def test_networks_know_their_addresses() -> None:
 
 
 def test_entries_have_pages(signed_in: SignedIn, agent: Agent) -> None:
-    for n in range(reach.PAGE_SIZE + 1):
+    for n in range(PAGE_SIZE + 1):
         entry(agent, f"10.0.{n}.0/24")
     assert signed_in.text("/ip-allowlist?page=2").count('<th scope="row">') == 1
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import re
 
 from tests.vault.support.dashboard import Browser, SignedIn
-from tests.vault.support.pages import HOSTILE, is_harmless, message, owners, ticked
+from tests.vault.support.dashboard_data import by_owner
+from tests.vault.support.pages import HOSTILE, is_harmless, message, ticked
 from tests.vault.support.served_vault import Agent, Vault
-from vault.dashboard.pages import reach
 from vault.dashboard.pages import team as pages
+from vault.dashboard.queries.listings import PAGE_SIZE
 from vault.domains import team
 
 
@@ -41,7 +42,7 @@ def test_a_person_is_invited_and_joins(vault: Vault, signed_in: SignedIn, agent:
     path = signed_in.post(f"/team/invites/{found[1]}/accept")
     assert re.fullmatch(r"/team/mem_\w+", path)
     assert "ada@example.com" in signed_in.text(path)
-    assert len(owners(vault, "team_invite")) == len(owners(vault, "team_invite_accept")) == 1
+    assert len(by_owner(vault, "team_invite")) == len(by_owner(vault, "team_invite_accept")) == 1
     assert agent.get("/v1/ai/team")["members"][0]["email"] == "ada@example.com"
 
 
@@ -52,7 +53,7 @@ def test_invitations_are_declined_and_cancelled(vault: Vault, signed_in: SignedI
     assert signed_in.post(f"/team/invites/{second}/cancel") == "/team"
     page = signed_in.text("/team")
     assert (">declined<" in page, ">cancelled<" in page) == (True, True)
-    assert len(owners(vault, "team_invite_decline")) == len(owners(vault, "team_invite_cancel")) == 1
+    assert len(by_owner(vault, "team_invite_decline")) == len(by_owner(vault, "team_invite_cancel")) == 1
     for done in ("accept", "decline", "cancel"):
         assert signed_in.refused(f"/team/invites/{first}/{done}")[0] == 409, done
 
@@ -76,7 +77,7 @@ def test_the_owner_has_an_address(vault: Vault, signed_in: SignedIn) -> None:
     page = signed_in.text("/team")
     assert message(page) == "Your address is me@example.com now."
     assert 'value="me@example.com"' in page
-    assert owners(vault, "owner_email_set") == ["the owner is me@example.com"]
+    assert by_owner(vault, "owner_email_set") == ["the owner is me@example.com"]
     assert signed_in.refused("/team/invite", {"email": "me@example.com"})[0] == 400
 
 
@@ -95,7 +96,7 @@ def test_the_matrix_changes_rights(vault: Vault, signed_in: SignedIn, agent: Age
     assert signed_in.post(path + "/save", with_third) == path
     assert rights(agent, ada) == {"Other": ["machines.view", "machines.add"], "Third": ["machines.configure"]}
     assert message(signed_in.text(path)) == "Saved the rights of ada@example.com in 2 projects."
-    assert (len(owners(vault, "team_permission_set")), len(owners(vault, "team_permission_remove"))) == (3, 1)
+    assert (len(by_owner(vault, "team_permission_set")), len(by_owner(vault, "team_permission_remove"))) == (3, 1)
     assert signed_in.post(path + "/save", {"was": f"{other}:member", "may": f"{other}:member"}) == path
     assert message(signed_in.text(path)) == "Nothing was changed."
 
@@ -111,12 +112,12 @@ def test_a_member_is_removed(vault: Vault, signed_in: SignedIn, agent: Agent) ->
     ada = member(vault, agent)
     assert signed_in.post(f"/team/{ada}/remove") == "/team"
     assert message(signed_in.text("/team")) == "Removed ada@example.com from the team."
-    assert len(owners(vault, "team_member_remove")) == 1
+    assert len(by_owner(vault, "team_member_remove")) == 1
     assert signed_in.get(f"/team/{ada}").status == 404
 
 
 def test_members_and_their_projects_have_pages(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:
-    for n in range(reach.PAGE_SIZE + 1):
+    for n in range(PAGE_SIZE + 1):
         member(vault, agent, f"m{n}@example.com")
         agent.project(f"P{n:02}")
     assert signed_in.text("/team?page=2").count("/dashboard/team/mem_") == 1

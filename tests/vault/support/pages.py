@@ -5,8 +5,6 @@ from __future__ import annotations
 import re
 from html import unescape
 
-from tests.vault.support.served_vault import Vault
-
 # Ends tags and attributes, writes the rest from right to left, and breaks the line of a script.
 HOSTILE = "<script>alert(1)</script>\"'&\u202egnp.\u2028"
 
@@ -15,12 +13,6 @@ def is_harmless(page: str) -> bool:
     """Whether a page shows the hostile name, and only as text."""
     shown = re.sub(r'value="[^"]*"', "", page)
     return "<script>alert" not in page and "\u202e" not in shown and "&lt;script&gt;alert(1)" in shown
-
-
-def owners(vault: Vault, action: str) -> list[str]:
-    """The details of the owner's entries with an action, from the browser's address."""
-    found = vault.audited(action)
-    return [each["detail"] for each in found if (each["user_id"], each["source_ip"]) == ("owner", "127.0.0.1")]
 
 
 def message(page: str) -> str:

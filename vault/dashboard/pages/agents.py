@@ -7,9 +7,10 @@ from typing import Any
 
 from starlette.responses import Response
 
+from vault.dashboard.fields import page_number
 from vault.dashboard.pages import reach
-from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.queries import names
+from vault.dashboard.queries.listings import PAGE_SIZE, page_count
 from vault.dashboard.web import Page, Visit
 from vault.domains import agents, made
 from vault.errors import Refusal, VaultError
@@ -23,10 +24,10 @@ MAX_MADE = 50
 
 def index(visit: Visit) -> Response:
     """The agents that wait for approval, and the others, newest first."""
-    page = reach.page_number(visit)
+    page = page_number(visit)
     with visit.desk.transaction() as db:
         waiting = agents.waiting(db, MAX_WAITING)
-        listed, total = agents.listing(db, reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE)
+        listed, total = agents.listing(db, PAGE_SIZE, (page - 1) * PAGE_SIZE)
         tokens = agents.waiting_tokens(db, visit.desk.clock())
         known = reach.project_names(db, [*waiting, *listed])
     return visit.page(
@@ -36,7 +37,7 @@ def index(visit: Visit) -> Response:
         tokens=len(tokens),
         names=known,
         page=page,
-        pages=reach.page_count(total),
+        pages=page_count(total),
         all_scopes=len(agents.SCOPES),
         leads=reach.leads_to_plaintext,
     )
@@ -74,7 +75,7 @@ def _show(
     agent_id = visit.param("id")
     with visit.desk.transaction() as db:
         agent = agents.describe(db, agent_id)
-        known = names.by_ids(db, ids_in(agent["recentAudit"]))
+        known = names.in_entries(db, agent["recentAudit"])
         things = made.overview(db, visit.desk.clock(), agent_id, MAX_MADE)
         made_count = made.count_all(db, visit.desk.clock(), agent_id)
         if scopes is None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from typing import Any
 
 from starlette.responses import Response
 
 from vault import audit
-from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.fields import is_number
 from vault.dashboard.queries import names
 from vault.dashboard.web import Page, Visit
 from vault.domains import alerts
@@ -33,7 +32,7 @@ def show(visit: Visit) -> Response:
     with visit.desk.reader() as db:
         found = alerts.overview(db, MAX_SHOWN)
         seen = alerts.seen_until(db)
-        known = names.by_ids(db, ids_in(found))
+        known = names.in_entries(db, found)
     return visit.page(
         "alerts.html",
         alerts=found,
@@ -47,7 +46,7 @@ def show(visit: Visit) -> Response:
 def mark_seen(visit: Visit) -> Response:
     """Mark the alerts as seen that the page showed; others may have come since."""
     until = visit.field("until")
-    if not re.fullmatch("[0-9]{1,15}", until):
+    if not is_number(until):
         raise Refusal(400, "the form has no alert to mark")
     with visit.desk.transaction() as db:
         alerts.mark_seen(db, int(until))

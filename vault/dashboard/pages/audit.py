@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
-from typing import Any
 from urllib.parse import urlencode
 
 from starlette.responses import Response
 
 from vault import audit
+from vault.dashboard.fields import is_number
 from vault.dashboard.queries import audit_search, names
 from vault.dashboard.queries.audit_search import Filters
 from vault.dashboard.web import Page, Visit
@@ -21,8 +20,6 @@ SPANS_MS = {"hour": 3_600_000, "day": 86_400_000, "week": 7 * 86_400_000}
 THINGS = ("agent", "machine", "secret", "project")
 FIELDS = ("text", "action", "severity", "last", *THINGS, "ip", "from", "to")
 MAX_FILTER = 300  # characters of a filter
-NUMBER = re.compile(r"[0-9]{1,15}")
-ID_COLUMNS = ("aiAgentId", "machineId", "secretId", "projectId")
 
 
 def show(visit: Visit) -> Response:
@@ -34,7 +31,7 @@ def show(visit: Visit) -> Response:
             found, problem = audit_search.page(db, _filters(db, visit, given), before=before, after=after), ""
         except Refusal as refusal:
             found, problem = audit_search.Found([], has_newer=False, has_older=False), str(refusal)
-        known = names.by_ids(db, ids_in(found.entries))
+        known = names.in_entries(db, found.entries)
     is_newest = before is None and not found.has_newer
     # Not while the whole log is searched for a text: the browser asks every few seconds.
     is_live = is_newest and not problem and not given.keys() & {"from", "to", "text"} and visit.query("live") != "off"
@@ -62,15 +59,6 @@ def download(visit: Visit) -> Response:
         return visit.download(lines, "application/jsonl; charset=utf-8", "audit.jsonl")
     rows = audit_search.as_csv(visit.desk.reader, filters)
     return visit.download(rows, "text/csv; charset=utf-8", "audit.csv")
-
-
-def ids_in(entries: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Every id that entries name, in their columns and in their details."""
-    found: list[str] = []
-    for entry in entries:
-        found += [entry[column] for column in ID_COLUMNS if entry.get(column)]
-        found += names.ID.findall(entry["detail"])
-    return found
 
 
 def _given(visit: Visit) -> dict[str, str]:
@@ -114,7 +102,7 @@ def _day(given: Mapping[str, str], name: str) -> int | None:
 
 
 def _number(text: str) -> int | None:
-    return int(text) if NUMBER.fullmatch(text) else None
+    return int(text) if is_number(text) else None
 
 
 PAGES = (

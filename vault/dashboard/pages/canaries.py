@@ -4,19 +4,18 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from vault import edits
 from vault.dashboard.fields import is_ticked, page_number
-from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.pages.secrets import refuse_known_name
 from vault.dashboard.queries import listings, names
 from vault.dashboard.web import HOME, Page, Visit
+from vault.domains import canaries, projects
 from vault.errors import Refusal
 
 MAX_CHOICES = 500  # projects or machines to choose from
 TRIGGERS_SHOWN = 50
 
 
-def canaries(visit: Visit) -> Response:
+def index(visit: Visit) -> Response:
     """The canaries of all projects, and the frozen projects."""
     with visit.desk.reader() as db:
         found = listings.canaries(db, None, page_number(visit))
@@ -33,13 +32,13 @@ def project_canaries(visit: Visit) -> Response:
     return visit.page("canaries_project.html", project=project, found=found, address=address)
 
 
-def canary(visit: Visit) -> Response:
+def show(visit: Visit) -> Response:
     """One canary with its triggers and settings."""
     with visit.desk.reader() as db:
         shown = listings.canary(db, visit.param("canary"))
         project = listings.project(db, shown["projectId"])
         triggers = listings.latest_triggers(db, shown["id"], TRIGGERS_SHOWN)
-        known = names.by_ids(db, ids_in(triggers))
+        known = names.in_entries(db, triggers)
     return visit.page("canaries_one.html", canary=shown, project=project, triggers=triggers, known=known)
 
 
@@ -48,14 +47,14 @@ def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     project_id = visit.field("project", visit.query("project"))
     with visit.desk.reader() as db:
         project = listings.project(db, project_id) if project_id else None
-        projects = listings.project_names(db, MAX_CHOICES)
+        choices = list(projects.names(db, MAX_CHOICES).items())
         machines = listings.machine_choices(db, project_id, MAX_CHOICES) if project else []
     status = problem.status if problem else 200
     return visit.page(
         "canaries_new.html",
         status=status,
         project=project,
-        projects=projects,
+        projects=choices,
         machines=machines,
         is_again=problem is not None,
         problem=str(problem or ""),
@@ -74,7 +73,7 @@ def create(visit: Visit) -> Response:
     note, machines = visit.field("note").strip(), visit.fields("machine")
     try:
         refuse_known_name(visit, project_id, name)
-        canary_id = visit.desk.run("plant a canary", lambda call: edits.plant_canary(call, body, note, machines))
+        canary_id = visit.desk.run("plant a canary", lambda call: canaries.plant(call, body, note, machines))
     except Refusal as refusal:
         if refusal.status == 404:
             raise
@@ -101,10 +100,10 @@ def switch(visit: Visit) -> Response:
 
 
 PAGES = (
-    Page("GET", "/canaries", canaries),
+    Page("GET", "/canaries", index),
     Page("GET", "/canaries/new", show_new),
     Page("POST", "/canaries/new", create),
-    Page("GET", "/canaries/{canary}", canary),
+    Page("GET", "/canaries/{canary}", show),
     Page("POST", "/canaries/{canary}/settings", set_settings),
     Page("POST", "/canaries/{canary}/switch", switch),
     Page("GET", "/projects/{project}/canaries", project_canaries),

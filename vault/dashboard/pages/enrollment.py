@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.responses import Response
 
+from vault.dashboard.fields import UNITS_S, integer, page_number
 from vault.dashboard.pages import reach
+from vault.dashboard.queries import listings
+from vault.dashboard.queries.listings import PAGE_SIZE, Row, page_count
 from vault.dashboard.web import Page, Visit
 from vault.domains import enrollment, machines, project_machines, projects
 from vault.domains.machines import Filters
 from vault.errors import Refusal
 
 MAX_SECRETS = 100  # of a project, with a checkbox; others are given by id
-UNITS = {"minutes": 60, "hours": 3_600, "days": 86_400}
 PLAIN = {
     "name": "",
     "description": "",
@@ -36,7 +39,7 @@ class Secrets(NamedTuple):
 
     project_id: str
     project_name: str
-    options: list[dict[str, Any]]
+    options: list[Row]
     total: int
 
 
@@ -45,21 +48,21 @@ class Secrets(NamedTuple):
 
 def index(visit: Visit) -> Response:
     """The tokens, newest first."""
-    page = reach.page_number(visit)
+    page = page_number(visit)
     with visit.desk.transaction() as db:
-        listed, total = enrollment.listing(db, visit.desk.clock(), reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE)
+        listed, total = enrollment.listing(db, visit.desk.clock(), PAGE_SIZE, (page - 1) * PAGE_SIZE)
         known = projects.names(db, 0, {each for token in listed for each in _ids(token, "projectIds")})
-    return visit.page("enrollment_list.html", tokens=listed, names=known, page=page, pages=reach.page_count(total))
+    return visit.page("enrollment_list.html", tokens=listed, names=known, page=page, pages=page_count(total))
 
 
 def show(visit: Visit) -> Response:
     """One token, and the machines that came from it."""
-    token, page = visit.call("GET", f"/v1/ai/enrollment-tokens/{visit.param('id')}"), reach.page_number(visit)
+    token, page = visit.call("GET", f"/v1/ai/enrollment-tokens/{visit.param('id')}"), page_number(visit)
     with visit.desk.transaction() as db:
         known = projects.names(db, 0, token["projectIds"])
         granted = project_machines.secret_names(db, token["secretIds"])
         enrolled, total = machines.listing(
-            db, visit.desk.clock(), Filters(token_id=token["id"]), reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE
+            db, visit.desk.clock(), Filters(token_id=token["id"]), PAGE_SIZE, (page - 1) * PAGE_SIZE
         )
     return visit.page(
         "enrollment_show.html",
@@ -69,7 +72,7 @@ def show(visit: Visit) -> Response:
         machines=enrolled,
         total=total,
         page=page,
-        pages=reach.page_count(total),
+        pages=page_count(total),
     )
 
 
@@ -87,7 +90,7 @@ def _ids(token: Mapping[str, Any], key: str) -> list[str]:
 # ---- creating a token ------------------------------------------------------------------------------------------------
 
 
-def new(visit: Visit) -> Response:
+def show_new(visit: Visit) -> Response:
     """The form: first the projects, then everything else, with the secrets of these projects."""
     chosen = list(dict.fromkeys(visit.request.query_params.getlist("project") + visit.query("more").split()))
     return _form(visit, chosen, PLAIN) if chosen else _projects(visit)
@@ -104,13 +107,7 @@ def _form(
 ) -> Response:
     with visit.desk.transaction() as db:
         known = projects.names(db, 0, project_ids)
-        offered = [
-            Secrets(
-                project_id, known[project_id], *project_machines.secrets_to_grant(db, project_id, "", MAX_SECRETS, 0)
-            )
-            for project_id in project_ids
-            if project_id in known
-        ]
+        offered = [_offered(db, project_id, known[project_id]) for project_id in project_ids if project_id in known]
     if not offered and not problem:
         raise Refusal(404, "there is no such project")
     return visit.page(
@@ -120,8 +117,13 @@ def _form(
         given=given,
         chosen=set(chosen),
         problem=problem,
-        units=[(unit, unit) for unit in UNITS],
+        units=[(unit, unit) for unit in UNITS_S],
     )
+
+
+def _offered(db: sqlite3.Connection, project_id: str, name: str) -> Secrets:
+    found = listings.secrets_of(db, project_id, 1, size=MAX_SECRETS)
+    return Secrets(project_id, name, found.rows, found.total)
 
 
 def create(visit: Visit) -> Response:
@@ -160,14 +162,14 @@ def _body(visit: Visit, project_ids: list[str], secret_ids: list[str]) -> dict[s
 
 
 def _seconds(visit: Visit, name: str, label: str) -> int:
-    return _number(visit, f"{name}_life", label) * UNITS.get(visit.field(f"{name}_unit"), 1)
+    return _number(visit, f"{name}_life", label) * UNITS_S.get(visit.field(f"{name}_unit"), 1)
 
 
 def _number(visit: Visit, name: str, label: str) -> int:
-    given = visit.field(name).strip()
-    if not (given.isascii() and given.isdigit() and len(given) < 10):
+    number = integer(visit, name, label)
+    if number is None:
         raise Refusal(400, f"{label} must be a whole number")
-    return int(given)
+    return number
 
 
 WORDS = {
@@ -197,7 +199,7 @@ def machine_url(base_url: str) -> str:
 
 PAGES = (
     Page("GET", "/enrollment", index),
-    Page("GET", "/enrollment/new", new),
+    Page("GET", "/enrollment/new", show_new),
     Page("POST", "/enrollment/create", create),
     Page("GET", "/enrollment/{id}", show),
     Page("POST", "/enrollment/{id}/revoke", revoke),

@@ -6,21 +6,20 @@ preview carries a value.
 
 from __future__ import annotations
 
-import csv
-import io
 import secrets as tokens
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from starlette.responses import Response
 
 from vault import dotenv, env_import
+from vault.dashboard.pages import projects
 from vault.dashboard.queries import listings
 from vault.dashboard.queries.listings import Row
 from vault.dashboard.templating import plural, visible
 from vault.dashboard.web import Page, Visit
-from vault.domains.statistics import escape_formula
+from vault.domains.statistics import as_csv
 from vault.env_import import Step
 
 DRAFT_LIFE_MS = 5 * 60 * 1000
@@ -40,7 +39,7 @@ class Draft(NamedTuple):
 
 def show(visit: Visit) -> Response:
     """The form that takes a file."""
-    return _form(visit, _project(visit))
+    return _form(visit, projects.require(visit))
 
 
 def _form(visit: Visit, project: Row, problem: str = "", lines: Sequence[tuple[int, str]] = ()) -> Response:
@@ -50,7 +49,7 @@ def _form(visit: Visit, project: Row, problem: str = "", lines: Sequence[tuple[i
 
 def read(visit: Visit) -> Response:
     """Read what was pasted, and go to the preview."""
-    project = _project(visit)
+    project = projects.require(visit)
     try:
         entries = dotenv.parse(visit.field("text"))
     except dotenv.DotenvError as error:
@@ -74,7 +73,7 @@ def _keep(visit: Visit, project_id: str, steps: Sequence[Step]) -> Draft:
 
 def preview(visit: Visit) -> Response:
     """What an import would do, line by line."""
-    project = _project(visit)
+    project = projects.require(visit)
     draft: Draft | None = visit.session.kept("import", visit.desk.clock()) if visit.session else None
     if draft is None or draft.project_id != project["id"]:
         return visit.go(f"/projects/{project['id']}/import", FORGOTTEN)
@@ -98,7 +97,7 @@ def _preview(visit: Visit, project: Row, draft: Draft, problem: str = "") -> Res
 
 def apply(visit: Visit) -> Response:
     """Import what the preview showed, all or nothing."""
-    project = _project(visit)
+    project = projects.require(visit)
     draft: Draft | None = visit.session.take("import", visit.desk.clock()) if visit.session else None
     if draft is None or draft.project_id != project["id"] or draft.token != visit.field("token"):
         return visit.go(f"/projects/{project['id']}/import", FORGOTTEN)
@@ -116,7 +115,7 @@ def cancel(visit: Visit) -> Response:
     """Forget what was pasted."""
     if visit.session is not None:
         visit.session.take("import", visit.desk.clock())
-    return visit.go(f"/projects/{_project(visit)['id']}", "Nothing was imported, and the text is forgotten.")
+    return visit.go(f"/projects/{projects.require(visit)['id']}", "Nothing was imported, and the text is forgotten.")
 
 
 def names_as_text(visit: Visit) -> Response:
@@ -131,19 +130,8 @@ def names_as_csv(visit: Visit) -> Response:
     """The names of a project's secrets with what else is no secret."""
     with visit.desk.reader() as db:
         rows = listings.exported(db, listings.project(db, visit.param("project"))["id"])
-    cells = ([escape_formula(str(visible(row[column]))) for column in COLUMNS] for row in rows)
-    return visit.download(iter([_csv([COLUMNS, *cells])]), "text/csv; charset=utf-8", "secrets.csv")
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
-    buffer = io.StringIO(newline="")
-    csv.writer(buffer).writerows(rows)
-    return buffer.getvalue().encode()
-
-
-def _project(visit: Visit) -> Row:
-    with visit.desk.reader() as db:
-        return listings.project(db, visit.param("project"))
+    cells = ([visible(row[column]) for column in COLUMNS] for row in rows)
+    return visit.download(iter([as_csv([COLUMNS, *cells])]), "text/csv; charset=utf-8", "secrets.csv")
 
 
 ONE = "/projects/{project}"

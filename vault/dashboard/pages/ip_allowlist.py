@@ -7,7 +7,8 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.pages import reach
+from vault.dashboard.fields import page_number
+from vault.dashboard.queries.listings import PAGE_SIZE, page_count
 from vault.dashboard.web import Page, Visit
 from vault.domains import ip_allowlist, machines
 from vault.domains.ip_allowlist import Networks
@@ -32,15 +33,15 @@ def _index(
     action: str = "",
 ) -> Response:
     """The page. `question` asks whether to go on with `action`, although it refuses the machines in `lost`."""
-    listed, page = visit.call("GET", ALL), reach.page_number(visit)
+    listed, page = visit.call("GET", ALL), page_number(visit)
     entries, address = listed["entries"], visit.query("address").strip()
-    start = (page - 1) * reach.PAGE_SIZE
+    start = (page - 1) * PAGE_SIZE
     refused = _refused(visit, entries)
     return visit.page(
         "ip_allowlist.html",
         status=409 if question else 400 if problem else 200,
         enabled=listed["enabled"],
-        entries=entries[start : start + reach.PAGE_SIZE],
+        entries=entries[start : start + PAGE_SIZE],
         total=len(entries),
         refused=refused[:MAX_SHOWN],
         refused_count=len(refused),
@@ -53,7 +54,7 @@ def _index(
         address=address,
         verdict=_verdict(entries, address) if address else None,
         page=page,
-        pages=reach.page_count(len(entries)),
+        pages=page_count(len(entries)),
     )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shlex
 import tempfile
 from collections.abc import Iterator
 from datetime import datetime, timezone
@@ -17,8 +16,8 @@ from vault import backup, chain, migrations, verification
 from vault.dashboard.web import Page, Visit
 from vault.domains import secrets, temporary_secrets, webhooks
 from vault.errors import VaultError
+from vault.place import command_line
 from vault.query import fetch_one
-from vault.terminal import PROGRAM
 
 PIECE_BYTES = 64 * 1024
 # fmt: off
@@ -50,8 +49,8 @@ def show(visit: Visit, problem: str = "", found: verification.Verification | Non
         has_passphrase=store.has_passphrase,
         vault_id=store.vault_id,
         directory=str(directory),
-        rekey=f"{PROGRAM} rekey --dir {shlex.quote(str(directory))}",
-        verify=f"{PROGRAM} verify --dir {shlex.quote(str(directory))} --head {head}",
+        rekey=command_line(directory, "rekey"),
+        verify=command_line(directory, "verify", "--head", str(head)),
         created_ms=created["created_ms"] if created else None,
         size_bytes=(directory / "vault.db").stat().st_size,
         head=str(head) if head else "",

@@ -6,10 +6,10 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import edits
 from vault.dashboard.fields import integer, page_number, values_in
 from vault.dashboard.queries import listings
 from vault.dashboard.web import HOME, Page, Visit
+from vault.domains import projects, temporary_secrets
 from vault.domains.secrets import GeneratorOptions
 from vault.errors import Refusal
 
@@ -18,7 +18,7 @@ LIVES = (("600", "10 minutes"), ("3600", "1 hour"), ("14400", "4 hours"), ("8640
 KINDS = ("typed", "generated")
 
 
-def links(visit: Visit) -> Response:
+def index(visit: Visit) -> Response:
     """The links of all projects."""
     with visit.desk.reader() as db:
         found = listings.links(db, None, visit.desk.clock(), page_number(visit))
@@ -39,11 +39,11 @@ def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form for a new link."""
     kind = visit.field("kind", visit.query("kind", KINDS[0]))
     with visit.desk.reader() as db:
-        projects = listings.project_names(db, MAX_CHOICES)
+        choices = list(projects.names(db, MAX_CHOICES).items())
     return visit.page(
         "links_new.html",
         status=problem.status if problem else 200,
-        projects=projects,
+        projects=choices,
         chosen=visit.field("project", visit.query("project")),
         kind=kind if kind in KINDS else KINDS[0],
         lives=LIVES,
@@ -78,12 +78,12 @@ def _body(visit: Visit) -> tuple[dict[str, Any], str]:
 
 def destroy(visit: Visit) -> Response:
     """End a link that nobody has opened."""
-    name = visit.desk.run("destroy a link", lambda call: edits.destroy_link(call, visit.param("link")))
+    name = visit.desk.run("destroy a link", lambda call: temporary_secrets.destroy(call, visit.param("link")))
     return visit.go("/links", f"Destroyed {name}. Its link leads nowhere now.")
 
 
 PAGES = (
-    Page("GET", "/links", links),
+    Page("GET", "/links", index),
     Page("GET", "/links/new", show_new),
     Page("POST", "/links/new", create),
     Page("POST", "/links/{link}/destroy", destroy),

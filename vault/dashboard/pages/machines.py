@@ -6,9 +6,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from vault.dashboard.pages import reach
-from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.fields import page_number
 from vault.dashboard.queries import names
+from vault.dashboard.queries.listings import PAGE_SIZE, page_count
 from vault.dashboard.web import Page, Visit
 from vault.domains import machines, project_machines
 from vault.domains.machines import Filters
@@ -23,7 +23,7 @@ WAITING = Filters(state="pending")
 
 def index(visit: Visit) -> Response:
     """The machines that wait for approval, and those that match the filters, newest first."""
-    page, now_ms = reach.page_number(visit), visit.desk.clock()
+    page, now_ms = page_number(visit), visit.desk.clock()
     given = {
         "state": visit.query("state") if visit.query("state") in machines.STATES else "",
         "kind": visit.query("kind") if visit.query("kind") in machines.KINDS else "",
@@ -32,7 +32,7 @@ def index(visit: Visit) -> Response:
     filters = Filters(**{key: value or None for key, value in given.items()})
     with visit.desk.transaction() as db:
         waiting, waiting_count = machines.listing(db, now_ms, WAITING, MAX_WAITING)
-        listed, total = machines.listing(db, now_ms, filters, reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE)
+        listed, total = machines.listing(db, now_ms, filters, PAGE_SIZE, (page - 1) * PAGE_SIZE)
     asked = urlencode({key: value for key, value in given.items() if value})
     return visit.page(
         "machines_list.html",
@@ -46,7 +46,7 @@ def index(visit: Visit) -> Response:
         kind_options=[ANY, *zip(machines.KINDS, machines.KINDS)],
         address=f"/dashboard/machines?{asked}&" if asked else "/dashboard/machines?",
         page=page,
-        pages=reach.page_count(total),
+        pages=page_count(total),
     )
 
 
@@ -60,7 +60,7 @@ def _show(visit: Visit, problem: str = "", name: str | None = None) -> Response:
     with visit.desk.transaction() as db:
         machine = machines.describe(db, visit.desk.clock(), machine_id)
         found = project_machines.of_machine(db, machine_id, MAX_GRANTS)
-        known = names.by_ids(db, ids_in([*machine["reads"], *machine["denials"]]))
+        known = names.in_entries(db, [*machine["reads"], *machine["denials"]])
     return visit.page(
         "machines_show.html",
         status=400 if problem else 200,

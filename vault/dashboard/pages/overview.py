@@ -7,7 +7,6 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.pages.audit import ids_in
 from vault.dashboard.queries import names, summary
 from vault.dashboard.web import Page, Visit
 from vault.domains import alerts
@@ -27,7 +26,7 @@ def overview(visit: Visit) -> Response:
             "frozen": summary.frozen(db),
             "alerts": latest,
             "seen": alerts.seen_until(db),
-            "known": names.by_ids(db, ids_in(latest)),
+            "known": names.in_entries(db, latest),
         }
     return visit.page(
         "overview.html",

@@ -10,7 +10,8 @@ from typing import Any
 from starlette.responses import Response
 
 from vault.dashboard.fields import integer, is_ticked, lines
-from vault.dashboard.queries import listings, trials
+from vault.dashboard.pages import projects
+from vault.dashboard.queries import listings, names, trials
 from vault.dashboard.queries.listings import Row
 from vault.dashboard.web import Page, Visit
 from vault.domains import axes, policies
@@ -23,17 +24,17 @@ DATE_AND_TIME = "%Y-%m-%dT%H:%M"
 DAYS = tuple(zip(axes.DAYS, ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")))
 
 
-def list_all(visit: Visit) -> Response:
+def index(visit: Visit) -> Response:
     """The policies of a project, each with what it means."""
-    project = _project(visit)
+    project = projects.require(visit)
     found = visit.call("GET", f"/v1/ai/projects/{project['id']}/policies")
-    shown = [{**policy, "words": _words(visit, policy)} for policy in found[:SHOWN]]
+    shown = [{**policy, "words": in_words(visit, policy)} for policy in found[:SHOWN]]
     return visit.page("policies.html", project=project, policies=shown, total=len(found))
 
 
 def show(visit: Visit) -> Response:
     """One policy with the secrets that it is bound to."""
-    project, policy = _project(visit), _policy(visit)
+    project, policy = projects.require(visit), _policy(visit)
     with visit.desk.reader() as db:
         choices = listings.secret_choices(db, project["id"], MAX_CHOICES)
     bound = {secret["id"] for secret in policy["boundSecrets"]}
@@ -41,7 +42,7 @@ def show(visit: Visit) -> Response:
         "policies_one.html",
         project=project,
         policy=policy,
-        words=_words(visit, policy),
+        words=in_words(visit, policy),
         shown=SHOWN,
         choices=[choice for choice in choices if choice[0] not in bound],
     )
@@ -75,13 +76,13 @@ def delete(visit: Visit) -> Response:
 
 def show_new(visit: Visit) -> Response:
     """The form for a new policy."""
-    return _form(visit, _project(visit), None, {})
+    return _form(visit, projects.require(visit), None, {})
 
 
 def show_edit(visit: Visit) -> Response:
     """The form of a policy."""
     policy = _policy(visit)
-    return _form(visit, _project(visit), policy, policy)
+    return _form(visit, projects.require(visit), policy, policy)
 
 
 def create(visit: Visit) -> Response:
@@ -95,12 +96,12 @@ def edit(visit: Visit) -> Response:
 
 
 def _save(visit: Visit, policy: Row | None) -> Response:
-    project, body = _project(visit), {}
+    project, body = projects.require(visit), {}
     try:
         body = _body(visit)
         axes.check(body)
         if visit.field("then") == "preview":
-            return _form(visit, project, policy, body, preview=_words(visit, body))
+            return _form(visit, project, policy, body, preview=in_words(visit, body))
         if policy is None:
             made = visit.call("POST", f"/v1/ai/projects/{project['id']}/policies", body)
         else:
@@ -109,7 +110,7 @@ def _save(visit: Visit, policy: Row | None) -> Response:
     except Refusal as refusal:
         return _form(visit, project, policy, body, refusal)
     saved = visit.call("GET", f"/v1/ai/projects/{project['id']}/policies/{made['id']}")
-    return visit.go(_path(saved), f"Saved {saved['name']}: {_words(visit, saved)}")
+    return visit.go(_path(saved), f"Saved {saved['name']}: {in_words(visit, saved)}")
 
 
 def _form(
@@ -212,7 +213,7 @@ def _written(rules: Mapping[str, Any]) -> dict[str, Any]:
 
 def try_read(visit: Visit) -> Response:
     """Whether a read would pass now. The address is that of the machine's last read, unless another one is given."""
-    project, secret_id, machine_id = _project(visit), visit.query("secret"), visit.query("machine")
+    project, secret_id, machine_id = projects.require(visit), visit.query("secret"), visit.query("machine")
     with visit.desk.reader() as db:
         secrets = listings.secret_choices(db, project["id"], MAX_CHOICES)
         machines = listings.machine_choices(db, project["id"], MAX_CHOICES)
@@ -251,21 +252,17 @@ def _is_address(given: str) -> bool:
 # ---- what the pages share --------------------------------------------------------------------------------------------
 
 
-def _project(visit: Visit) -> Row:
-    with visit.desk.reader() as db:
-        return listings.project(db, visit.param("project"))
-
-
 def _policy(visit: Visit) -> Row:
     found: Row = visit.call("GET", f"/v1/ai/projects/{visit.param('project')}/policies/{visit.param('policy')}")
     return found
 
 
-def _words(visit: Visit, policy: Row) -> str:
+def in_words(visit: Visit, policy: Row) -> str:
     """What a policy means, with the name of the machine that it names."""
     with visit.desk.reader() as db:
-        names = listings.machine_names(db, [policy.get("coSignMachineId")])
-    return policies.describe(policy, names) if "boundSecretCount" in policy else axes.describe(policy, names)
+        known = names.by_ids(db, filter(None, [policy.get("coSignMachineId")]))
+    machines = {each.id: each.name for each in known.values()}
+    return policies.describe(policy, machines) if "boundSecretCount" in policy else axes.describe(policy, machines)
 
 
 def _secret_name(visit: Visit, secret_id: str) -> str:
@@ -284,7 +281,7 @@ def _api(policy: Row) -> str:
 ALL, ONE = "/projects/{project}/policies", "/projects/{project}/policies/{policy}"
 
 PAGES = (
-    Page("GET", ALL, list_all),
+    Page("GET", ALL, index),
     Page("GET", ALL + "/new", show_new),
     Page("POST", ALL + "/new", create),
     Page("GET", ALL + "/test", try_read),

@@ -7,8 +7,9 @@ from urllib.parse import urlencode
 
 from starlette.responses import Response
 
-from vault.dashboard.pages import reach
+from vault.dashboard.fields import page_number
 from vault.dashboard.queries import listings
+from vault.dashboard.queries.listings import page_count
 from vault.dashboard.web import Page, Visit
 from vault.domains import project_machines
 from vault.domains.project_machines import Pair
@@ -20,25 +21,25 @@ MAX_OTHERS = 20
 def show(visit: Visit) -> Response:
     """A page of the matrix, and machines to add."""
     project_id = visit.param("project")
-    page, columns = reach.page_number(visit), reach.page_number(visit, "columns")
+    page = page_number(visit)
     asked = {name: visit.query(name).strip() for name in ("machine", "secret", "add")}
     with visit.desk.transaction() as db:
         project = listings.project(db, project_id)
         members, member_count = project_machines.members(
             db, visit.desk.clock(), project_id, asked["machine"], limit=ROWS, offset=(page - 1) * ROWS
         )
-        secrets, secret_count = project_machines.secrets_to_grant(
-            db, project_id, asked["secret"], COLUMNS, (columns - 1) * COLUMNS
+        secrets = listings.secrets_of(db, project_id, page_number(visit, "columns"), asked["secret"], size=COLUMNS)
+        granted = project_machines.granted_pairs(
+            db, [each["id"] for each in members], [each["id"] for each in secrets.rows]
         )
-        granted = project_machines.granted_pairs(db, [each["id"] for each in members], [each["id"] for each in secrets])
         others = project_machines.others(db, visit.desk.clock(), project_id, asked["add"], MAX_OTHERS)
     return visit.page(
         "project_machines.html",
         project=project,
         machines=members,
         machine_count=member_count,
-        secrets=secrets,
-        secret_count=secret_count,
+        secrets=secrets.rows,
+        secret_count=secrets.total,
         granted=granted,
         others=others,
         asked=asked,
@@ -46,9 +47,9 @@ def show(visit: Visit) -> Response:
         rows_address=_address(visit, "page"),
         columns_address=_address(visit, "columns"),
         page=page,
-        pages=-(-member_count // ROWS),
-        columns=columns,
-        column_pages=-(-secret_count // COLUMNS),
+        pages=page_count(member_count, ROWS),
+        columns=secrets.page,
+        column_pages=secrets.pages,
     )
 
 

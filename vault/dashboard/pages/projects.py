@@ -8,6 +8,7 @@ from starlette.responses import Response
 
 from vault.dashboard.fields import is_same_name, page_number
 from vault.dashboard.queries import listings
+from vault.dashboard.queries.listings import Row
 from vault.dashboard.web import HOME, Page, Visit
 from vault.errors import Refusal
 
@@ -28,14 +29,20 @@ CASCADE = (
 )
 
 
-def projects(visit: Visit) -> Response:
+def require(visit: Visit) -> Row:
+    """The project of the path. Raises Refusal."""
+    with visit.desk.reader() as db:
+        return listings.project(db, visit.param("project"))
+
+
+def index(visit: Visit) -> Response:
     """All projects."""
     with visit.desk.reader() as db:
         found = listings.projects(db, page_number(visit))
     return visit.page("projects.html", found=found)
 
 
-def show_create(visit: Visit) -> Response:
+def show_new(visit: Visit) -> Response:
     """The form for a new project."""
     return visit.page("projects_new.html", name="", description="", problem="")
 
@@ -50,7 +57,7 @@ def create(visit: Visit) -> Response:
     return visit.go(f"/projects/{made['id']}", f"Created {made['name']}. It holds no secrets yet.")
 
 
-def project(visit: Visit) -> Response:
+def show(visit: Visit) -> Response:
     """The secrets of a project."""
     search = visit.query("name").strip()
     with visit.desk.reader() as db:
@@ -62,10 +69,8 @@ def project(visit: Visit) -> Response:
 
 def show_settings(visit: Visit, problem: Refusal | None = None) -> Response:
     """The name and description, the freeze, and what a deletion would delete."""
-    project_id = visit.param("project")
-    with visit.desk.reader() as db:
-        shown = listings.project(db, project_id)
-    counts = visit.call("POST", f"/v1/ai/projects/{project_id}/delete", {"preview": True})["cascade"]
+    shown = require(visit)
+    counts = visit.call("POST", f"/v1/ai/projects/{shown['id']}/delete", {"preview": True})["cascade"]
     cascade = [(counts[key], one, more) for key, one, more in CASCADE if counts[key]]
     values = {
         "name": visit.field("name", shown["name"]),
@@ -102,8 +107,7 @@ def unfreeze(visit: Visit) -> Response:
 
 def delete(visit: Visit) -> Response:
     """Delete a project whose name was typed."""
-    with visit.desk.reader() as db:
-        shown = listings.project(db, visit.param("project"))
+    shown = require(visit)
     if not is_same_name(visit.field("confirm"), shown["name"]):
         return show_settings(visit, Refusal(400, "what you typed is not the name of the project: nothing was deleted"))
     visit.call("POST", f"/v1/ai/projects/{shown['id']}/delete", {"confirmName": shown["name"]})
@@ -120,10 +124,10 @@ def search(visit: Visit) -> Response:
 
 
 PAGES = (
-    Page("GET", "/projects", projects),
-    Page("GET", "/projects/new", show_create),
+    Page("GET", "/projects", index),
+    Page("GET", "/projects/new", show_new),
     Page("POST", "/projects/new", create),
-    Page("GET", "/projects/{project}", project),
+    Page("GET", "/projects/{project}", show),
     Page("GET", "/projects/{project}/settings", show_settings),
     Page("POST", "/projects/{project}/settings", change_settings),
     Page("POST", "/projects/{project}/unfreeze", unfreeze),

@@ -1,4 +1,4 @@
-"""What several forms share: the choice of scopes and of projects, and what is on one page of a list."""
+"""What several forms share: the choice of scopes and of projects."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 from vault.dashboard.web import Visit
 from vault.domains import agents, projects
 
-PAGE_SIZE = 50
 MAX_CHOICES = 100  # projects with a checkbox; others are given by id
 
 # fmt: off
@@ -94,14 +93,3 @@ def project_names(db: sqlite3.Connection, listed: Iterable[Mapping[str, Any]]) -
 def leads_to_plaintext(scopes: Iterable[str]) -> dict[str, str]:
     """The given scopes that lead to plaintext, and why."""
     return {scope: agents.LEADS_TO_PLAINTEXT[scope] for scope in scopes if scope in agents.LEADS_TO_PLAINTEXT}
-
-
-def page_number(visit: Visit, name: str = "page") -> int:
-    """The number of the page of a list, from 1."""
-    given = visit.query(name, "1")
-    return max(1, int(given)) if given.isascii() and given.isdigit() and len(given) < 7 else 1
-
-
-def page_count(total: int) -> int:
-    """How many pages a list has."""
-    return -(-total // PAGE_SIZE)

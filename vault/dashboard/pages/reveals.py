@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from starlette.responses import Response
 
 from vault import audit
-from vault.dashboard.fields import is_same_name
+from vault.dashboard.fields import is_number, is_same_name
 from vault.dashboard.pages.secrets import can_reveal, page_path, require
 from vault.dashboard.queries import listings
 from vault.dashboard.queries.listings import Row
@@ -100,7 +100,7 @@ def _ask(visit: Visit, secret: Row, problem: str = "", status: int = 200) -> Res
 
 def _version(secret: Row, given: str) -> int:
     """The version that a field or the query names, or the current one. Raises Refusal."""
-    if given and not (given.isascii() and given.isdigit() and len(given) < 16):
+    if given and not is_number(given):
         raise Refusal(404, "no such version")
     return int(given) if given else int(secret["version"])
 

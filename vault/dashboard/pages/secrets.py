@@ -11,14 +11,14 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault import edits
-from vault.dashboard.fields import integer, is_ticked, page_number, values_in
-from vault.dashboard.pages.audit import ids_in
+from vault.dashboard.fields import UNITS_S, integer, is_ticked, page_number, values_in
+from vault.dashboard.pages import projects
+from vault.dashboard.pages.policies import in_words
 from vault.dashboard.queries import listings, names
 from vault.dashboard.queries.listings import Row
 from vault.dashboard.templating import interval
 from vault.dashboard.web import HOME, Page, Visit
-from vault.domains import policies, secrets
+from vault.domains import policies, project_machines, secrets
 from vault.domains.secrets import GeneratorOptions, check_names, generate_string
 from vault.errors import Refusal
 from vault.inputs import checked
@@ -28,7 +28,6 @@ FIELD_COUNTS = (4, 10, 25, secrets.MAX_FIELDS)
 VERSIONS_SHOWN = 20
 ENTRIES_SHOWN = 15
 MAX_CHOICES = 500  # policies to choose from
-UNITS = {"minutes": 60, "hours": 3600, "days": 86_400}
 
 
 def require(visit: Visit) -> Row:
@@ -61,8 +60,7 @@ def can_reveal(visit: Visit) -> bool:
 
 def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form for a new secret. A refused form comes back with everything but the values."""
-    with visit.desk.reader() as db:
-        project = listings.project(db, visit.param("project"))
+    project = projects.require(visit)
     kind = visit.field("kind", visit.query("kind", KINDS[0]))
     given = visit.query("rows", visit.field("rows"))
     return visit.page(
@@ -154,7 +152,7 @@ def show(visit: Visit) -> Response:
         project = listings.project(db, secret["projectId"])
         readers = listings.readers(db, secret["id"], visit.desk.clock(), page_number(visit))
         entries = listings.latest_entries(db, secret["id"], ENTRIES_SHOWN)
-        known = names.by_ids(db, ids_in(entries))
+        known = names.in_entries(db, entries)
     versions = visit.call("GET", f"{api_path(secret)}/versions")
     binding = visit.call("GET", f"/v1/ai/secrets/{secret['id']}/binding")
     schedule = _schedule(visit, secret)
@@ -189,9 +187,7 @@ def _policy(visit: Visit, secret: Row, binding: Row) -> str:
     if not binding["policyId"]:
         return ""
     policy = visit.call("GET", f"/v1/ai/projects/{secret['projectId']}/policies/{binding['policyId']}")
-    with visit.desk.reader() as db:
-        machine_names = listings.machine_names(db, [policy["coSignMachineId"]])
-    return policies.describe(policy, machine_names)
+    return in_words(visit, policy)
 
 
 # ---- changes ---------------------------------------------------------------------------------------------------------
@@ -270,7 +266,7 @@ def _replace(visit: Visit, secret: Row, field_names: Sequence[str] | None) -> tu
     fields = {name: values[f"value{number}"] for number, name in enumerate(field_names) if values[f"value{number}"]}
     if not fields:
         raise Refusal(400, "fill in at least one field")
-    version = visit.desk.run("replace fields", lambda call: edits.replace_fields(call, secret["id"], fields))
+    version = visit.desk.run("replace fields", lambda call: secrets.replace_fields(call, secret["id"], fields))
     return version, remark
 
 
@@ -342,7 +338,7 @@ def show_schedule(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form of a rotation schedule."""
     secret = require(visit)
     schedule = _schedule(visit, secret)
-    every, unit = _every(schedule["intervalSeconds"] if schedule else 30 * UNITS["days"])
+    every, unit = _every(schedule["intervalSeconds"] if schedule else 30 * UNITS_S["days"])
     return _schedule_form(
         visit,
         problem,
@@ -391,7 +387,7 @@ def delete_schedule(visit: Visit) -> Response:
 
 def _every(interval_s: int) -> tuple[int, str]:
     """An interval in the largest unit that fits exactly."""
-    for unit, size in reversed(UNITS.items()):
+    for unit, size in reversed(UNITS_S.items()):
         if interval_s % size == 0:
             return interval_s // size, unit
     return interval_s, "seconds"
@@ -401,8 +397,8 @@ def _interval_s(visit: Visit) -> int:
     number = integer(visit, "every", "the interval")
     if number is None:
         raise Refusal(400, "the interval is missing")
-    interval_s = number * UNITS.get(visit.field("unit"), 1)
-    if not 300 <= interval_s <= 30 * UNITS["days"]:
+    interval_s = number * UNITS_S.get(visit.field("unit"), 1)
+    if not 300 <= interval_s <= 30 * UNITS_S["days"]:
         raise Refusal(400, "the interval must be from 5 minutes to 30 days")
     return interval_s
 
@@ -426,7 +422,9 @@ def set_readers(visit: Visit) -> Response:
     """Grant and revoke, for the machines that the page showed."""
     secret = require(visit)
     offered, wanted = visit.fields("offered"), visit.fields("machine")
-    gained, lost = visit.desk.run("readers", lambda call: edits.set_readers(call, secret["id"], offered, wanted))
+    gained, lost = visit.desk.run(
+        "readers", lambda call: project_machines.set_readers(call, secret["projectId"], secret["id"], offered, wanted)
+    )
     return visit.go(page_path(secret), f"Saved who reads {secret['name']}: {gained} added, {lost} removed.")
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.pages import reach
+from vault.dashboard.fields import page_number
+from vault.dashboard.queries import listings
+from vault.dashboard.queries.listings import PAGE_SIZE, page_count
 from vault.dashboard.web import Page, Visit
-from vault.domains import projects, team
+from vault.domains import team
 from vault.errors import Refusal, VaultError
 
 MAX_INVITES = 50
@@ -29,17 +31,17 @@ def index(visit: Visit) -> Response:
 
 
 def _index(visit: Visit, problem: str = "", problem_of: str = "") -> Response:
-    members, page = visit.call("GET", "/v1/ai/team")["members"], reach.page_number(visit)
+    members, page = visit.call("GET", "/v1/ai/team")["members"], page_number(visit)
     with visit.desk.transaction() as db:
         invites = team.overview(db, visit.desk.clock())
         address = team.owner_email(db) or ""
     pending = [each for each in invites if each["state"] == "pending"]
     answered = [each for each in reversed(invites) if each["state"] != "pending"]
-    start = (page - 1) * reach.PAGE_SIZE
+    start = (page - 1) * PAGE_SIZE
     return visit.page(
         "team_list.html",
         status=400 if problem else 200,
-        members=members[start : start + reach.PAGE_SIZE],
+        members=members[start : start + PAGE_SIZE],
         pending=pending[:MAX_INVITES],
         pending_count=len(pending),
         answered=answered[:MAX_INVITES],
@@ -48,7 +50,7 @@ def _index(visit: Visit, problem: str = "", problem_of: str = "") -> Response:
         problem=problem,
         problem_of=problem_of,
         page=page,
-        pages=reach.page_count(len(members)),
+        pages=page_count(len(members)),
     )
 
 
@@ -97,19 +99,19 @@ def set_owner(visit: Visit) -> Response:
 
 def show(visit: Visit) -> Response:
     """A member, and the rights in each project."""
-    member, page = _member(visit), reach.page_number(visit)
-    found = visit.call("GET", f"/v1/ai/team/{member['memberId']}/permissions")
-    rights = {each["projectId"]: set(each["permissions"]) for each in found}
+    member = _member(visit)
+    permissions = visit.call("GET", f"/v1/ai/team/{member['memberId']}/permissions")
+    rights = {each["projectId"]: set(each["permissions"]) for each in permissions}
     with visit.desk.transaction() as db:
-        listed, total = projects.listing(db, reach.PAGE_SIZE, (page - 1) * reach.PAGE_SIZE)
+        found = listings.projects(db, page_number(visit))
     return visit.page(
         "team_member.html",
         member=member,
-        projects=listed,
+        projects=found.rows,
         rights=rights,
         names=RIGHTS,
-        page=page,
-        pages=reach.page_count(total),
+        page=found.page,
+        pages=found.pages,
     )
 
 

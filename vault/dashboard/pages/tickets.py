@@ -6,28 +6,28 @@ from typing import Any
 
 from starlette.responses import Response
 
+from vault.dashboard.fields import page_number
+from vault.dashboard.queries.listings import PAGE_SIZE, page_count
 from vault.dashboard.web import Page, Visit
 from vault.domains import support
 from vault.domains.support import Attachment
 from vault.errors import Refusal, VaultError
 from vault.router import Raw
 
-PAGE_SIZE = 50
 ALL = "/v1/ai/tickets"
 
 
-def show_all(visit: Visit) -> Response:
+def index(visit: Visit) -> Response:
     """A page of tickets, the latest change first."""
     status = visit.query("status") if visit.query("status") in support.STATUSES else ""
-    number = int(visit.query("page")) if visit.query("page").isdecimal() and len(visit.query("page")) < 7 else 1
-    body: dict[str, Any] = {"page": max(1, number), "pageSize": PAGE_SIZE}
+    body: dict[str, Any] = {"page": page_number(visit), "pageSize": PAGE_SIZE}
     found = visit.call("POST", f"{ALL}/query", {**body, "status": status} if status else body)
     return visit.page(
         "tickets.html",
         tickets=found["tickets"],
         total=found["total"],
         page=found["page"],
-        pages=-(-found["total"] // PAGE_SIZE),
+        pages=page_count(found["total"]),
         chosen=status,
         statuses=support.STATUSES,
         categories=support.CATEGORIES,
@@ -82,7 +82,7 @@ def attachment(visit: Visit) -> Response:
 
 
 PAGES = (
-    Page("GET", "/tickets", show_all),
+    Page("GET", "/tickets", index),
     Page("GET", "/tickets/attachments/{attachment_id}", attachment),
     Page("GET", "/tickets/{ticket_id}", show),
     Page("POST", "/tickets/{ticket_id}/reply", reply),

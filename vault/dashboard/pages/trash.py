@@ -9,7 +9,7 @@ from vault.dashboard.queries import listings
 from vault.dashboard.web import HOME, Page, Visit
 
 
-def trash(visit: Visit) -> Response:
+def index(visit: Visit) -> Response:
     """The secrets in the trash of all projects."""
     with visit.desk.reader() as db:
         found = listings.trash(db, None, page_number(visit))
@@ -39,7 +39,7 @@ def purge(visit: Visit) -> Response:
 
 
 PAGES = (
-    Page("GET", "/trash", trash),
+    Page("GET", "/trash", index),
     Page("GET", "/projects/{project}/trash", project_trash),
     Page("POST", "/trash/{secret}/restore", restore),
     Page("POST", "/trash/{secret}/purge", purge),

@@ -14,7 +14,7 @@ from vault.errors import Refusal
 ALL = "/v1/ai/webhooks"
 
 
-def show_all(visit: Visit, problem: str = "") -> Response:
+def index(visit: Visit, problem: str = "") -> Response:
     """All webhooks, and the form for a new one, with what was typed if it was refused."""
     return visit.page(
         "webhooks.html",
@@ -34,7 +34,7 @@ def create(visit: Visit) -> Response:
         body = {"url": visit.field("url").strip(), "actions": list(visit.fields("actions"))}
         made = visit.call("POST", ALL, body)
     except Refusal as refusal:
-        return show_all(visit, str(refusal))
+        return index(visit, str(refusal))
     return visit.page("webhook_created.html", webhook=made)
 
 
@@ -108,7 +108,7 @@ def _path(visit: Visit) -> str:
 
 
 PAGES = (
-    Page("GET", "/webhooks", show_all),
+    Page("GET", "/webhooks", index),
     Page("POST", "/webhooks/create", create),
     Page("GET", "/webhooks/{webhook_id}", show),
     Page("POST", "/webhooks/{webhook_id}/update", update),

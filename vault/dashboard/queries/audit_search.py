@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import sqlite3
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Callable, NamedTuple
 
 from vault import audit, audit_index
-from vault.domains.statistics import escape_formula
+from vault.domains import statistics
 
 Reader = Callable[[], AbstractContextManager[sqlite3.Connection]]
 
@@ -65,9 +63,9 @@ def entry(row: sqlite3.Row) -> dict[str, Any]:
 
 def as_csv(reader: Reader, filters: Filters) -> Iterator[bytes]:
     """The entries as CSV (RFC 4180), newest first. Cells that a spreadsheet would compute are made harmless."""
-    yield _csv([COLUMNS])
+    yield statistics.as_csv([COLUMNS])
     for rows in _batches(reader, filters):
-        yield _csv([escape_formula("" if each[key] is None else str(each[key])) for key in COLUMNS] for each in rows)
+        yield statistics.as_csv([each[key] for key in COLUMNS] for each in rows)
 
 
 def as_json_lines(reader: Reader, filters: Filters) -> Iterator[bytes]:
@@ -118,9 +116,3 @@ def _indexed(filters: Filters) -> audit_index.Filters:
         from_ms=filters.from_ms,
         to_ms=None if filters.to_ms is None else filters.to_ms - 1,
     )
-
-
-def _csv(rows: Iterable[Sequence[str]]) -> bytes:
-    text = io.StringIO(newline="")
-    csv.writer(text).writerows(rows)
-    return text.getvalue().encode()

@@ -8,12 +8,12 @@ Names and metadata only, never values. Rows have the keys of the API's answers.
 
 from __future__ import annotations
 
-import json
 import sqlite3
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
-from vault import audit
+from vault import audit, audit_index
+from vault.audit_index import Filters
 from vault.domains import machines, secrets
 from vault.domains.secrets import TRASH_MS
 from vault.query import count, require_one
@@ -30,11 +30,17 @@ class Rows(NamedTuple):
     rows: list[Row]
     total: int
     page: int
+    size: int = PAGE_SIZE
 
     @property
     def pages(self) -> int:
         """The number of pages, at least one."""
-        return max(1, -(-self.total // PAGE_SIZE))
+        return page_count(self.total, self.size)
+
+
+def page_count(total: int, size: int = PAGE_SIZE) -> int:
+    """How many pages a listing has, at least one."""
+    return max(1, -(-total // size))
 
 
 def _page(
@@ -44,13 +50,14 @@ def _page(
     values: Mapping[str, Any],
     page: int,
     *,
+    size: int = PAGE_SIZE,
     made_of: Callable[[sqlite3.Row], Row] = dict,
 ) -> Rows:
     """A page of `statement`, which ends in LIMIT :limit OFFSET :offset. A page after the last one is the last one."""
     total = count(db, counting, values)
-    page = min(page, max(1, -(-total // PAGE_SIZE)))
-    place = {**values, "limit": PAGE_SIZE, "offset": (page - 1) * PAGE_SIZE}
-    return Rows([made_of(row) for row in db.execute(statement, place)], total, page)
+    page = min(page, page_count(total, size))
+    place = {**values, "limit": size, "offset": (page - 1) * size}
+    return Rows([made_of(row) for row in db.execute(statement, place)], total, page, size)
 
 
 # ---- projects --------------------------------------------------------------------------------------------------------
@@ -79,12 +86,6 @@ def project(db: sqlite3.Connection, project_id: str) -> Row:
     return dict(require_one(db, statement, (project_id,), "no such project"))
 
 
-def project_names(db: sqlite3.Connection, most: int) -> list[tuple[str, str]]:
-    """Ids and names of projects by name, for a choice."""
-    rows = db.execute("SELECT id, name FROM projects ORDER BY lower(name), id LIMIT ?", (most,))
-    return [(row["id"], row["name"]) for row in rows]
-
-
 def frozen_projects(db: sqlite3.Connection) -> list[Row]:
     """The frozen projects, latest first."""
     return [dict(row) for row in db.execute(FROZEN, {"limit": PAGE_SIZE})]
@@ -103,20 +104,21 @@ IN_PROJECT = "project_id = :project AND deleted_ms IS NULL"
 NAMED = "deleted_ms IS NULL AND instr(lower(name), lower(:search)) > 0"
 
 
-def secrets_of(db: sqlite3.Connection, project_id: str, page: int, search: str = "") -> Rows:
+def secrets_of(db: sqlite3.Connection, project_id: str, page: int, search: str = "", *, size: int = PAGE_SIZE) -> Rows:
     """The secrets of a project by name; with `search`, those whose name contains it."""
-    return _secrets(db, f"{IN_PROJECT} AND {NAMED}" if search else IN_PROJECT, project_id, search, page)
+    where = f"{IN_PROJECT} AND {NAMED}" if search else IN_PROJECT
+    return _secrets(db, where, project_id, search, page, size=size)
 
 
 def secrets_named(db: sqlite3.Connection, search: str, page: int) -> Rows:
     """The secrets of all projects whose name contains `search`, by name."""
-    return _secrets(db, NAMED, None, search, page)
+    return _secrets(db, NAMED, None, search, page, size=PAGE_SIZE)
 
 
-def _secrets(db: sqlite3.Connection, where: str, project_id: str | None, search: str, page: int) -> Rows:
+def _secrets(db: sqlite3.Connection, where: str, project_id: str | None, search: str, page: int, *, size: int) -> Rows:
     values = {"project": project_id, "search": search}
     counting = f"SELECT COUNT(*) FROM secrets WHERE {where}"
-    return _page(db, SECRETS.format(where=where), counting, values, page)
+    return _page(db, SECRETS.format(where=where), counting, values, page, size=size)
 
 
 def with_name(db: sqlite3.Connection, project_id: str, name: str) -> list[str]:
@@ -158,9 +160,6 @@ SELECT machine_id, max(created_ms) AS at FROM
     (SELECT machine_id, created_ms, action FROM audit WHERE secret_id = ? ORDER BY created_ms DESC LIMIT ?)
 WHERE action = 'secret_read' GROUP BY machine_id
 """
-ENTRIES = "SELECT * FROM audit WHERE secret_id = ? ORDER BY created_ms DESC, id DESC LIMIT ?"
-# `+`: not with the index of the action, which may have very many rows.
-OF_ACTION = "SELECT * FROM audit WHERE secret_id = ? AND +action = ? ORDER BY created_ms DESC, id DESC LIMIT ?"
 
 
 def readers(db: sqlite3.Connection, secret_id: str, now_ms: int, page: int) -> Rows:
@@ -187,19 +186,13 @@ def possible_readers(db: sqlite3.Connection, project_id: str, secret_id: str | N
 
 def latest_entries(db: sqlite3.Connection, secret_id: str, most: int) -> list[Row]:
     """The latest audit entries about a secret, newest first."""
-    return [audit.entry(row) for row in db.execute(ENTRIES, (secret_id, most))]
+    return [audit.entry(row) for row in audit_index.find(db, Filters(secrets=[secret_id]), most)]
 
 
 def latest_triggers(db: sqlite3.Connection, canary_id: str, most: int) -> list[Row]:
     """The audit entries about reads that triggered a canary, newest first."""
-    return [audit.entry(row) for row in db.execute(OF_ACTION, (canary_id, "canary_triggered", most))]
-
-
-def machine_names(db: sqlite3.Connection, ids: Iterable[str | None]) -> dict[str, str]:
-    """The names of machines that exist, by id."""
-    wanted = json.dumps(sorted({each for each in ids if each}))
-    rows = db.execute("SELECT id, name FROM machines WHERE id IN (SELECT value FROM json_each(?))", (wanted,))
-    return {row["id"]: row["name"] for row in rows}
+    filters = Filters(secrets=[canary_id], actions=["canary_triggered"])
+    return [audit.entry(row) for row in audit_index.find(db, filters, most)]
 
 
 # ---- trash, canaries, links ------------------------------------------------------------------------------------------
@@ -279,5 +272,5 @@ def machine_choices(db: sqlite3.Connection, project_id: str, most: int) -> list[
 
 def last_address(db: sqlite3.Connection, secret_id: str, machine_id: str) -> str:
     """The address that a machine last asked for a secret from, if that was not long ago."""
-    recent = db.execute(ENTRIES, (secret_id, LATEST_READS))
+    recent = audit_index.find(db, Filters(secrets=[secret_id]), LATEST_READS)
     return next((str(row["source_ip"] or "") for row in recent if row["machine_id"] == machine_id), "")

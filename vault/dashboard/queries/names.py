@@ -6,13 +6,14 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 # Where an id may begin and end in the text of an entry. What is found is then looked up.
 ID = re.compile(
     r"(?<![\w-])(?:(?:sk|proj|wh|tk|enr|pol)_[A-Za-z0-9]{8,64}"
     r"|[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?![\w-])"
 )
+ID_COLUMNS = ("aiAgentId", "machineId", "secretId", "projectId")  # of an audit entry
 MAX_IDS = 1_000
 
 
@@ -49,6 +50,15 @@ def by_ids(db: sqlite3.Connection, ids: Iterable[str]) -> dict[str, Named]:
     wanted = json.dumps(sorted(set(ids))[:MAX_IDS])
     rows = db.execute(BY_ID, {"ids": wanted})
     return {row["id"]: Named(**{**dict(row), "is_deleted": bool(row["is_deleted"])}) for row in rows}
+
+
+def in_entries(db: sqlite3.Connection, entries: Iterable[Mapping[str, Any]]) -> dict[str, Named]:
+    """What exists of the ids in audit entries, in their columns and in their details."""
+    found: list[str] = []
+    for entry in entries:
+        found += [entry[column] for column in ID_COLUMNS if entry.get(column)]
+        found += ID.findall(entry["detail"])
+    return by_ids(db, found)
 
 
 def ids_of(db: sqlite3.Connection, kind: str, name_or_id: str) -> list[str]:
