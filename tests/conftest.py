@@ -13,6 +13,7 @@ import pytest
 
 import sikkerkey_http
 import sikkerkey_mcp
+from sikkerkey_cli import entries
 from tests.support.harness import Recorder, Server, make_slot
 from tests.support.shell import Shell
 
@@ -74,6 +75,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, _caches: Path) -> Iter
             monkeypatch.delenv(name)
     monkeypatch.setenv("HOME", str(directory))
     monkeypatch.setenv("XDG_CACHE_HOME", str(_caches))
+    monkeypatch.setattr(os, "fsync", lambda _handle: None)  # does not wait for the disk, in this process
     monkeypatch.setattr(sikkerkey_http, "_SOCKET_TABLES", ())  # reading them takes the kernel 20 ms per connection
     before = os.umask(0o022)
     yield directory
@@ -113,4 +115,5 @@ def shell(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -
     """Runs commands in this process, without keeping connections."""
     monkeypatch.setattr(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close())
     monkeypatch.setattr(sikkerkey_mcp, "BACKOFF_S", 0.0)
+    monkeypatch.setattr(entries, "SETTLE_S", 0.0)
     return Shell(capsys)

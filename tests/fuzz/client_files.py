@@ -19,6 +19,7 @@ from typing import Any
 from unittest import mock
 
 import sikkerkey_mcp
+from sikkerkey_cli import entries
 from sikkerkey_cli.__main__ import main
 from sikkerkey_cli.clients import CLIENTS, Client, user_file
 from sikkerkey_cli.config import common_prefix_length
@@ -179,5 +180,6 @@ def target() -> Iterator[Callable[[Random], None]]:
                 for file in path.parent.glob(f"{path.name}*"):
                     file.unlink()
 
-        with mock.patch.dict(os.environ, {"HOME": str(home), "PATH": os.environ["PATH"]}, clear=True):
+        environment = {"HOME": str(home), "PATH": os.environ["PATH"]}
+        with mock.patch.dict(os.environ, environment, clear=True), mock.patch.object(entries, "SETTLE_S", 0.0):
             yield case

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,6 @@ from vault.schema import open_store
 @pytest.fixture(autouse=True)
 def _fast_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     """Does not wait for the disk and derives keys quickly, in this process; the vault's processes are unchanged."""
-    monkeypatch.setattr(os, "fsync", lambda _handle: None)
     monkeypatch.setattr(store, "PRAGMAS", (*store.PRAGMAS, "synchronous=OFF"))  # the last one counts
     monkeypatch.setattr(rootkey, "MEMORY_KIB", 64)
     monkeypatch.setattr(rootkey, "ITERATIONS", 1)
