@@ -218,7 +218,10 @@ def _bootstrap(options: argparse.Namespace) -> Output:
         where = home / "vaults" / store.vault_id
     data = {"machineId": machine_id, "name": options.name, "kind": kind, "directory": str(where)}
     hint = f"the machine is pending until you run: {command_line(options.dir, 'approve', machine_id)}"
-    return Output(data, f"{machine_id} in {quoted(where)}", [hint])
+    keep = (
+        "whoever can read these files can read what the machine may: move them to the machine, away from any assistant"
+    )
+    return Output(data, f"{machine_id} in {quoted(where)}", [hint, keep])
 
 
 def _local_url(directory: Path) -> str:
