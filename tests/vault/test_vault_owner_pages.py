@@ -11,8 +11,9 @@ import pytest
 from tests.vault.support.served_vault import Agent, FakeClock, Vault, run_job
 from tests.vault.support.webhook_receiver import Receiver
 from vault import audit
+from vault.audit_index import Filters
 from vault.dashboard.queries import audit_search, names, summary
-from vault.dashboard.queries.audit_search import PAGE_SIZE, Filters, Found
+from vault.dashboard.queries.audit_search import PAGE_SIZE, Found
 from vault.desk import Desk
 from vault.domains import alerts, support, webhooks
 from vault.errors import Refusal, VaultError
@@ -55,18 +56,18 @@ def test_each_filter_finds_its_entries(vault: Vault) -> None:
     # fmt: off
     expected = (
         (Filters(), [3, 2, 1]),
-        (Filters(action="secret_read"), [2]),
-        (Filters(severity="critical"), [3]),
-        (Filters(severity="low"), [3, 1]),
+        (Filters(actions=["secret_read"]), [2]),
+        (Filters(severities=["critical"]), [3]),
+        (Filters(severities=["low", "medium", "high", "critical"]), [3, 1]),
         (Filters(agents=["agent-1", "agent-2"]), [3]),
         (Filters(machines=["machine-1"]), [2]),
         (Filters(secrets=["sk_b"]), [2]),
         (Filters(projects=["proj_a"]), [2, 1]),
-        (Filters(source_ip="10.0.0.7"), [2]),
+        (Filters(source_ips=["10.0.0.7"]), [2]),
         (Filters(from_ms=2_000), [3, 2]),
-        (Filters(to_ms=2_000), [1]),
-        (Filters(text="MADE"), [1]),
-        (Filters(projects=["proj_a"], severity="low"), [1]),
+        (Filters(to_ms=1_999), [1]),
+        (Filters(search="MADE"), [1]),
+        (Filters(projects=["proj_a"], severities=["low"]), [1]),
     )
     # fmt: on
     for filters, ids in expected:
@@ -78,7 +79,7 @@ def test_downloads_have_every_entry_and_no_formulas(vault: Vault, monkeypatch: p
     with vault.store.transaction() as db:
         for detail in ("=1+1", "+1", "-1", "@x", "plain, with a comma\nand a line", "\u202e", "last"):
             audit.record(db, vault.clock(), OWNER, "secret_read", detail)
-    filters = Filters(action="secret_read")
+    filters = Filters(actions=["secret_read"])
     table = list(csv.reader(io.StringIO(b"".join(audit_search.as_csv(vault.store.reader, filters)).decode())))
     assert table[0] == list(audit_search.COLUMNS)
     shown = ["last", "\u202e", "plain, with a comma\nand a line", "'@x", "'-1", "'+1", "'=1+1"]

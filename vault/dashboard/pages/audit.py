@@ -10,9 +10,9 @@ from urllib.parse import urlencode
 from starlette.responses import Response
 
 from vault import audit
+from vault.audit_index import Filters
 from vault.dashboard.fields import is_number
 from vault.dashboard.queries import audit_search, names
-from vault.dashboard.queries.audit_search import Filters
 from vault.dashboard.web import Page, Visit
 from vault.errors import Refusal
 
@@ -79,14 +79,19 @@ def _filters(db: sqlite3.Connection, visit: Visit, given: Mapping[str, str]) -> 
     if "last" in given:
         begins.append(visit.desk.clock() - SPANS_MS[given["last"]])
     ends = _day(given, "to")
+    lowest = audit.SEVERITIES.index(given["severity"]) if "severity" in given else None
+    things = {kind: names.ids_of(db, kind, given[kind]) for kind in THINGS if kind in given}
     return Filters(
-        action=given.get("action"),
-        severity=given.get("severity"),
-        **{f"{kind}s": names.ids_of(db, kind, given[kind]) for kind in THINGS if kind in given},
-        source_ip=given.get("ip"),
+        actions=[given["action"]] if "action" in given else None,
+        severities=None if lowest is None else audit.SEVERITIES[lowest:],
+        agents=things.get("agent"),
+        machines=things.get("machine"),
+        secrets=things.get("secret"),
+        projects=things.get("project"),
+        source_ips=[given["ip"]] if "ip" in given else None,
         from_ms=max((each for each in begins if each is not None), default=None),
-        to_ms=None if ends is None else ends + SPANS_MS["day"],
-        text=given.get("text"),
+        to_ms=None if ends is None else ends + SPANS_MS["day"] - 1,
+        search=given.get("text"),
     )
 
 
