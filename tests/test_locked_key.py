@@ -125,9 +125,10 @@ def test_install_asks_for_a_passphrase_twice_and_shows_it_nowhere(
     recorder.answer = registered
     talk = Terminal([*COMMAND, "install", TOKEN, "--passphrase"], {"SIKKERKEY_API_URL": recorder.url})
     talk.type("new passphrase: ", "too short\n")
-    talk.type("characters", WORDS + "\n")
+    # Each answer follows its prompt: what is typed before one is dropped.
+    talk.type("characters\r\nnew passphrase: ", WORDS + "\n")
     talk.type("again: ", WORDS + "x\n")
-    talk.type("not the same", WORDS + "\n")
+    talk.type("not the same\r\nnew passphrase: ", WORDS + "\n")
     talk.type("not the same\r\nnew passphrase: \r\nagain: ", WORDS + "\n")
     status, shown = talk.end()
     assert (status, "canary" in shown) == (0, False), shown

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -118,6 +119,8 @@ class Terminal:
 
 
 def _read(keyboard: int) -> bytes:
+    """What the terminal shows next, or nothing at its end. A program that waits for ever fails the test."""
+    assert select.select([keyboard], [], [], TIMEOUT_S)[0], "the terminal shows nothing more"
     try:
         return os.read(keyboard, 4096)
     except OSError:  # on Linux, reading fails after the other end was closed
