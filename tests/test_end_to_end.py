@@ -188,7 +188,18 @@ def test_server_survives_a_restart_of_the_vault(tmp_path: Path) -> None:
         assert "structuredContent" in server.call("whoami")
         first.close()
         away = server.call("manage_projects", action="create", name="p")
-        serve = [sys.executable, "-m", "vault", "serve", "--dir", str(first.directory), "--port", port]
+        serve = [
+            sys.executable,
+            "-m",
+            "vault",
+            "serve",
+            "--dir",
+            str(first.directory),
+            "--port",
+            port,
+            "--tls-port",
+            "0",
+        ]
         again = subprocess.Popen(serve, cwd=ROOT, stdout=subprocess.PIPE, text=True)
         assert again.stdout is not None
         assert again.stdout.readline().strip() == first.url

@@ -154,7 +154,9 @@ def test_a_machine_is_created_listed_approved_and_revoked(vault: Vault, owner: O
     known = {"machineId": made["machineId"], "name": "ci"}
     assert (status, made) == (0, {**known, "kind": "standard", "directory": str(directory)})
     approving = f"python -m vault approve {made['machineId']} --dir {vault.directory}"
-    assert err == f"hint: the machine is pending until you run: {approving}\n"
+    pending, keep = err.splitlines()
+    assert pending == f"hint: the machine is pending until you run: {approving}"
+    assert "away from any assistant" in keep
     assert json.loads((directory / "identity.json").read_text())["machineId"] == made["machineId"]
     assert [row["state"] for row in json.loads(owner("machines", "--json")[1])] == ["pending"]
     assert owner("disable", made["machineId"])[2].startswith("vault: error: machines cannot be enabled or disabled")
