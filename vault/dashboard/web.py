@@ -174,11 +174,11 @@ class Dashboard:
 
     async def _admit(self, page: Page, visit: Visit) -> Visit:
         """The visit with its form, if the page may be used. Raises Refusal or _SignedOut."""
-        client, server = visit.request.scope["client"], visit.request.scope["server"]
-        if not self._is_behind_proxy and not peers.may_be_owner(client, server):
-            raise Refusal(403, "this page is for programs of the user who runs the vault")
         if visit.session is None and not page.is_open:
             raise _SignedOut
+        client, server = visit.request.scope["client"], visit.request.scope["server"]
+        if visit.session and not self._is_behind_proxy and not peers.may_be_owner(client, server):
+            raise Refusal(403, "this page is for programs of the user who runs the vault")
         if page.method == "POST":
             self._check_origin(visit.request)
             visit = replace(visit, form=_form(await bodies.read(visit.request)))

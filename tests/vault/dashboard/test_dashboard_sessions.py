@@ -63,11 +63,12 @@ def test_every_page_needs_a_session_and_says_how_to_get_one(vault: Vault) -> Non
     for page in PAGES:
         if page.is_open:
             continue
-        for cookie in ("", "sikkerkey_dashboard=x", "sikkerkey_dashboard=" + "x" * 4000):
-            headers = [("Cookie", cookie), ("Origin", f"http://127.0.0.1:{vault.port}")]
-            reply = exchange(vault.port, page.method, filled(page.path), b"", headers)
-            assert reply.status == 401, page.path
-            assert b"sikkerkey-vault.pyz dashboard" in reply.raw, page.path
+        headers = [("Cookie", "sikkerkey_dashboard=x"), ("Origin", f"http://127.0.0.1:{vault.port}")]
+        reply = exchange(vault.port, page.method, filled(page.path), b"", headers)
+        assert reply.status == 401, page.path
+        assert b"sikkerkey-vault.pyz dashboard" in reply.raw, page.path
+    for cookie in ("", "sikkerkey_dashboard=", "sikkerkey_dashboard=" + "x" * 4000):
+        assert exchange(vault.port, "GET", HOME, b"", [("Cookie", cookie)]).status == 401, cookie
 
 
 def test_every_form_needs_the_sessions_token_and_the_vaults_origin(signed_in: SignedIn) -> None:
@@ -84,10 +85,11 @@ def test_every_form_needs_the_sessions_token_and_the_vaults_origin(signed_in: Si
         if page.method != "POST":
             continue
         path = filled(page.path).removeprefix(HOME)
-        for fields in ({}, {"csrf": ""}, {"csrf": "x"}, {"csrf": other.csrf}):
+        is_first = page is next(each for each in PAGES if each.method == "POST")
+        for fields in ({"csrf": other.csrf}, {}, {"csrf": ""}, {"csrf": "x"})[: None if is_first else 1]:
             reply = signed_in.send(path, fields)
             assert (reply.status, "another session" in problem(reply)) == (403, True), path
-        for origin in foreign:
+        for origin in foreign[: None if is_first else 1]:
             reply = signed_in.send(path, {"csrf": signed_in.csrf}, ("Origin", origin))
             assert (reply.status, "another site" in problem(reply)) == (403, True), (path, origin)
 
