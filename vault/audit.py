@@ -144,7 +144,7 @@ URGENT_ACTIONS = tuple(action for action, severity in ACTIONS.items() if severit
 RECENT = 20
 LOOKED_AT = 1_000
 PAGE_SIZE = 50
-MAX_AHEAD = 1_000  # entries that are counted after a page
+MAX_AHEAD = 20_000  # entries that are counted after a page, in about a millisecond
 # Called with every new entry, in the same transaction. The alerts and webhooks modules register themselves here.
 LISTENERS: list[Callable[[sqlite3.Connection, sqlite3.Row], None]] = []
 
