@@ -421,7 +421,7 @@ def command_revoke(options: argparse.Namespace) -> int:
     if options.server:
         _revoke_at_vault(agent, options.by, sure=options.yes)
     elif not options.yes:
-        confirm(f"the key of {_described(agent)} will be deleted from this computer\n{_still_listed(agent)}")
+        confirm(f"the key of {described(agent)} will be deleted from this computer\n{_still_listed(agent)}")
     still_listed = "" if options.server else f"{_still_listed(agent)}; "
     forget(agent)
     print(f"removed agent {agent} and the key in {clean(slot)} from this computer")
@@ -441,13 +441,13 @@ def forget(agent: str, hidden: str = "") -> None:
     remove_slot(slot)
 
 
-def _described(agent: str) -> str:
+def described(agent: str) -> str:
     """An agent with its name and its vault, as far as its files can be read."""
     try:
         identity = sikkerkey_mcp.load_identity(agent, with_key=False)
     except ConfigError:
-        return f"agent {agent}, whose files cannot be used,"
-    return f"agent {agent} ({clean(identity.name)}) of {clean(identity.vault_id)} at {identity.api_url}"
+        return f"agent {agent} (its files cannot be used)"
+    return f"agent {agent} ({clean(identity.name, 60)}) of {clean(identity.vault_id, 60)} at {identity.api_url}"
 
 
 def _still_listed(agent: str) -> str:
@@ -464,7 +464,7 @@ def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
     """Has another agent of this computer revoke `agent`. Raises Error, and then nothing was deleted."""
     actor = _agent_that_can_revoke(sikkerkey_mcp.load_identity(agent), by)
     if not sure:
-        action_text = f"{actor.agent_id} will permanently revoke {_described(agent)}"
+        action_text = f"{actor.agent_id} will permanently revoke {described(agent)}"
         confirm(f"{action_text}, and the key on this computer will be deleted")
     revoke_at_vault(actor, agent)
 

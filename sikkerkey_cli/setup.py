@@ -148,7 +148,7 @@ class Answers:
                 raise UsageError(
                     "several agents are installed", f"--agent ID, with one of: {', '.join(self.installed)}"
                 )
-            choices = [*map(_described, self.installed), "a new agent"]
+            choices = [*map(agents.described, self.installed), "a new agent"]
             default = self.installed.index(usual) if usual in self.installed else 0
             number = self._choose("Which agent does the assistant act as?", choices, default)
             options.agent = [*self.installed, NEW][number]
@@ -260,14 +260,6 @@ class Answers:
 
 def _names() -> list[str]:
     return [name for name in CLIENTS if name != "generic"]
-
-
-def _described(agent: str) -> str:
-    try:
-        identity = sikkerkey_mcp.load_identity(agent, with_key=False)
-    except ConfigError:
-        return f"{agent}, whose files cannot be used"
-    return f"{clean(identity.name, 60)} ({agent}), {clean(identity.vault_id, 60)} at {identity.api_url}"
 
 
 def _token_from_stdin() -> tuple[str, str]:
