@@ -166,9 +166,7 @@ def parse_json(data: bytes) -> Any:
     if sikkerkey_redact.nests_too_deeply(data):
         raise ValueError("nested too deeply")
     try:
-        return json.loads(
-            data.decode("utf-8"), parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant
-        )
+        return _DECODER.decode(data.decode("utf-8"))
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
@@ -190,9 +188,13 @@ def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not JSON")
 
 
+_DECODER = json.JSONDecoder(parse_int=_parse_int, parse_float=_parse_float, parse_constant=_refuse_constant)
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
 def to_json(value: Any) -> str:
     """Compact JSON. Characters stand as themselves unless there are lone surrogates, which UTF-8 cannot encode."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = _ENCODER.encode(value)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
