@@ -87,16 +87,16 @@ def _cell(value: object) -> str:
 def _starts(results: Results) -> Iterator[str]:
     starts = results["start"]
     yield (
-        "From starting the process to the answer to `tools/list`, as a multiple of `python -I -S -c pass`; and the "
-        "first signed call after that."
+        "From starting the process to the answer to `tools/list`, as a multiple of `python -I -S -c pass`; "
+        "beside it an archive that does nothing, and the first signed call after the listing."
     )
-    head = ["Python", "bare, ms", "warm, x bare", "empty cache, x bare"]
+    head = ["Python", "bare, ms", "archive that does nothing, x bare", "warm, x bare", "empty cache, x bare"]
     head += ["first call at once, ms", f"first call after {PAUSE_S} s, ms"]
     rows = []
     for each in starts:
         ratio, first = each["ratio"], each["first call"]
-        figures = [each["ms"]["bare"], ratio["warm"], ratio["cold"], first["at once"], first["after a pause"]]
-        rows.append([each["python"], *figures])
+        ratios = [ratio["empty"], ratio["warm"], ratio["cold"]]
+        rows.append([each["python"], each["ms"]["bare"], *ratios, first["at once"], first["after a pause"]])
     yield table(head, rows)
 
 

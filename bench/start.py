@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import time
+import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,7 @@ from bench.api import Api
 from bench.client import FLAGS, Home, Server, archive_command, call_line
 from bench.timing import alternate, quartiles
 
-ROUNDS = 9
+ROUNDS = 15
 PAUSE_S = 0.3  # between tools/list and a first call: no model is faster
 
 
@@ -49,6 +50,11 @@ def run_bare(python: str) -> None:
     subprocess.run([python, *FLAGS, "-c", "pass"], check=True)
 
 
+def run_empty(python: str, archive: Path) -> None:
+    """Runs an archive that does nothing: no program in one can start sooner."""
+    subprocess.run([python, *FLAGS, str(archive)], check=True)
+
+
 def run_to_listing(command: list[str], env: dict[str, str]) -> None:
     """Starts a server, waits until the tools are listed and kills it."""
     with Server(command, env) as server:
@@ -75,8 +81,12 @@ def measure(python: str, *, with_peers: bool = False, rounds: int = ROUNDS) -> d
     """Milliseconds by kind of start, ratios to the bare interpreter, and milliseconds of the first call."""
     command = archive_command(python)
     with Api() as api, Home(api.url) as home:
+        empty = home.path / "empty.pyz"
+        with zipfile.ZipFile(empty, "w") as archive:
+            archive.writestr("__main__.py", "")
         starts: dict[str, Callable[[], object]] = {
             "bare": partial(run_bare, python),
+            "empty": partial(run_empty, python, empty),
             "cold": partial(run_cold, home, command),
             "warm": partial(run_to_listing, command, home.env),
         }
@@ -102,12 +112,13 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("python", nargs="*", default=interpreters())
     options = parser.parse_args()
-    print(f"{'Python':<8} {'bare ms':>8} {'warm x':>7} {'cold x':>7} {'first call ms':>14}")
+    print(f"{'Python':<8} {'bare ms':>8} {'empty x':>7} {'warm x':>7} {'cold x':>7} {'first call ms':>14}")
     for python in options.python:
         found = measure(python, rounds=options.rounds)
         ratio, first = found["ratio"], found["first call"]["after a pause"]
-        figures = (found["ms"]["bare"], ratio["warm"], ratio["cold"], first)
-        print("{:<8} {:8.1f} {:7.2f} {:7.2f} {:14.1f}".format(found["python"], *(each.median for each in figures)))
+        figures = (found["ms"]["bare"], ratio["empty"], ratio["warm"], ratio["cold"], first)
+        row = "{:<8} {:8.1f} {:7.2f} {:7.2f} {:7.2f} {:14.1f}"
+        print(row.format(found["python"], *(each.median for each in figures)))
 
 
 if __name__ == "__main__":
