@@ -51,6 +51,17 @@ def test_only_the_vaults_user_and_root_may_be_the_owner(monkeypatch: pytest.Monk
     assert peers.may_be_owner(("192.0.2.7", 40000), SERVER), "another computer"
 
 
+def test_a_system_without_tables_does_not_tell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(peers, "TABLES", (str(tmp_path / "tcp"), str(tmp_path / "tcp6")))
+    assert peers.may_be_owner(CLIENT, SERVER)
+
+
+@pytest.mark.skipif(sys.byteorder != "little", reason="the tables have the byte order of the machine")
+def test_addresses_are_written_as_in_the_tables() -> None:
+    assert peers._hexadecimal(("127.0.0.1", 8300)) == "0100007F:206C"
+    assert peers._hexadecimal(("::1", 1)) == "00000000000000000000000001000000:0001"
+
+
 def test_real_connections_are_found_in_the_tables() -> None:
     for host in ("127.0.0.1", "::1"):
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
