@@ -316,13 +316,15 @@ def test_no_request_rests_on_a_row_that_was_changed(vault: Vault, agent: Agent) 
 
 def test_a_later_change_by_the_vault_does_not_cover_up_an_edit(vault: Vault, agent: Agent, secret: str) -> None:
     machine, project_id = granted_machine(vault, secret), secret.split("/")[4]
+    bound = agent.secret(project_id, "bound")
     edit(vault, "UPDATE secrets SET version = 7", "UPDATE machines SET expires_ms = 9e12")
     agent.post(secret + "/update", {"value": "new"})
     policy = agent.post(f"/v1/ai/projects/{project_id}/policies", {"name": "none"})["id"]
-    agent.post(f"/v1/ai/secrets/{ident(secret)}/binding", {"policyId": policy})
+    agent.post(f"/v1/ai/secrets/{ident(bound)}/binding", {"policyId": policy})  # the row itself stays as it is
     with vault.store.transaction() as db:
         db.execute("UPDATE machines SET approved_ms = approved_ms + 1")
         assert not seals.matches(db, "secret", ident(secret))
+        assert not seals.matches(db, "secret", ident(bound))
         assert not seals.matches(db, "machine", machine.id)
 
 
