@@ -36,10 +36,17 @@ MODULES = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Runs one command; returns the exit status. On wrong usage and for --help, argparse exits the process."""
+    _write_utf8(sys.stderr)
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] in ([], ["serve"]) and not {"-h", "--help"} & set(words):
         return sikkerkey_mcp.main(words[1:])
     return sikkerkey_mcp.run_command(lambda: run(words))
+
+
+def _write_utf8(stream: object) -> None:
+    """Makes a pipe or a file UTF-8 with line ends as they are, which programs and MCP clients read on every system."""
+    if isinstance(stream, io.TextIOWrapper) and not stream.isatty():
+        stream.reconfigure(encoding="utf-8", newline="\n")
 
 
 def run(arguments: list[str]) -> int:
@@ -48,9 +55,8 @@ def run(arguments: list[str]) -> int:
 
     sikkerkey_mcp.disable_core_dumps()
     sikkerkey_mcp.ask_passphrase = terminal.ask_passphrase
+    _write_utf8(sys.stdout)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        if not sys.stdout.isatty():  # programs expect UTF-8 and the line ends as they are, on every system
-            sys.stdout.reconfigure(encoding="utf-8", newline="\n")
         sys.stdout.reconfigure(errors=terminal.JSON_ESCAPES)  # a terminal may not support every character of a name
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # invalid input is refused where it is used

@@ -608,6 +608,8 @@ def test_pipes_get_utf_8_in_every_locale(home: Path, vault: Recorder, env: dict[
     assert run_process("whoami", env=env).stdout == f"{AGENT_ID}  {name}  {VAULT_ID}  {vault.url}  {key}\n"
     words = ("call", "manage_machines", "get", f"machineId={AGENT_ID}")
     assert json.loads(run_process(*words, env=env).stdout) == {"name": name}
+    made = run_process("call", "manage_projects", "create", "name=-", stdin="søger", env=env)
+    assert "Created the project søger" in made.stderr
 
 
 def test_pipe_gets_line_ends_as_they_are(monkeypatch: pytest.MonkeyPatch) -> None:

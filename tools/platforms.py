@@ -77,7 +77,7 @@ def surroundings(**settings: str) -> dict[str, str]:
 def output(command: list[str], text_in: str = "", **settings: str) -> str:
     """What a command prints. Raises RuntimeError with its last line if it fails."""
     environment = surroundings(**settings)
-    done = subprocess.run(command, input=text_in, capture_output=True, text=True, check=False, env=environment)
+    done = subprocess.run(command, input=text_in, capture_output=True, encoding="utf-8", check=False, env=environment)
     if done.returncode:
         lines = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
         raise RuntimeError(lines[-1])
@@ -452,7 +452,7 @@ def report(name: str, attempt: Callable[[], str]) -> bool:
         print(f"ran      {attempt()}", flush=True)
     except Unavailable as reason:
         print(f"not run  {name}: {reason}", flush=True)
-    except RuntimeError as error:
+    except (RuntimeError, OSError, ValueError) as error:
         print(f"FAILED   {name}: {error}", flush=True)
         return False
     return True
