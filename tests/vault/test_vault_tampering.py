@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import sqlite3
 from contextlib import closing
 from typing import Any, Callable
@@ -194,6 +195,7 @@ def test_a_backup_prints_the_head_that_a_later_log_still_contains(vault: Vault, 
     line = (str(tmp_path / "backup"), "--passphrase-file", "-")
     _, out, _ = run_command(vault.directory, "backup", *line, typed="several unrelated words\n")
     head = out.rpartition("head of the audit log ")[2].strip()
+    assert json.loads(run_command(vault.directory, "verify", "--json")[1])["auditHead"] == head
     agent.project("later")
     assert verify(vault, "--head", head) == ""
     assert run_command(vault.directory, "verify", "--head", "x")[0] == 2
