@@ -22,7 +22,7 @@ def test_a_link_works_once_and_for_five_minutes(vault: Vault) -> None:
     again = exchange(vault.port, "GET", link, b"", [])
     assert (again.status, "set-cookie" in again.headers) == (401, False)
     late = f"{HOME}/sign-in/{vault.sessions.mint_link()}"
-    vault.clock.advance(sessions.LINK_LIFE_MS // 1000)
+    vault.clock.advance(5 * 60)
     assert exchange(vault.port, "GET", late, b"", []).status == 401
 
 
@@ -43,6 +43,58 @@ def test_a_session_ends_when_it_is_idle_or_old_or_locked(vault: Vault) -> None:
     assert reply.status == 200
     assert "Max-Age=0" in reply.headers["set-cookie"]
     assert locked.get("").status == 401
+
+
+class Time:
+    """A clock that a test sets."""
+
+    now_ms = 0
+
+    def __call__(self) -> int:
+        return self.now_ms
+
+
+def test_what_a_session_keeps_is_forgotten_in_time() -> None:
+    time = Time()
+    kept = sessions.Sessions(time)
+    session, other = (kept.find(kept.sign_in(kept.mint_link()) or "") for _ in range(2))
+    assert session is not None
+    session.keep("draft", "value", 1_000)
+    session.keep("reveal", "hunter2", 2_000)
+    assert "hunter2" not in repr(session)
+    assert (session.kept("draft", 999), session.kept("draft", 1_000)) == ("value", None)
+    assert (session.take("reveal", 1_999), session.take("reveal", 1_999)) == ("hunter2", None)
+    session.keep("draft", "value", 3_000)
+    time.now_ms = 3_000
+    kept.find("")  # any request drops what is old from every session
+    assert other is not None
+    assert session._kept == {}
+
+
+def test_five_wrong_confirmations_in_a_quarter_of_an_hour_are_too_many() -> None:
+    time = Time()
+    kept = sessions.Sessions(time)
+    for now_ms in (0, 100, 200, 300, 400):
+        assert kept.wait_ms() == 0
+        time.now_ms = now_ms
+        kept.count_wrong()
+    quarter_ms = 15 * 60 * 1000
+    time.now_ms = quarter_ms - 1
+    assert kept.wait_ms() == 1
+    time.now_ms = quarter_ms
+    assert kept.wait_ms() == 0
+    kept.count_wrong()
+    assert kept.wait_ms() == 100
+
+
+def test_the_oldest_of_many_links_and_sessions_ends() -> None:
+    kept = sessions.Sessions(Time())
+    first, second, *_ = [kept.mint_link() for _ in range(21)]
+    assert kept.sign_in(first) is None
+    oldest = kept.sign_in(second) or ""
+    cookies = [kept.sign_in(kept.mint_link()) or "" for _ in range(20)]
+    assert kept.find(oldest) is None
+    assert None not in [kept.find(cookie) for cookie in cookies]
 
 
 def test_live_updates_do_not_keep_a_session_alive(signed_in: SignedIn) -> None:
