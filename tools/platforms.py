@@ -248,10 +248,11 @@ def try_everything(there: Installation) -> str:
         try_session(there)
         try_tampered(there)
         if isinstance(there, WindowsInstallation):
+            try_key_store(there)
             try_windows(there)
     commands = "install, doctor, tools, call, config"
     session = "a session with tools, resources and prompts"
-    more = "hints in cmd, no cache" if isinstance(there, WindowsInstallation) else "the vault's archive"
+    more = "DPAPI, hints in cmd, no cache" if isinstance(there, WindowsInstallation) else "the vault's archive"
     return f"{found}: loads, signs and verifies; {commands}; {session}; a damaged cache; {more}"
 
 
@@ -332,6 +333,25 @@ def try_tampered(there: Installation) -> None:
         path.write_bytes(data[:middle] + bytes([data[middle] ^ 1]) + data[middle + 1 :])
     there.client("call", "whoami")
     require({path: path.read_bytes() for path in files} == before, "the cache stays damaged")
+
+
+def try_key_store(there: WindowsInstallation) -> None:
+    """A new key whose passphrase Windows keeps (DPAPI), and a call that it signs."""
+    token = output([*there.owner("agent-token"), "--scopes", "all"])
+    there.client("rotate-key", "-", "--key-store", text_in=token)
+    (kept,) = (there.home / ".sikkerkey/agents").glob("*/passphrase.dpapi")
+    require("ENCRYPTED" in kept.with_name("private.pem").read_text(encoding="ascii"), "the key is not encrypted")
+    output([*there.owner("approve"), kept.parent.name])
+    there.client("rotate-key", "--finish")
+    require(kept.parent.name in there.client("call", "whoami"), "the new key signs nothing")
+    before = kept.read_bytes()
+    kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    try:
+        there.client("call", "whoami")
+        raise RuntimeError("a damaged passphrase is accepted")
+    except RuntimeError as error:
+        require("key store (dpapi) does not give the passphrase" in str(error), str(error))
+    kept.write_bytes(before)
 
 
 def try_windows(there: WindowsInstallation) -> None:
