@@ -338,12 +338,13 @@ def try_tampered(there: Installation) -> None:
 def try_key_store(there: WindowsInstallation) -> None:
     """A new key whose passphrase Windows keeps (DPAPI), and a call that it signs."""
     token = output([*there.owner("agent-token"), "--scopes", "all"])
-    there.client("rotate-key", "-", "--key-store", text_in=token)
-    (kept,) = (there.home / ".sikkerkey/agents").glob("*/passphrase.dpapi")
-    require("ENCRYPTED" in kept.with_name("private.pem").read_text(encoding="ascii"), "the key is not encrypted")
-    output([*there.owner("approve"), kept.parent.name])
+    agent = there.client("rotate-key", "-", "--key-store", text_in=token).split()[2].rstrip(",")
+    output([*there.owner("approve"), agent])
     there.client("rotate-key", "--finish")
-    require(kept.parent.name in there.client("call", "whoami"), "the new key signs nothing")
+    slot = there.home / ".sikkerkey/agents" / agent
+    kept = slot / "passphrase.dpapi"
+    require("ENCRYPTED" in (slot / "private.pem").read_text(encoding="ascii"), "the key is not encrypted")
+    require(json.loads(there.client("call", "whoami"))["agentId"] == agent, "the new key signs nothing")
     before = kept.read_bytes()
     kept.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
     try:
