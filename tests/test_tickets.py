@@ -564,6 +564,7 @@ def test_garbage_is_no_ticket(tickets: Tickets, directory: Path) -> None:
     wrong += [json.dumps({name: member for name, member in good.items() if name != left}) for left in good]
     wrong += [changed(**{name: value}) for name in good["ticket"] for value in (None, [[1]]) if name != "shows"]
     wrong += [changed(code="AAAA"), changed(more=1), changed(fields="ab"), changed(details=[["a"]]), changed(title=7)]
+    wrong += [changed(details=[["a", 7]]), changed(quoted=[[None, "a"]])]
     wrong += [changed(expires_s="soon"), changed(arguments=[]), changed(quoted=[["a", "b", "c"]])]
     wrong += [ended(outcome) for outcome in (7, {}, ["done", "x", {}], {"state": "won", "message": "", "answer": {}})]
     wrong += [

@@ -66,7 +66,7 @@ TESTS = {
     "vault/seals.py": "vault_tampering vault_migrations vault_secrets",
     "vault/verification.py": "vault_tampering vault_audit",
     "vault/dashboard/sessions.py": "dashboard_sessions dashboard_attacks",
-    "vault/dashboard/web.py": "dashboard_sessions dashboard_attacks dashboard_walks",
+    "vault/dashboard/web.py": "dashboard_sessions dashboard_peers dashboard_attacks dashboard_walks",
     "vault/domains/policies.py": "vault_policies vault_axes vault_machine_reads",
     "vault/domains/ip_allowlist.py": "vault_ip_allowlist vault_axes",
     "vault/domains/machine_reads.py": "vault_machine_reads vault_canaries vault_withheld",
