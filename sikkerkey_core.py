@@ -22,6 +22,7 @@ ERROR_MAX_CHARACTERS = 500  # of the vault's own error text that is shown to the
 JSON_MAX_VALUES = 300_000  # of one text: 10,000 audit rows are about 100,000; each takes up to 250 bytes of memory
 INTEGER_MAX = 2**63 - 1  # the vault's integers are 64 bits wide
 FLOAT_EXACT_MAX = 2**53  # a float may have lost digits of a larger integer
+TOKEN_CHARACTERS = 64  # of a registration token, hexadecimal
 INTEGER_MAX_DIGITS = 1_000  # old Pythons need quadratic time for more; newer ones refuse 4,301
 
 

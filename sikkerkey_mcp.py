@@ -14,9 +14,7 @@ The sections, in reading order:
 
     limits        bounds on every external input, with reasons
     actions       the dispatch table: one row per action
-    identity      an agent's files: keys, modes, owners
     signing       the string to sign and the headers
-    locked keys   keys with a passphrase
     vault API     signed requests with urllib: TLS, proxies, bounds, retries
     refusals      answers of the vault that are errors, with the next step
     restrictions  --read-only, --tools, --exclude, --split-reads, --confirm, --values, --max-calls
@@ -28,12 +26,12 @@ The sections, in reading order:
 
 Below this module are `sikkerkey_core` (errors, text and JSON), `sikkerkey_actions` (what a row of the table says, and
 the schemas, checks and requests that follow from it), `sikkerkey_results` (what the model sees of an answer) and
-`sikkerkey_members` (what an action may answer with); `sikkerkey_http` (one HTTP exchange),
-`sikkerkey_certificates` (trusted authorities),
-`sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling), `sikkerkey_pages`
-(what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell` (commands in hints),
-`sikkerkey_times` (reading and writing times), `sikkerkey_activity` (the record of what was called),
-`sikkerkey_passphrase` (the passphrase of a key) and `sikkerkey_unlock` (asking the person for it).
+`sikkerkey_members` (what an action may answer with); `sikkerkey_identity` (an agent's files and its key),
+`sikkerkey_address` (where the vault is), `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted
+authorities), `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling),
+`sikkerkey_pages` (what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell`
+(commands in hints), `sikkerkey_times` (reading and writing times), `sikkerkey_activity` (the record of what was
+called), `sikkerkey_passphrase` (the passphrase of a key) and `sikkerkey_unlock` (asking the person for it).
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -44,7 +42,6 @@ import os
 import re
 import select
 import signal
-import stat
 import sys
 import threading
 import time
@@ -83,6 +80,7 @@ from sikkerkey_actions import (
     path_parameters,
     tool_listing,
 )
+from sikkerkey_address import https_proxies, parse_base_url
 from sikkerkey_core import (
     ASK_FOR_LESS,
     CHECK_INTERMEDIARY_HINT,
@@ -109,6 +107,20 @@ from sikkerkey_core import (
     runnable,
     to_json,
 )
+from sikkerkey_identity import (
+    INSTALL_HINT,
+    Identity,
+    KeyLocked,
+    Sign,
+    agents_directory,
+    choose_agent,
+    home,
+    installed_agents,
+    load_identity,
+    replacement,
+    signer_of,
+    unlock_agent,
+)
 from sikkerkey_results import (
     FOR_A_MODEL,
     RESULT_CHARACTERS,
@@ -130,8 +142,6 @@ if TYPE_CHECKING:
     import ssl
     import urllib.request
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
     import sikkerkey_activity
     import sikkerkey_http
     import sikkerkey_person
@@ -148,7 +158,6 @@ VERSION = "0.1.0"
 LINE_MAX_BYTES = 4 * 1024 * 1024  # one message: the largest value (100 KB) at six bytes a character when escaped
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
 RESULT_LIMITS = (1_000, 1_000_000)  # of `--answer-limit`
-FILE_MAX_BYTES = 64 * 1024  # an identity file or a key; both are a few hundred bytes
 WRITE_MAX_BYTES = 16 * 1024  # one write to stdout: a client that takes this much in PARENT_POLL_S is still reading
 
 CALLS_RUNNING_MAX = 32  # threads, and so connections
@@ -165,7 +174,6 @@ RETRIES_MAX = 3
 RETRY_MAX_S = 20.0  # all attempts of one call and the pauses between them
 BACKOFF_S = 0.25  # doubled for each retry
 
-TOKEN_CHARACTERS = 64  # of a registration token, hexadecimal
 CLOCK_SKEW_MAX_S = 300  # the vault's own window
 PARENT_POLL_S = 0.5  # an orphaned process ends within a second
 REVIEW_KEPT_S = 300.0  # for the pages of its answer after the first, which would take all its requests again
@@ -969,373 +977,8 @@ def find_action(tool: Tool, arguments: JsonObject, tools: Sequence[Tool] = ()) -
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# identity: an agent's files, in the layout that SikkerKey's other clients read and write:
-#
-#     $SIKKERKEY_HOME or ~/.sikkerkey / agents / {agentId} / identity.json, private.pem
-#
-# Files that others own, can read, or have replaced by links are refused, with the command that fixes it. What root has
-# mounted read-only is accepted if no other user can read it: so Kubernetes and Docker pass keys to containers.
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class Identity:
-    """An agent as its files describe it. `key_pem` is the private key; only `load_signer` uses it."""
-
-    def __init__(self, members: JsonObject, key_pem: bytes, key_path: str = "") -> None:
-        self.agent_id: str = members["agentId"]
-        self.name = str(members.get("name", ""))
-        self.vault_id: str = members["vaultId"]
-        self.api_url: str = members["apiUrl"]
-        self.certificate: str = members.get("certificate", "")  # in PEM: the only one that this agent trusts
-        self.public_key = _public_key_in(members)
-        self.replaces: list[str] = _ids_in(members.get("replaces"))  # agents that this one has replaced, newest first
-        self.key_store: str = members.get("keyStore", "")  # of the operating system, which has the key's passphrase
-        self.key_path = key_path
-        self.key_pem = key_pem
-
-    @property
-    def address(self) -> str:
-        """The vault's URL, with the fingerprint of its certificate if that is pinned."""
-        return pinned_address(self.api_url, certificate_sha256(self.certificate)) if self.certificate else self.api_url
-
-    @property
-    def directory(self) -> str:
-        """Where the key is, and what the system's key store needs."""
-        return os.path.dirname(self.key_path)
-
-    @property
-    def store_account(self) -> str:
-        """Where the key store keeps the passphrase."""
-        import hashlib  # see fingerprint
-
-        return hashlib.sha256(self.public_key).hexdigest()
-
-    def __repr__(self) -> str:
-        return f"Identity({self.agent_id})"
-
-
-REPLACED_MAX = 20
-
-
-def _ids_in(listed: Any) -> list[str]:
-    return [each for each in listed[:REPLACED_MAX] if is_id(each)] if isinstance(listed, list) else []
-
-
-def _public_key_in(members: JsonObject) -> bytes:
-    """The 32 bytes of the member publicKey; empty if it is absent, as in identities of other programs."""
-    import binascii  # only for identities
-
-    try:
-        found = binascii.a2b_base64(members.get("publicKey", ""))
-    except (ValueError, TypeError):
-        found = b""
-    return found if len(found) == 32 else b""
-
-
-def home() -> str:
-    """The directory that all SikkerKey programs share, absolute. Raises ConfigError."""
-    named = os.environ.get("SIKKERKEY_HOME")
-    path = named or os.path.expanduser("~/.sikkerkey")
-    absolute = "set SIKKERKEY_HOME to an absolute path"
-    if os.name == "nt" and named and path[0] in "/\\" and not os.path.splitdrive(path)[0]:
-        raise ConfigError("SIKKERKEY_HOME names no drive", f"{absolute} that begins with a drive, such as C:")
-    if not os.path.isabs(path):
-        message = "SIKKERKEY_HOME is not an absolute path" if named else "no home directory is known"
-        raise ConfigError(message, absolute)
-    return os.path.normpath(path)
-
-
-def agents_directory() -> str:
-    """The directory that contains a directory for each agent."""
-    return os.path.join(home(), "agents")
-
-
-def check_private(path: str, *, directory: bool, forbidden: int) -> None:
-    """Refuses `path` if it is a link, belongs to another user, or has any of the mode bits `forbidden`.
-
-    Windows has neither owner ids nor these modes: only the kind of file is checked there. Raises ConfigError.
-    """
-    path = _follow_mounted_link(path)
-    try:
-        found = os.lstat(path)
-    except OSError as error:
-        parent = sikkerkey_shell.make_private(os.path.dirname(path), directory=True)
-        raise _unreadable(path, error, parent) from None
-    _check_status(path, found, directory=directory, forbidden=forbidden)
-
-
-class OpenToOthers(ConfigError):
-    """Other users can write a file or directory, or read it."""
-
-
-def _check_status(path: str, found: os.stat_result, *, directory: bool, forbidden: int) -> None:
-    mounted = found.st_uid == 0 and _is_mounted_read_only(path)
-    _check_owner_and_symlink(path, found, mounted=mounted)
-    if not (stat.S_ISDIR if directory else stat.S_ISREG)(found.st_mode):
-        kind = "directory" if directory else "regular file"
-        raise ConfigError(f"{clean(path)} is not a {kind}", sikkerkey_shell.rename(path, f"{path}.old"))
-    if os.name == "posix" and found.st_mode & _forbidden_bits(found, forbidden, mounted=mounted):
-        access = "written" if forbidden == 0o022 else "read or written"
-        hint = MOUNT_HINT if mounted else sikkerkey_shell.make_private(path, directory=directory)
-        raise OpenToOthers(f"{clean(path)} can be {access} by other users", hint)
-
-
-MOUNT_HINT = "in Kubernetes, set defaultMode: 0400 and securityContext.fsGroup; in Docker, mode: 0400 and uid"
-
-
-def _forbidden_bits(found: os.stat_result, forbidden: int, *, mounted: bool) -> int:
-    """`forbidden` without the bits that give nobody else access to a file that root provides."""
-    if stat.S_ISDIR(found.st_mode):  # the names in it are no secret
-        return 0 if mounted else forbidden & 0o022 if _is_foreign_root(found) else forbidden
-    return forbidden & ~stat.S_IRGRP if mounted and _has_no_other_member(found.st_gid) else forbidden
-
-
-def _is_foreign_root(found: os.stat_result) -> bool:
-    return hasattr(os, "getuid") and found.st_uid == 0 != os.getuid()
-
-
-def _is_mounted_read_only(path: str) -> bool:
-    try:
-        return hasattr(os, "statvfs") and bool(os.statvfs(path).f_flag & os.ST_RDONLY)
-    except OSError:
-        return False
-
-
-def _follow_mounted_link(path: str) -> str:
-    """`path`, or what it leads to if root has mounted it with a link that stays in its directory, as in Kubernetes.
-
-    There, private.pem leads to ..data/private.pem, and ..data to a directory that is replaced when the secret changes.
-    """
-    directory = os.path.dirname(path)
-    try:
-        found = os.lstat(path)
-    except OSError:  # reported by whoever opens it
-        return path
-    if not stat.S_ISLNK(found.st_mode) or found.st_uid != 0 or not _is_mounted_read_only(directory):
-        return path
-    target = os.path.realpath(path)
-    return target if target.startswith(os.path.join(os.path.realpath(directory), "")) else path
-
-
-def _has_no_other_member(group: int) -> bool:
-    """True for a group of this process in which no other user is, except root."""
-    if group not in (os.getegid(), *os.getgroups()):
-        return False
-    import grp  # not at the top: Windows has neither, and they are rarely needed
-    import pwd
-
-    try:
-        members = grp.getgrgid(group).gr_mem
-    except KeyError:  # a number without a name, as Kubernetes uses it
-        members = []
-    others = [user for user in pwd.getpwall() if user.pw_uid not in (0, os.getuid())]
-    return not any(user.pw_gid == group or user.pw_name in members for user in others)
-
-
-def _check_owner_and_symlink(path: str, found: os.stat_result, *, mounted: bool) -> None:
-    if stat.S_ISLNK(found.st_mode):
-        raise ConfigError(f"{clean(path)} is a symbolic link", sikkerkey_shell.replace_link(path))
-    # Root's directories are those in which a mount was made. One that only root can enter is from a `sudo` by mistake.
-    of_root = _is_foreign_root(found) and stat.S_ISDIR(found.st_mode) and found.st_mode & 0o005 == 0o005
-    if hasattr(os, "getuid") and found.st_uid != os.getuid() and not mounted and not of_root:
-        raise ConfigError(f"{clean(path)} belongs to another user", _without_strangers_files(path, found))
-
-
-def _without_strangers_files(path: str, found: os.stat_result) -> str:
-    """Commands that put a directory, or the slot of a file, out of the way: who made it chose the key and the vault."""
-    foreign = path if stat.S_ISDIR(found.st_mode) else os.path.dirname(path)
-    return sikkerkey_shell.in_order(sikkerkey_shell.rename(foreign, f"{foreign}.not-mine"), "sikkerkey-mcp install -")
-
-
-def _unreadable(path: str, error: OSError, hint_if_forbidden: str) -> ConfigError:
-    hint = hint_if_forbidden if isinstance(error, PermissionError) else ""
-    return ConfigError(f"{clean(path)} cannot be read: {error.strerror}", hint)
-
-
-# A link or a FIFO that has replaced the file since it was checked is neither followed nor waited for.
-_OPEN_FLAGS = os.O_RDONLY | sum(getattr(os, name, 0) for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"))
-
-
-def _read_private(path: str) -> bytes:
-    check_private(path, directory=False, forbidden=0o077)
-    path = _follow_mounted_link(path)
-    try:
-        with os.fdopen(os.open(path, _OPEN_FLAGS), "rb") as file:
-            _check_status(path, os.fstat(file.fileno()), directory=False, forbidden=0o077)
-            data = file.read(FILE_MAX_BYTES + 1)
-    except OSError as error:
-        raise _unreadable(path, error, sikkerkey_shell.make_private(path, directory=False)) from None
-    if len(data) > FILE_MAX_BYTES:
-        raise ConfigError(f"{clean(path)} is larger than {FILE_MAX_BYTES:,} bytes")
-    return data
-
-
-def installed_agents() -> list[str]:
-    """The ids of the agents on this computer. Files that other SikkerKey programs keep beside them are skipped."""
-    directory = agents_directory()
-    try:
-        os.lstat(directory)
-    except (FileNotFoundError, NotADirectoryError):
-        return []
-    except OSError:
-        pass  # it may exist: check_parents reports what is wrong and how to fix it
-    check_parents(directory)
-    try:
-        names = sorted(os.listdir(directory))
-    except OSError as error:
-        raise _unreadable(directory, error, sikkerkey_shell.make_private(directory, directory=True)) from None
-    return [name for name in names if is_id(name) and _is_slot(os.path.join(directory, name))]
-
-
-def _is_slot(path: str) -> bool:
-    """Whether a directory holds an agent. After `revoke` it is still there if it holds files of others."""
-    try:
-        return os.path.isdir(path) and not {"identity.json", "private.pem"}.isdisjoint(os.listdir(path))
-    except OSError:  # reported when its files are read
-        return True
-
-
-def check_parents(directory: str) -> None:
-    """Refuses a directory, or its parent, that others can write to. Raises ConfigError."""
-    for path in (os.path.dirname(directory), directory):
-        check_private(path, directory=True, forbidden=0o022)
-
-
-def choose_agent(wanted: str = "") -> str | None:
-    """The agent to use: `wanted`, else SIKKERKEY_AGENT_ID, else the only one; None if none is installed.
-
-    An agent that was replaced by `rotate-key` is found under its old id. Raises ConfigError if the choice is malformed
-    or unknown, or if there are several and none was chosen.
-    """
-    wrong = UsageError if wanted else ConfigError
-    wanted = wanted or os.environ.get("SIKKERKEY_AGENT_ID", "")
-    if wanted and not is_id(wanted):
-        hint = "an agent id is letters, digits, - and _; `sikkerkey-mcp whoami` lists them"
-        raise wrong("the agent id is malformed", hint)
-    found = installed_agents()
-    if wanted and found != [wanted]:
-        wanted = next((agent for agent in found if wanted in _replaced_by(agent)), wanted)
-    if wanted and wanted not in found:
-        named = wanted if len(wanted) != TOKEN_CHARACTERS else "of that id"  # probably a token in the wrong place
-        hint = "`sikkerkey-mcp whoami` lists the agents" if found else INSTALL_HINT
-        hint += "; then replace a client's entry: sikkerkey-mcp config CLIENT --write"
-        raise wrong(f"there is no agent {named} in {clean(agents_directory())}", hint)
-    if len(found) > 1 and not wanted:
-        replaced = {old for agent in found for old in _replaced_by(agent)}  # its slot is about to be deleted
-        found = [agent for agent in found if agent not in replaced]
-    if len(found) > 1 and not wanted:
-        hint = f"--agent ID (for revoke just the ID) or SIKKERKEY_AGENT_ID=ID, with one of: {', '.join(found)}"
-        hint += "; for a client: sikkerkey-mcp config CLIENT --agent ID --write"
-        raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
-    return wanted or next(iter(found), None)
-
-
-def _replaced_by(agent: str) -> list[str]:
-    try:
-        return load_identity(agent, with_key=False).replaces
-    except ConfigError:  # reported by whoever uses it
-        return []
-
-
-INSTALL_HINT = "create an agent token on the vault's dashboard, then: sikkerkey-mcp install -"
-
-
-def replacement(agent_id: str, address: str = "") -> str:
-    """The commands that replace an agent by a new one, of the same vault if its address is known."""
-    install = "sikkerkey-mcp install -"
-    if address not in ("", DEFAULT_API_URL):
-        install = sikkerkey_shell.with_variable("SIKKERKEY_API_URL", address, install)
-    return sikkerkey_shell.in_order(f"sikkerkey-mcp revoke {agent_id} --yes", install)
-
-
-def load_identity(agent_id: str, *, with_key: bool = True, slot: str = "") -> Identity:
-    """Reads and checks an agent's files; without `with_key`, the key file is checked but not read.
-
-    `slot` is the name of its directory, if that is not its id. Raises ConfigError.
-    """
-    try:
-        return _load_identity(agent_id, slot or agent_id, with_key=with_key)
-    except ConfigError as error:
-        error.hint = error.hint or replacement(agent_id)
-        raise
-
-
-def _load_identity(agent_id: str, slot: str, *, with_key: bool) -> Identity:
-    directory = os.path.join(agents_directory(), slot)
-    check_parents(agents_directory())
-    check_private(directory, directory=True, forbidden=0o077)
-    path = os.path.join(directory, "identity.json")
-    try:
-        members = parse_json(_read_private(path))
-    except ValueError:
-        members = None
-    required = ("agentId", "vaultId", "apiUrl")
-    if not isinstance(members, dict) or not all(isinstance(members.get(name), str) for name in required):
-        raise ConfigError(f"{clean(path)} is not an identity file")
-    if members["agentId"] != agent_id:
-        raise ConfigError(f"{clean(path)} belongs to another agent than its directory says")
-    try:
-        parse_base_url(members["apiUrl"])
-    except ConfigError as error:
-        raise ConfigError(str(error)) from None  # its hint is about a variable that does not count here
-    _check_certificate(path, members)
-    if members.get("keyStore", "") not in ("", "secret-tool", "keychain", "dpapi"):
-        raise ConfigError(f"{clean(path)}: keyStore is unknown")
-    key_path = _key_path(directory, members.get("privateKeyPath"))
-    try:
-        if with_key:
-            forbid_inspection()
-            return Identity(members, _read_private(key_path), key_path)
-        check_private(key_path, directory=False, forbidden=0o077)
-    except OpenToOthers as error:
-        if error.hint != MOUNT_HINT:  # somebody may have a copy, which closing the file would not take back
-            error.hint = replacement(agent_id, Identity(members, b"").address)
-        raise
-    return Identity(members, b"", key_path)
-
-
-def _check_certificate(path: str, members: JsonObject) -> None:
-    """Refuses a pinned certificate that is malformed, or for a vault that is not on this computer."""
-    certificate = members.get("certificate", "")
-    if certificate == "":
-        return
-    if not isinstance(certificate, str) or not re.fullmatch(CERTIFICATE_PEM, certificate):
-        raise ConfigError(f"{clean(path)}: certificate is not one certificate in PEM")
-    if not is_pinnable(members["apiUrl"]):
-        raise ConfigError(f"{clean(path)}: certificate is for https:// to this computer only")
-
-
-def forbid_inspection() -> None:
-    """On Linux, keeps other processes of the same user from reading this one's memory. Root still can.
-
-    Programs that this process starts are not affected, such as the browser. PR_SET_NO_NEW_PRIVS would be inherited by
-    them, and a browser from a snap, or one with a setuid sandbox, would not start.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    try:
-        import ctypes  # not at the top: a listing has no key to protect, and some Pythons are built without it
-
-        ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 0, 0, 0, 0)
-    except (ImportError, OSError, AttributeError):  # a Python that is linked statically: serve anyway
-        return
-
-
-PR_SET_DUMPABLE = 4  # of <linux/prctl.h>
-
-
-def _key_path(directory: str, stored: Any) -> str:
-    """The stored path if that file still exists; else the agent's own, which is right after a home was moved."""
-    if isinstance(stored, str) and os.path.isabs(stored) and os.path.lexists(stored):
-        return stored
-    return os.path.join(directory, "private.pem")
-
-
-# ---------------------------------------------------------------------------------------------------------------------
 # signing: pure functions. Nothing here reads the clock, randomness, files or the network; what is signed is not logged.
 # ---------------------------------------------------------------------------------------------------------------------
-
-Sign = Callable[[bytes], bytes]
 
 
 def string_to_sign(request: Request, timestamp: int, nonce: str) -> bytes:
@@ -1360,160 +1003,13 @@ def signed_headers(agent_id: str, sign: Sign, request: Request, timestamp: int, 
     }
 
 
-def load_signer(key_pem: bytes) -> Sign:
-    """The signing function of an Ed25519 key in PKCS8 PEM. Raises ConfigError."""
-    return _load_key(key_pem).sign
-
-
-def fingerprint(public_key: bytes) -> str:
-    """The fingerprint of a public key of 32 raw bytes, as OpenSSH writes it: `SHA256:` and base64 without padding."""
-    import base64  # not at the top: serving shows no fingerprint
-    import hashlib
-
-    return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).decode("ascii").rstrip("=")
-
-
-def fingerprint_of(identity: Identity) -> str:
-    """The fingerprint of the public half of an agent's key. One with a passphrase is not unlocked for it.
-
-    Raises ConfigError.
-    """
-    if is_encrypted(identity.key_pem) and identity.public_key:
-        return fingerprint(identity.public_key)
-    return fingerprint(_public_bytes(_usable_key(identity)))
-
-
-def _public_bytes(key: Ed25519PrivateKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # see _load_key
-
-    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-
-
-def is_encrypted(key_pem: bytes) -> bool:
-    """Whether a key file needs a passphrase."""
-    return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in key_pem
-
-
-def _load_key(key_pem: bytes, password: bytes | None = None) -> Ed25519PrivateKey:
-    try:
-        # Not at the top: the native library takes 30 ms to load, and a listing needs no signature.
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    except ImportError as error:
-        hint = "`sikkerkey-mcp doctor` says more; download a damaged file again"
-        raise ConfigError(f"the signing library cannot be loaded: {clean(str(error))}", hint) from None
-    if not _library_signs_correctly():
-        hint = "download the archive again, or reinstall cryptography"
-        raise ConfigError("the signing library fails the Ed25519 test of RFC 8032", hint)
-    try:
-        key = load_pem_private_key(key_pem, password)
-    except Exception:  # the library raises many kinds of errors, and any of them may quote the key
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        if password is not None:
-            raise WrongPassphrase("this is not the passphrase of the agent's key")
-        raise ConfigError("private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM")
-    return key
-
-
-class WrongPassphrase(ConfigError):
-    """A passphrase does not decrypt the key."""
-
-
-@functools.cache
-def _library_signs_correctly() -> bool:
-    """Signs the message of test 2 in section 7.1 of RFC 8032, once per process."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # see _load_key
-
-    private_key = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
-    signature = bytes.fromhex(
-        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
-        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
-    )
-    try:
-        return Ed25519PrivateKey.from_private_bytes(private_key).sign(b"\x72") == signature
-    except Exception:  # an OpenSSL in FIPS mode may not have Ed25519
-        return False
-
-
-# ---------------------------------------------------------------------------------------------------------------------
-# locked keys: a key with a passphrase is decrypted once, and then stays in the memory of the process.
-# ---------------------------------------------------------------------------------------------------------------------
-
-
-class KeyLocked(ConfigError):
-    """The key has a passphrase, and only a person can give it."""
-
-    def __init__(self, identity: Identity) -> None:
-        message = f"the key of agent {identity.agent_id} has a passphrase, and there is no terminal to ask for it"
-        super().__init__(message, "run the command in a terminal; `install --key-store` makes keys that need none")
-        self.identity = identity
-
-
-PASSPHRASE_TRIES = 3
-# Asks a person at a terminal for the passphrase of an agent's key; None if there is no terminal. Commands set it.
-ask_passphrase: Callable[[Identity], str | None] = lambda _identity: None  # noqa: E731
-_unlocked_keys: dict[bytes, Ed25519PrivateKey] = {}  # for the life of the process, by the SHA-256 of the key file
-
-
-def unlock(identity: Identity, passphrase: str) -> Ed25519PrivateKey:
-    """Decrypts the key of an agent and keeps it in memory. Raises WrongPassphrase, or ConfigError."""
-    import hashlib  # see string_to_sign
-
-    import sikkerkey_passphrase  # only for keys with a passphrase
-
-    key = _load_key(identity.key_pem, sikkerkey_passphrase.password_of(identity.key_pem, passphrase))
-    _unlocked_keys[hashlib.sha256(identity.key_pem).digest()] = key
-    return key
-
-
-def unlock_agent(agent_id: str, passphrase: str) -> None:
-    """Decrypts the key of an installed agent and keeps it in memory. Raises ConfigError."""
-    unlock(load_identity(agent_id), passphrase)
-
-
-def _unlocked_key(identity: Identity) -> Ed25519PrivateKey:
-    import hashlib  # see string_to_sign
-
-    known = _unlocked_keys.get(hashlib.sha256(identity.key_pem).digest())
-    if known is not None:
-        return known
-    if identity.key_store:
-        import sikkerkey_passphrase  # see unlock
-
-        stored = sikkerkey_passphrase.load(identity.key_store, identity.store_account, identity.directory)
-        return unlock(identity, stored)
-    for _ in range(PASSPHRASE_TRIES):
-        typed = ask_passphrase(identity)
-        if typed is None:
-            raise KeyLocked(identity)
-        with suppress(WrongPassphrase):
-            return unlock(identity, typed)
-    raise WrongPassphrase("this is not the passphrase of the agent's key", "run the command again")
-
-
 # ---------------------------------------------------------------------------------------------------------------------
 # vault API: signed requests with urllib, repeated where that is safe. No redirect is followed and nothing is unbounded.
 # One exchange on a connection that stays open is in sikkerkey_http. Nothing here knows tools, actions or MCP.
 # ---------------------------------------------------------------------------------------------------------------------
 
-DEFAULT_API_URL = "https://api.sikkerkey.com"
-USER_AGENT = f"sikkerkey-mcp/{VERSION}"
-LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
-# A local vault's address with the certificate to pin, as its owner's commands print it.
-PINNED_ADDRESS = r"(?P<url>[^#]*)#sha256=(?P<sha256>[0-9A-Fa-f]{64})"
-CERTIFICATE_PEM = (
-    r"-----BEGIN CERTIFICATE-----\r?\n((?:[A-Za-z0-9+/=]{1,80}\r?\n){1,200})-----END CERTIFICATE-----\s{0,2}"
-)
 
-# Exactly scheme, host and port: a path would be sent but not signed, and a user or a query could disguise the host.
-BASE_URL = (
-    r"(?P<scheme>https?)://(?P<host>[A-Za-z0-9](?:[A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])"
-    r"(?::(?P<port>[0-9]{1,5}))?/?"
-)
-# Checked here, because an error of urllib would quote the password. Other schemes are refused: for a proxy that expects
-# TLS, the password would be sent in the clear.
-PROXY_URL = r"(?:http://|(?![^@/]*:/))(?:.*@)?(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+)(?::(?P<port>[0-9]{1,5}))?/?"
+USER_AGENT = f"sikkerkey-mcp/{VERSION}"
 
 
 class Failure:
@@ -1682,50 +1178,6 @@ class Api:
             raise ConfigError(rule, "fix this computer's hosts file, or use https://") from None
 
 
-def parse_base_url(url: str) -> str:
-    """The vault's base URL without a trailing slash. Raises ConfigError unless it is https, or http to loopback."""
-    match = re.fullmatch(BASE_URL, url)
-    if not match or not 1 <= int(match["port"] or 443) <= 65_535:
-        message = "the API URL must be https://HOST or https://HOST:PORT, without user, path or query"
-        raise ConfigError(message, "check SIKKERKEY_API_URL or apiUrl in identity.json")
-    if match["scheme"] == "http" and match["host"].lower() not in LOOPBACK_HOSTS:
-        message = "the API URL is http:// to another computer, which would send secrets in the clear"
-        raise ConfigError(message, f"use https://; http:// is for {', '.join(LOOPBACK_HOSTS)} only")
-    return url.removesuffix("/")
-
-
-def parse_address(text: str) -> tuple[str, str]:
-    """The base URL, and the SHA-256 of the certificate to pin, in lower case, or empty. Raises ConfigError."""
-    match = re.fullmatch(PINNED_ADDRESS, text)
-    if not match:
-        return parse_base_url(text), ""
-    base_url = parse_base_url(match["url"])
-    if not is_pinnable(base_url):
-        message = "only https:// to this computer can have #sha256=, which pins the vault's certificate"
-        raise ConfigError(message, f"remove #sha256=, or use https:// and one of: {', '.join(LOOPBACK_HOSTS)}")
-    return base_url, match["sha256"].lower()
-
-
-def is_pinnable(base_url: str) -> bool:
-    """Whether a certificate can be pinned for a URL that `parse_base_url` accepts."""
-    match = re.fullmatch(BASE_URL, base_url)
-    return match is not None and match["scheme"] == "https" and match["host"].lower() in LOOPBACK_HOSTS
-
-
-def pinned_address(base_url: str, sha256: str) -> str:
-    """What `parse_address` reads."""
-    return f"{base_url}#sha256={sha256}"
-
-
-def certificate_sha256(certificate: str) -> str:
-    """The SHA-256 of a certificate in PEM that `CERTIFICATE_PEM` matches, over its DER, in hexadecimal digits."""
-    import base64  # see fingerprint
-    import hashlib
-
-    match = re.fullmatch(CERTIFICATE_PEM, certificate)
-    return hashlib.sha256(base64.b64decode(match[1] if match else "")).hexdigest()
-
-
 def open_vault(
     base_url: str, certificate: str = ""
 ) -> tuple[urllib.request.OpenerDirector, sikkerkey_http.KeepAliveHandler]:
@@ -1848,22 +1300,6 @@ def explain_unreachable(error: sikkerkey_http.Unreachable, *, pinned: bool = Fal
     return f'{error.reason} (issuer: "{issuer}")' if issuer else error.reason, remedy
 
 
-def https_proxies(base_url: str) -> dict[str, str]:
-    """The proxies for urllib's ProxyHandler, from the environment or the system. Raises ConfigError."""
-    from urllib.request import getproxies, proxy_bypass  # see open_vault
-
-    if base_url.startswith("http:"):  # to this computer
-        return {}
-    url = getproxies().get("https", "")
-    if not url or proxy_bypass(base_url.partition("://")[2]):
-        return {}
-    match = re.fullmatch(PROXY_URL, url)
-    if not match or not 0 < int(match["port"] or 80) < 65_536:
-        rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
-        raise ConfigError(rule, "proxies that expect TLS themselves, and SOCKS proxies, are not supported")
-    return {"https": url}
-
-
 def _pause_s(outcome: Answer | Failure, attempt: int, *, safe: bool) -> float | None:
     """Seconds until the next attempt; None if there is none. Only `safe` requests may be processed twice."""
     backoff_s: float = BACKOFF_S * 2**attempt
@@ -1907,22 +1343,6 @@ def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) 
         return ServiceError(message, MAY_HAVE_BEEN_PROCESSED)
     hint = f"nothing was changed; {failure.hint or UNREACHABLE_HINT}"
     return ServiceError(f"the vault at {base_url} cannot be reached{tries}: {failure.reason}", hint)
-
-
-def signer_of(identity: Identity) -> Sign:
-    """The signing function of an agent. Raises ConfigError."""
-    return _usable_key(identity).sign
-
-
-def _usable_key(identity: Identity) -> Ed25519PrivateKey:
-    try:
-        key = _unlocked_key(identity) if is_encrypted(identity.key_pem) else _load_key(identity.key_pem)
-        if identity.public_key and _public_bytes(key) != identity.public_key:
-            raise ConfigError("private.pem and the publicKey in identity.json do not belong together")
-        return key
-    except ConfigError as error:
-        error.hint = error.hint or replacement(identity.agent_id, identity.address)
-        raise
 
 
 def agent_api(identity: Identity) -> Api:

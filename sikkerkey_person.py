@@ -13,7 +13,7 @@ import os
 import re
 import threading
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from sikkerkey_actions import (
     Action,
@@ -38,6 +38,7 @@ from sikkerkey_core import (
     program,
     to_json,
 )
+from sikkerkey_identity import Identity
 from sikkerkey_questions import Form, was_nobody_asked
 from sikkerkey_results import FOR_A_MODEL, ShownCall, error_result, json_result, render, sanitizer
 from sikkerkey_shell import command_line, with_variable
@@ -71,15 +72,6 @@ DONE: dict[Kind, str] = {"fill": "typed", "show": "shown", "confirm": "confirmed
 REMOVES = "Removes"
 DETAIL_CHARACTERS = 200  # of one line that a person is shown
 PREVIEW_COUNTS_MAX = 20
-
-
-class Identity(Protocol):
-    """An agent, for people."""
-
-    agent_id: str
-    name: str
-    vault_id: str
-    api_url: str
 
 
 class People:

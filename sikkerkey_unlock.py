@@ -21,6 +21,7 @@ from urllib.parse import urlencode, urlsplit
 
 import sikkerkey_person_dialog
 from sikkerkey_core import ArgumentError, ConfigError, Error, JsonObject, clean, program
+from sikkerkey_identity import Identity
 from sikkerkey_person import in_this_home
 from sikkerkey_results import error_result
 from sikkerkey_shell import command_line
@@ -40,7 +41,6 @@ from sikkerkey_tickets import (
 )
 
 if TYPE_CHECKING:
-    from sikkerkey_person import Identity
     from sikkerkey_person_dialog import Caller
 
 TRIES = 5  # of one ticket

@@ -12,6 +12,7 @@ from typing import Any
 if not __package__:  # started by its path: `config` writes that path, with -I, which leaves out this directory's parent
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
+import sikkerkey_identity
 import sikkerkey_mcp
 
 # The module with the function command_NAME of each command. A module is imported when its command runs, so that
@@ -54,7 +55,7 @@ def run(arguments: list[str]) -> int:
     from sikkerkey_cli import grammar, terminal  # here, because `serve` needs neither
 
     sikkerkey_mcp.disable_core_dumps()
-    sikkerkey_mcp.ask_passphrase = terminal.ask_passphrase
+    sikkerkey_identity.ask_passphrase = terminal.ask_passphrase
     _write_utf8(sys.stdout)
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors=terminal.JSON_ESCAPES)  # a terminal may not support every character of a name

@@ -20,6 +20,8 @@ from contextlib import suppress
 from typing import NamedTuple
 
 import sikkerkey_activity
+import sikkerkey_address
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_pages
 import sikkerkey_passphrase
@@ -27,16 +29,8 @@ import sikkerkey_redact
 import sikkerkey_shell
 from sikkerkey_cli import tables, terminal
 from sikkerkey_cli.terminal import Progress, UsageError, ask_new_passphrase, confirm, prompt_hidden
-from sikkerkey_mcp import (
-    ConfigError,
-    JsonObject,
-    ServiceError,
-    agents_directory,
-    check_private,
-    clean,
-    home,
-    print_notice,
-)
+from sikkerkey_identity import agents_directory, check_private, home
+from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, clean, print_notice
 
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
@@ -59,7 +53,7 @@ def new_key(passphrase: str = "", *, is_random: bool = False) -> tuple[bytes, by
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-    sikkerkey_mcp.forbid_inspection()
+    sikkerkey_identity.forbid_inspection()
     key = Ed25519PrivateKey.generate()
     pkcs8, plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
@@ -91,7 +85,7 @@ class NewSlot:
         try:
             for directory in (home(), agents_directory()):
                 os.makedirs(directory, mode=0o700, exist_ok=True)
-            sikkerkey_mcp.check_parents(agents_directory())
+            sikkerkey_identity.check_parents(agents_directory())
             os.mkdir(self.path, 0o700)
             write_private(os.path.join(self.path, "private.pem"), key_pem)
             write_private(os.path.join(self.path, "identity.json"), b" " * 4096)
@@ -161,9 +155,9 @@ def install(options: argparse.Namespace) -> str:
 
     The vault is that of SIKKERKEY_API_URL, or else the one whose address follows the token on standard input.
     """
-    wanted = wanted_registration(options, sikkerkey_mcp.DEFAULT_API_URL)
+    wanted = wanted_registration(options, sikkerkey_address.DEFAULT_API_URL)
     members, public_key = install_agent(wanted, protection(options))
-    fingerprint = sikkerkey_mcp.fingerprint(public_key)
+    fingerprint = sikkerkey_identity.fingerprint(public_key)
     if options.json:
         print(json.dumps({**members, "apiUrl": wanted.base_url, "fingerprint": fingerprint}, indent=2))
     else:
@@ -196,7 +190,7 @@ def wanted_registration(options: argparse.Namespace, usual_address: str) -> Regi
     check_token(token)
     check_name(options.name)
     named = os.environ.get("SIKKERKEY_API_URL")
-    base_url, sha256 = sikkerkey_mcp.parse_address(named or printed or usual_address)
+    base_url, sha256 = sikkerkey_address.parse_address(named or printed or usual_address)
     if printed and not named and not sha256:
         raise UsageError("the line after the token must be an address with #sha256=, as a local vault prints it")
     return Registration(token, base_url, sha256, options.name)
@@ -214,7 +208,7 @@ def protection(options: argparse.Namespace) -> Protection:
 
 
 def install_agent(
-    wanted: Registration, protected: Protection, replaces: sikkerkey_mcp.Identity | None = None
+    wanted: Registration, protected: Protection, replaces: sikkerkey_identity.Identity | None = None
 ) -> tuple[dict[str, str], bytes]:
     """Makes a key, registers it and stores the agent; its members, and its public key. Raises Error.
 
@@ -241,7 +235,7 @@ def install_agent(
     stored = {"apiUrl": wanted.base_url, "publicKey": base64.b64encode(public_key).decode("ascii")}
     stored.update({name: text for name, text in (("certificate", certificate), ("keyStore", store)) if text})
     if replaces:
-        ids = [replaces.agent_id, *replaces.replaces][: sikkerkey_mcp.REPLACED_MAX]
+        ids = [replaces.agent_id, *replaces.replaces][: sikkerkey_identity.REPLACED_MAX]
         slot.publish({**members, **stored, "replaces": ids}, hidden=NEXT)
     else:
         slot.publish({**members, **stored})
@@ -334,7 +328,9 @@ def command_whoami(options: argparse.Namespace) -> int:
     """Lists the agents of this computer, or shows what the vault says about one."""
     if options.remote:
         return _whoami_remote(sikkerkey_mcp.connect(options.agent), as_json=options.json)
-    chosen = [sikkerkey_mcp.choose_agent(options.agent)] if options.agent else sikkerkey_mcp.installed_agents()
+    chosen = (
+        [sikkerkey_identity.choose_agent(options.agent)] if options.agent else sikkerkey_identity.installed_agents()
+    )
     if not chosen:
         hint = f"{sikkerkey_shell.command_line(sikkerkey_mcp.program())} install -"
         print_notice(f"no agent is installed in {clean(agents_directory())}\nhint: {hint}")
@@ -361,18 +357,18 @@ def _new_agents_wait() -> bool:
 def _read_slot(agent: str) -> dict[str, str | None] | None:
     """What the files of an agent say; None if they cannot be read. Prints their errors."""
     try:
-        identity = sikkerkey_mcp.load_identity(agent)
+        identity = sikkerkey_identity.load_identity(agent)
     except ConfigError as error:
         print_notice(f"{agent}: {error.full_text()}")
         return None
     try:
-        fingerprint = sikkerkey_mcp.fingerprint_of(identity)
+        fingerprint = sikkerkey_identity.fingerprint_of(identity)
     except ConfigError as error:
         print_notice(f"{agent}: {error.full_text()}")
         fingerprint = None
     members = {"agentId": agent, "name": identity.name, "vaultId": identity.vault_id, "apiUrl": identity.api_url}
-    pinned = sikkerkey_mcp.certificate_sha256(identity.certificate) if identity.certificate else None
-    lock = (identity.key_store or "passphrase") if sikkerkey_mcp.is_encrypted(identity.key_pem) else None
+    pinned = sikkerkey_address.certificate_sha256(identity.certificate) if identity.certificate else None
+    lock = (identity.key_store or "passphrase") if sikkerkey_identity.is_encrypted(identity.key_pem) else None
     return {**members, "certificateSha256": pinned, "keyProtection": lock, "fingerprint": fingerprint}
 
 
@@ -409,7 +405,7 @@ def _whoami_remote(api: sikkerkey_mcp.Api, *, as_json: bool) -> int:
 
 def command_revoke(options: argparse.Namespace) -> int:
     """Deletes an agent's slot, after a question; with --server, only after the vault has revoked the agent."""
-    agent = sikkerkey_mcp.choose_agent(options.agent)
+    agent = sikkerkey_identity.choose_agent(options.agent)
     if agent is None:
         raise ConfigError("no agent is installed on this computer")
     if options.by and not options.server:
@@ -436,7 +432,7 @@ def forget(agent: str, hidden: str = "") -> None:
     """
     slot = os.path.join(agents_directory(), hidden + agent)
     with suppress(ConfigError):  # its files cannot be used
-        identity = sikkerkey_mcp.load_identity(agent, with_key=False, slot=hidden + agent)
+        identity = sikkerkey_identity.load_identity(agent, with_key=False, slot=hidden + agent)
         _forget_passphrase(identity.key_store, identity.store_account, slot)
     remove_slot(slot)
 
@@ -444,7 +440,7 @@ def forget(agent: str, hidden: str = "") -> None:
 def described(agent: str) -> str:
     """An agent with its name and its vault, as far as its files can be read."""
     try:
-        identity = sikkerkey_mcp.load_identity(agent, with_key=False)
+        identity = sikkerkey_identity.load_identity(agent, with_key=False)
     except ConfigError:
         return f"agent {agent} (its files cannot be used)"
     return f"agent {agent} ({clean(identity.name, 60)}) of {clean(identity.vault_id, 60)} at {identity.api_url}"
@@ -453,7 +449,7 @@ def described(agent: str) -> str:
 def _still_listed(agent: str) -> str:
     """How to revoke an agent at the vault, which is not done when its key is deleted."""
     try:
-        _agent_that_can_revoke(sikkerkey_mcp.load_identity(agent, with_key=False), "")
+        _agent_that_can_revoke(sikkerkey_identity.load_identity(agent, with_key=False), "")
     except ConfigError:
         return "the vault still lists it: revoke it on the dashboard as well"
     command = sikkerkey_shell.command_line([*sikkerkey_mcp.program(), "revoke", agent, "--server"])
@@ -462,14 +458,14 @@ def _still_listed(agent: str) -> str:
 
 def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:
     """Has another agent of this computer revoke `agent`. Raises Error, and then nothing was deleted."""
-    actor = _agent_that_can_revoke(sikkerkey_mcp.load_identity(agent), by)
+    actor = _agent_that_can_revoke(sikkerkey_identity.load_identity(agent), by)
     if not sure:
         action_text = f"{actor.agent_id} will permanently revoke {described(agent)}"
         confirm(f"{action_text}, and the key on this computer will be deleted")
     revoke_at_vault(actor, agent)
 
 
-def revoke_at_vault(actor: sikkerkey_mcp.Identity, agent: str) -> None:
+def revoke_at_vault(actor: sikkerkey_identity.Identity, agent: str) -> None:
     """Has an agent revoke another one. Raises Error."""
     tool = next(tool for tool in sikkerkey_mcp.TOOLS if tool.name == "manage_ai_agents")
     action = sikkerkey_mcp.find_action(tool, {"action": "revoke"})
@@ -485,10 +481,10 @@ def revoke_at_vault(actor: sikkerkey_mcp.Identity, agent: str) -> None:
     print(f"the vault has revoked agent {agent}")
 
 
-def _agent_that_can_revoke(target: sikkerkey_mcp.Identity, by: str) -> sikkerkey_mcp.Identity:
+def _agent_that_can_revoke(target: sikkerkey_identity.Identity, by: str) -> sikkerkey_identity.Identity:
     """`by`, or the only other agent of the same vault, since no agent can revoke itself. Raises ConfigError."""
-    found = [sikkerkey_mcp.choose_agent(by)] if by else sikkerkey_mcp.installed_agents()
-    others = [sikkerkey_mcp.load_identity(agent) for agent in found if agent and agent != target.agent_id]
+    found = [sikkerkey_identity.choose_agent(by)] if by else sikkerkey_identity.installed_agents()
+    others = [sikkerkey_identity.load_identity(agent) for agent in found if agent and agent != target.agent_id]
     able = [other for other in others if (other.vault_id, other.api_url) == (target.vault_id, target.api_url)]
     if len(able) == 1:
         return able[0]

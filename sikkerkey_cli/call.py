@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from typing import NamedTuple
 
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_members
 from sikkerkey_cli import names, questions, tables, terminal
@@ -41,7 +42,7 @@ def command_call(options: argparse.Namespace) -> int:
     restrictions = sikkerkey_mcp.read_restrictions({})
     words = _parsed(options, restrictions)
     if options.agent:
-        sikkerkey_mcp.choose_agent(options.agent)  # a wrong one is wrong usage, not a refusal of the vault
+        sikkerkey_identity.choose_agent(options.agent)  # a wrong one is wrong usage, not a refusal of the vault
     tools = _tools(options, words.action, restrictions)
     ask = names.asking(tools)
     call = _checked(words, ask)

@@ -19,6 +19,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_shell
 from sikkerkey_cli import edit
@@ -230,7 +231,7 @@ def backup_path(path: str, base: str) -> str:
     if os.path.normcase(os.path.normpath(unlinked)) == os.path.normcase(os.path.realpath(directory)):
         return f"{path}.sikkerkey.bak"
     digest = hashlib.sha256(os.fsencode(path)).hexdigest()[:8]  # two files may have the same name
-    return os.path.join(sikkerkey_mcp.home(), "backups", f"{digest}-{os.path.basename(path)}.sikkerkey.bak")
+    return os.path.join(sikkerkey_identity.home(), "backups", f"{digest}-{os.path.basename(path)}.sikkerkey.bak")
 
 
 def back_up(path: str, data: bytes | None) -> str:
@@ -382,9 +383,9 @@ def command_config(options: argparse.Namespace) -> int:
     if options.remove:
         planned = _planned(options, *_located(options, CLIENTS[options.client]), _removal(options.agent))
         return _finish(options, planned)
-    installed = sikkerkey_mcp.installed_agents()
+    installed = sikkerkey_identity.installed_agents()
     is_chosen = options.agent or os.environ.get("SIKKERKEY_AGENT_ID")
-    chosen: list[str | None] = [sikkerkey_mcp.choose_agent(options.agent)] if is_chosen else [*installed] or [None]
+    chosen: list[str | None] = [sikkerkey_identity.choose_agent(options.agent)] if is_chosen else [*installed] or [None]
     client, path = _located(options, CLIENTS[options.client])
     blocks = _blocks(options, client, chosen)
     if chosen == [None]:

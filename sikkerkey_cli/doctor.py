@@ -31,13 +31,16 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, Literal, NamedTuple
 
+import sikkerkey_address
 import sikkerkey_certificates
 import sikkerkey_http
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_shell
 from sikkerkey_cli import agents, entries, terminal, version
 from sikkerkey_cli.clients import CLIENTS, user_file
-from sikkerkey_mcp import Error, Identity, JsonObject, clean
+from sikkerkey_identity import Identity
+from sikkerkey_mcp import Error, JsonObject, clean
 
 State = Literal["ok", "warn", "fail"]
 
@@ -111,7 +114,7 @@ def check_library() -> Line:
         reason = loaded["cryptography"]
         return Line("library", "fail", f"cryptography is {clean(reason)}", _remedy_of_damage(reason) or other)
     try:
-        sikkerkey_mcp.load_signer(agents.new_key()[0])(b"")
+        sikkerkey_identity.load_signer(agents.new_key()[0])(b"")
     except Error as error:
         return failed("library", error)
     library, bytecode = loaded.get("library", "installed"), loaded.get("bytecode", "")
@@ -153,7 +156,7 @@ class AgentChecks:
         self.usable: list[Identity] = []
         self.addresses: list[str] = []  # of the vaults of all agents, also of unusable ones
         try:
-            self._found = sikkerkey_mcp.installed_agents()
+            self._found = sikkerkey_identity.installed_agents()
             self.lines.append(self._home())
         except Error as error:
             self._found = []
@@ -165,7 +168,7 @@ class AgentChecks:
                 self._examine(agent)
 
     def _home(self) -> Line:
-        home, agents = sikkerkey_mcp.home(), sikkerkey_mcp.agents_directory()
+        home, agents = sikkerkey_identity.home(), sikkerkey_identity.agents_directory()
         if not self._found:
             detail = f"{clean(home)}: no agent is installed; create a token on the vault's dashboard (AI agents page)"
             return Line("home", "warn", detail, INSTALL)
@@ -175,7 +178,7 @@ class AgentChecks:
         """The ids to check: the chosen agent, or all of them if none is chosen or the choice is wrong."""
         several = not wanted and not os.environ.get("SIKKERKEY_AGENT_ID") and len(self._found) > 1
         try:
-            chosen = None if several else sikkerkey_mcp.choose_agent(wanted)
+            chosen = None if several else sikkerkey_identity.choose_agent(wanted)
         except Error as error:
             self.lines.append(Line("choice", "fail", str(error), self._remedy_of_choice(wanted) or error.hint))
             return self._found
@@ -193,11 +196,11 @@ class AgentChecks:
         return sikkerkey_shell.unset_variables(["SIKKERKEY_AGENT_ID"])
 
     def _examine(self, agent: str) -> None:
-        slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
+        slot = os.path.join(sikkerkey_identity.agents_directory(), agent)
         try:
-            identity = sikkerkey_mcp.load_identity(agent)
-            sikkerkey_mcp.signer_of(identity)  # asks for a passphrase if it has one
-            key = sikkerkey_mcp.fingerprint_of(identity)
+            identity = sikkerkey_identity.load_identity(agent)
+            sikkerkey_identity.signer_of(identity)  # asks for a passphrase if it has one
+            key = sikkerkey_identity.fingerprint_of(identity)
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))
             self.addresses += _address_in(os.path.join(slot, "identity.json"))
@@ -216,8 +219,8 @@ def _address_in(path: str) -> list[str]:
         return []
     try:
         with open(path, "rb") as file:
-            members = sikkerkey_mcp.parse_json(file.read(sikkerkey_mcp.FILE_MAX_BYTES))
-        return [sikkerkey_mcp.parse_base_url(str(members["apiUrl"]))]
+            members = sikkerkey_mcp.parse_json(file.read(sikkerkey_identity.FILE_MAX_BYTES))
+        return [sikkerkey_address.parse_base_url(str(members["apiUrl"]))]
     except (OSError, ValueError, LookupError, TypeError, Error):  # the agent's own line reports the problem
         return []
 
@@ -229,7 +232,7 @@ def check_machines() -> Iterator[Line]:
     """
     homes = [os.path.expanduser("~/.sikkerkey")]
     with suppress(Error):  # a check of its own reports it
-        homes.append(sikkerkey_mcp.home())
+        homes.append(sikkerkey_identity.home())
     found = [path for home in dict.fromkeys(homes) for path in glob.glob(glob.escape(home) + "/vaults/*/identity.json")]
     for path in sorted(found)[:MACHINES_MAX]:
         slot = os.path.dirname(path)
@@ -247,7 +250,7 @@ def _machine_key_in(path: str) -> list[str]:
         return []
     try:
         with open(path, "rb") as file:
-            members = sikkerkey_mcp.parse_json(file.read(sikkerkey_mcp.FILE_MAX_BYTES))
+            members = sikkerkey_mcp.parse_json(file.read(sikkerkey_identity.FILE_MAX_BYTES))
         return [os.path.join(os.path.dirname(path), members["privateKeyPath"])]
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         return []
@@ -388,7 +391,7 @@ def without_options(words: Sequence[str], *options: str) -> list[str]:
 
 def _agents_here() -> list[str]:
     try:
-        return sikkerkey_mcp.installed_agents()
+        return sikkerkey_identity.installed_agents()
     except Error:  # reported by AgentChecks
         return []
 
@@ -523,7 +526,7 @@ def _error_in(text: str) -> Error:
 
 def _proxy(base_url: str) -> urllib.parse.SplitResult | None:
     """The proxy for a vault whose certificate is not pinned. Raises ConfigError."""
-    url = sikkerkey_mcp.https_proxies(base_url).get("https", "")
+    url = sikkerkey_address.https_proxies(base_url).get("https", "")
     return urllib.parse.urlsplit(url if "://" in url else f"http://{url}") if url else None
 
 
@@ -741,7 +744,7 @@ def _refused_line(identity: Identity, error: Error) -> Line:
     status = error.status if isinstance(error, sikkerkey_mcp.ServiceError) else 0
     if status == 401 and "clock" not in error.hint:
         detail = f"{agent}: {error}: it was probably revoked; create a token on the vault's dashboard (AI agents page)"
-        return Line("vault", "fail", detail, sikkerkey_mcp.replacement(agent, identity.address))
+        return Line("vault", "fail", detail, sikkerkey_identity.replacement(agent, identity.address))
     return Line("vault", "fail", f"{agent}: {error}", _remedy_by_owner(error) or error.hint)
 
 
@@ -847,7 +850,9 @@ def examine(wanted: str) -> Iterator[Line]:
     if not addresses:
         try:
             addresses = [
-                sikkerkey_mcp.parse_address(os.environ.get("SIKKERKEY_API_URL") or sikkerkey_mcp.DEFAULT_API_URL)[0]
+                sikkerkey_address.parse_address(
+                    os.environ.get("SIKKERKEY_API_URL") or sikkerkey_address.DEFAULT_API_URL
+                )[0]
             ]
         except Error as error:
             yield failed("api", error)
@@ -882,7 +887,7 @@ def command_doctor(options: argparse.Namespace) -> int:
     """Prints a line for each check; 1 if one of them failed. Raises UsageError for an unknown agent."""
     found: list[Line] = []
     try:
-        sikkerkey_mcp.choose_agent(options.agent)
+        sikkerkey_identity.choose_agent(options.agent)
     except sikkerkey_mcp.UsageError:
         raise
     except Error:  # a check reports it

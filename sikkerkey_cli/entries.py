@@ -14,6 +14,7 @@ from contextlib import suppress
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli import edit
 from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, Shape, System, user_files
@@ -74,7 +75,7 @@ def server_keys(installed: Sequence[str], new: Mapping[str, str] = MappingProxyT
 def _word_for(agent: str) -> str:
     """The agent's name in lower-case letters, digits and dashes; its id if there is no such name."""
     try:
-        name = sikkerkey_mcp.load_identity(agent, with_key=False).name
+        name = sikkerkey_identity.load_identity(agent, with_key=False).name
     except ConfigError:
         name = ""
     return _as_word(name, agent)
@@ -243,7 +244,7 @@ class Server(NamedTuple):
     def is_in_this_home(self) -> bool:
         """Whether it uses the agents that this command sees."""
         own = self.environment.get("SIKKERKEY_HOME") or os.path.expanduser("~/.sikkerkey")
-        return os.path.normpath(str(own)) == sikkerkey_mcp.home()
+        return os.path.normpath(str(own)) == sikkerkey_identity.home()
 
     def _value_of(self, option: str) -> str:
         return next((after for word, after in zip(self.command, self.command[1:]) if word == option), "")

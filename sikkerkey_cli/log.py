@@ -9,6 +9,7 @@ import sys
 import time
 
 import sikkerkey_activity
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import ConfigError, clean
@@ -21,11 +22,11 @@ WORD_MAX_CHARACTERS = 200
 def command_log(options: argparse.Namespace) -> int:
     """Prints the record, and with --follow what is added to it. Raises ConfigError and UsageError."""
     since_ms = _since_ms(options.since)
-    agent = sikkerkey_mcp.choose_agent(options.agent)
+    agent = sikkerkey_identity.choose_agent(options.agent)
     if agent is None:
-        raise ConfigError("no agent is installed on this computer", sikkerkey_mcp.INSTALL_HINT)
-    slot = os.path.join(sikkerkey_mcp.agents_directory(), agent)
-    sikkerkey_mcp.check_private(slot, directory=True, forbidden=0o022)
+        raise ConfigError("no agent is installed on this computer", sikkerkey_identity.INSTALL_HINT)
+    slot = os.path.join(sikkerkey_identity.agents_directory(), agent)
+    sikkerkey_identity.check_private(slot, directory=True, forbidden=0o022)
     reader, shown = sikkerkey_activity.Reader(slot), 0
     while True:
         for entry in reader.new_entries():

@@ -8,6 +8,8 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import sikkerkey_core
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli.terminal import UsageError
 
@@ -78,12 +80,12 @@ MAY_BE_UNKNOWN = ("doctor", "config", "setup")  # commands that say themselves w
 
 def agents_here() -> list[Thing]:
     """The agents of this computer. One whose files cannot be read has no name. Raises ConfigError."""
-    return [Thing(agent, _name_of(agent)) for agent in sikkerkey_mcp.installed_agents()]
+    return [Thing(agent, _name_of(agent)) for agent in sikkerkey_identity.installed_agents()]
 
 
 def _name_of(agent: str) -> str:
     try:
-        return sikkerkey_mcp.load_identity(agent, with_key=False).name
+        return sikkerkey_identity.load_identity(agent, with_key=False).name
     except sikkerkey_mcp.ConfigError:  # whoever uses the agent reports it
         return ""
 
@@ -103,7 +105,7 @@ def replace_agent_names(options: argparse.Namespace) -> None:
         except sikkerkey_mcp.Error:  # the command reports it
             return
         may_be_gone = COMPLETE_ID.fullmatch(text) or options.command in MAY_BE_UNKNOWN or not things
-        if len(text) == sikkerkey_mcp.TOKEN_CHARACTERS or (may_be_gone and not _may_mean(text, things)):
+        if len(text) == sikkerkey_core.TOKEN_CHARACTERS or (may_be_gone and not _may_mean(text, things)):
             continue
         setattr(options, option, choose(text, things, _option_name(options, option), "agent", exactly=exactly).id)
 

@@ -17,11 +17,13 @@ import os
 from contextlib import suppress
 
 import sikkerkey_activity
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli import agents
 from sikkerkey_cli.agents import NEXT
 from sikkerkey_cli.terminal import Progress, UsageError
-from sikkerkey_mcp import ConfigError, Error, Identity, agents_directory, clean, print_notice
+from sikkerkey_identity import Identity, agents_directory
+from sikkerkey_mcp import ConfigError, Error, clean, print_notice
 
 
 def command_rotate_key(options: argparse.Namespace) -> int:
@@ -37,10 +39,10 @@ def command_rotate_key(options: argparse.Namespace) -> int:
 
 
 def _begin(options: argparse.Namespace) -> int:
-    old_id = sikkerkey_mcp.choose_agent(options.agent)
+    old_id = sikkerkey_identity.choose_agent(options.agent)
     if old_id is None:
-        raise ConfigError("no agent is installed on this computer", sikkerkey_mcp.INSTALL_HINT)
-    old = sikkerkey_mcp.load_identity(old_id)
+        raise ConfigError("no agent is installed on this computer", sikkerkey_identity.INSTALL_HINT)
+    old = sikkerkey_identity.load_identity(old_id)
     for waiting in _all_waiting():
         if old.agent_id in waiting.replaces:
             hint = "sikkerkey-mcp rotate-key --finish, or --cancel"
@@ -48,11 +50,11 @@ def _begin(options: argparse.Namespace) -> int:
     options.name = options.name or old.name
     if not (options.passphrase or options.key_store):  # the new key is protected like the old one
         options.key_store = bool(old.key_store)
-        options.passphrase = not old.key_store and sikkerkey_mcp.is_encrypted(old.key_pem)
+        options.passphrase = not old.key_store and sikkerkey_identity.is_encrypted(old.key_pem)
     wanted = agents.wanted_registration(options, old.address)
     members, public_key = agents.install_agent(wanted, agents.protection(options), replaces=old)
     print(f"registered agent {members['agentId']}, which is to replace {old.agent_id} ({clean(old.name)})")
-    print(f"its key is {sikkerkey_mcp.fingerprint(public_key)}")
+    print(f"its key is {sikkerkey_identity.fingerprint(public_key)}")
     finish = sikkerkey_mcp.runnable("sikkerkey-mcp rotate-key --finish")
     approve = "the old key works until the vault's owner approves the new agent, with the same scopes and projects"
     print_notice(f"{approve}; then: {finish}")
@@ -72,13 +74,13 @@ def _finish(new: Identity) -> int:
         _keep_activity(old_slot, slot)
         agents.forget(old_id)
     print(f"agent {new.agent_id} has replaced {old_id}; entries of clients that name {old_id} find it")
-    return _revoke_old(sikkerkey_mcp.load_identity(new.agent_id))
+    return _revoke_old(sikkerkey_identity.load_identity(new.agent_id))
 
 
 def _finish_revocation(wanted: str) -> int:
     """Has the vault revoke an agent that was replaced before. Raises ConfigError if none was."""
-    agent = sikkerkey_mcp.choose_agent(wanted)
-    identity = sikkerkey_mcp.load_identity(agent) if agent else None
+    agent = sikkerkey_identity.choose_agent(wanted)
+    identity = sikkerkey_identity.load_identity(agent) if agent else None
     if identity is None or not identity.replaces:
         raise ConfigError("no new key waits for approval", "begin with: sikkerkey-mcp rotate-key -")
     if os.path.isdir(os.path.join(agents_directory(), identity.replaces[0])):
@@ -133,7 +135,7 @@ def _all_waiting() -> list[Identity]:
     except OSError:
         return []
     ids = [name[len(NEXT) :] for name in names if name.startswith(NEXT)]
-    found = [sikkerkey_mcp.load_identity(agent, slot=NEXT + agent) for agent in ids if sikkerkey_mcp.is_id(agent)]
+    found = [sikkerkey_identity.load_identity(agent, slot=NEXT + agent) for agent in ids if sikkerkey_mcp.is_id(agent)]
     return [identity for identity in found if identity.replaces]
 
 

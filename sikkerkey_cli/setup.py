@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import NamedTuple
 
+import sikkerkey_address
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_shell
 from sikkerkey_cli import agents, config, doctor, entries, grammar, terminal
@@ -113,7 +115,7 @@ class Answers:
 
     def __init__(self, options: argparse.Namespace) -> None:
         self.options = options
-        self.installed = sikkerkey_mcp.installed_agents()
+        self.installed = sikkerkey_identity.installed_agents()
         self.asks = not options.yes and terminal.is_terminal(sys.stdin) and terminal.is_terminal(sys.stderr)
         self.clients: list[str] = []
         self.entries: list[entries.Server] = []
@@ -123,7 +125,7 @@ class Answers:
         """Raises UsageError for an option that is wrong, and if there is nobody to ask for what is missing."""
         options = self.options
         if options.agent not in ("", NEW):
-            sikkerkey_mcp.choose_agent(options.agent)
+            sikkerkey_identity.choose_agent(options.agent)
         for name in options.client:
             if name not in CLIENTS or name == "generic":
                 near = sikkerkey_mcp.did_you_mean(name, _names(), grammar.NEAR)
@@ -157,7 +159,7 @@ class Answers:
             return None
         options.agent = NEW
         token, printed = ("", "") if self.asks or options.dry_run else _token_from_stdin()
-        usual_vault = os.environ.get("SIKKERKEY_API_URL") or printed or sikkerkey_mcp.DEFAULT_API_URL
+        usual_vault = os.environ.get("SIKKERKEY_API_URL") or printed or sikkerkey_address.DEFAULT_API_URL
         api_url = self._ask("The vault's address", options.vault, usual_vault, _checked_address)
         name = self._ask("The agent's name in the vault", options.name, computer_name(), agents.check_name)
         if self.asks and not options.dry_run:
@@ -272,7 +274,7 @@ def _token_from_stdin() -> tuple[str, str]:
 
 def _checked_address(address: str) -> str:
     """The address, which may carry the fingerprint of a certificate. Raises ConfigError."""
-    sikkerkey_mcp.parse_address(address)
+    sikkerkey_address.parse_address(address)
     return address
 
 
@@ -356,7 +358,7 @@ def _install(new: NewAgent, done: list[str]) -> str:
 def _plan_again(answers: Answers, agent: str, failed: int) -> tuple[list[Planned], int]:
     """The changes with the id of the agent, which is now known. A client that failed before is not named again."""
     answers.options.agent = agent
-    installed = sikkerkey_mcp.installed_agents()
+    installed = sikkerkey_identity.installed_agents()
     planned, again = _plan(answers, config.Agents([agent], installed))
     return planned, max(failed, again)
 
@@ -399,7 +401,7 @@ def _finish(answers: Answers, titles: Sequence[str], failed: int, wait_minutes: 
 def _is_pending(agent: str) -> bool:
     """Whether the owner has not approved the agent yet. Every other problem is left to doctor."""
     try:
-        return doctor.check_agent(sikkerkey_mcp.load_identity(agent))[0].remedy == doctor.APPROVE
+        return doctor.check_agent(sikkerkey_identity.load_identity(agent))[0].remedy == doctor.APPROVE
     except Error:
         return False
 

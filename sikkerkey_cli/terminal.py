@@ -21,6 +21,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
+import sikkerkey_identity
 import sikkerkey_mcp
 
 PROGRESS_AFTER_S = 1.0
@@ -250,7 +251,7 @@ def has_person() -> bool:
     return True
 
 
-def ask_passphrase(identity: sikkerkey_mcp.Identity) -> str | None:
+def ask_passphrase(identity: sikkerkey_identity.Identity) -> str | None:
     """The passphrase of an agent's key, as a person types it; None if nobody can be asked. Raises Error."""
     if not has_person():
         return None
@@ -262,7 +263,7 @@ def ask_new_passphrase(problem_with: Callable[[str], str]) -> str:
     """A new passphrase, typed twice. `problem_with` says why one is refused. Raises UsageError, or Error."""
     if not has_person():
         raise UsageError("not a terminal, so nobody can type a passphrase", "run the command in a terminal")
-    for _ in range(sikkerkey_mcp.PASSPHRASE_TRIES):
+    for _ in range(sikkerkey_identity.PASSPHRASE_TRIES):
         typed = prompt_hidden("new passphrase")
         problem = problem_with(typed) or ("" if prompt_hidden("again") == typed else "the two are not the same")
         if not problem:

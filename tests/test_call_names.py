@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_actions import path_parameters
 from sikkerkey_cli import names, questions, terminal
@@ -278,7 +279,7 @@ def test_an_ambiguous_agent_is_not_guessed_and_revoke_needs_the_exact_name(
         ran = shell("revoke", name, "--yes")
         assert (ran.status, "AGENT_ID must be the exact name" in ran.err or "AGENT_ID fits" in ran.err) == (USAGE, True)
     assert shell("revoke", "My Laptop", "--yes").status == 0
-    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
+    assert sikkerkey_identity.installed_agents() == [AGENT_ID]
 
 
 def test_an_agent_that_is_yet_to_be_installed_has_no_id(home: Path) -> None:

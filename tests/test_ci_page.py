@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import sikkerkey_mcp
+import sikkerkey_identity
 from tests.support.harness import ROOT
 from tests.support.local_vault import LocalVault, install
 from tests.support.shell import run_process
@@ -70,8 +70,8 @@ def test_a_job_enrolls_in_memory_and_reads(vault: LocalVault, tmp_path: Path) ->
     program, command, *words_of_page = shlex.split(block("sh"))
     assert (program, command) == ("sikkerkey-mcp", "call")
     made = call(*words_of_page, "--yes")
-    [agent] = sikkerkey_mcp.installed_agents()
-    vault_id = sikkerkey_mcp.load_identity(agent).vault_id
+    [agent] = sikkerkey_identity.installed_agents()
+    vault_id = sikkerkey_identity.load_identity(agent).vault_id
     known = {"VAULT_ID": vault_id, "SECRET_ID": secret, "SIKKERKEY_TOKEN": made["token"]}
     port = vault.url.rpartition(":")[2]
     runner = tmp_path / "runner"

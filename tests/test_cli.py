@@ -24,6 +24,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli import agents, grammar
 from sikkerkey_cli.__main__ import main
@@ -202,7 +203,7 @@ def test_slot_has_the_layout_modes_and_bytes_of_the_contract(shell: Shell, vault
         == f"installed agent {AGENT_ID} (søger \U0001f511) of {VAULT_ID}\nits key is {stored_fingerprint(slot)}\n"
     )
     assert ran.err.startswith("next: the vault's owner approves it on the dashboard (AI agents page), then: ")
-    assert sikkerkey_mcp.load_identity(AGENT_ID).name == "søger \U0001f511"
+    assert sikkerkey_identity.load_identity(AGENT_ID).name == "søger \U0001f511"
 
 
 def test_trailing_slash_of_the_url_is_not_stored(
@@ -210,7 +211,7 @@ def test_trailing_slash_of_the_url_is_not_stored(
 ) -> None:
     monkeypatch.setenv("SIKKERKEY_API_URL", vault.url + "/")
     shell("install", TOKEN)
-    assert sikkerkey_mcp.load_identity(AGENT_ID).api_url == vault.url
+    assert sikkerkey_identity.load_identity(AGENT_ID).api_url == vault.url
 
 
 def test_slot_is_written_to_sikkerkey_home(
@@ -220,7 +221,7 @@ def test_slot_is_written_to_sikkerkey_home(
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
     assert shell("install", TOKEN).status == 0
     key_pem = (elsewhere / "agents" / AGENT_ID / "private.pem").read_bytes()
-    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == key_pem
+    assert sikkerkey_identity.load_identity(AGENT_ID).key_pem == key_pem
     assert tree(home) == []
 
 
@@ -229,7 +230,7 @@ def test_each_installation_generates_a_new_key(shell: Shell, vault: Recorder) ->
     vault.answer = lambda _seen: answers.pop(0)
     shell("install", TOKEN)
     shell("install", TOKEN)
-    assert sikkerkey_mcp.installed_agents() == [AGENT_ID, OTHER_ID]
+    assert sikkerkey_identity.installed_agents() == [AGENT_ID, OTHER_ID]
     assert len({seen.json()["publicKey"] for seen in vault.seen}) == 2
 
 
@@ -398,14 +399,14 @@ def test_invalid_answer_writes_nothing(shell: Shell, vault: Recorder, home: Path
 def test_endless_name_from_the_vault_is_cut_so_that_the_slot_stays_readable(shell: Shell, vault: Recorder) -> None:
     vault.answer = lambda _seen: registered(name="\U0001f511" * 100_000)
     assert shell("install", TOKEN).status == 0
-    assert sikkerkey_mcp.load_identity(AGENT_ID).name == "\U0001f511" * 255
+    assert sikkerkey_identity.load_identity(AGENT_ID).name == "\U0001f511" * 255
 
 
 @pytest.mark.parametrize("name", [7, None, ["x"]])
 def test_invalid_name_is_replaced_by_the_requested_one(shell: Shell, vault: Recorder, name: Any) -> None:
     vault.answer = lambda _seen: registered(name=name)
     shell("install", TOKEN, "--name", "mine")
-    assert sikkerkey_mcp.load_identity(AGENT_ID).name == "mine"
+    assert sikkerkey_identity.load_identity(AGENT_ID).name == "mine"
 
 
 @pytest.mark.peer(14)
@@ -419,11 +420,11 @@ def test_existing_slot_is_kept_and_so_is_the_new_key(shell: Shell, vault: Record
     assert (slot / "private.pem").read_bytes() == before
     (hint,) = re.findall("^hint: its key is kept: (.*)$", ran.err, re.MULTILINE)
     subprocess.run(["sh", "-ec", hint], check=True)
-    new_key = serialization.load_pem_private_key(sikkerkey_mcp.load_identity(AGENT_ID).key_pem, None)
+    new_key = serialization.load_pem_private_key(sikkerkey_identity.load_identity(AGENT_ID).key_pem, None)
     assert isinstance(new_key, Ed25519PrivateKey)
     assert new_key.public_key() != old_key
     assert (slot.parent / f"{AGENT_ID}.old" / "private.pem").read_bytes() == before
-    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
+    assert sikkerkey_identity.installed_agents() == [AGENT_ID]
 
 
 @pytest.mark.parametrize("kind", ["file", "link"])
@@ -449,7 +450,7 @@ def test_existing_file_at_the_slots_path_is_not_touched(
 def test_token_and_key_are_nowhere_but_in_the_key_file(shell: Shell, vault: Recorder, tmp_path: Path) -> None:
     vault.answer = lambda _seen: registered(name=f"echo {TOKEN}")
     ran = shell("install", TOKEN)
-    pem = sikkerkey_mcp.load_identity(AGENT_ID).key_pem
+    pem = sikkerkey_identity.load_identity(AGENT_ID).key_pem
     secret = pem.splitlines()[1]
     for path in tmp_path.rglob("*"):
         if path.is_file():
@@ -506,7 +507,7 @@ def test_whoami_lists_the_agents(shell: Shell, home: Path) -> None:
 
 def test_fingerprint_of_a_known_key_is_the_sha_256_of_its_32_bytes() -> None:
     public_key = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")  # RFC 8032, test 2
-    shown = sikkerkey_mcp.fingerprint(public_key)
+    shown = sikkerkey_identity.fingerprint(public_key)
     assert shown == "SHA256:OfcT0KZEJT8EUpQhufUbmwiXnQgpWVnE85kO5hf1E58"
     assert shown == identities.fingerprint(public_key)
 
@@ -636,7 +637,7 @@ def test_revoke_deletes_the_named_agent_only(shell: Shell, home: Path) -> None:
     make_slot(home, "https://vault.test")
     make_slot(home, "https://vault.test", OTHER_ID)
     assert shell("revoke", OTHER_ID, "--yes").status == 0
-    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
+    assert sikkerkey_identity.installed_agents() == [AGENT_ID]
 
 
 def test_revoke_without_a_choice_among_several_deletes_nothing(shell: Shell, home: Path) -> None:
@@ -712,7 +713,7 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
     before: list[list[str]] = []
 
     def look(_seen: ReceivedRequest) -> CannedResponse:
-        before.append(sikkerkey_mcp.installed_agents())
+        before.append(sikkerkey_identity.installed_agents())
         return CannedResponse()
 
     two.answer = look
@@ -720,14 +721,14 @@ def test_other_agent_revokes_at_the_vault_and_then_the_key_goes(shell: Shell, tw
     assert (ran.status, ran.out.splitlines()[0]) == (0, f"the vault has revoked agent {AGENT_ID}")
     assert ran.err == "running servers stop using the key before their next call\n"
     assert requests_of(two) == [(OTHER_ID, "POST", f"/v1/ai/ai-agents/{AGENT_ID}/revoke", b"")]
-    assert (before, sikkerkey_mcp.installed_agents()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
+    assert (before, sikkerkey_identity.installed_agents()) == ([[AGENT_ID, OTHER_ID]], [OTHER_ID])
 
 
 @each_of("status", [401, 403, 404, 409, 429, 500, 503])
 def test_key_stays_if_the_vault_does_not_confirm(shell: Shell, two: Recorder, status: int) -> None:
     two.answer = lambda _seen: CannedResponse(status, headers={"Retry-After": "60"})
     ran = shell("revoke", AGENT_ID, "--server", "--yes")
-    assert (ran.status, ran.out, sikkerkey_mcp.installed_agents()) == (1, "", [AGENT_ID, OTHER_ID])
+    assert (ran.status, ran.out, sikkerkey_identity.installed_agents()) == (1, "", [AGENT_ID, OTHER_ID])
     assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}")
     again = f"if it is already revoked, `sikkerkey-mcp revoke {AGENT_ID}` deletes its key"
     assert (again in ran.err) is (status == 404)
@@ -738,7 +739,7 @@ def test_key_stays_if_the_answer_is_lost(shell: Shell, home: Path) -> None:
         make_slot(home, broken.url)
         make_slot(home, broken.url, OTHER_ID)
         ran = shell("revoke", AGENT_ID, "--server", "--yes")
-        assert (ran.status, len(broken.seen), sikkerkey_mcp.installed_agents()) == (1, 1, [AGENT_ID, OTHER_ID])
+        assert (ran.status, len(broken.seen), sikkerkey_identity.installed_agents()) == (1, 1, [AGENT_ID, OTHER_ID])
     assert sikkerkey_mcp.MAY_HAVE_BEEN_PROCESSED in ran.err
 
 
@@ -753,7 +754,7 @@ def test_agent_cannot_revoke_itself(shell: Shell, home: Path, recorder: Recorder
         ran = shell("revoke", AGENT_ID, "--server", "--yes", *options)
         hint = f"revoke it on the vault's dashboard, then `sikkerkey-mcp revoke {AGENT_ID}` deletes its key here"
         assert ran == (USAGE if options else 1, "", f"sikkerkey-mcp: error: {words}\nhint: {hint}\n")
-    assert (recorder.seen, sikkerkey_mcp.installed_agents()) == ([], [AGENT_ID, OTHER_ID])
+    assert (recorder.seen, sikkerkey_identity.installed_agents()) == ([], [AGENT_ID, OTHER_ID])
 
 
 def test_one_of_several_others_must_be_named(shell: Shell, two: Recorder, home: Path) -> None:
@@ -769,7 +770,12 @@ def test_unconfirmed_or_ambiguous_revocation_sends_nothing(
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO())
     ran = shell("revoke", AGENT_ID, *arguments)
-    assert (ran.status, ran.out, two.seen, sikkerkey_mcp.installed_agents()) == (USAGE, "", [], [AGENT_ID, OTHER_ID])
+    assert (ran.status, ran.out, two.seen, sikkerkey_identity.installed_agents()) == (
+        USAGE,
+        "",
+        [],
+        [AGENT_ID, OTHER_ID],
+    )
 
 
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
@@ -778,7 +784,7 @@ def test_revocation_asks_for_confirmation_on_a_terminal(two: Recorder, typed: by
     agent = f"agent {AGENT_ID} (test agent) of {VAULT_ID} at {two.url}"
     question = f"{OTHER_ID} will permanently revoke {agent}"
     assert shown.decode().startswith(f"{question}, and the key on this computer will be deleted\r\nContinue? [y/N] ")
-    assert (sikkerkey_mcp.installed_agents(), len(two.seen)) == (left, 2 - len(left))
+    assert (sikkerkey_identity.installed_agents(), len(two.seen)) == (left, 2 - len(left))
 
 
 @pytest.mark.parametrize(("typed", "left"), [(b"y\n", [OTHER_ID]), (b"n\n", [AGENT_ID, OTHER_ID])])
@@ -788,14 +794,14 @@ def test_revoke_names_agent_and_vault_and_offers_to_revoke_there(two: Recorder, 
     agent = f"agent {AGENT_ID} (test agent) of {VAULT_ID} at {two.url}"
     assert question == f"the key of {agent} will be deleted from this computer"
     assert offer.endswith(f"or with another agent: {shlex.join(COMMAND)} revoke {AGENT_ID} --server")
-    assert (sikkerkey_mcp.installed_agents(), two.seen) == (left, [])
+    assert (sikkerkey_identity.installed_agents(), two.seen) == (left, [])
 
 
 def test_revoke_without_a_terminal_needs_yes(shell: Shell, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_slot(home, "https://vault.test")
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
     ran = shell("revoke")
-    assert (ran.status, ran.out, sikkerkey_mcp.installed_agents()) == (USAGE, "", [AGENT_ID])
+    assert (ran.status, ran.out, sikkerkey_identity.installed_agents()) == (USAGE, "", [AGENT_ID])
 
 
 # the command line itself
@@ -915,7 +921,7 @@ def test_interrupted_question_leaves_a_clean_line(home: Path, line: str, questio
     terminal.interrupt(question)
     talk = terminal.end()
     assert (talk.status, talk.shown[-len(question) - 2 :]) == (130, f"{question}\r\n")
-    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
+    assert sikkerkey_identity.installed_agents() == [AGENT_ID]
 
 
 def test_commands_work_as_a_process(home: Path) -> None:

@@ -23,6 +23,7 @@ import pytest
 
 import sikkerkey_certificates
 import sikkerkey_http
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli import doctor, version
 from sikkerkey_cli.doctor import Line
@@ -109,7 +110,7 @@ def test_checks_have_a_fixed_order(examine: Examine, vault: Recorder, home: Path
         **{"scopes": "ok", "tools": "ok"},
     }
     slot = f"{AGENT_ID} (test agent) of {VAULT_ID} at {vault.url}; 0700, private.pem 0600, identity.json 0600"
-    key = sikkerkey_mcp.fingerprint_of(sikkerkey_mcp.load_identity(AGENT_ID))
+    key = sikkerkey_identity.fingerprint_of(sikkerkey_identity.load_identity(AGENT_ID))
     assert [found[check][0].detail for check in ("home", "agent", "switches", "vault", "scopes")] == [
         f"{home}/.sikkerkey 0700, {home}/.sikkerkey/agents 0700",
         f"{slot}\nkey {key}",
@@ -705,7 +706,7 @@ def test_unusable_agent_fails_with_a_remedy(
 ) -> None:
     make_slot(home, recorder.url)
     recorder.answer = lambda _seen: response
-    line = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))[0]
+    line = doctor.check_agent(sikkerkey_identity.load_identity(AGENT_ID))[0]
     assert (line.check, line.state, detail in line.detail) == ("vault", "fail", True)
     assert line.remedy.startswith(remedy)
     assert len(recorder.seen) == 1
@@ -714,7 +715,7 @@ def test_unusable_agent_fails_with_a_remedy(
 def test_refusal_because_of_the_clock_does_not_suggest_to_reinstall(home: Path, shell: Shell) -> None:
     with FaultyVault(faulty_vault.answer(b"{}", 401, "Date: Thu, 01 Jan 2015 00:00:00 GMT")) as vault:
         make_slot(home, vault.url)
-        (line,) = doctor.check_agent(sikkerkey_mcp.load_identity(AGENT_ID))
+        (line,) = doctor.check_agent(sikkerkey_identity.load_identity(AGENT_ID))
     assert (line.state, line.remedy[:25]) == ("fail", "this computer's clock is ")
 
 
@@ -774,7 +775,7 @@ def test_hostile_names_add_no_line_and_do_not_move_the_cursor(shell: Shell, vaul
 
 
 def test_nothing_secret_is_shown(shell: Shell, vault: Recorder) -> None:
-    pem = sikkerkey_mcp.load_identity(AGENT_ID).key_pem.decode().splitlines()[1]
+    pem = sikkerkey_identity.load_identity(AGENT_ID).key_pem.decode().splitlines()[1]
     for options in ((), ("--json",)):
         ran = shell("doctor", *options)
         assert pem not in ran.out + ran.err

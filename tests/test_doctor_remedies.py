@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-import sikkerkey_mcp
+import sikkerkey_identity
 from sikkerkey_cli import doctor
 from sikkerkey_cli.doctor import Line
 from tests.support.harness import TIMEOUT_S
@@ -49,7 +49,7 @@ class Computer:
     @property
     def agent(self) -> str:
         """The first agent."""
-        return sikkerkey_mcp.installed_agents()[0]
+        return sikkerkey_identity.installed_agents()[0]
 
     @property
     def slot(self) -> Path:
@@ -65,7 +65,7 @@ class Computer:
 
     def approve(self) -> None:
         """The owner approves every agent of this computer."""
-        for agent in sikkerkey_mcp.installed_agents():
+        for agent in sikkerkey_identity.installed_agents():
             self.vault.owner("approve", agent)
 
     def run(self, command: str) -> None:

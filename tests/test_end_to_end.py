@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_identity
 import sikkerkey_mcp
 from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S, Server
 from tests.support.local_vault import LocalVault, install
@@ -123,11 +124,11 @@ def test_a_new_key_replaces_an_agents_key_as_documented(local_vault: LocalVault,
     local_vault.owner("approve", old)
     new = install(local_vault)
     too_early = shell("revoke", old, "--server", "--by", new, "--yes")
-    assert (too_early.status, old in sikkerkey_mcp.installed_agents()) == (1, True)
+    assert (too_early.status, old in sikkerkey_identity.installed_agents()) == (1, True)
     local_vault.owner("approve", new)
     assert shell("whoami", "--remote", "--agent", new).status == 0
     assert shell("revoke", old, "--server", "--by", new, "--yes").status == 0
-    assert (old in sikkerkey_mcp.installed_agents(), new in sikkerkey_mcp.installed_agents()) == (False, True)
+    assert (old in sikkerkey_identity.installed_agents(), new in sikkerkey_identity.installed_agents()) == (False, True)
     assert old not in local_vault.owner("agents")
 
 

@@ -16,6 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_redact
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, CannedResponse, Recorder, make_slot
@@ -113,7 +114,7 @@ def test_import_error_of_the_library_is_quoted(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(builtins, "__import__", fail)
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"musl 1\.2\.3 is too old"):
-        sikkerkey_mcp.load_signer(b"")
+        sikkerkey_identity.load_signer(b"")
 
 
 def nested(levels: int) -> bytes:

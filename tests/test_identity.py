@@ -17,6 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import sikkerkey_address
+import sikkerkey_identity
 import sikkerkey_mcp
 from tests.support.harness import AGENT_ID, ROOT, VAULT_ID, make_slot
 from tests.support.rows import each_of
@@ -35,7 +37,7 @@ def refused() -> sikkerkey_mcp.ConfigError:
 
 def replacement() -> str:
     """The hint that replaces the agent."""
-    return sikkerkey_mcp.runnable(sikkerkey_mcp.replacement(AGENT_ID, API_URL))
+    return sikkerkey_mcp.runnable(sikkerkey_identity.replacement(AGENT_ID, API_URL))
 
 
 def run_hint(hint: str, tmp_path: Path) -> None:
@@ -73,7 +75,7 @@ GOOD_URLS = [
 
 def test_base_url_is_accepted_with_and_without_a_slash() -> None:
     for url in GOOD_URLS:
-        assert sikkerkey_mcp.parse_base_url(url) == sikkerkey_mcp.parse_base_url(url + "/") == url
+        assert sikkerkey_address.parse_base_url(url) == sikkerkey_address.parse_base_url(url + "/") == url
 
 
 # The same rule, as a pattern.
@@ -87,7 +89,7 @@ BASE_URL = re.compile(
 @given(st.text("aZ09.-:[]/@ \nø\N{ARABIC-INDIC DIGIT ONE}", max_size=12).map("https://".__add__))
 def test_base_url_is_accepted_exactly_if_it_matches_the_pattern(url: str) -> None:
     try:
-        sikkerkey_mcp.parse_base_url(url)
+        sikkerkey_address.parse_base_url(url)
         accepted = True
     except sikkerkey_mcp.ConfigError:
         accepted = False
@@ -116,7 +118,7 @@ def test_http_to_anything_but_loopback_is_refused() -> None:
 def refuse_url(url: str) -> None:
     """Asserts that the URL is refused with a hint, and that the message does not quote it."""
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        print("accepted:", ascii(sikkerkey_mcp.parse_base_url(url)))  # shown if it is accepted
+        print("accepted:", ascii(sikkerkey_address.parse_base_url(url)))  # shown if it is accepted
     assert raised.value.hint, url
     assert "canary" not in f"{raised.value} {raised.value.hint}", url
 
@@ -155,20 +157,20 @@ def test_identity_with_a_bad_url_is_refused(home: Path) -> None:
 
 def test_without_an_agent_the_error_says_how_to_install_one(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "argv", ["/opt/my tools/sikkerkey.pyz"])
-    assert (sikkerkey_mcp.installed_agents(), sikkerkey_mcp.choose_agent()) == ([], None)
+    assert (sikkerkey_identity.installed_agents(), sikkerkey_identity.choose_agent()) == ([], None)
     error = refused()
     assert str(error) == "no agent is installed on this computer"
     assert error.hint.endswith("'/opt/my tools/sikkerkey.pyz' install -")
 
 
 def test_only_agent_is_chosen_without_asking(slot: Path) -> None:
-    assert sikkerkey_mcp.choose_agent() == AGENT_ID
+    assert sikkerkey_identity.choose_agent() == AGENT_ID
 
 
 def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None:
     make_slot(home, API_URL, OTHER_ID)
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.choose_agent()
+        sikkerkey_identity.choose_agent()
     assert str(raised.value) == "2 agents are installed here and none was chosen"
     assert "--agent ID" in raised.value.hint
     assert "SIKKERKEY_AGENT_ID=ID" in raised.value.hint
@@ -178,8 +180,8 @@ def test_among_several_agents_one_must_be_chosen(home: Path, slot: Path) -> None
 def test_option_takes_precedence_over_the_environment(home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_slot(home, API_URL, OTHER_ID)
     monkeypatch.setenv("SIKKERKEY_AGENT_ID", OTHER_ID)
-    assert sikkerkey_mcp.choose_agent() == OTHER_ID
-    assert sikkerkey_mcp.choose_agent(AGENT_ID) == AGENT_ID
+    assert sikkerkey_identity.choose_agent() == OTHER_ID
+    assert sikkerkey_identity.choose_agent(AGENT_ID) == AGENT_ID
 
 
 HOSTILE_IDS = ["../x", "..", ".", "/etc", "a/b", "a\\b", "a b", "a\x00", "a\n", "-x", "%2e%2e", "x" * 129, "ø", ".new"]
@@ -191,7 +193,7 @@ def test_malformed_choice_is_refused_unquoted(home: Path, slot: Path) -> None:
     shutil.copytree(slot, slot.parent.parent / "x")
     for wanted in HOSTILE_IDS:
         with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-            sikkerkey_mcp.choose_agent(wanted)
+            sikkerkey_identity.choose_agent(wanted)
         assert str(raised.value) == "the agent id is malformed", wanted
 
 
@@ -203,7 +205,7 @@ def test_malformed_choice_in_the_environment_is_refused_too(slot: Path, monkeypa
 @pytest.mark.parametrize("wanted", ["unknown", AGENT_ID.upper()])
 def test_unknown_choice_is_refused(slot: Path, wanted: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.choose_agent(wanted)
+        sikkerkey_identity.choose_agent(wanted)
     assert str(raised.value) == f"there is no agent {wanted} in {slot.parent}"
     assert "whoami" in raised.value.hint
 
@@ -213,17 +215,17 @@ def test_files_of_other_programs_in_agents_are_skipped(slot: Path) -> None:
         (slot.parent / name).write_text("{}")
     for name in (".new-1-abcdef01", ".cache", "with space", "x.old", "ø"):
         (slot.parent / name).mkdir()
-    assert sikkerkey_mcp.installed_agents() == [AGENT_ID]
-    assert sikkerkey_mcp.choose_agent() == AGENT_ID
+    assert sikkerkey_identity.installed_agents() == [AGENT_ID]
+    assert sikkerkey_identity.choose_agent() == AGENT_ID
 
 
 def test_home_may_be_elsewhere(home: Path, tmp_path: Path, slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     elsewhere = tmp_path / 'søger\'s "home"'
     shutil.move(slot.parent.parent, elsewhere)
-    assert sikkerkey_mcp.installed_agents() == []
+    assert sikkerkey_identity.installed_agents() == []
     monkeypatch.setenv("SIKKERKEY_HOME", str(elsewhere))
     key_pem = (elsewhere / "agents" / AGENT_ID / "private.pem").read_bytes()
-    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == key_pem
+    assert sikkerkey_identity.load_identity(AGENT_ID).key_pem == key_pem
 
 
 def test_home_that_is_not_absolute_is_refused(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -242,7 +244,7 @@ def test_home_that_is_not_absolute_is_refused(slot: Path, monkeypatch: pytest.Mo
 
 
 def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
-    identity = sikkerkey_mcp.load_identity(AGENT_ID)
+    identity = sikkerkey_identity.load_identity(AGENT_ID)
     pem = (slot / "private.pem").read_bytes()
     read = {"agent_id": AGENT_ID, "name": "test agent", "vault_id": VAULT_ID, "api_url": API_URL, "key_pem": pem}
     assert vars(identity) == {
@@ -265,21 +267,21 @@ def rewrite(slot: Path, **members: Any) -> None:
 def test_key_of_a_slot_that_has_moved_is_found(slot: Path) -> None:
     for stored in ("/nonexistent/private.pem", "private.pem", "", 7, None, "/a\x00b", "/\ud800"):
         rewrite(slot, privateKeyPath=stored)
-        assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == (slot / "private.pem").read_bytes(), stored
+        assert sikkerkey_identity.load_identity(AGENT_ID).key_pem == (slot / "private.pem").read_bytes(), stored
 
 
 def test_key_stored_elsewhere_is_read_from_there(slot: Path, tmp_path: Path) -> None:
     key = tmp_path / "key.pem"
     shutil.move(slot / "private.pem", key)
     rewrite(slot, privateKeyPath=str(key))
-    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem == key.read_bytes()
+    assert sikkerkey_identity.load_identity(AGENT_ID).key_pem == key.read_bytes()
     key.chmod(0o640)
     assert str(refused()) == f"{key} can be read or written by other users"
 
 
 def test_further_members_and_a_missing_name_do_no_harm(slot: Path) -> None:
     rewrite(slot, name=None, createdAt=1767225600000, nested={"a": [1.10]})
-    assert sikkerkey_mcp.load_identity(AGENT_ID).name == ""
+    assert sikkerkey_identity.load_identity(AGENT_ID).name == ""
 
 
 # what is refused, and fixed by the command in the hint
@@ -320,7 +322,7 @@ def test_exposed_key_is_replaced_and_not_adopted(slot: Path) -> None:
     assert "chmod" not in error.hint
     assert error.hint == replacement()
     with pytest.raises(sikkerkey_mcp.ConfigError) as unread:
-        sikkerkey_mcp.load_identity(AGENT_ID, with_key=False)
+        sikkerkey_identity.load_identity(AGENT_ID, with_key=False)
     assert "revoke" in unread.value.hint
 
 
@@ -379,14 +381,14 @@ def mounted(slot: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         monkeypatch.setattr(os, name, of_root(getattr(os, name)))
     monkeypatch.setattr(os, "getuid", lambda: 1000)
     monkeypatch.setattr(os, "getgroups", lambda: [GROUP])
-    monkeypatch.setattr(sikkerkey_mcp, "_is_mounted_read_only", lambda path: path.startswith(str(slot)))
+    monkeypatch.setattr(sikkerkey_identity, "_is_mounted_read_only", lambda path: path.startswith(str(slot)))
     for directory in (slot.parent, slot.parent.parent):
         directory.chmod(0o755)  # made for the mount
     return slot
 
 
 def test_mounted_key_is_accepted(mounted: Path) -> None:
-    identity = sikkerkey_mcp.load_identity(AGENT_ID)
+    identity = sikkerkey_identity.load_identity(AGENT_ID)
     assert identity.key_pem == (mounted / "..2026_11_28" / "private.pem").read_bytes()
 
 
@@ -395,8 +397,8 @@ def test_whole_home_may_be_mounted(mounted: Path, monkeypatch: pytest.MonkeyPatc
     shutil.move(mounted.parent, root / "..data")
     (root / "agents").symlink_to("..data")
     assert str(refused()) == f"{root}/agents is a symbolic link"  # in a directory that is not mounted
-    monkeypatch.setattr(sikkerkey_mcp, "_is_mounted_read_only", lambda path: path.startswith(str(root)))
-    assert sikkerkey_mcp.load_identity(AGENT_ID).agent_id == AGENT_ID
+    monkeypatch.setattr(sikkerkey_identity, "_is_mounted_read_only", lambda path: path.startswith(str(root)))
+    assert sikkerkey_identity.load_identity(AGENT_ID).agent_id == AGENT_ID
 
 
 def test_mounted_link_that_leads_elsewhere_is_refused(mounted: Path, tmp_path: Path) -> None:
@@ -410,7 +412,10 @@ def test_mounted_key_that_others_can_read_is_refused(mounted: Path, monkeypatch:
     for mode in (0o444, 0o441, 0o460, 0o450, 0o402):
         key.chmod(mode)
         error = refused()
-        assert (str(error), error.hint) == (f"{key} can be read or written by other users", sikkerkey_mcp.MOUNT_HINT)
+        assert (str(error), error.hint) == (
+            f"{key} can be read or written by other users",
+            sikkerkey_identity.MOUNT_HINT,
+        )
     key.chmod(0o440)
     user = pwd.struct_passwd(("other", "", 1001, 1001, "", "", ""))
     for members, primary_group, groups in [(["other"], 1001, [GROUP]), ([], GROUP, [GROUP]), ([], 1001, [])]:
@@ -423,7 +428,7 @@ def test_mounted_key_that_others_can_read_is_refused(mounted: Path, monkeypatch:
 
 
 def test_what_root_has_mounted_writable_is_refused(mounted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sikkerkey_mcp, "_is_mounted_read_only", lambda _path: False)
+    monkeypatch.setattr(sikkerkey_identity, "_is_mounted_read_only", lambda _path: False)
     assert str(refused()) == f"{mounted} can be read or written by other users"
     mounted.chmod(0o755)
     assert str(refused()) == f"{mounted}/identity.json is a symbolic link"
@@ -450,7 +455,7 @@ def test_foreign_files_are_refused_and_moved_away(slot: Path, tmp_path: Path, wh
     assert install.endswith(" install -")
     run_hint(move, tmp_path)
     assert not path.exists()
-    assert sikkerkey_mcp.installed_agents() == []  # nothing of theirs is used
+    assert sikkerkey_identity.installed_agents() == []  # nothing of theirs is used
     moved = {"home": slot.parent.parent, "agents": slot.parent}.get(which, slot)
     shutil.move(f"{moved}.not-mine", moved)
     os.chown(path, os.getuid(), os.getgid())
@@ -504,7 +509,7 @@ def without_identity(slot: Path) -> None:
 
 def oversized_identity(slot: Path) -> None:
     """One byte more than the limit."""
-    (slot / "identity.json").write_bytes(b" " * (sikkerkey_mcp.FILE_MAX_BYTES + 1))
+    (slot / "identity.json").write_bytes(b" " * (sikkerkey_identity.FILE_MAX_BYTES + 1))
 
 
 def oversized_key(slot: Path) -> None:
@@ -542,7 +547,7 @@ def revoke_by_hint(error: sikkerkey_mcp.ConfigError, tmp_path: Path) -> None:
     revoke, install = error.hint.split(" && ")
     assert install.endswith(" install -")
     run_hint(revoke, tmp_path)
-    assert sikkerkey_mcp.installed_agents() == []
+    assert sikkerkey_identity.installed_agents() == []
 
 
 NO_IDENTITIES = [

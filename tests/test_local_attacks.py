@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_http
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli.__main__ import main
 from tests.support.harness import (
@@ -115,16 +116,16 @@ FOR_ROOT = {foreign: "belongs to another user", device: "is not a regular file"}
 def test_file_that_is_replaced_after_the_check_is_refused(
     slot: Path, monkeypatch: pytest.MonkeyPatch, swap: Callable[[Path], None], words: str, name: str
 ) -> None:
-    look = sikkerkey_mcp.check_private
+    look = sikkerkey_identity.check_private
 
     def look_and_swap(path: str, **rules: Any) -> None:
         look(path, **rules)
         if path == str(slot / name):
             swap(slot / name)
 
-    monkeypatch.setattr(sikkerkey_mcp, "check_private", look_and_swap)
+    monkeypatch.setattr(sikkerkey_identity, "check_private", look_and_swap)
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
-        sikkerkey_mcp.load_identity(AGENT_ID)
+        sikkerkey_identity.load_identity(AGENT_ID)
     assert str(refused.value) == f"{slot / name} {words}"
 
 
@@ -132,7 +133,7 @@ def test_file_that_is_replaced_after_the_check_is_refused(
 def test_home_that_is_replaced_after_the_check_is_refused(
     home: Path, slot: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    look = sikkerkey_mcp.check_private
+    look = sikkerkey_identity.check_private
     planted = home / "planted"
     shutil.copytree(home / ".sikkerkey", planted)
     for path in (planted, *planted.rglob("*")):
@@ -144,7 +145,7 @@ def test_home_that_is_replaced_after_the_check_is_refused(
             (home / ".sikkerkey").rename(home / "hidden")
             planted.rename(home / ".sikkerkey")
 
-    monkeypatch.setattr(sikkerkey_mcp, "check_private", look_and_swap)
+    monkeypatch.setattr(sikkerkey_identity, "check_private", look_and_swap)
     assert refusal() == f"{slot / 'identity.json'} belongs to another user"
 
 
@@ -218,7 +219,7 @@ def test_unusual_but_valid_id_names_its_directory(
         answer = json.dumps({"agentId": agent, "vaultId": VAULT_ID, "name": "n"}).encode()
         recorder.answer = lambda _seen, answer=answer: CannedResponse(201, answer)  # type: ignore[misc]
         assert main(["install", "0" * 64]) == 0, agent
-        assert sikkerkey_mcp.load_identity(agent).agent_id == agent
+        assert sikkerkey_identity.load_identity(agent).agent_id == agent
     assert {path.name for path in (home / ".sikkerkey" / "agents").iterdir()} == {*unusual, AGENT_ID}
 
 
@@ -403,12 +404,12 @@ on_linux = pytest.mark.skipif(
 
 INSPECTED = """
 import ctypes, os, signal
-import sikkerkey_mcp
+import sikkerkey_identity
 if os.getuid() == 0:  # root may read every process
     os.setgid(65534)
     os.setuid(65534)
 ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE: a change of the user has cleared it
-for prepare in (bool, sikkerkey_mcp.forbid_inspection):
+for prepare in (bool, sikkerkey_identity.forbid_inspection):
     ready, tell = os.pipe()
     process = os.fork()
     if not process:
@@ -436,10 +437,10 @@ def test_another_process_of_the_user_cannot_read_the_memory() -> None:
 
 DUMPABLE = f"""
 import ctypes, subprocess, sys
-import sikkerkey_mcp
+import sikkerkey_identity
 shown = "import ctypes; print(*(ctypes.CDLL(None).prctl(get, 0, 0, 0, 0) for get in (3, 39)))"  # and no new privileges
 for with_key in (False, True):
-    sikkerkey_mcp.load_identity({AGENT_ID!r}, with_key=with_key)
+    sikkerkey_identity.load_identity({AGENT_ID!r}, with_key=with_key)
     exec(shown)
     print(subprocess.run([sys.executable, "-c", shown], capture_output=True, text=True).stdout, end="")
 """
@@ -454,7 +455,7 @@ def test_a_process_with_the_key_forbids_inspection_and_its_children_are_as_befor
 
 def test_a_python_without_ctypes_signs_nevertheless(slot: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ctypes", None)
-    assert sikkerkey_mcp.load_identity(AGENT_ID).key_pem
+    assert sikkerkey_identity.load_identity(AGENT_ID).key_pem
 
 
 def run_program(program: str) -> str:

@@ -17,6 +17,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_passphrase
 import sikkerkey_unlock
@@ -33,8 +34,8 @@ on_posix = pytest.mark.skipif(os.name != "posix", reason="there are pseudo termi
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Derives keys quickly, and forgets unlocked keys after each test."""
     monkeypatch.setattr(sikkerkey_passphrase, "SCRYPT_COST", 2)
-    monkeypatch.setattr(sikkerkey_mcp, "_unlocked_keys", {})
-    monkeypatch.setattr(sikkerkey_mcp, "ask_passphrase", lambda _identity: None)
+    monkeypatch.setattr(sikkerkey_identity, "_unlocked_keys", {})
+    monkeypatch.setattr(sikkerkey_identity, "ask_passphrase", lambda _identity: None)
 
 
 def slot_of(home: Path) -> Path:
@@ -63,16 +64,16 @@ def registered(_seen: object) -> CannedResponse:
 
 def test_a_key_is_opened_by_its_passphrase_only(home: Path) -> None:
     key = lock(home)
-    identity = sikkerkey_mcp.load_identity(AGENT_ID)
+    identity = sikkerkey_identity.load_identity(AGENT_ID)
     assert identity.key_pem.startswith(b"scrypt-65536-8-1 ")
     assert WORDS.encode() not in identity.key_pem
     for wrong in ("", WORDS.upper(), f"{WORDS} ", "\udc80"):
-        with pytest.raises(sikkerkey_mcp.WrongPassphrase, match="not the passphrase"):
-            sikkerkey_mcp.unlock(identity, wrong)
-    with pytest.raises(sikkerkey_mcp.KeyLocked):
-        sikkerkey_mcp.signer_of(identity)
-    sikkerkey_mcp.unlock(identity, WORDS)
-    assert sikkerkey_mcp.signer_of(identity)(b"text") == key.sign(b"text")
+        with pytest.raises(sikkerkey_identity.WrongPassphrase, match="not the passphrase"):
+            sikkerkey_identity.unlock(identity, wrong)
+    with pytest.raises(sikkerkey_identity.KeyLocked):
+        sikkerkey_identity.signer_of(identity)
+    sikkerkey_identity.unlock(identity, WORDS)
+    assert sikkerkey_identity.signer_of(identity)(b"text") == key.sign(b"text")
 
 
 def test_the_cost_of_guessing() -> None:
@@ -89,7 +90,7 @@ def test_a_key_that_another_program_has_encrypted_is_opened(home: Path) -> None:
     protection = serialization.BestAvailableEncryption(WORDS.encode())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
     (slot_of(home) / "private.pem").write_bytes(pem)
-    sikkerkey_mcp.unlock(sikkerkey_mcp.load_identity(AGENT_ID), WORDS)
+    sikkerkey_identity.unlock(sikkerkey_identity.load_identity(AGENT_ID), WORDS)
 
 
 def test_weak_passphrases_are_refused() -> None:
@@ -103,7 +104,7 @@ def test_the_fingerprint_needs_no_passphrase(home: Path, shell: Shell) -> None:
     public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     ran = shell("whoami")
     assert ran.status == 0
-    assert ran.out.split("  ")[-2:] == ["(passphrase)", f"{sikkerkey_mcp.fingerprint(public)}\n"]
+    assert ran.out.split("  ")[-2:] == ["(passphrase)", f"{sikkerkey_identity.fingerprint(public)}\n"]
 
 
 def test_a_key_of_another_agent_is_refused(home: Path) -> None:
@@ -112,7 +113,7 @@ def test_a_key_of_another_agent_is_refused(home: Path) -> None:
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     (slot_of(home) / "private.pem").write_bytes(other.private_bytes(pem, pkcs8, serialization.NoEncryption()))
     with pytest.raises(sikkerkey_mcp.ConfigError, match="do not belong together"):
-        sikkerkey_mcp.signer_of(sikkerkey_mcp.load_identity(AGENT_ID))
+        sikkerkey_identity.signer_of(sikkerkey_identity.load_identity(AGENT_ID))
 
 
 # commands
@@ -135,8 +136,8 @@ def test_install_asks_for_a_passphrase_twice_and_shows_it_nowhere(
     files = {path.name: path.read_bytes() for path in slot_of(home).iterdir()}
     assert not any(b"canary" in data for data in files.values())
     monkeypatch.setattr(sikkerkey_passphrase, "SCRYPT_COST", 2**16)
-    monkeypatch.setattr(sikkerkey_mcp, "ask_passphrase", lambda _identity: WORDS)
-    sign = sikkerkey_mcp.signer_of(sikkerkey_mcp.load_identity(AGENT_ID))
+    monkeypatch.setattr(sikkerkey_identity, "ask_passphrase", lambda _identity: WORDS)
+    sign = sikkerkey_identity.signer_of(sikkerkey_identity.load_identity(AGENT_ID))
     public = base64.b64decode(json.loads(files["identity.json"])["publicKey"])
     assert recorder.seen[0].json()["publicKey"] == base64.b64encode(public).decode()
     assert len(sign(b"")) == 64
@@ -160,19 +161,19 @@ def test_a_command_asks_three_times_at_most(home: Path, recorder: Recorder, monk
     asked: list[str] = []
     typed = iter(["wrong"] * 3 + ["wrong", WORDS])
 
-    def ask(identity: sikkerkey_mcp.Identity) -> str:
+    def ask(identity: sikkerkey_identity.Identity) -> str:
         asked.append(identity.agent_id)
         return next(typed)
 
     lock(home, recorder.url)
-    monkeypatch.setattr(sikkerkey_mcp, "ask_passphrase", ask)
+    monkeypatch.setattr(sikkerkey_identity, "ask_passphrase", ask)
     for tries, works in ((3, False), (2, True)):
         asked.clear()
         if works:
             with contextlib.closing(sikkerkey_mcp.connect()) as api:
                 assert api.send(READ, safe=True, context=sikkerkey_mcp.Context()).status == 200
         else:
-            with pytest.raises(sikkerkey_mcp.WrongPassphrase):
+            with pytest.raises(sikkerkey_identity.WrongPassphrase):
                 sikkerkey_mcp.connect()
         assert len(asked) == tries
     sikkerkey_mcp.connect()  # it is known now
@@ -216,7 +217,7 @@ class LockedServer:
 def locked(home: Path, recorder: Recorder) -> Iterator[LockedServer]:
     server = LockedServer(home, recorder)
     yield server
-    with contextlib.suppress(sikkerkey_mcp.KeyLocked):
+    with contextlib.suppress(sikkerkey_identity.KeyLocked):
         server.connection.api().close()
 
 
@@ -391,4 +392,4 @@ def test_a_keychain_gets_the_passphrase_on_standard_input(monkeypatch: pytest.Mo
 def test_an_unknown_store_is_refused(home: Path) -> None:
     lock(home, keyStore="clay tablet")
     with pytest.raises(sikkerkey_mcp.ConfigError, match="keyStore is unknown"):
-        sikkerkey_mcp.load_identity(AGENT_ID)
+        sikkerkey_identity.load_identity(AGENT_ID)

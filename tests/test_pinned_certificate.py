@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+import sikkerkey_address
+import sikkerkey_identity
 import sikkerkey_mcp
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Authority, FaultyVault, message
@@ -67,7 +69,7 @@ def pin(home: Path, url: str, pem: object) -> None:
 
 
 def refused(request: sikkerkey_mcp.Request, *, safe: bool) -> sikkerkey_mcp.Error:
-    api = sikkerkey_mcp.agent_api(sikkerkey_mcp.load_identity(AGENT_ID))
+    api = sikkerkey_mcp.agent_api(sikkerkey_identity.load_identity(AGENT_ID))
     with contextlib.closing(api), pytest.raises(sikkerkey_mcp.Error) as raised:
         api.send(request, safe=safe, context=sikkerkey_mcp.Context())
     return raised.value
@@ -84,7 +86,7 @@ def test_only_the_pinned_certificate_is_trusted(
         monkeypatch.setenv(name, text)
     with answering(own.tls) as vault:
         pin(home, vault.url, own.pem)
-        api = sikkerkey_mcp.agent_api(sikkerkey_mcp.load_identity(AGENT_ID))
+        api = sikkerkey_mcp.agent_api(sikkerkey_identity.load_identity(AGENT_ID))
         with contextlib.closing(api):
             assert api.send(WRITE, safe=False, context=sikkerkey_mcp.Context()).status == 200
         assert [seen.path for seen in vault.seen] == [WRITE.path]
@@ -204,7 +206,7 @@ def test_a_pin_that_cannot_count_is_refused(
     changed = {"": own.pem, "twice": own.pem * 2, "list": [own.pem], "key": own.pem.replace("CERTIFICATE", "KEY")}
     pin(home, url, changed[change])
     with pytest.raises(sikkerkey_mcp.ConfigError, match=message):
-        sikkerkey_mcp.load_identity(AGENT_ID)
+        sikkerkey_identity.load_identity(AGENT_ID)
 
 
 def test_a_certificate_that_openssl_cannot_read_is_refused(home: Path, own: OwnCertificate) -> None:
@@ -216,12 +218,12 @@ def test_a_certificate_that_openssl_cannot_read_is_refused(home: Path, own: OwnC
 
 def refused_identity() -> sikkerkey_mcp.ConfigError:
     with pytest.raises(sikkerkey_mcp.ConfigError) as raised:
-        sikkerkey_mcp.agent_api(sikkerkey_mcp.load_identity(AGENT_ID))
+        sikkerkey_mcp.agent_api(sikkerkey_identity.load_identity(AGENT_ID))
     return raised.value
 
 
 def test_addresses_with_a_fingerprint(home: Path, own: OwnCertificate) -> None:
-    parse = sikkerkey_mcp.parse_address
+    parse = sikkerkey_address.parse_address
     assert parse(f"https://127.0.0.1:8301#sha256={own.sha256.upper()}") == ("https://127.0.0.1:8301", own.sha256)
     assert parse("https://vault.example/") == ("https://vault.example", "")
     for refused in ("https://vault.example", "http://127.0.0.1:8301"):
@@ -232,8 +234,8 @@ def test_addresses_with_a_fingerprint(home: Path, own: OwnCertificate) -> None:
             parse(malformed)
     pin(home, "https://127.0.0.1:8301", own.pem)
     address = f"https://127.0.0.1:8301#sha256={own.sha256}"
-    assert sikkerkey_mcp.load_identity(AGENT_ID).address == address
-    assert address in sikkerkey_mcp.replacement(AGENT_ID, address)
+    assert sikkerkey_identity.load_identity(AGENT_ID).address == address
+    assert address in sikkerkey_identity.replacement(AGENT_ID, address)
 
 
 # install

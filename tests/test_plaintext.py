@@ -351,9 +351,9 @@ def why_no_cores() -> str:
 def test_crash_leaves_no_core(home: Path, effects: SideEffects, name: str, undefended: bool) -> None:
     if reason := why_no_cores():
         pytest.skip(reason)
-    undo = "m.disable_core_dumps = m.forbid_inspection = lambda: None; " if undefended else ""
+    undo = "m.disable_core_dumps = i.forbid_inspection = lambda: None; " if undefended else ""
     unlimited = "import resource as r; most = r.getrlimit(r.RLIMIT_CORE)[1]; r.setrlimit(r.RLIMIT_CORE, (most, most)); "
-    program = f"{unlimited}import sikkerkey_mcp as m; {undo}m.main([])"
+    program = f"{unlimited}import sikkerkey_identity as i, sikkerkey_mcp as m; {undo}m.main([])"
     with FaultyVault(faulty_vault.after_looking(faulty_vault.then_silence())) as vault:
         make_slot(home, vault.url)
         with verbose_server([sys.executable, "-c", program], source_env()) as server:

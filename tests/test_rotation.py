@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives import serialization
 
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_cli import agents, rotation
 from tests.support.harness import AGENT_ID, VAULT_ID, CannedResponse, ReceivedRequest, Recorder, make_slot
@@ -62,7 +63,7 @@ def test_the_old_key_works_until_the_new_one_is_approved(shell: Shell, vault: Ro
     assert f"registered agent {NEW_ID}, which is to replace {AGENT_ID}" in begun.out
     assert vault.recorder.seen[0].json()["name"] == "test agent"
     assert slots(home) == [f".next-{NEW_ID}", AGENT_ID]
-    assert sikkerkey_mcp.choose_agent() == AGENT_ID
+    assert sikkerkey_identity.choose_agent() == AGENT_ID
     assert "a new key waits until the vault's owner has approved it" in shell("whoami").err
     refused = shell("rotate-key", "--finish")
     assert refused.status == 1
@@ -75,8 +76,8 @@ def test_the_old_key_works_until_the_new_one_is_approved(shell: Shell, vault: Ro
     assert vault.revoked == [AGENT_ID]
     assert vault.recorder.seen[-1].headers["x-agent-id"] == NEW_ID
     for wanted in ("", AGENT_ID, NEW_ID):
-        assert sikkerkey_mcp.choose_agent(wanted) == NEW_ID
-    identity = sikkerkey_mcp.load_identity(NEW_ID)
+        assert sikkerkey_identity.choose_agent(wanted) == NEW_ID
+    identity = sikkerkey_identity.load_identity(NEW_ID)
     assert identity.key_path == str(home / ".sikkerkey" / "agents" / NEW_ID / "private.pem")
 
 
@@ -85,7 +86,7 @@ def test_old_ids_are_found_after_several_rotations(shell: Shell, vault: Rotation
     for vault.new_id in (NEW_ID, THIRD_ID):
         assert shell("rotate-key", TOKEN).status == 0
         assert shell("rotate-key", "--finish").status == 0
-    assert {sikkerkey_mcp.choose_agent(wanted) for wanted in (AGENT_ID, NEW_ID, THIRD_ID)} == {THIRD_ID}
+    assert {sikkerkey_identity.choose_agent(wanted) for wanted in (AGENT_ID, NEW_ID, THIRD_ID)} == {THIRD_ID}
 
 
 def test_a_running_server_follows(shell: Shell, vault: RotationVault, home: Path) -> None:
@@ -142,9 +143,9 @@ def test_after_every_interruption_one_agent_works_and_it_goes_on(
                 interrupted = False
             except Killed:
                 pass
-        chosen = {sikkerkey_mcp.choose_agent(wanted) for wanted in ("", AGENT_ID)}
+        chosen = {sikkerkey_identity.choose_agent(wanted) for wanted in ("", AGENT_ID)}
         assert len(chosen) == 1, (number, chosen)
-        sikkerkey_mcp.signer_of(sikkerkey_mcp.load_identity(str(chosen.pop())))
+        sikkerkey_identity.signer_of(sikkerkey_identity.load_identity(str(chosen.pop())))
         if interrupted:
             ran = shell("rotate-key", "--finish")
             assert ran.status == 0, (number, ran.err)
@@ -190,7 +191,7 @@ def test_the_new_key_is_protected_like_the_old_one(
     path.write_bytes(key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection))
     assert shell("rotate-key", TOKEN).status == 0
     new = home / ".sikkerkey" / "agents" / f".next-{NEW_ID}" / "private.pem"
-    assert sikkerkey_mcp.is_encrypted(new.read_bytes())
+    assert sikkerkey_identity.is_encrypted(new.read_bytes())
 
 
 def test_wrong_usage_and_a_second_rotation_are_refused(shell: Shell, vault: RotationVault, home: Path) -> None:
@@ -218,4 +219,4 @@ def test_members_of_others_name_no_replaced_agent(home: Path, vault: RotationVau
     malformed: list[Any] = ["x", [1, "../x", {}], None, {}]
     for listed in malformed:
         path.write_text(json.dumps({**members, "replaces": listed}))
-        assert sikkerkey_mcp.load_identity(AGENT_ID).replaces == []
+        assert sikkerkey_identity.load_identity(AGENT_ID).replaces == []

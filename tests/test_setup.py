@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_mcp
+import sikkerkey_identity
 from sikkerkey_cli import clients, config, doctor, entries, setup, terminal
 from tests.support.harness import AGENT_ID, ARCHIVE_COMMAND, VAULT_ID, CannedResponse, Recorder, make_slot
 from tests.support.local_vault import LocalVault
@@ -384,7 +384,7 @@ def test_several_agents_need_a_choice(script: Script, vault: Vault, home: Path) 
     ran = script("--client", "cursor", "--yes")
     assert (ran.status, f"{AGENT_ID}, {OTHER_ID}" in ran.err) == (2, True)
     assert script("--client", "cursor", "--agent", OTHER_ID, "--yes").status == 0
-    key = entries.server_keys(sikkerkey_mcp.installed_agents())[OTHER_ID]
+    key = entries.server_keys(sikkerkey_identity.installed_agents())[OTHER_ID]
     assert args_in(home, key)[:2] == ["--agent", OTHER_ID]
 
 

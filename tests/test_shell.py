@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 import pytest
 
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_shell
 
@@ -119,7 +120,7 @@ def test_commands_exist_in_the_shells_of_the_platform(windows: None, monkeypatch
 
 
 def test_no_hint_on_windows_is_for_a_posix_shell(windows: None) -> None:
-    hint = sikkerkey_mcp.runnable(sikkerkey_mcp.replacement("a1", "https://vault.example.com"))
+    hint = sikkerkey_mcp.runnable(sikkerkey_identity.replacement("a1", "https://vault.example.com"))
     commands = hint.split(", then: ")
     assert [word in command for word, command in zip(("revoke a1 --yes", "$env:", "install -"), commands)] == [True] * 3
     assert "&&" not in hint
@@ -131,7 +132,7 @@ def test_home_on_windows_names_a_drive(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         patch.setattr(os, "name", "nt")
         with pytest.raises(sikkerkey_mcp.ConfigError) as caught:
-            sikkerkey_mcp.home()
+            sikkerkey_identity.home()
     assert str(caught.value) == "SIKKERKEY_HOME names no drive"
     assert caught.value.hint == "set SIKKERKEY_HOME to an absolute path that begins with a drive, such as C:"
-    assert sikkerkey_mcp.home() == "/elsewhere"
+    assert sikkerkey_identity.home() == "/elsewhere"

@@ -24,7 +24,6 @@ MAY_NOT_USE = {
     "text and JSON": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
     "actions": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
     "requests": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
-    "identity": CLOCK | RANDOMNESS | NETWORK | THREADS,
     "signing": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
     "vault API": {"TOOLS", "Action", "Session", "print"},
     "results": RANDOMNESS | NETWORK | FILES | THREADS,
@@ -33,6 +32,10 @@ MAY_NOT_USE = {
     "resources": RANDOMNESS | NETWORK | FILES | THREADS,
     "protocol": CLOCK | RANDOMNESS | NETWORK | FILES | {"threading.Thread", "os", "print", "TOOLS", "VaultTools"},
     "stdio": NETWORK | {"TOOLS", "VaultTools", "Api"},
+}
+MODULES_MAY_NOT_USE = {
+    "sikkerkey_address": CLOCK | RANDOMNESS | FILES | THREADS | {"http", "socket", "ssl"},
+    "sikkerkey_identity": CLOCK | RANDOMNESS | NETWORK | THREADS,
 }
 
 
@@ -84,6 +87,11 @@ def test_sections_stand_in_the_order_that_the_docstring_gives() -> None:
 @pytest.mark.parametrize("section", MAY_NOT_USE)
 def test_section_uses_no_forbidden_name(section: str) -> None:
     assert names_used(sections()[section]) & MAY_NOT_USE[section] == set()
+
+
+@pytest.mark.parametrize("module", MODULES_MAY_NOT_USE)
+def test_module_uses_no_forbidden_name(module: str) -> None:
+    assert names_used(tree_of(ROOT / f"{module}.py")) & MODULES_MAY_NOT_USE[module] == set()
 
 
 def test_the_check_of_promises_finds_a_broken_one() -> None:

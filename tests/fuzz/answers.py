@@ -12,6 +12,7 @@ from random import Random
 from typing import Any
 from unittest import mock
 
+import sikkerkey_identity
 import sikkerkey_mcp
 from sikkerkey_actions import build_request, check_arguments
 from tests.fuzz.mutation import mutated, odd, pieces
@@ -103,7 +104,7 @@ def _api(url: str) -> sikkerkey_mcp.Api:
 
     pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     return sikkerkey_mcp.agent_api(
-        sikkerkey_mcp.Identity({"agentId": AGENT_ID, "vaultId": VAULT_ID, "apiUrl": url}, pem)
+        sikkerkey_identity.Identity({"agentId": AGENT_ID, "vaultId": VAULT_ID, "apiUrl": url}, pem)
     )
 
 

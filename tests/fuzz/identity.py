@@ -14,6 +14,8 @@ from pathlib import Path
 from random import Random
 from unittest import mock
 
+import sikkerkey_address
+import sikkerkey_identity
 import sikkerkey_mcp
 from tests.fuzz.mutation import mutated, odd
 from tests.support.harness import AGENT_ID, make_slot
@@ -32,10 +34,10 @@ def check(key_pem: bytes) -> None:
     secret = key_pem.split(b"\n")[1].decode()
     refusal = None
     try:
-        identity = sikkerkey_mcp.load_identity(AGENT_ID)
-        signature = sikkerkey_mcp.signer_of(identity)(b"text")
+        identity = sikkerkey_identity.load_identity(AGENT_ID)
+        signature = sikkerkey_identity.signer_of(identity)(b"text")
         assert len(signature) == 64
-        assert sikkerkey_mcp.parse_base_url(identity.api_url) == identity.api_url.rstrip("/")
+        assert sikkerkey_address.parse_base_url(identity.api_url) == identity.api_url.rstrip("/")
     except sikkerkey_mcp.ConfigError as error:
         refusal = error
     if refusal is not None:
