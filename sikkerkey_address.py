@@ -1,13 +1,14 @@
-"""Where the vault is: its URL, the certificate that is pinned with it, and the proxy on the way.
+"""Where the vault is: its URL, the certificate that is pinned with it, other trust, and the proxy on the way.
 
 Nothing here opens a connection.
 """
 
 from __future__ import annotations
 
+import os
 import re
 
-from sikkerkey_core import ConfigError
+from sikkerkey_core import NO, YES, ConfigError, clean
 
 DEFAULT_API_URL = "https://api.sikkerkey.com"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -84,3 +85,20 @@ def https_proxies(base_url: str) -> dict[str, str]:
         rule = "HTTPS_PROXY must be http://HOST:PORT or http://USER:PASSWORD@HOST:PORT"
         raise ConfigError(rule, "proxies that expect TLS themselves, and SOCKS proxies, are not supported")
     return {"https": url}
+
+
+def only_ca_bundle() -> bool:
+    """Whether SIKKERKEY_CA_BUNDLE is the only file of certificates to trust. Raises ConfigError."""
+    name = "SIKKERKEY_CA_BUNDLE_ONLY"
+    text = os.environ.get(name, "").strip().lower() or NO[0]
+    if text not in YES + NO:
+        raise ConfigError(f"{name} must be one of: {', '.join(YES + NO)}")
+    if text in YES and not os.environ.get("SIKKERKEY_CA_BUNDLE"):
+        raise ConfigError(f"{name} is set, but SIKKERKEY_CA_BUNDLE is not", "set SIKKERKEY_CA_BUNDLE to a PEM file")
+    return text in YES
+
+
+def unusable_bundle(bundle: str) -> ConfigError:
+    """The error for certificates that cannot be read."""
+    hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else ""
+    return ConfigError("the CA bundle cannot be read as PEM certificates", hint)

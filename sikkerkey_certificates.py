@@ -1,4 +1,7 @@
-"""Certificates: the system's store of authorities, and what is said about a certificate that was refused."""
+"""TLS to the vault: the certificates that are trusted, and what is said about one that was refused.
+
+This module is imported only when a connection is made: ssl takes 10 ms to load.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,10 @@ import os
 import re
 import ssl
 import sys
+
+from sikkerkey_address import only_ca_bundle, unusable_bundle
+from sikkerkey_core import UNREACHABLE_HINT, ConfigError, clean
+from sikkerkey_http import Unreachable
 
 # Where Linux distributions keep their bundle. A Python that was built elsewhere may look in another place.
 SYSTEM_BUNDLES = (
@@ -26,6 +33,54 @@ UNKNOWN_AUTHORITY = (
     "if a company proxy or a private authority issued it, set SIKKERKEY_CA_BUNDLE to a PEM file with that issuer's "
     "certificate"
 )
+ISSUER_MAX_CHARACTERS = 64
+PINNED_HINT = (
+    "start your vault, since another program may listen at its address; if it was restored or its certificate has "
+    "expired, it has a new one: revoke this agent and install another"
+)
+# Forward secrecy: who steals the server's key later cannot read what was recorded before. TLS 1.3 always has it.
+TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+
+
+def tls_context(certificate: str = "") -> ssl.SSLContext:
+    """TLS 1.2 or newer with forward secrecy, certificates and host names checked.
+
+    Trusts `certificate`, in PEM, alone if it is given; else certifi's bundle, the system's store and
+    SIKKERKEY_CA_BUNDLE, or with SIKKERKEY_CA_BUNDLE_ONLY that file alone. Raises ConfigError.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_ciphers(TLS_1_2_CIPHERS)
+    context.hostname_checks_common_name = False  # name constraints do not apply to common names
+    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # some builds set it; absent before OpenSSL 3
+    if certificate:
+        try:
+            context.load_verify_locations(cadata=certificate)
+        except (OSError, ValueError):  # ssl.SSLError is an OSError
+            raise ConfigError("the pinned certificate in identity.json cannot be read", PINNED_HINT) from None
+        return context
+    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
+    only_bundle = only_ca_bundle()
+    try:
+        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO and read a device without end
+            raise OSError
+        if bundle:
+            context.load_verify_locations(cafile=bundle)
+        if not only_bundle:
+            context.load_verify_locations(cadata=_certifi_bundle())
+            load_system_store(context)
+    except (OSError, ValueError):
+        raise unusable_bundle(bundle) from None
+    return context
+
+
+def _certifi_bundle() -> str:
+    try:
+        import certifi  # here, because it may be absent
+    except ImportError:
+        hint = "pip install certifi, or set SIKKERKEY_CA_BUNDLE and SIKKERKEY_CA_BUNDLE_ONLY=1"
+        raise ConfigError("certifi is not installed", hint) from None
+    return certifi.contents()
 
 
 def load_system_store(context: ssl.SSLContext) -> None:
@@ -80,3 +135,15 @@ def issuer(certificate: bytes) -> str:
     except Exception:  # the library raises many kinds of errors
         return ""
     return re.sub(r"[^\w .,&()-]", "", name)
+
+
+def explain_unreachable(error: Unreachable, *, pinned: bool = False) -> tuple[str, str]:
+    """The reason, with the issuer of a refused certificate, and what fixes it."""
+    fix = remedy(error.__cause__)
+    if not fix:
+        return error.reason, UNREACHABLE_HINT
+    if pinned:
+        expired = fix not in (UNKNOWN_AUTHORITY, ADDRESS)
+        return error.reason if expired else "its certificate is not the one that is pinned for this agent", PINNED_HINT
+    name = clean(issuer(error.certificate), ISSUER_MAX_CHARACTERS)
+    return f'{error.reason} (issuer: "{name}")' if name else error.reason, fix

@@ -97,8 +97,11 @@ class ProtocolError(Error):
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 RESOURCE_NOT_FOUND = -32002
 
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # of settings, in any case
+
 ASK_FOR_LESS = "ask for less: a smaller pageSize, a shorter time span, a filter"
 MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
+UNREACHABLE_HINT = "check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
 CHECK_INTERMEDIARY_HINT = "check what is between this computer and the vault: a proxy, a portal, a gateway"
 
 

@@ -1,22 +1,20 @@
-"""An agent's identity: its files, with the checks of their modes and owners, and its key.
+"""An agent's identity: its files, with the checks of their modes and owners.
 
 The files have the layout that SikkerKey's other clients read and write:
 
     $SIKKERKEY_HOME or ~/.sikkerkey / agents / {agentId} / identity.json, private.pem
 
-Nothing here sends a request.
+Nothing here sends a request or loads a key (see `sikkerkey_keys`).
 """
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 import stat
 import sys
 from collections.abc import Callable
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import sikkerkey_shell
 from sikkerkey_actions import is_id
@@ -30,15 +28,12 @@ from sikkerkey_address import (
 )
 from sikkerkey_core import TOKEN_CHARACTERS, ConfigError, JsonObject, UsageError, clean, parse_json
 
-if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-
 FILE_MAX_BYTES = 64 * 1024  # an identity file or a key; both are a few hundred bytes
 REPLACED_MAX = 20  # agents whose ids an identity keeps
 
 
 class Identity:
-    """An agent as its files describe it. `key_pem` is the private key; only `load_signer` uses it."""
+    """An agent as its files describe it. `key_pem` is the private key; only `sikkerkey_keys` uses it."""
 
     def __init__(self, members: JsonObject, key_pem: bytes, key_path: str = "") -> None:
         self.agent_id: str = members["agentId"]
@@ -61,13 +56,6 @@ class Identity:
     def directory(self) -> str:
         """Where the key is, and what the system's key store needs."""
         return os.path.dirname(self.key_path)
-
-    @property
-    def store_account(self) -> str:
-        """Where the key store keeps the passphrase."""
-        import hashlib  # not at the top: it loads OpenSSL, and a listing needs no key
-
-        return hashlib.sha256(self.public_key).hexdigest()
 
     def __repr__(self) -> str:
         return f"Identity({self.agent_id})"
@@ -398,97 +386,8 @@ def forbid_inspection() -> None:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# keys: loaded into functions that sign
+# keys with a passphrase
 # ---------------------------------------------------------------------------------------------------------------------
-
-Sign = Callable[[bytes], bytes]
-
-
-def load_signer(key_pem: bytes) -> Sign:
-    """The signing function of an Ed25519 key in PKCS8 PEM. Raises ConfigError."""
-    return _load_key(key_pem).sign
-
-
-def signer_of(identity: Identity) -> Sign:
-    """The signing function of an agent. Raises ConfigError."""
-    return _usable_key(identity).sign
-
-
-def _usable_key(identity: Identity) -> Ed25519PrivateKey:
-    try:
-        key = _unlocked_key(identity) if is_encrypted(identity.key_pem) else _load_key(identity.key_pem)
-        if identity.public_key and _public_bytes(key) != identity.public_key:
-            raise ConfigError("private.pem and the publicKey in identity.json do not belong together")
-        return key
-    except ConfigError as error:
-        error.hint = error.hint or replacement(identity.agent_id, identity.address)
-        raise
-
-
-def _load_key(key_pem: bytes, password: bytes | None = None) -> Ed25519PrivateKey:
-    try:
-        # Not at the top: the native library takes 30 ms to load, and a listing needs no signature.
-        from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-        from cryptography.hazmat.primitives.serialization import load_pem_private_key
-    except ImportError as error:
-        hint = "`sikkerkey-mcp doctor` says more; download a damaged file again"
-        raise ConfigError(f"the signing library cannot be loaded: {clean(str(error))}", hint) from None
-    if not _library_signs_correctly():
-        hint = "download the archive again, or reinstall cryptography"
-        raise ConfigError("the signing library fails the Ed25519 test of RFC 8032", hint)
-    try:
-        key = load_pem_private_key(key_pem, password)
-    except Exception:  # the library raises many kinds of errors, and any of them may quote the key
-        key = None
-    if not isinstance(key, Ed25519PrivateKey):
-        if password is not None:
-            raise WrongPassphrase("this is not the passphrase of the agent's key")
-        raise ConfigError("private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM")
-    return key
-
-
-class WrongPassphrase(ConfigError):
-    """A passphrase does not decrypt the key."""
-
-
-@functools.cache
-def _library_signs_correctly() -> bool:
-    """Signs the message of test 2 in section 7.1 of RFC 8032, once per process."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey  # see _load_key
-
-    private_key = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
-    signature = bytes.fromhex(
-        "92a009a9f0d4cab8720e820b5f642540a2b27b5416503f8fb3762223ebdb69da"
-        "085ac1e43e15996e458f3613d0f11d8c387b2eaeb4302aeeb00d291612bb0c00"
-    )
-    try:
-        return Ed25519PrivateKey.from_private_bytes(private_key).sign(b"\x72") == signature
-    except Exception:  # an OpenSSL in FIPS mode may not have Ed25519
-        return False
-
-
-def fingerprint(public_key: bytes) -> str:
-    """The fingerprint of a public key of 32 raw bytes, as OpenSSH writes it: `SHA256:` and base64 without padding."""
-    import base64  # not at the top: serving shows no fingerprint
-    import hashlib  # see Identity.store_account
-
-    return "SHA256:" + base64.b64encode(hashlib.sha256(public_key).digest()).decode("ascii").rstrip("=")
-
-
-def fingerprint_of(identity: Identity) -> str:
-    """The fingerprint of the public half of an agent's key. One with a passphrase is not unlocked for it.
-
-    Raises ConfigError.
-    """
-    if is_encrypted(identity.key_pem) and identity.public_key:
-        return fingerprint(identity.public_key)
-    return fingerprint(_public_bytes(_usable_key(identity)))
-
-
-def _public_bytes(key: Ed25519PrivateKey) -> bytes:
-    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat  # see _load_key
-
-    return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
 
 
 def is_encrypted(key_pem: bytes) -> bool:
@@ -496,9 +395,8 @@ def is_encrypted(key_pem: bytes) -> bool:
     return b"-----BEGIN ENCRYPTED PRIVATE KEY-----" in key_pem
 
 
-# ---------------------------------------------------------------------------------------------------------------------
-# locked keys: a key with a passphrase is decrypted once, and then stays in the memory of the process.
-# ---------------------------------------------------------------------------------------------------------------------
+class WrongPassphrase(ConfigError):
+    """A passphrase does not decrypt the key."""
 
 
 class KeyLocked(ConfigError):
@@ -513,40 +411,3 @@ class KeyLocked(ConfigError):
 PASSPHRASE_TRIES = 3
 # Asks a person at a terminal for the passphrase of an agent's key; None if there is no terminal. Commands set it.
 ask_passphrase: Callable[[Identity], str | None] = lambda _identity: None  # noqa: E731
-_unlocked_keys: dict[bytes, Ed25519PrivateKey] = {}  # for the life of the process, by the SHA-256 of the key file
-
-
-def unlock(identity: Identity, passphrase: str) -> Ed25519PrivateKey:
-    """Decrypts the key of an agent and keeps it in memory. Raises WrongPassphrase, or ConfigError."""
-    import hashlib  # see Identity.store_account
-
-    import sikkerkey_passphrase  # only for keys with a passphrase
-
-    key = _load_key(identity.key_pem, sikkerkey_passphrase.password_of(identity.key_pem, passphrase))
-    _unlocked_keys[hashlib.sha256(identity.key_pem).digest()] = key
-    return key
-
-
-def unlock_agent(agent_id: str, passphrase: str) -> None:
-    """Decrypts the key of an installed agent and keeps it in memory. Raises ConfigError."""
-    unlock(load_identity(agent_id), passphrase)
-
-
-def _unlocked_key(identity: Identity) -> Ed25519PrivateKey:
-    import hashlib  # see Identity.store_account
-
-    known = _unlocked_keys.get(hashlib.sha256(identity.key_pem).digest())
-    if known is not None:
-        return known
-    if identity.key_store:
-        import sikkerkey_passphrase  # see unlock
-
-        stored = sikkerkey_passphrase.load(identity.key_store, identity.store_account, identity.directory)
-        return unlock(identity, stored)
-    for _ in range(PASSPHRASE_TRIES):
-        typed = ask_passphrase(identity)
-        if typed is None:
-            raise KeyLocked(identity)
-        with suppress(WrongPassphrase):
-            return unlock(identity, typed)
-    raise WrongPassphrase("this is not the passphrase of the agent's key", "run the command again")

@@ -24,14 +24,28 @@ The sections, in reading order:
     stdio         lines in, lines out, threads, shutdown
     command line  serve
 
-Below this module are `sikkerkey_core` (errors, text and JSON), `sikkerkey_actions` (what a row of the table says, and
-the schemas, checks and requests that follow from it), `sikkerkey_results` (what the model sees of an answer) and
-`sikkerkey_members` (what an action may answer with); `sikkerkey_identity` (an agent's files and its key),
-`sikkerkey_address` (where the vault is), `sikkerkey_http` (one HTTP exchange), `sikkerkey_certificates` (trusted
-authorities), `sikkerkey_questions` (asking the person), `sikkerkey_redact` (finding a value in every spelling),
-`sikkerkey_pages` (what is shown of a long answer), `sikkerkey_review` (an answer from many reads), `sikkerkey_shell`
-(commands in hints), `sikkerkey_times` (reading and writing times), `sikkerkey_activity` (the record of what was
-called), `sikkerkey_passphrase` (the passphrase of a key) and `sikkerkey_unlock` (asking the person for it).
+Below this module:
+
+    sikkerkey_core            errors, text and JSON
+    sikkerkey_actions         what a row of the table says; the schemas, checks and requests that follow from it
+    sikkerkey_address         where the vault is, and the settings for trust and proxies
+    sikkerkey_identity        an agent's files
+    sikkerkey_keys            an agent's key
+    sikkerkey_passphrase      the passphrase of a key
+    sikkerkey_certificates    TLS
+    sikkerkey_http            one HTTP exchange
+    sikkerkey_results         what the model sees of an answer
+    sikkerkey_members         what an action may answer with
+    sikkerkey_redact          finding a value in every spelling
+    sikkerkey_pages           what is shown of a long answer
+    sikkerkey_review          an answer that is made of many reads
+    sikkerkey_questions       questions to the person, over MCP
+    sikkerkey_person          calls that need a person: with sikkerkey_tickets, sikkerkey_person_dialog, sikkerkey_page
+    sikkerkey_unlock          asking the person for a passphrase
+    sikkerkey_activity        the record of what was called
+    sikkerkey_times           reading and writing times
+    sikkerkey_shell           commands in hints
+
 The commands that people type are above it, in `sikkerkey_cli`; this module never imports them.
 """
 
@@ -80,7 +94,7 @@ from sikkerkey_actions import (
     path_parameters,
     tool_listing,
 )
-from sikkerkey_address import https_proxies, parse_base_url
+from sikkerkey_address import https_proxies, only_ca_bundle, parse_base_url, unusable_bundle
 from sikkerkey_core import (
     ASK_FOR_LESS,
     CHECK_INTERMEDIARY_HINT,
@@ -89,8 +103,11 @@ from sikkerkey_core import (
     INVALID_REQUEST,
     MAY_HAVE_BEEN_PROCESSED,
     METHOD_NOT_FOUND,
+    NO,
     PARSE_ERROR,
     RESOURCE_NOT_FOUND,
+    UNREACHABLE_HINT,
+    YES,
     AnswerTooLarge,
     ArgumentError,
     ConfigError,
@@ -111,15 +128,12 @@ from sikkerkey_identity import (
     INSTALL_HINT,
     Identity,
     KeyLocked,
-    Sign,
     agents_directory,
     choose_agent,
     home,
     installed_agents,
     load_identity,
     replacement,
-    signer_of,
-    unlock_agent,
 )
 from sikkerkey_results import (
     FOR_A_MODEL,
@@ -989,7 +1003,9 @@ def string_to_sign(request: Request, timestamp: int, nonce: str) -> bytes:
     return f"{request.method}:{request.path}:{timestamp}:{nonce}:{body_hash}".encode()
 
 
-def signed_headers(agent_id: str, sign: Sign, request: Request, timestamp: int, nonce: str) -> Headers:
+def signed_headers(
+    agent_id: str, sign: Callable[[bytes], bytes], request: Request, timestamp: int, nonce: str
+) -> Headers:
     """The headers of a signed request. The id is sent under both names in use; the vault accepts either."""
     import base64  # not at the top: only calls need it
 
@@ -1151,7 +1167,8 @@ class Api:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        import sikkerkey_http  # see open_vault
+        import sikkerkey_certificates  # see open_vault
+        import sikkerkey_http
 
         url_request = sikkerkey_http.AbortableRequest(
             self.base_url + request.path, request.body, headers, method=request.method
@@ -1161,7 +1178,7 @@ class Api:
         try:
             return Answer(*self._opener.open(url_request))
         except sikkerkey_http.Unreachable as error:
-            reason, hint = explain_unreachable(error, pinned=self._is_pinned)
+            reason, hint = sikkerkey_certificates.explain_unreachable(error, pinned=self._is_pinned)
             return Failure(reason, sent=error.sent, retryable=error.retryable, hint=hint)
         except sikkerkey_http.TooLarge:
             message = f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes"
@@ -1187,7 +1204,10 @@ def open_vault(
     """
     import urllib.request  # not at the top: urllib and ssl take 20 ms to load, and a listing needs neither
 
-    connections = connection_pool(tls_context(certificate) if base_url.startswith("https:") else None)
+    import sikkerkey_certificates
+
+    tls = sikkerkey_certificates.tls_context(certificate) if base_url.startswith("https:") else None
+    connections = connection_pool(tls)
     # Built by hand, because urllib.request.build_opener would also add handlers for redirects and other schemes.
     opener = urllib.request.OpenerDirector()
     opener.add_handler(urllib.request.ProxyHandler({} if certificate else https_proxies(base_url)))
@@ -1211,95 +1231,6 @@ def connection_pool(tls: ssl.SSLContext | None) -> sikkerkey_http.KeepAliveHandl
     return sikkerkey_http.KeepAliveHandler(tls, limits)
 
 
-# Forward secrecy: who steals the server's key later cannot read what was recorded before. TLS 1.3 always has it.
-TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
-
-
-def tls_context(certificate: str = "") -> ssl.SSLContext:
-    """TLS 1.2 or newer with forward secrecy, certificates and host names checked.
-
-    Trusts `certificate`, in PEM, alone if it is given; else certifi's bundle, the system's store and
-    SIKKERKEY_CA_BUNDLE, or with SIKKERKEY_CA_BUNDLE_ONLY that file alone. Raises ConfigError.
-    """
-    import ssl  # see open_vault
-
-    import sikkerkey_certificates
-
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_ciphers(TLS_1_2_CIPHERS)
-    context.hostname_checks_common_name = False  # name constraints do not apply to common names
-    context.options &= ~getattr(ssl, "OP_IGNORE_UNEXPECTED_EOF", 0)  # some builds set it; absent before OpenSSL 3
-    if certificate:
-        try:
-            context.load_verify_locations(cadata=certificate)
-        except (OSError, ValueError):  # ssl.SSLError is an OSError
-            raise ConfigError("the pinned certificate in identity.json cannot be read", PINNED_HINT) from None
-        return context
-    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
-    only_bundle = only_ca_bundle()
-    try:
-        if bundle and not os.path.isfile(bundle):  # OpenSSL would wait for a FIFO and read a device without end
-            raise OSError
-        if bundle:
-            context.load_verify_locations(cafile=bundle)
-        if not only_bundle:
-            context.load_verify_locations(cadata=_certifi_bundle())
-            sikkerkey_certificates.load_system_store(context)
-    except (OSError, ValueError):
-        raise _unusable_bundle(bundle) from None
-    return context
-
-
-def _unusable_bundle(bundle: str) -> ConfigError:
-    hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else ""
-    return ConfigError("the CA bundle cannot be read as PEM certificates", hint)
-
-
-def only_ca_bundle() -> bool:
-    """Whether SIKKERKEY_CA_BUNDLE is the only file of certificates to trust. Raises ConfigError."""
-    name = "SIKKERKEY_CA_BUNDLE_ONLY"
-    text = os.environ.get(name, "").strip().lower() or NO[0]
-    if text not in YES + NO:
-        raise ConfigError(f"{name} must be one of: {', '.join(YES + NO)}")
-    if text in YES and not os.environ.get("SIKKERKEY_CA_BUNDLE"):
-        raise ConfigError(f"{name} is set, but SIKKERKEY_CA_BUNDLE is not", "set SIKKERKEY_CA_BUNDLE to a PEM file")
-    return text in YES
-
-
-def _certifi_bundle() -> str:
-    try:
-        import certifi  # here, because it may be absent
-    except ImportError:
-        hint = "pip install certifi, or set SIKKERKEY_CA_BUNDLE and SIKKERKEY_CA_BUNDLE_ONLY=1"
-        raise ConfigError("certifi is not installed", hint) from None
-    return certifi.contents()
-
-
-UNREACHABLE_HINT = "check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
-ISSUER_MAX_CHARACTERS = 64
-
-
-PINNED_HINT = (
-    "start your vault, since another program may listen at its address; if it was restored or its certificate has "
-    "expired, it has a new one: revoke this agent and install another"
-)
-
-
-def explain_unreachable(error: sikkerkey_http.Unreachable, *, pinned: bool = False) -> tuple[str, str]:
-    """The reason, with the issuer of a refused certificate, and what fixes it."""
-    import sikkerkey_certificates  # see open_vault
-
-    remedy = sikkerkey_certificates.remedy(error.__cause__)
-    if not remedy:
-        return error.reason, UNREACHABLE_HINT
-    if pinned:
-        expired = remedy not in (sikkerkey_certificates.UNKNOWN_AUTHORITY, sikkerkey_certificates.ADDRESS)
-        return error.reason if expired else "its certificate is not the one that is pinned for this agent", PINNED_HINT
-    issuer = clean(sikkerkey_certificates.issuer(error.certificate), ISSUER_MAX_CHARACTERS)
-    return f'{error.reason} (issuer: "{issuer}")' if issuer else error.reason, remedy
-
-
 def _pause_s(outcome: Answer | Failure, attempt: int, *, safe: bool) -> float | None:
     """Seconds until the next attempt; None if there is none. Only `safe` requests may be processed twice."""
     backoff_s: float = BACKOFF_S * 2**attempt
@@ -1315,19 +1246,10 @@ def retry_after_s(answer: Answer) -> float | None:
     text = answer.headers.get("retry-after", "").strip()
     if re.fullmatch("[0-9]{1,9}", text):
         return float(text)
-    date_s = parse_http_date(text)
+    import sikkerkey_times  # not at the top: few answers have it
+
+    date_s = sikkerkey_times.parse_http_date(text)
     return None if date_s is None else max(0.0, date_s - time.time())
-
-
-def parse_http_date(text: str) -> int | None:
-    """An HTTP date as Unix time in seconds; None for anything else."""
-    from email.utils import mktime_tz, parsedate_tz  # not at the top: the package takes 10 ms to load
-
-    fields = parsedate_tz(text)
-    try:
-        return mktime_tz(fields) if fields else None
-    except (ValueError, OverflowError):
-        return None
 
 
 def _describe(outcome: Answer | Failure) -> str:
@@ -1347,7 +1269,9 @@ def _unreachable(base_url: str, failure: Failure, *, safe: bool, attempts: int) 
 
 def agent_api(identity: Identity) -> Api:
     """The vault as `identity` sees it. Each attempt has its own timestamp, nonce and signature."""
-    sign = signer_of(identity)
+    import sikkerkey_keys  # not at the top: it loads OpenSSL, and a listing needs no key
+
+    sign = sikkerkey_keys.signer_of(identity)
 
     def authenticate(request: Request) -> Headers:
         return signed_headers(identity.agent_id, sign, request, int(time.time()), os.urandom(16).hex())
@@ -1591,7 +1515,9 @@ def _next_step(action: Action, answer: Answer, members: JsonObject, sanitize: Sa
 
 
 def _clock_hint(answer: Answer) -> str:
-    date_s = parse_http_date(answer.headers.get("date", ""))
+    import sikkerkey_times  # not at the top: only refusals need it
+
+    date_s = sikkerkey_times.parse_http_date(answer.headers.get("date", ""))
     skew_s = 0 if date_s is None else int(time.time() - date_s)
     if abs(skew_s) < CLOCK_SKEW_MAX_S:
         return ""
@@ -1621,7 +1547,6 @@ def _scope_hint(action: Action, members: JsonObject, sanitize: Sanitizer) -> str
 RESTRICTIONS = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
 ACTION_NAME = r"\b[a-z_]+\.[a-z_]+\b"
 SPLIT_READS, SPLIT_READS_VARIABLE = "--split-reads", "SIKKERKEY_SPLIT_READS"
-YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
 NOT_RESTRICTING = {"--tools": "all", "--exclude": "none"}  # to say so, because an empty text may be a mistake
 
 
@@ -2575,12 +2500,14 @@ class VaultTools:
         return None
 
     def _unlocking(self, person: PersonPolicy) -> sikkerkey_unlock.KeyUnlock:
-        import sikkerkey_unlock  # not at the top: only a locked key needs it
+        import sikkerkey_keys  # not at the top: only a locked key needs them
+        import sikkerkey_unlock
 
         with self._lock:
             if self._unlock is None:
+                unlock, browser = sikkerkey_keys.unlock_agent, person.browser != "never"
                 self._unlock = sikkerkey_unlock.KeyUnlock(
-                    tickets_directory(), browser=person.browser != "never", unlock=unlock_agent, now_s=self._now_s
+                    tickets_directory(), browser=browser, unlock=unlock, now_s=self._now_s
                 )
             return self._unlock
 
@@ -3924,7 +3851,7 @@ def _check_network_settings(identity: Identity) -> None:
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
     only_ca_bundle()
     if bundle and not os.path.isfile(bundle) and identity.api_url.startswith("https:"):
-        raise _unusable_bundle(bundle)
+        raise unusable_bundle(bundle)
     if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
         https_proxies(identity.api_url)
 

@@ -4,15 +4,13 @@ A key file without a passphrase is PKCS8 in PEM. One with a passphrase is encryp
 salt of scrypt: what PKCS8 does to a password by itself is too fast to withstand guessing. A random passphrase, which
 the system's key store keeps, has no such line.
 
-This module is imported only for keys with a passphrase. It imports no other module of this project but sikkerkey_core.
+It imports no other module of this project but sikkerkey_core.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 from typing import TYPE_CHECKING
 
@@ -84,6 +82,8 @@ def store_of_this_system() -> str:
         return DPAPI
     if sys.platform == "darwin" and os.path.exists(SECURITY):
         return KEYCHAIN
+    import shutil  # not at the top: it takes 5 ms to load, and only new keys need it
+
     if shutil.which(SECRET_TOOL):
         return SECRET_TOOL
     hint = "install secret-tool (package libsecret-tools or libsecret), or use --passphrase"
@@ -140,6 +140,8 @@ def _unusable(store: str) -> ConfigError:
 
 def _run(command: list[str], text: str = "") -> str:
     """Runs a program of the system's key store and returns what it prints. Raises ConfigError."""
+    import subprocess  # not at the top: only keys whose passphrase a store keeps need it
+
     environment = dict(os.environ)
     runtime = f"/run/user/{os.getuid()}" if hasattr(os, "getuid") else ""
     if "XDG_RUNTIME_DIR" not in environment and os.path.isdir(runtime):  # MCP clients may leave out what finds D-Bus

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timedelta
+from email.utils import mktime_tz, parsedate_tz
 
 EPOCH = datetime(1970, 1, 1)  # naive datetimes are UTC in this module
 SECONDS_BELOW = 100_000_000_000  # as milliseconds, a smaller number is before March 1973
@@ -85,3 +86,12 @@ def _iso_ms(text: str) -> int:
         raise ValueError(f"{RULE}; there is no such date or time of day") from None
     since_epoch = local - EPOCH + (offset if sign == "-" else -offset)
     return since_epoch // timedelta(milliseconds=1) + int((fraction or "")[:3].ljust(3, "0"))
+
+
+def parse_http_date(text: str) -> int | None:
+    """An HTTP date as Unix time in seconds; None for anything else."""
+    fields = parsedate_tz(text)
+    try:
+        return mktime_tz(fields) if fields else None
+    except (ValueError, OverflowError):
+        return None

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import sikkerkey_activity
 import sikkerkey_address
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_pages
 import sikkerkey_passphrase
@@ -157,7 +158,7 @@ def install(options: argparse.Namespace) -> str:
     """
     wanted = wanted_registration(options, sikkerkey_address.DEFAULT_API_URL)
     members, public_key = install_agent(wanted, protection(options))
-    fingerprint = sikkerkey_identity.fingerprint(public_key)
+    fingerprint = sikkerkey_keys.fingerprint(public_key)
     if options.json:
         print(json.dumps({**members, "apiUrl": wanted.base_url, "fingerprint": fingerprint}, indent=2))
     else:
@@ -362,7 +363,7 @@ def _read_slot(agent: str) -> dict[str, str | None] | None:
         print_notice(f"{agent}: {error.full_text()}")
         return None
     try:
-        fingerprint = sikkerkey_identity.fingerprint_of(identity)
+        fingerprint = sikkerkey_keys.fingerprint_of(identity)
     except ConfigError as error:
         print_notice(f"{agent}: {error.full_text()}")
         fingerprint = None
@@ -433,7 +434,7 @@ def forget(agent: str, hidden: str = "") -> None:
     slot = os.path.join(agents_directory(), hidden + agent)
     with suppress(ConfigError):  # its files cannot be used
         identity = sikkerkey_identity.load_identity(agent, with_key=False, slot=hidden + agent)
-        _forget_passphrase(identity.key_store, identity.store_account, slot)
+        _forget_passphrase(identity.key_store, sikkerkey_keys.store_account(identity), slot)
     remove_slot(slot)
 
 

@@ -35,8 +35,10 @@ import sikkerkey_address
 import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_shell
+import sikkerkey_times
 from sikkerkey_cli import agents, entries, terminal, version
 from sikkerkey_cli.clients import CLIENTS, user_file
 from sikkerkey_identity import Identity
@@ -114,7 +116,7 @@ def check_library() -> Line:
         reason = loaded["cryptography"]
         return Line("library", "fail", f"cryptography is {clean(reason)}", _remedy_of_damage(reason) or other)
     try:
-        sikkerkey_identity.load_signer(agents.new_key()[0])(b"")
+        sikkerkey_keys.load_signer(agents.new_key()[0])(b"")
     except Error as error:
         return failed("library", error)
     library, bytecode = loaded.get("library", "installed"), loaded.get("bytecode", "")
@@ -199,8 +201,8 @@ class AgentChecks:
         slot = os.path.join(sikkerkey_identity.agents_directory(), agent)
         try:
             identity = sikkerkey_identity.load_identity(agent)
-            sikkerkey_identity.signer_of(identity)  # asks for a passphrase if it has one
-            key = sikkerkey_identity.fingerprint_of(identity)
+            sikkerkey_keys.signer_of(identity)  # asks for a passphrase if it has one
+            key = sikkerkey_keys.fingerprint_of(identity)
         except Error as error:
             self.lines.append(failed("agent", error, f"{agent}: "))
             self.addresses += _address_in(os.path.join(slot, "identity.json"))
@@ -632,7 +634,7 @@ def check_connection(base_url: str, certificate: str = "") -> list[Line]:
 def _unreachable(base_url: str, tls: list[Line], error: Exception, pinned: str) -> list[Line]:
     """Reports a TLS error in the tls line, any other in the api line."""
     if isinstance(error, sikkerkey_http.Unreachable) and isinstance(error.__cause__, ssl.SSLError) and not tls:
-        reason, remedy = sikkerkey_mcp.explain_unreachable(error, pinned=bool(pinned))
+        reason, remedy = sikkerkey_certificates.explain_unreachable(error, pinned=bool(pinned))
         line = Line("tls", "fail", f"{base_url}: {reason}; trusted: {pinned or _trusted()}", remedy)
         return [line, _unchecked("api"), _unchecked("clock")]
     failure = Line("api", "fail", f"{base_url}: {error}", _network_remedy())
@@ -651,7 +653,7 @@ def _unchecked(check: str) -> Line:
 def _trusted() -> str:
     bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
     named = [f"{clean(bundle)} (SIKKERKEY_CA_BUNDLE)"] if bundle else []
-    if sikkerkey_mcp.only_ca_bundle():
+    if sikkerkey_address.only_ca_bundle():
         return f"only {named[0]}"
     files, directories = sikkerkey_certificates.system_store()
     return ", ".join([*named, "certifi's certificates", *map(clean, [*files, *directories])])
@@ -683,7 +685,7 @@ def _tls_line(connected: socket.socket, pinned: str) -> Line:
 
 
 def _clock_line(headers: sikkerkey_mcp.Headers) -> Line:
-    vault_s = sikkerkey_mcp.parse_http_date(headers.get("date", ""))
+    vault_s = sikkerkey_times.parse_http_date(headers.get("date", ""))
     if vault_s is None:
         return Line(
             "clock", "warn", "not checked: the response has no Date header", "compare this computer's clock yourself"

@@ -18,6 +18,7 @@ from contextlib import suppress
 
 import sikkerkey_activity
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 from sikkerkey_cli import agents
 from sikkerkey_cli.agents import NEXT
@@ -54,7 +55,7 @@ def _begin(options: argparse.Namespace) -> int:
     wanted = agents.wanted_registration(options, old.address)
     members, public_key = agents.install_agent(wanted, agents.protection(options), replaces=old)
     print(f"registered agent {members['agentId']}, which is to replace {old.agent_id} ({clean(old.name)})")
-    print(f"its key is {sikkerkey_identity.fingerprint(public_key)}")
+    print(f"its key is {sikkerkey_keys.fingerprint(public_key)}")
     finish = sikkerkey_mcp.runnable("sikkerkey-mcp rotate-key --finish")
     approve = "the old key works until the vault's owner approves the new agent, with the same scopes and projects"
     print_notice(f"{approve}; then: {finish}")

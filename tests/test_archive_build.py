@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_certificates
 import sikkerkey_identity
 import sikkerkey_mcp
 from bundle import documents, mcpb, wheels
@@ -207,7 +208,7 @@ def test_desktop_bundle_asks_for_settings_whose_defaults_change_nothing(
     assert len(manifest["server"]["mcp_config"]["env"]) == len(asked) > 5
     assert sikkerkey_mcp.read_restrictions({}) == []
     assert sikkerkey_identity.choose_agent() is None
-    assert sikkerkey_mcp.tls_context().get_ca_certs()
+    assert sikkerkey_certificates.tls_context().get_ca_certs()
     monkeypatch.setenv("SIKKERKEY_READ_ONLY", "true")
     assert [restriction.source for restriction in sikkerkey_mcp.read_restrictions({})] == ["SIKKERKEY_READ_ONLY"]
 

@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 from sikkerkey_cli import agents, grammar
 from sikkerkey_cli.__main__ import main
@@ -507,7 +508,7 @@ def test_whoami_lists_the_agents(shell: Shell, home: Path) -> None:
 
 def test_fingerprint_of_a_known_key_is_the_sha_256_of_its_32_bytes() -> None:
     public_key = bytes.fromhex("3d4017c3e843895a92b70aa74d1b7ebc9c982ccf2ec4968cc0cd55f12af4660c")  # RFC 8032, test 2
-    shown = sikkerkey_identity.fingerprint(public_key)
+    shown = sikkerkey_keys.fingerprint(public_key)
     assert shown == "SHA256:OfcT0KZEJT8EUpQhufUbmwiXnQgpWVnE85kO5hf1E58"
     assert shown == identities.fingerprint(public_key)
 

@@ -24,6 +24,7 @@ import pytest
 import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 from sikkerkey_cli import doctor, version
 from sikkerkey_cli.doctor import Line
@@ -110,7 +111,7 @@ def test_checks_have_a_fixed_order(examine: Examine, vault: Recorder, home: Path
         **{"scopes": "ok", "tools": "ok"},
     }
     slot = f"{AGENT_ID} (test agent) of {VAULT_ID} at {vault.url}; 0700, private.pem 0600, identity.json 0600"
-    key = sikkerkey_identity.fingerprint_of(sikkerkey_identity.load_identity(AGENT_ID))
+    key = sikkerkey_keys.fingerprint_of(sikkerkey_identity.load_identity(AGENT_ID))
     assert [found[check][0].detail for check in ("home", "agent", "switches", "vault", "scopes")] == [
         f"{home}/.sikkerkey 0700, {home}/.sikkerkey/agents 0700",
         f"{slot}\nkey {key}",

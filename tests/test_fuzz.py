@@ -9,7 +9,7 @@ from unittest import mock
 import pytest
 
 import sikkerkey_actions
-import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 from sikkerkey_cli import words
 from sikkerkey_cli.edit import jsonc, text
@@ -53,7 +53,7 @@ FAULTS: dict[str, tuple[Any, str, Any]] = {
     "stdin": (sikkerkey_mcp, "valid_id", _any_id),
     "arguments": (sikkerkey_actions, "is_id", lambda _value: True),
     "answers": (sikkerkey_mcp, "_pause_s", lambda _outcome, _attempt, **_safe: 0.001),
-    "identity": (sikkerkey_identity, "_load_key", _leak_the_key),
+    "identity": (sikkerkey_keys, "_load_key", _leak_the_key),
     "client_files": (jsonc, "apply_changes", _without_tabs),
     "command_line": (words, "_text", _value_in_error),
 }

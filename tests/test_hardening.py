@@ -16,7 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sikkerkey_identity
+import sikkerkey_certificates
+import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_redact
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, CannedResponse, Recorder, make_slot
@@ -47,7 +48,7 @@ def test_plain_http_never_leaves_this_computer_even_if_localhost_does(monkeypatc
 
 
 def test_name_of_the_vault_must_stand_where_constraints_bind_it() -> None:
-    assert sikkerkey_mcp.tls_context().hostname_checks_common_name is False
+    assert sikkerkey_certificates.tls_context().hostname_checks_common_name is False
 
 
 def test_batch_counts_its_line_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -114,7 +115,7 @@ def test_import_error_of_the_library_is_quoted(monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(builtins, "__import__", fail)
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"musl 1\.2\.3 is too old"):
-        sikkerkey_identity.load_signer(b"")
+        sikkerkey_keys.load_signer(b"")
 
 
 def nested(levels: int) -> bytes:

@@ -539,13 +539,13 @@ def wait_until_readable(client: Client) -> None:
 
 
 def test_context_checks_certificates_and_names() -> None:
-    context = sikkerkey_mcp.tls_context()
+    context = sikkerkey_certificates.tls_context()
     assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_context_has_ciphers_with_forward_secrecy_only() -> None:
-    names = [cipher["name"] for cipher in sikkerkey_mcp.tls_context().get_ciphers()]
+    names = [cipher["name"] for cipher in sikkerkey_certificates.tls_context().get_ciphers()]
     assert [name for name in names if not re.match("TLS_|ECDHE-(RSA|ECDSA)-(AES(128|256)-GCM|CHACHA20)-", name)] == []
     assert any(name.startswith("ECDHE-") for name in names)
 
@@ -574,14 +574,14 @@ def no_system_store(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def trusted_count() -> int:
     """The authorities that the server's context has loaded."""
-    return sikkerkey_mcp.tls_context().cert_store_stats()["x509_ca"]
+    return sikkerkey_certificates.tls_context().cert_store_stats()["x509_ca"]
 
 
 @pytest.mark.usefixtures("no_system_store")
 def test_bundle_of_certifi_is_loaded_by_default() -> None:
     expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     expected.load_verify_locations(cafile=certifi.where())
-    assert sikkerkey_mcp.tls_context().cert_store_stats() == expected.cert_store_stats()
+    assert sikkerkey_certificates.tls_context().cert_store_stats() == expected.cert_store_stats()
     assert trusted_count() > 50
 
 
@@ -599,11 +599,11 @@ def test_bundle_is_trusted_beside_the_others_or_alone(trust: Authority, monkeypa
 def test_bundle_alone_needs_a_bundle(monkeypatch: pytest.MonkeyPatch, trust: Authority) -> None:
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE_ONLY", "canary")
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^SIKKERKEY_CA_BUNDLE_ONLY must be one of: "):
-        sikkerkey_mcp.tls_context()
+        sikkerkey_certificates.tls_context()
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE_ONLY", "1")
     monkeypatch.delenv("SIKKERKEY_CA_BUNDLE")
     with pytest.raises(sikkerkey_mcp.ConfigError, match="is set, but SIKKERKEY_CA_BUNDLE is not"):
-        sikkerkey_mcp.tls_context()
+        sikkerkey_certificates.tls_context()
 
 
 @pytest.mark.usefixtures("no_system_store")

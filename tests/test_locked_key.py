@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_passphrase
 import sikkerkey_unlock
@@ -34,7 +35,7 @@ on_posix = pytest.mark.skipif(os.name != "posix", reason="there are pseudo termi
 def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Derives keys quickly, and forgets unlocked keys after each test."""
     monkeypatch.setattr(sikkerkey_passphrase, "SCRYPT_COST", 2)
-    monkeypatch.setattr(sikkerkey_identity, "_unlocked_keys", {})
+    monkeypatch.setattr(sikkerkey_keys, "_unlocked_keys", {})
     monkeypatch.setattr(sikkerkey_identity, "ask_passphrase", lambda _identity: None)
 
 
@@ -69,11 +70,11 @@ def test_a_key_is_opened_by_its_passphrase_only(home: Path) -> None:
     assert WORDS.encode() not in identity.key_pem
     for wrong in ("", WORDS.upper(), f"{WORDS} ", "\udc80"):
         with pytest.raises(sikkerkey_identity.WrongPassphrase, match="not the passphrase"):
-            sikkerkey_identity.unlock(identity, wrong)
+            sikkerkey_keys.unlock(identity, wrong)
     with pytest.raises(sikkerkey_identity.KeyLocked):
-        sikkerkey_identity.signer_of(identity)
-    sikkerkey_identity.unlock(identity, WORDS)
-    assert sikkerkey_identity.signer_of(identity)(b"text") == key.sign(b"text")
+        sikkerkey_keys.signer_of(identity)
+    sikkerkey_keys.unlock(identity, WORDS)
+    assert sikkerkey_keys.signer_of(identity)(b"text") == key.sign(b"text")
 
 
 def test_the_cost_of_guessing() -> None:
@@ -90,7 +91,7 @@ def test_a_key_that_another_program_has_encrypted_is_opened(home: Path) -> None:
     protection = serialization.BestAvailableEncryption(WORDS.encode())
     pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, protection)
     (slot_of(home) / "private.pem").write_bytes(pem)
-    sikkerkey_identity.unlock(sikkerkey_identity.load_identity(AGENT_ID), WORDS)
+    sikkerkey_keys.unlock(sikkerkey_identity.load_identity(AGENT_ID), WORDS)
 
 
 def test_weak_passphrases_are_refused() -> None:
@@ -104,7 +105,7 @@ def test_the_fingerprint_needs_no_passphrase(home: Path, shell: Shell) -> None:
     public = key.public_key().public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
     ran = shell("whoami")
     assert ran.status == 0
-    assert ran.out.split("  ")[-2:] == ["(passphrase)", f"{sikkerkey_identity.fingerprint(public)}\n"]
+    assert ran.out.split("  ")[-2:] == ["(passphrase)", f"{sikkerkey_keys.fingerprint(public)}\n"]
 
 
 def test_a_key_of_another_agent_is_refused(home: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_key_of_another_agent_is_refused(home: Path) -> None:
     pem, pkcs8 = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
     (slot_of(home) / "private.pem").write_bytes(other.private_bytes(pem, pkcs8, serialization.NoEncryption()))
     with pytest.raises(sikkerkey_mcp.ConfigError, match="do not belong together"):
-        sikkerkey_identity.signer_of(sikkerkey_identity.load_identity(AGENT_ID))
+        sikkerkey_keys.signer_of(sikkerkey_identity.load_identity(AGENT_ID))
 
 
 # commands
@@ -137,7 +138,7 @@ def test_install_asks_for_a_passphrase_twice_and_shows_it_nowhere(
     assert not any(b"canary" in data for data in files.values())
     monkeypatch.setattr(sikkerkey_passphrase, "SCRYPT_COST", 2**16)
     monkeypatch.setattr(sikkerkey_identity, "ask_passphrase", lambda _identity: WORDS)
-    sign = sikkerkey_identity.signer_of(sikkerkey_identity.load_identity(AGENT_ID))
+    sign = sikkerkey_keys.signer_of(sikkerkey_identity.load_identity(AGENT_ID))
     public = base64.b64decode(json.loads(files["identity.json"])["publicKey"])
     assert recorder.seen[0].json()["publicKey"] == base64.b64encode(public).decode()
     assert len(sign(b"")) == 64

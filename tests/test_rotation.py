@@ -13,6 +13,7 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 from sikkerkey_cli import agents, rotation
 from tests.support.harness import AGENT_ID, VAULT_ID, CannedResponse, ReceivedRequest, Recorder, make_slot
@@ -145,7 +146,7 @@ def test_after_every_interruption_one_agent_works_and_it_goes_on(
                 pass
         chosen = {sikkerkey_identity.choose_agent(wanted) for wanted in ("", AGENT_ID)}
         assert len(chosen) == 1, (number, chosen)
-        sikkerkey_identity.signer_of(sikkerkey_identity.load_identity(str(chosen.pop())))
+        sikkerkey_keys.signer_of(sikkerkey_identity.load_identity(str(chosen.pop())))
         if interrupted:
             ran = shell("rotate-key", "--finish")
             assert ran.status == 0, (number, ran.err)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import json
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +13,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa, x25519
 
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 from tests.support.harness import AGENT_ID
 from tests.support.table_calls import for_each
@@ -40,7 +40,7 @@ def vector_request(vector: dict[str, Any]) -> sikkerkey_mcp.Request:
 
 @for_each(RFC_8032)
 def test_signer_makes_the_signatures_of_rfc_8032(vector: dict[str, str]) -> None:
-    sign = sikkerkey_identity.load_signer(pem_of_seed(vector["seed"]))
+    sign = sikkerkey_keys.load_signer(pem_of_seed(vector["seed"]))
     assert sign(bytes.fromhex(vector["message"])).hex() == vector["signature"]
 
 
@@ -59,7 +59,7 @@ def test_signed_text_is_method_path_timestamp_nonce_and_body_hash(vector: dict[s
 
 @for_each(CONTRACT["requests"])
 def test_headers_are_those_of_the_contract(vector: dict[str, Any]) -> None:
-    sign = sikkerkey_identity.load_signer(pem_of_seed(CONTRACT["seed"]))
+    sign = sikkerkey_keys.load_signer(pem_of_seed(CONTRACT["seed"]))
     headers = sikkerkey_mcp.signed_headers(
         AGENT_ID, sign, vector_request(vector), CONTRACT["timestamp"], CONTRACT["nonce"]
     )
@@ -117,13 +117,13 @@ def test_library_that_signs_wrongly_is_refused(monkeypatch: pytest.MonkeyPatch) 
     pem = pem_of_seed(RFC_8032[0]["seed"])
     real = ed25519.Ed25519PrivateKey
     for broken in (wrong, unsupported):
-        sikkerkey_identity._library_signs_correctly.cache_clear()
-        monkeypatch.setattr(ed25519, "Ed25519PrivateKey", SimpleNamespace(from_private_bytes=broken))
+        sikkerkey_keys._signs_correctly.cache_clear()
+        monkeypatch.setattr(ed25519, "Ed25519PrivateKey", type("Key", (), {"from_private_bytes": broken}))
         with pytest.raises(sikkerkey_mcp.ConfigError, match="the signing library fails the Ed25519 test"):
-            sikkerkey_identity.load_signer(pem)
+            sikkerkey_keys.load_signer(pem)
         monkeypatch.setattr(ed25519, "Ed25519PrivateKey", real)
-    sikkerkey_identity._library_signs_correctly.cache_clear()
-    sikkerkey_identity.load_signer(pem)
+    sikkerkey_keys._signs_correctly.cache_clear()
+    sikkerkey_keys.load_signer(pem)
 
 
 def foreign_keys() -> dict[str, bytes]:
@@ -157,7 +157,7 @@ def broken_keys() -> dict[str, bytes]:
 def test_unusable_key_is_refused_without_showing_its_content() -> None:
     for name, pem in {**foreign_keys(), **broken_keys()}.items():
         with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
-            sikkerkey_identity.load_signer(pem)
+            sikkerkey_keys.load_signer(pem)
         assert str(refused.value) == "private.pem does not contain an unencrypted Ed25519 key in PKCS8 PEM", name
         assert refused.value.__cause__ is None, name
         assert refused.value.__suppress_context__ or refused.value.__context__ is None, name

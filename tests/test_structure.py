@@ -34,8 +34,9 @@ MAY_NOT_USE = {
     "stdio": NETWORK | {"TOOLS", "VaultTools", "Api"},
 }
 MODULES_MAY_NOT_USE = {
-    "sikkerkey_address": CLOCK | RANDOMNESS | FILES | THREADS | {"http", "socket", "ssl"},
-    "sikkerkey_identity": CLOCK | RANDOMNESS | NETWORK | THREADS,
+    "sikkerkey_address": CLOCK | RANDOMNESS | (FILES - {"os.environ"}) | THREADS | {"http", "socket", "ssl"},
+    "sikkerkey_identity": CLOCK | RANDOMNESS | NETWORK | THREADS | {"cryptography", "hashlib", "sikkerkey_keys"},
+    "sikkerkey_keys": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
 }
 
 

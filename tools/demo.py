@@ -102,7 +102,7 @@ def answer(result: Any) -> Any:
 def forge(url: str, agent: str) -> str:
     """Sends a request in the agent's name, signed with another key; describes the vault's answer."""
     from sikkerkey_cli.agents import new_key
-    from sikkerkey_identity import load_signer
+    from sikkerkey_keys import load_signer
     from sikkerkey_mcp import Api, Context, Request, signed_headers
 
     sign = load_signer(new_key()[0])

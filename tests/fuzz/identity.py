@@ -16,6 +16,7 @@ from unittest import mock
 
 import sikkerkey_address
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 from tests.fuzz.mutation import mutated, odd
 from tests.support.harness import AGENT_ID, make_slot
@@ -35,7 +36,7 @@ def check(key_pem: bytes) -> None:
     refusal = None
     try:
         identity = sikkerkey_identity.load_identity(AGENT_ID)
-        signature = sikkerkey_identity.signer_of(identity)(b"text")
+        signature = sikkerkey_keys.signer_of(identity)(b"text")
         assert len(signature) == 64
         assert sikkerkey_address.parse_base_url(identity.api_url) == identity.api_url.rstrip("/")
     except sikkerkey_mcp.ConfigError as error:
