@@ -17,11 +17,8 @@ import functools
 import json
 import re
 import sqlite3
-import sys
-import traceback
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from pathlib import Path
 from typing import Callable, NamedTuple
 from urllib.parse import urlsplit
 
@@ -30,7 +27,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from vault import audit, bodies, reads, refusals
+from vault import audit, bodies, log, reads, refusals
 from vault.dashboard import web as dashboard
 from vault.dashboard.index import PAGES
 from vault.dashboard.sessions import Sessions
@@ -357,11 +354,5 @@ def _storage_error(error: sqlite3.OperationalError, where: str) -> Answer:
 
 
 def _internal_error(error: Exception, where: str) -> Answer:
-    """Log the type and the line of an error, but not its message, which may quote a value."""
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    print(
-        f"vault: error: {where}: {type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}",
-        file=sys.stderr,
-        flush=True,
-    )
+    log.write(where, log.place(error))
     return Answer(500, {"error": "internal error"})

@@ -17,11 +17,12 @@ import socket
 import struct
 import sys
 import threading
-import traceback
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Callable
 
+from vault import log
 from vault.errors import VaultError
 from vault.files import private_directory, quoted
 from vault.inputs import parse_object
@@ -32,6 +33,7 @@ NAME = "control.sock"
 MAX_LINE_BYTES = 16 * 1024  # room for a passphrase of 1024 characters in JSON escapes
 READ_TIMEOUT_S = 5.0  # for a client that connects and sends nothing
 ANSWER_TIMEOUT_S = 60.0  # enough for Argon2id on a busy machine after a running transaction
+RETRY_S = 0.1  # after a connection that could not be accepted
 NO_ANSWER = {"error": "the server did not answer", "hint": "try again"}
 MAX_PATH_BYTES = 100  # the limit for a socket path is 104 bytes on macOS and 108 on Linux
 
@@ -80,9 +82,7 @@ class Control:
         except VaultError as error:
             return {"error": str(error), "hint": error.hint}
         except Exception as error:  # the message may quote the request
-            frame = traceback.extract_tb(error.__traceback__)[-1]
-            where = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-            return {"error": f"the server failed: {where}", "hint": "check the disk, then try again"}
+            return {"error": f"the server failed: {log.place(error)}", "hint": "check the disk, then try again"}
         urls = {"url": self._url, "agentUrl": self._agent_url}
         answer = {"vaultId": self._store.vault_id, **urls, "sealed": self._store.sealed}
         if not self._reveal:
@@ -96,15 +96,19 @@ class Control:
             ready, _, _ = select.select([self._listener, self._wakeup_socket], [], [])
             if self._wakeup_socket in ready:
                 return
-            connection, _ = self._listener.accept()
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:  # too many open files, or the client is gone
+                time.sleep(RETRY_S)
+                continue
             with connection:
                 self._serve_client(connection)
 
     def _serve_client(self, connection: socket.socket) -> None:
-        if _peer_uid(connection) != os.geteuid():
-            return
-        connection.settimeout(READ_TIMEOUT_S)
         try:
+            if _peer_uid(connection) != os.geteuid():
+                return
+            connection.settimeout(READ_TIMEOUT_S)
             line = _read_line(connection)
             connection.sendall(json.dumps(self.answer(line)).encode() + b"\n")
         except OSError:

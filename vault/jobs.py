@@ -1,20 +1,19 @@
 """Background jobs of the server. Each job runs about once a second, on its own thread.
 
 A slow job, such as a webhook delivery that waits for DNS, does not delay the others. If a job fails, the log gets the
-type of the error but not its message, which may quote a value, and the job runs again at the next tick. Jobs find out
-from the database what is due, so a restart loses nothing.
+type of the error but not its message, which may quote a value, and the job runs again at the next tick. The log gets
+the same failure again only after the job has succeeded. Jobs find out from the database what is due, so a restart
+loses nothing.
 """
 
 from __future__ import annotations
 
 import sqlite3
-import sys
 import threading
-import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 
+from vault import log
 from vault.router import Clock, Job
 from vault.store import Store
 
@@ -28,6 +27,7 @@ class JobRunner:
     def __init__(self, store: Store, clock: Clock, jobs: Iterable[Job]) -> None:
         self._store, self._clock, self._jobs = store, clock, tuple(jobs)
         self._stopped = threading.Event()
+        self._logged: dict[Job, str] = {}  # the failure of each job whose last run failed
         self._threads = [threading.Thread(target=self._run, args=(job,), daemon=True) for job in self._jobs]
 
     def __enter__(self) -> JobRunner:
@@ -51,8 +51,12 @@ class JobRunner:
             return
         try:
             job(self._transaction, lambda: self._store.keys, self._clock())
+            self._logged.pop(job, None)
         except Exception as error:  # a failing job must stop neither itself nor the other jobs
-            _log(job, error)
+            failure = log.place(error)
+            if self._logged.get(job) != failure:
+                log.write(f"job {job.__name__}", failure)
+            self._logged[job] = failure
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
@@ -64,9 +68,3 @@ class JobRunner:
     def _run(self, job: Job) -> None:
         while not self._stopped.wait(TICK_S):
             self._run_once(job)
-
-
-def _log(job: Job, error: Exception) -> None:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    where = f"{Path(frame.filename).name}:{frame.lineno}"
-    print(f"vault: error: job {job.__name__}: {type(error).__name__} at {where}", file=sys.stderr, flush=True)

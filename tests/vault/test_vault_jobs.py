@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import sqlite3
+import sys
 import threading
 
 import pytest
@@ -82,3 +85,40 @@ def test_a_failing_job_is_logged_without_its_message_and_does_not_stop_others(
     logged = capsys.readouterr().err
     assert "job failing_job: OperationalError" in logged
     assert "MARKED" not in logged
+
+
+def test_a_failure_is_logged_once_until_the_job_succeeds(
+    vault: Vault, clock: FakeClock, capsys: pytest.CaptureFixture[str]
+) -> None:
+    runs = iter(("fails", "fails", "works", "fails"))
+
+    def flaky_job(*_: object) -> None:
+        if next(runs) == "fails":
+            raise OSError
+
+    runner = JobRunner(vault.store, clock, [flaky_job])
+    for lines in (1, 0, 0, 1):
+        runner.tick()
+        assert capsys.readouterr().err.count("job flaky_job") == lines
+
+
+class FullDisk(io.StringIO):
+    """A standard error that goes to a file on a full disk."""
+
+    def write(self, _text: str) -> int:
+        raise OSError(errno.ENOSPC, "no space left on device")
+
+
+def test_a_job_goes_on_if_its_failure_cannot_be_logged(
+    vault: Vault, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(jobs, "TICK_S", 0.01)
+    monkeypatch.setattr(sys, "stderr", FullDisk())
+    ran, ran_again = threading.Event(), threading.Event()
+
+    def failing_job(*_: object) -> None:
+        (ran_again if ran.is_set() else ran).set()
+        raise OSError
+
+    with JobRunner(vault.store, clock, [failing_job]):
+        assert ran_again.wait(TIMEOUT_S)

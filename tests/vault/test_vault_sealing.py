@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
@@ -228,6 +229,23 @@ def test_a_client_that_hangs_up_or_sends_too_much_does_not_stop_the_server(seale
                 except OSError:
                     assert len(sent) > control.MAX_LINE_BYTES
         assert ask(sealed.directory, "status") is not None
+
+
+def test_a_connection_that_cannot_be_accepted_does_not_stop_the_server(
+    sealed: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, failures = socket.socket.accept, [OSError(errno.EMFILE, "too many open files")]
+
+    def flaky_accept(listener: socket.socket) -> Any:
+        if listener.family == socket.AF_UNIX and failures:
+            raise failures.pop()
+        return accept(listener)
+
+    monkeypatch.setattr(control, "RETRY_S", 0.0)
+    monkeypatch.setattr(socket.socket, "accept", flaky_accept)
+    with Control(sealed.store, sealed.clock, "http://here", AGENT_URL):
+        assert ask(sealed.directory, "status") is not None
+    assert not failures
 
 
 def test_a_storage_error_is_reported_and_does_not_stop_the_server(sealed: Vault) -> None:

@@ -12,11 +12,8 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
-import sys
-import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any, Callable, Literal, NamedTuple
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -26,7 +23,7 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response, Stream
 from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
-from vault import bodies, peers
+from vault import bodies, log, peers
 from vault.dashboard.sessions import Session, Sessions
 from vault.dashboard.templating import DIGEST, STATIC, STATIC_TYPES, environment
 from vault.desk import Desk
@@ -167,7 +164,7 @@ class Dashboard:
             except VaultError as error:
                 return visit.page("problem.html", status=409, problem=str(error), hint=error.hint)
             except Exception as error:  # its message may quote a value
-                _log(error, f"{page.method} {HOME}{page.path}")
+                log.write(f"{page.method} {HOME}{page.path}", log.place(error))
                 return visit.page("problem.html", status=500, problem="the vault failed", hint="its log has the place")
 
         return endpoint
@@ -268,9 +265,3 @@ def _with_headers(send: Send) -> Send:
         await send(message)
 
     return sending
-
-
-def _log(error: Exception, where: str) -> None:
-    frame = traceback.extract_tb(error.__traceback__)[-1]
-    place = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}"
-    print(f"vault: error: {where}: {place}", file=sys.stderr, flush=True)
