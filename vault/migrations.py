@@ -45,21 +45,26 @@ SELECT kind, CASE kind WHEN 'grant' THEN word || ':' || secret_id ELSE word END,
 STEPS: Mapping[int, Sequence[str]] = {1: (), 2: (), 3: (MAKERS,)}
 
 
+def version(db: sqlite3.Connection) -> int:
+    """The schema version of a database; 0 for a new one."""
+    return int(db.execute("PRAGMA user_version").fetchone()[0])
+
+
 def migrate(db: sqlite3.Connection, directory: Path, *, has_server_lock: bool) -> None:
     """Migrate an old database. A new one has version 0 and is left unchanged.
 
     No other server may be running; `has_server_lock` means that the caller holds server.lock. Raises VaultError.
     """
-    version = db.execute("PRAGMA user_version").fetchone()[0]
-    if version > SCHEMA_VERSION:
-        raise VaultError(f"the vault has schema {version}, this program knows {SCHEMA_VERSION}", "use a newer program")
-    if not 0 < version < SCHEMA_VERSION:
+    found = version(db)
+    if found > SCHEMA_VERSION:
+        raise VaultError(f"the vault has schema {found}, this program knows {SCHEMA_VERSION}", "use a newer program")
+    if not 0 < found < SCHEMA_VERSION:
         return
     with nullcontext(True) if has_server_lock else locked(directory / "server.lock", wait=False) as acquired:
         if not acquired:
             raise VaultError(f"an older server has {quoted(directory)} open", "stop it: the vault has to be migrated")
-        copy(db, directory / f"vault.db.schema-{version}")
-        _run_steps(db, version)
+        copy(db, directory / f"vault.db.schema-{found}")
+        _run_steps(db, found)
 
 
 def copy(db: sqlite3.Connection, path: Path) -> None:

@@ -224,7 +224,9 @@ class Store:
         with self.transaction() as db:
             for statement in migrations.statements(VAULT_TABLE, rootkey.TABLES, *tables):
                 db.execute(statement)
-            db.execute(f"PRAGMA user_version = {migrations.SCHEMA_VERSION}")
+            # Only if it is another one: reading commands must work on a full disk.
+            if migrations.version(db) != migrations.SCHEMA_VERSION:
+                db.execute(f"PRAGMA user_version = {migrations.SCHEMA_VERSION}")
             seals.install(db, self._seal_row)
             row = db.execute("SELECT id, root_key_proof FROM vault").fetchone()
             if row is None:

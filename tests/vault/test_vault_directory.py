@@ -8,6 +8,7 @@ import os
 import resource
 import signal
 import socket
+import sqlite3
 import subprocess
 import threading
 from pathlib import Path
@@ -19,7 +20,7 @@ from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import Agent, Spawned, Vault, encoded, exchange, public_bytes
 from vault import server
 from vault.errors import VaultError
-from vault.files import check_private
+from vault.files import check_private, create_private
 from vault.migrations import SCHEMA_VERSION
 from vault.router import wall_clock
 from vault.schema import open_store
@@ -131,6 +132,25 @@ def test_a_vault_from_a_newer_program_is_refused(directory: Path) -> None:
     with open_store(directory) as store, store.transaction() as db:
         db.execute(f"PRAGMA user_version = {SCHEMA_VERSION + 1}")
     assert refusal(directory)[1] == "use a newer program"
+
+
+def test_opening_a_vault_writes_nothing(directory: Path) -> None:
+    with open_store(directory), contextlib.closing(sqlite3.connect(directory / "vault.db")) as watching:
+        before = watching.execute("PRAGMA data_version").fetchone()
+        with open_store(directory):
+            pass
+        assert watching.execute("PRAGMA data_version").fetchone() == before
+
+
+def test_a_vault_that_could_not_be_created_is_none_and_can_be_created_later(tmp_path: Path) -> None:
+    directory = tmp_path / "vault"
+    directory.mkdir(mode=0o700)
+    create_private(directory / "vault.db", b"")
+    assert run_command(directory, "status")[2].startswith(f"vault: error: there is no vault in {directory}\n")
+    assert (directory / "vault.db").stat().st_size == 0
+    assert run_command(directory, "init")[0] == 0
+    assert run_command(directory, "status")[0] == 0
+    assert run_command(directory, "init")[2].startswith(f"vault: error: there is a vault in {directory}\n")
 
 
 def test_concurrent_processes_create_one_vault(tmp_path: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import os
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +16,15 @@ from vault.domains import alerts, secrets
 from vault.errors import VaultError
 from vault.files import quoted
 from vault.owner import browser
-from vault.owner.console import PROMPT, Output, is_interactive, open_existing, owner_transaction, read_passphrase
+from vault.owner.console import (
+    PROMPT,
+    Output,
+    has_vault,
+    is_interactive,
+    open_existing,
+    owner_transaction,
+    read_passphrase,
+)
 from vault.owner.looks import format_table, format_time
 from vault.owner.naming import PROJECT, find
 from vault.owner.parser import CommandLine, add_passphrase_option
@@ -119,7 +126,7 @@ def _add_dev(line: CommandLine) -> None:
 
 
 def _init(options: argparse.Namespace) -> Output:
-    if os.path.lexists(options.dir / "vault.db"):
+    if has_vault(options.dir):
         raise VaultError(f"there is a vault in {quoted(options.dir)}", "name another --dir")
     with_passphrase = options.passphrase or options.passphrase_file is not None
     passphrase = read_passphrase(options.passphrase_file, NEW_PROMPT, new=True) if with_passphrase else None
@@ -167,7 +174,7 @@ def _dev(options: argparse.Namespace) -> None:
 
 def _needs_passphrase(directory: Path) -> bool:
     """Whether the vault exists, is sealed by a passphrase, and is not served already."""
-    if not os.path.lexists(directory / "vault.db") or control.ask(directory, "status") is not None:
+    if not has_vault(directory) or control.ask(directory, "status") is not None:
         return False
     with open_existing(directory) as store:
         return store.sealed

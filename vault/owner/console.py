@@ -58,14 +58,20 @@ def print_error(error: VaultError) -> int:
 
 def open_existing(directory: Path, *, has_server_lock: bool = False) -> Store:
     """Open an existing vault. Raises VaultError if there is none, so that a mistyped --dir creates nothing."""
-    try:
-        (directory / "vault.db").lstat()
-    except FileNotFoundError:
+    if not has_vault(directory):
         hint = f"name another --dir, or create one: {command_line(directory, 'init')}"
-        raise VaultError(f"there is no vault in {quoted(directory)}", hint) from None
-    except OSError:
-        pass  # Store raises a better error
+        raise VaultError(f"there is no vault in {quoted(directory)}", hint)
     return open_store(directory, has_server_lock=has_server_lock)
+
+
+def has_vault(directory: Path) -> bool:
+    """Whether there is a vault. An `init` that failed, as on a full disk, leaves an empty file, which is none."""
+    try:
+        return (directory / "vault.db").lstat().st_size > 0
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True  # Store raises a better error
 
 
 @contextlib.contextmanager
