@@ -14,7 +14,7 @@ from pathlib import Path
 
 from vault import audit, chain, migrations, rootkey
 from vault.errors import VaultError
-from vault.files import private_directory, quoted
+from vault.files import private_directory, quoted, sync_directory
 from vault.router import OWNER, Actor
 from vault.schema import open_store
 from vault.store import Store
@@ -39,6 +39,7 @@ def backup(store: Store, target: Path, now_ms: int, passphrase: str | None, *, a
             with closing(_open_for_writing(draft)) as db, db:
                 rootkey.store_seal(db, rootkey.new_seal(store.keys, store.vault_id, passphrase))
         draft.rename(target)
+        sync_directory(target.absolute().parent)
     return head
 
 

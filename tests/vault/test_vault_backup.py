@@ -104,6 +104,17 @@ def test_a_backup_is_one_private_file_without_leftovers(vault: Vault, tmp_path: 
     assert oct(target.stat().st_mode & 0o777) == "0o600"
 
 
+def test_the_name_of_a_finished_backup_is_on_the_disk(
+    vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    target = tmp_path / "saved"
+    sizes = []
+    monkeypatch.setattr(backup, "sync_directory", lambda path: sizes.append((path, target.stat().st_size)))
+    backup.backup(vault.store, target, START_MS, WORDS)
+    assert sizes == [(tmp_path, target.stat().st_size)]
+    assert sizes[0][1] > 0
+
+
 def test_nothing_is_overwritten(vault: Vault, tmp_path: Path) -> None:
     target = tmp_path / "saved"
     target.write_bytes(b"precious")

@@ -10,7 +10,7 @@ import pytest
 
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault, disk, exchange, run_job
 from vault import wiping
-from vault.domains import temporary_secrets, trash
+from vault.domains import made, temporary_secrets, trash
 from vault.schema import open_store
 
 DAY_S = 24 * 3600
@@ -80,6 +80,14 @@ def webhook_deleted(vault: Vault, agent: Agent, _clock: FakeClock) -> list[bytes
     return stored
 
 
+def webhook_ended_with_its_agent(vault: Vault, agent: Agent, clock: FakeClock) -> list[bytes]:
+    agent.post("/v1/ai/webhooks", {"url": PLAIN_URL, "actions": ["project_create"]})
+    stored = blobs(vault, "SELECT wrapped_secret FROM webhooks")
+    with vault.store.transaction() as db:
+        assert len(made.end_all(db, clock(), agent.id)) == 1
+    return stored
+
+
 def rekeyed(vault: Vault, agent: Agent, _clock: FakeClock) -> list[bytes]:
     agent.project()
     stored = blobs(vault, "SELECT wrapped_key FROM projects") + blobs(vault, "SELECT root_key_proof FROM vault")
@@ -87,7 +95,16 @@ def rekeyed(vault: Vault, agent: Agent, _clock: FakeClock) -> list[bytes]:
     return stored
 
 
-WAYS = (purged, purged_by_the_job, project_deleted, link_opened, link_expired, webhook_deleted, rekeyed)
+WAYS = (
+    purged,
+    purged_by_the_job,
+    project_deleted,
+    link_opened,
+    link_expired,
+    webhook_deleted,
+    webhook_ended_with_its_agent,
+    rekeyed,
+)
 
 
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)

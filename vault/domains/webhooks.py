@@ -451,6 +451,7 @@ ROUTES = (
 def delete_as_owner(db: sqlite3.Connection, now_ms: int, webhook_id: str, *, actor: Actor = OWNER) -> None:
     """Delete a webhook and its queue."""
     db.execute("DELETE FROM webhooks WHERE id = ?", (webhook_id,))
+    wipe_log_after_commit(db)
     audit.record(db, now_ms, actor, "webhook_delete", f"webhook {webhook_id} deleted")
 
 
