@@ -139,6 +139,7 @@ def test_what_put_refuses(owner: Owner, project: str, agent: Agent, tmp_path: Pa
     canary = agent.post("/v1/ai/canaries", {"projectId": project, "name": "ROOT"})["id"]
     agent.secret(project, "x")
     agent.secret(project, "y")
+    assert owner("put", "Webshop", "ONE", "--generate")[0] == 0
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
     for line, typed, message in (
         (["Webshop", "NEW"], "", "there is no terminal to ask for the value"),
@@ -157,13 +158,16 @@ def test_what_put_refuses(owner: Owner, project: str, agent: Agent, tmp_path: Pa
         (["Webshop", "NEW", "--file", "-", "--passphrase-file", "-"], MARK, "standard input cannot be both the file"),
         (["Webshop", "NEW", "--length", "3"], "", "--length and --charset need --generate"),
         (["Webshop", "NEW", "--generate", "--length", "0"], "", "--length must be 1 to 1024"),
-        (["Webshop", "NEW", "--generate", "--field", "a", "--field", "a"], "", "fieldNames must not repeat a name"),
+        (["Webshop", "NEW", "--generate", "--field", "a", "--field", "a"], "", "--field must not repeat a name"),
+        (["Webshop", "x" * 256], "", "name must be a string of 1 to 255 characters"),  # before the value is typed
+        (["Webshop", "ONE", "--generate", "--yes", "--note", "n" * 10_001], "", "note must be a string of 0 to 10000"),
         (["Nowhere", "NEW", "--generate"], "", "there is no project Nowhere"),
     ):
         shown = owner.fails("put", *line, typed=typed)
         assert shown.startswith(message), (line, shown)
         assert MARK not in shown
-    assert sorted(each["name"] for each in owner.json("secrets", "Webshop")) == ["ROOT", "db", "db"]
+    assert not owner.vault.audited("secret_rotate")
+    assert sorted(each["name"] for each in owner.json("secrets", "Webshop")) == ["ONE", "ROOT", "db", "db"]
     assert len(owner.vault.value(canary)) == 64
 
 

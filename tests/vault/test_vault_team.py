@@ -92,6 +92,14 @@ def test_a_cancelled_invitation_cannot_be_accepted(vault: Vault, agent: Agent) -
     assert len(vault.audited("team_invite_cancel")) == 1
 
 
+def test_the_owner_cannot_become_a_member(vault: Vault, agent: Agent) -> None:
+    invite_id = invited(agent)
+    with vault.store.transaction() as db:
+        team.set_owner_email(db, START_MS, "anna@example.com")
+        with pytest.raises(VaultError, match="the invitation is for the owner's own address"):
+            team.accept(db, START_MS, invite_id)
+
+
 def test_an_accepted_invitation_makes_a_member(vault: Vault, agent: Agent, clock: FakeClock) -> None:
     invite_id = invited(agent)
     clock.advance(5)

@@ -255,6 +255,8 @@ def overview(db: sqlite3.Connection, now_ms: int) -> list[dict[str, object]]:
 def accept(db: sqlite3.Connection, now_ms: int, invite_id: str, *, actor: Actor = OWNER) -> dict[str, object]:
     """Make the invitee a member, without any project. Raises VaultError."""
     row = _require_pending_invite(db, now_ms, invite_id)
+    if row["email"] == owner_email(db):
+        raise VaultError("the invitation is for the owner's own address", "decline it")
     member_id = new_id("mem_")
     db.execute("INSERT INTO team_members (id, email, joined_ms) VALUES (?, ?, ?)", (member_id, row["email"], now_ms))
     _set_state(db, invite_id, "accepted")

@@ -14,6 +14,7 @@ from vault.domains import canaries, policies, secrets
 from vault.domains.secrets import GeneratorOptions
 from vault.errors import Tampered, VaultError
 from vault.files import quoted
+from vault.inputs import checked
 from vault.owner.console import Output, confirm, is_interactive, owner_desk, read_hidden
 from vault.owner.looks import format_table, format_time
 from vault.owner.naming import PROJECT, SECRET, TRASHED, Found, Kind, find, find_exact
@@ -209,6 +210,9 @@ def _check_put(options: argparse.Namespace) -> None:
         raise VaultError("--field and --file exclude each other", "type the values, or use --generate")
     if not options.generate and (options.length is not None or options.charset is not None):
         raise VaultError("--length and --charset need --generate", "add --generate")
+    note = {} if options.note is None else {"note": options.note}
+    checked({"name": options.name, **note}, {"name": secrets.NAME, "note": secrets.NOTE})
+    secrets.check_names(options.field, "--field")
 
 
 def _check_one_source(options: argparse.Namespace) -> None:

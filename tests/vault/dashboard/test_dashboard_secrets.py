@@ -124,6 +124,8 @@ def test_the_name_and_the_note(signed_in: SignedIn, project: str) -> None:
     assert len(by_owner(signed_in.vault, "secret_rename")) == 1
     status, message = signed_in.refused(f"{path}/edit", {"name": "TAKEN", "note": ""})
     assert (status, "has this name already" in message) == (409, True)
+    assert signed_in.refused(f"{path}/edit", {"name": "BOTH", "note": "n" * 10_001})[0] == 400
+    assert by_owner(signed_in.vault, "secret_rename") == ["renamed from OLD to NEW"]
 
 
 def test_a_value_is_replaced(signed_in: SignedIn, project: str) -> None:

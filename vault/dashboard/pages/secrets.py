@@ -229,6 +229,7 @@ def edit(visit: Visit) -> Response:
     """Rename a secret or change its note."""
     secret, name, note = require(visit), visit.field("name").strip(), visit.field("note").strip()
     try:
+        checked({"name": name, "note": note}, {"name": secrets.NAME, "note": secrets.NOTE})  # both, or nothing is saved
         if name != secret["name"]:
             refuse_known_name(visit, secret["projectId"], name)
             visit.call("POST", f"{api_path(secret)}/name", {"name": name})
