@@ -11,7 +11,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from tests.support.rows import each_of
-from tests.vault.support.served_vault import Agent, Vault
+from tests.vault.support.served_vault import Agent, FakeClock, Vault
 
 if TYPE_CHECKING:  # each process of the suite would spend a third of a second on loading the driver
     from selenium.webdriver import Chrome
@@ -50,7 +50,7 @@ class Page:
         from selenium.webdriver.support.wait import WebDriverWait
 
         before = self.one("html")
-        self.one("input").send_keys(passphrase, Keys.ENTER)
+        self.one("#passphrase").send_keys(passphrase, Keys.ENTER)
         # Asked just while one page takes the other's place, Chromium has words of its own for an element that is gone.
         WebDriverWait(self.browser, 20, ignored_exceptions=[WebDriverException]).until(staleness_of(before))
 
@@ -99,10 +99,23 @@ def test_a_value_is_shown_exactly(page: Page, agent: Agent, kind: str) -> None:
     assert (page.value(), page.title) == (VALUES[kind], "Here is the secret")
 
 
-def test_a_reload_or_a_step_back_does_not_show_it_again(page: Page, agent: Agent) -> None:
+def test_a_double_click_shows_the_value(page: Page, agent: Agent) -> None:
+    from selenium.webdriver import ActionChains
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    created = made(agent)
+    page.browser.get(created["url"])
+    page.one("#passphrase").send_keys(created["passphrase"])
+    ActionChains(page.browser).double_click(page.one("button")).perform()
+    WebDriverWait(page.browser, 20).until(lambda _: page.title != "A secret for you")
+    assert page.title == "Here is the secret"
+
+
+def test_a_reload_or_a_step_back_does_not_show_it_again(page: Page, agent: Agent, clock: FakeClock) -> None:
     created = made(agent)
     page.browser.get(created["url"])
     page.enter(created["passphrase"])
+    clock.advance(2)
     page.browser.refresh()
     assert page.title == "This secret is gone"
     page.browser.back()
@@ -171,7 +184,7 @@ def test_the_page_is_readable_in_both_color_schemes_and_on_a_phone(page: Page, a
         assert (_luminance(backgrounds[0]) > 0.5) == (scheme == "light")
         for selector in ("h1", "p", ".note", "label"):
             assert _contrast(_colour(page, selector, "color"), backgrounds[0]) >= 4.5, selector
-        for selector in ("input", "button"):
+        for selector in ("#passphrase", "button"):
             pair = _colour(page, selector, "color"), _colour(page, selector, "background-color")
             assert _contrast(*pair) >= 4.5, selector
         assert _fits(page)

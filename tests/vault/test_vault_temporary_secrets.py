@@ -42,8 +42,16 @@ def load(vault: Vault, token: str) -> Reply:
     return exchange(vault.port, "GET", f"/s/{token}", b"", [])
 
 
-def enter(vault: Vault, token: str, passphrase: str) -> Reply:
-    return exchange(vault.port, "POST", f"/s/{token}", f"passphrase={quote(passphrase)}".encode(), FORM)
+def enter(vault: Vault, token: str, passphrase: str, form: str = "") -> Reply:
+    body = f"passphrase={quote(passphrase)}" + (f"&form={form}" if form else "")
+    return exchange(vault.port, "POST", f"/s/{token}", body.encode(), FORM)
+
+
+def form_id(vault: Vault, token: str) -> str:
+    """The random id in the form of a newly loaded page."""
+    found = re.search(r'name="form" value="([0-9a-f]{32})"', load(vault, token).raw.decode())
+    assert found
+    return found[1]
 
 
 def value_in(reply: Reply) -> str:
@@ -130,6 +138,32 @@ def test_of_many_concurrent_attempts_one_sees_the_value(vault: Vault, agent: Age
         thread.join()
     assert sorted(reply.status for reply in replies) == [200] + [410] * 7
     assert sum(MARK.encode() in reply.raw for reply in replies) == 1
+
+
+def test_a_double_click_shows_the_value_too(vault: Vault, agent: Agent, project_id: str, clock: FakeClock) -> None:
+    created, together = made(agent, project_id), threading.Barrier(2)
+    token, passphrase = created["token"], created["passphrase"]
+    form, other = form_id(vault, token), form_id(vault, token)
+    replies = []
+
+    def click() -> None:
+        together.wait()
+        replies.append(enter(vault, token, passphrase, form))
+
+    threads = [threading.Thread(target=click) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    clock.advance(1)
+    replies.append(enter(vault, token, passphrase, form))
+    assert [value_in(reply) for reply in replies] == [MARK] * 3
+    assert len(vault.audited("temporary_secret_view")) == 1
+    assert enter(vault, token, passphrase, other).status == 410
+    assert (enter(vault, token, "wrong", form).status, statuses(agent, project_id)) == (403, ["viewed"])
+    clock.advance(1)
+    assert enter(vault, token, passphrase, form).status == 410
+    assert not temporary_secrets._AGAIN
 
 
 def test_a_passphrase_may_be_typed_with_capitals_and_without_hyphens(

@@ -5,6 +5,9 @@
 The vault stores the hash of the token, the salt, the check and the ciphertext. Without the passphrase, neither the
 database nor the root key can decrypt them. The first attempt deletes them in the same transaction, whether the
 passphrase is right or wrong. Of two concurrent attempts, one sees the value and the other an error.
+
+A double click sends the form twice, and a browser shows the second answer only. So the ciphertext of an opened link
+stays in memory for two seconds, for the same form and the same passphrase.
 """
 
 from __future__ import annotations
@@ -75,6 +78,9 @@ GROUPS, GROUP_LENGTH = 6, 4
 
 # OWASP's recommended Argon2id parameters for one lane. Links last at most a day, so changes need no migration.
 ARGON2_MEMORY_KIB, ARGON2_ITERATIONS, ARGON2_LANES, SALT_BYTES = 19_456, 2, 1, 16
+# Opened links by the hash of their token and the random id of the form that opened them: their rows, and until when.
+AGAIN_MS, MAX_AGAIN = 2_000, 20
+_AGAIN: dict[tuple[bytes, str], tuple[sqlite3.Row, int]] = {}
 _ARGON2_AT_ONCE = threading.BoundedSemaphore(2)  # each takes 19 MiB and a whole processor
 
 
@@ -178,6 +184,8 @@ def open_once(call: Call) -> Raw | Deferred:
         return _unknown_page()
     status = _status(row, call.now_ms)
     if status != "pending":
+        row = _opened_by_this_form(call)
+    if row is None:
         return _gone_page(status)
     return Deferred(partial(_decrypt, row, call.body["passphrase"]), _answer_once)
 
@@ -188,9 +196,10 @@ def _answer_once(call: Call, value: str | None) -> Raw:
     if row is None:
         return _unknown_page()
     status = _status(row, call.now_ms)
-    if status != "pending":
+    if status == "pending":
+        _close(call, row, "destroyed" if value is None else "viewed")
+    elif _opened_by_this_form(call) is None:
         return _gone_page(status)
-    _close(call, row, "destroyed" if value is None else "viewed")
     return _wrong_passphrase_page() if value is None else _value_page(row["name"], value)
 
 
@@ -221,9 +230,25 @@ def _decrypt(row: sqlite3.Row, passphrase: str) -> str | None:
         raise Tampered(what, project_id=row["project_id"]) from None
 
 
+def _opened_by_this_form(call: Call) -> sqlite3.Row | None:
+    """The row of a link that the same form opened a moment ago, as it was before."""
+    for key in [key for key, (_, until_ms) in list(_AGAIN.items()) if until_ms <= call.now_ms]:
+        _AGAIN.pop(key, None)
+    row, _ = _AGAIN.get(_form_of(call), (None, 0))
+    return row
+
+
+def _form_of(call: Call) -> tuple[bytes, str]:
+    return hash_token(call.params["token"]), call.body.get("form", "")
+
+
 def _close(call: Call, row: sqlite3.Row, status: str) -> None:
     _delete_content(call.db, row["id"], status, call.now_ms)
     if status == "viewed":
+        while len(_AGAIN) >= MAX_AGAIN:
+            _AGAIN.pop(next(iter(_AGAIN)))
+        if call.body.get("form"):
+            _AGAIN[_form_of(call)] = (row, call.now_ms + AGAIN_MS)
         audit.note(call, "temporary_secret_view", f"temporary secret {row['id']} viewed", project_id=row["project_id"])
     else:
         detail = f"temporary secret {row['id']} destroyed by a wrong passphrase"
@@ -323,6 +348,7 @@ PAGE = """<!DOCTYPE html>
 # A text field, not a password field: an unnoticed typing mistake would destroy the secret.
 FORM = """<p>Somebody sent you a value that can be seen once. Enter the passphrase that you got with this link.</p>
 <form method="post">
+<input type="hidden" name="form" value="{form}">
 <label for="passphrase">Passphrase</label>
 <input id="passphrase" name="passphrase" type="text" required maxlength="{most}" autofocus autocomplete="off"
  autocapitalize="none" autocorrect="off" spellcheck="false" aria-describedby="once">
@@ -349,7 +375,8 @@ def _form_page(expires_ms: int) -> Raw:
     """The form that asks for the passphrase."""
     expiry = datetime.fromtimestamp(expires_ms // 1000, timezone.utc)
     human = f"{expiry.day} {expiry:%B %Y, %H:%M} UTC"
-    return _page(200, "A secret for you", FORM.format(most=MAX_PASSPHRASE, machine=expiry.isoformat(), human=human))
+    shown = {"most": MAX_PASSPHRASE, "machine": expiry.isoformat(), "human": human, "form": secrets.token_hex(16)}
+    return _page(200, "A secret for you", FORM.format(**shown))
 
 
 def _value_page(name: str, value: str) -> Raw:
@@ -400,7 +427,7 @@ CREATE_FIELDS = {
     "expiresInSeconds": integer(60, 24 * 3600).required(),
     "projectId": text(),
 }
-OPEN_FIELDS = {"passphrase": text(1, MAX_PASSPHRASE).required()}
+OPEN_FIELDS = {"passphrase": text(1, MAX_PASSPHRASE).required(), "form": text(0, 32)}
 
 ALL = "/v1/ai/projects/{projectId}/temporary-secrets"
 LINK = "/s/{token}"
