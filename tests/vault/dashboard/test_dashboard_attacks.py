@@ -173,8 +173,8 @@ def test_a_form_with_a_wrong_token_changes_nothing(browser: Browser, vault: Vaul
     for value in ("", "x"):
         script = "document.querySelectorAll('[name=csrf]').forEach(each => { each.value = arguments[0]; })"
         browser.driver.execute_script(script, value)
-        browser.press("Seal the vault")
-        browser.press("Seal it")
+        # As without the pages' script, which would correct the token.
+        browser.driver.execute_script("document.querySelector('form[action$=seal]').submit()")
         browser.until(lambda: "another session" in browser.main)
         browser.open("/vault")
     assert not vault.store.sealed

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from selenium.webdriver import Chrome, Keys
+from selenium.webdriver import ActionChains, Chrome, Keys
 
 from tests.vault.support.dashboard import Browser
 from tests.vault.support.served_vault import Agent, Vault
@@ -127,6 +127,32 @@ def test_what_is_new_appears_by_itself(browser: Browser, vault: Vault, agent: Ag
     vault.clock.advance(IDLE_MS // 1000)
     browser.driver.execute_script("refresh()")
     browser.until(lambda: "The session has ended" in browser.main)
+
+
+def test_a_double_click_sends_a_form_once(browser: Browser, vault: Vault) -> None:
+    browser.open("/projects/new")
+    browser.type("name", "Webshop")
+    ActionChains(browser.driver).double_click(browser.one("main button.primary")).perform()
+    browser.until(lambda: "Created Webshop" in browser.main)
+    assert len(vault.audited("project_create")) == 1
+
+
+def test_what_was_typed_survives_the_end_of_the_session(browser: Browser, vault: Vault, agent: Agent) -> None:
+    browser.open(f"/agents/{agent.id}")
+    browser.type("name", "a name that took long to find")
+    vault.clock.advance(IDLE_MS // 1000)
+    browser.driver.execute_script("return refresh()")  # the page has regions that stay up to date
+    for _ in range(2):
+        browser.press("Rename")
+        browser.until(lambda: "The session has ended, and nothing was sent." in browser.main)
+    page = browser.driver.current_window_handle
+    browser.driver.switch_to.new_window("tab")
+    browser.sign_in()
+    browser.driver.close()
+    browser.driver.switch_to.window(page)
+    browser.press("Rename")
+    browser.until(lambda: "The agent is called a name that took long to find now." in browser.main)
+    assert len(vault.audited("ai_agent_rename")) == 1
 
 
 class Keyboard:

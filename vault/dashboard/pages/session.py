@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from vault.dashboard.web import COOKIE, HOME, Page, Visit
 
@@ -19,6 +19,11 @@ def sign_in(visit: Visit) -> Response:
     response = visit.page("signed_in.html")
     visit.dashboard.set_cookie(visit, response, cookie)
     return response
+
+
+def show_session(visit: Visit) -> Response:
+    """The token of the session that this browser has, for a form that was made for an earlier one."""
+    return JSONResponse({"csrf": visit.session.csrf if visit.session else ""})
 
 
 def lock(visit: Visit) -> Response:
@@ -46,6 +51,7 @@ def unseal(visit: Visit) -> Response:
 
 PAGES = (
     Page("GET", "/sign-in/{token}", sign_in, is_open=True),
+    Page("GET", "/session", show_session, works_sealed=True),
     Page("POST", "/lock", lock, works_sealed=True),
     Page("GET", "/unseal", show_unseal, works_sealed=True),
     Page("POST", "/unseal", unseal, works_sealed=True),

@@ -1,7 +1,11 @@
-// Improves pages that work without it: regions that stay up to date, buttons that copy, values that disappear.
+// Improves pages that work without it: regions that stay up to date, forms that are sent once and lose nothing, buttons
+// that copy, values that disappear.
 "use strict";
 
 const LIVE_MS = 3000;
+const SENT_MS = 5000;  // for so long, a form that was sent is not sent again
+const main = document.getElementById("main");
+let isEdited = false;  // whether somebody typed something on this page
 
 // <section data-live id="..."> is replaced by the same region of the page as it is now, unless somebody works in it.
 const sources = new Map();  // the HTML of each region as the vault sent it
@@ -10,7 +14,8 @@ for (const region of document.querySelectorAll("[data-live]")) sources.set(regio
 async function refresh() {
   if (document.hidden) return;
   const answer = await fetch(location.href, { headers: { "X-Requested-By": "live-update" } });
-  if (answer.status === 401) location.assign(location.href);  // the session has ended: show nothing any more
+  // The session has ended: show nothing any more, but keep what somebody has typed.
+  if (answer.status === 401 && !isEdited) location.assign(location.href);
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const region of document.querySelectorAll("[data-live]")) {
@@ -22,7 +27,7 @@ async function refresh() {
 
 function isUsed(region) {
   const selection = getSelection();
-  return region.contains(document.activeElement) || region.querySelector("details[open]") !== null
+  return region.contains(document.activeElement) || region.querySelector("details[open], [data-sent]") !== null
     || (!selection.isCollapsed && region.contains(selection.anchorNode));
 }
 
@@ -42,6 +47,40 @@ function letTablesScroll() {
 letTablesScroll();
 
 if (sources.size) setInterval(() => refresh().catch(() => {}), LIVE_MS);
+
+// A double click sends a form once. If the session has ended, the page stays, with what was typed: after a new sign-in in
+// another tab, its forms belong to that session.
+main.addEventListener("input", () => { isEdited = true; });
+main.addEventListener("submit", async (event) => {
+  const form = event.target;
+  if (form.method !== "post" || form.dataset.sent === "checked") return;
+  event.preventDefault();
+  if (form.dataset.sent) return;
+  form.dataset.sent = "checking";
+  const problem = await findProblem(form);
+  form.querySelector("[data-unsent]")?.remove();
+  if (problem) {
+    form.prepend(Object.assign(document.createElement("p"), { className: "problem", role: "alert", textContent: problem }));
+    form.firstChild.dataset.unsent = "";
+    delete form.dataset.sent;
+    return;
+  }
+  form.dataset.sent = "checked";
+  form.requestSubmit(event.submitter);
+  form.dataset.sent = "yes";
+  setTimeout(() => { delete form.dataset.sent; }, SENT_MS);
+});
+
+async function findProblem(form) {
+  const answer = await fetch("/dashboard/session").catch(() => null);
+  if (answer === null) return "The vault does not answer. Nothing was sent.";
+  if (answer.status === 401) {
+    return "The session has ended, and nothing was sent. Sign in again in another tab: open a terminal and type"
+      + " sikkerkey-vault.pyz dashboard. Then press the button here once more.";
+  }
+  if (answer.ok) form.elements.csrf.value = (await answer.json()).csrf;
+  return "";
+}
 
 // <button type="button" data-copy="id" hidden> copies the text of an element.
 for (const button of document.querySelectorAll("[data-copy]")) {
