@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import threading
 
 import pytest
 
@@ -50,6 +51,23 @@ def test_a_value_that_is_typed(signed_in: SignedIn, project: str) -> None:
     assert by_owner(signed_in.vault, "secret_create") == ["secret created as API_KEY"]
     kept = signed_in.post(f"/projects/{project}/secrets/new", {**form, "name": "KEPT", "keep": "yes"})
     assert signed_in.vault.value(id_in(kept)) == " line 1\nline 2\n"
+
+
+def test_a_form_that_is_sent_many_times_creates_one_secret(signed_in: SignedIn, project: str) -> None:
+    together, form = threading.Barrier(6), {"csrf": signed_in.csrf, "name": "ONCE", "value": "v"}
+    statuses: list[int] = []
+
+    def send() -> None:
+        together.wait()
+        statuses.append(signed_in.send(f"/projects/{project}/secrets/new", form).status)
+
+    threads = [threading.Thread(target=send) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(statuses) == [303] + [409] * 5
+    assert by_owner(signed_in.vault, "secret_create") == ["secret created as ONCE"]
 
 
 def test_what_a_new_secret_refuses(signed_in: SignedIn, project: str) -> None:

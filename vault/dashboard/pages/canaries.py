@@ -10,6 +10,7 @@ from vault.dashboard.queries import listings, names
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains import canaries, projects
 from vault.errors import Refusal
+from vault.router import Call
 
 MAX_CHOICES = 500  # projects or machines to choose from
 TRIGGERS_SHOWN = 50
@@ -71,9 +72,13 @@ def create(visit: Visit) -> Response:
         "triggerFreezeRelatedProjects": is_ticked(visit, "related"),
     }
     note, machines = visit.field("note").strip(), visit.fields("machine")
+
+    def plant(call: Call) -> str:
+        refuse_known_name(call.db, project_id, name)
+        return canaries.plant(call, body, note, machines)
+
     try:
-        refuse_known_name(visit, project_id, name)
-        canary_id = visit.desk.run("plant a canary", lambda call: canaries.plant(call, body, note, machines))
+        canary_id = visit.desk.run("plant a canary", plant)
     except Refusal as refusal:
         if refusal.status == 404:
             raise

@@ -5,7 +5,9 @@ Values come in through masked fields and go out only in `reveals`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import sqlite3
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -22,6 +24,7 @@ from vault.domains import policies, project_machines, secrets
 from vault.domains.secrets import GeneratorOptions, check_names, generate_string
 from vault.errors import Refusal
 from vault.inputs import checked
+from vault.router import Call
 
 KINDS = ("typed", "generated", "structured")
 FIELD_COUNTS = (4, 10, 25, secrets.MAX_FIELDS)
@@ -78,7 +81,6 @@ def create(visit: Visit) -> Response:
     """Create a secret from a typed or generated value, or from fields."""
     project_id = visit.param("project")
     try:
-        refuse_known_name(visit, project_id, visit.field("name").strip())
         made, remark = _make(visit, project_id)
     except Refusal as refusal:
         return show_new(visit, refusal)
@@ -98,8 +100,15 @@ def _make(visit: Visit, project_id: str) -> tuple[Row, str]:
         body["value"] = typed["value"]
         if not body["value"]:
             raise Refusal(400, "the value is empty: type it, or let the vault generate one")
-    made: Row = visit.call("POST", f"/v1/ai/projects/{project_id}/secrets", body)
+    made: Any = visit.desk.run(
+        "create a secret", _create, {"projectId": project_id}, checked(body, secrets.CREATE_FIELDS)
+    )
     return made, remark
+
+
+def _create(call: Call) -> object:
+    refuse_known_name(call.db, call.params["projectId"], call.body["name"])
+    return secrets.create(call)
 
 
 def _new_fields(visit: Visit) -> tuple[dict[str, str], str]:
@@ -124,13 +133,12 @@ def _new_fields(visit: Visit) -> tuple[dict[str, str], str]:
     return fields, remark
 
 
-def refuse_known_name(visit: Visit, project_id: str, name: str) -> None:
+def refuse_known_name(db: sqlite3.Connection, project_id: str, name: str) -> None:
     """The vault would store a second secret of the same name. Raises Refusal."""
-    with visit.desk.reader() as db:
-        if listings.with_name(db, project_id, name):
-            raise Refusal(
-                409, "a secret of this project has this name already: choose another name, or replace that one's value"
-            )
+    if listings.with_name(db, project_id, name):
+        raise Refusal(
+            409, "a secret of this project has this name already: choose another name, or replace that one's value"
+        )
 
 
 def generator(visit: Visit) -> GeneratorOptions:
@@ -229,15 +237,20 @@ def edit(visit: Visit) -> Response:
     """Rename a secret or change its note."""
     secret, name, note = require(visit), visit.field("name").strip(), visit.field("note").strip()
     try:
-        checked({"name": name, "note": note}, {"name": secrets.NAME, "note": secrets.NOTE})  # both, or nothing is saved
-        if name != secret["name"]:
-            refuse_known_name(visit, secret["projectId"], name)
-            visit.call("POST", f"{api_path(secret)}/name", {"name": name})
-        if note != secret["note"]:
-            visit.call("POST", f"{api_path(secret)}/note", {"note": note})
+        visit.desk.run("edit a secret", lambda call: _edit(call, secret, name, note))
     except Refusal as refusal:
         return show_edit(visit, refusal)
     return visit.go(page_path(secret), f"Saved {name}.")
+
+
+def _edit(call: Call, secret: Row, name: str, note: str) -> None:
+    """Save both, or nothing. Raises Refusal."""
+    of_secret = dataclasses.replace(call, params={"projectId": secret["projectId"], "secretId": secret["id"]})
+    if name != secret["name"]:
+        refuse_known_name(call.db, secret["projectId"], name)
+        secrets.rename(dataclasses.replace(of_secret, body=checked({"name": name}, {"name": secrets.NAME})))
+    if note != secret["note"]:
+        secrets.update_note(dataclasses.replace(of_secret, body=checked({"note": note}, {"note": secrets.NOTE})))
 
 
 def show_replace(visit: Visit, problem: Refusal | None = None) -> Response:
