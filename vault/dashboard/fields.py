@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 
 from vault.dashboard.templating import visible
@@ -52,6 +53,17 @@ def values_in(visit: Visit, labels: Mapping[str, str]) -> tuple[dict[str, str], 
     trimmed = {name: value.strip() for name, value in typed.items()}
     changed = [labels[name] for name in labels if trimmed[name] != typed[name] and trimmed[name]]
     return trimmed, f" White space at the ends of {' and '.join(changed)} was removed." if changed else ""
+
+
+def state_of(*parts: object) -> str:
+    """What a form is about to replace, in short. The form carries it in its field `was`."""
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+
+
+def refuse_changed(visit: Visit, state: str, what: str) -> None:
+    """Raise Refusal if somebody changed what a form replaces since the form was made, in another tab or as an agent."""
+    if visit.field("was", state) != state:
+        raise Refusal(409, f"{what} was changed since you opened this page: compare it, then save again")
 
 
 def is_number(given: str) -> bool:

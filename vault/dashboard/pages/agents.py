@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.fields import page_number
+from vault.dashboard.fields import page_number, refuse_changed, state_of
 from vault.dashboard.pages import reach
 from vault.dashboard.queries import names
 from vault.dashboard.queries.listings import PAGE_SIZE, page_count
@@ -69,7 +69,12 @@ def show(visit: Visit) -> Response:
 
 
 def _show(
-    visit: Visit, problem: str = "", *, scopes: Collection[str] | None = None, name: str | None = None
+    visit: Visit,
+    problem: str = "",
+    *,
+    scopes: Collection[str] | None = None,
+    name: str | None = None,
+    status: int = 400,
 ) -> Response:
     """The page of an agent. After a problem it shows what was typed."""
     agent_id = visit.param("id")
@@ -88,8 +93,9 @@ def _show(
             )
     return visit.page(
         "agents_show.html",
-        status=400 if problem else 200,
+        status=status if problem else 200,
         agent=agent,
+        state=_state(agent),
         known=known,
         problem=problem,
         name=agent["name"] if name is None else name,
@@ -105,17 +111,26 @@ def _show(
     )
 
 
+def _state(agent: Mapping[str, Any]) -> str:
+    return state_of(agent["scopes"], agent["projectAllowlist"])
+
+
 def set_scopes(visit: Visit) -> Response:
     """Replace what an agent may do and which projects it reaches."""
     scopes = visit.fields("scope")
     projects = reach.chosen_projects(visit) if visit.field("reach") == "some" else None
     try:
         with visit.desk.transaction() as db:
+            refuse_changed(visit, _state(agents.describe(db, visit.param("id"))), "what the agent may do")
             changed = agents.set_scopes(
                 db, visit.desk.clock(), visit.param("id"), scopes, projects, actor=visit.desk.actor
             )
     except VaultError as error:
         return _show(visit, _in_words(error), scopes=scopes)
+    except Refusal as refusal:
+        if refusal.status != 409:
+            raise
+        return _show(visit, str(refusal), scopes=scopes, status=409)
     return visit.go(f"/agents/{changed.id}", f"Saved what {changed.name} may do.")
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from starlette.responses import Response
 
 from vault import audit
-from vault.dashboard.fields import is_number
+from vault.dashboard.fields import is_number, refuse_changed, state_of
 from vault.dashboard.queries import names
 from vault.dashboard.web import Page, Visit
 from vault.domains import alerts
@@ -26,7 +27,7 @@ def actions_by_severity() -> list[tuple[str, list[str]]]:
     return [(severity, groups[severity]) for severity in reversed(audit.SEVERITIES)]
 
 
-def show(visit: Visit) -> Response:
+def show(visit: Visit, problem: str = "") -> Response:
     """The alerts that came, and a switch for each action."""
     enabled: list[dict[str, Any]] = visit.call("GET", SET)
     with visit.desk.reader() as db:
@@ -35,6 +36,9 @@ def show(visit: Visit) -> Response:
         known = names.in_entries(db, found)
     return visit.page(
         "alerts.html",
+        status=409 if problem else 200,
+        problem=problem,
+        state=_state(enabled),
         alerts=found,
         seen=seen,
         known=known,
@@ -56,10 +60,18 @@ def mark_seen(visit: Visit) -> Response:
 def choose(visit: Visit) -> Response:
     """Replace the set of actions that alert the owner."""
     wanted = set(visit.fields("actions"))
+    try:
+        refuse_changed(visit, _state(visit.call("GET", SET)), "the choice below")
+    except Refusal as refusal:
+        return show(visit, str(refusal))
     if visit.field("preset") == "urgent":
         wanted |= set(audit.URGENT_ACTIONS)
     chosen = visit.call("POST", SET, {"enabledActions": sorted(wanted)})["enabledActions"]
     return visit.go("/alerts", f"Alerts are on for {len(chosen)} of {len(audit.ACTIONS)} actions.")
+
+
+def _state(enabled: Iterable[Mapping[str, Any]]) -> str:
+    return state_of([each["action"] for each in enabled])
 
 
 PAGES = (

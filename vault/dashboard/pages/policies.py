@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.fields import integer, is_ticked, lines
+from vault.dashboard.fields import integer, is_ticked, lines, refuse_changed, state_of
 from vault.dashboard.pages import projects
 from vault.dashboard.queries import listings, names, trials
 from vault.dashboard.queries.listings import Row
@@ -105,6 +105,8 @@ def _save(visit: Visit, policy: Row | None) -> Response:
         if policy is None:
             made = visit.call("POST", f"/v1/ai/projects/{project['id']}/policies", body)
         else:
+            words = in_words(visit, policy)
+            refuse_changed(visit, _state(policy), f"the policy now says: {words} It")
             params = {"projectId": project["id"], "policyId": policy["id"]}
             made = visit.desk.run("change a policy", policies.replace, params, body)
     except Refusal as refusal:
@@ -128,6 +130,7 @@ def _form(
         machines=machines,
         days=DAYS,
         preview=preview,
+        state=_state(policy) if policy else "",
         problem=str(problem or ""),
         zone_now=datetime.fromtimestamp(visit.desk.clock() / 1000, timezone.utc).strftime(DATE_AND_TIME),
     )
@@ -268,6 +271,10 @@ def in_words(visit: Visit, policy: Row) -> str:
 def _secret_name(visit: Visit, secret_id: str) -> str:
     with visit.desk.reader() as db:
         return str(listings.secret(db, secret_id)["name"])
+
+
+def _state(policy: Row) -> str:
+    return state_of([policy[key] for key in policies.CREATE_FIELDS])
 
 
 def _path(policy: Row) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from starlette.responses import Response
 
+from vault.dashboard.fields import refuse_changed, state_of
 from vault.dashboard.pages.alerts import actions_by_severity
 from vault.dashboard.web import Page, Visit
 from vault.domains import webhooks
@@ -52,6 +54,7 @@ def show(visit: Visit, problem: str = "") -> Response:
         most_attempts=webhooks.MAX_ATTEMPTS,
         groups=actions_by_severity(),
         form={**webhook, **typed},
+        state=_state(webhook),
         problem=problem,
     )
 
@@ -64,12 +67,17 @@ def update(visit: Visit) -> Response:
     if not changed:
         return visit.go(_path(visit), "Nothing was changed.")
     try:
+        refuse_changed(visit, _state(before), "the webhook")
         visit.call("POST", f"{_one(visit)}/update", changed)
     except Refusal as refusal:
         if refusal.status == 404:
             raise
         return show(visit, str(refusal))
     return visit.go(_path(visit), "The webhook is changed.")
+
+
+def _state(webhook: Mapping[str, Any]) -> str:
+    return state_of(webhook["url"], webhook["actions"])
 
 
 def switch(visit: Visit) -> Response:
