@@ -143,6 +143,8 @@ def test_a_canary_is_deleted_and_restored_with_its_secret(vault: Vault, agent: A
     agent.post(f"/v1/ai/trash/{canary_id}/purge")
     with vault.store.transaction() as db:
         assert db.execute("SELECT COUNT(*) FROM canaries").fetchone()[0] == 0
+    # A canary in the trash is as useless as a disabled one, so the log is as loud.
+    assert (len(vault.audited("canary_disable")), len(vault.audited("canary_enable"))) == (2, 1)
 
 
 # ---- reads -----------------------------------------------------------------------------------------------------------

@@ -53,6 +53,9 @@ def test_an_enrolled_machine_reads_until_it_expires(vault: Vault, agent: Agent, 
     secret = agent.secret(agent.project(), "v")
     machine = enrolled_machine(vault, agent, [secret], machineLifetimeSeconds=60)
     assert machine.read(secret).json == {"value": "v"}
+    (granted,) = vault.audited("permission_grant")
+    assert granted["secret_id"] == secret.rpartition("/")[2]
+    assert (granted["actor_kind"], granted["detail"]) == ("external", f"reading granted to machine {machine.id}")
     clock.advance(59)
     assert machine.read(secret).status == 200
     clock.advance(1)

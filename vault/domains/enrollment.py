@@ -189,8 +189,10 @@ def _join_projects(call: Call, machine_id: str, token: sqlite3.Row) -> None:
     for project_id in json.loads(token["project_ids"]):
         call.db.execute("INSERT INTO project_machines VALUES (?, ?, ?)", (project_id, machine_id, call.now_ms))
         audit.note(call, "project_machine_add", f"machine {machine_id} added", project_id=project_id)
-    for secret_id in json.loads(token["secret_ids"]):
-        grant(call.db, call.now_ms, machine_id, secret_id)
+    granted = "SELECT id, project_id FROM secrets WHERE id IN (SELECT value FROM json_each(?)) ORDER BY id"
+    for secret in call.db.execute(granted, (token["secret_ids"],)).fetchall():
+        grant(call.db, call.now_ms, machine_id, secret["id"])
+        audit.note_secret(call, "permission_grant", secret, f"reading granted to machine {machine_id}")
 
 
 def _secrets_to_grant(call: Call, project_ids: list[str]) -> list[str]:

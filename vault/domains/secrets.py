@@ -312,6 +312,8 @@ def delete(call: Call) -> object:
         )
     call.db.execute("UPDATE secrets SET deleted_ms = ? WHERE id = ?", (call.now_ms, secret["id"]))
     audit.note_secret(call, "secret_delete", secret, f"{secret['name']} moved to the trash")
+    if fetch_one(call.db, ARMED, (secret["id"],)) is not None:  # as severe as disabling it
+        audit.note_secret(call, "canary_disable", secret, f"canary {secret['name']} is in the trash")
     return {"id": secret["id"], "deletedAt": call.now_ms, "purgeAt": call.now_ms + TRASH_MS}
 
 
@@ -412,6 +414,7 @@ VERSION_FIELDS = {"version": integer(1, 2**53 - 1).required()}
 
 READ, WRITE = "projects.secrets.read", "projects.secrets.write"
 DISABLE_CANARY_SCOPE = "projects.policies.write"
+ARMED = "SELECT 1 FROM canaries WHERE secret_id = ? AND enabled"
 ALL = "/v1/ai/projects/{projectId}/secrets"
 ONE = ALL + "/{secretId}"
 

@@ -10,9 +10,9 @@ import sqlite3
 
 from vault import audit
 from vault.domains import canaries
-from vault.domains.secrets import TRASH_MS
+from vault.domains.secrets import ARMED, TRASH_MS
 from vault.errors import Refusal
-from vault.query import require_one
+from vault.query import fetch_one, require_one
 from vault.router import SYSTEM, Actor, Call, KeySource, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
@@ -41,6 +41,8 @@ def restore(call: Call) -> object:
         raise Refusal(423, "the project is frozen: a canary was read; unfreeze it first")
     call.db.execute("UPDATE secrets SET deleted_ms = NULL WHERE id = ?", (secret["id"],))
     audit.note_secret(call, "secret_restore", secret, f"{secret['name']} restored from the trash")
+    if fetch_one(call.db, ARMED, (secret["id"],)) is not None:
+        audit.note_secret(call, "canary_enable", secret, f"canary {secret['name']} is no longer in the trash")
     return {"id": secret["id"], "name": secret["name"], "projectId": secret["project_id"], "restored": True}
 
 
