@@ -19,6 +19,7 @@ IDLE_MS = 30 * 60 * 1000
 LIFE_MS = 12 * 3600 * 1000
 MAX_LINKS = 20  # more are of no use, and the oldest is dropped
 MAX_SESSIONS = 20
+MAX_STEP_BACK_MS = 60_000  # a clock that is set back by less is only corrected
 MAX_WRONG, WRONG_WINDOW_MS = 5, 15 * 60 * 1000  # wrong confirmations, in all sessions together
 
 
@@ -53,7 +54,7 @@ class Session:
 
     def has_ended(self, now_ms: int) -> bool:
         """Whether it was idle for too long, or is too old."""
-        return now_ms - self.seen_ms >= IDLE_MS or now_ms - self.started_ms >= LIFE_MS
+        return not (_is_younger(self.seen_ms, IDLE_MS, now_ms) and _is_younger(self.started_ms, LIFE_MS, now_ms))
 
 
 class Sessions:
@@ -79,7 +80,7 @@ class Sessions:
         now_ms = self._clock()
         with self._lock:
             minted_ms = self._links.pop(_hash(token), None)
-            if minted_ms is None or now_ms - minted_ms >= LINK_LIFE_MS:
+            if minted_ms is None or not _is_younger(minted_ms, LINK_LIFE_MS, now_ms):
                 return None
             cookie = secrets.token_urlsafe(32)
             _drop_oldest(self._sessions, MAX_SESSIONS)
@@ -107,7 +108,7 @@ class Sessions:
         """How long nobody may confirm anything, because of too many wrong confirmations; 0 if somebody may."""
         now_ms = self._clock()
         with self._lock:
-            self._wrong_ms = [at_ms for at_ms in self._wrong_ms if now_ms - at_ms < WRONG_WINDOW_MS]
+            self._wrong_ms = [at_ms for at_ms in self._wrong_ms if _is_younger(at_ms, WRONG_WINDOW_MS, now_ms)]
             if len(self._wrong_ms) < MAX_WRONG:
                 return 0
             return self._wrong_ms[-MAX_WRONG] + WRONG_WINDOW_MS - now_ms
@@ -129,6 +130,11 @@ class Sessions:
             session.drop_old(now_ms)
             if session.has_ended(now_ms):
                 del self._sessions[key]
+
+
+def _is_younger(since_ms: int, age_ms: int, now_ms: int) -> bool:
+    """Whether something is younger than an age. Not if the clock was set back since: it would stay young for long."""
+    return -MAX_STEP_BACK_MS < now_ms - since_ms < age_ms
 
 
 def _hash(token: str) -> str:

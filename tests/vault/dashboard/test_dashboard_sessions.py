@@ -97,6 +97,18 @@ def test_the_oldest_of_many_links_and_sessions_ends() -> None:
     assert None not in [kept.find(cookie) for cookie in cookies]
 
 
+def test_a_clock_that_is_set_back_keeps_nothing_alive(vault: Vault) -> None:
+    signed_in, link = SignedIn(vault), f"{HOME}/sign-in/{vault.sessions.mint_link()}"
+    for _ in range(sessions.MAX_WRONG):
+        vault.sessions.count_wrong()
+    vault.clock.advance(-10)
+    assert signed_in.get("").status == 200
+    vault.clock.advance(-24 * 3600)
+    assert signed_in.get("").status == 401
+    assert exchange(vault.port, "GET", link, b"", []).status == 401
+    assert vault.sessions.wait_ms() == 0  # not a whole day
+
+
 def test_live_updates_do_not_keep_a_session_alive(signed_in: SignedIn) -> None:
     for _ in range(2):
         signed_in.vault.clock.advance(sessions.IDLE_MS // 2000)
