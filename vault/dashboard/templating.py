@@ -23,6 +23,7 @@ STATIC_TYPES = {
 STATIC = {name: (resources.files("vault.dashboard") / "static" / name).read_bytes() for name in STATIC_TYPES}
 # In the address, so that browsers may keep the files until they change.
 DIGEST = hashlib.sha256(b"".join(STATIC.values())).hexdigest()[:12]
+BLANK = "\N{OPEN BOX}"  # as keyboards label the space bar
 UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000))
 
 
@@ -59,8 +60,15 @@ def plural(number: int, noun: str, nouns: str | None = None) -> str:
 
 
 def visible(value: Any) -> Any:
-    """Text with control and format characters as escapes, so that a name cannot hide or reorder what a page says."""
-    if not isinstance(value, str) or isinstance(value, Markup) or (value.isascii() and value.isprintable()):
+    """Text with control and format characters as escapes, so that a name cannot hide or reorder what a page says.
+
+    A text of spaces alone is shown with a sign for each: a name of spaces could not be clicked.
+    """
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    if value.isspace():
+        return BLANK * len(value)
+    if value.isascii() and value.isprintable():
         return value
     return "".join(_shown(character) for character in value)
 

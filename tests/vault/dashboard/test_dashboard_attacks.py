@@ -13,7 +13,7 @@ from selenium.webdriver.common.by import By
 
 from tests.conftest import EVIL_HOST
 from tests.vault.support.dashboard import Browser, SignedIn, has_cookie
-from tests.vault.support.filled_vault import fill, pages_to_see
+from tests.vault.support.filled_vault import fill, ordinary, pages_to_see
 from tests.vault.support.served_vault import Agent, Vault, exchange
 from vault.dashboard.index import PAGES
 from vault.dashboard.web import COOKIE, HOME
@@ -73,6 +73,16 @@ def test_a_name_cannot_hide_or_reorder_what_a_page_says(signed_in: SignedIn, vau
         html = signed_in.get(path).raw.decode()
         shown = re.sub(r'<textarea.*?</textarea>| value="[^"]*"', "", html, flags=re.DOTALL)
         assert "\u202e" not in shown, path
+
+
+def test_a_blank_name_can_be_seen_and_clicked(signed_in: SignedIn, vault: Vault) -> None:
+    blank = {"url path": "/hook", "email": "a@example.com", "invited": "b@example.com", "other project": " \u3000"}
+    desk = Desk(vault.store, vault.clock, webhooks_to_loopback=True)
+    ids = fill(desk, lambda kind: blank.get(kind, ordinary(kind) if kind in ("source", "field", "file") else "  "))
+    for path in pages_to_see(ids):
+        html = signed_in.get(path).raw.decode()
+        for tag, content in re.findall(r"<(a|button|th|h1|h2|caption|legend|label)\b[^>]*>(.*?)</\1>", html, re.DOTALL):
+            assert re.sub(r"<(?!svg|input|select)[^>]*>|\s", "", content), (path, tag, content)
 
 
 # ---- other sites -----------------------------------------------------------------------------------------------------
