@@ -300,6 +300,21 @@ def test_a_deleted_secret_is_listed_and_restored(owner: Owner, project: str, age
     assert [row["user_id"] for row in owner.vault.audited("secret_restore")] == ["owner"]
 
 
+def test_a_secret_is_deleted_after_a_question(owner: Owner, project: str) -> None:
+    secret, other = (owner.json("put", project, name, "--generate")["id"] for name in ("API_KEY", "OTHER"))
+    assert owner.fails("delete", "API_KEY") == "not a terminal, so this cannot be confirmed"
+    directory = owner.vault.directory
+    status, _, err = run_on_terminal(directory, "delete", "API_KEY", typed="n\n")
+    assert (status, "Move API_KEY to the trash? Machines cannot read it any more. [y/N]" in err) == (1, True)
+    status, out, err = owner("delete", "API_KEY", "--yes", "--project", "Webshop")
+    assert (status, out) == (0, f"moved API_KEY ({secret}) to the trash\n")
+    assert [row["user_id"] for row in owner.vault.audited("secret_delete")] == ["owner"]
+    assert [each["id"] for each in owner.json("secrets", "Webshop")] == [other]
+    restoring = err.partition("hint: undo it: ")[2].split()
+    assert owner(*restoring[restoring.index("trash") :])[0] == 0
+    assert owner.fails("delete", "nothing", "--yes") == "there is no secret nothing"
+
+
 def test_a_project_that_a_canary_froze_is_unfrozen(owner: Owner, project: str, agent: Agent) -> None:
     assert owner("canaries")[2].startswith("hint: no canaries yet")
     canary = agent.post("/v1/ai/canaries", {"projectId": project, "name": "ROOT_PASSWORD"})["id"]

@@ -70,6 +70,16 @@ def _add_secret_commands(line: CommandLine) -> None:
     importing.add_argument("--dry-run", action="store_true", help="only show what would happen")
     add_yes(importing)
     add_opening(importing)
+    deleting = line.add(
+        "delete",
+        _delete,
+        "move a secret to the trash",
+        description="Move a secret to the trash, after a question. It can be restored for 30 days.",
+    )
+    deleting.add_argument("secret", metavar="SECRET", help=SECRET_TEXT)
+    deleting.add_argument("--project", metavar="PROJECT", help="the project, if secrets of several have this name")
+    add_yes(deleting)
+    add_opening(deleting)
     trashed = line.add(
         "trash",
         _trash,
@@ -372,6 +382,20 @@ _HINT_FILE = "the file still holds the values: delete it once programs read them
 
 
 # ---- trash -----------------------------------------------------------------------------------------------------------
+
+
+def _delete(options: argparse.Namespace) -> Output:
+    with owner_desk(options) as desk:
+        project = None if options.project is None else _find(desk, options.project, PROJECT).id
+        found = _find(desk, options.secret, SECRET, project)
+        with desk.transaction() as db:
+            secret = secrets.find(db, found.id)
+        question = f"Move {printable(secret['name'])} to the trash? Machines cannot read it any more."
+        confirm(question, yes=options.yes)
+        answer = desk.call("POST", f"/v1/ai/projects/{secret['project_id']}/secrets/{secret['id']}/delete")
+    restoring = command_line(options.dir, "trash", "--restore", secret["id"])
+    data = {**answer, "name": secret["name"], "projectId": secret["project_id"]}
+    return Output(data, f"moved {printable(secret['name'])} ({secret['id']}) to the trash", [f"undo it: {restoring}"])
 
 
 def _trash(options: argparse.Namespace) -> Output:
