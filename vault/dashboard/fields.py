@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 
 from vault.dashboard.templating import visible
@@ -35,6 +36,12 @@ def integer(visit: Visit, name: str, label: str) -> int | None:
 def is_same_name(typed: str, name: str) -> bool:
     """Whether somebody typed a name, as it is or as pages show it: hidden characters cannot be typed."""
     return typed in (name, visible(name))
+
+
+def with_labels(refusal: Refusal, labels: Mapping[str, str]) -> Refusal:
+    """A refusal of the API with the labels of a form instead of the keys."""
+    keys = re.compile(rf"\b({'|'.join(labels)})\b")
+    return Refusal(refusal.status, keys.sub(lambda found: labels[found[0]], str(refusal)))
 
 
 def lines(visit: Visit, name: str) -> list[str]:

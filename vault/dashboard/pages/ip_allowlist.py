@@ -7,7 +7,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.fields import page_number
+from vault.dashboard.fields import page_number, with_labels
 from vault.dashboard.queries.listings import PAGE_SIZE, page_count
 from vault.dashboard.web import Page, Visit
 from vault.domains import ip_allowlist, machines
@@ -17,6 +17,7 @@ from vault.errors import Refusal
 MAX_MACHINES = 1_000  # that were seen last, of which the addresses are compared
 MAX_SHOWN = 20
 ALL = "/v1/ai/ipallowlist"
+LABELS = {"cidr": "the network", "label": "the label"}
 
 
 def index(visit: Visit) -> Response:
@@ -64,7 +65,7 @@ def add(visit: Visit) -> Response:
     try:
         added = visit.call("POST", ALL, body)
     except Refusal as refusal:
-        return _index(visit, str(refusal).replace("cidr must be an", "the network must be an"))
+        return _index(visit, str(with_labels(refusal, LABELS)))
     return visit.go("/ip-allowlist", f"Added {added['cidr']}.")
 
 

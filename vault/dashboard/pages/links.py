@@ -6,11 +6,11 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.fields import integer, page_number, values_in
+from vault.dashboard.fields import integer, page_number, values_in, with_labels
+from vault.dashboard.pages.secrets import generator
 from vault.dashboard.queries import listings
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains import projects, temporary_secrets
-from vault.domains.secrets import GeneratorOptions
 from vault.errors import Refusal
 
 MAX_CHOICES = 500  # projects to choose from
@@ -58,7 +58,7 @@ def create(visit: Visit) -> Response:
         body, remark = _body(visit)
         made = visit.call("POST", f"/v1/ai/projects/{visit.field('project')}/temporary-secrets", body)
     except Refusal as refusal:
-        return show_new(visit, refusal)
+        return show_new(visit, with_labels(refusal, {"expiresInSeconds": "the time until it ends, in seconds,"}))
     return visit.page("links_made.html", made=made, name=body["name"], project=visit.field("project"), remark=remark)
 
 
@@ -67,9 +67,8 @@ def _body(visit: Visit) -> tuple[dict[str, Any], str]:
     body: dict[str, Any] = {"name": visit.field("name").strip()}
     body["expiresInSeconds"] = integer(visit, "life", "the time until it ends")
     if visit.field("kind") == "generated":
-        body |= {"generateRandom": True, "charset": visit.field("charset") or GeneratorOptions().charset}
-        body["length"] = integer(visit, "length", "the length") or GeneratorOptions().length
-        return body, ""
+        options = generator(visit)
+        return {**body, "generateRandom": True, "charset": options.charset, "length": options.length}, ""
     typed, remark = values_in(visit, {"value": "the value"})
     if not typed["value"]:
         raise Refusal(400, "the value is empty: type it, or let the vault generate one")

@@ -9,7 +9,7 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.fields import integer, is_ticked, lines, refuse_changed, state_of
+from vault.dashboard.fields import integer, is_ticked, lines, refuse_changed, state_of, with_labels
 from vault.dashboard.pages import projects
 from vault.dashboard.queries import listings, names, trials
 from vault.dashboard.queries.listings import Row
@@ -98,7 +98,7 @@ def edit(visit: Visit) -> Response:
 def _save(visit: Visit, policy: Row | None) -> Response:
     project, body = projects.require(visit), {}
     try:
-        body = _body(visit)
+        body = _body(visit, policy)
         axes.check(body)
         if visit.field("then") == "preview":
             return _form(visit, project, policy, body, preview=in_words(visit, body))
@@ -110,7 +110,7 @@ def _save(visit: Visit, policy: Row | None) -> Response:
             params = {"projectId": project["id"], "policyId": policy["id"]}
             made = visit.desk.run("change a policy", policies.replace, params, body)
     except Refusal as refusal:
-        return _form(visit, project, policy, body, refusal)
+        return _form(visit, project, policy, body, with_labels(refusal, LABELS))
     saved = visit.call("GET", f"/v1/ai/projects/{project['id']}/policies/{made['id']}")
     return visit.go(_path(saved), f"Saved {saved['name']}: {in_words(visit, saved)}")
 
@@ -148,11 +148,27 @@ NUMBERS = (
     ("", "ttlMaxReads", "the reads in total"),
     ("", "rotateAfterReads", "the reads before a new value"),
 )
-TICKS = ("timeWindowEnabled", "ipAllowlistEnabled", "rateCapEnabled", "coSignEnabled")
+# The checkbox of each condition, and what is typed into it.
+TICKS = {
+    "timeWindowEnabled": ("Only on some days and hours", ("timeWindowStart", "timeWindowEnd")),
+    "ipAllowlistEnabled": ("Only from some addresses", ("ipAllowlistCidrs",)),
+    "rateCapEnabled": ("Only so often", ("maxReadsPerMinute", "maxReadsPerDay")),
+    "coSignEnabled": ("Only if another machine asks as well", ("coSignMachineId", "coSignWindowSeconds")),
+}
+LABELS = {
+    **dict(TEXTS),
+    **{key: label for _, key, label in NUMBERS},
+    **{tick: f"“{label}”" for tick, (label, _) in TICKS.items()},
+    "ipAllowlistCidrs": "the list of addresses",
+    "ttlExpiresAt": "the end of the policy",
+    "is true": "is ticked",
+}
 
 
-def _body(visit: Visit) -> dict[str, Any]:
+def _body(visit: Visit, policy: Row | None) -> dict[str, Any]:
     """The form as the API takes a policy. Conditions that are not ticked are left out. Raises Refusal."""
+    written = _written(policy or {})
+    _refuse_unticked(visit, written)
     body: dict[str, Any] = {"name": visit.field("name").strip(), "description": visit.field("description").strip()}
     for tick in TICKS:
         if is_ticked(visit, tick):
@@ -174,7 +190,16 @@ def _body(visit: Visit) -> dict[str, Any]:
         body["coSignMachineId"] = _filled(visit, "coSignMachineId", "the machine")
     if visit.field("ttlExpiresAt"):
         body["ttlExpiresAt"] = _time_ms(visit.field("ttlExpiresAt"))
+        if body["ttlExpiresAt"] <= visit.desk.clock() and visit.field("ttlExpiresAt") != written["ttlExpiresAt"]:
+            raise Refusal(400, "the end of the policy is in the past")
     return dict(checked(body, policies.CREATE_FIELDS))
+
+
+def _refuse_unticked(visit: Visit, written: Mapping[str, Any]) -> None:
+    """Raise Refusal if something was typed into a condition that is not ticked: it would be left out."""
+    for tick, (label, keys) in TICKS.items():
+        if not is_ticked(visit, tick) and any(visit.field(key).strip() not in ("", str(written[key])) for key in keys):
+            raise Refusal(400, f"a condition is filled in but not ticked: tick “{label}”, or empty its fields")
 
 
 def _filled(visit: Visit, name: str, label: str) -> str:

@@ -143,7 +143,8 @@ def refuse_known_name(db: sqlite3.Connection, project_id: str, name: str) -> Non
 
 def generator(visit: Visit) -> GeneratorOptions:
     """The options of a form that generates a value. Raises Refusal."""
-    body: dict[str, Any] = {"length": integer(visit, "length", "the length") or GeneratorOptions().length}
+    length = integer(visit, "length", "the length")
+    body: dict[str, Any] = {"length": GeneratorOptions().length if length is None else length}
     body["charset"] = visit.field("charset") or GeneratorOptions().charset
     if visit.fields("fields"):
         body["fields"] = list(visit.fields("fields"))

@@ -7,13 +7,14 @@ from typing import Any
 
 from starlette.responses import Response
 
-from vault.dashboard.fields import refuse_changed, state_of
+from vault.dashboard.fields import refuse_changed, state_of, with_labels
 from vault.dashboard.pages.alerts import actions_by_severity
 from vault.dashboard.web import Page, Visit
 from vault.domains import webhooks
 from vault.errors import Refusal
 
 ALL = "/v1/ai/webhooks"
+LABELS = {"url": "the address"}
 
 
 def index(visit: Visit, problem: str = "") -> Response:
@@ -34,9 +35,10 @@ def create(visit: Visit) -> Response:
     """Create a webhook. Only the page that answers shows the signing secret."""
     try:
         body = {"url": visit.field("url").strip(), "actions": list(visit.fields("actions"))}
+        _refuse_no_actions(visit)
         made = visit.call("POST", ALL, body)
     except Refusal as refusal:
-        return index(visit, str(refusal))
+        return index(visit, str(with_labels(refusal, LABELS)))
     return visit.page("webhook_created.html", webhook=made)
 
 
@@ -68,12 +70,18 @@ def update(visit: Visit) -> Response:
         return visit.go(_path(visit), "Nothing was changed.")
     try:
         refuse_changed(visit, _state(before), "the webhook")
+        _refuse_no_actions(visit)
         visit.call("POST", f"{_one(visit)}/update", changed)
     except Refusal as refusal:
         if refusal.status == 404:
             raise
-        return show(visit, str(refusal))
+        return show(visit, str(with_labels(refusal, LABELS)))
     return visit.go(_path(visit), "The webhook is changed.")
+
+
+def _refuse_no_actions(visit: Visit) -> None:
+    if not visit.fields("actions"):
+        raise Refusal(400, "choose at least one action")
 
 
 def _state(webhook: Mapping[str, Any]) -> str:
