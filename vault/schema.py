@@ -87,6 +87,7 @@ def jobs(*, webhooks_to_loopback: bool = False) -> tuple[Job, ...]:
     return (
         schedules.rotate_due,
         machines.remove_expired,
+        projects.delete_rows,
         trash.purge_due,
         temporary_secrets.expire_due,
         webhooks.deliver_due_to_loopback if webhooks_to_loopback else webhooks.deliver_due,

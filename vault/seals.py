@@ -64,6 +64,7 @@ GUARDS = (
     Guard("grant",         "grants",              ("machine_id", "secret_id")),
     Guard("secret",        "secrets",             ("id",), ("project_id", "kind", "version", "deleted_ms"), BINDING),
     Guard("project",       "projects",            ("id",), (), FREEZE),
+    Guard("deletion",      "deleted_projects",    ("project_id",)),
     Guard("canary",        "canaries",            ("secret_id",), SWITCHES),
     Guard("policy",        "policies",            ("id",), ("project_id", "rules")),
     Guard("token",         "enrollment_tokens",   ("id",), ("token_hash", "expires_ms", "revoked_ms", *TOKEN_LIMITS)),

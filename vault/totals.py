@@ -114,6 +114,15 @@ def subquery(kind: str, owner: str) -> str:
     return f"coalesce((SELECT amount FROM totals WHERE kind = '{kind}' AND id = {owner}), 0)"
 
 
+def in_vault(kind: str) -> str:
+    """SQL for the total of the whole vault, without the projects that are being deleted."""
+    deleted = f"coalesce((SELECT sum({subquery(kind, 'project_id')}) FROM deleted_projects), 0)"
+    if kind == "projects":
+        deleted = "(SELECT COUNT(*) FROM deleted_projects)"
+    whole = subquery(kind, "''")
+    return f"{whole} - {deleted}"
+
+
 def _statements() -> Iterator[str]:
     for total in TOTALS:
         yield from _fill(total)

@@ -27,14 +27,15 @@ REFUSED = (401, 403)  # what the restricted agent may not see, and what nobody c
 # Tables with few rows, whatever the vault holds: settings, and tables with a limit.
 FIXED = {
     *("vault", "owner", "ip_allowlist_switch", "ip_allowlist", "alert_actions", "alert_totals", "webhooks"),
-    *("webhook_actions", "webhook_deliveries", "refusal_counts", "audit_chain"),  # the last is read from its end
+    *("webhook_actions", "webhook_deliveries", "deleted_projects", "refusal_counts"),
+    "audit_chain",  # it is read from its end
 }
 # Statements that may go through a table or sort it, by a part of their text, and why.
 # fmt: off
 JUDGED = {
     "FROM ai_agents ORDER BY":            "shows every agent",
-    "FROM projects p ORDER BY":           "shows every project",
-    "FROM projects p WHERE p.id IN":      "sorts the projects that it shows",
+    "FROM live_projects p ORDER BY":      "shows every project",
+    "FROM live_projects p WHERE p.id IN": "sorts the projects that it shows",
     "FROM rotation_schedules r":          "shows every schedule",
     "FROM machines ORDER BY":             "shows every machine",
     "FROM machines WHERE id IN":          "sorts the machines that it shows",

@@ -148,7 +148,7 @@ def register(call: Call) -> object:
     # Projects deleted in the meantime are skipped. The agent stays restricted to the remaining ones.
     call.db.execute(
         "INSERT INTO agent_projects (agent_id, project_id)"
-        " SELECT ?, id FROM projects WHERE id IN (SELECT value FROM json_each(?))",
+        " SELECT ?, id FROM live_projects WHERE id IN (SELECT value FROM json_each(?))",
         (agent_id, token["allowlist"] or "[]"),
     )
     audit.note(call, "ai_agent_register", f"agent {agent_id} registered as {name}, pending approval")
@@ -517,7 +517,7 @@ def _known_scopes(scopes: Iterable[str]) -> list[str]:
 
 def _known_projects(db: sqlite3.Connection, projects: Iterable[str]) -> list[str]:
     wanted = list(dict.fromkeys(projects))
-    known = {row["id"] for row in db.execute("SELECT id FROM projects")}
+    known = {row["id"] for row in db.execute("SELECT id FROM live_projects")}
     unknown = [project for project in wanted if project not in known]
     if unknown or not wanted:
         complaint = f"there is no project {', '.join(map(printable, unknown))}" if unknown else "no project given"

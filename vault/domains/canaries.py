@@ -43,13 +43,13 @@ CREATE TABLE IF NOT EXISTS project_freezes (
 
 SELECT = """
 SELECT c.*, s.id, s.project_id, s.name, s.created_ms, f.frozen_ms
-FROM canaries c JOIN secrets s ON s.id = c.secret_id LEFT JOIN project_freezes f ON f.project_id = s.project_id
+FROM canaries c JOIN live_secrets s ON s.id = c.secret_id LEFT JOIN project_freezes f ON f.project_id = s.project_id
 WHERE s.deleted_ms IS NULL
 """
 
 RELATED = """
 SELECT DISTINCT other.project_id FROM project_machines own
-JOIN project_machines other ON other.machine_id = own.machine_id
+JOIN project_machines other ON other.machine_id = own.machine_id JOIN live_projects p ON p.id = other.project_id
 WHERE own.project_id = :project AND other.project_id <> :project ORDER BY other.project_id
 """
 

@@ -199,7 +199,7 @@ def _secrets_to_grant(call: Call, project_ids: list[str]) -> list[str]:
     """The ids of the secrets to grant. Raises Refusal unless each is in one of the projects."""
     wanted = sorted(set(call.body["secretIds"]))
     rows = call.db.execute(
-        "SELECT id FROM secrets WHERE deleted_ms IS NULL AND id IN (SELECT value FROM json_each(?))"
+        "SELECT id FROM live_secrets WHERE deleted_ms IS NULL AND id IN (SELECT value FROM json_each(?))"
         " AND +project_id IN (SELECT value FROM json_each(?)) ORDER BY id",
         (json.dumps(wanted), json.dumps(project_ids)),
     )

@@ -82,7 +82,7 @@ KINDS = ("standard", "ephemeral", "temp")
 # A condition on a column that holds a project id: only projects that the agent may reach.
 REACH = "(:restricted = 0 OR {} IN (SELECT project_id FROM agent_projects WHERE agent_id = :agent))"
 MEMBERSHIPS = f"""
-SELECT m.project_id, m.added_ms, p.name FROM project_machines m JOIN projects p ON p.id = m.project_id
+SELECT m.project_id, m.added_ms, p.name FROM project_machines m JOIN live_projects p ON p.id = m.project_id
 WHERE m.machine_id = :machine AND {REACH.format("m.project_id")} ORDER BY m.added_ms, m.project_id
 """
 # A project of the machine that is not on the agent's allowlist.
@@ -91,7 +91,7 @@ SELECT 1 FROM project_machines WHERE machine_id = ?
 AND project_id NOT IN (SELECT project_id FROM agent_projects WHERE agent_id = ?) LIMIT 1
 """
 GRANTS = f"""
-SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id
+SELECT COUNT(*) FROM grants g JOIN live_secrets s ON s.id = g.secret_id
 JOIN project_machines m ON m.project_id = s.project_id AND m.machine_id = g.machine_id
 WHERE g.machine_id = :machine AND s.deleted_ms IS NULL AND {REACH.format("s.project_id")}
 """

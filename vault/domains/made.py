@@ -25,7 +25,7 @@ UNION ALL SELECT m.kind, m.id, l.name, m.agent_id, m.made_ms FROM made m JOIN te
 UNION ALL SELECT m.kind, m.id, s.name || ' for ' || x.name, m.agent_id, m.made_ms FROM made m
     JOIN grants g ON g.machine_id = substr(m.id, 1, instr(m.id, ':') - 1)
         AND g.secret_id = substr(m.id, instr(m.id, ':') + 1)
-    JOIN secrets s ON s.id = g.secret_id JOIN machines x ON x.id = g.machine_id WHERE m.kind = 'grant' AND {mine}
+    JOIN live_secrets s ON s.id = g.secret_id JOIN machines x ON x.id = g.machine_id WHERE m.kind = 'grant' AND {mine}
 UNION ALL SELECT m.kind, m.id, i.email, m.agent_id, m.made_ms FROM made m JOIN team_invites i ON i.id = m.id
     WHERE m.kind = 'invitation' AND {mine} AND i.state = 'pending' AND i.expires_ms > :now
 ORDER BY 5, 1, 2

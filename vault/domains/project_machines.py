@@ -193,11 +193,11 @@ MEMBERSHIPS = """
 SELECT p.id AS projectId, p.name AS projectName, m.added_ms AS addedAt,
     (SELECT COUNT(*) FROM grants g JOIN secrets s ON s.id = g.secret_id
      WHERE g.machine_id = m.machine_id AND s.project_id = p.id AND s.deleted_ms IS NULL) AS grantCount
-FROM project_machines m JOIN projects p ON p.id = m.project_id WHERE m.machine_id = ? ORDER BY lower(p.name), p.id
+FROM project_machines m JOIN live_projects p ON p.id = m.project_id WHERE m.machine_id = ? ORDER BY lower(p.name), p.id
 """
 GRANTS_OF_MACHINE = """
 SELECT s.id AS secretId, s.name, s.kind, s.project_id AS projectId, p.name AS projectName, g.granted_ms AS grantedAt
-FROM grants g JOIN secrets s ON s.id = g.secret_id JOIN projects p ON p.id = s.project_id
+FROM grants g JOIN secrets s ON s.id = g.secret_id JOIN live_projects p ON p.id = s.project_id
 WHERE g.machine_id = ? AND s.deleted_ms IS NULL ORDER BY lower(p.name), lower(s.name), s.id LIMIT ?
 """
 OTHERS = """

@@ -1,4 +1,9 @@
-"""Projects: the unit of encryption, of agents' allowlists and of deletion. Each project has its own key."""
+"""Projects: the unit of encryption, of agents' allowlists and of deletion. Each project has its own key.
+
+Deleting a project replaces its key and hides its rows at once. A background job deletes the rows of a large project in
+short transactions, so that nobody waits for it. Statements that show projects or secrets use the views `live_projects`
+and `live_secrets`, which leave out what is being deleted.
+"""
 
 from __future__ import annotations
 
@@ -6,13 +11,13 @@ import json
 import sqlite3
 from collections.abc import Iterable
 
-from vault import audit, totals
+from vault import audit, seals, totals
 from vault.crypto import new_id
 from vault.domains import agents
 from vault.errors import Denied, Refusal
 from vault.inputs import BOOLEAN, require_any, text
 from vault.query import count, require_one
-from vault.router import Call, Route
+from vault.router import Call, KeySource, Route, Transaction
 from vault.wiping import wipe_log_after_commit
 
 TABLES = """
@@ -25,9 +30,16 @@ CREATE TABLE IF NOT EXISTS projects (
     updated_ms INTEGER NOT NULL
 );
 CREATE INDEX IF NOT EXISTS projects_by_age ON projects (created_ms, id);
+-- The projects that are being deleted. The last step deletes the project and, with it, this row.
+CREATE TABLE IF NOT EXISTS deleted_projects (
+    project_id TEXT PRIMARY KEY REFERENCES projects (id) ON DELETE CASCADE,
+    deleted_ms INTEGER NOT NULL
+);
+CREATE VIEW IF NOT EXISTS live_projects AS
+    SELECT * FROM projects p WHERE NOT EXISTS (SELECT 1 FROM deleted_projects d WHERE d.project_id = p.id);
 """
 
-# What is deleted with a project. The foreign keys delete it; these statements count it for the preview.
+# What is deleted with a project. These statements count it for the preview.
 TOTAL = "SELECT " + totals.subquery("{}", "?")
 CASCADE = {
     "secrets": TOTAL.format("secrets"),
@@ -45,7 +57,18 @@ CASCADE = {
     "agentAllowlistEntries": "SELECT COUNT(*) FROM agent_projects WHERE project_id = ?",
 }
 
-SELECT = f"SELECT p.*, {totals.subquery('secrets', 'p.id')} AS secret_count FROM projects p "
+# What goes at once, since it gives access to the project: few rows, except that tokens and links may be many.
+ACCESS = ("agent_projects", "project_members", "enrollment_projects", "temporary_secrets", "project_freezes")
+# What may be many rows of one secret, and of a project without secrets. Foreign keys delete everything else.
+ROWS_OF_SECRET = (
+    *("secret_versions", "grants", "machine_versions", "policy_reads"),
+    *("cosign_requests", "enrollment_secrets"),
+)
+ROWS_OF_PROJECT = ("project_machines", "policies")
+ROWS_AT_ONCE = 200  # in one transaction, which takes some ten milliseconds
+TRANSACTIONS_AT_ONCE = 50  # of one run of the background job, for whose end a server waits that is stopped
+
+SELECT = f"SELECT p.*, {totals.subquery('secrets', 'p.id')} AS secret_count FROM live_projects p "
 # Whether the agent sees every project.
 REACHED = {
     True: "ORDER BY p.created_ms, p.id",
@@ -57,7 +80,7 @@ def require(call: Call, project_id: str) -> sqlite3.Row:
     """The project, if the agent may reach it. The gate does not check ids in bodies, this does. Raises Refusal."""
     if not call.agent.may_reach(project_id):
         raise Denied(403, "the project is not on the agent's allowlist", call.agent.id)
-    return require_one(call.db, "SELECT * FROM projects WHERE id = ?", (project_id,), "no such project")
+    return require_one(call.db, "SELECT * FROM live_projects WHERE id = ?", (project_id,), "no such project")
 
 
 def list_all(call: Call) -> object:
@@ -102,11 +125,62 @@ def delete(call: Call) -> object:
         return {**summary, "preview": True, "cascade": counts}
     if call.body.get("confirmName") != project["name"]:
         raise Refusal(400, "confirmName must be the name of the project")
-    call.db.execute("DELETE FROM projects WHERE id = ?", (project["id"],))
-    wipe_log_after_commit(call.db)
+    _hide(call, project["id"])
+    _delete_some(call.db, project["id"])
     detail = f"project {project['id']} deleted, was {project['name']}"
     audit.note(call, "project_delete", detail, project_id=project["id"])
     return {**summary, "deleted": True, "cascade": counts}
+
+
+def delete_rows(transaction: Transaction, _keys: KeySource, _now_ms: int) -> None:
+    """Background job: delete the rows of deleted projects, in short transactions."""
+    for _ in range(TRANSACTIONS_AT_ONCE):
+        with transaction() as db:
+            project_id = _next_deleted(db)
+            if project_id is None:
+                return
+            _delete_some(db, project_id)
+
+
+def _next_deleted(db: sqlite3.Connection) -> str | None:
+    """The project whose rows are to be deleted next. A row that was added from outside deletes nothing."""
+    rows = db.execute("SELECT project_id FROM deleted_projects ORDER BY deleted_ms, project_id").fetchall()
+    return next((row["project_id"] for row in rows if seals.matches(db, "deletion", row["project_id"])), None)
+
+
+def _hide(call: Call, project_id: str) -> None:
+    """Make every value of a project unreadable by replacing the key, and the project invisible."""
+    call.db.execute("INSERT INTO deleted_projects (project_id, deleted_ms) VALUES (?, ?)", (project_id, call.now_ms))
+    for table in ACCESS:
+        call.db.execute(f"DELETE FROM {table} WHERE project_id = ?", (project_id,))
+    new_key = call.keys.new_project_key(project_id)
+    call.db.execute("UPDATE projects SET wrapped_key = ? WHERE id = ?", (new_key, project_id))
+    wipe_log_after_commit(call.db)
+
+
+def _delete_some(db: sqlite3.Connection, project_id: str) -> None:
+    """Delete at most ROWS_AT_ONCE rows of a deleted project, and after its last row the project."""
+    left = ROWS_AT_ONCE
+    oldest = "SELECT id FROM secrets WHERE project_id = ? ORDER BY created_ms, id LIMIT ?"
+    for secret in db.execute(oldest, (project_id, left)).fetchall():
+        left -= _delete_from(db, ROWS_OF_SECRET, "secret_id", secret["id"], left)
+        if left <= 0:
+            return
+        db.execute("DELETE FROM secrets WHERE id = ?", (secret["id"],))
+        left -= 1
+    left -= _delete_from(db, ROWS_OF_PROJECT, "project_id", project_id, left)
+    if left > 0:
+        db.execute("DELETE FROM projects WHERE id = ?", (project_id,))
+        wipe_log_after_commit(db)
+
+
+def _delete_from(db: sqlite3.Connection, tables: Iterable[str], column: str, value: str, most: int) -> int:
+    """Delete at most so many rows with a value in a column, and return how many."""
+    deleted = 0
+    for table in tables:
+        rows = f"SELECT rowid FROM {table} WHERE {column} = ? LIMIT ?"
+        deleted += db.execute(f"DELETE FROM {table} WHERE rowid IN ({rows})", (value, most - deleted)).rowcount
+    return deleted
 
 
 def _to_json(row: sqlite3.Row) -> dict[str, object]:
@@ -140,8 +214,8 @@ ROUTES = (
 
 def names(db: sqlite3.Connection, limit: int, ids: Iterable[str] = ()) -> dict[str, str]:
     """The names of the first projects in alphabetical order and of those with these ids, by id."""
-    first = db.execute("SELECT id, name FROM projects ORDER BY lower(name), id LIMIT ?", (limit,))
+    first = db.execute("SELECT id, name FROM live_projects ORDER BY lower(name), id LIMIT ?", (limit,))
     found = {row["id"]: row["name"] for row in first}
     others = json.dumps([each for each in ids if each not in found])
-    rows = db.execute("SELECT id, name FROM projects WHERE id IN (SELECT value FROM json_each(?))", (others,))
+    rows = db.execute("SELECT id, name FROM live_projects WHERE id IN (SELECT value FROM json_each(?))", (others,))
     return {**found, **{row["id"]: row["name"] for row in rows}}

@@ -50,7 +50,7 @@ CREATE INDEX IF NOT EXISTS rotation_schedules_by_age ON rotation_schedules (crea
 
 SELECT = """
 SELECT r.*, s.id, s.name, s.project_id, s.version, s.field_names
-FROM rotation_schedules r JOIN secrets s ON s.id = r.secret_id
+FROM rotation_schedules r JOIN live_secrets s ON s.id = r.secret_id
 WHERE s.deleted_ms IS NULL
 """
 

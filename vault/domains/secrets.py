@@ -41,6 +41,8 @@ CREATE TABLE IF NOT EXISTS secrets (
 );
 DROP INDEX IF EXISTS secrets_by_project;
 CREATE INDEX IF NOT EXISTS secrets_by_age ON secrets (project_id, created_ms, id);
+CREATE VIEW IF NOT EXISTS live_secrets AS
+    SELECT * FROM secrets s WHERE NOT EXISTS (SELECT 1 FROM deleted_projects d WHERE d.project_id = s.project_id);
 CREATE TABLE IF NOT EXISTS secret_versions (
     secret_id TEXT NOT NULL REFERENCES secrets (id) ON DELETE CASCADE,
     version INTEGER NOT NULL,
@@ -67,7 +69,7 @@ TRASH_MS = 30 * 24 * 3600 * 1000
 SELECT = """
 SELECT s.*, p.wrapped_key AS wrapped_project_key,
     r.secret_id IS NOT NULL AS scheduled, coalesce(r.enabled, 0) AS rotating
-FROM secrets s JOIN projects p ON p.id = s.project_id LEFT JOIN rotation_schedules r ON r.secret_id = s.id
+FROM secrets s JOIN live_projects p ON p.id = s.project_id LEFT JOIN rotation_schedules r ON r.secret_id = s.id
 WHERE s.deleted_ms IS NULL
 """
 

@@ -25,7 +25,10 @@ DAY_MS = 24 * HOUR_MS
 # What is counted of the projects that an agent with an allowlist may reach, and of the vault for any other agent.
 REACHED = "(SELECT project_id FROM agent_projects WHERE agent_id = :agent)"
 SUM = "SELECT coalesce(sum(amount), 0) FROM totals WHERE kind = '{}' AND id IN " + REACHED
-WHOLE = "SELECT amount FROM totals WHERE kind = '{}' AND id = ''"
+
+
+def _whole(kind: str) -> str:
+    return f"SELECT {totals.in_vault(kind)}"
 
 
 class Counted(NamedTuple):
@@ -37,20 +40,20 @@ class Counted(NamedTuple):
 
 # fmt: off
 COUNTS = {
-    "projects":       Counted(WHOLE.format("projects"), f"SELECT COUNT(*) FROM projects WHERE id IN {REACHED}"),
-    "frozenProjects": Counted(WHOLE.format("freezes"),
+    "projects":       Counted(_whole("projects"), f"SELECT COUNT(*) FROM projects WHERE id IN {REACHED}"),
+    "frozenProjects": Counted(_whole("freezes"),
                               f"SELECT COUNT(*) FROM project_freezes WHERE project_id IN {REACHED}"),
-    "secrets":        Counted(WHOLE.format("secrets"), SUM.format("secrets")),
-    "secretsInTrash": Counted(WHOLE.format("trash"), SUM.format("trash")),
-    "canaries":       Counted(WHOLE.format("canaries"), SUM.format("canaries")),
-    "secretVersions": Counted(WHOLE.format("versions"), SUM.format("versions")),
-    "storedBytes":    Counted(WHOLE.format("bytes"), SUM.format("bytes")),
-    "policies":       Counted(WHOLE.format("policies"), SUM.format("policies")),
+    "secrets":        Counted(_whole("secrets"), SUM.format("secrets")),
+    "secretsInTrash": Counted(_whole("trash"), SUM.format("trash")),
+    "canaries":       Counted(_whole("canaries"), SUM.format("canaries")),
+    "secretVersions": Counted(_whole("versions"), SUM.format("versions")),
+    "storedBytes":    Counted(_whole("bytes"), SUM.format("bytes")),
+    "policies":       Counted(_whole("policies"), SUM.format("policies")),
     # Machines without a project are visible only to agents without an allowlist.
-    "machines":       Counted(WHOLE.format("machines"),
+    "machines":       Counted(_whole("machines"),
                               f"SELECT COUNT(DISTINCT machine_id) FROM project_machines WHERE project_id IN {REACHED}"),
-    "aiAgents":       Counted(WHOLE.format("agents"), "SELECT 1"),
-    "teamMembers":    Counted(WHOLE.format("members"),
+    "aiAgents":       Counted(_whole("agents"), "SELECT 1"),
+    "teamMembers":    Counted(_whole("members"),
                               f"SELECT COUNT(DISTINCT member_id) FROM project_members WHERE project_id IN {REACHED}"),
 }
 # fmt: on

@@ -23,7 +23,7 @@ CREATE INDEX IF NOT EXISTS secrets_by_deletion ON secrets (deleted_ms DESC, id) 
 
 SELECT = """
 SELECT s.id, s.name, s.kind, s.project_id, s.deleted_ms, p.name AS project_name
-FROM secrets s JOIN projects p ON p.id = s.project_id
+FROM secrets s JOIN live_projects p ON p.id = s.project_id
 WHERE s.deleted_ms IS NOT NULL
 """
 

@@ -175,7 +175,7 @@ def _reach_names(db: sqlite3.Connection, agent: Agent) -> str:
     """The names of the projects that an agent may reach."""
     if agent.allowlist is None:
         return ALL
-    rows = db.execute("SELECT id, name FROM projects")
+    rows = db.execute("SELECT id, name FROM live_projects")
     named = {row["id"]: row["name"] for row in rows}
     return ", ".join(printable(named.get(each, each)) for each in agent.allowlist) or "none"
 

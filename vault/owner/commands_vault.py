@@ -39,11 +39,11 @@ HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store
 HINT_SEALS = "the seals of rows are not checked: pass the passphrase with --passphrase-file"
 HINT_HEAD = "keep the head elsewhere, and check later that the log was not changed"
 COUNTS = {
-    "projects": "SELECT " + totals.subquery("projects", "''"),
-    "secrets": "SELECT " + totals.subquery("secrets", "''"),
+    "projects": "SELECT " + totals.in_vault("projects"),
+    "secrets": "SELECT " + totals.in_vault("secrets"),
     "agents": "SELECT COUNT(*) FROM ai_agents",
     "agentsPending": "SELECT COUNT(*) FROM ai_agents WHERE approved_ms IS NULL",
-    "machines": "SELECT " + totals.subquery("machines", "''"),
+    "machines": "SELECT " + totals.in_vault("machines"),
     "machinesPending": "SELECT COUNT(*) FROM machines WHERE approved_ms IS NULL",
     "auditEntries": "SELECT coalesce(max(id), 0) FROM audit",
     "integrityFailures": "SELECT COUNT(*) FROM audit WHERE action = 'integrity_failure'",

@@ -32,14 +32,15 @@ class Found(NamedTuple):
     name: str
 
 
-SECRETS = "SELECT id, name, project_id FROM secrets WHERE deleted_ms IS"
+POLICIES = "SELECT id, name, project_id FROM policies WHERE project_id IN (SELECT id FROM live_projects)"
+SECRETS = "SELECT id, name, project_id FROM live_secrets WHERE deleted_ms IS"
 
 AGENT = Kind("agent", ("agents",), "SELECT id, name, NULL AS project_id FROM ai_agents")
 MACHINE = Kind("machine", ("machines",), "SELECT id, name, NULL AS project_id FROM machines")
-PROJECT = Kind("project", ("projects",), "SELECT id, name, NULL AS project_id FROM projects")
+PROJECT = Kind("project", ("projects",), "SELECT id, name, NULL AS project_id FROM live_projects")
 SECRET = Kind("secret", ("projects",), f"{SECRETS} NULL")
 TRASHED = Kind("secret in the trash", ("trash",), f"{SECRETS} NOT NULL")
-POLICY = Kind("policy", ("projects",), "SELECT id, name, project_id FROM policies")
+POLICY = Kind("policy", ("projects",), POLICIES)
 INVITATION = Kind("invitation", ("team",), "SELECT id, email AS name, NULL AS project_id FROM team_invites")
 TICKET = Kind("ticket", ("tickets",), "SELECT id, title AS name, NULL AS project_id FROM tickets")
 TOKEN = Kind(

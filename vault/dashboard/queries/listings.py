@@ -70,19 +70,19 @@ SELECT p.id, p.name, p.description, p.created_ms AS createdAt, p.updated_ms AS u
     f.frozen_ms AS frozenAt, f.canary_id AS frozenBy
 FROM {source} p LEFT JOIN project_freezes f ON f.project_id = p.id
 """
-PROJECTS_PAGE = "(SELECT * FROM projects ORDER BY lower(name), id LIMIT :limit OFFSET :offset)"
+PROJECTS_PAGE = "(SELECT * FROM live_projects ORDER BY lower(name), id LIMIT :limit OFFSET :offset)"
 PROJECTS = PROJECT.format(source=PROJECTS_PAGE) + "ORDER BY lower(p.name), p.id"
-FROZEN = PROJECT.format(source="projects") + "WHERE f.frozen_ms IS NOT NULL ORDER BY f.frozen_ms DESC LIMIT :limit"
+FROZEN = PROJECT.format(source="live_projects") + "WHERE f.frozen_ms IS NOT NULL ORDER BY f.frozen_ms DESC LIMIT :limit"
 
 
 def projects(db: sqlite3.Connection, page: int) -> Rows:
     """The projects by name, with the numbers of their secrets and machines, and since when they are frozen."""
-    return _page(db, PROJECTS, "SELECT COUNT(*) FROM projects", {}, page)
+    return _page(db, PROJECTS, "SELECT COUNT(*) FROM live_projects", {}, page)
 
 
 def project(db: sqlite3.Connection, project_id: str) -> Row:
     """One project, as in `projects`. Raises Refusal."""
-    statement = PROJECT.format(source="projects") + "WHERE p.id = ?"
+    statement = PROJECT.format(source="live_projects") + "WHERE p.id = ?"
     return dict(require_one(db, statement, (project_id,), "no such project"))
 
 
@@ -96,7 +96,7 @@ def frozen_projects(db: sqlite3.Connection) -> list[Row]:
 SECRETS = """
 SELECT s.id, s.name, s.kind, s.version, s.updated_ms AS updatedAt, s.project_id AS projectId, p.name AS projectName,
     CASE WHEN r.secret_id IS NULL THEN s.kind ELSE 'managed' END AS type, b.policy_id AS policyId
-FROM (SELECT * FROM secrets WHERE {where} ORDER BY lower(name), id LIMIT :limit OFFSET :offset) s
+FROM (SELECT * FROM live_secrets WHERE {where} ORDER BY lower(name), id LIMIT :limit OFFSET :offset) s
 JOIN projects p ON p.id = s.project_id LEFT JOIN rotation_schedules r ON r.secret_id = s.id
 LEFT JOIN policy_bindings b ON b.secret_id = s.id ORDER BY lower(s.name), s.id
 """
@@ -117,7 +117,7 @@ def secrets_named(db: sqlite3.Connection, search: str, page: int) -> Rows:
 
 def _secrets(db: sqlite3.Connection, where: str, project_id: str | None, search: str, page: int, *, size: int) -> Rows:
     values = {"project": project_id, "search": search}
-    counting = f"SELECT COUNT(*) FROM secrets WHERE {where}"
+    counting = f"SELECT COUNT(*) FROM live_secrets WHERE {where}"
     return _page(db, SECRETS.format(where=where), counting, values, page, size=size)
 
 
@@ -200,18 +200,18 @@ def latest_triggers(db: sqlite3.Connection, canary_id: str, most: int) -> list[R
 TRASH = """
 SELECT s.id, s.name, s.kind AS type, s.project_id AS projectId, p.name AS projectName, s.deleted_ms AS deletedAt,
     s.deleted_ms + {life} AS purgeAt
-FROM secrets s JOIN projects p ON p.id = s.project_id
+FROM secrets s JOIN live_projects p ON p.id = s.project_id
 WHERE s.deleted_ms IS NOT NULL{where} ORDER BY s.deleted_ms DESC, s.id LIMIT :limit OFFSET :offset
 """
 CANARIES = """
 SELECT s.id, s.name, s.note, s.project_id AS projectId, p.name AS projectName, c.enabled,
     c.freeze_project AS freezesProject, c.freeze_related AS freezesRelated, c.triggers, c.triggered_ms AS triggeredAt,
     f.frozen_ms AS frozenAt, (SELECT COUNT(*) FROM grants g WHERE g.secret_id = s.id) AS readerCount
-FROM canaries c JOIN secrets s ON s.id = c.secret_id JOIN projects p ON p.id = s.project_id
+FROM canaries c JOIN secrets s ON s.id = c.secret_id JOIN live_projects p ON p.id = s.project_id
 LEFT JOIN project_freezes f ON f.project_id = s.project_id
 WHERE s.deleted_ms IS NULL{where} ORDER BY lower(p.name), p.id, lower(s.name), s.id LIMIT :limit OFFSET :offset
 """
-CANARY_COUNT = "SELECT COUNT(*) FROM canaries c JOIN secrets s ON s.id = c.secret_id WHERE s.deleted_ms IS NULL"
+CANARY_COUNT = "SELECT COUNT(*) FROM canaries c JOIN live_secrets s ON s.id = c.secret_id WHERE s.deleted_ms IS NULL"
 LINKS = """
 SELECT t.id, t.name, t.project_id AS projectId, p.name AS projectName, t.created_ms AS createdAt,
     t.expires_ms AS expiresAt, t.closed_ms AS closedAt,
@@ -226,7 +226,7 @@ OF_LINKS_PROJECT = " WHERE t.project_id = :project"
 def trash(db: sqlite3.Connection, project_id: str | None, page: int) -> Rows:
     """The secrets in the trash, latest first; those of one project, if it is given."""
     where = OF_SECRETS_PROJECT if project_id else ""
-    counting = f"SELECT COUNT(*) FROM secrets s WHERE s.deleted_ms IS NOT NULL{where}"
+    counting = f"SELECT COUNT(*) FROM live_secrets s WHERE s.deleted_ms IS NOT NULL{where}"
     return _page(db, TRASH.format(life=TRASH_MS, where=where), counting, {"project": project_id}, page)
 
 

@@ -31,9 +31,10 @@ class Named(NamedTuple):
 TABLES_BY_KIND: Mapping[str, str] = {
     "agent":   "SELECT 'agent' AS kind, id, name, NULL AS project_id, 0 AS is_deleted FROM ai_agents",
     "machine": "SELECT 'machine' AS kind, id, name, NULL AS project_id, 0 AS is_deleted FROM machines",
-    "project": "SELECT 'project' AS kind, id, name, NULL AS project_id, 0 AS is_deleted FROM projects",
-    "secret":  "SELECT 'secret' AS kind, id, name, project_id, deleted_ms IS NOT NULL AS is_deleted FROM secrets",
-    "policy":  "SELECT 'policy' AS kind, id, name, project_id, 0 AS is_deleted FROM policies",
+    "project": "SELECT 'project' AS kind, id, name, NULL AS project_id, 0 AS is_deleted FROM live_projects",
+    "secret":  "SELECT 'secret' AS kind, id, name, project_id, deleted_ms IS NOT NULL AS is_deleted FROM live_secrets",
+    "policy":  "SELECT 'policy' AS kind, id, name, project_id, 0 AS is_deleted FROM"
+               " (SELECT * FROM policies WHERE project_id IN (SELECT id FROM live_projects))",
     "token":   "SELECT 'token' AS kind, id, name, NULL AS project_id, 0 AS is_deleted FROM enrollment_tokens",
     "webhook": "SELECT 'webhook' AS kind, id, url AS name, NULL AS project_id, 0 AS is_deleted FROM webhooks",
     "ticket":  "SELECT 'ticket' AS kind, id, title AS name, NULL AS project_id, 0 AS is_deleted FROM tickets",

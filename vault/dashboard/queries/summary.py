@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from vault import audit_index, totals
 from vault.audit_index import Filters
 from vault.domains import identities
+from vault.query import count
 
 MAX_SHOWN = 10
 
@@ -33,7 +34,8 @@ class Waiting(NamedTuple):
 
 def counts(db: sqlite3.Connection) -> dict[str, int]:
     """How many there are of each, and how often data was found to be changed from outside."""
-    found = {kind: totals.of(db, kind) for kind in ("projects", "secrets", "agents", "machines")}
+    kinds = ("projects", "secrets", "agents", "machines")
+    found = {kind: count(db, f"SELECT {totals.in_vault(kind)}") for kind in kinds}
     return {**found, "failures": audit_index.total(db, Filters(actions=["integrity_failure"]))}
 
 
