@@ -205,7 +205,7 @@ class VaultApp:
     ) -> Answer:
         now_ms = self._clock()
         # Refusals become answers inside the block: an exception would roll back the nonce and the audit entry.
-        with self._store.transaction() as db:
+        with self._store.transaction(urgent=match.route.caller == "machine") as db:
             try:
                 return run(db, now_ms)
             except Denied as denied:

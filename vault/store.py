@@ -17,7 +17,7 @@ import os
 import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from vault import audit, migrations, rootkey, seals, wiping
@@ -71,6 +71,7 @@ class Store:
         self.directory = directory
         self._wrapped = wrapped
         self._lock = threading.Lock()
+        self._next = threading.Lock()  # held by the one transaction that waits for the lock and is not urgent
         self._readers = Readers(self._connect_reader)
         self._postponed_wipes = 0
         self._checking = threading.Lock()
@@ -104,9 +105,14 @@ class Store:
             self._db.has_deleted_values = False  # a reader that ends later must not try to wipe a closed file
 
     @contextmanager
-    def transaction(self) -> Iterator[sqlite3.Connection]:
-        """Exclusive use of the connection. Commits at the end of the block, or rolls back after an exception."""
-        with self._lock:
+    def transaction(self, *, urgent: bool = False) -> Iterator[sqlite3.Connection]:
+        """Exclusive use of the connection. Commits at the end of the block, or rolls back after an exception.
+
+        An urgent transaction does not wait for all others that came before it: only one of them waits for the lock.
+        """
+        with nullcontext() if urgent else self._next:
+            self._lock.acquire()
+        try:
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield self._db
@@ -117,6 +123,8 @@ class Store:
                     self._db.execute("ROLLBACK")
                 raise
             self._wipe_log()
+        finally:
+            self._lock.release()
 
     @contextmanager
     def reader(self) -> Iterator[sqlite3.Connection]:

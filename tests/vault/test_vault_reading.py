@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import queue
+import sqlite3
+import threading
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -203,3 +207,53 @@ def test_the_total_of_a_filter_says_that_it_is_a_minimum(agent: Agent, monkeypat
         found = agent.post("/v1/ai/audit/query", {**query, "page": page})
         assert (found["total"], found.get("totalIsAtLeast")) == (total, True if total < 8 else None), page
     assert "totalIsAtLeast" not in agent.post("/v1/ai/audit/query", {"pageSize": 1})
+
+
+# ---- reads of values beside many writers -----------------------------------------------------------------------------
+
+
+class Announced:
+    """A lock that says who asks for it."""
+
+    def __init__(self, lock: threading.Lock, asked: queue.Queue[str]) -> None:
+        self.release, self._lock, self._asked = lock.release, lock, asked
+
+    def acquire(self) -> None:
+        self._asked.put(threading.current_thread().name)
+        self._lock.acquire()
+
+
+def test_an_urgent_transaction_waits_for_one_of_those_that_came_before_it(vault: Vault) -> None:
+    lock, asked = vault.store._lock, queue.Queue[str]()
+    vault.store._lock = Announced(lock, asked)  # type: ignore[assignment]
+
+    def run(urgent: bool) -> None:
+        with vault.store.transaction(urgent=urgent):
+            pass
+
+    threads = [threading.Thread(target=run, args=(False,), name="usual") for _ in range(5)]
+    threads.append(threading.Thread(target=run, args=(True,), name="urgent"))
+    with lock:
+        for thread in threads:
+            thread.start()
+        assert {asked.get(), asked.get()} == {"usual", "urgent"}
+        assert asked.empty()
+    for thread in threads:
+        thread.join()
+    vault.store._lock = lock
+    assert asked.qsize() == 4
+
+
+def test_requests_of_machines_are_urgent(vault: Vault, agent: Agent, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = agent.secret(agent.project(), "value")
+    machine, found = granted_machine(vault, secret), []
+    begin = vault.store.transaction
+
+    def transaction(*, urgent: bool = False) -> AbstractContextManager[sqlite3.Connection]:
+        found.append(urgent)
+        return begin(urgent=urgent)
+
+    monkeypatch.setattr(vault.store, "transaction", transaction)
+    machine.value(secret)
+    agent.post(secret + "/note", {"note": "n"})
+    assert found == [True, False]
