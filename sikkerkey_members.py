@@ -155,7 +155,7 @@ ANSWERS = {
     "manage_ipallowlist.enable":          ADDRESS,
     "manage_ipallowlist.disable":         ADDRESS,
     "manage_ipallowlist.bulk_delete":     ADDRESS,
-    "read_audit.query":                   f"{ENTRY} {PAGE} totalIsAtLeast",
+    "read_audit.query":                   f"{ENTRY} {PAGE} totalIsAtLeast searchStart",
     "read_audit.list":                    f"{ENTRY} {PAGE} totalIsAtLeast",
     "read_audit.actions":                 NAMES,
     "read_audit.activity":                f"{LIST} {ENTRY}",

@@ -144,7 +144,8 @@ URGENT_ACTIONS = tuple(action for action, severity in ACTIONS.items() if severit
 RECENT = 20
 LOOKED_AT = 1_000
 PAGE_SIZE = 50
-MAX_AHEAD = 20_000  # entries that are counted after a page, in about a millisecond
+# Entries that match and are counted after a page, in about a millisecond: fewer if each has to be read.
+MAX_AHEAD, MAX_READ_AHEAD = 20_000, 2_000
 # Called with every new entry, in the same transaction. The alerts and webhooks modules register themselves here.
 LISTENERS: list[Callable[[sqlite3.Connection, sqlite3.Row], None]] = []
 
@@ -245,17 +246,31 @@ QUERY_FIELDS = {
 def query(call: Call) -> object:
     """One page of the entries that match the filters.
 
-    The total of a filter stops MAX_AHEAD entries after the page, and then says that there are at least so many.
+    The total of a filter stops some entries after the page, and then says that there are at least so many. So does the
+    total of a search that did not look at all entries, which names the time of the oldest that it looked at.
     """
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
     wanted, offset = filters(call), (page - 1) * size
+    start = audit_index.search_start(call.db, wanted)
+    if start is not None:
+        wanted = wanted._replace(from_ms=start.created_ms)
     descending = call.body.get("sortDir") != "asc"
     order = call.body.get("sortBy", "timestamp")
     rows = audit_index.find(call.db, wanted, size, order=order, descending=descending, offset=offset)
-    most = offset + size + MAX_AHEAD
-    total = audit_index.total(call.db, wanted, most)
+    total, is_minimum = _total(call.db, wanted, offset, size, len(rows))
     shown = {"entries": [entry(row) for row in rows], "total": total, "page": page, "pageSize": size}
-    return {**shown, "totalIsAtLeast": True} if total == most and wanted != Filters() else shown
+    if is_minimum or start is not None:
+        shown["totalIsAtLeast"] = True
+    return shown if start is None else {**shown, "searchStart": start.created_ms}
+
+
+def _total(db: sqlite3.Connection, wanted: Filters, offset: int, size: int, found: int) -> tuple[int, bool]:
+    """The number of entries that match, and whether there may be more. `found` is how many are on the page."""
+    if found < size and (found or not offset):  # the last page
+        return offset + found, False
+    most = offset + size + (MAX_AHEAD if audit_index.is_indexed(db, wanted) else MAX_READ_AHEAD)
+    total = audit_index.total(db, wanted, most)
+    return total, total == most and not audit_index.has_total(wanted)
 
 
 def actions(_call: Call) -> object:

@@ -2,7 +2,8 @@
 
 A statement is put together from the fixed pieces of SQL below, and every value is bound. Its parts are one walk along
 an index, or several that SQLite merges in order, such as one for each action that is asked for. Filters beyond those
-that the walk follows are checked for each entry on its way; `search` is always one of these.
+that the walk follows are checked for each entry on its way; `search` is always one of these, so a search looks at the
+newest SEARCHED entries only.
 
 Entries are ordered by time, and by number within a millisecond.
 """
@@ -14,6 +15,7 @@ import sqlite3
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from vault import totals
 from vault.query import count, fetch_one
 
 SEVERITIES = ("info", "low", "medium", "high", "critical")
@@ -36,6 +38,8 @@ CREATE INDEX IF NOT EXISTS audit_of_project ON audit (project_id, created_ms) WH
 """
 
 MAX_WALKS = 100  # SQLite merges at most 500; with more values, they are checked on the way
+FEW = 2_000  # of several lists, one with fewer entries is followed; they are counted in some ten microseconds
+SEARCHED = 100_000  # entries, in about a tenth of a second
 
 
 class Filters(NamedTuple):
@@ -85,13 +89,9 @@ LISTS = {
 }
 LISTED = "IN (SELECT value FROM json_each(?))"
 ALLOWED = "(SELECT project_id FROM agent_projects WHERE agent_id = ?)"
+IN_ALLOWED = "project_id = ? AND EXISTS (SELECT 1 FROM agent_projects a WHERE a.agent_id = ? AND a.project_id = ?)"
 BEYOND_ALLOWED = f"agent_id = ? AND (project_id IS NULL OR project_id NOT IN {ALLOWED})"
-# What each other filter checks.
-CLAUSES = {
-    "search": "instr(lower(action || ' ' || detail), lower(?)) > 0",
-    "from_ms": "created_ms >= ?",
-    "to_ms": "created_ms <= ?",
-}
+HAS_TEXT = "instr(lower(action || ' ' || detail), lower(?)) > 0"
 # The orders: what comes before the time, and the index that is in this order.
 ORDERS = {
     "timestamp": ("", "audit_by_time"),
@@ -118,7 +118,7 @@ def find(
     direction = "DESC" if descending else "ASC"
     keys = (key for key in (ORDERS[order][0], "created_ms", "id") if key)
     ordered = ", ".join(f"{key} {direction}" for key in keys)
-    walks, followed = _walks(filters, order)
+    walks, followed = _walks(db, filters, order)
     clauses = _clauses(filters, followed)
     if edge is not None:
         clauses.append(_beyond(edge, "<" if descending else ">"))
@@ -140,33 +140,78 @@ def find_next(db: sqlite3.Connection, filters: Filters, after_id: int, limit: in
 
 
 def total(db: sqlite3.Connection, filters: Filters, most: int = -1) -> int:
-    """How many entries match the filters. Stops at `most`, unless that is negative or there are no filters."""
-    if filters == Filters():
+    """How many entries match the filters. Stops at `most`, unless that is negative or `has_total`."""
+    if has_total(filters):
         # The log only grows, and its numbers have no gaps.
-        return count(db, "SELECT coalesce(max(id), 0) FROM audit")
-    walks, followed = _walks(filters, "timestamp")
+        whole = "SELECT coalesce(max(id), 0) FROM audit"
+        return count(db, whole) if filters.viewer is None else totals.visible_entries(db, filters.viewer)
+    walks, followed = _walks(db, filters, "timestamp")
     sql, values = _union("1", walks, _clauses(filters, followed))
     return count(db, f"SELECT COUNT(*) FROM ({sql} LIMIT ?)", (*values, most))
 
 
-def _walks(filters: Filters, order: str) -> tuple[list[Walk], str | None]:
+def has_total(filters: Filters) -> bool:
+    """Whether the number of entries is known without counting: all entries, or all that an agent sees."""
+    return filters == Filters(viewer=filters.viewer, allowlist=filters.allowlist)
+
+
+def is_indexed(db: sqlite3.Connection, filters: Filters) -> bool:
+    """Whether an index alone tells which entries match, so that counting them reads no entry."""
+    return not _checked(filters, _walks(db, filters, "timestamp")[1])
+
+
+def search_start(db: sqlite3.Connection, filters: Filters, edge: Place | None = None) -> Place | None:
+    """The oldest entry that a search looks at, of the SEARCHED newest, or newest before an edge, that match the others.
+
+    None if there is no search, or if it looks at every entry.
+    """
+    if filters.search is None:
+        return None
+    others = filters._replace(search=None)
+    walks, followed = _walks(db, others, "timestamp")
+    clauses = _clauses(others, followed)
+    if edge is not None:
+        clauses.append(_beyond(edge, "<"))
+    sql, values = _union("created_ms, id", walks, clauses)
+    ordered = f"{sql} ORDER BY created_ms DESC, id DESC LIMIT 1 OFFSET ?"
+    row = fetch_one(db, ordered, (*values, SEARCHED - 1))
+    return None if row is None else Place(row["created_ms"], row["id"])
+
+
+def _walks(db: sqlite3.Connection, filters: Filters, order: str) -> tuple[list[Walk], str | None]:
     """The parts of indexes that together have every entry that matches, each in the order that is wanted.
 
-    The second value names the list of the filters that the walks follow, which needs no other check.
+    The second value names the filter that the walks follow, which needs no other check.
     """
+    lists = {name: _values(filters, name) for name in LISTS}
+    followable = [name for name, values in lists.items() if values is not None and len(values) <= MAX_WALKS]
     if order == "severity" and filters.severities:
         ranks = _values(filters, "severities")
         return [Walk("audit_by_severity", f"{RANK} BETWEEN ? AND ?", (min(ranks), max(ranks)))], None
     if order != "timestamp":
         return [Walk(ORDERS[order][1])], None
-    for name, (column, index) in LISTS.items():
-        values = _values(filters, name)
-        if values is not None and len(values) <= MAX_WALKS:
-            return [Walk(index, f"{column} = ?", (value,)) for value in values], name
+    if followable:
+        name = followable[0] if len(followable) == 1 else _shortest(db, filters, followable)
+        return _walks_of(name, lists[name]), name
     if filters.viewer is not None and len(filters.allowlist) < MAX_WALKS:
         own = Walk("audit_of_agent", BEYOND_ALLOWED, (filters.viewer, filters.viewer))
-        return [own, *(Walk("audit_of_project", "project_id = ?", (each,)) for each in filters.allowlist)], None
+        reached = [(each, filters.viewer, each) for each in filters.allowlist]
+        return [own, *(Walk("audit_of_project", IN_ALLOWED, values) for values in reached)], "viewer"
     return [Walk("audit_by_time")], None
+
+
+def _walks_of(name: str, values: Sequence[object]) -> list[Walk]:
+    column, index = LISTS[name]
+    return [Walk(index, f"{column} = ?", (value,)) for value in values]
+
+
+def _shortest(db: sqlite3.Connection, filters: Filters, names: Sequence[str]) -> str:
+    """The first of some lists with FEW entries, or else the one that usually leaves the fewest."""
+    for name in names:
+        sql, values = _union("1", _walks_of(name, _values(filters, name)), _times(filters))
+        if count(db, f"SELECT COUNT(*) FROM ({sql} LIMIT ?)", (*values, FEW)) < FEW:
+            return name
+    return names[0]
 
 
 def _values(filters: Filters, name: str) -> Any:
@@ -181,17 +226,26 @@ Clause = tuple[str, tuple[object, ...]]  # a piece of SQL and its values
 
 
 def _clauses(filters: Filters, followed: str | None) -> list[Clause]:
-    """Every condition of the filters, except of the list that the walks follow."""
+    """Every condition of the filters, except of the one that the walks follow."""
+    return _checked(filters, followed) + _times(filters)
+
+
+def _times(filters: Filters) -> list[Clause]:
+    """The conditions for the time, which every index has."""
+    given = (("created_ms >= ?", filters.from_ms), ("created_ms <= ?", filters.to_ms))
+    return [(clause, (value,)) for clause, value in given if value is not None]
+
+
+def _checked(filters: Filters, followed: str | None) -> list[Clause]:
+    """The conditions for which an entry has to be read."""
     found: list[Clause] = []
     for name, (column, _) in LISTS.items():
         values = _values(filters, name)
         if values is not None and name != followed:
             found.append((f"{column} {LISTED}", (json.dumps(values),)))
-    for name, clause in CLAUSES.items():
-        value = getattr(filters, name)
-        if value is not None:
-            found.append((clause, (value,)))
-    if filters.viewer is not None:
+    if filters.search is not None:
+        found.append((HAS_TEXT, (filters.search,)))
+    if filters.viewer is not None and followed != "viewer":
         found.append((f"(agent_id = ? OR project_id IN {ALLOWED})", (filters.viewer, filters.viewer)))
     return found
 

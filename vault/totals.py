@@ -10,7 +10,7 @@ import sqlite3
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from vault.query import fetch_one
+from vault.query import count, fetch_one
 
 TABLE = """
 CREATE TABLE IF NOT EXISTS totals (
@@ -50,6 +50,7 @@ BLOCKS = "((length({row}.ciphertext) + 4095) / 4096 * 4096)"
 HOUR = "printf('%07d', {row}.created_ms / 3600000)"
 PROJECT_HOUR = "({row}.project_id || ':' || " + HOUR + ")"
 NAMED = "{row}.project_id IS NOT NULL"
+AGENT_PROJECT = "({row}.agent_id || ':' || coalesce({row}.project_id, ''))"
 READ, DENIED = "{row}.action = 'secret_read'", "{row}.action = 'secret_read_denied'"
 KEPT = "{row}.deleted_ms IS NULL"
 
@@ -69,6 +70,8 @@ TOTALS = (
     Total("members",     "team_members",     None),
     Total("freezes",     "project_freezes",  None),
     Total("deliveries",  "webhook_deliveries", "{row}.webhook_id", in_vault=False),
+    Total("entries of",  "audit", PROJECT,      NAMED,                     in_vault=False),
+    Total("entries by",  "audit", AGENT_PROJECT, "{row}.agent_id IS NOT NULL", in_vault=False),
     Total("reads",       "audit", HOUR,         READ,                      in_vault=False),
     Total("denied",      "audit", HOUR,         DENIED,                    in_vault=False),
     Total("reads of",    "audit", PROJECT_HOUR, f"{READ} AND {NAMED}",     in_vault=False),
@@ -82,6 +85,16 @@ IN_PROJECTS = """
 SELECT substr(t.id, -7) AS hour, t.amount FROM agent_projects a
 JOIN totals t ON t.kind = ? AND t.id BETWEEN a.project_id || ':' || ? AND a.project_id || ':' || ?
 WHERE a.agent_id = ?
+"""
+
+# The entries of the projects on an agent's allowlist, and the agent's own without those in these projects.
+VISIBLE = """
+SELECT coalesce(sum(amount), 0) FROM (
+    SELECT t.amount FROM agent_projects a JOIN totals t ON t.kind = 'entries of' AND t.id = a.project_id
+        WHERE a.agent_id = :agent
+    UNION ALL SELECT amount FROM totals WHERE kind = 'entries by' AND id >= :agent || ':' AND id < :agent || ';'
+    UNION ALL SELECT -t.amount FROM agent_projects a
+        JOIN totals t ON t.kind = 'entries by' AND t.id = a.agent_id || ':' || a.project_id WHERE a.agent_id = :agent)
 """
 
 
@@ -107,6 +120,11 @@ def by_hour(db: sqlite3.Connection, kind: str, hours: range, viewer: str | None)
     for row in rows:
         found[int(row["hour"])] = found.get(int(row["hour"]), 0) + row["amount"]
     return found
+
+
+def visible_entries(db: sqlite3.Connection, viewer: str) -> int:
+    """How many audit entries an agent with an allowlist sees."""
+    return count(db, VISIBLE, {"agent": viewer})
 
 
 def subquery(kind: str, owner: str) -> str:

@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from tests.vault.support.served_vault import START_MS, Agent, FakeClock, Vault
+from vault import audit_index
+from vault.audit_index import Filters
 
 QUERY = "/v1/ai/audit/query"
 
@@ -115,6 +117,62 @@ def test_an_agent_with_an_allowlist_sees_entries_of_its_projects_and_its_own(
     assert found(narrow) == ["auth_failure", "project_create"]
     assert [entry["action"] for entry in narrow.get("/v1/ai/activity")] == ["auth_failure", "project_create"]
     assert narrow.post(QUERY)["total"] == 2
+
+
+def test_the_total_of_an_agent_with_an_allowlist_needs_no_counting(vault: Vault, agent: Agent, history: str) -> None:
+    """What it did elsewhere stays visible to it, what others did does not, and nothing counts twice."""
+    other = agent.project("other")
+    narrow = vault.agent(projects=[history, other])
+    for project in (history, other):
+        narrow.post(f"/v1/ai/projects/{project}/update", {"description": "mine"})
+        agent.post(f"/v1/ai/projects/{project}/update", {"description": "of another"})
+    narrow.send("POST", "/v1/ai/projects/proj_doesnotexist/update", {"description": "x"})
+    for expected in (7, 5):
+        if expected == 5:
+            agent.post(f"/v1/ai/projects/{other}/delete", {"confirmName": "other"})
+        page = narrow.post(QUERY, {"pageSize": 3})
+        entries = narrow.post(QUERY, {"pageSize": 200})["entries"]
+        assert (page["total"], len({entry["id"] for entry in entries}), len(entries)) == (expected,) * 3
+        assert narrow.get("/v1/ai/usage")["used"]["auditEntries"] == expected
+        assert "totalIsAtLeast" not in page
+
+
+def test_a_search_looks_at_the_newest_entries_and_says_so(
+    vault: Vault, agent: Agent, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_index, "SEARCHED", 3)
+    for number in range(6):
+        agent.project(f"name {number}")
+        clock.advance(1)
+    page = agent.post(QUERY, {"search": "as name"})
+    assert [entry["detail"][-1] for entry in page["entries"]] == ["5", "4", "3"]
+    assert (page["total"], page["totalIsAtLeast"], page["searchStart"]) == (3, True, START_MS + 3000)
+    older = agent.post(QUERY, {"search": "as name", "to": page["searchStart"] - 1})
+    assert [entry["detail"][-1] for entry in older["entries"]] == ["2", "1", "0"]
+    for filters in (
+        {"search": "name 0"},
+        {"search": "name 0", "sortBy": "action"},
+        {"search": "name 1", "sortDir": "asc"},
+    ):
+        page = agent.post(QUERY, filters)
+        assert (page["entries"], page["searchStart"]) == ([], START_MS + 3000), filters
+    # Only entries that match the other filters count.
+    page = agent.post(QUERY, {"search": "agent", "actions": ["ai_agent_approve", "ai_agent_register"]})
+    assert (len(page["entries"]), "searchStart" in page, "totalIsAtLeast" in page) == (2, False, False)
+
+
+@pytest.mark.usefixtures("history")
+def test_of_several_filters_the_one_with_few_entries_is_followed(vault: Vault, agent: Agent) -> None:
+    wanted = {"sourceIp": "127.0.0.1", "actions": ["project_delete"]}
+    assert found(agent, **wanted) == ["project_delete"]
+    filters = Filters(source_ips=["127.0.0.1"], actions=["project_delete"])
+    with vault.store.reader() as db:
+        followed = {}
+        for few in (1, 2, 100):
+            with pytest.MonkeyPatch.context() as patched:
+                patched.setattr(audit_index, "FEW", few)
+                followed[few] = audit_index._walks(db, filters, "timestamp")[1]
+    assert followed == {1: "source_ips", 2: "actions", 100: "source_ips"}
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM audit", "UPDATE audit SET detail = ''"])

@@ -16,7 +16,7 @@ import pytest
 from bench.vault_asks import Ask, answer, asks
 from bench.vault_fill import Filled, Sizes, fill
 from tests.vault.support.served_vault import START_MS, Vault
-from vault import audit, wiping
+from vault import audit, audit_index, wiping
 from vault.app import VaultApp, create_app
 from vault.migrations import statements
 from vault.schema import ROUTES, TABLES, jobs, open_store
@@ -54,7 +54,6 @@ JUDGED = {
 GROWING = {
     '"search": "machine"':                 "looks at every machine of the project",
     '"sortBy": "secretCount"':             "counts the grants of every machine of the project",
-    "GET /v1/ai/usage null by restricted": "counts the entries that the agent may see",
     "GET /v1/ai/stats ":                    "adds up the hours of a day",
     "GET /v1/ai/usage ":                    "adds up the hours of thirty days",
     "/v1/ai/stats/reads-over-time":         "adds up the hours of thirty days",
@@ -230,7 +229,12 @@ def work(vault: Sized) -> dict[str, tuple[int, int]]:
 
 
 def test_no_request_does_more_work_in_a_larger_vault(sized_vault: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(audit, "MAX_AHEAD", 10)  # the total of a filter counts so many more than it shows
+    # How many more entries the total of a filter counts than it shows, and how many a search looks at.
+    for module, name in (
+        *((audit, "MAX_AHEAD"), (audit, "MAX_READ_AHEAD")),
+        *((audit_index, "FEW"), (audit_index, "SEARCHED")),
+    ):
+        monkeypatch.setattr(module, name, 10)
     small, large = work(sized_vault(rows_of(SMALL))), work(sized_vault(rows_of(LARGE)))
     assert small.keys() == large.keys()
     for name, (steps, length) in large.items():

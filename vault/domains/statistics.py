@@ -25,6 +25,11 @@ DAY_MS = 24 * HOUR_MS
 # What is counted of the projects that an agent with an allowlist may reach, and of the vault for any other agent.
 REACHED = "(SELECT project_id FROM agent_projects WHERE agent_id = :agent)"
 SUM = "SELECT coalesce(sum(amount), 0) FROM totals WHERE kind = '{}' AND id IN " + REACHED
+# A machine may be in several projects, so only those of one project need no counting.
+MACHINES = f"""
+SELECT CASE WHEN (SELECT COUNT(*) FROM agent_projects WHERE agent_id = :agent) = 1 THEN ({SUM.format("memberships")})
+    ELSE (SELECT COUNT(DISTINCT machine_id) FROM project_machines WHERE project_id IN {REACHED}) END
+"""
 
 
 def _whole(kind: str) -> str:
@@ -50,8 +55,7 @@ COUNTS = {
     "storedBytes":    Counted(_whole("bytes"), SUM.format("bytes")),
     "policies":       Counted(_whole("policies"), SUM.format("policies")),
     # Machines without a project are visible only to agents without an allowlist.
-    "machines":       Counted(_whole("machines"),
-                              f"SELECT COUNT(DISTINCT machine_id) FROM project_machines WHERE project_id IN {REACHED}"),
+    "machines":       Counted(_whole("machines"), MACHINES),
     "aiAgents":       Counted(_whole("agents"), "SELECT 1"),
     "teamMembers":    Counted(_whole("members"),
                               f"SELECT COUNT(DISTINCT member_id) FROM project_members WHERE project_id IN {REACHED}"),

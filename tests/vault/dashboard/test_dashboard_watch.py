@@ -14,7 +14,7 @@ from tests.vault.support.dashboard import SignedIn, problem
 from tests.vault.support.filled_vault import as_machine, fill, ordinary
 from tests.vault.support.machines import granted_machine, pending_machine
 from tests.vault.support.served_vault import Agent, Vault
-from vault import audit, backup
+from vault import audit, audit_index, backup
 from vault.dashboard.queries import summary
 from vault.desk import Desk
 from vault.domains import canaries
@@ -127,6 +127,22 @@ def test_the_log_is_filtered_by_names_and_by_time(vault: Vault, desk: Desk) -> N
         assert (reply.status, bool(problem(reply))) == (400, True), query
     for query in ("before=x", "before=" + "9" * 30, "after=-1", "text=%00%ff"):
         assert signed_in.get(f"/audit?{query}").status == 200, query
+
+
+def test_a_search_goes_on_with_older_entries(
+    vault: Vault, signed_in: SignedIn, desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit_index, "SEARCHED", 3)
+    with desk.transaction() as db:
+        for number in range(8):
+            vault.clock.advance(1)
+            audit.record(db, desk.clock(), OWNER, "secret_reveal", f"number {number} of 8")
+    address, seen = "/audit?text=number+1&action=secret_reveal", []
+    for _ in range(3):
+        page = signed_in.text(address)
+        seen.append(("number 1 of 8" in page, "Searched back to <time" in page))
+        address = next(iter(re.findall(r'href="/dashboard(/audit[^"]*before=[0-9]+)"', page)), "").replace("&amp;", "&")
+    assert (seen, address) == ([(False, True), (False, True), (True, False)], "")
 
 
 def test_entries_link_to_what_they_name(signed_in: SignedIn, desk: Desk) -> None:

@@ -24,11 +24,15 @@ COLUMNS = (
 
 
 class Found(NamedTuple):
-    """A page of entries, newest first, and whether there are others around it."""
+    """A page of entries, newest first, and whether there are others around it.
+
+    `search_start` is the oldest entry that a search looked at, if it did not look at all.
+    """
 
     entries: list[dict[str, Any]]
     has_newer: bool
     has_older: bool
+    search_start: Place | None = None
 
 
 def page(db: sqlite3.Connection, filters: Filters, *, before: int | None = None, after: int | None = None) -> Found:
@@ -40,8 +44,11 @@ def page(db: sqlite3.Connection, filters: Filters, *, before: int | None = None,
             return page(db, filters)
         return Found([entry(row) for row in rows[PAGE_SIZE - 1 :: -1]], has_newer=True, has_older=True)
     edge = None if before is None else audit_index.place(db, before)
+    start = audit_index.search_start(db, filters, edge)
+    if start is not None:
+        filters = filters._replace(from_ms=start.created_ms)
     rows = audit_index.find(db, filters, PAGE_SIZE + 1, edge=edge)
-    return Found([entry(row) for row in rows[:PAGE_SIZE]], edge is not None, len(rows) > PAGE_SIZE)
+    return Found([entry(row) for row in rows[:PAGE_SIZE]], edge is not None, len(rows) > PAGE_SIZE, start)
 
 
 def entry(row: sqlite3.Row) -> dict[str, Any]:
