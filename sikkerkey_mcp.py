@@ -726,7 +726,7 @@ TOOLS: tuple[Tool, ...] = (
         read("list", "GET /machines", "machines.read",
              "All machines with kind and state.", *FOUND_ROWS, rows="items"),
         read("get", "GET /machines/{machineId}", "machines.read",
-             "One machine with its projects and number of grants.", MACHINE),
+             "One machine with its projects and number of grants.", MACHINE, *ROWS, rows="projects"),
         destructive("approve", "POST /machines/{machineId}/approve", "machines.write",
                     "Approve a pending machine: from then on it may read what it is granted.", MACHINE,
                     title="Approve the machine {machineId}", warning=WIDENS_ACCESS),
@@ -744,7 +744,7 @@ TOOLS: tuple[Tool, ...] = (
         read("list", "GET /ai-agents", "aiagents.read",
              "All agents and their state.", *FOUND_ROWS, rows="items"),
         read("get", "GET /ai-agents/{agentId}", "aiagents.read",
-             "One agent with scopes and project allowlist.", AGENT),
+             "One agent with scopes and project allowlist.", AGENT, *ROWS, rows="projectAllowlist"),
         read("name_history", "GET /ai-agents/{agentId}/name-history", "aiagents.read",
              "Earlier names.", AGENT, *ROWS, rows="items"),
         destructive("approve", "POST /ai-agents/{agentId}/approve", "aiagents.write",
@@ -790,7 +790,7 @@ TOOLS: tuple[Tool, ...] = (
         read("list", "GET /enrollment-tokens", "enrollment.read",
              "All tokens' data, revoked ones included.", *FOUND_ROWS, rows="items"),
         read("get", "GET /enrollment-tokens/{tokenId}", "enrollment.read",
-             "One token's data.", TOKEN),
+             "One token's data.", TOKEN, *ROWS, rows="secretIds"),
         destructive("create", "POST /enrollment-tokens", "enrollment.write",
                     "Create a token. The answer shows it once: hand it on, do not use it.",
                     Arg("name", "string", "Name."), DESCRIPTION,
@@ -2283,7 +2283,8 @@ def outcome_of(error: Exception) -> str:
 
 def activity_entry(tool: Tool, arguments: JsonObject, context: Context) -> JsonObject:
     """What the activity log says of a call: names of the table, ids, client and person; no other argument."""
-    action = next((each for each in tool.actions if each.name == arguments.get("action", each.name)), None)
+    wanted = arguments.get("action") if has_actions(tool) else tool.name
+    action = next((each for each in tool.actions if each.name == wanted), None)
     ids = {}
     for arg in action.args if action else ():
         given = arguments.get(arg.name)

@@ -38,12 +38,18 @@ def without_nulls(value: Any) -> Any:
     return [without_nulls(each) for each in value] if isinstance(value, list) else value
 
 
-def shortened(value: Any, characters: int, remark: str) -> Any:
-    """`value` with every text cut to `characters` and its length behind it, followed by `remark`."""
+def shortened(value: Any, characters: int, list_characters: int, remark: str) -> Any:
+    """`value` with long texts and lists cut, and what is missing behind each, followed by `remark`.
+
+    A text keeps `characters`, a list the first items that have about `list_characters` together.
+    """
     if isinstance(value, dict):
-        return {name: shortened(each, characters, remark) for name, each in value.items()}
+        return {name: shortened(each, characters, list_characters, remark) for name, each in value.items()}
     if isinstance(value, list):
-        return [shortened(each, characters, remark) for each in value]
+        items = [shortened(each, characters, list_characters, remark) for each in value]
+        kept = first_texts(list(map(repr, items)), list_characters)
+        cut = [f"... [{len(kept):,} of {len(items):,} items{remark}]"] if len(kept) < len(items) else []
+        return [*items[: len(kept)], *cut]
     if isinstance(value, str) and len(value) > characters:
         return f"{value[:characters]}... [{characters:,} of {len(value):,} characters{remark}]"
     return value

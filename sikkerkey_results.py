@@ -247,7 +247,7 @@ def _shown_member(call: ShownCall, name: str, value: Any) -> Any:
 # and some in the middle.
 
 ROW_TEXT_CHARACTERS = 200  # of one text in a row, if the tool's `get` shows it whole
-ROW_TEXT_SHARE = 4  # else one text takes at most this part of a result
+ROW_TEXT_SHARE = 4  # else one text takes at most this part of a result, as does each list inside a row
 REMARK_CHARACTERS = 500  # kept free for the way to go on
 
 
@@ -261,9 +261,11 @@ def rows_result(call: ShownCall, answer: JsonObject, member: str) -> JsonObject:
         members["total"] = total
     if len(kept) < total:
         members.update(offset=start, returned=len(kept))
-    if end < total:
+    if kept and end < total:
         arguments = {"offset": end, **_fixed_end(call, start, answer[member])}
         members.update(next=arguments, hint=_how_to_go_on(call, len(kept), total))
+    elif end < total:  # `next` would be this same call, for ever
+        members["hint"] = f"the vault counts {total:,} rows, but sent none from offset {start:,} on"
     return json_result(members)
 
 
@@ -274,8 +276,8 @@ def _wanted_rows(call: ShownCall, answer: JsonObject, rows: list[Any]) -> tuple[
         size = given.get("pageSize", PAGE_ROWS)
         start = given.get("offset", (given.get("page", 1) - 1) * size)
         wanted = rows[start % size :][:size] if "offset" in given else rows
-        total = answer.get("total")
-        return start, total if isinstance(total, int) else start + len(wanted), wanted
+        counted, seen = answer.get("total"), start + len(wanted)
+        return start, max(counted, seen) if isinstance(counted, int) else seen, wanted
     if "search" in given and any(arg.local for arg in call.action.args if arg.name == "search"):
         import sikkerkey_pages  # not at the top: only answers need it
 
@@ -310,8 +312,9 @@ def _shown_row(call: ShownCall, row: Any) -> Any:
     if limit is None:
         return shown
     has_get = call.action.name != "get" and any(action.name == "get" for action in call.tool.actions)
-    most, remark = (ROW_TEXT_CHARACTERS, "; get shows all") if has_get else (limit // ROW_TEXT_SHARE, "")
-    return sikkerkey_pages.shortened(shown, most, remark)
+    share = limit // ROW_TEXT_SHARE
+    most, remark = (ROW_TEXT_CHARACTERS, "; get shows all") if has_get else (share, "")
+    return sikkerkey_pages.shortened(shown, most, share, remark)
 
 
 def _fixed_end(call: ShownCall, start: int, rows: list[Any]) -> JsonObject:

@@ -92,6 +92,7 @@ def test_each_way_to_end_has_its_outcome(slot: Path) -> None:
     for status, arguments, _ in cases:
         logging_tools(reply(status, b"[]")).call("manage_projects", arguments, Context())
     assert [entry["outcome"] for entry in entries(slot)] == [outcome for *_, outcome in cases]
+    assert [entry["action"] for entry in entries(slot)] == ["list"] * 4 + [""] * 3
 
 
 def test_a_failure_and_a_cancelled_call_are_recorded(slot: Path) -> None:

@@ -24,6 +24,7 @@ VAULT_PAGED = [row for row in ROWS if row.action.vault_pages]
 SECRETS = BY_NAME["manage_secrets.list"]
 AUDIT = BY_NAME["read_audit.query"]
 EXPORT = BY_NAME["read_audit.export"]
+ID_LISTS = ("projectAllowlist", "secretIds")
 NOON_MS = 1_767_268_800_000
 
 
@@ -34,7 +35,9 @@ def row_of(number: int) -> dict[str, Any]:
 
 
 def body_of(row: Row, rows: list[Any]) -> bytes:
-    """A vault's answer that holds `rows`."""
+    """A vault's answer that holds `rows`, or only their ids in a list of ids."""
+    if row.action.rows in ID_LISTS:
+        rows = [each["id"] for each in rows]
     return json.dumps(rows if row.action.rows == "items" else {"other": 1, row.action.rows: rows}).encode()
 
 
@@ -68,7 +71,8 @@ def test_every_list_can_be_read_to_its_end_in_results_that_fit(row: Row) -> None
     for count in (60, 250):
         answer = reply(body=body_of(row, [row_of(number) for number in range(count)]))
         shown = all_pages(lambda more: call(row, {**row.minimal, **more}, answer), row.action.rows)  # noqa: B023
-        assert [each["id"] for each in shown] == [f"sk_{number}" for number in range(count)]
+        ids = shown if row.action.rows in ID_LISTS else [each["id"] for each in shown]
+        assert ids == [f"sk_{number}" for number in range(count)]
 
 
 def test_first_page_of_5000_secrets_says_how_to_go_on() -> None:
@@ -140,6 +144,47 @@ def test_one_row_larger_than_a_result_is_cut_in_its_texts() -> None:
     )
     assert [message["body"][0] for message in shown] == ["m", "n", *"ooooo"]
     assert shown[0]["body"].endswith("... [2,500 of 10,000 characters]")
+
+
+def test_long_list_inside_a_row_is_cut_and_whole_in_get() -> None:
+    token = {"id": "enr_1", "secretIds": [f"sk_{number:016}" for number in range(900)]}
+    listed, get = BY_NAME["manage_enrollment.list"], BY_NAME["manage_enrollment.get"]
+    rows = content(call(listed, listed.minimal, reply(body=json.dumps([token] * 9).encode())))
+    assert rows["items"][0]["secretIds"][-1] == "... [119 of 900 items; get shows all]"
+    body = reply(body=json.dumps(token).encode())
+    assert all_pages(lambda more: call(get, {**get.minimal, **more}, body), "secretIds") == token["secretIds"]
+
+
+COUNTS: list[tuple[dict[str, Any], Any, dict[str, Any]]] = [
+    ({}, 5, {"total": 5, "offset": 0, "returned": 0}),
+    ({"offset": 4}, 5, {"total": 5, "offset": 4, "returned": 0}),
+    ({"page": 9}, 900, {"total": 900, "offset": 400, "returned": 0}),
+    ({}, 0, {"total": 0}),
+    ({}, None, {"total": None}),
+]
+
+
+@each_of(("more", "total", "expected"), COUNTS)
+def test_a_page_without_the_rows_that_the_vault_counts_has_no_next(
+    more: dict[str, Any], total: Any, expected: dict[str, Any]
+) -> None:
+    for row in VAULT_PAGED:
+        given = {
+            **row.minimal,
+            **{name: each for name, each in more.items() if name in {arg.name for arg in row.action.args}},
+        }
+        page = content(call(row, given, reply(body=json.dumps({row.action.rows: [], "total": total}).encode())))
+        assert page.pop(row.action.rows) == []
+        hint = page.pop("hint", "")
+        assert page == expected
+        assert hint.startswith("the vault counts ") == ("returned" in expected)
+
+
+def test_rows_beyond_the_total_of_the_vault_are_not_lost() -> None:
+    rows = [row_of(number) for number in range(250)]
+    answer = reply(body=json.dumps({"entries": rows, "total": 1}).encode())
+    first = content(call(AUDIT, {**AUDIT.minimal, "pageSize": 200}, answer))
+    assert first["next"]["offset"] == first["returned"] < first["total"] == 250
 
 
 def test_answer_without_rows_that_is_too_long_is_cut_and_names_the_way_to_all_of_it() -> None:
