@@ -548,7 +548,7 @@ def test_every_action_of_the_vault_has_its_members() -> None:
     assert list(sikkerkey_members.ANSWERS) == list(named)
     for name, action in named.items():
         members = sikkerkey_members.members_of(name)
-        assert not action.rows or action.rows in members.objects, name
+        assert not action.rows or action.rows in members.objects | members.plain, name
         assert action.mints == bool(members.plain & set(sikkerkey_members.CREDENTIAL.split()) - {"url"}), name
 
 
@@ -573,6 +573,8 @@ def test_what_an_action_does_not_answer_with_is_withheld_and_named(row: Row) -> 
         assert "7361" not in text
         if body == {member: [stored], "total": 1}:
             for named in result["structuredContent"].get(member, []):
+                if named == WITHHELD:  # a list of ids, which has no objects
+                    continue
                 assert list(named) == list(stored)
                 assert set(named.values()) == {WITHHELD}
 
