@@ -480,7 +480,7 @@ def test_a_tool_that_breaks_is_answered_with_an_internal_error_that_repeats_noth
 
 ID_RULE = "must be an id: 1 to 128 letters, digits, - or _, as an earlier answer gave it"
 WRONG_MACHINE_CALLS = [
-    ({"action": "get"}, "machineId is required for get; it takes: machineId"),
+    ({"action": "get"}, "machineId is required for get; it takes: machineId, limit?, offset?"),
     (
         {"action": "list", "canary-9": 1},
         "unknown argument (name not shown) for list; it takes: search?, limit?, offset?",
