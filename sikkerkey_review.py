@@ -38,7 +38,8 @@ DEFAULT_DAYS = 90
 READS_DAYS = 7  # how far `reads` looks back without `from`
 
 # After one of these answers, no further question has a chance: unreachable, unknown agent, too many requests, sealed.
-STOPPING = (0, 401, 429, 503)
+TOO_MANY = 429
+STOPPING = (0, 401, TOO_MANY, 503)
 GO_ON = "to cover the rest, ask about one project (projectId) or a part of the names (search), or a shorter time span"
 
 
@@ -232,7 +233,9 @@ class Survey:
         self.refuse(question, str(refused), refused.status, str(refused.status))
         self._failures += refused.status >= 500 and refused.status != 501
         if refused.status in STOPPING:
-            self.stopped = self.stopped or f"the vault does not answer any more: {str(refused)[:REASON_CHARACTERS]}"
+            reason = str(refused)[:REASON_CHARACTERS]
+            way_on = f"; {GO_ON}" if refused.status == TOO_MANY else ""  # the whole question would be too many again
+            self.stopped = self.stopped or f"the vault answers no further requests: {reason}{way_on}"
         elif self._failures > FAILURES_MAX:
             self.stopped = self.stopped or f"the vault failed {self._failures} times"
 
@@ -515,14 +518,14 @@ def _value_times(survey: Survey, secrets: Sequence[Row], since_ms: int) -> list[
     """When the current value of each secret was stored, for those whose value may be older than `since_ms`.
 
     The versions are asked for, the least recently changed secrets first. A secret that is younger cannot have an older
-    value, and one that was never changed has the value that it was created with.
+    value, and one at version 1 has the value that it was created with.
     """
     found, open_ = [], []
     for row in secrets:
         created_ms = _integer(row.get("createdAt"))
         if created_ms is None:
             open_.append(row)
-        elif row.get("version") == 1 and row.get("updatedAt") == created_ms:
+        elif row.get("version") == 1:
             found.append((created_ms, row))
         elif created_ms <= since_ms:
             open_.append(row)
@@ -558,10 +561,11 @@ def _schedule_of(row: Row | None) -> Row | str:
 
 
 def _holders_of(secret_id: str, holders: Holders) -> Row:
-    """How many machines hold a grant (None if not all are known), and the names of a few."""
+    """How many machines hold a grant (None if not all are known), and the names of a few (None if none is known)."""
     machines = holders.by_secret.get(secret_id, [])
     names = [machine.get("name") for machine in machines[:NAMED_MAX]]
-    return {"machineCount": len(machines) if holders.complete else None, "machines": names}
+    known = names if holders.complete else names or None
+    return {"machineCount": len(machines) if holders.complete else None, "machines": known}
 
 
 def _counted(rows: Iterable[Row], key: str, name: str) -> list[Row]:
