@@ -46,6 +46,7 @@ from sikkerkey_tickets import (
     LIFE_S,
     NOT_RECORDED,
     REFUSED,
+    CallTooLarge,
     Carried,
     Found,
     Invalid,
@@ -191,6 +192,10 @@ class People:
             return self.dialog.complete(draft, caller)
         except TooManyWaiting:
             raise Error("too many calls wait for a person", "wait until some have expired; they do in 10 min") from None
+        except CallTooLarge as error:
+            raise ArgumentError(
+                f"{error}; nothing was sent", "shorten its texts or lists, or make several calls"
+            ) from None
         except TicketsUnusable as error:
             raise _unusable(error) from None
 

@@ -128,6 +128,13 @@ class TicketsUnusable(Exception):
     """The directory cannot be used; the message says why."""
 
 
+class CallTooLarge(TicketsUnusable):
+    """A call has more than FILE_MAX_BYTES, and so cannot become a ticket."""
+
+    def __init__(self) -> None:
+        super().__init__(f"a call of more than {FILE_MAX_BYTES:,} bytes cannot wait for a person")
+
+
 REFUSED = "the person refused; do not ask again unless the person asks for it"
 NOT_RECORDED = Outcome("unclear", "the program that sent the call has not recorded the outcome", {})
 
@@ -326,7 +333,7 @@ class Tickets:
         members = {**stored._asdict(), "ticket": stored.ticket._asdict(), "outcome": outcome and outcome._asdict()}
         data = json.dumps(members).encode()
         if len(data) > FILE_MAX_BYTES:
-            raise TicketsUnusable(f"a call of more than {FILE_MAX_BYTES:,} bytes cannot wait for a person")
+            raise CallTooLarge
         temporary = os.path.join(self.directory, f"{code}.{secrets.token_hex(6)}.new")
         try:
             self._create(temporary, data)

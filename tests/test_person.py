@@ -284,6 +284,14 @@ def test_a_client_that_cannot_ask_gets_a_code_and_a_command(desk: Desk) -> None:
     assert "await_person" in answer["hint"]
 
 
+def test_a_call_too_large_to_wait_is_the_models_to_shorten(desk: Desk) -> None:
+    message = failed(desk.client().send(call("manage_secrets", **UPDATE, wait_for_previous="x" * 600_000)))
+    assert message.startswith(
+        "a call of more than 524,288 bytes cannot wait for a person; nothing was sent\nhint: shorten"
+    )
+    assert desk.tickets.waiting() == []
+
+
 def test_a_client_that_answers_for_its_user_has_not_asked(desk: Desk) -> None:
     for action in ("decline", "cancel"):
         client = desk.client(BOTH, lambda _params, action=action: {"action": action})  # type: ignore[misc]
