@@ -272,8 +272,9 @@ def check_arguments(tool: Tool, action: Action, arguments: JsonObject, now_ms: i
             given[arg.name] = check_value(arg, arguments[arg.name], now_ms)
         elif arg.required:
             missing = [arg.name for arg in action.args if arg.required and arg.name not in arguments]
-            verb = "is" if len(missing) == 1 else "are"
-            raise ArgumentError(f"{' and '.join(missing)} {verb} required for {action.name}; {_takes(action)}")
+            *first, last = missing
+            names = f"{', '.join(first)} and {last} are" if first else f"{last} is"
+            raise ArgumentError(f"{names} required for {action.name}; {_takes(action)}")
     if action.rule:
         action.rule(given)
     _refuse_plaintext_elsewhere(action, given)

@@ -266,6 +266,23 @@ def _source_fits_fields(given: Arguments) -> None:
     _value_fits_fields(given)
 
 
+# The axes of a policy that limit nothing until they are enabled: the switch of each, and its other arguments.
+AXIS_SWITCHES = {
+    "timeWindowEnabled": ("timeWindowStart", "timeWindowEnd", "timeWindowTimezone", "timeWindowDays"),
+    "ipAllowlistEnabled": ("ipAllowlistCidrs",),
+    "rateCapEnabled": ("maxReadsPerDay", "maxReadsPerMinute"),
+    "coSignEnabled": ("coSignMachineId", "coSignWindowSeconds"),
+}
+
+
+def _axes_switched(given: Arguments) -> None:
+    for switch, names in AXIS_SWITCHES.items():
+        for name in names:
+            if name in given and switch not in given:
+                hint = f"set {switch} to true; false keeps {name} without effect"
+                raise ArgumentError(f"{name} limits nothing without {switch}", hint)
+
+
 def _value_fits_fields(given: Arguments) -> None:
     names = given.get("fieldNames")
     if not names or given.get("fromPerson"):
@@ -681,7 +698,7 @@ TOOLS: tuple[Tool, ...] = (
              "One policy and the secrets bound to it.", PROJECT, POLICY, *ROWS, rows="boundSecrets"),
         write("create", "POST /projects/{projectId}/policies", "projects.policies.write",
               "Create a policy. It applies to nothing until binding_bind.", PROJECT, ANY_NAME, DESCRIPTION, *AXES,
-              title="Create the policy {name}"),
+              title="Create the policy {name}", rule=_axes_switched),
         destructive("update", "POST /projects/{projectId}/policies/{policyId}/update", "projects.policies.write",
                     "Change what is given and keep the rest.", PROJECT, POLICY, optional(ANY_NAME), DESCRIPTION, *AXES,
                     title="Change the policy {policyId}", warning=DISARMS_AN_ALARM, warn_if=_switches_an_axis_off),

@@ -136,6 +136,10 @@ def test_all_missing_arguments_are_named_together() -> None:
     row = BY_NAME["manage_secrets.create"]
     rule = "projectId and name are required for create"
     assert refusal(row, {"action": "create"}) == f"{rule}; {takes(row)}"
+    row = BY_NAME["support.create"]
+    assert refusal(row, {"action": "create"}).startswith(
+        "categoryId, priority, title and body are required for create; "
+    )
 
 
 # Types
@@ -366,7 +370,7 @@ def test_string_against_its_pattern_is_refused_in_words(row: Row, arg: sikkerkey
 @each_argument(where=lambda arg: arg.pattern == sikkerkey_mcp.HH_MM)
 def test_every_hour_and_minute_is_a_time(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for time in ("00:00", "09:59", "19:05", "20:00", "23:59"):
-        assert sent_body(row, {**row.minimal, arg.name: time})[arg.name] == time
+        assert sent_body(row, {**row.minimal, "timeWindowEnabled": True, arg.name: time})[arg.name] == time
 
 
 # What is sent
@@ -515,6 +519,22 @@ def test_structured_value_with_the_named_fields_is_sent_verbatim() -> None:
     value = ' {"password": "b", "user":"a"}\n'
     given = {**PROJECT, "name": "n", "value": value, "fieldNames": ["user", "password"]}
     assert sent_body(BY_NAME["manage_secrets.create"], {"action": "create", **given}) == given
+
+
+def test_new_policy_says_whether_each_axis_counts() -> None:
+    row = BY_NAME["manage_policies.create"]
+    for switch, limits in sikkerkey_mcp.AXIS_SWITCHES.items():
+        for limit in limits:
+            given = {**row.minimal, limit: row.base_for(limit)[limit]}
+            assert refusal(row, given) == (
+                f"{limit} limits nothing without {switch}\n"
+                f"hint: set {switch} to true; false keeps {limit} without effect"
+            )
+            for enabled in (True, False):
+                assert sent_body(row, {**given, switch: enabled})[switch] is enabled
+    update = BY_NAME["manage_policies.update"]  # there the axis may be enabled already
+    given = {**update.minimal, "ipAllowlistCidrs": ["10.0.0.0/8"]}
+    assert sent_body(update, given)["ipAllowlistCidrs"] == ["10.0.0.0/8"]
 
 
 def test_schedule_for_an_existing_secret_names_it_as_secret_id() -> None:
