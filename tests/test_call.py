@@ -171,9 +171,9 @@ def test_names_of_audit_actions_may_be_separated_by_commas(shell: Shell, vault: 
 
 
 def test_commas_separate_the_items_of_every_list_and_nothing_else(shell: Shell, vault: Recorder) -> None:
-    words = (PROJECT, "name=n", "description=a,b", "ipAllowlistCidrs=10.0.0.0/8, fd00::/8")
+    words = (PROJECT, "name=n", "description=a,b", "ipAllowlistEnabled=true", "ipAllowlistCidrs=10.0.0.0/8, fd00::/8")
     assert shell("call", "manage_policies", "create", *words).status == 0
-    assert shell("call", "manage_policies", "create", *words[:3], 'ipAllowlistCidrs=["10.0.0.0/8,x"]').status == 0
+    assert shell("call", "manage_policies", "create", *words[:4], 'ipAllowlistCidrs=["10.0.0.0/8,x"]').status == 0
     assert [(seen.json()["description"], seen.json()["ipAllowlistCidrs"]) for seen in vault.seen] == [
         ("a,b", ["10.0.0.0/8", "fd00::/8"]),
         ("a,b", ["10.0.0.0/8,x"]),
