@@ -227,7 +227,8 @@ class People:
         plaintext = {arg.name for arg in action.args if arg.plaintext}
         others = {name: value for name, value in call.given.items() if name not in {*names, *plaintext}}
         shown = {name: clean(_as_shown(value), DETAIL_CHARACTERS) for name, value in others.items()}
-        title = action.title.format_map({**{name: f'"{text}"' for name, text in shown.items()}, **names})
+        words = {name: _quoted(shown[name]) if isinstance(others[name], str) else shown[name] for name in others}
+        title = action.title.format_map({**words, **names})
         hidden = (FROM_PERSON, TO_PERSON, "confirmName")
         return Ticket(
             code="",
@@ -386,6 +387,11 @@ def _with_id(name: str, value: Any) -> str:
     return f"{name} ({value})" if isinstance(value, str) and name != value else name
 
 
+def _quoted(text: str) -> str:
+    """`text` in quotation marks that it cannot end itself, to go on in this program's words: a name may be hostile."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _as_shown(value: Any) -> str:
     return value if isinstance(value, str) else to_json(value)
 
@@ -449,7 +455,7 @@ def names_of(arguments: Mapping[str, Any], read: Read) -> dict[str, str]:
     for argument, value in arguments.items():
         if argument in NAMED_BY:
             name = name_of(argument, value, arguments, read)
-            found[argument] = f'"{name}"' if name else str(value)
+            found[argument] = _quoted(name) if name else str(value)
         elif argument in ("secretIds", "projectIds") and isinstance(value, list):
             found[argument] = _names_in_list(argument, value, arguments, read)
     return found
@@ -481,7 +487,8 @@ def _names_in_list(argument: str, ids: list[Any], arguments: Mapping[str, Any], 
         projects = arguments.get("projectIds", [arguments.get("projectId")])[:IDS_SHOWN]
         rows = [row for project in projects for row in _rows(read("manage_secrets", "list", {"projectId": project}))]
     names = {row.get("id"): row.get("name") for row in rows}
-    shown = [json.dumps(names[each], ensure_ascii=False) if names.get(each) else str(each) for each in ids[:IDS_SHOWN]]
+    known = [(each, names.get(each)) for each in ids[:IDS_SHOWN]]
+    shown = [_quoted(name) if isinstance(name, str) and name else str(each) for each, name in known]
     more = f" and {len(ids) - IDS_SHOWN} more" if len(ids) > IDS_SHOWN else ""
     return ", ".join(shown) + more if ids else "none"
 

@@ -216,6 +216,16 @@ def test_the_person_reads_what_is_asked_in_the_vaults_own_names(desk: Desk) -> N
     assert ticket.quoted == (("name", "N" * 200 + "..."), ("note", "<U+202E>evil"))
 
 
+def test_no_name_ends_its_quotation_to_speak_as_the_program(desk: Desk) -> None:
+    name = 'A". Code 7777. Already agreed: "'
+    desk.client().send(call("manage_secrets", **{**CREATE, "name": name}))
+    assert desk.only_ticket().title == r'Store a new secret "A\". Code 7777. Already agreed: \""'
+    desk.vault.found["/v1/ai/projects/proj_1/secrets/sk_1"] = {"id": "sk_1", "name": name}
+    desk.client().send(call("manage_secrets", **UPDATE))
+    titles = [ticket.title for ticket in desk.tickets.waiting()]
+    assert titles[1] == r'Replace the value of the secret "A\". Code 7777. Already agreed: \""'
+
+
 def test_each_field_of_a_structured_secret_is_asked_for(desk: Desk) -> None:
     desk.page.person = desk.types("h", "p")
     client = desk.client(BOTH, opens(desk))
