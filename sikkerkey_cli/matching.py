@@ -15,8 +15,8 @@ from sikkerkey_cli.terminal import UsageError
 
 CANDIDATES_MAX = 5  # that an error names
 NAME_MAX_CHARACTERS = 60  # of a name in an error
-# An id in one of these forms is complete.
-COMPLETE_ID = re.compile("[a-z]{2,6}_[a-z0-9]{16}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+# An id in one of these forms is complete. One in 200 has no digit and is looked up; so is app_databasepassword, a name.
+COMPLETE_ID = re.compile("[a-z]{2,6}_(?=[a-z]*[0-9])[a-z0-9]{16}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 SIMILARITY = 0.5  # of names that an error proposes
 
 

@@ -31,6 +31,7 @@ LISTS: dict[str, Any] = {
         {"id": DATABASE, "name": "DATABASE_PASSWORD"},
         {"id": STRIPE, "name": "STRIPE_API_KEY"},
         {"id": OTHER, "name": "stripe_api_key"},
+        {"id": "sk_2222222222222222", "name": "app_databasepassword"},
     ],
     f"projects/{BILLING}/secrets": [{"id": OTHER, "name": "DATABASE_PASSWORD"}],
     f"projects/{WEBSHOP}/policies": [{"id": POLICY, "name": "Office hours"}],
@@ -127,6 +128,11 @@ def test_names_and_beginnings_of_ids_stand_for_ids(shell: Shell, vault: Recorder
 def test_complete_ids_are_not_looked_up(shell: Shell, vault: Recorder) -> None:
     assert shell("call", "manage_secrets", "get", f"projectId={WEBSHOP}", f"secretId={DATABASE}").status == 0
     assert len(vault.seen) == 1
+
+
+def test_a_name_in_the_form_of_an_id_is_looked_up(shell: Shell, vault: Recorder) -> None:
+    assert shell("call", "manage_secrets", "get", f"projectId={WEBSHOP}", "secret=app_databasepassword").status == 0
+    assert sent(vault)[0] == f"projects/{WEBSHOP}/secrets/sk_2222222222222222"
 
 
 def test_each_list_is_read_once(shell: Shell, vault: Recorder) -> None:
