@@ -142,6 +142,7 @@ from sikkerkey_results import (
     Sanitizer,
     ShownCall,
     error_result,
+    json_lines,
     json_of,
     members_of,
     render,
@@ -2041,13 +2042,21 @@ class VaultResources:
         if resource.fills:
             arguments[resource.fills.name] = match[1]
         try:
-            text: str = self._answer(resource.tool, arguments, context)["content"][-1]["text"]
+            result = self._answer(resource.tool, arguments, context)
         except ArgumentError as error:
             raise _resource_not_found(error.full_text(), match[0]) from None
         except ServiceError as error:
             if error.status == 404:
                 raise _resource_not_found(error.full_text(), match[0]) from None
             raise
+        members: JsonObject = result.get("structuredContent", {})
+        if "next" in members:  # a resource takes no arguments: its tool does
+            action = self._shown_names(f"{resource.tool}.{resource.action}")
+            shown = f"{members['returned']:,} of {members['total']:,} rows are shown"
+            members["next"] = {**arguments, **members["next"]}
+            members["hint"] = f"{shown}; for more, call {action} with the arguments of `next`"
+            return json_lines(members)
+        text: str = result["content"][-1]["text"]
         return text
 
     def prompt(self, name: str, arguments: dict[str, str], _context: Context) -> JsonObject:

@@ -104,6 +104,20 @@ def test_a_resource_is_what_its_tool_answers(uri: str, called: tuple[str, Any]) 
     assert api.sent[0] == api.sent[1]
 
 
+@each_uri
+def test_a_long_resource_names_the_tool_that_goes_on(uri: str, called: tuple[str, Any]) -> None:
+    tool, arguments = called
+    if tool == "whoami":
+        return
+    rows = [{"id": f"sk_{number}", "name": "n" * 150} for number in range(200)]
+    client, _ = client_of(reply(body=json.dumps({"entries": rows} if tool == "read_audit" else rows).encode()))
+    text = client.send(request("resources/read", uri=uri))["result"]["contents"][0]["text"]
+    shown = json.loads(text)
+    assert shown["next"] == {**arguments, "offset": shown["returned"]}
+    assert shown["hint"].endswith(f"rows are shown; for more, call {tool}.list with the arguments of `next`")
+    assert len(text) <= sikkerkey_mcp.RESULT_CHARACTERS
+
+
 def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:
     client, _ = client_of(reply(body=b'[{"id":"sk_1","value":"canary-value"}]'))
     text = client.send(request("resources/read", uri=SECRETS))["result"]["contents"][0]["text"]
