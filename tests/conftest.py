@@ -14,6 +14,7 @@ import pytest
 import sikkerkey_http
 import sikkerkey_mcp
 from sikkerkey_cli import entries
+from tests.support import trusting_server
 from tests.support.harness import Recorder, Server, make_slot
 from tests.support.shell import Shell
 
@@ -93,7 +94,7 @@ def recorder() -> Iterator[Recorder]:
 def server(home: Path, recorder: Recorder) -> Iterator[Server]:
     """sikkerkey-mcp as a process, initialized, with an identity whose vault is `recorder`."""
     make_slot(home, recorder.url)
-    with Server() as process:
+    with Server(trusting_server.COMMAND) as process:
         process.initialize()
         yield process
 

@@ -234,7 +234,7 @@ def test_32_tools_that_break_leave_32_workers(fixtures: CheckedServer) -> None:
 
 def test_a_batch_is_answered_as_one_when_its_last_call_has_ended(home: Path, recorder: Recorder) -> None:
     make_slot(home, recorder.url)
-    with CheckedServer() as server:
+    with CheckedServer(trusting_server.COMMAND) as server:
         server.initialize("2025-03-26")
         gate = Gate(recorder)
         call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "whoami"}}
@@ -256,7 +256,7 @@ def test_a_batch_is_answered_as_one_when_its_last_call_has_ended(home: Path, rec
 @pytest.mark.parametrize("others", [[], [8]])
 def test_a_batch_is_answered_without_its_cancelled_call(home: Path, recorder: Recorder, others: list[int]) -> None:
     make_slot(home, recorder.url)
-    with CheckedServer() as server:
+    with CheckedServer(trusting_server.COMMAND) as server:
         server.initialize("2025-03-26")
         gate = Gate(recorder)
         call = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "whoami"}}
@@ -306,7 +306,7 @@ def test_a_cancelled_call_frees_its_worker(mcp: CheckedServer, gate: Gate) -> No
 def test_a_cancelled_calls_connection_is_closed(home: Path) -> None:
     with loopback() as (listener, url):
         make_slot(home, url)
-        with CheckedServer() as server:
+        with CheckedServer(trusting_server.COMMAND) as server:
             server.initialize()
             call = server.start_call("whoami")
             with listener.accept()[0] as connection:
@@ -450,7 +450,7 @@ def test_tools_list_is_small_and_the_same_bytes_each_time(mcp: CheckedServer) ->
     mcp.send({"jsonrpc": "2.0", "id": "new", "method": "tools/list", "params": {"_meta": envelope()}})
     mcp.reply("new")
     assert len(mcp.lines[-1]) - len(listings[0]) < 200
-    with CheckedServer() as other:
+    with CheckedServer(trusting_server.COMMAND) as other:
         other.initialize("2025-06-18")
         other.send({"jsonrpc": "2.0", "id": "list", "method": "tools/list"})
         other.reply("list")
@@ -469,7 +469,7 @@ def test_the_networks_failure_is_a_result(home: Path) -> None:
     with loopback() as (_listener, url):
         pass  # the port is closed again
     make_slot(home, url)
-    with CheckedServer() as server:
+    with CheckedServer(trusting_server.COMMAND) as server:
         server.initialize()
         result = server.call("manage_machines", action="rename", machineId="m", name="n")
         assert result["isError"] is True

@@ -26,7 +26,6 @@ from tests.support.faulty_vault import FaultyVault
 from tests.support.harness import (
     AGENT_ID,
     ROOT,
-    SOURCE_COMMAND,
     TIMEOUT_S,
     VAULT_ID,
     CannedResponse,
@@ -209,7 +208,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         patch.setenv("SIKKERKEY_HOME", str(directory / ".sikkerkey"))
         make_slot(directory, vault.url)
         vault.answer = lambda _seen: CannedResponse(ANSWER["status"], ANSWER["body"])
-        with verbose_server(SOURCE_COMMAND) as server:
+        with verbose_server() as server:
             yield server
 
 

@@ -20,7 +20,8 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from tests.support.harness import SOURCE_COMMAND, TIMEOUT_S, CannedResponse, ReceivedRequest, Server
+from tests.support import trusting_server
+from tests.support.harness import TIMEOUT_S, CannedResponse, ReceivedRequest, Server
 from tests.support.table_calls import ROWS, Row
 
 # The part of MARK that is the same in every spelling except base64 and hex, and unique to this run.
@@ -174,7 +175,7 @@ def source_env(**more: str) -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": str(Path(sikkerkey_mcp.__file__).parent), **more}
 
 
-def verbose_server(command: Iterable[str] = SOURCE_COMMAND, env: dict[str, str] | None = None) -> Server:
+def verbose_server(command: Iterable[str] = trusting_server.COMMAND, env: dict[str, str] | None = None) -> Server:
     """A server at log level debug."""
     server = Server([*command], env)
     server.initialize()

@@ -1,6 +1,6 @@
 """sikkerkey-mcp, except that it does not look up who listens on loopback.
 
-That reads the tables of all sockets for each connection, which takes the kernel 20 ms: for tests with many connections.
+That reads the tables of all sockets at each connection, which takes the kernel 20 to 90 ms after many other tests.
 """
 
 from __future__ import annotations
