@@ -38,7 +38,7 @@ def weakness_rows() -> Iterator[tuple[int, list[tuple[str, str]]]]:
 def test_every_linked_test_exists() -> None:
     found = [(page, name, link) for page in PAGES for name, link in LINK.findall(page.read_text(encoding="utf-8"))]
     assert len(found) > 60
-    missing = [(name, link) for page, name, link in found if name not in functions_of(page.parent / link)]
+    missing = [(name, link) for page, name, link in found if name not in functions_of((page.parent / link).resolve())]
     assert missing == []
 
 
@@ -60,7 +60,7 @@ def test_every_weakness_links_to_tests_with_its_mark() -> None:
     assert list(table) == list(WEAKNESSES)
     for number, linked in table.items():
         assert linked, number
-        unmarked = [name for name, link in linked if number not in functions_of(ROOT / "docs" / link)[name]]
+        unmarked = [name for name, link in linked if number not in functions_of((ROOT / "docs" / link).resolve())[name]]
         assert unmarked == [], number
 
 

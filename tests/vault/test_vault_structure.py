@@ -1,10 +1,9 @@
-"""The structure of the vault's code: imports form a tree with the entry points on top."""
+"""The structure of the vault's code: what may import what. That imports form a tree is in tests/test_structure.py."""
 
 from __future__ import annotations
 
 import ast
 import functools
-from graphlib import TopologicalSorter
 
 from tests.vault.support.served_vault import ROOT
 
@@ -31,10 +30,6 @@ def imports(tree: ast.Module) -> set[str]:
 @functools.cache
 def all_imports() -> dict[str, set[str]]:
     return {name: imports(tree) for name, tree in trees().items()}
-
-
-def test_imports_form_a_tree() -> None:
-    list(TopologicalSorter(all_imports()).static_order())  # raises CycleError
 
 
 def test_only_the_entry_point_imports_the_owners_commands() -> None:
