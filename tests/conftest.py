@@ -21,6 +21,8 @@ from tests.support.shell import Shell
 if TYPE_CHECKING:
     from selenium.webdriver import Chrome
 
+    from tests.support.local_vault import LocalVault
+
 EVIL_HOST = "evil.example"  # leads to this computer in the browser, as after DNS rebinding
 
 
@@ -97,6 +99,16 @@ def server(home: Path, recorder: Recorder) -> Iterator[Server]:
     with Server(trusting_server.COMMAND) as process:
         process.initialize()
         yield process
+
+
+@pytest.fixture(scope="session")
+def local_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVault]:
+    """A local vault as a process. Each test installs its own agents and finds objects of other tests."""
+    from tests.support.local_vault import LocalVault  # it loads the vault, for half a second
+
+    vault = LocalVault(tmp_path_factory.mktemp("local_vault") / "vault")
+    yield vault
+    vault.close()
 
 
 @pytest.fixture(scope="session")

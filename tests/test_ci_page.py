@@ -54,7 +54,7 @@ def job(home: Path, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def vault(tmp_path: Path) -> Iterator[LocalVault]:
-    """A local vault with an agent of this computer that its owner has approved."""
+    """A local vault without machines, with an agent of this computer that its owner has approved."""
     local = LocalVault(tmp_path / "vault")
     try:
         local.owner("approve", install(local))

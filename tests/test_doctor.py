@@ -988,24 +988,19 @@ def test_status_is_1_where_a_line_fails(home: Path, nowhere: str) -> None:
     assert os.linesep.join(ended.stdout.splitlines()[-1:]).endswith(" fail")
 
 
-def test_states_of_an_agent_at_a_real_vault(tmp_path: Path) -> None:
-    local = LocalVault(tmp_path / "vault")
-
+def test_states_of_an_agent_at_a_real_vault(local_vault: LocalVault, shell: Shell) -> None:
     def state() -> dict[str, str]:
-        ended = subprocess.run([*ARCHIVE_COMMAND, "doctor", "--json"], capture_output=True, timeout=60, check=False)
-        lines = {line["check"]: line for line in json.loads(ended.stdout)}
-        assert ended.returncode == (lines["vault"]["state"] == "fail")
+        ended = shell("doctor", "--json")
+        lines = {line["check"]: line for line in json.loads(ended.out)}
+        assert ended.status == (lines["vault"]["state"] == "fail")
         return {name: lines["vault"][name] for name in ("state", "detail", "remedy")}
 
-    try:
-        agent = install(local)
-        pending = state()
-        local.owner("approve", agent)
-        approved = state()
-        local.owner("disable", agent)
-        disabled = state()
-    finally:
-        local.close()
+    agent = install(local_vault)
+    pending = state()
+    local_vault.owner("approve", agent)
+    approved = state()
+    local_vault.owner("disable", agent)
+    disabled = state()
     refused = f"{agent}: the vault answered 403, saying "
     assert [pending, approved, disabled] == [
         {"state": "fail", "detail": f'{refused}"Agent is pending approval"', "remedy": doctor.APPROVE},

@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -22,14 +22,6 @@ from tests.support.shell import PROGRAM, Shell, run_process
 
 ROUNDS_MAX = 5  # of doctor and its remedies: a file moved away, a new agent, its approval, its entry, all ok
 WAIT = ("resolve the failures above first", "resolve the checks marked fail first")
-
-
-@pytest.fixture(scope="module")
-def vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVault]:
-    """A vault in which the tests' owner approves agents."""
-    local = LocalVault(tmp_path_factory.mktemp("vault") / "vault")
-    yield local
-    local.close()
 
 
 class Computer:
@@ -221,18 +213,22 @@ SITUATIONS: list[Callable[[Computer], None]] = [
 
 
 def test_computer_of_these_tests_is_ok(
-    home: Path, vault: LocalVault, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    home: Path, local_vault: LocalVault, shell: Shell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "argv", [PROGRAM])
-    assert Computer(home, vault, shell, monkeypatch).problems() == []
+    assert Computer(home, local_vault, shell, monkeypatch).problems() == []
 
 
 @pytest.mark.parametrize("spoil", SITUATIONS, ids=lambda spoil: spoil.__name__)
 def test_remedies_as_printed_end_with_all_ok(
-    spoil: Callable[[Computer], None], home: Path, vault: LocalVault, shell: Shell, monkeypatch: pytest.MonkeyPatch
+    spoil: Callable[[Computer], None],
+    home: Path,
+    local_vault: LocalVault,
+    shell: Shell,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(sys, "argv", [PROGRAM])
-    computer = Computer(home, vault, shell, monkeypatch)
+    computer = Computer(home, local_vault, shell, monkeypatch)
     spoil(computer)
     problems = computer.problems()
     assert problems, "doctor notices nothing"

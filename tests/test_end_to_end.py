@@ -7,7 +7,7 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +23,6 @@ from tests.support.shell import Shell
 
 VALUE = "marked-value-6f1d3c"
 SDKS = {"mcp 2": ROOT / ".venv", "mcp 1": ROOT / ".venv-mcp1"}
-
-
-@pytest.fixture(scope="module")
-def local_vault(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalVault]:
-    """A vault on loopback; each test installs its own agents."""
-    vault = LocalVault(tmp_path_factory.mktemp("end_to_end") / "vault")
-    yield vault
-    vault.close()
 
 
 def sdk_python(sdk: str) -> str:

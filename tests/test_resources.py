@@ -316,19 +316,11 @@ def test_a_read_reports_progress_and_can_be_cancelled(home: Path, recorder: Reco
         assert asked not in server.answered()
 
 
-@pytest.fixture
-def vault(tmp_path: Path) -> Any:
-    """A local vault with an approved agent."""
-    made = LocalVault(tmp_path / "vault")
-    made.owner("approve", install(made))
-    yield made
-    made.close()
-
-
-def test_the_archive_serves_the_local_vaults_resources(vault: LocalVault) -> None:
+def test_the_archive_serves_the_local_vaults_resources(local_vault: LocalVault) -> None:
+    local_vault.owner("approve", install(local_vault))
     with Server(ARCHIVE_COMMAND) as server:
         server.initialize()
-        project = server.call("manage_projects", action="create", name="shop")["structuredContent"]["id"]
+        project = server.call("manage_projects", action="create", name="catalogue")["structuredContent"]["id"]
         server.call("manage_secrets", action="create", projectId=project, name="s", value="a marked value")
         uris = ["sikkerkey://whoami", "sikkerkey://projects", f"sikkerkey://projects/{project}/secrets"]
         read = [server.request("resources/read", uri=uri)["result"]["contents"][0] for uri in uris]
@@ -337,7 +329,7 @@ def test_the_archive_serves_the_local_vaults_resources(vault: LocalVault) -> Non
             server.call("manage_projects", action="list"),
             server.call("manage_secrets", action="list", projectId=project),
         ]
-        argument = {"name": "id", "value": "sho"}
+        argument = {"name": "id", "value": "catal"}
         reference = {"type": "ref/resource", "uri": TEMPLATE}
         completed = server.request("completion/complete", ref=reference, argument=argument)["result"]["completion"]
     assert [part["uri"] for part in read] == uris

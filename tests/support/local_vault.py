@@ -1,14 +1,19 @@
-"""The local vault as a process, commands of its owner, and agents that the archive installs."""
+"""The local vault as a process, commands of its owner, and agents that use it."""
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
-from tests.support.harness import ARCHIVE_COMMAND, ROOT, TIMEOUT_S
+import sikkerkey_http
+from sikkerkey_cli.__main__ import main
+from tests.support.harness import ROOT, TIMEOUT_S
 from tests.vault.support.commands import run_command
 from vault.domains.secrets import find, plaintext
 from vault.schema import open_store
@@ -51,11 +56,15 @@ class LocalVault:
 
 
 def install(vault: LocalVault, scopes: str = "all") -> str:
-    """Installs a new agent with the archive and returns its id."""
-    token = vault.owner("agent-token", "--scopes", scopes)
-    env = {**os.environ, "SIKKERKEY_API_URL": vault.url}
-    command = [*ARCHIVE_COMMAND, "install", "-", "--name", "end to end"]
-    done = subprocess.run(command, input=token, env=env, capture_output=True, text=True, check=True, timeout=TIMEOUT_S)
-    found = re.search(r"agent ([0-9a-f-]{36})", done.stdout)
-    assert found, done.stdout
+    """Installs a new agent in this process and returns its id. test_readme.py does it with the archive."""
+    shown, token = io.StringIO(), io.StringIO(vault.owner("agent-token", "--scopes", scopes))
+    with (
+        mock.patch.dict(os.environ, SIKKERKEY_API_URL=vault.url),
+        mock.patch.object(sikkerkey_http.KeepAliveHandler, "_put_back", lambda _self, connection: connection.close()),
+        mock.patch.object(sys, "stdin", token),
+        contextlib.redirect_stdout(shown),
+    ):
+        assert main(["install", "-", "--name", "end to end"]) == 0
+    found = re.search(r"agent ([0-9a-f-]{36})", shown.getvalue())
+    assert found, shown.getvalue()
     return found[1]
