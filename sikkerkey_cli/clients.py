@@ -199,7 +199,7 @@ CLIENTS: dict[str, Client] = {
         "Settings, MCP servers shows it as running",
         containers=("mcp.servers", "servers", "mcpServers", "mcp_servers")),
     "generic": Client(
-        "any other client", "json", MCP_SERVERS, None, "", "its own list of MCP servers"),
+        "any other client", "json", MCP_SERVERS, None, "", "its list of MCP servers shows it"),
 }
 # fmt: on
 

@@ -22,8 +22,8 @@ READS_MAX = 2  # that one question may cost
 NAMES_MAX = 5  # of a list
 NAME_MAX_CHARACTERS = 80
 PAST = {
-    **{"Bind": "Bound", "Bring": "Brought", "Let": "Let", "Put": "Put", "Send": "Sent", "Take": "Took"},
-    **{"Reply": "Replied", "Unfreeze": "Unfroze", "Withdraw": "Withdrew", "Stop": "Stopped", "Plant": "Planted"},
+    **{"Bind": "Bound", "Reply": "Replied", "Send": "Sent"},
+    **{"Unbind": "Unbound", "Unfreeze": "Unfroze", "Withdraw": "Withdrew"},
 }
 
 

@@ -30,7 +30,8 @@ _UNITS: dict[sikkerkey_actions.Kind, str] = {"string": " characters", "strings":
 def limits(arg: Arg, quote: str = "") -> list[str]:
     """The limits of an argument's value, in words. `quote` encloses literals."""
     unit = _UNITS.get(arg.kind, "")
-    found = [f"at least {arg.least:,}{unit}"] if arg.least is not None and arg.most is None else []
+    unit_of_least = unit[:-1] if arg.least == 1 else unit
+    found = [f"at least {arg.least:,}{unit_of_least}"] if arg.least is not None and arg.most is None else []
     if arg.most is not None:
         found.append(f"{'at most' if arg.least is None else f'{arg.least:,} to'} {arg.most:,}{unit}")
     if arg.most_bytes is not None:
@@ -42,9 +43,29 @@ def limits(arg: Arg, quote: str = "") -> list[str]:
     return found + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
 
 
+# Arguments whose name tells a model enough. People read these texts in place of the name.
+_MEANINGS = {
+    "attachmentId": "Id of an attached file (see get).",
+    "categoryId": "Id of a category (see categories).",
+    "code": "Code in the answer with status waiting.",
+    "enabled": "true turns it on, false turns it off.",
+    "limit": "Maximum number of rows in the answer.",
+    "maxReadsPerDay": "Maximum number of reads in a day.",
+    "maxReadsPerMinute": "Maximum number of reads in a minute.",
+    "offset": "Number of rows to skip.",
+    "page": "Page number; the first page is 1.",
+    "pageSize": "Maximum number of rows on a page.",
+    "priority": "Priority of the ticket.",
+    "sortBy": "What to sort by.",
+    "timeWindowDays": "Days of the week with reads.",
+    "title": "Title of the ticket.",
+}
+
+
 def describe(row: Action | Arg) -> str:
-    """The description of an action or an argument."""
-    return row.text
+    """The description of an action or an argument, for people."""
+    repeats_name = isinstance(row, Arg) and row.text == sikkerkey_actions.text_from_name(row.name)
+    return _MEANINGS.get(row.name, row.text) if repeats_name else row.text
 
 
 def find_tool(name: str) -> Tool:

@@ -632,7 +632,7 @@ def failed(status: int, body: Any = None, row: Row = GET, **headers: str) -> tup
 def test_error_of_the_vault_is_quoted_and_has_no_structure(row: Row) -> None:
     message, hint = failed(400, {"error": "name is taken"}, row)
     assert message == 'the vault answered 400, saying "name is taken"'
-    assert hint == "correct the arguments; the vault refused them as they are"
+    assert hint == "the vault refused the arguments: correct them"
 
 
 WORDS = {
@@ -673,7 +673,7 @@ def test_every_status_has_a_next_step(status: int) -> None:
         (401, "may have been revoked"),
         (403, "repeating the call does not help"),
         (404, "check the ids with a list action"),
-        (409, "change what is in the way"),
+        (409, "resolve the conflict"),
         (413, "send less"),
         (423, "manage_canaries.unfreeze_project"),
         (429, "wait, then repeat"),
@@ -685,9 +685,9 @@ def test_every_status_has_a_next_step(status: int) -> None:
         (405, "does not offer this action"),
         (407, "HTTPS_PROXY"),
         (408, "repeat it"),
-        (410, "gone for good"),
+        (410, "no longer exists"),
         (418, "does not help"),
-        (422, "correct the arguments"),
+        (422, "correct them"),
         (425, "repeat it"),
     ],
 )
@@ -733,12 +733,12 @@ def test_403_names_the_scopes_that_the_vault_wants() -> None:
 @each_of("scopes", [None, [], "projects.read", 7, [None, 7], {"a": 1}])
 def test_403_without_readable_scopes_names_the_rows_own(scopes: Any) -> None:
     _message, hint = failed(403, {"error": "no", "requiredScopes": scopes})
-    assert hint.startswith("the agent must be approved and enabled, hold the scope machines.read, and have the project")
+    assert hint.startswith("the agent must be approved and enabled, have the scope machines.read, and have the project")
 
 
 def test_403_on_a_route_with_an_id_names_the_allowlist() -> None:
     _message, hint = failed(403, {"error": "no"}, BY_NAME["manage_secrets.list"])
-    needed = "hold the scope projects.secrets.read, and have the project on its allowlist"
+    needed = "have the scope projects.secrets.read, and have the project on its allowlist"
     assert hint == f"the agent must be approved and enabled, {needed}; {NEXT_STEP[403]}"
 
 

@@ -366,7 +366,7 @@ def test_refusal_of_the_vault_is_status_1_with_its_hint(shell: Shell, vault: Rec
         1,
         "",
         'sikkerkey-mcp: error: the vault answered 404, saying "no <U+001B>[31msuch"\nhint: check the ids with a list '
-        "action; anything outside this agent's project allowlist looks absent too\n",
+        "action; anything outside this agent's project allowlist also looks absent\n",
     )
 
 

@@ -138,7 +138,7 @@ def test_a_name_in_the_form_of_an_id_is_looked_up(shell: Shell, vault: Recorder)
 def test_each_list_is_read_once(shell: Shell, vault: Recorder) -> None:
     words = ("project=Webshop", "machine=web-1", "secrets=STRIPE_API_KEY,DATABASE_PASSWORD")
     ran = shell("call", "manage_project_machines", "grants_set", *words, "--yes")
-    assert ran.err == "Let the machine web-1 read other secrets in Webshop.\n"
+    assert ran.err == "Replaced the secrets that the machine web-1 may read in Webshop.\n"
     path = f"projects/{WEBSHOP}/machines/{WEB}/grants"
     assert sent(vault) == (path, {"secretIds": [STRIPE, DATABASE]})
     paths = [seen.path for seen in vault.seen]
@@ -331,7 +331,7 @@ FOR_GOOD = "This cannot be undone."
             f"Destroy the secret DATABASE_PASSWORD with all its versions? {FOR_GOOD}",
         ),
         ("manage_machines.deny", {"machineId": WEB}, 'Reject the machine "web 1"?'),
-        ("manage_ipallowlist.disable", {}, "Turn the IP allowlist off? This disarms an alarm or a limit."),
+        ("manage_ipallowlist.disable", {}, "Turn the IP allowlist off? This turns off an alarm or a limit."),
         (
             "manage_ipallowlist.bulk_delete",
             {"entryIds": list("abcdefg")},
@@ -367,7 +367,7 @@ def test_every_change_has_a_title_with_its_own_arguments() -> None:
         placeholders = set(path_parameters(row.action.title))
         assert placeholders <= {arg.name for arg in row.action.args}, row
         verb = row.action.title.split(" ")[0]
-        assert not verb or questions.past(verb).endswith(("ed", "t", "d", "w", "oze", "ook")), row
+        assert not verb or questions.past(verb).endswith(("ed", "t", "d", "w", "oze")), row
 
 
 def test_a_question_costs_at_most_two_reads() -> None:

@@ -283,7 +283,7 @@ def test_descriptions_say_what_decides_between_actions() -> None:
         "manage_secrets.rotate": ("replaces the vault's copy only", "A structured secret needs fields"),
         "manage_secrets.dynamic_create": ("replaces the vault's copy only", "needs fields"),
         "manage_secrets.create": ("Refused if the project has a secret of that name", "update_value"),
-        "manage_secrets.list": ("canaries included", "updatedAt also moves", "versions"),
+        "manage_secrets.list": ("including canaries", "updatedAt also changes", "versions"),
         "manage_canaries.create": ("until a machine has a grant", "exports all its secrets"),
         "manage_project_machines.grants_set": ("call grants_get first", "names canaries"),
         "manage_team.permissions_set": ("no read-only member",),

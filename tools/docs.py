@@ -41,26 +41,26 @@ generated from the dispatch table in `sikkerkey_mcp.py`; `make docs` rewrites it
 There are {tools} tools with {actions} actions. Call a tool with `action` and the arguments of that action. `whoami` has
 a single action and takes no `action` argument. No action returns the value of a stored secret.
 
-- **Required** and **Optional** list an action's arguments. If only some combinations are allowed, the description of
-  the arguments says so. The server refuses any other argument before it sends a request. It does not send arguments
+- **Required** and **Optional** list an action's arguments. If only some combinations are allowed, the descriptions of
+  the arguments say which. The server refuses any other argument before it sends a request. It does not send arguments
   that you omit; it does send empty ones.
-- `search`, `limit` and `offset` select rows of a list: [Results](protocol.md#results).
-- **Scope**: the permission that the vault's owner must grant to the agent.
-- **Effect**: *read* changes nothing, and the server retries it after a lost connection. *write* can be undone by
-  another call. ***destructive*** removes something, replaces a whole set or widens access: clients should ask the user
-  first.
-- **Result**: a JSON object, as text and as structured content. Exceptions: CSV text, a file, and actions that **mint**
-  a credential. The result shows that credential once, for you to pass on.
-- *looks first*: before the write, the server reads what it concerns, with the agent's scopes, to refuse a mistake or to
-  add a `notice` to the answer. Restrictions such as `--exclude` do not concern these reads. If the vault refuses them,
-  the server sends the write without them.
+- `search`, `limit` and `offset` select rows of a list: see [Results](protocol.md#results).
+- **Scope** is the permission that the vault's owner must grant to the agent.
+- **Effect**: a *read* changes nothing, and the server retries it after a lost connection. Another call can undo a
+  *write*. A ***destructive*** action removes something, replaces a whole set or widens access: clients should ask the
+  user first.
+- **Result** is a JSON object, as text and as structured content, except for actions that return CSV text or a file. An
+  action that **mints** a credential shows it once, in its result, for you to pass on.
+- *looks first*: before the write, the server reads the objects that it affects, with the agent's scopes, to refuse a
+  mistake or to add a `notice` to the answer. Restrictions such as `--exclude` do not apply to these reads. If the vault
+  refuses them, the server sends the write anyway.
 - *inferred*: no public source documents this route. It follows the conventions of the other routes, and some vaults do
   not offer it.
-- *confirmed*: a person has to confirm such a call, or those of its calls that widen access or disarm an alarm:
-  [People](person.md).
-- *own*: SikkerKey has no such action. This program answers it from many reads, each of which needs its own scope
-  ([Reviews](reviews.md)), or from what people did (`await_person`).
-- An *id* has 1 to 128 letters, digits, `-` or `_`. Take ids from earlier results.
+- *confirmed*: a person must confirm the call. For some actions, this applies only to calls that widen access or turn
+  off an alarm: see [Values typed by a person, and confirmations](person.md).
+- *own*: SikkerKey has no such action. The server answers it from many reads, each of which needs its own scope (see
+  [Reviews](reviews.md)), or from what people did (`await_person`).
+- An *id* is 1 to 128 letters, digits, `-` or `_`. Take ids from earlier results.
 - The examples are recorded from real calls to the local vault (`make record`). Ids and times are replaced, lists are
   cut to two items, and long texts are shortened. The hosted service may return more.
 """
@@ -68,47 +68,47 @@ a single action and takes no `action` argument. No action returns the value of a
 TESTED_CLIENTS_INTRO = """\
 # Tested clients
 
-This page says which clients were tried, in which version and with what result. It is generated from
+This page lists the clients that were tested, their versions and the results. It is generated from
 `docs/tested-clients.json`; `make test-clients` updates the results, `make docs` the page.
 
 `make test-clients` downloads the clients and gives each one an empty home directory and a local vault. A scripted model
 drives the assistants; a small program drives the SDKs. Each makes five calls: `whoami`, create a project, create a
 secret in it, list the secrets, and a call with an invalid id, which must be refused. The SDKs also list and read the
-resources. Claude Code and Codex have a second session with `--split-reads`, in which only reads are approved: the model
-calls every tool, and no call of another tool may reach the server.
+resources. Claude Code and Codex get a second session with `--split-reads`, in which only reads are approved: the model
+calls every tool, and only calls of approved tools may reach the server.
 
-The trial compares what the client received with what the server wrote and what the vault holds. The secret's value must
-be in the vault and must not come back. On Linux, the trial runs in a network namespace with loopback only.
+The trial compares what the client received with what the server sent and what the vault stores. The secret's value must
+be in the vault and must not come back. On Linux, the trial runs in a network namespace that contains only loopback.
 """
 
 PEOPLE = """\
 
 ## What people are asked
 
-In a session of their own (`make test-clients PEOPLE=1`), the model creates a secret whose value a person types, and a
+In a separate session (`make test-clients PEOPLE=1`), the model creates a secret whose value a person types, and a
 one-time link that only a person may see. Then it deletes two projects. Claude Code, Codex and Copilot CLI run in a
-terminal (tmux), where key presses, and a program in place of the browser, play a person. All six also run without a
-terminal: the person runs the commands that the model was given, in a terminal of their own.
+terminal (tmux). Scripted key presses, and a program in place of the browser, play the person. All six assistants also
+run without a terminal: there, the person runs the commands from the server's answers in another terminal.
 
-The vault must hold exactly what was typed, and delete only what was confirmed: a deletion that was not is not sent. The
-page must show the code of the dialog. The value, the link and its passphrase must be in no request to the model, no
-message of the server, no file of the client, no output and on no screen of the client; the value also in no command
-line, and the page's address in no request to the model. Where the server opens the page, as for Codex, the address is
-not in the browser's command line either.
+The vault must store exactly what was typed. A deletion that was not confirmed must not be sent. The page must show the
+same code as the dialog. The value, the link and its passphrase must not appear in a request to the model, a message of
+the server, a file, the output or the screen of the client. The value must not appear in a command line either, nor the
+page's address in a request to the model. Where the server opens the page, as for Codex, the address must not be in the
+browser's command line.
 
 *Asked after* is the time from the model's call to the dialog, or to the answer with the command. *Result after* is the
-time from the person's last key, or from the submission of the page, to the model's receipt of the result. Claude Code
-waits until the person has chosen *I'm done, continue*, for which they take 1.5 s here.
-[The dialogs](client-dialogs.md) show what the person sees.
+time from the person's last key, or from the submission of the page, until the model receives the result. Claude Code
+waits until the person chooses *I'm done, continue*, which takes 1.5 s here. [What people see](client-dialogs.md) shows
+the dialogs.
 """
 
 DIALOGS = """\
 # What people see
 
 This page shows what people see in each client when a call needs them. It is generated from `docs/tested-clients.json`;
-`make test-clients` updates the dialogs, `make docs` the page.
-[Tested clients](tested-clients.md) says how they were recorded, and [People](person.md) what they mean. Ids, ports,
-addresses and codes are replaced, and blank lines are left out.
+`make test-clients` updates the dialogs, `make docs` the page. [Tested clients](tested-clients.md) says how the dialogs
+were recorded; [Values typed by a person, and confirmations](person.md) says what they mean. Ids, ports, addresses and
+codes are replaced, and blank lines are left out.
 
 """
 
@@ -116,13 +116,13 @@ LONG_LISTS = """\
 
 ## Long lists
 
-The assistants have a further session with a vault of 5,000 secrets in one project, 2,000 machines and 10,000 audit
+In another session, the assistants use a vault with 5,000 secrets in one project, 2,000 machines and 10,000 audit
 entries. The model asks for each list, follows `next` twice, and jumps to the last rows with `offset`. Each page must
 reach the model exactly as the server sent it, with the right total, and the last page must end with the last row.
 
-The table shows how many rows of the first answer reached the model, of those that the server sent. *Before* is the same
-session with the server of commit 087dd8d, whose results had no limit: secrets and machines came in one result, and the
-audit log in pages of 50 entries. [bench/LISTS.md](../bench/LISTS.md) has the lengths of all lists.
+The table shows how many of the rows in the server's first answer reached the model. *Before* is the same session with
+the server of commit 087dd8d, which did not limit results: secrets and machines came in one result, and the audit log in
+pages of 50 entries. [bench/LISTS.md](../bench/LISTS.md) has the lengths of all lists.
 """
 
 SET_UPS = """\
@@ -130,13 +130,13 @@ SET_UPS = """\
 ## Broken set-ups
 
 `make test-clients SET_UPS=now` breaks the set-up of each assistant in sixteen ways, after `config --write`. The model
-calls `whoami`, if the client shows it. The first table shows how many tools the model saw, and whether it was told the
-cause, by the call or by the instructions. The second one adds what people see who run the client's `mcp list`, if that
+calls `whoami`, if the client shows it. The first table shows how many tools the model saw, and whether the call's
+result or the instructions told it the cause. The second table adds what the client's `mcp list` prints, if that command
 starts the server. No client prints what the server writes to stderr: people learn the cause from the assistant, or from
 `doctor`. *Before* is the server of commit 087dd8d (`make test-clients SET_UPS=before`).
 
-The interpreter that the entry starts sets what an entry would hold: variables and options. It also imitates an
-interpreter that is too old, by the version that it reports.
+In these trials, a wrapper around the interpreter sets the variables and options that the entry would contain. It also
+reports an old version, to imitate an interpreter that is too old.
 """
 
 EFFECTS: dict[sikkerkey_mcp.Effect, str] = {"read": "read", "write": "write", "destructive": "***destructive***"}
@@ -205,7 +205,7 @@ def _names(action: sikkerkey_mcp.Action, *, required: bool) -> str:
 
 def _argument_cells(arg: sikkerkey_mcp.Arg) -> list[str]:
     limits = "; ".join(cli_tools.limits(arg, "`"))
-    return [f"`{arg.name}`", cli_tools.TYPES[arg.kind], limits, arg.text]
+    return [f"`{arg.name}`", cli_tools.TYPES[arg.kind], limits, cli_tools.describe(arg)]
 
 
 def _table(head: tuple[str, ...], rows: list[list[str]]) -> str:

@@ -266,11 +266,11 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     ("closed in a chunk",          faulty_vault.then_close(CHUNKED + b"9\r\n{\"a"),            SHORT),
     ("closed between chunks",          faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n"),          "*"),
     ("closed in a chunk size",   faulty_vault.then_close(CHUNKED + b"2\r\n{}\r\n1"),         "*"),
-    ("a chunk size that is no number",             faulty_vault.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
+    ("a chunk size that is not a number",             faulty_vault.then_close(CHUNKED + b"zz\r\n{}\r\n0\r\n\r\n"), SHORT),
     ("a chunk longer than its size",    faulty_vault.then_close(CHUNKED + b"1\r\n{}\r\n0\r\n\r\n"), "*"),
     ("a chunk shorter than its size",   faulty_vault.then_close(CHUNKED + b"9\r\n{}\r\n0\r\n\r\n"), "*"),
     ("a length longer than the body",  faulty_vault.then_close(TWENTY + b"{}"),                    SHORT),
-    ("a length that is no number",     faulty_vault.then_close(HEAD + b"Content-Length: magpie\r\n\r\n{}"), SHORT),
+    ("a length that is not a number",     faulty_vault.then_close(HEAD + b"Content-Length: magpie\r\n\r\n{}"), SHORT),
     ("a negative length",              faulty_vault.then_close(HEAD + b"Content-Length: -1\r\n\r\n{}"), SHORT),
     ("two lengths",                    faulty_vault.then_close(HEAD + b"Content-Length: 2\r\nContent-Length: 3\r\n\r\n{}"), SHORT),
     ("an unknown transfer coding",     faulty_vault.then_close(HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n"), SHORT),
@@ -281,7 +281,7 @@ BROKEN = [Fault("broken answers", name, plays(act), *lost(reason)) for name, act
     ("endless 103 Early Hints",        faulty_vault.flood(b"", b"HTTP/1.1 103 magpie\r\n\r\n" * 1_000, 1_000), SHORT),
     ("another protocol",               faulty_vault.then_close(b"SSH-2.0-magpie\r\n"),             SHORT),
     ("HTTP/2",                         faulty_vault.then_close(b"HTTP/2.0 200 OK\r\n\r\n{}"),      SHORT),
-    ("a status that is no number",     faulty_vault.then_close(b"HTTP/1.1 abc magpie\r\n\r\n"),    SHORT),
+    ("a status that is not a number",     faulty_vault.then_close(b"HTTP/1.1 abc magpie\r\n\r\n"),    SHORT),
     ("a status beyond 999",            faulty_vault.then_close(b"HTTP/1.1 2000 magpie\r\n\r\n"),   SHORT),
     ("a negative status",              faulty_vault.then_close(b"HTTP/1.1 -20 magpie\r\n\r\n"),    SHORT),
     ("control characters",             faulty_vault.then_close(b"\x00\x1b[2J\xff\r\n\r\n"),        SHORT),
@@ -356,7 +356,7 @@ STATUSES = [
     status(400, NEXT_STEP[400]),
     status(401, "if this agent was revoked, the user creates a token on the vault's dashboard and runs: *"),
     status(402, OF_NO_USE),
-    status(403, f"{APPROVED}, and hold the scope audit.read; {NEXT_STEP[403]}", f"{APPROVED}, and hold the scope projects.write; {NEXT_STEP[403]}"),
+    status(403, f"{APPROVED}, and have the scope audit.read; {NEXT_STEP[403]}", f"{APPROVED}, and have the scope projects.write; {NEXT_STEP[403]}"),
     *(status(code, NEXT_STEP[code]) for code in (404, 405, 407, 408, 409, 410, 413)),
     *(status(code, OF_NO_USE) for code in (415, 418, 421)),
     *(status(code, NEXT_STEP[code]) for code in (422, 423, 425)),
@@ -408,7 +408,7 @@ BUSY = [
     busy("at an invalid date",              after(HOSTILE),                         NEXT_STEP[429], 4),
 ]
 
-CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name, body in [
+CONTENTS = [Fault("content of answers", name, plays(told(200, body)), *NOT_JSON) for name, body in [
     ("a web page",               b"<!doctype html><title>magpie</title>"),
     ("bad UTF-8",                b'{"name":"\xff\xfe magpie"}'),
     ("UTF-16",                   '{"name":"magpie"}'.encode("utf-16")),
@@ -423,7 +423,7 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("a length shorter than the body", b'{"name":'),
     ("zeros",                    bytes(1_000)),
     ("gzip that is not declared", BOMB),
-]] + [Fault("contents", name, plays(told(200, body)), *answered(text)) for name, body, text in [
+]] + [Fault("content of answers", name, plays(told(200, body)), *answered(text)) for name, body, text in [
     ("duplicate keys",           b'{"total":1,"total":2}',                            '{"total":2}'),
     ("large numbers",            b'{"total":12345678901234567890}',                   '{"total":12345678901234567890}'),
     ("half a surrogate pair",    b'{"\\ud800":null}',                                 '{"<U+D800>":null}'),
@@ -431,17 +431,17 @@ CONTENTS = [Fault("contents", name, plays(told(200, body)), *NOT_JSON) for name,
     ("null",                     b"null",                                             '{"result":null}'),
     ("16 MB in one name",        b'{"%b":null}' % (b"x" * 16_777_000),                "The first 9,500 of 16,777,009 characters are shown.*"),
     ("16 MB of small objects",   b'[%b{"%b":null}]' % (b'{"total":1},' * 25_000, b"x" * 16_450_000), "The first 9,500 of 16,7*"),
-]] + [Fault("contents", "50 MB of small objects" + name, plays(faulty_vault.flood(head, piece, FIFTY_MB // len(PIECE))), *TOO_LARGE) for name, head, piece in [
+]] + [Fault("content of answers", "50 MB of small objects" + name, plays(faulty_vault.flood(head, piece, FIFTY_MB // len(PIECE))), *TOO_LARGE) for name, head, piece in [
     (", with a length",    HEAD + b"Content-Length: %d\r\n\r\n" % FIFTY_MB, PIECE),
     (", without a length", HEAD + b"Connection: close\r\n\r\n",             PIECE),
     (", in chunks",        CHUNKED,                                         b"%x\r\n%b\r\n" % (len(PIECE), PIECE)),
     (", in one chunk",     CHUNKED + b"%x\r\n" % FIFTY_MB,                  PIECE),
-]] + [Fault("contents", "a gzip bomb" + name, plays(told(code, BOMB, "Content-Encoding: gzip")), *COMPRESSED) for name, code in [
+]] + [Fault("content of answers", "a gzip bomb" + name, plays(told(code, BOMB, "Content-Encoding: gzip")), *COMPRESSED) for name, code in [
     ("", 200), (" as an error", 500),
 ]] + [
-    Fault("contents", "16 MB of empty objects", plays(told(200, b"[%b{}]" % (b"{}," * 5_500_000))), *unreadable("the vault's answer has more than 300,000 values", ASK_FOR_LESS)),
-    Fault("contents", "chunks of one byte", plays(faulty_vault.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *TOO_LARGE),
-    Fault("contents", "endless trailers", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *TOO_LARGE),
+    Fault("content of answers", "16 MB of empty objects", plays(told(200, b"[%b{}]" % (b"{}," * 5_500_000))), *unreadable("the vault's answer has more than 300,000 values", ASK_FOR_LESS)),
+    Fault("content of answers", "chunks of one byte", plays(faulty_vault.flood(CHUNKED, b"1\r\nx\r\n" * 10_000, 1_000)), *TOO_LARGE),
+    Fault("content of answers", "endless trailers", plays(faulty_vault.flood(CHUNKED + b"0\r\n", b"X: x\r\n" * 10_000, 1_000)), *TOO_LARGE),
 ]
 
 EXPIRED = untrusted("certificate has expired", "test authority", "check this computer's clock; if it is right, the vault's operator must renew the certificate")

@@ -61,8 +61,8 @@ ANSWERS = {
 }
 DIALOG = r"MCP server “|Field \d+/\d+|sikkerkey (?:needs information|wants you to visit)"
 RULE = "─" * 10
-IN_TERMINAL, WITHOUT = "in a terminal", "without one"
-HEAD = ("Client", "It runs", "Asked for", "The person", "Asked after", "Result after", "The model received")
+IN_TERMINAL, WITHOUT = "in a terminal", "without a terminal"
+HEAD = ("Client", "Runs", "Asked for", "The person", "Asked after", "Result after", "The model received")
 
 
 class Seen(NamedTuple):

@@ -25,7 +25,7 @@ RECORD = ROOT / "docs" / "set-ups.json"
 ANSWER_MAX_CHARACTERS = 200
 Era = Literal["before", "now"]
 HEAD = ("Set-up", "The model, before", "The model, now", "First line of the first call's result, now")
-CLIENT_HEAD = ("Client", "Tools shown, before", "now", "Cause told, before", "now", "Its list, before", "now")
+CLIENT_HEAD = ("Client", "Tools shown, before", "now", "Cause told, before", "now", "In `mcp list`, before", "now")
 
 
 class SetUp(NamedTuple):
