@@ -1,4 +1,4 @@
-"""Every pinned version is checked against the committed list of known weaknesses, without a network."""
+"""Every pinned version is checked against the committed list of known vulnerabilities, without a network."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def test_no_pinned_version_has_a_weakness_that_is_not_accepted() -> None:
 
 
 def test_every_package_in_the_archives_was_looked_up() -> None:
-    """Except Rust crates, whose weaknesses only the database knows."""
+    """Except Rust crates, whose vulnerabilities only the database knows."""
     shipped = {pin.package for pin in a.pins() if pin.place not in a.LOCKS}
     assert {package for package in shipped if not package.startswith("cargo/")} <= {*a.load()["checked"]}
 

@@ -1,4 +1,4 @@
-"""Checks every pinned version against requirements/advisories.json, which lists known weaknesses.
+"""Checks every pinned version against requirements/advisories.json, which lists known vulnerabilities.
 
 `make test` does the same without a network. With --refresh (`make advisories`) the list is first completed from the OSV
 database, which knows packages of Python and of Rust. Others, such as OpenSSL, are added by hand from the change log of
@@ -83,7 +83,7 @@ def pins_in_wheel(row: wheels.Wheel) -> Iterator[Pin]:
             yield Pin(f"{found[1]}/{found[2]}", part["version"], row.platform)
 
 
-# -- known weaknesses -----------------------------------------------------------------------------------------------
+# -- known vulnerabilities -------------------------------------------------------------------------------------------
 
 
 def complaints(listed: Record, pinned: Sequence[Pin]) -> list[str]:
@@ -217,14 +217,14 @@ def intervals(events: list[dict[str, str]]) -> Iterator[str]:
 
 
 def accepted_at(listed: Record, place: str) -> str:
-    """Markdown: the weaknesses that are accepted in one place, and why."""
+    """Markdown: the vulnerabilities that are accepted in one place, and why."""
     rows = [row for row in listed["accepted"] if row.get("place") == place]
     found = []
     for row in rows:
         package = row["package"].partition("/")[2]
         known = {entry["id"]: entry for entry in listed["advisories"] if entry["package"] == row["package"]}
         table = [f"| {name} | {known[name]['affected']} | {known[name]['summary']} |" for name in row["ids"]]
-        head = ["| weakness | versions | what it is |", "| --- | --- | --- |"]
+        head = ["| id | affected versions | description |", "| --- | --- | --- |"]
         found.append("\n".join([f"**{package} {row['version']}**: {row['reason']}", "", *head, *table]))
     return "\n\n".join(found)
 
