@@ -80,7 +80,7 @@ def _step(desk: Desk, entry: Entry, found: list[dict[str, Any]]) -> Step:
 def _why_not(desk: Desk, secret: Mapping[str, Any]) -> str:
     """Why the value of an existing secret cannot be replaced, or nothing."""
     if secret["type"] == "canary":
-        return "it is a canary: its value belongs to the vault"
+        return "it is a canary: the vault controls its value"
     if secret["fieldNames"]:
         return "it is a structured secret"
     if secret["type"] == "managed" and desk.call("GET", f"/v1/ai/dynamic-secrets/{secret['id']}")["enabled"]:

@@ -222,7 +222,7 @@ def test_incomplete_rules_are_refused_by_key_unless_disabled() -> None:
             for bad in ("Mars/Olympus", "Europe", "../../etc/passwd", "/etc/localtime", "Europe/Copenhagen\n", "")
         ),
         *(
-            ({"ipAllowlistCidrs": ["10.0.0.0/8", bad]}, "ipAllowlistCidrs must hold IP addresses and networks")
+            ({"ipAllowlistCidrs": ["10.0.0.0/8", bad]}, "ipAllowlistCidrs must contain only IP addresses and networks")
             for bad in ("10.0.0.0/33", "host", "", "10.0.0", "::g")
         ),
     ]

@@ -123,7 +123,7 @@ def test_only_the_vault_sets_the_value(vault: Vault, agent: Agent, project_id: s
     path, before = f"/v1/ai/projects/{project_id}/secrets/{canary_id}", vault.value(canary_id)
     for tail, body in (("update", {"value": "x"}), ("rotate", {"length": 5})):
         reply = agent.send("POST", f"{path}/{tail}", body)
-        assert (reply.status, reply.error) == (409, "the secret is a canary: its value belongs to the vault")
+        assert (reply.status, reply.error) == (409, "the secret is a canary: the vault controls its value")
     assert agent.send("POST", "/v1/ai/dynamic-secrets", {"secretId": canary_id, "intervalSeconds": 300}).status == 409
     assert vault.value(canary_id) == before
     agent.post(f"{path}/rotate")

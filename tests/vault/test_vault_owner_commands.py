@@ -144,7 +144,7 @@ def test_what_put_refuses(owner: Owner, project: str, agent: Agent, tmp_path: Pa
     for line, typed, message in (
         (["Webshop", "NEW"], "", "there is no terminal to ask for the value"),
         (["Webshop", "ROOT", "--file", "-"], MARK, "not a terminal, so this cannot be confirmed"),
-        (["Webshop", "ROOT", "--file", "-", "--yes"], MARK, "the secret is a canary: its value belongs to the vault"),
+        (["Webshop", "ROOT", "--file", "-", "--yes"], MARK, "the secret is a canary: the vault controls its value"),
         (["Webshop", "db", "--file", "-", "--yes"], MARK, "secret db is ambiguous"),
         (["Webshop", "NEW", "--file", "-"], MARK + "x" * 20_000, "the input has more than 12290 bytes"),
         (["Webshop", "NEW", "--file", str(tmp_path / "binary")], "", "the input is not UTF-8"),

@@ -192,7 +192,7 @@ def test_an_import_says_what_it_would_do_and_does_that(desk: Desk) -> None:
     assert [step.reason for step in steps if step.outcome == "refused"] == [
         "2 secrets of the project have this name",
         "it is a structured secret",
-        "it is a canary: its value belongs to the vault",
+        "it is a canary: the vault controls its value",
         "it has an active rotation schedule",
         "value must be a string of at most 12288 bytes in UTF-8",
     ]

@@ -150,7 +150,7 @@ def test_the_owner_sees_what_became_of_deliveries_and_sends_them_again(vault: Va
     with desk.transaction() as db, pytest.raises(Refusal, match="no such delivery"):
         webhooks.redeliver_as_owner(desk.as_call(db), webhook_id, "other")
     desk.call("POST", f"/v1/ai/webhooks/{webhook_id}/update", {"enabled": False})
-    with desk.transaction() as db, pytest.raises(Refusal, match="switched off"):
+    with desk.transaction() as db, pytest.raises(Refusal, match="is disabled"):
         webhooks.redeliver_as_owner(desk.as_call(db), webhook_id, str(failed["id"]))
 
 

@@ -333,7 +333,7 @@ def test_a_webhook_that_always_fails_is_disabled(
     assert [row["actor_kind"] for row in vault.audited("webhook_disable")] == ["system"]
     assert health(agent, watcher)["queuedDeliveries"] == 1
     agent.project("unseen")
-    assert agent.send("POST", f"{HOOKS}/{webhook_id}/test").error == "the webhook is switched off: enable it first"
+    assert agent.send("POST", f"{HOOKS}/{webhook_id}/test").error == "the webhook is disabled: enable it first"
     agent.post(f"{HOOKS}/{webhook_id}/update", {"enabled": True})
     agent.project("seen")
     run_job(deliver_due, vault.store, clock(), Network(look_up=lambda _host, _port: [], to_loopback=True))

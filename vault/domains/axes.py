@@ -86,7 +86,7 @@ def check(rules: Rules) -> None:
         raise Refusal(400, "timeWindowTimezone must be an IANA time zone, such as Europe/Copenhagen")
     for item in rules.get("ipAllowlistCidrs", ()):
         if not _is_network(item):
-            raise Refusal(400, "ipAllowlistCidrs must hold IP addresses and networks")
+            raise Refusal(400, "ipAllowlistCidrs must contain only IP addresses and networks")
     for flag, keys in REQUIRED_KEYS.items():
         for key in keys:
             if rules.get(flag) and not rules.get(key):

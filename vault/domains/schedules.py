@@ -156,7 +156,7 @@ def _use_existing_secret(call: Call) -> str:
             raise Refusal(400, f"{key} goes only with a new secret, not with secretId")
     secret = _require_secret(call, call.body["secretId"])
     if secret["kind"] == "canary":
-        raise Refusal(409, "the secret is a canary: its value belongs to the vault")
+        raise Refusal(409, "the secret is a canary: the vault controls its value")
     if secret["scheduled"]:
         raise Refusal(409, "the secret has a rotation schedule already: update that one")
     check_fields(call.body.get("fields"), secrets.field_names(secret))

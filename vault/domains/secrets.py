@@ -339,7 +339,7 @@ def rotate(call: Call) -> object:
     """Generate the next value. The defaults are the generator options of the rotation schedule, if there is one."""
     secret = _require(call)
     if secret["kind"] == "canary" and call.body:
-        raise Refusal(409, "the secret is a canary: its value belongs to the vault")
+        raise Refusal(409, "the secret is a canary: the vault controls its value")
     version = rotate_value(
         call.db, call.keys, secret, generator_options(call.db, secret).updated(call.body), call.now_ms
     )
@@ -370,7 +370,7 @@ def versions(call: Call) -> object:
 def _refuse_managed(secret: sqlite3.Row) -> None:
     """Raise Refusal for values that the vault manages. Old values are refused too, because they may be known."""
     if secret["kind"] == "canary":
-        raise Refusal(409, "the secret is a canary: its value belongs to the vault")
+        raise Refusal(409, "the secret is a canary: the vault controls its value")
     if secret["rotating"]:
         raise Refusal(409, "the secret has an active rotation schedule: rotate it, or delete the schedule first")
 

@@ -177,7 +177,7 @@ def test(call: Call) -> object:
     """Queue a test delivery. The health of the webhook shows the result."""
     row = _require(call)
     if not row["enabled"]:
-        raise Refusal(409, "the webhook is switched off: enable it first")
+        raise Refusal(409, "the webhook is disabled: enable it first")
     if row["queued"] >= MAX_QUEUED:
         raise Refusal(409, f"the webhook has {MAX_QUEUED} deliveries waiting")
     who = {"userId" if isinstance(call.agent, Owner) else "aiAgentId": call.agent.id}
@@ -342,7 +342,7 @@ def _due(transaction: Transaction, keys: KeySource, now_ms: int) -> list[Batch]:
 def _switch_off_tampered(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> None:
     """Disable a webhook that could sign no delivery, so that it does not hold up the others."""
     db.execute("UPDATE webhooks SET enabled = 0 WHERE id = ?", (webhook_id,))
-    found = Tampered(f"the signing secret of webhook {webhook_id} does not decrypt, so it is switched off")
+    found = Tampered(f"the signing secret of webhook {webhook_id} cannot be decrypted, so the webhook is disabled")
     audit.note_tampered(db, now_ms, SYSTEM, found, "webhook")
 
 
@@ -420,7 +420,7 @@ def _delay_next(db: sqlite3.Connection, now_ms: int, webhook_id: str) -> None:
         return
     db.execute("UPDATE webhooks SET enabled = 0 WHERE id = ?", (webhook_id,))
     _clear_queue(db, webhook_id)
-    detail = f"webhook {webhook_id} switched off after {row['failures']} failures in a row"
+    detail = f"webhook {webhook_id} disabled after {row['failures']} failures in a row"
     audit.record(db, now_ms, SYSTEM, "webhook_disable", detail)
 
 
@@ -489,7 +489,7 @@ def redeliver_as_owner(call: Call, webhook_id: str, delivery_id: str) -> None:
     found = "SELECT * FROM webhook_results WHERE webhook_id = ? AND id = ? ORDER BY place DESC LIMIT 1"
     ended = require_one(call.db, found, (webhook_id, delivery_id), "no such delivery: only the latest are kept")
     if not webhook["enabled"]:
-        raise Refusal(409, "the webhook is switched off: enable it first")
+        raise Refusal(409, "the webhook is disabled: enable it first")
     if webhook["queued"] >= MAX_QUEUED:
         raise Refusal(409, f"the webhook has {MAX_QUEUED} deliveries waiting")
     row = (delivery_id, webhook_id, ended["event"], ended["body"])

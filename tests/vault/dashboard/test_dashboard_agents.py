@@ -39,14 +39,14 @@ def test_an_agent_that_waits_is_shown_with_its_key_and_scopes_and_approved(vault
     pending = vault.pending(("projects.read", "aiagents.write"))
     page = signed_in.text("/agents")
     waiting = page[page.index('id="waiting"') : page.index("</section>")]
-    assert "1 agent waits" in waiting
+    assert "1 agent is waiting for your approval" in waiting
     assert fingerprint(vault, pending) in waiting
     assert "projects.read aiagents.write" in waiting
     assert "leads to plaintext: aiagents.write" in waiting
     assert signed_in.post(f"/agents/{pending.id}/approve", {"from": "list"}) == "/agents"
     page = signed_in.text("/agents")
     assert message(page) == "Approved AI agent."
-    assert "waits for your approval" not in page
+    assert "waiting for your approval" not in page
     assert pending.get("/v1/ai/whoami")["approved"]
     assert by_owner(vault, "ai_agent_approve") == [f"agent {pending.id} approved"]
 
@@ -98,7 +98,7 @@ def test_scopes_and_projects_are_edited(vault: Vault, signed_in: SignedIn, agent
     assert agent.send("GET", f"/v1/ai/projects/{other}/secrets").status == 403
     page = signed_in.text(path)
     assert (ticked(page, "scope"), ticked(page, "project")) == ({"projects.read", "audit.read"}, {webshop})
-    assert "can get at values" not in page
+    assert "a way to get" not in page
     assert by_owner(vault, "ai_agent_scopes")[0].startswith(f"agent {agent.id}: scopes removed: ")
     assert signed_in.post(path + "/scopes", {"scope": "projects.read", "reach": "all", "project": webshop}) == path
     assert agent.get("/v1/ai/whoami")["projectAllowlist"] is None
@@ -127,12 +127,12 @@ def test_an_agent_is_revoked_with_what_it_made(vault: Vault, signed_in: SignedIn
     for each in (first, second):
         each.post("/v1/ai/enrollment-tokens", {**body, **lives})
     page = signed_in.text(f"/agents/{first.id}")
-    assert "things that still work: 1" in page
+    assert "Still working: 1 thing." in page
     assert "enrollment token" in page
     assert signed_in.post(f"/agents/{first.id}/revoke") == "/agents"
-    assert message(signed_in.text("/agents")) == "Revoked AI agent. Things that it made and that still work: 1."
+    assert message(signed_in.text("/agents")) == "Revoked AI agent. Things that it made, still working: 1."
     assert signed_in.post(f"/agents/{second.id}/revoke", {"made": "yes"}) == "/agents"
-    assert "ended with it: 1." in message(signed_in.text("/agents"))
+    assert "now ended: 1." in message(signed_in.text("/agents"))
     assert len(by_owner(vault, "ai_agent_revoke")) == 2
     assert len(by_owner(vault, "enroll_token_revoke")) == 1
     assert second.send("GET", "/v1/ai/whoami").status == 401
@@ -140,7 +140,7 @@ def test_an_agent_is_revoked_with_what_it_made(vault: Vault, signed_in: SignedIn
 
 def test_the_latest_entries_of_an_agent(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:
     path = f"/agents/{agent.id}"
-    assert "It has done nothing yet" in signed_in.text(path)
+    assert "None yet." in signed_in.text(path)
     agent.project("Webshop")
     page = signed_in.text(path)
     assert "created as Webshop" in page
@@ -163,7 +163,7 @@ def test_a_token_is_shown_once_and_registers_an_agent(vault: Vault, signed_in: S
     key = Ed25519PrivateKey.generate()
     registered = vault.register(found[1], key).json
     assert registered["name"] == "laptop"
-    assert "There are none." in signed_in.text("/agents/tokens")
+    assert '<p class="faint">None.</p>' in signed_in.text("/agents/tokens")
     assert by_owner(vault, "bootstrap_token_create") == ["scopes: projects.read"]
 
 
@@ -256,6 +256,6 @@ def test_a_person_edits_scopes_and_the_agent_sees_it(browser: Browser, agent: Ag
     for scope in agents.LEADS_TO_PLAINTEXT:
         browser.one(f'[name="scope"][value="{scope}"]').click()
     browser.press("Save")
-    browser.until(lambda: "Saved what AI agent may do." in browser.main)
+    browser.until(lambda: "Saved the scopes and projects of AI agent." in browser.main)
     assert set(agent.get("/v1/ai/whoami")["scopes"]) == set(reach.SAFE)
-    assert "can get at values" not in browser.main
+    assert "a way to get" not in browser.main

@@ -199,7 +199,7 @@ def test_a_link_that_was_seen_does_not_work_again(browser: Browser, vault: Vault
     browser.until(lambda: browser.driver.current_url == browser.base)
     browser.driver.delete_all_cookies()
     browser.driver.get(link)
-    assert "used before" in browser.main
+    assert "already used" in browser.main
     assert not has_cookie(browser.driver)
 
 

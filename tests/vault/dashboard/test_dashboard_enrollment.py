@@ -93,10 +93,10 @@ def test_a_refused_form_keeps_what_was_typed(signed_in: SignedIn, agent: Agent) 
         ({"name": ""}, "The name must be a string of 1 to 255 characters."),
         ({"uses": "0"}, "The number of machines must be an integer from 1 to 100000."),
         ({"uses": "many"}, "The number of machines must be a whole number."),
-        ({"token_life": "400"}, "The token's life, in seconds, must be an integer from 1 to 31536000."),
-        ({"machine_life": "-1"}, "A machine's life must be a whole number."),
+        ({"token_life": "400"}, "The lifetime of the token, in seconds, must be an integer from 1 to 31536000."),
+        ({"machine_life": "-1"}, "The lifetime of each machine must be a whole number."),
         ({"cidr": "here"}, "The addresses must be an IPv4 or IPv6 network such as 203.0.113.0/24."),
-        ({"hostname": "(a"}, "The pattern of hostnames must be a regular expression"),
+        ({"hostname": "(a"}, "The hostname pattern must be a regular expression"),
         ({"more_secrets": foreign}, "The secrets must be in the chosen projects."),
     ):
         reply = created(signed_in, project=project, secret=secret, **fields)

@@ -35,7 +35,7 @@ def text(page: str) -> str:
 
 
 def test_entries_are_added_labelled_and_deleted(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:
-    assert "There are none yet" in signed_in.text("/ip-allowlist")
+    assert "None yet." in signed_in.text("/ip-allowlist")
     assert signed_in.post("/ip-allowlist/add", {"cidr": " 10.1.2.3/8", "label": "office"}) == "/ip-allowlist"
     assert message(signed_in.text("/ip-allowlist")) == "Added 10.0.0.0/8."
     added = agent.get(LIST)["entries"][0]
@@ -66,12 +66,12 @@ def test_enabling_asks_first_if_it_refuses_machines(vault: Vault, signed_in: Sig
     assert "it refuses these machines" in signed_in.text("/ip-allowlist")
     reply = signed_in.send("/ip-allowlist/enable", {"csrf": signed_in.csrf})
     assert reply.status == 409
-    assert "Enable the list? It refuses these machines" in text(reply.raw.decode())
+    assert "Enable the list? The list would then refuse these machines" in text(reply.raw.decode())
     assert "web-1 from 127.0.0.1" in text(reply.raw.decode())
     assert not agent.get(LIST)["enabled"]
     assert signed_in.post("/ip-allowlist/enable", {"anyway": "yes"}) == "/ip-allowlist"
     assert machine.read(secret).status == 403
-    assert "refused now" in signed_in.text("/ip-allowlist")
+    assert "that the list refuses" in signed_in.text("/ip-allowlist")
     assert signed_in.post("/ip-allowlist/disable") == "/ip-allowlist"
     assert machine.read(secret).status == 200
     assert by_owner(vault, "ip_allowlist_enable") == ["IP allowlist enabled"]
@@ -80,7 +80,7 @@ def test_enabling_asks_first_if_it_refuses_machines(vault: Vault, signed_in: Sig
 
 def test_enabling_an_empty_list_asks_first(signed_in: SignedIn, agent: Agent) -> None:
     reply = signed_in.send("/ip-allowlist/enable", {"csrf": signed_in.csrf})
-    assert (reply.status, "no machine is admitted" in text(reply.raw.decode())) == (409, True)
+    assert (reply.status, "refuse every machine" in text(reply.raw.decode())) == (409, True)
     assert not agent.get(LIST)["enabled"]
 
 
@@ -90,7 +90,7 @@ def test_enabling_needs_no_question_if_every_machine_passes(vault: Vault, signed
     assert signed_in.post("/ip-allowlist/enable") == "/ip-allowlist"
     page = signed_in.text("/ip-allowlist")
     assert "The list is enabled" in message(page)
-    assert "refused now" not in page
+    assert "that the list refuses" not in page
 
 
 def test_deleting_asks_first_if_it_refuses_machines(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:

@@ -28,7 +28,7 @@ def test_no_machines_yet(vault: Vault, signed_in: SignedIn) -> None:
 def test_a_machine_that_waits_is_approved_and_denied(vault: Vault, signed_in: SignedIn) -> None:
     first, second = pending_machine(vault, "web-1"), pending_machine(vault, "web-2")
     page = signed_in.text("/machines")
-    assert "2 machines wait for your approval" in page
+    assert "2 machines are waiting for your approval" in page
     assert signed_in.post(f"/machines/{first.id}/approve", {"from": "list"}) == "/machines"
     assert message(signed_in.text("/machines")) == "Approved web-1."
     assert signed_in.post(f"/machines/{second.id}/deny") == "/machines"
@@ -146,16 +146,16 @@ def test_machines_are_added_and_removed(vault: Vault, signed_in: SignedIn, agent
     machine = granted_machine(vault)
     path = f"/projects/{project}/machines"
     page = signed_in.text(path)
-    assert "No machine reads secrets of this project yet" in page
+    assert "No machines in this project yet" in page
     assert "Add web-1" in page
-    assert "No other machine has that in its name" in signed_in.text(path + "?add=batch")
+    assert "No other machine matches" in signed_in.text(path + "?add=batch")
     assert signed_in.post(path + "/add", {"machine": machine.id, "here": "add=web"}) == path + "?add=web"
-    assert message(signed_in.text(path)) == "Added web-1. It reads nothing until you grant it secrets."
+    assert message(signed_in.text(path)) == "Added web-1. It cannot read anything until you grant it secrets."
     assert signed_in.refused(path + "/add", {"machine": machine.id})[0] == 409
     signed_in.post(path + "/save", {"grant": f"{machine.id}:{ids(secret)[1]}"})
     assert "It loses 1 grant here" in signed_in.text(path)
     assert signed_in.post(f"{path}/{machine.id}/remove") == path
-    assert message(signed_in.text(path)) == "Removed web-1, and its grants: 1."
+    assert message(signed_in.text(path)) == "Removed web-1 and its grants (1)."
     assert machine.read(secret).status == 403
     assert by_owner(vault, "project_machine_add") == [f"machine {machine.id} added"]
     assert by_owner(vault, "project_machine_remove") == [f"machine {machine.id} removed, and its 1 grants"]
@@ -195,7 +195,7 @@ def test_long_lists_of_machines_have_pages(vault: Vault, signed_in: SignedIn) ->
     page = signed_in.text("/machines?state=pending&page=2")
     assert page.count('<th scope="row">') == 1
     assert "/dashboard/machines?state=pending&amp;page=1" in page
-    assert "All 51 that wait" in page
+    assert "Show all 51" in page
 
 
 def test_hostile_names_of_machines_are_only_text(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:
@@ -226,6 +226,6 @@ def test_a_person_ticks_a_grant(vault: Vault, browser: Browser, agent: Agent) ->
     browser.until(lambda: "Saved: granted 1." in browser.main)
     assert machine.value(secret) == "v"
     browser.press("Remove")
-    browser.press("Remove it")
+    browser.press("Remove the machine")
     browser.until(lambda: "Removed web-1" in browser.main)
     assert machine.read(secret).status == 403

@@ -46,7 +46,7 @@ def test_a_project_is_deleted_after_its_name_is_typed(signed_in: SignedIn) -> No
     assert "<li>1 secret</li>" in page
     assert "<li>1 version</li>" in page
     status, message = signed_in.refused(f"/projects/{project}/delete", {"confirm": "Webshop"})
-    assert (status, message) == (400, "What you typed is not the name of the project: nothing was deleted.")
+    assert (status, message) == (400, "This is not the name of the project: nothing was deleted.")
     # Nobody can type a hidden character, so the name counts as the page shows it.
     path = signed_in.post(f"/projects/{project}/delete", {"confirm": HOSTILE.replace("\u202e", "\\u202e")})
     assert "with everything in it" in signed_in.text(path)
@@ -69,7 +69,7 @@ def test_secrets_are_listed_by_name_fifty_a_page_and_found_by_a_part_of_it(signe
     assert re.findall(r">(key_\d\d)</a>", signed_in.text(f"/projects/{project}?name=Y_1")) == [
         f"key_{number}" for number in range(10, 20)
     ]
-    assert "No secret has this in its name" in signed_in.text(f"/projects/{project}?name=nothing")
+    assert "No secret matches" in signed_in.text(f"/projects/{project}?name=nothing")
 
 
 def test_the_search_covers_all_projects(signed_in: SignedIn) -> None:
@@ -78,8 +78,8 @@ def test_the_search_covers_all_projects(signed_in: SignedIn) -> None:
     page = signed_in.text("/search?name=token")
     assert "2 secrets in all projects" in page
     assert page.index("Mail_TOKEN") < page.index("Shop_TOKEN")
-    assert "No secret has this" in signed_in.text("/search?name=%25")
-    assert "Type a part of a name" in signed_in.text("/search")
+    assert "No secret matches" in signed_in.text("/search?name=%25")
+    assert "Type part of a name" in signed_in.text("/search")
     assert "&lt;script&gt;" in signed_in.text("/search?name=%3Cscript%3E")
 
 

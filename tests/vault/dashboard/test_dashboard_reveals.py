@@ -117,7 +117,7 @@ def test_wrong_confirmations_are_audited_and_limited(signed_in: SignedIn, projec
     reply = confirm(other, path, "KEY")
     assert (reply.status, problem(reply)) == (
         429,
-        "Too many confirmations were wrong: nothing is revealed for 15 minutes.",
+        "Too many wrong confirmations: you cannot reveal values for 15 minutes.",
     )
     assert len(vault.audited("secret_reveal_denied")) == MAX_WRONG
     vault.clock.advance(WRONG_WINDOW_MS // 1000)

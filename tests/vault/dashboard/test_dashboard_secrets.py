@@ -74,7 +74,7 @@ def test_what_a_new_secret_refuses(signed_in: SignedIn, project: str) -> None:
     make_secret(signed_in.vault, project, "TAKEN")
     new = f"/projects/{project}/secrets/new"
     for form, status, said in (
-        ({"name": "TAKEN", "value": "hidden-1"}, 409, "has this name already"),
+        ({"name": "TAKEN", "value": "hidden-1"}, 409, "already has a secret with this name"),
         ({"name": "", "value": "hidden-1"}, 400, "Name must be"),
         ({"name": "n" * 256, "value": "hidden-1"}, 400, "Name must be"),
         ({"name": "n", "value": " \n "}, 400, "The value is empty"),
@@ -141,7 +141,7 @@ def test_the_name_and_the_note(signed_in: SignedIn, project: str) -> None:
     signed_in.post(f"{path}/edit", {"name": "NEW", "note": ""})
     assert len(by_owner(signed_in.vault, "secret_rename")) == 1
     status, message = signed_in.refused(f"{path}/edit", {"name": "TAKEN", "note": ""})
-    assert (status, "has this name already" in message) == (409, True)
+    assert (status, "already has a secret with this name" in message) == (409, True)
     assert signed_in.refused(f"{path}/edit", {"name": "BOTH", "note": "n" * 10_001})[0] == 400
     assert by_owner(signed_in.vault, "secret_rename") == ["renamed from OLD to NEW"]
 
@@ -151,7 +151,7 @@ def test_a_value_is_replaced(signed_in: SignedIn, project: str) -> None:
     path = path_of(project, secret)
     signed_in.post(f"{path}/replace", {"value": "value-2"})
     assert signed_in.vault.value(secret) == "value-2"
-    assert "It is version 2 now." in signed_in.text(path)
+    assert "The current version is now 2." in signed_in.text(path)
     assert by_owner(signed_in.vault, "secret_update") == ["value replaced, now version 2"]
     assert signed_in.refused(f"{path}/replace", {"value": ""})[0] == 400
 
@@ -185,7 +185,7 @@ def test_a_version_is_rolled_back(signed_in: SignedIn, project: str) -> None:
     signed_in.post(f"{path}/replace", {"value": "value-2"})
     signed_in.post(f"{path}/rollback", {"version": "1"})
     assert signed_in.vault.value(secret) == "value-1"
-    assert "Version 3 of DATABASE_URL has the value of version 1." in signed_in.text(path)
+    assert "Rolled back DATABASE_URL: version 3 has the value of version 1." in signed_in.text(path)
     assert by_owner(signed_in.vault, "secret_rollback") == ["version 1 restored as version 3"]
     for version, status in (("9", 404), ("0", 400), ("x", 400), ("", 400)):
         assert signed_in.refused(f"{path}/rollback", {"version": version})[0] == status, version
@@ -210,7 +210,7 @@ def test_a_schedule_is_made_changed_paused_and_deleted(signed_in: SignedIn, proj
     signed_in.post(f"{path}/schedule", form)
     page = signed_in.text(path)
     assert "smtp rotates every 2 days." in page
-    assert "The next one comes in 2 days" in page
+    assert "The next rotation is in 2 days" in page
     assert "Replace value" not in page
     vault.clock.advance(1200)
     signed_in.post(f"{path}/schedule", {**form, "length": "21"})  # the interval is as before, so it goes on
@@ -218,7 +218,7 @@ def test_a_schedule_is_made_changed_paused_and_deleted(signed_in: SignedIn, proj
     signed_in.post(f"{path}/schedule", {**form, "every": "1", "unit": "hours"})
     assert "every hour" in signed_in.text(path)
     signed_in.post(f"{path}/schedule/switch", {"enabled": ""})
-    assert "Paused. While it ran" in signed_in.text(path)
+    assert "Paused. If you resume it" in signed_in.text(path)
     signed_in.post(f"{path}/schedule/switch", {"enabled": "yes"})
     with vault.store.transaction() as db:
         row = db.execute("SELECT * FROM rotation_schedules").fetchone()
@@ -272,13 +272,13 @@ def test_a_machine_of_another_project_gets_nothing(signed_in: SignedIn, project:
     for machine in (stranger.id, "x"):
         status, _ = signed_in.refused(f"{path}/machines", {"offered": [machine], "machine": [machine]})
         assert status == 409, machine
-    assert "No machine is in this project" in signed_in.text(f"{path}/machines")
+    assert "No machines in this project yet" in signed_in.text(f"{path}/machines")
 
 
 def test_a_policy_is_bound_and_unbound(signed_in: SignedIn, project: str) -> None:
     vault, secret = signed_in.vault, make_secret(signed_in.vault, project)
     path = path_of(project, secret)
-    assert "The project has no policy" in signed_in.text(f"{path}/policy")
+    assert "No policies in this project yet" in signed_in.text(f"{path}/policy")
     policy = desk(vault).call("POST", f"{PROJECTS}/{project}/policies", {"name": "Ten", "ttlMaxReads": 10})["id"]
     assert "at most 10 times in total" in signed_in.text(f"{path}/policy")
     signed_in.post(f"{path}/policy", {"policy": policy})

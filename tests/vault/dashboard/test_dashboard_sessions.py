@@ -118,9 +118,9 @@ def test_live_updates_do_not_keep_a_session_alive(signed_in: SignedIn) -> None:
 
 def test_a_live_update_of_another_tab_takes_no_message(signed_in: SignedIn) -> None:
     signed_in.post("/alerts/choose")
-    assert b"Alerts are on" not in signed_in.get("/alerts", ("X-Requested-By", "live-update")).raw
-    assert "Alerts are on" in signed_in.text("/alerts")
-    assert "Alerts are on" not in signed_in.text("/alerts").partition('<section id="alerts"')[0]
+    assert b"Alerts are on for 0 of" not in signed_in.get("/alerts", ("X-Requested-By", "live-update")).raw
+    assert "Alerts are on for 0 of" in signed_in.text("/alerts")
+    assert "Alerts are on for 0 of" not in signed_in.text("/alerts").partition('<section id="alerts"')[0]
 
 
 def test_every_page_needs_a_session_and_says_how_to_get_one(vault: Vault) -> None:

@@ -36,7 +36,7 @@ def test_a_person_is_invited_and_joins(vault: Vault, signed_in: SignedIn, agent:
     assert "No members yet" in signed_in.text("/team")
     assert signed_in.post("/team/invite", {"email": "Ada@Example.com "}) == "/team"
     page = signed_in.text("/team")
-    assert message(page) == "Invited ada@example.com. The invitation ends after 7 days."
+    assert message(page) == "Invited ada@example.com. The invitation expires after 7 days."
     found = re.search(r"/team/invites/(inv_\w+)/accept", page)
     assert found
     path = signed_in.post(f"/team/invites/{found[1]}/accept")
@@ -49,7 +49,7 @@ def test_a_person_is_invited_and_joins(vault: Vault, signed_in: SignedIn, agent:
 def test_invitations_are_declined_and_cancelled(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:
     first, second = invited(agent), invited(agent, "grace@example.com")
     assert signed_in.post(f"/team/invites/{first}/decline") == "/team"
-    assert message(signed_in.text("/team")) == "ada@example.com has declined."
+    assert message(signed_in.text("/team")) == "Declined the invitation of ada@example.com."
     assert signed_in.post(f"/team/invites/{second}/cancel") == "/team"
     page = signed_in.text("/team")
     assert (">declined<" in page, ">cancelled<" in page) == (True, True)
@@ -75,7 +75,7 @@ def test_refused_addresses_stay_in_their_form(vault: Vault, signed_in: SignedIn,
 def test_the_owner_has_an_address(vault: Vault, signed_in: SignedIn) -> None:
     assert signed_in.post("/team/owner", {"email": "Me@example.com"}) == "/team"
     page = signed_in.text("/team")
-    assert message(page) == "Your address is me@example.com now."
+    assert message(page) == "Your address is now me@example.com."
     assert 'value="me@example.com"' in page
     assert by_owner(vault, "owner_email_set") == ["the owner is me@example.com"]
     assert signed_in.refused("/team/invite", {"email": "me@example.com"})[0] == 400

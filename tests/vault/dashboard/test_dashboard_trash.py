@@ -18,7 +18,7 @@ def trashed(signed_in: SignedIn, project: str, name: str = "OLD") -> str:
 def test_an_empty_trash(signed_in: SignedIn) -> None:
     project = make_project(signed_in.vault)
     assert "The trash is empty" in signed_in.text("/trash")
-    assert "Nothing of this project" in signed_in.text(f"/projects/{project}/trash")
+    assert "No secrets of this project" in signed_in.text(f"/projects/{project}/trash")
 
 
 def test_a_secret_is_restored(signed_in: SignedIn) -> None:
@@ -42,7 +42,7 @@ def test_a_secret_is_purged(signed_in: SignedIn) -> None:
     for field, path in (({"to": "trash"}, "/trash"), ({}, f"/projects/{project}/trash")):
         secret = trashed(signed_in, project)
         assert signed_in.post(f"/trash/{secret}/purge", field) == path
-        assert "Purged OLD with every version." in signed_in.text(path)
+        assert "Purged OLD with all its versions." in signed_in.text(path)
         assert signed_in.refused(f"/trash/{secret}/purge")[0] == 404
     assert len(by_owner(signed_in.vault, "secret_purge")) == 2
     secret = make_secret(signed_in.vault, project)

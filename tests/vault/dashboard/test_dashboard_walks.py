@@ -52,10 +52,10 @@ def test_everything_works_without_scripts(without_scripts: Browser, vault: Vault
     assert "DB_PASSWORD" in browser.main
     browser.open("/vault")
     browser.press("Seal the vault")  # a question that opens without a script
-    browser.press("Seal it")
+    browser.press("Seal now")
     browser.until(lambda: "The vault is sealed" in browser.main)
-    browser.press("Open the vault")
-    browser.until(lambda: "The vault is open." in browser.main)
+    browser.press("Unseal the vault")
+    browser.until(lambda: "The vault is unsealed." in browser.main)
     browser.press("Lock")
     browser.until(lambda: "locked" in browser.main)
     assert vault.audited("ai_agent_approve")[-1]["user_id"] == "owner"
@@ -65,7 +65,7 @@ def test_everything_works_with_the_keyboard(browser: Browser, vault: Vault, chro
     agent = vault.pending()
     keyboard = Keyboard(chrome)
     browser.open("")
-    keyboard.go_to("Skip to the content")
+    keyboard.go_to("Skip to content")
     keyboard.press(Keys.ENTER)
     keyboard.go_to("AI agent")
     keyboard.press(Keys.ENTER)
@@ -75,7 +75,7 @@ def test_everything_works_with_the_keyboard(browser: Browser, vault: Vault, chro
     browser.until(lambda: "Approved" in browser.main)
     project = agent.project("Webshop")
     browser.open(f"/projects/{project}/secrets/new")
-    keyboard.go_to("Skip to the content")
+    keyboard.go_to("Skip to content")
     keyboard.press(Keys.ENTER)
     keyboard.go_to("name")
     keyboard.press("DB_PASSWORD")
@@ -87,7 +87,7 @@ def test_everything_works_with_the_keyboard(browser: Browser, vault: Vault, chro
     browser.open("/vault")
     keyboard.go_to("Seal the vault")
     keyboard.press(Keys.SPACE)
-    keyboard.go_to("Seal it")
+    keyboard.go_to("Seal now")
     keyboard.press(Keys.ENTER)
     browser.until(lambda: "The vault is sealed" in browser.main)
     keyboard.go_to("Lock")
@@ -151,7 +151,7 @@ def test_what_was_typed_survives_the_end_of_the_session(browser: Browser, vault:
     browser.driver.close()
     browser.driver.switch_to.window(page)
     browser.press("Rename")
-    browser.until(lambda: "The agent is called a name that took long to find now." in browser.main)
+    browser.until(lambda: "Renamed the agent to a name that took long to find." in browser.main)
     assert len(vault.audited("ai_agent_rename")) == 1
 
 

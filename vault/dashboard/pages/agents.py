@@ -1,4 +1,4 @@
-"""AI agents: the ones that wait for approval, what each may do and did, and the tokens with which they register."""
+"""AI agents: pending ones, what each may do and did, and the tokens that they register with."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MAX_MADE = 50
 
 
 def index(visit: Visit) -> Response:
-    """The agents that wait for approval, and the others, newest first."""
+    """The pending agents, and the others, newest first."""
     page = page_number(visit)
     with visit.desk.transaction() as db:
         waiting = agents.waiting(db, MAX_WAITING)
@@ -51,9 +51,9 @@ def approve(visit: Visit) -> Response:
 
 
 def deny(visit: Visit) -> Response:
-    """Reject and delete an agent that waits."""
+    """Reject and delete a pending agent."""
     name = visit.call("POST", f"/v1/ai/ai-agents/{visit.param('id')}/deny")["name"]
-    return visit.go("/agents", f"Denied {name}. Its key is no longer known here.")
+    return visit.go("/agents", f"Denied and deleted {name}.")
 
 
 def _back(visit: Visit, agent_id: str) -> str:
@@ -64,7 +64,7 @@ def _back(visit: Visit, agent_id: str) -> str:
 
 
 def show(visit: Visit) -> Response:
-    """All about one agent."""
+    """One agent."""
     return _show(visit)
 
 
@@ -131,11 +131,11 @@ def set_scopes(visit: Visit) -> Response:
         if refusal.status != 409:
             raise
         return _show(visit, str(refusal), scopes=scopes, status=409)
-    return visit.go(f"/agents/{changed.id}", f"Saved what {changed.name} may do.")
+    return visit.go(f"/agents/{changed.id}", f"Saved the scopes and projects of {changed.name}.")
 
 
 def rename(visit: Visit) -> Response:
-    """Give an agent another name."""
+    """Rename an agent."""
     name = visit.field("name").strip()
     try:
         visit.call("POST", f"/v1/ai/ai-agents/{visit.param('id')}/rename", {"name": name})
@@ -143,7 +143,7 @@ def rename(visit: Visit) -> Response:
         if refusal.status != 400:
             raise
         return _show(visit, str(refusal), name=name)
-    return visit.go(f"/agents/{visit.param('id')}", f"The agent is called {name} now.")
+    return visit.go(f"/agents/{visit.param('id')}", f"Renamed the agent to {name}.")
 
 
 def disable(visit: Visit) -> Response:
@@ -153,7 +153,7 @@ def disable(visit: Visit) -> Response:
 
 
 def enable(visit: Visit) -> Response:
-    """Take a disabled agent's requests again."""
+    """Enable a disabled agent."""
     agent = _set_enabled(visit, enabled=True)
     return visit.go(f"/agents/{agent.id}", f"Enabled {agent.name}.")
 
@@ -172,9 +172,9 @@ def revoke(visit: Visit) -> Response:
         agent = agents.revoke_as_owner(db, visit.desk.clock(), agent_id, actor=visit.desk.actor)
     message = f"Revoked {agent.name}."
     if ended:
-        message += f" Things that it had made and that ended with it: {len(ended)}."
+        message += f" Things that it made, now ended: {len(ended)}."
     elif left:
-        message += f" Things that it made and that still work: {left}."
+        message += f" Things that it made, still working: {left}."
     return visit.go("/agents", message)
 
 
@@ -182,7 +182,7 @@ def revoke(visit: Visit) -> Response:
 
 
 def tokens(visit: Visit) -> Response:
-    """The form for a new token, and the tokens that nobody has used yet."""
+    """The form for a new token, and the unused tokens."""
     preset = visit.query("preset", "no-plaintext")
     scopes = reach.PRESETS[preset][1] if preset in reach.PRESETS else ()
     return _tokens(visit, scopes=scopes, preset=preset)

@@ -1,4 +1,4 @@
-"""Alerts: those that came, and the actions that raise them."""
+"""Alerts, and the actions that raise them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def actions_by_severity() -> list[tuple[str, list[str]]]:
 
 
 def show(visit: Visit, problem: str = "") -> Response:
-    """The alerts that came, and a switch for each action."""
+    """The latest alerts, and a checkbox for each action."""
     enabled: list[dict[str, Any]] = visit.call("GET", SET)
     with visit.desk.reader() as db:
         found = alerts.overview(db, MAX_SHOWN)
@@ -54,7 +54,7 @@ def mark_seen(visit: Visit) -> Response:
         raise Refusal(400, "the form has no alert to mark")
     with visit.desk.transaction() as db:
         alerts.mark_seen(db, int(until))
-    return visit.go("/alerts", "The alerts are marked as seen.")
+    return visit.go("/alerts", "Marked the alerts as seen.")
 
 
 def choose(visit: Visit) -> Response:

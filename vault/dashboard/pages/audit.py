@@ -23,7 +23,7 @@ MAX_FILTER = 300  # characters of a filter
 
 
 def show(visit: Visit) -> Response:
-    """A page of the entries that match the filters. What cannot be a filter is shown beside the form."""
+    """A page of the entries that match the filters. Invalid filters are reported beside the form."""
     given = _given(visit)
     before, after = _number(visit.query("before")), _number(visit.query("after"))
     with visit.desk.reader() as db:
@@ -68,13 +68,13 @@ def _given(visit: Visit) -> dict[str, str]:
 
 
 def _filters(db: sqlite3.Connection, visit: Visit, given: Mapping[str, str]) -> Filters:
-    """Raises Refusal for what cannot be a filter."""
+    """The filters of a search. Raises Refusal for an invalid one."""
     if given.get("action") not in {None, *audit.ACTIONS}:
         raise Refusal(400, "there is no such action")
     if given.get("severity") not in {None, *audit.SEVERITIES}:
         raise Refusal(400, "there is no such severity")
     if given.get("last") not in {None, *SPANS_MS}:
-        raise Refusal(400, "the time is an hour, a day or a week")
+        raise Refusal(400, "the time must be an hour, a day or a week")
     begins = [_day(given, "from")]
     if "last" in given:
         begins.append(visit.desk.clock() - SPANS_MS[given["last"]])
@@ -102,7 +102,7 @@ def _day(given: Mapping[str, str], name: str) -> int | None:
     try:
         day = datetime.strptime(given[name], "%Y-%m-%d").replace(tzinfo=timezone.utc)
     except ValueError:
-        raise Refusal(400, f"{name} is a date such as 2026-01-31") from None
+        raise Refusal(400, f"{name} must be a date such as 2026-01-31") from None
     return (day - datetime(1970, 1, 1, tzinfo=timezone.utc)) // timedelta(milliseconds=1)
 
 

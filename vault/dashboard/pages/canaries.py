@@ -83,7 +83,7 @@ def create(visit: Visit) -> Response:
         if refusal.status == 404:
             raise
         return show_new(visit, refusal)
-    return visit.go(f"/canaries/{canary_id}", f"Planted {name}. Tell nobody that it is a canary.")
+    return visit.go(f"/canaries/{canary_id}", f"Planted {name}. Do not tell anybody that it is a canary.")
 
 
 def set_settings(visit: Visit) -> Response:
@@ -100,7 +100,7 @@ def switch(visit: Visit) -> Response:
     """Enable or disable a canary."""
     action = "enable" if is_ticked(visit, "enabled") else "disable"
     made = visit.call("POST", f"/v1/ai/canaries/{visit.param('canary')}/{action}")
-    what = "a read triggers it" if made["enabled"] else "it behaves like any other secret"
+    what = "a read triggers it" if made["enabled"] else "a read does not trigger it"
     return visit.go(f"/canaries/{made['id']}", f"{action.title()}d {made['name']}: {what}.")
 
 

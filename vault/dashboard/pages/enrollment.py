@@ -1,4 +1,4 @@
-"""Enrollment tokens, with which short-lived machines register themselves, and the machines that came from each."""
+"""Enrollment tokens, which register short-lived machines, and the machines that enrolled with each."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def index(visit: Visit) -> Response:
 
 
 def show(visit: Visit) -> Response:
-    """One token, and the machines that came from it."""
+    """One token, and the machines that enrolled with it."""
     token, page = visit.call("GET", f"/v1/ai/enrollment-tokens/{visit.param('id')}"), page_number(visit)
     with visit.desk.transaction() as db:
         known = projects.names(db, 0, token["projectIds"])
@@ -77,7 +77,7 @@ def show(visit: Visit) -> Response:
 
 
 def revoke(visit: Visit) -> Response:
-    """Revoke a token. Machines that came from it stay."""
+    """Revoke a token. Machines that have enrolled with it stay."""
     path, reason = f"/v1/ai/enrollment-tokens/{visit.param('id')}/revoke", visit.field("reason").strip()
     name = visit.call("POST", path, {"reason": reason} if reason else {})["name"]
     return visit.go(f"/enrollment/{visit.param('id')}", f"Revoked {name}. No more machines can enroll with it.")
@@ -155,8 +155,8 @@ def _body(visit: Visit, project_ids: list[str], secret_ids: list[str]) -> dict[s
         "projectIds": project_ids,
         "secretIds": secret_ids,
         "maxUses": _number(visit, "uses", "the number of machines"),
-        "tokenLifetimeSeconds": _seconds(visit, "token", "the token's life"),
-        "machineLifetimeSeconds": _seconds(visit, "machine", "a machine's life"),
+        "tokenLifetimeSeconds": _seconds(visit, "token", "the lifetime of the token"),
+        "machineLifetimeSeconds": _seconds(visit, "machine", "the lifetime of each machine"),
         **{key: visit.field(name).strip() for name, key in optional.items() if visit.field(name).strip()},
     }
 
@@ -175,11 +175,11 @@ def _number(visit: Visit, name: str, label: str) -> int:
 WORDS = {
     "name": "the name",
     "maxUses": "the number of machines",
-    "tokenLifetimeSeconds": "the token's life, in seconds,",
-    "machineLifetimeSeconds": "a machine's life, in seconds,",
+    "tokenLifetimeSeconds": "the lifetime of the token, in seconds,",
+    "machineLifetimeSeconds": "the lifetime of each machine, in seconds,",
     "sourceCidr": "the addresses",
-    "hostnamePattern": "the pattern of hostnames",
-    "namePattern": "the pattern of names",
+    "hostnamePattern": "the hostname pattern",
+    "namePattern": "the name pattern",
     "secretIds": "the secrets",
     "projectIds": "the projects",
 }

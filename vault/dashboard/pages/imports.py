@@ -23,7 +23,7 @@ from vault.domains.statistics import as_csv
 from vault.env_import import Step
 
 DRAFT_LIFE_MS = 5 * 60 * 1000
-FORGOTTEN = "The text is no longer here: paste it again."
+FORGOTTEN = "The vault no longer has the text: paste it again."
 COLUMNS = ("name", "type", "version", "id")
 OUTCOMES = ("new", "replaced", "unchanged", "refused")
 MAX_ENTRIES = 1_000
@@ -56,7 +56,7 @@ def read(visit: Visit) -> Response:
         wrong = len(error.problems)
         return _form(visit, project, f"{plural(wrong, 'line')} cannot be read: nothing was imported", error.problems)
     if not entries:
-        return _form(visit, project, "there is no NAME=value in the text")
+        return _form(visit, project, "the text has no NAME=value lines")
     if len(entries) > MAX_ENTRIES:
         return _form(visit, project, f"the text has {len(entries):,} lines: import at most {MAX_ENTRIES:,} at once")
     _keep(visit, project["id"], env_import.plan(visit.desk, project["id"], entries))
@@ -104,7 +104,7 @@ def apply(visit: Visit) -> Response:
     steps = env_import.plan(visit.desk, project["id"], [step.entry for step in draft.steps])
     if steps != draft.steps:
         again = _keep(visit, project["id"], steps)
-        return _preview(visit, project, again, "the project has changed since the preview: look at it again")
+        return _preview(visit, project, again, "the project has changed since the preview: check the new preview")
     env_import.apply(visit.desk, project["id"], steps)
     counts: Counter[str] = Counter(step.outcome for step in steps)
     said = [f"{counts[outcome]:,} {outcome}" for outcome in OUTCOMES if counts[outcome]]

@@ -99,13 +99,13 @@ def enable(visit: Visit) -> Response:
     if (lost or not entries) and not visit.field("anyway"):
         return _index(visit, question="Enable the list?", lost=lost, action="/ip-allowlist/enable")
     visit.call("POST", f"{ALL}/enable")
-    return visit.go("/ip-allowlist", "The list is enabled. Machines are admitted from its addresses only.")
+    return visit.go("/ip-allowlist", "The list is enabled. Machines may connect only from its entries.")
 
 
 def disable(visit: Visit) -> Response:
     """Disable the list."""
     visit.call("POST", f"{ALL}/disable")
-    return visit.go("/ip-allowlist", "The list is disabled. Machines are admitted from any address.")
+    return visit.go("/ip-allowlist", "The list is disabled. Machines may connect from any address.")
 
 
 def _refused(visit: Visit, entries: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:

@@ -22,11 +22,11 @@ from vault.query import fetch_one
 PIECE_BYTES = 64 * 1024
 # fmt: off
 LIMITS = (
-    ("A value",                        f"{secrets.MAX_VALUE_BYTES:,} bytes"),
+    ("Size of a value",                f"{secrets.MAX_VALUE_BYTES:,} bytes"),
     ("Fields of a structured secret",  f"{secrets.MAX_FIELDS}"),
     ("Versions of a secret",           f"the last {secrets.MAX_VERSIONS}, and all that were current in 30 days"),
-    ("A deleted secret",               "30 days in the trash"),
-    ("A one-time link",                f"{temporary_secrets.MAX_VALUE_BYTES:,} bytes, at most 24 hours"),
+    ("Deleted secrets",                "30 days in the trash"),
+    ("One-time links",                 f"{temporary_secrets.MAX_VALUE_BYTES:,} bytes, at most 24 hours"),
     ("Webhooks",                       f"{webhooks.MAX_WEBHOOKS}"),
 )
 # fmt: on
@@ -71,7 +71,7 @@ def verify(visit: Visit) -> Response:
     try:
         known = chain.parse_head(visit.field("head").strip()) if visit.field("head").strip() else None
     except ValueError:
-        return show(visit, "The head is a number, a colon and hexadecimal digits.")
+        return show(visit, "A head is a number, a colon and hexadecimal digits.")
     try:
         with visit.desk.reader() as db:
             found = verification.verify(db, known, is_open=not visit.desk.store.sealed)

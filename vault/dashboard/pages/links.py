@@ -65,7 +65,7 @@ def create(visit: Visit) -> Response:
 def _body(visit: Visit) -> tuple[dict[str, Any], str]:
     """The body of the API's route, and a remark about the value. Raises Refusal."""
     body: dict[str, Any] = {"name": visit.field("name").strip()}
-    body["expiresInSeconds"] = integer(visit, "life", "the time until it ends")
+    body["expiresInSeconds"] = integer(visit, "life", "the time until it expires")
     if visit.field("kind") == "generated":
         options = generator(visit)
         return {**body, "generateRandom": True, "charset": options.charset, "length": options.length}, ""
@@ -78,7 +78,7 @@ def _body(visit: Visit) -> tuple[dict[str, Any], str]:
 def destroy(visit: Visit) -> Response:
     """End a link that nobody has opened."""
     name = visit.desk.run("destroy a link", lambda call: temporary_secrets.destroy(call, visit.param("link")))
-    return visit.go("/links", f"Destroyed {name}. Its link leads nowhere now.")
+    return visit.go("/links", f"Destroyed {name}. The link no longer works.")
 
 
 PAGES = (

@@ -85,7 +85,7 @@ def approve(visit: Visit) -> Response:
 def deny(visit: Visit) -> Response:
     """Reject and delete a machine that waits."""
     name = visit.call("POST", f"/v1/ai/machines/{visit.param('id')}/deny")["name"]
-    return visit.go("/machines", f"Denied {name}. Its key is no longer known here.")
+    return visit.go("/machines", f"Denied and deleted {name}.")
 
 
 def rename(visit: Visit) -> Response:
@@ -97,7 +97,7 @@ def rename(visit: Visit) -> Response:
         if refusal.status != 400:
             raise
         return _show(visit, str(refusal), name)
-    return visit.go(f"/machines/{visit.param('id')}", f"The machine is called {name} now.")
+    return visit.go(f"/machines/{visit.param('id')}", f"Renamed the machine to {name}.")
 
 
 def revoke(visit: Visit) -> Response:

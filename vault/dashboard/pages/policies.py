@@ -142,11 +142,11 @@ TEXTS = (
     ("timeWindowTimezone", "the time zone"),
 )
 NUMBERS = (
-    ("rateCapEnabled", "maxReadsPerMinute", "the reads a minute"),
-    ("rateCapEnabled", "maxReadsPerDay", "the reads a day"),
-    ("coSignEnabled", "coSignWindowSeconds", "the seconds between two machines"),
-    ("", "ttlMaxReads", "the reads in total"),
-    ("", "rotateAfterReads", "the reads before a new value"),
+    ("rateCapEnabled", "maxReadsPerMinute", "the number of reads per minute"),
+    ("rateCapEnabled", "maxReadsPerDay", "the number of reads per day"),
+    ("coSignEnabled", "coSignWindowSeconds", "the number of seconds"),
+    ("", "ttlMaxReads", "the number of reads in total"),
+    ("", "rotateAfterReads", "the number of reads before a new value"),
 )
 # The checkbox of each condition, and what is typed into it.
 TICKS = {
@@ -159,7 +159,8 @@ LABELS = {
     **dict(TEXTS),
     **{key: label for _, key, label in NUMBERS},
     **{tick: f"“{label}”" for tick, (label, _) in TICKS.items()},
-    "ipAllowlistCidrs": "the list of addresses",
+    "ipAllowlistCidrs": "the addresses",
+    "coSignMachineId": "the second machine",
     "ttlExpiresAt": "the end of the policy",
     "is true": "is ticked",
 }
@@ -186,8 +187,12 @@ def _body(visit: Visit, policy: Row | None) -> dict[str, Any]:
         number = integer(visit, key, label) if not tick or tick in body else None
         if number is not None:
             body[key] = number
+    if "rateCapEnabled" in body and body.keys().isdisjoint(("maxReadsPerMinute", "maxReadsPerDay")):
+        raise Refusal(400, "enter the reads per minute or the reads per day")
+    if "coSignEnabled" in body and "coSignWindowSeconds" not in body:
+        raise Refusal(400, "the number of seconds is missing")
     if "coSignEnabled" in body:
-        body["coSignMachineId"] = _filled(visit, "coSignMachineId", "the machine")
+        body["coSignMachineId"] = _filled(visit, "coSignMachineId", "the second machine")
     if visit.field("ttlExpiresAt"):
         body["ttlExpiresAt"] = _time_ms(visit.field("ttlExpiresAt"))
         if body["ttlExpiresAt"] <= visit.desk.clock() and visit.field("ttlExpiresAt") != written["ttlExpiresAt"]:

@@ -72,14 +72,14 @@ def add(visit: Visit) -> Response:
     """Add a machine to the project."""
     path = f"/v1/ai/projects/{visit.param('project')}/machines"
     name = visit.call("POST", path, {"machineId": visit.field("machine")})["name"]
-    return visit.go(_back(visit), f"Added {name}. It reads nothing until you grant it secrets.")
+    return visit.go(_back(visit), f"Added {name}. It cannot read anything until you grant it secrets.")
 
 
 def remove(visit: Visit) -> Response:
     """Remove a machine from the project, with its grants there."""
     path = f"/v1/ai/projects/{visit.param('project')}/machines/{visit.param('machine')}/detach"
     removed = visit.call("POST", path)
-    return visit.go(_back(visit), f"Removed {removed['name']}, and its grants: {removed['grantsRemoved']}.")
+    return visit.go(_back(visit), f"Removed {removed['name']} and its grants ({removed['grantsRemoved']}).")
 
 
 def _pairs(given: Iterable[str]) -> list[Pair]:

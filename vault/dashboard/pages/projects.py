@@ -54,7 +54,7 @@ def create(visit: Visit) -> Response:
         made = visit.call("POST", "/v1/ai/projects", given)
     except Refusal as refusal:
         return visit.page("projects_new.html", status=refusal.status, problem=str(refusal), **given)
-    return visit.go(f"/projects/{made['id']}", f"Created {made['name']}. It holds no secrets yet.")
+    return visit.go(f"/projects/{made['id']}", f"Created {made['name']}. It has no secrets yet.")
 
 
 def show(visit: Visit) -> Response:
@@ -109,7 +109,7 @@ def delete(visit: Visit) -> Response:
     """Delete a project whose name was typed."""
     shown = require(visit)
     if not is_same_name(visit.field("confirm"), shown["name"]):
-        return show_settings(visit, Refusal(400, "what you typed is not the name of the project: nothing was deleted"))
+        return show_settings(visit, Refusal(400, "this is not the name of the project: nothing was deleted"))
     visit.call("POST", f"/v1/ai/projects/{shown['id']}/delete", {"confirmName": shown["name"]})
     return visit.go("/projects", f"Deleted {shown['name']} with everything in it.")
 

@@ -16,19 +16,19 @@ SCOPE_GROUPS = (
     ("Projects and secrets", (
         ("projects.read",           "see projects"),
         ("projects.write",          "create, change and delete projects"),
-        ("projects.secrets.read",   "see names and facts of secrets and links, never a value"),
+        ("projects.secrets.read",   "see metadata of secrets and links, never a value"),
         ("projects.secrets.write",  "create, replace, rotate and delete secrets; make one-time links"),
         ("trash.read",              "see deleted secrets"),
-        ("trash.write",             "restore deleted secrets, or destroy them for good"),
+        ("trash.write",             "restore or purge deleted secrets"),
     )),
     ("Policies and canaries", (
         ("projects.policies.read",  "see policies and canaries"),
-        ("projects.policies.write", "change policies, disarm canaries, unfreeze projects"),
+        ("projects.policies.write", "change policies and canaries, unfreeze projects"),
     )),
     ("Machines", (
         ("machines.read",           "see machines"),
         ("machines.write",          "approve, rename and revoke machines"),
-        ("projects.machines.read",  "see which machines may read what"),
+        ("projects.machines.read",  "see which machines may read which secrets"),
         ("projects.machines.write", "add machines to projects and grant them secrets"),
         ("enrollment.read",         "see enrollment tokens"),
         ("enrollment.write",        "create and revoke enrollment tokens"),
@@ -42,7 +42,7 @@ SCOPE_GROUPS = (
     ("Audit and alerts", (
         ("audit.read",              "read the audit log and statistics"),
         ("alerts.read",             "see alerts and webhooks"),
-        ("alerts.write",            "silence alerts, send entries elsewhere"),
+        ("alerts.write",            "change alerts and webhooks"),
     )),
     ("Network and support", (
         ("ipallowlist.read",        "see the IP allowlist"),

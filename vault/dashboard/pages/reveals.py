@@ -73,7 +73,7 @@ def reveal(visit: Visit) -> Response:
 def _allowed(visit: Visit) -> Row:
     """The secret. Raises Refusal if values may not be shown."""
     if not can_reveal(visit):
-        raise Refusal(403, "this vault shows no values: only machines can read them")
+        raise Refusal(403, "this vault does not show values: only machines can read them")
     return require(visit)
 
 
@@ -130,7 +130,7 @@ def _refuse_flood(visit: Visit) -> None:
     if wait_ms:
         minutes = -(-wait_ms // 60_000)
         in_words = "a minute" if minutes == 1 else f"{minutes} minutes"
-        raise Refusal(429, f"too many confirmations were wrong: nothing is revealed for {in_words}")
+        raise Refusal(429, f"too many wrong confirmations: you cannot reveal values for {in_words}")
 
 
 def _value(call: Call, secret: Row, version: int) -> str:

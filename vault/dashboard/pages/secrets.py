@@ -123,7 +123,7 @@ def _new_fields(visit: Visit) -> tuple[dict[str, str], str]:
         if not name and (value or generates):
             raise Refusal(400, f"row {number + 1} has a value but no name: type the values again")
         if name and value and generates:
-            raise Refusal(400, f"field {name} has a value and is to be generated: choose one")
+            raise Refusal(400, f"field {name} has a value, and Generate is ticked: choose one of them")
         if name and not value and not generates:
             raise Refusal(400, f"field {name} has no value: type it, or tick Generate")
         if name:
@@ -137,7 +137,7 @@ def refuse_known_name(db: sqlite3.Connection, project_id: str, name: str) -> Non
     """The vault would store a second secret of the same name. Raises Refusal."""
     if listings.with_name(db, project_id, name):
         raise Refusal(
-            409, "a secret of this project has this name already: choose another name, or replace that one's value"
+            409, "this project already has a secret with this name: choose another name, or replace its value"
         )
 
 
@@ -219,7 +219,7 @@ def _form(template: str, *, forbids: Callable[[Row], str] = lambda _secret: "") 
 
 
 def _is_canary(secret: Row) -> str:
-    return "the secret is a canary: its value belongs to the vault" if secret["kind"] == "canary" else ""
+    return "the secret is a canary: the vault controls its value" if secret["kind"] == "canary" else ""
 
 
 _edit_form = _form("secrets_edit.html")
@@ -266,7 +266,9 @@ def replace(visit: Visit) -> Response:
         version, remark = _replace(visit, secret, secret["fieldNames"])
     except Refusal as refusal:
         return show_replace(visit, refusal)
-    return visit.go(page_path(secret), f"Replaced the value of {secret['name']}. It is version {version} now.{remark}")
+    return visit.go(
+        page_path(secret), f"Replaced the value of {secret['name']}. The current version is now {version}.{remark}"
+    )
 
 
 def _replace(visit: Visit, secret: Row, field_names: Sequence[str] | None) -> tuple[int, str]:
@@ -300,7 +302,7 @@ def rotate(visit: Visit) -> Response:
         made = visit.call("POST", f"{api_path(secret)}/rotate", body)
     except Refusal as refusal:
         return show_rotate(visit, refusal)
-    return visit.go(page_path(secret), f"Rotated {secret['name']}. It is version {made['version']} now.")
+    return visit.go(page_path(secret), f"Rotated {secret['name']}. The current version is now {made['version']}.")
 
 
 def _generator_body(visit: Visit, secret: Row) -> dict[str, Any]:
@@ -335,14 +337,16 @@ def roll_back(visit: Visit) -> Response:
     secret = require(visit)
     old = integer(visit, "version", "the version") or 0
     made = visit.call("POST", f"{api_path(secret)}/rollback", {"version": old})
-    return visit.go(page_path(secret), f"Version {made['version']} of {secret['name']} has the value of version {old}.")
+    return visit.go(
+        page_path(secret), f"Rolled back {secret['name']}: version {made['version']} has the value of version {old}."
+    )
 
 
 def delete(visit: Visit) -> Response:
     """Move a secret to the trash."""
     secret = require(visit)
     visit.call("POST", f"{api_path(secret)}/delete")
-    message = f"Moved {secret['name']} to the trash. It can be restored for 30 days."
+    message = f"Moved {secret['name']} to the trash. You can restore it for 30 days."
     return visit.go(f"/projects/{secret['projectId']}", message)
 
 
@@ -397,7 +401,7 @@ def delete_schedule(visit: Visit) -> Response:
     """Delete a schedule. The secret keeps its value."""
     secret = require(visit)
     visit.call("POST", f"/v1/ai/dynamic-secrets/{secret['id']}/delete")
-    return visit.go(page_path(secret), f"Deleted the schedule of {secret['name']}. Its value stays as it is.")
+    return visit.go(page_path(secret), f"Deleted the schedule of {secret['name']}. Its value has not changed.")
 
 
 def _every(interval_s: int) -> tuple[int, str]:
@@ -440,7 +444,9 @@ def set_readers(visit: Visit) -> Response:
     gained, lost = visit.desk.run(
         "readers", lambda call: project_machines.set_readers(call, secret["projectId"], secret["id"], offered, wanted)
     )
-    return visit.go(page_path(secret), f"Saved who reads {secret['name']}: {gained} added, {lost} removed.")
+    return visit.go(
+        page_path(secret), f"Saved the machines that may read {secret['name']}: {gained} added, {lost} removed."
+    )
 
 
 def show_policy(visit: Visit) -> Response:

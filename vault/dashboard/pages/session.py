@@ -13,7 +13,7 @@ def sign_in(visit: Visit) -> Response:
     """Use the link, and go on to the overview."""
     cookie = visit.dashboard.sessions.sign_in(visit.param("token"))
     if cookie is None:
-        return visit.page("sign_in.html", status=401, problem="This link was used before, or is too old.")
+        return visit.page("sign_in.html", status=401, problem="This link was already used or has expired.")
     # A page that goes on by itself, not a redirect: a browser that came from another site's page sends a strict cookie
     # only after a page of this site asks for the next one.
     response = visit.page("signed_in.html")
@@ -46,7 +46,7 @@ def unseal(visit: Visit) -> Response:
     store = visit.desk.store
     passphrase = visit.field("passphrase") if store.has_passphrase else None
     store.unseal(visit.desk.clock(), passphrase, actor=visit.desk.actor)
-    return visit.go("", "The vault is open.")
+    return visit.go("", "The vault is unsealed.")
 
 
 PAGES = (

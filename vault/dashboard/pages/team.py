@@ -61,27 +61,27 @@ def invite(visit: Visit) -> Response:
         invited = visit.call("POST", "/v1/ai/team/invites", {"email": email})
     except Refusal as refusal:
         return _index(visit, str(refusal), "invite")
-    return visit.go("/team", f"Invited {invited['email']}. The invitation ends after 7 days.")
+    return visit.go("/team", f"Invited {invited['email']}. The invitation expires after 7 days.")
 
 
 def accept(visit: Visit) -> Response:
     """Accept an invitation for the invitee."""
     with visit.desk.transaction() as db:
         member = team.accept(db, visit.desk.clock(), visit.param("id"), actor=visit.desk.actor)
-    return visit.go(f"/team/{member['memberId']}", f"{member['email']} is a member now. Choose the projects here.")
+    return visit.go(f"/team/{member['memberId']}", f"{member['email']} is now a member. Choose the projects here.")
 
 
 def decline(visit: Visit) -> Response:
     """Decline an invitation for the invitee."""
     with visit.desk.transaction() as db:
         declined = team.decline(db, visit.desk.clock(), visit.param("id"), actor=visit.desk.actor)
-    return visit.go("/team", f"{declined['email']} has declined.")
+    return visit.go("/team", f"Declined the invitation of {declined['email']}.")
 
 
 def cancel(visit: Visit) -> Response:
     """Take an invitation back."""
     email = visit.call("POST", f"/v1/ai/team/invites/{visit.param('id')}/cancel")["email"]
-    return visit.go("/team", f"Cancelled the invitation of {email}.")
+    return visit.go("/team", f"Withdrew the invitation of {email}.")
 
 
 def set_owner(visit: Visit) -> Response:
@@ -91,7 +91,7 @@ def set_owner(visit: Visit) -> Response:
             email = team.set_owner_email(db, visit.desk.clock(), visit.field("email").strip(), actor=visit.desk.actor)
     except VaultError as error:
         return _index(visit, str(error), "owner")
-    return visit.go("/team", f"Your address is {email} now.")
+    return visit.go("/team", f"Your address is now {email}.")
 
 
 # ---- one member ------------------------------------------------------------------------------------------------------

@@ -62,7 +62,7 @@ def reply(visit: Visit) -> Response:
             support.staff_reply(db, now_ms, ticket_id, body, attachments=files, status=status, actor=actor)
     except VaultError as error:
         return show(visit, f"{error}: {error.hint}")
-    return visit.go(f"/tickets/{ticket_id}", f"The reply is sent. The ticket is now {status.replace('_', ' ')}.")
+    return visit.go(f"/tickets/{ticket_id}", f"Sent the reply. The ticket is now {status.replace('_', ' ')}.")
 
 
 def set_status(visit: Visit) -> Response:

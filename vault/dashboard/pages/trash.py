@@ -35,7 +35,7 @@ def purge(visit: Visit) -> Response:
     """Delete a secret with every version, for good."""
     done = visit.call("POST", f"/v1/ai/trash/{visit.param('secret')}/purge")
     path = "/trash" if visit.field("to") == "trash" else f"/projects/{done['projectId']}/trash"
-    return visit.go(path, f"Purged {done['name']} with every version.")
+    return visit.go(path, f"Purged {done['name']} with all its versions.")
 
 
 PAGES = (

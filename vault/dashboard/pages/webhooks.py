@@ -76,7 +76,7 @@ def update(visit: Visit) -> Response:
         if refusal.status == 404:
             raise
         return show(visit, str(with_labels(refusal, LABELS)))
-    return visit.go(_path(visit), "The webhook is changed.")
+    return visit.go(_path(visit), "Saved the webhook.")
 
 
 def _refuse_no_actions(visit: Visit) -> None:
@@ -92,20 +92,20 @@ def switch(visit: Visit) -> Response:
     """Switch a webhook on or off. Switching off empties its queue."""
     enabled = visit.field("enabled") == "yes"
     visit.call("POST", f"{_one(visit)}/update", {"enabled": enabled})
-    return visit.go(_path(visit), f"The webhook is switched {'on' if enabled else 'off'}.")
+    return visit.go(_path(visit), f"{'Enabled' if enabled else 'Disabled'} the webhook.")
 
 
 def test(visit: Visit) -> Response:
     """Queue a test delivery."""
     visit.call("POST", f"{_one(visit)}/test")
-    return visit.go(_path(visit), "A test delivery is on its way. Its result appears below within seconds.")
+    return visit.go(_path(visit), "Sent a test delivery. Its result appears below within seconds.")
 
 
 def redeliver(visit: Visit) -> Response:
     """Send a delivery once more."""
     with visit.desk.transaction() as db:
         webhooks.redeliver_as_owner(visit.desk.as_call(db), visit.param("webhook_id"), visit.field("delivery"))
-    return visit.go(_path(visit), "The delivery is queued again.")
+    return visit.go(_path(visit), "Queued the delivery again.")
 
 
 def delete(visit: Visit) -> Response:
