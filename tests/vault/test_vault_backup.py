@@ -204,7 +204,7 @@ def test_backup_and_restore_from_the_command_line_while_the_server_runs(tmp_path
     status, out, err = run_command(directory, "backup", *line, typed=WORDS + "\n")
     made = json.loads(out)
     assert (status, made) == (0, {**made, "file": str(saved), "bytes": saved.stat().st_size})
-    assert err.startswith("hint: it opens only with that passphrase\nhint: keep the head elsewhere")
+    assert err.startswith("hint: the backup opens only with that passphrase\nhint: save the head elsewhere")
     assert saved.stat().st_mode & 0o777 == 0o600
     assert run_command(directory, "verify", "--head", made["auditHead"])[0] == 0
     assert served.end()[0] == 0

@@ -147,7 +147,7 @@ def test_a_machine_is_created_listed_approved_and_revoked(vault: Vault, owner: O
     assert owner("machines")[2].startswith("hint: no machines yet")
     home = tmp_path / "home"
     line = ["--name", "ci", "--home", str(home), "--json"]
-    assert owner("machine-bootstrap", *line)[2].startswith("vault: error: no server runs")
+    assert owner("machine-bootstrap", *line)[2].startswith("vault: error: no server is running")
     status, out, err = owner("machine-bootstrap", *line, "--url", "http://localhost:8300")
     made = json.loads(out)
     directory = home / "vaults" / vault.store.vault_id
@@ -186,7 +186,7 @@ def test_invitations_are_accepted_and_declined_on_behalf_of_the_invitee(
     ]
     status, out, _ = owner("accept-invite", ids[0], "--json")
     assert (status, json.loads(out)["email"]) == (0, "anna@example.com")
-    assert owner("decline-invite", ids[1])[:2] == (0, "bo@example.com has declined\n")
+    assert owner("decline-invite", ids[1])[:2] == (0, "declined the invitation of bo@example.com\n")
     assert owner("accept-invite", ids[1])[2].startswith("vault: error: the invitation is declined\n")
     states = {row["email"]: row["state"] for row in json.loads(owner("team", "--json")[1])}
     assert states == {"anna@example.com": "accepted", "bo@example.com": "declined", "cy@example.com": "pending"}

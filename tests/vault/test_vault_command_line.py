@@ -108,14 +108,14 @@ def test_a_name_comes_before_the_beginning_of_an_id(vault: Vault, agent: Agent) 
 
 
 def test_approve_without_a_name_takes_the_only_one_that_waits(vault: Vault) -> None:
-    assert run_command(vault.directory, "approve")[2].startswith("vault: error: nothing waits for approval\n")
+    assert run_command(vault.directory, "approve")[2].startswith("vault: error: nothing is waiting for approval\n")
     pending = vault.pending()
     listed = run_command(vault.directory, "agents")[2]
     assert listed == f"hint: to approve AI agent: python -m vault approve {pending.id} --dir {vault.directory}\n"
     assert run_command(vault.directory, "approve")[1].startswith(f"approved AI agent ({pending.id})")
     first, second = vault.pending(), vault.pending()
     status, _, err = run_command(vault.directory, "approve")
-    assert (status, err.splitlines()[0]) == (1, "vault: error: 2 agents and machines wait for approval")
+    assert (status, err.splitlines()[0]) == (1, "vault: error: 2 agents and machines are waiting for approval")
     assert first.id in err
     assert second.id in err
 

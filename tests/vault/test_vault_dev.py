@@ -67,7 +67,7 @@ def test_the_port_is_that_of_the_earlier_start_or_8300_or_a_free_one(
     assert (dev._port(trial, 0), dev._port(trial, 8400)) == (0, 8400)
     known = trial._replace(port=8301)
     assert (dev._port(known, None), dev._port(known, 8301)) == (8301, 8301)
-    with pytest.raises(VaultError, match="knows it at port 8301"):
+    with pytest.raises(VaultError, match="is set up for port 8301"):
         dev._port(known, 8400)
 
 

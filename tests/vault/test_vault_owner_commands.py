@@ -63,7 +63,7 @@ def test_projects_are_created_and_listed(owner: Owner) -> None:
     status, out, err = owner("project-create", "Webshop", "--description", "the shop")
     made = out.split("(")[1].rstrip(")\n")
     assert (status, out) == (0, f"created Webshop ({made})\n")
-    assert err.startswith(f"hint: put a secret into it: python -m vault put {made} API_KEY")
+    assert err.startswith(f"hint: add a secret: python -m vault put {made} API_KEY")
     listed = owner.json("projects")[0]
     known = (made, "Webshop", "the shop", 0, False)
     assert tuple(listed[key] for key in ("id", "name", "description", "secretCount", "frozen")) == known
@@ -153,10 +153,10 @@ def test_what_put_refuses(owner: Owner, project: str, agent: Agent, tmp_path: Pa
             "",
             f"file {tmp_path / 'no'} cannot be read: no such file",
         ),
-        (["Webshop", "NEW", "--file", "-", "--generate"], MARK, "--generate and --file exclude each other"),
-        (["Webshop", "NEW", "--file", "-", "--field", "a"], MARK, "--field and --file exclude each other"),
+        (["Webshop", "NEW", "--file", "-", "--generate"], MARK, "--generate cannot be combined with --file"),
+        (["Webshop", "NEW", "--file", "-", "--field", "a"], MARK, "--field cannot be combined with --file"),
         (["Webshop", "NEW", "--file", "-", "--passphrase-file", "-"], MARK, "standard input cannot be both the file"),
-        (["Webshop", "NEW", "--length", "3"], "", "--length and --charset need --generate"),
+        (["Webshop", "NEW", "--length", "3"], "", "--length and --charset require --generate"),
         (["Webshop", "NEW", "--generate", "--length", "0"], "", "--length must be 1 to 1024"),
         (["Webshop", "NEW", "--generate", "--field", "a", "--field", "a"], "", "--field must not repeat a name"),
         (["Webshop", "x" * 256], "", "name must be a string of 1 to 255 characters"),  # before the value is typed
@@ -260,7 +260,7 @@ def test_a_file_is_imported_after_a_preview_and_a_question(owner: Owner, tmp_pat
     status, out, err = owner("import", "Webshop", str(file), "--dry-run")
     assert (status, err) == (0, "hint: nothing was changed\n")
     assert [line.split() for line in out.splitlines()] == [
-        ["LINE", "NAME", "OUTCOME", "WHY"], ["1", "A", "new"], ["2", "B", "new"], ["2", "new"],
+        ["LINE", "NAME", "OUTCOME", "REASON"], ["1", "A", "new"], ["2", "B", "new"], ["2", "new"],
     ]  # fmt: skip
     assert owner.fails("import", "Webshop", str(file)) == "not a terminal, so this cannot be confirmed"
     assert owner.json("secrets", "Webshop") == []

@@ -271,9 +271,9 @@ def test_init_serve_unseal_status_and_seal_from_the_command_line(tmp_path: Path)
     status, out, _ = run_command(directory, "init", "--passphrase-file", "-", "--json", typed=typed)
     made = json.loads(out)
     assert (status, made) == (0, {"vaultId": made["vaultId"], "rootKey": "passphrase"})
-    assert run_command(directory, "init")[2].startswith(f"vault: error: there is a vault in {directory}\n")
+    assert run_command(directory, "init")[2].startswith(f"vault: error: there is already a vault in {directory}\n")
     assert run_command(directory, "unseal", "--passphrase-file", "-", typed=typed)[2].startswith(
-        "vault: error: no server runs"
+        "vault: error: no server is running"
     )
     served = Spawned(directory)
     assert run_command(directory, "unseal", "--passphrase-file", "-", typed="wrong words here\n")[::2] == (

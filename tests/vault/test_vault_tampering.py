@@ -411,7 +411,7 @@ def test_a_new_root_key_keeps_the_seals(vault: Vault, agent: Agent, secret: str)
 def test_entries_of_a_sealed_vault_are_told_apart(vault: Vault, agent: Agent) -> None:
     vault.store.seal(START_MS)
     assert whoami(agent).status == 503
-    hint = "hint: the last 1 entries have no seal: they should be of a time when the vault was sealed\n"
+    hint = "hint: the last 1 entries have no seal: they should date from a time when the vault was sealed\n"
     assert run_command(vault.directory, "verify")[::2] == (0, hint)
     vault.store.unseal(START_MS, None)
     assert whoami(agent).status == 200

@@ -100,11 +100,11 @@ SCOPES = (
 
 # Scopes that are enough to get at values without reading any: see docs/security.md, "Plaintext by proxy".
 LEADS_TO_PLAINTEXT = {
-    "enrollment.write": "can create a token whose holder adds a machine that reads immediately",
-    "machines.write": "with projects.machines.write, can approve a machine and grant it secrets",
+    "enrollment.write": "can create a token that adds a machine, which can read immediately",
+    "machines.write": "can approve a machine and, with projects.machines.write, grant it secrets",
     "projects.machines.write": "can grant secrets to a machine that it controls",
-    "aiagents.write": "can approve an agent whose token carries more scopes",
-    "team.write": "can invite a person, who reads values on the dashboard",
+    "aiagents.write": "can approve an agent that has more scopes",
+    "team.write": "can invite a person, who can read values on the dashboard",
 }
 
 TOKEN_LIFE_MS = 24 * 3600 * 1000

@@ -38,24 +38,26 @@ def _add_agent_commands(line: CommandLine) -> None:
     line.section("Agents and machines")
     token = line.add("agent-token", _agent_token, "create a one-time token for the registration of an AI agent")
     token.add_argument("--scopes", required=True, metavar="SCOPES", help="comma-separated scopes, or all")
-    token.add_argument("--projects", metavar="PROJECTS", help="comma-separated projects, the only ones of the agent")
-    token.add_argument("--name", metavar="NAME", help="the name of the agent if it does not choose one")
+    token.add_argument(
+        "--projects", metavar="PROJECTS", help="comma-separated projects that the agent may reach (default: all)"
+    )
+    token.add_argument("--name", metavar="NAME", help="the agent's name, if the agent does not choose one")
     tokens = line.add("tokens", _tokens, "list the tokens that can still register an agent")
-    tokens.add_argument("--cancel", metavar="TOKEN", help="first make one of them unusable: its id, as listed, or name")
+    tokens.add_argument("--cancel", metavar="TOKEN", help="first cancel one of them: its id or name")
     listing = line.add("agents", _agents, "list the AI agents")
     listing.add_argument(
-        "--disable-all", action="store_true", help="first disable every agent; only `enable` undoes this, one by one"
+        "--disable-all", action="store_true", help="first disable every agent; re-enable each of them with `enable`"
     )
     scopes = line.add("scopes", _scopes, "show or change what an agent may do, and in which projects")
     scopes.add_argument("id", metavar="AGENT", help="its id, the beginning of its id, or its name")
     change = scopes.add_mutually_exclusive_group()
-    for name, text in (("set", "replace them by these"), ("add", "add these"), ("remove", "remove these")):
+    for name, text in (("set", "replace them with these"), ("add", "add these"), ("remove", "remove these")):
         change.add_argument(f"--{name}", metavar="SCOPES", help=f"comma-separated scopes, or all: {text}")
         scopes.options[f"--{name}"] = ("SCOPES",)
     scopes.add_argument("--projects", metavar="PROJECTS", help="comma-separated projects that it may reach, or all")
     add_opening(scopes)
-    making = line.add("made", _made, "list what agents made and what still works, with its maker")
-    making.add_argument("--agent", metavar="AGENT", help="only what this agent made; it may be revoked already")
+    making = line.add("made", _made, "list what agents made that still works")
+    making.add_argument("--agent", metavar="AGENT", help="only what this agent made, even if it is revoked")
 
 
 def _add_machine_commands(line: CommandLine) -> None:
@@ -70,9 +72,9 @@ def _add_machine_commands(line: CommandLine) -> None:
 def _add_state_commands(line: CommandLine) -> None:
     text = "its id, the beginning of its id, or its name"
     approving = line.add("approve", _approve, "approve a pending agent or machine")
-    approving.add_argument("id", metavar="AGENT|MACHINE", nargs="?", help=f"{text} (default: the only one that waits)")
+    approving.add_argument("id", metavar="AGENT|MACHINE", nargs="?", help=f"{text} (default: the only pending one)")
     add_opening(approving)
-    line.add("disable", _disable, "refuse an agent's requests until it is enabled again").add_argument(
+    line.add("disable", _disable, "refuse an agent's requests until it is re-enabled").add_argument(
         "id", metavar="AGENT", help=text
     )
     enabling = line.add("enable", _enable, "re-enable a disabled agent")
@@ -81,7 +83,7 @@ def _add_state_commands(line: CommandLine) -> None:
     revoking = line.add("revoke", _revoke, "delete an agent or a machine permanently")
     revoking.add_argument("id", metavar="AGENT|MACHINE", help=text)
     revoking.add_argument(
-        "--all-it-made", action="store_true", help="also end everything that the agent made: see the command made"
+        "--all-it-made", action="store_true", help="also end everything that the agent made (see `made`)"
     )
 
 
@@ -162,7 +164,8 @@ def _wanted_scopes(options: argparse.Namespace, agent: Agent) -> list[str]:
     unknown = [scope for scope in removed if scope not in agent.scopes]
     if unknown:
         raise VaultError(
-            f"the agent does not have {', '.join(map(printable, unknown))}", "see the list without options"
+            f"the agent does not have {', '.join(map(printable, unknown))}",
+            "to see its scopes, run the command without options",
         )
     return [scope for scope in (*agent.scopes, *added) if scope not in removed]
 
@@ -219,7 +222,7 @@ def _bootstrap(options: argparse.Namespace) -> Output:
     data = {"machineId": machine_id, "name": options.name, "kind": kind, "directory": str(where)}
     hint = f"the machine is pending until you run: {command_line(options.dir, 'approve', machine_id)}"
     keep = (
-        "whoever can read these files can read what the machine may: move them to the machine, away from any assistant"
+        "anybody with these files can read what the machine may read: move them to the machine, away from any assistant"
     )
     return Output(data, f"{machine_id} in {quoted(where)}", [hint, keep])
 
@@ -229,7 +232,9 @@ def _local_url(directory: Path) -> str:
     running = ask(directory, "status")
     port = urlsplit(running["url"]).port if running else None
     if port is None:
-        raise VaultError("no server runs, so the vault's URL is not known", "pass it with --url http://localhost:PORT")
+        raise VaultError(
+            "no server is running, so the vault's URL is not known", "pass it with --url http://localhost:PORT"
+        )
     return f"http://localhost:{port}"
 
 
@@ -248,7 +253,7 @@ def _machines(options: argparse.Namespace) -> Output:
 
 
 def _approve(options: argparse.Namespace) -> Output:
-    """Approve an agent or a machine: the one that is named, or the only one that waits."""
+    """Approve an agent or a machine: the one that is named, or the only pending one."""
     with owner_transaction(options, opens=True) as db:
         wanted = _only_pending(db) if options.id is None else find(db, options.dir, options.id, AGENT, MACHINE)
         if wanted.kind is MACHINE:
@@ -263,16 +268,18 @@ def _approve(options: argparse.Namespace) -> Output:
 
 
 def _only_pending(db: sqlite3.Connection) -> Found:
-    """The agent or machine that waits for approval. Raises VaultError unless there is exactly one."""
+    """The pending agent or machine. Raises VaultError unless there is exactly one."""
     found_agents = [each for each in agents.overview(db) if each["state"] == "pending"]
     found_machines = [each for each in machines.overview(db, wall_clock()) if each["state"] == "pending"]
     found = [Found(AGENT, str(each["agentId"]), str(each["name"])) for each in found_agents]
     found += [Found(MACHINE, str(each["id"]), str(each["name"])) for each in found_machines]
     if not found:
-        raise VaultError("nothing waits for approval", "an agent does after `install`, a machine once it is created")
+        raise VaultError(
+            "nothing is waiting for approval", "agents wait after `install`, machines after they are created"
+        )
     if len(found) > 1:
         named = ", ".join(f"{each.id} ({each.kind.noun} {printable(each.name)})" for each in found[:5])
-        raise VaultError(f"{len(found)} agents and machines wait for approval", f"name one of them: {named}")
+        raise VaultError(f"{len(found)} agents and machines are waiting for approval", f"name one of them: {named}")
     return found[0]
 
 
@@ -315,7 +322,7 @@ def _revoke(options: argparse.Namespace) -> Output:
 def _revoke_all(db: sqlite3.Connection, agent_id: str) -> Output:
     ended = made.end_all(db, wall_clock(), agent_id)
     if agents.find(db, agent_id) is None and ended:
-        name = "an agent that was revoked before"
+        name = "an agent that was already revoked"
     else:
         name = agents.revoke_as_owner(db, wall_clock(), agent_id).name
     text = format_table(("KIND", "ID", "NAME", "MADE BY", "MADE"), [_made_row(thing) for thing in ended])

@@ -70,13 +70,13 @@ def _members(options: argparse.Namespace) -> Output:
 def _accept(options: argparse.Namespace) -> Output:
     with owner_transaction(options) as db:
         member = team.accept(db, wall_clock(), find(db, options.dir, options.id, INVITATION).id)
-    return Output(member, f"{printable(str(member['email']))} is a member now ({member['memberId']})")
+    return Output(member, f"{printable(str(member['email']))} is now a member ({member['memberId']})")
 
 
 def _decline(options: argparse.Namespace) -> Output:
     with owner_transaction(options) as db:
         invite = team.decline(db, wall_clock(), find(db, options.dir, options.id, INVITATION).id)
-    return Output(invite, f"{printable(str(invite['email']))} has declined")
+    return Output(invite, f"declined the invitation of {printable(str(invite['email']))}")
 
 
 def _owner_email(options: argparse.Namespace) -> Output:

@@ -51,10 +51,12 @@ def _add_secret_commands(line: CommandLine) -> None:
         "reveal",
         _reveal,
         "show the value of a secret",
-        description="Show the value of a secret, after a question. The audit log and the alerts say so.",
+        description="Show the value of a secret, after a confirmation. The audit log and the alerts record it.",
     )
     showing.add_argument("secret", metavar="SECRET", help=SECRET_TEXT)
-    showing.add_argument("--project", metavar="PROJECT", help="the project, if secrets of several have this name")
+    showing.add_argument(
+        "--project", metavar="PROJECT", help="the project, if several projects have a secret with this name"
+    )
     showing.add_argument("--version", type=int, metavar="N", help="an earlier version (default: the current one)")
     showing.add_argument("--field", metavar="NAME", help="only this field of a structured secret")
     add_yes(showing)
@@ -63,7 +65,7 @@ def _add_secret_commands(line: CommandLine) -> None:
         "import",
         _import,
         "import a .env file into a project",
-        description="Import a .env file into a project: show which names are new, replaced and unchanged, ask, import.",
+        description="Import a .env file into a project: show what is new, replaced and unchanged, ask, then import.",
     )
     importing.add_argument("project", metavar="PROJECT", help=PROJECT_TEXT)
     importing.add_argument("file", metavar="FILE", help="the .env file; - reads standard input")
@@ -84,7 +86,7 @@ def _add_secret_commands(line: CommandLine) -> None:
         "trash",
         _trash,
         "list the deleted secrets, or restore one of them",
-        description="List the deleted secrets, or restore one of them. (The command restore is about backups.)",
+        description="List the deleted secrets, or restore one of them. (To restore a backup, use the command restore.)",
     )
     trashed.add_argument("--restore", metavar="TRASHED", help=f"first restore this secret: {SECRET_TEXT}")
     add_opening(trashed)
@@ -95,12 +97,14 @@ def _add_put(line: CommandLine) -> None:
         "put",
         _put,
         "create a secret, or replace its value",
-        description="Create a secret, or replace its value after a question. The value is typed twice, without echo.",
+        description="Create a secret, or replace its value after a confirmation. Type the value twice, without echo.",
     )
     putting.add_argument("project", metavar="PROJECT", help=PROJECT_TEXT)
     putting.add_argument("name", metavar="NAME", help="the secret's name, or the id of an existing one")
     putting.add_argument(
-        "--file", metavar="FILE", help="read the value from a file, or - for standard input; a last line end is dropped"
+        "--file",
+        metavar="FILE",
+        help="read the value from a file, or - for standard input; the final line break is dropped",
     )
     putting.add_argument("--generate", action="store_true", help="let the vault generate the value")
     putting.add_argument("--length", type=int, metavar="N", help="with --generate: the number of characters (32)")
@@ -112,7 +116,7 @@ def _add_put(line: CommandLine) -> None:
         metavar="NAME",
         action="append",
         default=[],
-        help="make a structured secret with this field; repeat it for each field, and type each value",
+        help="create a structured secret with this field; repeat the option for each field",
     )
     putting.add_argument("--note", metavar="TEXT", help="a note, which agents can read")
     add_yes(putting)
@@ -166,7 +170,7 @@ def _project_create(options: argparse.Namespace) -> Output:
     with owner_desk(options) as desk:
         made = desk.call("POST", "/v1/ai/projects", body)
     putting = command_line(options.dir, "put", made["id"], "API_KEY")
-    return Output(made, f"created {printable(made['name'])} ({made['id']})", [f"put a secret into it: {putting}"])
+    return Output(made, f"created {printable(made['name'])} ({made['id']})", [f"add a secret: {putting}"])
 
 
 def _unfreeze(options: argparse.Namespace) -> Output:
@@ -178,7 +182,7 @@ def _unfreeze(options: argparse.Namespace) -> Output:
     name = f"{printable(project.name)} ({project.id})"
     if not was_frozen:
         return Output({**answer, "wasFrozen": False}, f"{name} was not frozen")
-    rotating = "its canaries stay enabled; rotate what the intruder may have read before"
+    rotating = "its canaries stay enabled; rotate the secrets that the intruder may have read"
     return Output({**answer, "wasFrozen": True}, f"unfroze {name}", [rotating])
 
 
@@ -192,7 +196,7 @@ def _secrets(options: argparse.Namespace) -> Output:
     keys = ("id", "name", "type", "version")
     rows = [(*(each[key] for key in keys), format_time(each["updatedAt"]), each["note"]) for each in found]
     putting = command_line(options.dir, "put", project.id, "API_KEY")
-    hints = [] if found else [f"no secrets yet; put one into it: {putting}"]
+    hints = [] if found else [f"no secrets yet; add one: {putting}"]
     return Output(found, format_table(("ID", "NAME", "TYPE", "VERSION", "CHANGED", "NOTE"), rows), hints)
 
 
@@ -215,11 +219,11 @@ def _put(options: argparse.Namespace) -> Output:
 def _check_put(options: argparse.Namespace) -> None:
     _check_one_source(options)
     if options.generate and options.file is not None:
-        raise VaultError("--generate and --file exclude each other", "use one of them")
+        raise VaultError("--generate cannot be combined with --file", "use one of them")
     if options.field and options.file is not None:
-        raise VaultError("--field and --file exclude each other", "type the values, or use --generate")
+        raise VaultError("--field cannot be combined with --file", "type the values, or use --generate")
     if not options.generate and (options.length is not None or options.charset is not None):
-        raise VaultError("--length and --charset need --generate", "add --generate")
+        raise VaultError("--length and --charset require --generate", "add --generate")
     note = {} if options.note is None else {"note": options.note}
     checked({"name": options.name, **note}, {"name": secrets.NAME, "note": secrets.NOTE})
     secrets.check_names(options.field, "--field")
@@ -364,7 +368,7 @@ def _import(options: argparse.Namespace) -> Output:
             word: sum(step.outcome == word for step in steps) for word in ("new", "replaced", "unchanged", "refused")
         }
         rows = [(step.entry.line, step.entry.name, step.outcome, step.reason) for step in steps]
-        table = format_table(("LINE", "NAME", "OUTCOME", "WHY"), rows)
+        table = format_table(("LINE", "NAME", "OUTCOME", "REASON"), rows)
         summary = ", ".join(f"{number} {word}" for word, number in counts.items() if number) or "nothing"
         applies = bool(counts["new"] or counts["replaced"]) and not options.dry_run
         if applies:
@@ -378,7 +382,7 @@ def _import(options: argparse.Namespace) -> Output:
     return Output(data, f"{table}\n{summary}".strip(), ["nothing was changed"])
 
 
-_HINT_FILE = "the file still holds the values: delete it once programs read them from the vault"
+_HINT_FILE = "the file still contains the values: delete it once programs read them from the vault"
 
 
 # ---- trash -----------------------------------------------------------------------------------------------------------

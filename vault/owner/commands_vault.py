@@ -37,7 +37,7 @@ from vault.terminal import printable
 NEW_PROMPT = "New passphrase of the vault"
 HINT_LOST_PASSPHRASE = "the vault cannot be opened without the passphrase: store it safely"  # noqa: S105  # not a passphrase
 HINT_SEALS = "the seals of rows are not checked: pass the passphrase with --passphrase-file"
-HINT_HEAD = "keep the head elsewhere, and check later that the log was not changed"
+HINT_HEAD = "save the head elsewhere, to check later that the log was not changed"
 COUNTS = {
     "projects": "SELECT " + totals.in_vault("projects"),
     "secrets": "SELECT " + totals.in_vault("secrets"),
@@ -63,7 +63,7 @@ def add_all(line: CommandLine) -> None:
 
 
 def _add_vault_commands(line: CommandLine) -> None:
-    line.section("The vault")
+    line.section("Vault")
     _add_dev(line)
     making = line.add("init", _init, "create a vault; serve creates one with a key file if there is none")
     making.add_argument(
@@ -71,7 +71,9 @@ def _add_vault_commands(line: CommandLine) -> None:
     )
     add_passphrase_option(making)
     making.add_argument(
-        "--no-reveal", action="store_true", help="never show a value on the dashboard or the terminal; this is for good"
+        "--no-reveal",
+        action="store_true",
+        help="never show a value on the dashboard or the terminal; this cannot be undone",
     )
     serving = line.add("serve", _serve, "serve the vault and print its URL", prints=False)
     serving.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
@@ -85,7 +87,7 @@ def _add_vault_commands(line: CommandLine) -> None:
         "--public-url", type=_url, help="the vault's public URL if it differs from the listening address"
     )
     serving.add_argument(
-        "--webhooks-to-loopback", action="store_true", help="allow webhooks to http://localhost, for trials"
+        "--webhooks-to-loopback", action="store_true", help="allow webhooks to http://localhost, for tests"
     )
     serving.add_argument("--no-reveal", action="store_true", help="refuse to show values while it is served")
     add_passphrase_option(serving, text="start unsealed with the passphrase")
@@ -95,7 +97,10 @@ def _add_vault_commands(line: CommandLine) -> None:
     checking = line.add("verify", _verify, "check that the vault was not changed from outside")
     add_passphrase_option(checking, text="for a vault with a passphrase: the passphrase, to check the seals too")
     checking.add_argument(
-        "--head", type=_head, metavar="HEAD", help="the head that status or backup printed: check that the log holds it"
+        "--head",
+        type=_head,
+        metavar="HEAD",
+        help="the head that status or backup printed: check that the log contains it",
     )
     line.add("seal", _seal, "make the running server drop the root key")
     add_passphrase_option(line.add("unseal", _unseal, "make the running server load the root key"))
@@ -127,7 +132,7 @@ def _add_dev(line: CommandLine) -> None:
 
 def _init(options: argparse.Namespace) -> Output:
     if has_vault(options.dir):
-        raise VaultError(f"there is a vault in {quoted(options.dir)}", "name another --dir")
+        raise VaultError(f"there is already a vault in {quoted(options.dir)}", "name another --dir")
     with_passphrase = options.passphrase or options.passphrase_file is not None
     passphrase = read_passphrase(options.passphrase_file, NEW_PROMPT, new=True) if with_passphrase else None
     with open_store(options.dir, passphrase) as store:
@@ -217,13 +222,13 @@ def _verify(options: argparse.Namespace) -> Output:
         hints = [HINT_SEALS] if store.sealed else []
     if found.entriesOfSealedVault:
         number = found.entriesOfSealedVault
-        hints = [f"the last {number} entries have no seal: they should be of a time when the vault was sealed"]
+        hints = [f"the last {number} entries have no seal: they should date from a time when the vault was sealed"]
     return Output(found._asdict(), f"intact: {found.auditEntries} audit entries, head {found.auditHead}", hints)
 
 
 def _seal(options: argparse.Namespace) -> Output:
     answer = _running(options.dir, "seal")
-    return Output(answer, "sealed", [f"it answers 503 until you run: {command_line(options.dir, 'unseal')}"])
+    return Output(answer, "sealed", [f"the vault answers 503 until you run: {command_line(options.dir, 'unseal')}"])
 
 
 def _unseal(options: argparse.Namespace) -> Output:
@@ -266,7 +271,7 @@ def _backup(options: argparse.Namespace) -> Output:
         data,
         f"wrote {quoted(options.file)}, {size} bytes, head of the audit log {head}",
         [
-            f"it opens only with {needed_passphrase}",
+            f"the backup opens only with {needed_passphrase}",
             f"{HINT_HEAD}: {command_line(options.dir, 'verify', '--head', head)}",
         ],
     )
@@ -290,7 +295,9 @@ def _open_unsealed(options: argparse.Namespace) -> Iterator[Store]:
 def _running(directory: Path, command: str, passphrase: str | None = None) -> dict[str, Any]:
     answer = control.ask(directory, command, passphrase)
     if answer is None:
-        raise VaultError(f"no server runs on {quoted(directory)}", f"start one: {command_line(directory, 'serve')}")
+        raise VaultError(
+            f"no server is running for {quoted(directory)}", f"start one: {command_line(directory, 'serve')}"
+        )
     return answer
 
 
@@ -308,7 +315,9 @@ def _head(text: str) -> chain.Head:
     try:
         return chain.parse_head(text)
     except ValueError:
-        raise argparse.ArgumentTypeError("must be as status prints it, a number, a colon and hex digits") from None
+        raise argparse.ArgumentTypeError(
+            "must be a head as status prints it: a number, a colon and hex digits"
+        ) from None
 
 
 def _url(text: str) -> str:
@@ -321,7 +330,7 @@ def _url(text: str) -> str:
 
 
 def _add_audit_commands(line: CommandLine) -> None:
-    line.section("What happened")
+    line.section("Audit log and alerts")
     reading = line.add("audit", _audit, "show the audit log, oldest first")
     reading.add_argument("--limit", type=_limit, default=50, metavar="N", help=f"the last N, at most {LIMIT_MAX} (50)")
     reading.add_argument("--action", choices=sorted(audit.ACTIONS), metavar="ACTION", help="only this action")

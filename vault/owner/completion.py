@@ -49,7 +49,7 @@ class Candidate(NamedTuple):
 
 def add_all(line: CommandLine) -> None:
     """Declare the command of this module."""
-    line.section("The shell")
+    line.section("Shell")
     command = line.add("completion", _completion, "print the script for completion in a shell", prints=False)
     command.add_argument("shell", choices=tuple(SCRIPTS), help="the shell")
 

@@ -203,7 +203,7 @@ def _port(trial: Trial, wanted: int | None) -> int:
     """The port to listen on. An installed agent knows its vault's URL, so an earlier start decides."""
     if trial.port:
         if wanted not in (None, trial.port):
-            raise VaultError(f"the agent of this vault knows it at port {trial.port}", "omit --port")
+            raise VaultError(f"the agent of this vault is set up for port {trial.port}", "omit --port")
         return trial.port
     if wanted is not None:
         return wanted
@@ -253,11 +253,11 @@ def _announce(trial: Trial, url: str, link: str | None) -> Output:
     }
     ending = "stops the vault and deletes it" if trial.is_temporary else "stops the vault"
     text = [
-        f"A vault for a trial runs at {url}.",
+        f"A trial vault is running at {url}.",
         f"  agent      {AGENT_NAME} ({trial.agent_id}), approved, with every scope",
-        f"  project    {demo.PROJECT}, with secrets, a policy, a canary and a machine that has read",
+        f"  project    {demo.PROJECT}, with secrets, a policy, a canary and a machine that has read secrets",
         f"  dashboard  {f'{link}  (works once)' if link else 'opened in your browser'}",
-        f"             again: {command_line(trial.directory, 'dashboard')}",
+        f"             reopen: {command_line(trial.directory, 'dashboard')}",
         f"  commands   {command_line(trial.directory, 'projects')}",
         "",
         "To connect an assistant, run one of these in another terminal:",
@@ -279,7 +279,7 @@ def _say_goodbye(trial: Trial) -> None:
             f"if you added the agent to a client, remove it there: {removing}",
         ]
     else:
-        words = [f"the vault is stopped; to come back: {command_line(trial.directory, 'dev')}"]
+        words = [f"the vault is stopped; to start it again: {command_line(trial.directory, 'dev')}"]
     for line in words:
         print(f"hint: {line}", file=sys.stderr)
 

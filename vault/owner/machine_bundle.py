@@ -54,13 +54,11 @@ def write_bundle(store: Store, now_ms: int, home: Path, api_url: str, name: str,
 def _check(api_url: str, name: str, kind: str) -> None:
     parts = urlsplit(api_url)
     if not (parts.scheme == "https" or (parts.scheme == "http" and parts.hostname == "localhost")):
-        raise VaultError(
-            f"machines cannot use the URL {printable(api_url)}", "give one of the form http://localhost:PORT"
-        )
+        raise VaultError(f"machines cannot use the URL {printable(api_url)}", "use a URL such as http://localhost:PORT")
     if not 1 <= len(name) <= 255:
         raise VaultError("the name must have 1 to 255 characters", "choose another name")
     if kind not in KINDS:
-        raise VaultError(f"there is no kind {printable(kind)} to make here", f"choose from: {', '.join(KINDS)}")
+        raise VaultError(f"unknown kind {printable(kind)}", f"choose from: {', '.join(KINDS)}")
 
 
 def _directory(home: Path, vault_id: str) -> Path:

@@ -22,12 +22,12 @@ from vault.query import fetch_one
 PIECE_BYTES = 64 * 1024
 # fmt: off
 LIMITS = (
-    ("Size of a value",                f"{secrets.MAX_VALUE_BYTES:,} bytes"),
-    ("Fields of a structured secret",  f"{secrets.MAX_FIELDS}"),
+    ("Size of a value",                f"at most {secrets.MAX_VALUE_BYTES:,} bytes"),
+    ("Fields of a structured secret",  f"at most {secrets.MAX_FIELDS}"),
     ("Versions of a secret",           f"the last {secrets.MAX_VERSIONS}, and all that were current in 30 days"),
     ("Deleted secrets",                "30 days in the trash"),
-    ("One-time links",                 f"{temporary_secrets.MAX_VALUE_BYTES:,} bytes, at most 24 hours"),
-    ("Webhooks",                       f"{webhooks.MAX_WEBHOOKS}"),
+    ("One-time links",                 f"at most {temporary_secrets.MAX_VALUE_BYTES:,} bytes, for at most 24 hours"),
+    ("Webhooks",                       f"at most {webhooks.MAX_WEBHOOKS}"),
 )
 # fmt: on
 

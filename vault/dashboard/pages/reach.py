@@ -17,7 +17,7 @@ SCOPE_GROUPS = (
         ("projects.read",           "see projects"),
         ("projects.write",          "create, change and delete projects"),
         ("projects.secrets.read",   "see metadata of secrets and links, never a value"),
-        ("projects.secrets.write",  "create, replace, rotate and delete secrets; make one-time links"),
+        ("projects.secrets.write",  "create, replace, rotate and delete secrets; create one-time links"),
         ("trash.read",              "see deleted secrets"),
         ("trash.write",             "restore or purge deleted secrets"),
     )),
