@@ -76,7 +76,7 @@ def test_a_configuration_changes_only_the_given_keys(
         canary_id, project_id, **switches, updatedAt=START_MS + 5000
     )
     assert agent.send("POST", f"{CANARIES}/{canary_id}/config").status == 400
-    assert details(vault, "canary_config") == [(project_id, "canary set: triggerFreezeRelatedProjects on")]
+    assert details(vault, "canary_config") == [(project_id, "canary settings: triggerFreezeRelatedProjects on")]
 
 
 def test_enabling_and_disabling_is_idempotent(vault: Vault, agent: Agent, project_id: str) -> None:
@@ -164,7 +164,7 @@ def test_a_read_freezes_the_project_then_answers(vault: Vault, agent: Agent, pro
     [row] = vault.audited("canary_triggered")
     found = (row["severity"], row["machine_id"], row["secret_id"], row["project_id"])
     assert found == ("critical", machine.id, canary_id, project_id)
-    assert details(vault, "project_freeze") == [(project_id, f"project {project_id} frozen by a canary of its own")]
+    assert details(vault, "project_freeze") == [(project_id, f"project {project_id} frozen by a canary of the project")]
     assert details(vault, "secret_read_denied") == [(project_id, FROZEN)] * 3
 
 
@@ -277,7 +277,7 @@ def test_a_machine_of_the_project_triggers_it_without_a_grant(vault: Vault, agen
     assert agent.get(f"{CANARIES}/{canary_id}")["triggerCount"] == 1
     words = f"canary bait asked for without a grant by machine {machine.id}"
     assert details(vault, "canary_triggered") == [(project_id, words)]
-    assert details(vault, "project_freeze") == [(project_id, f"project {project_id} frozen by a canary of its own")]
+    assert details(vault, "project_freeze") == [(project_id, f"project {project_id} frozen by a canary of the project")]
     assert [row["secret_id"] for row in vault.audited("secret_read_denied")][:2] == [plain, canary_id]
 
 

@@ -489,7 +489,7 @@ def revoke_as_owner(db: sqlite3.Connection, now_ms: int, agent_id: str, *, actor
     """Delete an agent in any state. Raises VaultError."""
     agent = _from_row(db, identities.require_for_owner(db, AGENT, agent_id))
     db.execute("DELETE FROM ai_agents WHERE id = ?", (agent_id,))
-    audit.record(db, now_ms, actor, "ai_agent_revoke", f"agent {agent_id} revoked, was {agent.name}")
+    audit.record(db, now_ms, actor, "ai_agent_revoke", f"agent {agent_id} ({agent.name}) revoked")
     return agent
 
 

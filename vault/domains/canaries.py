@@ -101,7 +101,7 @@ def _freeze(call: Call, canary: sqlite3.Row, project_id: str) -> None:
     )
     if added.rowcount:
         # Agents of this project can read the entry, so it must not contain ids of other projects.
-        whose = "of its own" if project_id == canary["project_id"] else "of a project that shares a machine with it"
+        whose = "of the project" if project_id == canary["project_id"] else "of a project that shares a machine with it"
         audit.note(call, "project_freeze", f"project {project_id} frozen by a canary {whose}", project_id=project_id)
 
 
@@ -155,7 +155,7 @@ def configure(call: Call) -> object:
         "UPDATE canaries SET freeze_project = ?, freeze_related = ?, updated_ms = ? WHERE secret_id = ?",
         (own, related, call.now_ms, canary["id"]),
     )
-    audit.note_secret(call, "canary_config", canary, f"canary set: {_settings(call.body)}")
+    audit.note_secret(call, "canary_config", canary, f"canary settings: {_settings(call.body)}")
     return {
         "id": canary["id"],
         "name": canary["name"],

@@ -76,14 +76,14 @@ def approve(call: Call, kind: IdentityKind, identity_id: str) -> None:
 def deny(call: Call, kind: IdentityKind, row: sqlite3.Row) -> dict[str, object]:
     """Delete a pending identity."""
     _delete(call.db, kind, row["id"])
-    audit.note(call, f"{kind.audit_prefix}_deny", f"{kind.noun} {row['id']} denied, was {row['name']}")
+    audit.note(call, f"{kind.audit_prefix}_deny", f"{kind.noun} {row['id']} ({row['name']}) denied")
     return {"id": row["id"], "name": row["name"], "state": "denied"}
 
 
 def revoke(call: Call, kind: IdentityKind, row: sqlite3.Row) -> dict[str, object]:
     """Delete an identity. The audit log keeps its id."""
     _delete(call.db, kind, row["id"])
-    audit.note(call, f"{kind.audit_prefix}_revoke", f"{kind.noun} {row['id']} revoked, was {row['name']}")
+    audit.note(call, f"{kind.audit_prefix}_revoke", f"{kind.noun} {row['id']} ({row['name']}) revoked")
     return {"id": row["id"], "name": row["name"], "state": "revoked"}
 
 

@@ -180,7 +180,8 @@ def remove_expired(transaction: Transaction, _keys: KeySource, now_ms: int) -> N
             rows = db.execute(expired, (now_ms - EXPIRED_VISIBLE_MS, REMOVED_AT_ONCE)).fetchall()
             for row in rows:
                 db.execute("DELETE FROM machines WHERE id = ?", (row["id"],))
-                audit.record(db, now_ms, SYSTEM, "machine_expire", f"machine {row['id']} forgotten, was {row['name']}")
+                detail = f"machine {row['id']} ({row['name']}) removed after it expired"
+                audit.record(db, now_ms, SYSTEM, "machine_expire", detail)
         removed = len(rows)
 
 
@@ -370,5 +371,5 @@ def revoke_as_owner(db: sqlite3.Connection, now_ms: int, machine_id: str, *, act
     """Delete a machine in any state. Raises VaultError."""
     machine = _from_row(identities.require_for_owner(db, MACHINE, machine_id))
     db.execute("DELETE FROM machines WHERE id = ?", (machine_id,))
-    audit.record(db, now_ms, actor, "machine_revoke", f"machine {machine_id} revoked, was {machine.name}")
+    audit.record(db, now_ms, actor, "machine_revoke", f"machine {machine_id} ({machine.name}) revoked")
     return machine

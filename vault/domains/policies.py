@@ -223,7 +223,7 @@ def delete(call: Call) -> object:
     if fetch_one(call.db, "SELECT 1 FROM policy_bindings WHERE policy_id = ? LIMIT 1", (policy["id"],)) is not None:
         raise Refusal(409, f"the policy is bound to {policy['bound']} secrets: unbind them first")
     call.db.execute("DELETE FROM policies WHERE id = ?", (policy["id"],))
-    detail = f"policy {policy['id']} deleted, was {policy['name']}"
+    detail = f"policy {policy['id']} ({policy['name']}) deleted"
     audit.note(call, "policy_delete", detail, project_id=policy["project_id"])
     return {"id": policy["id"], "name": policy["name"], "deleted": True}
 

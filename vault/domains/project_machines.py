@@ -85,7 +85,7 @@ def detach(call: Call) -> object:
         (machine["id"], project_id),
     ).rowcount
     call.db.execute("DELETE FROM project_machines WHERE project_id = ? AND machine_id = ?", (project_id, machine["id"]))
-    detail = f"machine {machine['id']} removed, and its {dropped} grants"
+    detail = f"machine {machine['id']} removed with its {dropped} grants"
     audit.note(call, "project_machine_remove", detail, project_id=project_id)
     return {"projectId": project_id, "machineId": machine["id"], "name": machine["name"], "grantsRemoved": dropped}
 
@@ -149,7 +149,7 @@ def _require_member(call: Call) -> tuple[str, sqlite3.Row]:
 
 
 def _note(call: Call, action: str, machine_id: str, secret_id: str, project_id: str) -> None:
-    done = "granted to" if action == "permission_grant" else "taken from"
+    done = "granted to" if action == "permission_grant" else "revoked from"
     audit.note(call, action, f"reading {done} machine {machine_id}", secret_id=secret_id, project_id=project_id)
 
 
@@ -308,4 +308,4 @@ def revoke_grant_as_owner(db: sqlite3.Connection, now_ms: int, grant_id: str, *,
     if db.execute("DELETE FROM grants WHERE machine_id = ? AND secret_id = ?", (machine_id, secret_id)).rowcount:
         secret = db.execute("SELECT id, project_id FROM secrets WHERE id = ?", (secret_id,)).fetchone()
         ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
-        audit.record(db, now_ms, actor, "permission_revoke", f"reading taken from machine {machine_id}", **ids)
+        audit.record(db, now_ms, actor, "permission_revoke", f"reading revoked from machine {machine_id}", **ids)

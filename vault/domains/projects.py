@@ -127,7 +127,7 @@ def delete(call: Call) -> object:
         raise Refusal(400, "confirmName must be the name of the project")
     _hide(call, project["id"])
     _delete_some(call.db, project["id"])
-    detail = f"project {project['id']} deleted, was {project['name']}"
+    detail = f"project {project['id']} ({project['name']}) deleted"
     audit.note(call, "project_delete", detail, project_id=project["id"])
     return {**summary, "deleted": True, "cascade": counts}
 

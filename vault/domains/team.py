@@ -111,7 +111,7 @@ def remove(call: Call) -> object:
     member = _require_member(call)
     dropped = call.db.execute("DELETE FROM project_members WHERE member_id = ?", (member["id"],)).rowcount
     call.db.execute("DELETE FROM team_members WHERE id = ?", (member["id"],))
-    audit.note(call, "team_member_remove", f"{member['email']} removed, was on {dropped} projects")
+    audit.note(call, "team_member_remove", f"{member['email']} removed from the team and {dropped} projects")
     return {"memberId": member["id"], "email": member["email"], "removed": True, "projectCount": dropped}
 
 
@@ -181,7 +181,7 @@ def permissions_remove(call: Call) -> object:
     membership = (project["id"], member["id"])
     if not call.db.execute("DELETE FROM project_members WHERE project_id = ? AND member_id = ?", membership).rowcount:
         raise Refusal(404, "the member is not on the project")
-    audit.note(call, "team_permission_remove", f"{member['email']} taken off the project", project_id=project["id"])
+    audit.note(call, "team_permission_remove", f"{member['email']} removed from the project", project_id=project["id"])
     return {"projectId": project["id"], "memberId": member["id"], "removed": True}
 
 

@@ -47,7 +47,7 @@ def restore(call: Call) -> object:
 
 
 def purge(call: Call) -> object:
-    """Delete a secret in the trash permanently, with every version."""
+    """Delete a secret in the trash permanently, with all its versions."""
     secret = _require(call)
     _purge(call.db, call.now_ms, call.actor, secret)
     return {"id": secret["id"], "name": secret["name"], "projectId": secret["project_id"], "purged": True}
@@ -69,7 +69,7 @@ def _purge(db: sqlite3.Connection, now_ms: int, actor: Actor, secret: sqlite3.Ro
     db.execute("DELETE FROM secrets WHERE id = ?", (secret["id"],))
     wipe_log_after_commit(db)
     ids = {"secret_id": secret["id"], "project_id": secret["project_id"]}
-    audit.record(db, now_ms, actor, "secret_purge", f"{secret['name']} purged with every version", **ids)
+    audit.record(db, now_ms, actor, "secret_purge", f"{secret['name']} purged with all its versions", **ids)
 
 
 def _require(call: Call) -> sqlite3.Row:

@@ -54,7 +54,7 @@ def test_an_agent_that_waits_is_shown_with_its_key_and_scopes_and_approved(vault
 def test_an_agent_is_denied(vault: Vault, signed_in: SignedIn) -> None:
     pending = vault.pending()
     assert signed_in.post(f"/agents/{pending.id}/deny") == "/agents"
-    assert by_owner(vault, "ai_agent_deny") == [f"agent {pending.id} denied, was AI agent"]
+    assert by_owner(vault, "ai_agent_deny") == [f"agent {pending.id} (AI agent) denied"]
     assert signed_in.get(f"/agents/{pending.id}").status == 404
     status, problem = signed_in.refused(f"/agents/{vault.agent().id}/deny")
     assert (status, problem) == (409, "The agent is not pending, it is approved.")

@@ -33,7 +33,7 @@ def test_a_machine_that_waits_is_approved_and_denied(vault: Vault, signed_in: Si
     assert message(signed_in.text("/machines")) == "Approved web-1."
     assert signed_in.post(f"/machines/{second.id}/deny") == "/machines"
     assert by_owner(vault, "machine_approve") == [f"machine {first.id} approved"]
-    assert by_owner(vault, "machine_deny") == [f"machine {second.id} denied, was web-2"]
+    assert by_owner(vault, "machine_deny") == [f"machine {second.id} (web-2) denied"]
     assert signed_in.get(f"/machines/{second.id}").status == 404
     assert signed_in.refused(f"/machines/{first.id}/deny")[0] == 409
 
@@ -84,7 +84,7 @@ def test_a_machine_is_renamed_and_revoked(vault: Vault, signed_in: SignedIn, age
     assert signed_in.post(path + "/revoke") == "/machines"
     assert message(signed_in.text("/machines")) == "Revoked web-9."
     assert by_owner(vault, "machine_rename") == [f"machine {machine.id} renamed from web-1 to web-9"]
-    assert by_owner(vault, "machine_revoke") == [f"machine {machine.id} revoked, was web-9"]
+    assert by_owner(vault, "machine_revoke") == [f"machine {machine.id} (web-9) revoked"]
 
 
 def test_the_matrix_grants_and_revokes_what_was_changed(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:
@@ -102,7 +102,7 @@ def test_the_matrix_grants_and_revokes_what_was_changed(vault: Vault, signed_in:
     assert message(signed_in.text(path)) == "Saved: granted 1 and revoked 1."
     assert (machine.read(url).status, machine.value(key), other.value(key)) == (403, "v", "v")
     assert by_owner(vault, "permission_grant") == [f"reading granted to machine {machine.id}"]
-    assert by_owner(vault, "permission_revoke") == [f"reading taken from machine {machine.id}"]
+    assert by_owner(vault, "permission_revoke") == [f"reading revoked from machine {machine.id}"]
     assert signed_in.post(path + "/save", {"was": kept, "grant": kept}) == path
     assert message(signed_in.text(path)) == "Nothing was changed."
 
@@ -158,7 +158,7 @@ def test_machines_are_added_and_removed(vault: Vault, signed_in: SignedIn, agent
     assert message(signed_in.text(path)) == "Removed web-1 and its grants (1)."
     assert machine.read(secret).status == 403
     assert by_owner(vault, "project_machine_add") == [f"machine {machine.id} added"]
-    assert by_owner(vault, "project_machine_remove") == [f"machine {machine.id} removed, and its 1 grants"]
+    assert by_owner(vault, "project_machine_remove") == [f"machine {machine.id} removed with its 1 grants"]
 
 
 def test_a_canary_is_marked_in_the_matrix(vault: Vault, signed_in: SignedIn, agent: Agent) -> None:

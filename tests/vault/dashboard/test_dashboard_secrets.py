@@ -257,7 +257,7 @@ def test_machines_get_and_lose_the_right_to_read(signed_in: SignedIn, project: s
     assert first.value(secret) == "value-1"
     assert second.read(secret).status == 403
     assert by_owner(vault, "permission_grant") == [f"reading granted to machine {first.id}"]
-    assert by_owner(vault, "permission_revoke") == [f"reading taken from machine {second.id}"]
+    assert by_owner(vault, "permission_revoke") == [f"reading revoked from machine {second.id}"]
     # A machine that the page did not show keeps what it has.
     signed_in.post(f"{path}/machines", {"offered": [second.id], "machine": []})
     assert first.read(secret).status == 200

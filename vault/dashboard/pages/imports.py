@@ -115,7 +115,7 @@ def cancel(visit: Visit) -> Response:
     """Forget what was pasted."""
     if visit.session is not None:
         visit.session.take("import", visit.desk.clock())
-    return visit.go(f"/projects/{projects.require(visit)['id']}", "Nothing was imported, and the text is forgotten.")
+    return visit.go(f"/projects/{projects.require(visit)['id']}", "Nothing was imported. The vault deleted the text.")
 
 
 def names_as_text(visit: Visit) -> Response:

@@ -32,7 +32,7 @@ def restore(visit: Visit) -> Response:
 
 
 def purge(visit: Visit) -> Response:
-    """Delete a secret with every version, for good."""
+    """Delete a secret with all its versions permanently."""
     done = visit.call("POST", f"/v1/ai/trash/{visit.param('secret')}/purge")
     path = "/trash" if visit.field("to") == "trash" else f"/projects/{done['projectId']}/trash"
     return visit.go(path, f"Purged {done['name']} with all its versions.")
