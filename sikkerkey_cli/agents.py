@@ -36,7 +36,7 @@ from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, clean, print_no
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
 AUDIT_MEMBERS = ("timestamp", "severity", "action", "sourceIp", "detail")  # of an audit entry, the most useful ones
-# Before the id of an agent that is to replace another one, so that its slot is not taken for one of an agent.
+# Prefix of the slot of an agent that is to replace another one, so that it is not listed as an agent's slot.
 NEXT = ".next-"
 SLOT_FILES = ("private.pem", "identity.json")  # in this order, so that an interrupted removal has removed the key
 
@@ -244,7 +244,7 @@ def install_agent(
 
 
 def _forget_passphrase(store: str, account: str, slot: str) -> None:
-    """Removes a passphrase from the system's key store. Without its key, it is of no use to anybody."""
+    """Removes a passphrase from the system's key store. It is useless without its key."""
     if store:
         with suppress(ConfigError):
             sikkerkey_passphrase.delete(store, account, slot)

@@ -1,6 +1,6 @@
 """`config`: prints the block for an MCP client, or adds it to the client's own file, or removes it.
 
-A file is changed in the smallest possible span, written atomically, and backed up beside itself; a file that is a link,
+A file is changed in the smallest possible span, written atomically, and backed up beside it; a file that is a link,
 beside the link; and a file in a directory that is a link, in our own directory: the target may be in a repository.
 """
 
@@ -406,7 +406,7 @@ def command_config(options: argparse.Namespace) -> int:
 
 
 def notes(client: Client) -> list[str]:
-    """What is to be said before an entry for this client is written."""
+    """The notices before an entry for this client is written."""
     found = []
     if why := why_it_goes_away(sys.executable, sys.prefix, sys.base_prefix):
         found.append(f"note: {clean(sys.executable)} {why} breaks this server")
@@ -439,7 +439,7 @@ def _finish(options: argparse.Namespace, planned: Planned) -> int:
 
 
 def why_it_goes_away(executable: str, prefix: str, base_prefix: str) -> str:
-    """What is to be said of an interpreter that may be deleted some day, such as `is X; deleting that`; else empty."""
+    """A warning about an interpreter that may be deleted one day, such as `is X; deleting that`; else empty."""
     if prefix != base_prefix:
         return "is in a virtual environment; deleting that"
     if os.path.isdir(os.path.join(prefix, "conda-meta")):
@@ -495,7 +495,7 @@ Change = Callable[[Client, str], Outcome]
 def _addition(blocks: dict[str | None, JsonObject], agents: Agents, *, in_project: bool) -> Change:
     """Adds or updates an entry for each agent. An agent's existing entry keeps its key.
 
-    In a project, whose author may be anybody, an entry that holds more than we write is refused.
+    In a project, whose author may be anybody, an entry that contains more than we write is refused.
 
     Entries of agents that are gone can never work again: they become those of new agents, or are removed.
     """

@@ -380,7 +380,7 @@ def _rewriting(entry: entries.FoundEntry) -> str:
     try:
         sikkerkey_mcp.read_settings(server.options)
         options += without_options(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
-    except (Error, SystemExit):  # the user has to say again what was meant
+    except (Error, SystemExit):  # the user must give the restriction again
         options = options[:2]
     return sikkerkey_shell.command_line(["sikkerkey-mcp", "config", entry.client, "--write", *options])
 
@@ -440,7 +440,7 @@ def _is_this_program(path: str) -> bool:
 
 
 class Tried(NamedTuple):
-    """What became of a started entry: the number of its tools, why it does not work, and why its call failed."""
+    """The result of starting an entry: the number of its tools, why it does not work, and why its call failed."""
 
     tools: int
     error: Error | None = None
@@ -717,7 +717,7 @@ class OneAttempt(sikkerkey_mcp.Cancellation):
     """Disables retries, so that a sealed vault is reported within the time limit."""
 
     def wait(self, seconds: float) -> bool:  # noqa: ARG002 (the signature of the base class)
-        """Returns at once, as if cancelled."""
+        """Returns immediately, as if cancelled."""
         return True
 
 

@@ -340,7 +340,7 @@ examples:
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse without its own colours (Python 3.14), and with short errors that never repeat a token."""
+    """argparse without its own colors (Python 3.14), and with short errors that never repeat a token."""
 
     def __init__(self, **options: Any) -> None:
         super().__init__(formatter_class=argparse.RawDescriptionHelpFormatter, **options)

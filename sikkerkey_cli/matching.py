@@ -1,4 +1,4 @@
-"""What a person means by a name: the id of the one thing that fits it. Also for the agents of this computer."""
+"""Finds the id of the one thing that a name stands for. Also for the agents of this computer."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _similar(folded: str, things: Sequence[Thing]) -> str:
 
 
 NEW_AGENT = ("new", "setup")  # the word for an agent that is yet to be installed, and its command
-MAY_BE_UNKNOWN = ("doctor", "config", "setup")  # commands that say themselves what an unknown agent means
+MAY_BE_UNKNOWN = ("doctor", "config", "setup")  # commands that report an unknown agent themselves
 
 
 def agents_here() -> list[Thing]:

@@ -31,7 +31,7 @@ FILE_MAX_BYTES = 512 * 1024  # the largest value is 100 KB
 DETAIL_MAX_CHARACTERS = 300
 QUOTED_MAX_CHARACTERS = 1_000  # more of the assistant's words would push what matters off the screen
 QUOTED_MAX_LINES = 8
-# A terminal drops what a line has beyond this, without a word.
+# A terminal silently drops the characters of a line beyond this.
 TYPED_MAX_BYTES = 1_023 if sys.platform == "darwin" else 4_095
 PASTE_PAUSE_S = 0.2  # a paste has arrived when nothing comes for this long
 MINUTES = int(sikkerkey_tickets.LIFE_S // 60)
@@ -39,7 +39,7 @@ VERBS: dict[Kind, str] = {"fill": "type a value", "show": "be shown a credential
 
 
 class PersonCalls(Protocol):
-    """Carries out the tickets of one agent, as that agent."""
+    """Sends the calls of one agent's tickets, as that agent."""
 
     def carry_out(self, code: str, values: Mapping[str, str], /) -> Carried:
         """Takes the ticket, sends its call and finishes it. Raises NotWaiting, UnknownCode, Invalid, or Error."""
@@ -346,7 +346,7 @@ def _require_terminal_input(consequence: str) -> None:
 
 
 def _require_terminal_output() -> None:
-    """What is created must reach the person's eyes, not a file or a program that an assistant reads."""
+    """Raises UsageError unless the result goes to a terminal: an assistant could read a file or a pipe."""
     if not terminal.is_terminal(sys.stdout):
         message = "standard output is not a terminal, so the credential cannot be shown to you alone"
         raise UsageError(message, "run the command in a terminal of your own, without a pipe")
@@ -403,7 +403,7 @@ def _without_echo(*, lines: bool = True) -> Iterator[bool]:
 
 
 def _tell_lengths(values: Mapping[str, str]) -> None:
-    """Tells how much was read, which shows a paste that went wrong, so that nothing has to be typed twice."""
+    """Says how much was read. This shows a paste that went wrong, so nobody has to type a value twice."""
     for field, value in values.items():
         print_notice(f"{clean(field, 60) or 'value'}: {_count(len(value), 'character')}")
         _tell_unusual(value)

@@ -1,8 +1,8 @@
-"""`rotate-key`: replaces an agent by a new one with a new key, so that one of the two works at every moment.
+"""`rotate-key`: replaces an agent with a new one that has a new key. At every moment, at least one of the two works.
 
 The vault ties a key to an agent, so a new key is a new agent, which the owner has to approve:
 
-    rotate-key TOKEN      registers it in a hidden slot, agents/.next-ID; the old agent goes on working
+    rotate-key TOKEN      registers it in a hidden slot, agents/.next-ID; the old agent keeps working
     rotate-key --finish   if the vault has approved it: makes the slot visible, deletes the old one, and has the vault
                           revoke the old agent
 
@@ -150,7 +150,7 @@ def _waiting(old_id: str) -> Identity | None:
 
 
 def _keep_activity(old_slot: str, slot: str) -> None:
-    """Moves the record of what the old agent did. A record that cannot be moved stops nothing."""
+    """Moves the record of what the old agent did. If it cannot be moved, the rotation continues."""
     for name in sikkerkey_activity.file_names(old_slot):
         with suppress(OSError):
             os.rename(os.path.join(old_slot, name), os.path.join(slot, name))

@@ -167,7 +167,7 @@ class Answers:
         return NewAgent(token, name, api_url)
 
     def _entries_of(self, agent: str) -> list[entries.Server]:
-        """What clients have already for this agent; an entry that names no agent is for the only one."""
+        """The clients' existing entries for this agent; an entry that names no agent is for the only one."""
         if agent in ("", NEW):
             return []
         found = []
@@ -378,7 +378,7 @@ def _carry_out(planned: Sequence[Planned], done: list[str]) -> int:
 
 
 def _finish(answers: Answers, titles: Sequence[str], failed: int, wait_minutes: int | None) -> int:
-    """Waits for the owner's approval, shows what doctor finds, and says how to begin."""
+    """Waits for the owner's approval, runs doctor, and says how to start."""
     agent = answers.options.agent
     with terminal.Progress("waiting for the vault"):
         pending = _is_pending(agent)
@@ -407,7 +407,7 @@ def _is_pending(agent: str) -> bool:
 
 
 def _is_pending_after(agent: str, minutes: int) -> bool:
-    """Waits until the agent is approved, at most so long; whether it is still pending."""
+    """Waits until the agent is approved, up to a time limit; returns whether it is still pending."""
     until_s = time.monotonic() + minutes * 60
     waiting = f"waiting for the owner's approval, at most {minutes} minutes"
     if minutes and not terminal.is_terminal(sys.stderr):

@@ -153,7 +153,7 @@ def _labelled(lines: Sequence[tuple[str, str]], width: int | None) -> str:
 
 
 def as_json(result: JsonObject) -> str:
-    """JSON with a row a line, or indented on a terminal, without characters that move the cursor; CSV as it is."""
+    """JSON with one row per line, or indented on a terminal, without characters that move the cursor; CSV as it is."""
     text: str = result["content"][0]["text"]
     if "structuredContent" not in result:
         return terminal.cleaned(text) if terminal.is_terminal(sys.stdout) else text

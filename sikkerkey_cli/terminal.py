@@ -1,4 +1,4 @@
-"""Terminal output: colour, progress, prompts, wrapped text and aligned columns.
+"""Terminal output: color, progress, prompts, wrapped text and aligned columns.
 
 Results go to stdout and can be parsed; everything else goes to stderr. Text from others is cleaned before it is shown.
 """
@@ -44,7 +44,7 @@ def moves_cursor(stream: TextIO | None) -> bool:
 
 
 def coloured(state: str, stream: TextIO | None = None) -> str:
-    """`ok`, `warn` or `fail` in its colour, if the stream is a terminal and neither NO_COLOR nor TERM=dumb is set."""
+    """`ok`, `warn` or `fail` in its color, if the stream is a terminal and neither NO_COLOR nor TERM=dumb is set."""
     wanted = moves_cursor(stream or sys.stdout) and not os.environ.get("NO_COLOR")
     return f"\033[{COLOURS[state]}m{state}\033[0m" if wanted else state
 

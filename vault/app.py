@@ -7,8 +7,8 @@
 
 The event loop reads requests and writes responses. Everything that uses the database runs in a worker thread, in one
 transaction per request. A route that only reads uses that transaction to admit and count the request, and then answers
-from a snapshot that is not older, so that a long answer holds up nobody. Paths are used as sent, because the signature
-covers them as sent.
+from a snapshot that is not older, so that a long answer does not delay other requests. Paths are used as sent, because
+the signature covers them as sent.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ class VaultApp:
 
     @functools.cached_property
     def _dashboard(self) -> dashboard.Dashboard | None:
-        """Made for the first request to it: its table of pages takes as long as everything else."""
+        """The dashboard, created at the first request to it, because building its table of pages takes long."""
         if self._sessions is None:
             return None
         desk = Desk(

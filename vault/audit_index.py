@@ -111,7 +111,7 @@ def find(
     offset: int = 0,
     edge: Place | None = None,
 ) -> list[sqlite3.Row]:
-    """So many entries that match the filters, in an order of ORDERS. With an edge, only entries on its other side.
+    """At most `limit` entries that match the filters, in an order of ORDERS. With an edge, only entries beyond it.
 
     An edge goes only with the order by time: in descending order, the entries are older.
     """
@@ -133,7 +133,7 @@ def place(db: sqlite3.Connection, entry_id: int) -> Place | None:
 
 
 def find_next(db: sqlite3.Connection, filters: Filters, after_id: int, limit: int) -> list[sqlite3.Row]:
-    """So many entries that were added after an entry and match the filters, in the order in which they were added."""
+    """At most `limit` entries that match the filters and were added after an entry, in the order they were added."""
     conditions, values = _joined([("id > ?", (after_id,)), *_clauses(filters, None)])
     sql = f"SELECT * FROM audit NOT INDEXED WHERE {conditions} ORDER BY id LIMIT ?"
     return db.execute(sql, (*values, limit)).fetchall()

@@ -35,7 +35,7 @@ KEY_USES = (
     *("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement"),
     *("key_cert_sign", "crl_sign", "encipher_only", "decipher_only"),
 )
-# Forward secrecy: who steals the key later cannot read what was recorded before. TLS 1.3 always has it.
+# Forward secrecy: somebody who steals the key later cannot read recorded traffic. TLS 1.3 always has it.
 TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 

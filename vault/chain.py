@@ -1,6 +1,6 @@
 """The hash chain over the audit log: each entry has a hash of itself and of the hash before it.
 
-Whoever edits, removes or inserts an entry has to compute every later hash again, and the hash of the newest entry, the
+Somebody who edits, removes or inserts an entry must recompute every later hash, and the hash of the newest entry, the
 head, then differs from the one that `status` or `backup` printed earlier. `verify` finds an edit without that.
 The entries of an older vault, from before the chain, are covered by the first hash.
 """
@@ -60,7 +60,7 @@ def head(db: sqlite3.Connection) -> Head | None:
 
 
 def walk(db: sqlite3.Connection) -> Iterator[tuple[Head, bool]]:
-    """The heads as the entries give them, oldest first, and whether the chain has the same."""
+    """The heads computed from the entries, oldest first, and whether each is the one in the chain."""
     stored = dict(db.execute("SELECT id, hash FROM audit_chain").fetchall())
     first = min(stored, default=None)
     previous = START

@@ -71,7 +71,7 @@ def admit(db: sqlite3.Connection, received: Received, match: Match, now_ms: int)
 
 
 def check_machine(db: sqlite3.Connection, machine: Machine, source_ip: str | None, now_ms: int) -> None:
-    """Raise Denied if a machine whose signature is right may do nothing now, or nothing from this address."""
+    """Raise Denied if a machine with a valid signature is pending or expired, or its address is not allowed."""
     machines.check_state(machine, now_ms)
     _check_seals(db, machine)
     ip_allowlist.check(db, source_ip, machine.id)

@@ -1,4 +1,4 @@
-"""Whose program is at the other end of a connection on this computer, from Linux's tables of connections.
+"""Finds out which user's program is at the other end of a local connection, from Linux's tables of connections.
 
 Browsers send a cookie to every port of a host, so another user's web server on this computer, opened by the owner, gets
 the cookie of a session. That user must not be able to use it.

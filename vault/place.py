@@ -1,4 +1,4 @@
-"""Where the vault is if `--dir` does not say it, and command lines that can be pasted.
+"""The vault's directory without `--dir`, and command lines that can be pasted.
 
 $SIKKERKEY_VAULT_DIR                                  if it is set
 ~/Library/Application Support/sikkerkey-vault         macOS

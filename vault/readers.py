@@ -1,4 +1,4 @@
-"""Read-only connections beside the store's own one, so that long answers hold up neither writers nor each other.
+"""Read-only connections beside the store's own one, so that long answers do not delay writers or each other.
 
 SQLite in WAL mode gives each reader a snapshot of what was committed when it began to read. The log can be emptied only
 while nobody reads, so the store asks here before it does, and can keep new readers out for a moment.
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Callable
 
-MAX_READERS = 8  # at once; the next one waits
+MAX_READERS = 8  # concurrently; the next one waits
 CLOSE_TIMEOUT_S = 5.0  # for readers that are at work when the store closes
 
 
@@ -31,7 +31,8 @@ class Readers:
     def snapshot(self) -> Iterator[sqlite3.Connection]:
         """A connection that sees one state of the database until the end of the block, and cannot change it.
 
-        A thread that reads already gets another connection at once: if it waited, readers could wait for each other.
+        A thread that is already reading gets another connection immediately: if it waited, readers could wait for each
+        other.
         """
         self._enter(waits=self._depth <= 0)
         self._depth += 1

@@ -71,7 +71,7 @@ def record_until(db: sqlite3.Connection, now_ms: int, last_ms: int) -> None:
 
 
 def _record_some(db: sqlite3.Connection, now_ms: int, last_ms: int, limit: int) -> int:
-    """Audit so many counts, or all with a negative limit, and return how many there were."""
+    """Audit at most `limit` counts, or all if it is negative, and return how many there were."""
     oldest = "SELECT * FROM agent_reads WHERE minute_ms <= ? ORDER BY 1, 2, 3, 4, 5 LIMIT ?"
     rows = db.execute(oldest, (last_ms, limit)).fetchall()
     for _, group in itertools.groupby(rows, lambda row: tuple(row)[:4]):  # all but the subject and its count

@@ -1,8 +1,8 @@
-"""Counts refused requests of unknown senders, so that a flood of them neither fills the disk nor hides other entries.
+"""Counts refused requests of unknown senders, so that a flood of them cannot fill the disk or hide other entries.
 
-The audit log gets the first such request of each kind and minute at once, and the number of the others when the minute
-is over. A kind is an address, the identity that the request claims, and the reason. Kinds beyond MAX_KINDS a minute
-share one entry, since an attacker can choose from many addresses, on loopback too.
+The audit log gets the first such request of each kind and minute immediately, and the number of the others when the
+minute is over. A kind is an address, the identity that the request claims, and the reason. Kinds beyond MAX_KINDS a
+minute share one entry, since an attacker can choose from many addresses, on loopback too.
 """
 
 from __future__ import annotations

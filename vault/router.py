@@ -202,7 +202,7 @@ class Route(NamedTuple):
     status: int = 200
     caller: Literal["agent", "machine", "open"] = "agent"  # who has to sign; open routes take no signature
     takes: Literal["json", "form"] = "json"  # the share page posts a form, since it has no script
-    reads: bool = False  # changes nothing: the handler runs on a reader after the transaction that admits the request
+    reads: bool = False  # read-only: the handler runs on a reader, after the transaction that admits the request
 
 
 class Match(NamedTuple):

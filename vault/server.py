@@ -293,7 +293,7 @@ def _bound(host: str, port: int) -> socket.socket:
 def _hold_other_loopback(listener: socket.socket, opened: contextlib.ExitStack) -> None:
     """Take the other loopback address with the same port, without serving it. Raises OSError if somebody else has it.
 
-    A client that tries it first is refused, and then comes to the right one.
+    A client that tries it first is refused, and then tries the right one.
     """
     host, port = listener.getsockname()[:2]
     if host not in OTHER_LOOPBACK:
@@ -332,7 +332,7 @@ def _hint_if_sealed(store: Store) -> None:
 
 
 def _public_url(options: ListenOptions, listener: socket.socket) -> str | None:
-    """The address in links to temporary secrets. Not that for HTTPS, of whose certificate browsers would warn.
+    """The address in links to temporary secrets. Not the HTTPS address: browsers would warn about its certificate.
 
     None, the address that a client has connected to, if the vault listens at all addresses.
     """

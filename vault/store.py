@@ -37,7 +37,7 @@ PRAGMAS: tuple[str, ...] = (
     "secure_delete=ON",
 )
 READER_PRAGMAS: tuple[str, ...] = ("query_only=ON", "trusted_schema=OFF")
-# With readers at every moment, the log would never be emptied. After so many attempts, new readers have to wait.
+# If there is always a reader, the log is never emptied. After this many attempts, new readers must wait.
 MAX_POSTPONED_WIPES = 1_000
 PAUSE_TIMEOUT_S = 1.0
 

@@ -1,7 +1,7 @@
-"""How many rows there are of each kind, so that nobody has to count them: per project or the like, and in the vault.
+"""The number of rows of each kind, per project and in all, kept up to date so that no request has to count rows.
 
 Triggers in the database keep the numbers in the transaction that changes the rows. A vault of an earlier version is
-counted once, when it is opened for the first time. The numbers are shown and compared with limits, and decide no right.
+counted once, when it is opened for the first time. The numbers are shown and compared with limits; they grant nothing.
 """
 
 from __future__ import annotations

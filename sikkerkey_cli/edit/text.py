@@ -10,7 +10,7 @@ from typing import Any, Callable, NamedTuple, NoReturn
 
 from sikkerkey_mcp import ConfigError
 
-DEPTH_MAX = 100  # real settings files are flatter, and Python's own stack ends at about ten times that
+DEPTH_MAX = 100  # real settings files are flatter, and Python's own stack overflows at about ten times that
 PARSED_TEXTS_KEPT = 2  # the text before and after a change; each is looked at several times
 BLANK = re.compile(r"[ \t]*")
 LINE = re.compile(r"[^\r\n]*")

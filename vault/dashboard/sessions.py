@@ -17,7 +17,7 @@ from vault.router import Clock
 LINK_LIFE_MS = 5 * 60 * 1000
 IDLE_MS = 30 * 60 * 1000
 LIFE_MS = 12 * 3600 * 1000
-MAX_LINKS = 20  # more are of no use, and the oldest is dropped
+MAX_LINKS = 20  # beyond that, the oldest is dropped
 MAX_SESSIONS = 20
 MAX_STEP_BACK_MS = 60_000  # a clock that is set back by less is only corrected
 MAX_WRONG, WRONG_WINDOW_MS = 5, 15 * 60 * 1000  # wrong confirmations, in all sessions together
@@ -34,7 +34,7 @@ class Session:
     _kept: dict[str, tuple[int, Any]] = field(default_factory=dict, repr=False)
 
     def keep(self, name: str, thing: Any, until_ms: int) -> None:
-        """Keep something for a later request of this session, in memory only. It replaces what had the name."""
+        """Keep something under a name for a later request of this session, in memory only. Replaces an earlier one."""
         self._kept[name] = (until_ms, thing)
 
     def kept(self, name: str, now_ms: int) -> Any:
@@ -43,7 +43,7 @@ class Session:
         return self._kept.get(name, (0, None))[1]
 
     def take(self, name: str, now_ms: int) -> Any:
-        """The same, and forget it. Of two requests at the same time, one gets it."""
+        """What is kept under a name, which is then forgotten. Of two concurrent requests, one gets it."""
         self.drop_old(now_ms)
         return self._kept.pop(name, (0, None))[1]
 

@@ -1,4 +1,4 @@
-"""Enrollment tokens, with which short-lived machines such as CI runners register themselves without approval.
+"""Enrollment tokens: short-lived machines such as CI runners register with one, without approval.
 
 A token defines the projects that its machines join, the secrets that they may read, its own lifetime and theirs, the
 number of machines, and which addresses and names are allowed. The token is shown once; the vault stores its SHA-256

@@ -17,7 +17,7 @@ from vault.terminal import PROGRAM, printable
 MAX_HISTORY = 100
 PUBLIC_KEY_BYTES = 32
 
-# A key that is a point of small order verifies signatures that nobody made. The y coordinate of such a point is one of
+# With a public key of small order, signatures that nobody made are valid. The y coordinate of such a point is one of
 # these, whatever the sign of x. A y that is not below the size of the field is a second spelling of another key.
 FIELD = 2**255 - 19
 ORDER_8_Y = 0x7A03AC9277FDC74EC6CC392CFA53202A0F67100D760B3CBA4FD84D3D706A17C7
@@ -106,7 +106,7 @@ def name_history(call: Call, kind: IdentityKind, identity_id: str) -> list[dict[
 
 
 def names_of(db: sqlite3.Connection, kind: IdentityKind, identity_id: str) -> list[dict[str, object]]:
-    """The same for the owner."""
+    """The earlier names, latest change first, for the owner."""
     rows = db.execute(
         f"SELECT * FROM {kind.names_table} WHERE {kind.names_column} = ? ORDER BY id DESC LIMIT ?",
         (identity_id, MAX_HISTORY),

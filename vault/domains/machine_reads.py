@@ -44,9 +44,9 @@ JOIN project_machines m ON m.project_id = s.project_id AND m.machine_id = :machi
 GRANTED = secrets.SELECT.replace("WHERE", OF_MACHINE + "WHERE") + "{} ORDER BY s.created_ms, s.id"
 OF_PROJECT = "AND +s.project_id = :project"  # by the grants, not by all secrets of the project
 
-# So many secrets are read, or looked at by a poll, in one transaction, because other requests wait for it.
+# A transaction reads or polls at most this many secrets, because other requests wait for it.
 READ_AT_ONCE, WATCHED_AT_ONCE = 10, 50
-PAUSE_S = 0.001  # after each such transaction, for those who wait
+PAUSE_S = 0.001  # after each such transaction, for waiting requests
 
 
 def read_one(call: Call) -> object:

@@ -37,7 +37,7 @@ ORDERS = {
     "added": ("p.added_ms", "p.machine_id"),
     "secretCount": ("secret_count", "p.machine_id"),
 }
-FEW = 4  # if at most one machine in so many is a member, sorting the members is quicker than a walk along all names
+FEW = 4  # if at most one machine in this many is a member, sorting the members is quicker than a walk along all names
 
 # The plus keeps SQLite from walking all secrets of the project instead of the grants of one machine.
 GRANTS = """

@@ -481,5 +481,5 @@ def is_reveal_forbidden(db: sqlite3.Connection) -> bool:
 
 
 def forbid_reveal(db: sqlite3.Connection, now_ms: int) -> None:
-    """Forbid to reveal values, for good."""
+    """Forbid revealing values permanently."""
     db.execute("INSERT OR IGNORE INTO reveal_forbidden (only, since_ms) VALUES (1, ?)", (now_ms,))

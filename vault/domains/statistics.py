@@ -180,7 +180,7 @@ def export(call: Call) -> Stream:
 
 
 def _pages(reader: Transaction, filters: Filters, newest: int) -> Iterator[bytes]:
-    """One page of rows per reader, so that a slow client holds up nobody."""
+    """One page of rows per reader, so that a slow client does not delay others."""
     yield as_csv([COLUMNS])
     edge: Place | None = None
     left = MAX_ROWS

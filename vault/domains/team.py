@@ -78,7 +78,7 @@ def list_all(call: Call) -> object:
 
 
 def invite(call: Call) -> object:
-    """Invite a person who is not the owner, not a member and not invited already."""
+    """Invite a person who is not the owner, a member or already invited."""
     _require_whole_vault(call)
     email = call.body["email"].lower()
     if not EMAIL.fullmatch(email):

@@ -1,6 +1,6 @@
 """A small project to look at: secrets of each kind, a policy, a canary, and a machine that has read.
 
-Everything is made through the API as the owner, so the audit log tells how it came about.
+Everything is made through the API as the owner, so the audit log shows how it was made.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ DAY_S = 24 * 3600
 
 
 def fill(desk: Desk, app: VaultApp) -> str:
-    """Make the project, and return its id. The machine's key is thrown away after it has read."""
+    """Make the project, and return its id. The machine's key is discarded after it has read."""
     project = desk.call("POST", "/v1/ai/projects", {"name": PROJECT, "description": "a demo: nothing here is real"})[
         "id"
     ]

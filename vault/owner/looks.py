@@ -1,4 +1,4 @@
-"""How text looks on a terminal: colour, width, tables, times. In pipes and files, text is plain and complete."""
+"""How text looks on a terminal: color, width, tables, times. In pipes and files, text is plain and complete."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ COLOURS = {
 
 
 def is_coloured(stream: TextIO) -> bool:
-    """Whether the stream is a terminal that shows colour, and the user wants it."""
+    """Whether the stream is a terminal that shows color, and the user wants it."""
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def coloured(text: str, colour: str, stream: TextIO) -> str:
-    """The text in a colour, if the stream shows it."""
+    """The text in a color, if the stream shows it."""
     return f"\033[{colour}m{text}\033[0m" if is_coloured(stream) else text
 
 
@@ -72,7 +72,7 @@ def format_time(at_ms: Any) -> str:
 
 
 def _terminal_columns() -> int | None:
-    """The width of the terminal, or None if standard output is none."""
+    """The width of the terminal, or None if standard output is not a terminal."""
     return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 

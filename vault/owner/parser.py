@@ -82,7 +82,7 @@ class CommandLine:
         self._added = self.parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=Parser)
 
     def section(self, title: str) -> None:
-        """Begin a part of the help."""
+        """Start a section of the help."""
         self.sections[title] = []
 
     def add(self, name: str, run: Run, text: str, *, prints: bool = True, description: str = "") -> Parser:

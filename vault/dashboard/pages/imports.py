@@ -119,7 +119,7 @@ def cancel(visit: Visit) -> Response:
 
 
 def names_as_text(visit: Visit) -> Response:
-    """The names of a project's secrets, one a line."""
+    """The names of a project's secrets, one per line."""
     with visit.desk.reader() as db:
         names = listings.names_of(db, listings.project(db, visit.param("project"))["id"])
     content = "".join(str(visible(name)).replace("\n", "\\n") + "\n" for name in names)
@@ -127,7 +127,7 @@ def names_as_text(visit: Visit) -> Response:
 
 
 def names_as_csv(visit: Visit) -> Response:
-    """The names of a project's secrets with what else is no secret."""
+    """The names, types, versions and ids of a project's secrets."""
     with visit.desk.reader() as db:
         rows = listings.exported(db, listings.project(db, visit.param("project"))["id"])
     cells = ([visible(row[column]) for column in COLUMNS] for row in rows)

@@ -21,7 +21,7 @@ LABELS = {"cidr": "the network", "label": "the label"}
 
 
 def index(visit: Visit) -> Response:
-    """The entries and what the list does."""
+    """The entries, and which machines and addresses the list refuses."""
     return _index(visit)
 
 

@@ -1,4 +1,4 @@
-"""Keys and backups: seal the vault, save it, check it, and what it is."""
+"""Keys and backups: seal the vault, back it up, verify it, and show its facts."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ LIMITS = (
 
 
 def show(visit: Visit, problem: str = "", found: verification.Verification | None = None) -> Response:
-    """What the vault is, with its forms, and the result of a check."""
+    """The vault's facts, the forms, and the result of a check."""
     store = visit.desk.store
     if store.sealed:
         return visit.go("/unseal")

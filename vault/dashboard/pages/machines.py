@@ -1,4 +1,4 @@
-"""Machines, which read secrets: the ones that wait for approval, what each may read, and what it read."""
+"""Machines, which read secrets: pending ones, what each may read, and what it read."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ WAITING = Filters(state="pending")
 
 
 def index(visit: Visit) -> Response:
-    """The machines that wait for approval, and those that match the filters, newest first."""
+    """The pending machines, and those that match the filters, newest first."""
     page, now_ms = page_number(visit), visit.desk.clock()
     given = {
         "state": visit.query("state") if visit.query("state") in machines.STATES else "",
@@ -51,7 +51,7 @@ def index(visit: Visit) -> Response:
 
 
 def show(visit: Visit) -> Response:
-    """All about one machine."""
+    """One machine."""
     return _show(visit)
 
 
@@ -75,7 +75,7 @@ def _show(visit: Visit, problem: str = "", name: str | None = None) -> Response:
 
 
 def approve(visit: Visit) -> Response:
-    """Approve a machine. It reads nothing before it has grants."""
+    """Approve a machine. It cannot read anything before it has grants."""
     with visit.desk.transaction() as db:
         machine = machines.approve_as_owner(db, visit.desk.clock(), visit.param("id"), actor=visit.desk.actor)
     path = "/machines" if visit.field("from") == "list" else f"/machines/{machine.id}"
@@ -83,13 +83,13 @@ def approve(visit: Visit) -> Response:
 
 
 def deny(visit: Visit) -> Response:
-    """Reject and delete a machine that waits."""
+    """Reject and delete a pending machine."""
     name = visit.call("POST", f"/v1/ai/machines/{visit.param('id')}/deny")["name"]
     return visit.go("/machines", f"Denied and deleted {name}.")
 
 
 def rename(visit: Visit) -> Response:
-    """Give a machine another name."""
+    """Rename a machine."""
     name = visit.field("name").strip()
     try:
         visit.call("POST", f"/v1/ai/machines/{visit.param('id')}/rename", {"name": name})

@@ -1,4 +1,4 @@
-"""The first page: what waits for the owner, and how the vault is doing."""
+"""The first page: what is waiting for the owner, and the state of the vault."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ def show(visit: Visit) -> Response:
 
 
 def save(visit: Visit) -> Response:
-    """Grant what was ticked and revoke what was unticked. What the form did not show stays as it is.
+    """Grant what was ticked and revoke what was unticked. What the form did not show does not change.
 
     `was` fields have what was granted when the form was made, so a change that somebody else made meanwhile stays.
     """

@@ -1,4 +1,4 @@
-"""What the owner browses: rows a page at a time, over all projects or in one. Changes nothing.
+"""What the owner browses: pages of rows, from all projects or from one. Changes nothing.
 
     with desk.reader() as db:
         found = listings.secrets_of(db, project_id, page=1, search="stripe")   # Rows; found.rows[0]["name"]

@@ -1,4 +1,4 @@
-"""What the owner sees first: what waits, what is frozen, and how much there is. No query reads many rows."""
+"""What the overview shows: what is pending, what is frozen, and how much there is. No query reads many rows."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ ORDER BY f.frozen_ms DESC LIMIT :limit
 
 
 class Waiting(NamedTuple):
-    """An agent or a machine that waits for approval."""
+    """A pending agent or machine."""
 
     id: str
     name: str
