@@ -1,7 +1,8 @@
 """Limits for each agent: requests a minute, and bytes a day. A model in a loop reaches them, a person does not.
 
 Requests count once their signature is verified, even if they are refused. Bytes are the bodies of requests that need a
-scope to write, at least MIN_WRITE_BYTES each for rows and audit entries, so they bound how fast an agent fills the disk.
+scope to write, at least MIN_WRITE_BYTES each for rows and audit entries, so they bound how fast an agent fills the
+disk.
 """
 
 from __future__ import annotations

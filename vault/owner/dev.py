@@ -1,8 +1,8 @@
 """`dev`: a vault for a trial, with an agent for this user's assistant and a demo project, in one command.
 
-Without --dir, the vault and the agent's identity are in a temporary directory that is deleted at the end. If the process
-is killed, the private directory remains; it grants nothing, because nothing serves it. With --dir, the vault stays there
-and the agent is installed in the user's own home, so the same command starts both again.
+Without --dir, the vault and the agent's identity are in a temporary directory that is deleted at the end. If the
+process is killed, the private directory remains; it grants nothing, because nothing serves it. With --dir, the vault
+stays there and the agent is installed in the user's own home, so the same command starts both again.
 """
 
 from __future__ import annotations
