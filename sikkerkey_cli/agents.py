@@ -452,9 +452,9 @@ def _still_listed(agent: str) -> str:
     try:
         _agent_that_can_revoke(sikkerkey_identity.load_identity(agent, with_key=False), "")
     except ConfigError:
-        return "the vault still lists it: revoke it on the dashboard as well"
+        return "the vault still lists it: also revoke it on the dashboard"
     command = sikkerkey_shell.command_line([*sikkerkey_mcp.program(), "revoke", agent, "--server"])
-    return f"the vault still lists it: revoke it on the dashboard as well, or with another agent: {command}"
+    return f"the vault still lists it: also revoke it on the dashboard, or with another agent: {command}"
 
 
 def _revoke_at_vault(agent: str, by: str, *, sure: bool) -> None:

@@ -55,7 +55,7 @@ from sikkerkey_mcp import ConfigError, JsonObject, clean, print_notice
 
 SECRET_MIN_CHARACTERS = 6  # shorter values are flags such as 1 or true
 FOREIGN_HINT = (
-    "whoever wrote the project's file chose them, and they could run something, send calls elsewhere or approve calls: "
+    "the author of the project's file chose them, and they could run something, send calls elsewhere or approve calls: "
     "remove them or the entry, then try again"
 )
 PREFIX_HINT = "choose one with --agent ID; add each further one with --agent ID --prefix NAME"

@@ -151,7 +151,7 @@ def check_starts(server: Server) -> None:
     words = server.command[server.command.index("serve") + 1 :] if "serve" in server.command else []
     environ = {name: str(value) for name, value in server.environment.items()}
     if {"-h", "--help"} & set(words):
-        raise ConfigError("the entry asks for help, with which the server ends at once")
+        raise ConfigError("the entry has the option --help, which makes the server exit immediately")
     sikkerkey_mcp.read_settings(words, environ)
 
 

@@ -138,7 +138,7 @@ is set up already is offered as the default.""",
     "rotate-key": Command(
         "replace an agent by a new one with a new key",
         """\
-  sikkerkey-mcp rotate-key -           registers the new agent with a new token; the old key goes on working
+  sikkerkey-mcp rotate-key -           registers the new agent with a new token; the old key keeps working
   sikkerkey-mcp rotate-key --finish    once the vault's owner has approved it: switches to it
   sikkerkey-mcp rotate-key --cancel    keeps the old one
 

@@ -136,7 +136,7 @@ def _agreed(options: argparse.Namespace, kind: Kind, without_terminal: str, agre
 
 def _refuse(tickets: Tickets, ticket: Ticket) -> int:
     tickets.refuse(ticket.code, sikkerkey_tickets.REFUSED)
-    print(f"{ticket.code} is refused, and nothing was sent; your assistant is told")
+    print(f"{ticket.code} is refused, and nothing was sent; your assistant knows")
     return 0
 
 
@@ -328,7 +328,7 @@ def _count(number: int, noun: str) -> str:
 
 @contextmanager
 def _nothing_sent(ticket: Ticket) -> Iterator[None]:
-    """Says that the call goes on waiting if the person ends the command, or if what they gave is refused."""
+    """Says that the call still waits if the person ends the command, or if what they gave is refused."""
     still_waiting = f"{ticket.code} is still waiting; {_command(ticket.kind, ticket.code, '--refuse')} refuses it"
     try:
         yield
@@ -411,11 +411,11 @@ def _tell_lengths(values: Mapping[str, str]) -> None:
 
 def _tell_unusual(value: str) -> None:
     if value.endswith("\n"):
-        print_notice("  it ends with a line end, which is stored as well")
+        print_notice("  it ends with a line break, which is also stored")
     if value.strip(" \t") != value:
-        print_notice("  it has blanks around it, which are stored as well")
+        print_notice("  it has blanks around it, which are also stored")
     if re.search(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]", value):
-        print_notice("  it has control characters, which are stored as well")
+        print_notice("  it has control characters, which are also stored")
 
 
 def _press_enter(what: str) -> None:

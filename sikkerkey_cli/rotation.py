@@ -7,7 +7,7 @@ The vault ties a key to an agent, so a new key is a new agent, which the owner h
                           revoke the old agent
 
 The new identity names the ids that it replaces, and `--agent OLD` finds it by them: no client's file has to change. If
-the program is killed between two steps, `--finish` goes on.
+the program is killed between two steps, `--finish` continues.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ BAD_TOKENS = ["", TOKEN[:-1], TOKEN + "0", "g" * 64, TOKEN[:-1] + " ", "０" * 6
 
 
 STILL_LISTED = (
-    "the vault still lists it: revoke it on the dashboard as well; "
+    "the vault still lists it: also revoke it on the dashboard; "
     "running servers stop using the key before their next call\n"
 )
 TOKEN_REFUSED = (

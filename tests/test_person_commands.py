@@ -281,9 +281,7 @@ def test_unusual_values_are_told_and_stored_as_they_are(
     ):
         keyboard.typed = [value, ""]
         ran = shell("fill", tickets.add(a_ticket()).code)
-        assert [
-            line.removesuffix(" stored as well") for line in ran.err.split("\n") if line.startswith("  it ")
-        ] == told
+        assert [line.removesuffix(" also stored") for line in ran.err.split("\n") if line.startswith("  it ")] == told
         assert calls.sent.pop()[1] == {"": value}
 
 
@@ -454,7 +452,7 @@ def test_file_is_stored_without_the_end_of_a_single_line(
 ) -> None:
     path = tmp_path / "key.pem"
     path.touch(0o600)
-    ending = "  it ends with a line end, which is stored as well\n"
+    ending = "  it ends with a line break, which is also stored\n"
     for content, stored, told in (
         ("line\n", "line", "value: 4 characters\n"),
         ("-----BEGIN-----\r\nøø\r\n", "-----BEGIN-----\r\nøø\r\n", "value: 21 characters\n" + ending),
@@ -643,7 +641,7 @@ def test_refusal_is_told(tickets: Tickets, calls: Calls, shell: Shell) -> None:
         ticket = tickets.add(a_ticket(**changes))
         ran = shell(ticket.kind, ticket.code, "--refuse")  # needs no terminal
         assert (ran.status, calls.sent, calls.agents) == (0, [], [])
-        assert ran.out == f"{ticket.code} is refused, and nothing was sent; your assistant is told\n"
+        assert ran.out == f"{ticket.code} is refused, and nothing was sent; your assistant knows\n"
         assert tickets.find(ticket.code).outcome == Outcome("refused", sikkerkey_tickets.REFUSED, {})
     assert shell("fill", "AAAA", "--refuse", "--file", "x").status == USAGE
 

@@ -84,7 +84,7 @@ def _statements(text: str) -> Iterator[Entry | tuple[int, str]]:
         if found is not None and BLANK.match(text, after, after_end):
             yield Entry(start["name"], found, line)
         else:
-            yield line, "has a quote that is not closed" if found is None else "goes on after the closing quote"
+            yield line, "has a quote that is not closed" if found is None else "has text after the closing quote"
         line += text.count("\n", at, after_end) + 1
         at = after_end + 1
 

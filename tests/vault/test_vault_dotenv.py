@@ -47,7 +47,7 @@ def test_errors_name_every_line_and_quote_nothing() -> None:
         parse(text)
     assert [line for line, _ in raised.value.problems] == [1, 2, 3, 6, 7, 8]
     assert str(raised.value) == (
-        "line 1 is not NAME=value; line 2 goes on after the closing quote; line 3 is not NAME=value;"
+        "line 1 is not NAME=value; line 2 has text after the closing quote; line 3 is not NAME=value;"
         " line 6 repeats the name of line 4; line 7 is not NAME=value; and 1 more"
     )
     assert "hunter2" not in str(raised.value.problems)

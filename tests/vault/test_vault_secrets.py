@@ -170,7 +170,7 @@ def test_rotating_a_structured_secret_changes_the_given_fields(vault: Vault, age
 
 def test_fields_of_a_plain_secret_cannot_be_rotated(agent: Agent, secret: str) -> None:
     reply = agent.send("POST", secret + "/rotate", {"fields": ["pass"]})
-    assert (reply.status, reply.error) == (400, "fields goes only with a structured secret")
+    assert (reply.status, reply.error) == (400, "fields is only allowed for a structured secret")
 
 
 def test_a_rotation_too_large_to_store_changes_nothing(agent: Agent, base: str) -> None:

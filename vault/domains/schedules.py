@@ -153,7 +153,7 @@ def _use_existing_secret(call: Call) -> str:
     """The id of an existing secret, which keeps its value until the first rotation."""
     for key in ("projectId", "name", "fieldNames", "staticFields"):
         if key in call.body:
-            raise Refusal(400, f"{key} goes only with a new secret, not with secretId")
+            raise Refusal(400, f"{key} is only allowed for a new secret, not with secretId")
     secret = _require_secret(call, call.body["secretId"])
     if secret["kind"] == "canary":
         raise Refusal(409, "the secret is a canary: the vault controls its value")
@@ -186,7 +186,7 @@ def _check_new(body: Mapping[str, Any], names: Sequence[str] | None) -> None:
     if not all(isinstance(value, str) for value in static.values()):
         raise Refusal(400, "staticFields must map field names to strings")
     if names is None and "staticFields" in body:
-        raise Refusal(400, "staticFields goes only with fieldNames")
+        raise Refusal(400, "staticFields requires fieldNames")
     check_fields(body.get("fields"), names)
     if names is None:
         return

@@ -141,7 +141,7 @@ def check_fields(fields: Sequence[str] | None, field_names: Sequence[str] | None
     if fields is None:
         return
     if field_names is None:
-        raise Refusal(400, "fields goes only with a structured secret")
+        raise Refusal(400, "fields is only allowed for a structured secret")
     check_names(fields, "fields")
     if not set(fields) <= set(field_names):
         raise Refusal(400, "fields must be field names of the secret")

@@ -124,11 +124,11 @@ def _store(call: Call, derived: tuple[bytes, bytes], *, value: str, passphrase: 
 def _value(body: Mapping[str, Any]) -> str:
     if body.get("generateRandom"):
         if "value" in body:
-            raise Refusal(400, "value goes only without generateRandom")
+            raise Refusal(400, "value cannot be combined with generateRandom")
         return generate_string(GeneratorOptions().updated(body))
     for key in ("length", "charset"):
         if key in body:
-            raise Refusal(400, f"{key} goes only with generateRandom")
+            raise Refusal(400, f"{key} requires generateRandom")
     if "value" not in body:
         raise Refusal(400, "value is required, unless generateRandom is true")
     if "\0" in body["value"]:
