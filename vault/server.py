@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import errno
 import ipaddress
+import os
 import resource
 import signal
 import socket
@@ -29,8 +30,9 @@ from vault import certificate
 from vault.app import create_app
 from vault.control import Control
 from vault.dashboard.sessions import Sessions
+from vault.domains import agents
 from vault.errors import VaultError
-from vault.files import locked, private_directory, quoted
+from vault.files import create_private, locked, private_directory, quoted, read_private
 from vault.jobs import JobRunner
 from vault.place import command_line
 from vault.router import Clock, wall_clock
@@ -44,15 +46,25 @@ PORT_TRIES = 20  # for a port that is free at both loopback addresses
 OTHER_LOOPBACK = {"127.0.0.1": "::1", "0.0.0.0": "::1", "::1": "127.0.0.1"}  # noqa: S104  # :: takes IPv4 as well
 NO_SUCH_ADDRESS = (errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)  # without IPv6, nobody can listen there
 PR_SET_DUMPABLE = 4  # of <linux/prctl.h>
+TLS_PORT = "tls-port"  # the file with the port of HTTPS, in decimal; like the certificate, it is in no backup
+HINT_AGENTS = (
+    "this vault's agents connect to that port: stop what uses it, or take a free port with --tls-port 0 and install the"
+    " agents again"
+)
 MAX_CONNECTIONS = 200  # macOS allows 256 descriptors; the database and webhooks need some
 
 Announce = Callable[[Store, str], None]
 
 
+class PortError(VaultError):
+    """A port that the vault cannot listen on."""
+
+
 class ListenOptions(NamedTuple):
     """The listening addresses, and what is allowed. `public_url` is the vault's URL for people if it differs.
 
-    `tls_port` is the port for HTTPS, always on 127.0.0.1: by default the one after `port`, or a free one.
+    `tls_port` is the port for HTTPS, always on 127.0.0.1. By default it is that of an earlier start, else the one after
+    `port`. If `port` is 0, it is a free one.
     `webhooks_to_loopback` allows webhooks to this computer, `reveal` pages of the dashboard that show values.
     """
 
@@ -80,7 +92,7 @@ def serve(
     with contextlib.ExitStack() as stack:
         stack.enter_context(server_lock(directory))
         store = stack.enter_context(open_store(directory, passphrase, has_server_lock=True))
-        listener, tls_listener = _listen(options, stack), _listen_for_tls(options, stack)
+        listener, tls_listener = _listen(options, stack), _listen_for_tls(options, store, stack)
         own = certificate.load_or_create(directory, clock())
         agent_url = f"{_url(tls_listener, 'https')}#sha256={certificate.fingerprint(own)}"
         _warn_if_reachable(listener)
@@ -260,14 +272,45 @@ def _listen(options: ListenOptions, opened: contextlib.ExitStack) -> socket.sock
     raise _listen_error("both loopback addresses", options.port, failure)
 
 
-def _listen_for_tls(options: ListenOptions, opened: contextlib.ExitStack) -> socket.socket:
-    port = options.tls_port
-    if port is None:
-        port = options.port + 1 if 0 < options.port < LAST_PORT else 0
+def _listen_for_tls(options: ListenOptions, store: Store, opened: contextlib.ExitStack) -> socket.socket:
+    """The listening socket for HTTPS.
+
+    Installed agents know its port. So the vault keeps the port, and takes another one by itself only if there is no
+    agent yet.
+    """
+    if options.tls_port is None and options.port == 0:
+        return _listen(ListenOptions(), opened)
+    expected = _expected_tls_port(options, store)
     try:
-        return _listen(ListenOptions(port=port), opened)
-    except VaultError as error:
-        raise VaultError(str(error), "choose another --tls-port; 0 takes a free one") from None
+        listener = _listen(ListenOptions(port=expected), opened)
+    except PortError as error:
+        if options.tls_port is not None:
+            raise PortError(str(error), "choose another --tls-port; 0 takes a free one") from None
+        with store.reader() as db:
+            is_known = agents.any_installed(db)
+        if is_known:
+            raise PortError(str(error), HINT_AGENTS) from None
+        listener = _listen(ListenOptions(), opened)
+        taken = listener.getsockname()[1]
+        print(f"hint: port {expected} is in use: HTTPS for agents is at port {taken} from now on", file=sys.stderr)
+    _keep_tls_port(store, listener.getsockname()[1])
+    return listener
+
+
+def _expected_tls_port(options: ListenOptions, store: Store) -> int:
+    if options.tls_port is not None:
+        return options.tls_port
+    path = store.directory / TLS_PORT
+    kept = read_private(path).decode(errors="replace").strip() if os.path.lexists(path) else ""
+    if kept.isascii() and kept.isdecimal() and 0 < int(kept[:6]) <= LAST_PORT:
+        return int(kept)
+    return options.port + 1 if options.port < LAST_PORT else 0
+
+
+def _keep_tls_port(store: Store, port: int) -> None:
+    content, path = f"{port}\n".encode(), store.directory / TLS_PORT
+    if not os.path.lexists(path) or read_private(path) != content:
+        create_private(path, content)
 
 
 def _bound(host: str, port: int) -> socket.socket:
@@ -308,10 +351,10 @@ def _hold_other_loopback(listener: socket.socket, opened: contextlib.ExitStack) 
             raise
 
 
-def _listen_error(host: str, port: int, error: OSError) -> VaultError:
+def _listen_error(host: str, port: int, error: OSError) -> PortError:
     reason = (error.strerror or "no such address").lower()
     complaint = f"cannot listen on {printable(host)} port {port}: {reason}"
-    return VaultError(complaint, "choose another --port; 0 takes a free one")
+    return PortError(complaint, "choose another --port; 0 takes a free one")
 
 
 def _warn_if_reachable(listener: socket.socket) -> None:

@@ -2,6 +2,8 @@
 
     vault.db      0600  everything, values encrypted (with vault.db-wal and vault.db-shm beside it while open)
     root.key      0600  64 hex characters, unless a passphrase seals the root key: see `rootkey`
+    tls.pem       0600  the certificate for HTTPS: see `certificate`
+    tls-port      0600  the port of HTTPS, which agents know: see `server`
     control.sock  0600  the socket for the owner's commands: see `control`
     init.lock     held while the directory is set up and while the root key changes
     server.lock   held by the server

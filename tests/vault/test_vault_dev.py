@@ -10,6 +10,7 @@ import pytest
 
 from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import Agent, Vault
+from vault import server
 from vault.app import create_app
 from vault.desk import Desk
 from vault.errors import VaultError
@@ -69,6 +70,13 @@ def test_the_port_is_that_of_the_earlier_start_or_8300_or_a_free_one(
     assert (dev._port(known, None), dev._port(known, 8301)) == (8301, 8301)
     with pytest.raises(VaultError, match="is set up for port 8301"):
         dev._port(known, 8400)
+
+
+def test_a_taken_port_has_a_way_out_that_dev_offers(trial: Trial) -> None:
+    taken = server.PortError("port 8301 is in use", "choose another --tls-port; 0 takes a free one")
+    assert dev._port_error(trial, taken) is taken
+    hint = dev._port_error(trial._replace(port=8300), taken).hint
+    assert hint.endswith("stop what uses it, or name a new directory with --dir")
 
 
 def test_the_agents_program_is_named_or_beside_this_one(trial: Trial, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,9 +25,11 @@ import sikkerkey_http
 from tests.vault.support.commands import run_command
 from tests.vault.support.served_vault import Spawned
 from vault import certificate, server
+from vault.domains import agents
 from vault.errors import VaultError
 from vault.router import wall_clock
 from vault.schema import open_store
+from vault.store import Store
 
 TIMEOUT_S = 20
 NOW = wall_clock()
@@ -67,12 +69,62 @@ def test_a_server_speaks_http_and_https_and_the_owner_sees_where(tmp_path: Path)
     assert len(run_command(directory, "agent-token", "--scopes", "all")[1].split()) == 1
 
 
-def test_the_port_for_https_is_the_next_one_or_the_one_that_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def tls_port(store: Store, options: server.ListenOptions) -> int:
+    """The port that a start with these options would have HTTPS at."""
+    with contextlib.ExitStack() as opened:
+        port: int = server._listen_for_tls(options, store, opened).getsockname()[1]
+        return port
+
+
+def test_the_port_for_https_is_the_next_one_or_the_one_that_is_named(tmp_path: Path) -> None:
     asked: list[server.ListenOptions] = []
-    monkeypatch.setattr(server, "_listen", lambda options, _opened: asked.append(options))
-    for port, tls_port in ((8300, None), (0, None), (65_535, None), (8300, 9000), (8300, 0)):
-        server._listen_for_tls(server.ListenOptions("0.0.0.0", port, tls_port), contextlib.ExitStack())  # noqa: S104
+
+    def unbound(options: server.ListenOptions, opened: contextlib.ExitStack) -> socket.socket:
+        asked.append(options)
+        return opened.enter_context(socket.create_server(("127.0.0.1", 0)))  # what is asked for may be in use
+
+    cases = ((8300, None), (0, None), (65_535, None), (8300, 9000), (8300, 0))
+    for number, (port, named) in enumerate(cases):
+        with pytest.MonkeyPatch.context() as patch, open_store(tmp_path / str(number)) as store:
+            patch.setattr(server, "_listen", unbound)
+            tls_port(store, server.ListenOptions("0.0.0.0", port, named))  # noqa: S104
     assert [(one.host, one.port) for one in asked] == [("127.0.0.1", port) for port in (8301, 0, 0, 9000, 0)]
+
+
+def test_a_taken_port_after_the_one_for_http_is_replaced_and_the_new_one_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger, open_store(tmp_path / "vault") as store:
+        taken = stranger.getsockname()[1]
+        options = server.ListenOptions(port=taken - 1)
+        first = tls_port(store, options)
+        assert first not in (taken, taken - 1)
+        [hint] = capsys.readouterr().err.splitlines()
+        assert hint == f"hint: port {taken} is in use: HTTPS for agents is at port {first} from now on"
+        assert (store.directory / server.TLS_PORT).stat().st_mode & 0o777 == 0o600
+        assert server._expected_tls_port(options._replace(port=taken + 1000), store) == first
+        assert server._expected_tls_port(options._replace(tls_port=0), store) == 0
+        (store.directory / server.TLS_PORT).write_text("many")
+        assert server._expected_tls_port(options, store) == taken
+
+
+def test_a_taken_port_that_agents_know_is_not_replaced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as stranger, open_store(tmp_path / "vault") as store:
+        taken = stranger.getsockname()[1]
+        with store.transaction() as db:
+            assert not agents.any_installed(db)
+            db.execute(
+                "INSERT INTO ai_agents (id, name, public_key, scopes, restricted, created_ms)"
+                " VALUES ('a1', 'laptop', 'key', '', 0, 0)"
+            )
+            assert agents.any_installed(db), "also one that waits for approval"
+        with pytest.raises(server.PortError, match=f"cannot listen on 127.0.0.1 port {taken}: ") as failure:
+            tls_port(store, server.ListenOptions(port=taken - 1))
+        assert "this vault's agents connect to that port" in failure.value.hint
+        assert "--tls-port 0" in failure.value.hint
+        chosen = tls_port(store, server.ListenOptions(port=taken - 1, tls_port=0))
+        assert capsys.readouterr().err == ""
+        assert server._expected_tls_port(server.ListenOptions(port=taken - 1), store) == chosen
 
 
 def test_a_taken_port_for_https_is_told(tmp_path: Path) -> None:

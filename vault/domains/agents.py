@@ -385,6 +385,11 @@ def overview(db: sqlite3.Connection) -> list[dict[str, object]]:
     return [_summary(db, row) for row in rows]
 
 
+def any_installed(db: sqlite3.Connection) -> bool:
+    """Whether there is an agent, also one that waits for approval."""
+    return fetch_one(db, "SELECT 1 FROM ai_agents LIMIT 1") is not None
+
+
 def waiting(db: sqlite3.Connection, limit: int) -> list[dict[str, object]]:
     """The agents that wait for approval, oldest first."""
     statement = f"SELECT * FROM ai_agents WHERE {IS_WAITING} ORDER BY created_ms, id LIMIT ?"

@@ -81,7 +81,7 @@ def _add_vault_commands(line: CommandLine) -> None:
     serving.add_argument(
         "--tls-port",
         type=_port,
-        help="port for HTTPS on 127.0.0.1; 0 takes a free one (default: the one after --port)",
+        help="port for HTTPS on 127.0.0.1; 0 takes a free one (default: as before, at first the one after --port)",
     )
     serving.add_argument(
         "--public-url", type=_url, help="the vault's public URL if it differs from the listening address"

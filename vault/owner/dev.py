@@ -78,7 +78,10 @@ def run(options: argparse.Namespace) -> None:
         starting = _Starting(trial, as_json=options.json, opens=not options.no_browser)
         port = _port(trial, options.port)
         listening = server.ListenOptions(port=port, tls_port=trial.tls_port, webhooks_to_loopback=True)
-        server.serve(trial.directory, listening, None, announce=starting)
+        try:
+            server.serve(trial.directory, listening, None, announce=starting)
+        except server.PortError as error:
+            raise _port_error(trial, error) from None
         starting.finish()
     _say_goodbye(trial)
 
@@ -212,6 +215,15 @@ def _port(trial: Trial, wanted: int | None) -> int:
         probe.bind(("127.0.0.1", PORT))
         return PORT
     return 0
+
+
+def _port_error(trial: Trial, error: server.PortError) -> server.PortError:
+    if not trial.port:
+        return error
+    return server.PortError(
+        str(error),
+        "the agent of this vault connects to that port: stop what uses it, or name a new directory with --dir",
+    )
 
 
 def _find_mcp(named: Path | None) -> Path:
