@@ -12,8 +12,11 @@ from typing import Any
 if not __package__:  # started by its path: `config` writes that path, with -I, which leaves out this directory's parent
     sys.path.insert(0, os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
 
-import sikkerkey_identity
-import sikkerkey_mcp
+try:
+    import sikkerkey_identity
+    import sikkerkey_mcp
+except KeyboardInterrupt:  # without a traceback, as later
+    sys.exit(130)
 
 # The module with the function command_NAME of each command. A module is imported when its command runs, so that
 # `serve` imports none of them and completion does not wait for what doctor needs.

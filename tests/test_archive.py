@@ -33,6 +33,7 @@ from tests.support.archive_runs import (
     posix_only,
 )
 from tests.support.harness import ARCHIVE
+from tests.support.shell import Talk, Terminal
 
 VAULT_ARCHIVE = ARCHIVE.with_name("sikkerkey-vault.pyz")
 
@@ -164,6 +165,55 @@ def test_incomplete_python_is_refused_in_one_sentence() -> None:
         sentence = result.stderr
         found = f"{archive.stem}: error: the Python at {sys.executable} has no usable module {module}; install all of"
         assert sentence.startswith(found), module
+
+
+# Runs a program, and presses Ctrl-C when it imports a module.
+INTERRUPTED = """
+import importlib.abc, runpy, signal, sys
+
+class Keyboard(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path, target=None):
+        if name == {module!r}:
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                {then}
+
+sys.meta_path.insert(0, Keyboard())
+{run}
+"""
+
+
+def test_an_interrupted_import_ends_the_program_quietly() -> None:
+    """Python swallows some interrupts. In an archive they end the program, too."""
+    pipe, as_main = subprocess.PIPE, "run_name='__main__'"
+    for program, module, run, then in (
+        (ARCHIVE, "sikkerkey_mcp", f"runpy.run_path({str(ARCHIVE)!r}, {as_main})", "pass"),
+        (ARCHIVE, "sikkerkey_runtime", f"runpy.run_path({str(ARCHIVE)!r}, {as_main})", "raise"),
+        (VAULT_ARCHIVE, "vault.router", f"runpy.run_path({str(VAULT_ARCHIVE)!r}, {as_main})", "pass"),
+        (ARCHIVE, "sikkerkey_redact", f"runpy.run_module('sikkerkey_cli', {as_main})", "raise"),
+        (VAULT_ARCHIVE, "vault.router", f"runpy.run_module('vault', {as_main})", "raise"),
+    ):
+        code = f"import sys\nsys.argv = {[str(program), '--help']}\n"
+        code += INTERRUPTED.format(module=module, run=run, then=then)
+        ended = subprocess.run([sys.executable, "-c", code], stdout=pipe, stderr=pipe, check=False, cwd=ROOT)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (130, b"", b""), run
+
+
+@posix_only
+def test_an_interrupted_import_leaves_the_prompt_a_line_of_its_own() -> None:
+    run = f"runpy.run_path({str(ARCHIVE)!r}, run_name='__main__')"
+    code = INTERRUPTED.format(module="sikkerkey_mcp", run=run, then="pass")
+    terminal = Terminal([sys.executable, "-c", f"import sys\nsys.argv = {[str(ARCHIVE), 'tools']}\n{code}"], {})
+    assert terminal.end() == Talk(130, "\r\n")
+
+
+def test_ctrl_c_stays_ignored_where_the_shell_ignores_it() -> None:
+    run = f"runpy.run_path({str(ARCHIVE)!r}, run_name='__main__')"
+    code = f"import signal, sys\nsys.argv = {[str(ARCHIVE), '--version']}\n"
+    code += "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+    code += INTERRUPTED.format(module="sikkerkey_cli.version", run=run, then="pass")
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0
 
 
 @linux_only

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from vault.owner.cli import main
+try:
+    from vault.owner.cli import main
+except KeyboardInterrupt:  # without a traceback, as later
+    sys.exit(130)
 
 if __name__ == "__main__":
     sys.exit(main())

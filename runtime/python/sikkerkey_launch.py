@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import sys
 from contextlib import suppress
 from importlib import import_module
 from importlib.machinery import ExtensionFileLoader, ModuleSpec
 from importlib.util import module_from_spec
 from types import ModuleType
+from typing import NoReturn
 
 from sikkerkey_runtime import Archive
 
@@ -34,10 +36,27 @@ def run(archive: Archive) -> int:
     _report.update(library="not loaded yet", archive=archive.path, build=archive.build, platform=archive.platform)
     sys.meta_path.insert(0, Library(archive))
     name, _, function = archive.main.partition(":")
+    may_interrupt = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # `nohup` and `&` ignore Ctrl-C
+    if may_interrupt:
+        signal.signal(signal.SIGINT, end_quietly)
     main = import_module(name)
     _report["bytecode"] = bytecode(archive, main)
+    if may_interrupt:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     status: int = getattr(main, function)()
+    if may_interrupt:
+        signal.signal(signal.SIGINT, end_quietly)
     return status
+
+
+def end_quietly(*_signal: object) -> NoReturn:
+    """Ends the process for Ctrl-C while Python imports modules or exits.
+
+    An import may turn a KeyboardInterrupt into another error, and both may print it and go on.
+    """
+    if os.isatty(2):
+        os.write(2, b"\n")  # the shell's prompt begins on a line of its own
+    os._exit(130)
 
 
 def bytecode(archive: Archive, main: ModuleType) -> str:
