@@ -536,10 +536,12 @@ class AbortableRequest(urllib.request.Request):
     """A request that another thread can abort: `on_abort` receives the function for that, and None at the end.
 
     A `repeatable` one may be processed twice. On a kept connection that does not answer soon, it fails early.
+    `is_sent` tells that the vault may have received it, also after an exception.
     """
 
     on_abort: OnAbort
     repeatable = False
+    is_sent = False
 
 
 class KeepAliveHandler(urllib.request.BaseHandler):
@@ -573,7 +575,7 @@ class KeepAliveHandler(urllib.request.BaseHandler):
             if not kept:
                 connection.connect()
                 self.on_connect(connection.sock)
-            sent = True
+            request.is_sent = sent = True
             first_byte_s = self.limits.kept_answer_s if kept and request.repeatable else None
             response, keep = connection.exchange(method, request.selector, body, headers, first_byte_s)
             return response

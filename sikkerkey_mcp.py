@@ -1211,6 +1211,10 @@ class Api:
         except sikkerkey_http.NotLoopback:
             rule = "the vault's name resolves to another computer, and http:// is for this computer only"
             raise ConfigError(rule, "fix this computer's hosts file, or use https://") from None
+        except KeyboardInterrupt:  # of a command; a server's signals end the process
+            if safe or not url_request.is_sent:
+                raise
+            raise KeyboardInterrupt(f"stopped; {MAY_HAVE_BEEN_PROCESSED}") from None
 
 
 def open_vault(

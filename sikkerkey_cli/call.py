@@ -14,6 +14,7 @@ from typing import NamedTuple
 import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_members
+import sikkerkey_shell
 from sikkerkey_cli import names, questions, tables, terminal
 from sikkerkey_cli.output_file import OutputFile, as_bytes
 from sikkerkey_cli.terminal import UsageError
@@ -51,9 +52,7 @@ def command_call(options: argparse.Namespace) -> int:
         _confirm(call, wording)
     with OutputFile(options.to_file, overwrite=options.overwrite) as output:
         with terminal.Progress("waiting for the vault"):
-            named = {"action": call.action.name} if sikkerkey_mcp.has_actions(call.tool) else {}
-            name = call.tool.reads_of or call.tool.name
-            result = tools.call(name, {**call.arguments, **named}, sikkerkey_mcp.Context())
+            result = _carried_out(tools, call, options.agent)
         if result.get("isError"):
             sikkerkey_mcp.print_notice(f"sikkerkey-mcp: error: {terminal.cleaned(result['content'][0]['text'])}")
             return 1
@@ -67,6 +66,32 @@ def command_call(options: argparse.Namespace) -> int:
         sys.stdout.flush()  # a credential is shown only once: first the result, then what is said about it
         sikkerkey_mcp.print_notice(wording.success(result.get("structuredContent", {})))
     return 0
+
+
+def _carried_out(tools: sikkerkey_mcp.VaultTools, call: Call, agent: str) -> JsonObject:
+    """The result of the call. Raises KeyboardInterrupt, with what to do if the vault may have processed a write."""
+    named = {"action": call.action.name} if sikkerkey_mcp.has_actions(call.tool) else {}
+    name = call.tool.reads_of or call.tool.name
+    try:
+        return tools.call(name, {**call.arguments, **named}, sikkerkey_mcp.Context())
+    except KeyboardInterrupt as stopped:
+        if not stopped.args or not call.changes:
+            raise KeyboardInterrupt from None
+        raise KeyboardInterrupt(_how_to_look(call, agent)) from None
+
+
+def _how_to_look(call: Call, agent: str) -> str:
+    """What is said of a write that was stopped after it was sent, with a command that shows what has become of it."""
+    complaint = "stopped, and the vault may have processed the call"
+    reads = [action for action in call.tool.actions if action.effect == "read"]
+    for action in sorted(reads, key=lambda read: read.name != "list"):
+        required = [arg.name for arg in action.args if arg.required]
+        if all(name in call.given for name in required):
+            words = [*command_name(call.tool, action).split(), *(f"{name}={call.given[name]}" for name in required)]
+            chosen = ["--agent", agent] if agent else []
+            line = sikkerkey_shell.command_line(["sikkerkey-mcp", "call", *words, *chosen])
+            return f"{complaint}: look before you repeat it, with `{line}`"
+    return f"{complaint}: look before you repeat it"
 
 
 def _tools(

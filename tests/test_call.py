@@ -18,8 +18,9 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_http
 import sikkerkey_mcp
-from sikkerkey_cli import terminal, tools
+from sikkerkey_cli import call, terminal, tools
 from sikkerkey_cli.words import READ_MAX_BYTES, Words
 from tests.support.harness import TIMEOUT_S, CannedResponse, Recorder, make_slot
 from tests.support.rows import each_of
@@ -626,17 +627,52 @@ def test_value_is_in_no_process_list_and_no_output(vault: Recorder, home: Path) 
     assert not any(SECRET.encode() in path.read_bytes() for path in home.rglob("*") if path.is_file())
 
 
-def test_interrupted_call_is_quiet(vault: Recorder) -> None:
-    def interrupt(_seen: object) -> CannedResponse:
+def interrupted(vault: Recorder, *words: str) -> tuple[int, bytes, bytes]:
+    """How `call` ends if Ctrl-C is pressed while it waits for the answer: the status, stdout and stderr."""
+
+    def interrupt(seen: Any) -> CannedResponse:
+        if seen.method == "GET" and len(words) > 1:  # what a write reads first
+            return CannedResponse(body=b"[]")
         process.send_signal(signal.SIGINT)
         process.wait(TIMEOUT_S)
         return CannedResponse()
 
     vault.answer = interrupt
     pipe = subprocess.PIPE
-    with subprocess.Popen([*COMMAND, "call", "whoami"], stdin=pipe, stdout=pipe, stderr=pipe) as process:
+    with subprocess.Popen([*COMMAND, "call", *words], stdin=pipe, stdout=pipe, stderr=pipe) as process:
         out, err = process.communicate(timeout=TIMEOUT_S)
-    assert (process.returncode, out, err) == (130, b"", b"")
+    return process.returncode, out, err
+
+
+def test_interrupted_read_is_quiet(vault: Recorder) -> None:
+    assert interrupted(vault, "whoami") == (130, b"", b"")
+
+
+def test_interrupted_write_says_that_it_may_have_been_processed(vault: Recorder) -> None:
+    words = ("manage_secrets", "update_note", PROJECT, STORED, "note=n")
+    complaint = "stopped, and the vault may have processed the call: look before you repeat it, with"
+    status, out, err = interrupted(vault, *words)
+    assert (status, out) == (130, b"")
+    assert err.decode() == f"{complaint} `sikkerkey-mcp call manage_secrets list {PROJECT}`\n"
+
+
+def test_write_that_is_interrupted_before_it_is_sent_is_quiet(
+    vault: Recorder, shell: Shell, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*_arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sikkerkey_http._Connection, "connect", interrupt)
+    assert shell("call", "manage_trash", "restore", STORED) == (130, "", "")
+    assert vault.seen == []
+
+
+def test_every_write_has_a_read_that_shows_what_became_of_it() -> None:
+    for row in ROWS:
+        if row.action.effect != "read":
+            given = {arg.name: "x" for arg in row.action.args if arg.required}
+            said = call._how_to_look(call.Call(row.tool, row.action, given, given, {}), "a b")
+            assert re.search(r"with `sikkerkey-mcp call \w+ \w+( \w+=x)* --agent 'a b'`$", said), row
 
 
 @pytest.mark.parametrize("words", ["call whoami", "tools list", "call --help", "completion bash", "doctor --json"])
