@@ -40,6 +40,8 @@ class Call(NamedTuple):
 
 def command_call(options: argparse.Namespace) -> int:
     """Runs one action. Returns 1 if the vault or a check refuses it. Raises Error, and UsageError for wrong usage."""
+    if not (options.json or options.to_file) and terminal.is_terminal(sys.stdout):
+        options.table = True
     restrictions = sikkerkey_mcp.read_restrictions({})
     words = _parsed(options, restrictions)
     if options.agent:

@@ -222,7 +222,7 @@ The exit status is 1 if a check failed. No secrets are shown.""",
         "run one action, for scripts and for trying it out",
         """\
   sikkerkey-mcp call whoami
-  sikkerkey-mcp call manage_projects list -o table
+  sikkerkey-mcp call manage_projects list -o json
   sikkerkey-mcp call manage_projects create name=web description='The shop'
   sikkerkey-mcp call manage_secrets create project=Webshop name=db value=-
   sikkerkey-mcp call manage_secrets create project=Webshop name=tls value=@key.pem
@@ -247,7 +247,7 @@ exit status: 0 success, 1 refused or failed (stderr says why), 2 wrong usage""",
         ),
         options=(
             *OUTPUT,
-            Option(("--table",), "the same as --output table: columns instead of JSON"),
+            Option(("--table",), "the same as --output table: columns also in a pipe or a file"),
             Option(("--columns",), "with a table: only these columns, in this order", "A,B", repeatable=True),
             Option(("--exact",), "keep times as epoch milliseconds, and members that are null in rows"),
             Option(("--to-file",), "write the result to a file that only you can read", "FILE"),

@@ -437,9 +437,30 @@ def test_an_empty_value_is_questioned(shell: Shell, vault: Recorder, monkeypatch
 
 def test_terminal_gets_indented_json_in_which_nothing_moves_the_cursor(vault: Recorder) -> None:
     answering(vault, {"name": "a\x1b[2J\u202e\x9b", "projects": [None, {"e": {}, "l": []}]})
-    shown = at_terminal(["call", "manage_machines", "get", MACHINE], b"", {}).decode().replace("\r\n", "\n")
+    shown = at_terminal(["call", "manage_machines", "get", MACHINE, "--json"], b"", {}).decode().replace("\r\n", "\n")
     name = '{\n  "name": "a\\u001b[2J\\u202e\\u009b",\n  "projects": ['
     assert shown == name + '\n    null,\n    {\n      "e": {},\n      "l": []\n    }\n  ]\n}\n'
+
+
+def test_terminal_gets_a_table_in_which_nothing_moves_the_cursor(vault: Recorder) -> None:
+    answering(vault, {"name": "a\x1b[2J\u202e", "note": None, "projects": [{"id": "p1", "name": "b\x9b"}]})
+    words = ["call", "manage_machines", "get", MACHINE]
+    assert at_terminal(words, b"", {}).decode().splitlines() == [
+        "name  a<U+001B>[2J<U+202E>",
+        "note  -",
+        "",
+        "projects:",
+        "id  name",
+        "p1  b<U+009B>",
+    ]
+
+
+def test_a_file_is_the_same_with_and_without_a_terminal(vault: Recorder, tmp_path: Path) -> None:
+    answering(vault, {"items": [{"id": "p1", "note": None, "createdAt": 1_769_846_400_000}], "total": 1})
+    words = ["call", "manage_trash", "list", "--to-file"]
+    assert at_terminal([*words, str(tmp_path / "a")], b"", {}) == b""
+    assert run_process(*words, str(tmp_path / "b")).stdout == ""
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes() != b""
 
 
 def test_hidden_characters_are_escaped_in_json_for_a_pipe(shell: Shell, vault: Recorder) -> None:

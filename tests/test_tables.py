@@ -168,7 +168,7 @@ def test_every_command_with_results_has_json(shell: Shell, vault: Recorder, home
 
 @pytest.mark.parametrize("encoding", ["ascii", "cp1252", "utf-8"])
 def test_json_is_valid_whatever_the_terminal_supports(vault: Recorder, encoding: str) -> None:
-    shown = at_terminal(["call", "manage_projects", "list"], b"", {"PYTHONIOENCODING": encoding})
+    shown = at_terminal(["call", "manage_projects", "list", "-o", "json"], b"", {"PYTHONIOENCODING": encoding})
     assert json.loads(shown.decode(encoding))["items"][1]["name"] == "søger 😀"
 
 

@@ -203,11 +203,11 @@ TYPED = (
         Command("call manage_secrets dynamic_delete secret=REPORT_LOGIN"),
     )),
     Typed((
-        Command("call manage_secrets versions project='Mobile API' secret=DATABASE_LOGIN --table"),
+        Command("call manage_secrets versions project='Mobile API' secret=DATABASE_LOGIN"),
         Command("call manage_secrets rollback project='Mobile API' secret=DATABASE_LOGIN version=2 --yes"),
     )),
     Typed((
-        Command("call manage_alerts list --table"),
+        Command("call manage_alerts list"),
         Command("call manage_alerts set enabledActions=canary_triggered --yes"),
     )),
     Typed((Command("call manage_webhooks create url=https://hooks.example.com/sikkerkey"
@@ -217,7 +217,7 @@ TYPED = (
         Command("call manage_ipallowlist enable --yes"),
     )),
     Typed((
-        Command("call manage_projects delete project='Marketing Site' preview=true --table"),
+        Command("call manage_projects delete project='Marketing Site' preview=true"),
         Command("call manage_projects delete project='Marketing Site' confirmName='Marketing Site'"
                 " --yes"),
     )),
@@ -234,7 +234,7 @@ TYPED = (
                 " permissions=machines.view,machines.add --yes"),
     )),
     Typed((
-        Command("call manage_machines revoke machine=infrastructure-web-2 preview=true --table"),
+        Command("call manage_machines revoke machine=infrastructure-web-2 preview=true"),
         Command("call manage_machines revoke machine=infrastructure-web-2 --yes"),
     )),
     Typed((
