@@ -158,7 +158,8 @@ CLIENTS: dict[str, Client] = {
         _everywhere(f"{XDG}/opencode/opencode.json"), "opencode.json", "`opencode mcp list` says \"connected\"",
         initial_text='{\n  "$schema": "https://opencode.ai/config.json"\n}\n', program="opencode",
         passes_proxies_on=True, containers=("mcp.servers",),
-        places=(Place(f"{XDG}/opencode/opencode.jsonc", read_too=True),)),
+        places=(Place(f"{XDG}/opencode/opencode.jsonc", read_too=True),
+                Place(f"{XDG}/opencode/config.json", unless=f"{XDG}/opencode/opencode.json", read_too=True))),
     "copilot": Client(
         "Copilot CLI", "json", Shape("mcpServers", fixed={"type": "local"}, defaults={"tools": ["*"]}),
         _everywhere("${COPILOT_HOME:-~/.copilot}/mcp-config.json"), ".github/mcp.json",

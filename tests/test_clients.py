@@ -590,6 +590,20 @@ def test_file_that_opencode_prefers_is_changed(config: Config, slot: str, home: 
     assert sorted(each.name for each in path.parent.iterdir()) == ["opencode.jsonc", "opencode.jsonc.sikkerkey.bak"]
 
 
+def test_older_file_of_opencode_is_used_where_it_is_the_only_one(config: Config, slot: str, home: Path) -> None:
+    path = write(home / ".config" / "opencode" / "config.json", '{"model": "a/b"}\n')
+    assert config("opencode", "--write").out == f"sikkerkey added to {path}\n"
+    write(path.with_name("opencode.json"), "{}\n")
+    assert [entry.path for entry in entries.find_entries(os.environ)] == [str(path)]
+    assert config("opencode", "--write", "--read-only").out == f"sikkerkey updated in {path}\n"
+    assert config("opencode", "--remove").out == f"sikkerkey removed from {path}\n"
+    assert json.loads(path.read_text())["model"] == "a/b"
+    for name in ("opencode.json", "opencode.jsonc"):
+        write(path.with_name(name), "{}\n")
+        assert config("opencode", "--write").out == f"sikkerkey added to {path.with_name(name)}\n"
+        config("opencode", "--remove")
+
+
 OLD_CONTINUE = '{"models": [{"title": "GPT", "provider": "openai", "model": "gpt-4o"}]}\n'
 
 
