@@ -246,8 +246,8 @@ QUERY_FIELDS = {
 def query(call: Call) -> object:
     """One page of the entries that match the filters.
 
-    The total of a filter stops MAX_AHEAD entries after the page, and then says that there are at least that many. So does
-    the total of a search that did not look at all entries, which also names the time of the oldest that it looked at.
+    The total of a filter stops MAX_AHEAD entries after the page, and then says that there are at least that many. So
+    does the total of a search that did not look at all entries, which also names the time of the oldest it looked at.
     """
     page, size = call.body.get("page", 1), call.body.get("pageSize", PAGE_SIZE)
     wanted, offset = filters(call), (page - 1) * size

@@ -24,6 +24,7 @@ STATIC = {name: (resources.files("vault.dashboard") / "static" / name).read_byte
 # In the address, so that browsers may keep the files until they change.
 DIGEST = hashlib.sha256(b"".join(STATIC.values())).hexdigest()[:12]
 BLANK = "\N{OPEN BOX}"  # as keyboards label the space bar
+MAX_CHOICES = 500  # that a form lists; of more, a person types the name or the id
 UNITS = (("day", 86_400_000), ("hour", 3_600_000), ("minute", 60_000))
 
 
@@ -122,4 +123,5 @@ def environment() -> Environment:
     made.filters.update(labelled=labelled, chart_summary=chart_summary, chart_most=chart_most, parts=parts)
     made.filters.update(interval=interval)
     made.globals["static"] = f"/dashboard/static/{DIGEST}"
+    made.globals["MAX_CHOICES"] = MAX_CHOICES
     return made

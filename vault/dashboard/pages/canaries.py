@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from starlette.responses import Response
 
-from vault.dashboard.fields import is_ticked, page_number
+from vault.dashboard.fields import is_ticked, lines, page_number
 from vault.dashboard.pages.secrets import refuse_known_name
 from vault.dashboard.queries import listings, names
+from vault.dashboard.templating import MAX_CHOICES
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains import canaries, projects
 from vault.errors import Refusal
 from vault.router import Call
 
-MAX_CHOICES = 500  # projects or machines to choose from
 TRIGGERS_SHOWN = 50
 
 
@@ -47,9 +47,10 @@ def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form for a new canary. The first step chooses a project."""
     project_id = visit.field("project", visit.query("project"))
     with visit.desk.reader() as db:
+        project_id = names.id_of(db, "project", project_id)
         project = listings.project(db, project_id) if project_id else None
-        choices = list(projects.names(db, MAX_CHOICES).items())
-        machines = listings.machine_choices(db, project_id, MAX_CHOICES) if project else []
+        choices = list(projects.names(db, MAX_CHOICES + 1).items())
+        machines = listings.machine_choices(db, project_id, MAX_CHOICES + 1) if project else []
     status = problem.status if problem else 200
     return visit.page(
         "canaries_new.html",
@@ -71,7 +72,7 @@ def create(visit: Visit) -> Response:
         "triggerFreezeProject": is_ticked(visit, "freeze"),
         "triggerFreezeRelatedProjects": is_ticked(visit, "related"),
     }
-    note, machines = visit.field("note").strip(), visit.fields("machine")
+    note, machines = visit.field("note").strip(), _machines(visit)
 
     def plant(call: Call) -> str:
         refuse_known_name(call.db, project_id, name)
@@ -84,6 +85,13 @@ def create(visit: Visit) -> Response:
             raise
         return show_new(visit, refusal)
     return visit.go(f"/canaries/{canary_id}", f"Planted {name}. Do not tell anybody that it is a canary.")
+
+
+def _machines(visit: Visit) -> list[str]:
+    """The ids of the machines that are ticked or typed. Raises Refusal."""
+    with visit.desk.reader() as db:
+        typed = [names.id_of(db, "machine", name) for name in lines(visit, "more")]
+    return list(dict.fromkeys([*visit.fields("machine"), *typed]))
 
 
 def set_settings(visit: Visit) -> Response:

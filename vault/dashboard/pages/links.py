@@ -8,12 +8,12 @@ from starlette.responses import Response
 
 from vault.dashboard.fields import integer, page_number, values_in, with_labels
 from vault.dashboard.pages.secrets import generator
-from vault.dashboard.queries import listings
+from vault.dashboard.queries import listings, names
+from vault.dashboard.templating import MAX_CHOICES
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains import projects, temporary_secrets
 from vault.errors import Refusal
 
-MAX_CHOICES = 500  # projects to choose from
 LIVES = (("600", "10 minutes"), ("3600", "1 hour"), ("14400", "4 hours"), ("86400", "1 day"))
 KINDS = ("typed", "generated")
 
@@ -39,7 +39,7 @@ def show_new(visit: Visit, problem: Refusal | None = None) -> Response:
     """The form for a new link."""
     kind = visit.field("kind", visit.query("kind", KINDS[0]))
     with visit.desk.reader() as db:
-        choices = list(projects.names(db, MAX_CHOICES).items())
+        choices = list(projects.names(db, MAX_CHOICES + 1).items())
     return visit.page(
         "links_new.html",
         status=problem.status if problem else 200,
@@ -56,10 +56,12 @@ def create(visit: Visit) -> Response:
     """Create a link, and show its address and its passphrase."""
     try:
         body, remark = _body(visit)
-        made = visit.call("POST", f"/v1/ai/projects/{visit.field('project')}/temporary-secrets", body)
+        with visit.desk.reader() as db:
+            project_id = names.id_of(db, "project", visit.field("project"))
+        made = visit.call("POST", f"/v1/ai/projects/{project_id}/temporary-secrets", body)
     except Refusal as refusal:
         return show_new(visit, with_labels(refusal, {"expiresInSeconds": "the time until it ends, in seconds,"}))
-    return visit.page("links_made.html", made=made, name=body["name"], project=visit.field("project"), remark=remark)
+    return visit.page("links_made.html", made=made, name=body["name"], project=project_id, remark=remark)
 
 
 def _body(visit: Visit) -> tuple[dict[str, Any], str]:

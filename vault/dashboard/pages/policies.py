@@ -13,12 +13,12 @@ from vault.dashboard.fields import integer, is_ticked, lines, refuse_changed, st
 from vault.dashboard.pages import projects
 from vault.dashboard.queries import listings, names, trials
 from vault.dashboard.queries.listings import Row
+from vault.dashboard.templating import MAX_CHOICES
 from vault.dashboard.web import Page, Visit
 from vault.domains import axes, policies
 from vault.errors import Refusal
 from vault.inputs import checked
 
-MAX_CHOICES = 500  # secrets or machines to choose from
 SHOWN = 200  # policies of a project, and secrets of a policy
 DATE_AND_TIME = "%Y-%m-%dT%H:%M"
 DAYS = tuple(zip(axes.DAYS, ("Mon", "Tue", "Wed", "Thu", "Fri", "Sat", "Sun")))
@@ -36,7 +36,7 @@ def show(visit: Visit) -> Response:
     """One policy with the secrets that it is bound to."""
     project, policy = projects.require(visit), _policy(visit)
     with visit.desk.reader() as db:
-        choices = listings.secret_choices(db, project["id"], MAX_CHOICES)
+        choices = listings.secret_choices(db, project["id"], MAX_CHOICES + 1)
     bound = {secret["id"] for secret in policy["boundSecrets"]}
     return visit.page(
         "policies_one.html",
@@ -51,8 +51,10 @@ def show(visit: Visit) -> Response:
 def bind(visit: Visit) -> Response:
     """Bind the policy to a secret."""
     policy = _policy(visit)
-    visit.call("POST", f"/v1/ai/secrets/{visit.field('secret')}/binding", {"policyId": policy["id"]})
-    return visit.go(_path(policy), f"Bound {policy['name']} to {_secret_name(visit, visit.field('secret'))}.")
+    with visit.desk.reader() as db:
+        secret_id = names.id_of(db, "secret", visit.field("secret"), policy["projectId"])
+    visit.call("POST", f"/v1/ai/secrets/{secret_id}/binding", {"policyId": policy["id"]})
+    return visit.go(_path(policy), f"Bound {policy['name']} to {_secret_name(visit, secret_id)}.")
 
 
 def unbind(visit: Visit) -> Response:
@@ -120,7 +122,7 @@ def _form(
 ) -> Response:
     """The form with what was typed; at first, with the rules of the policy."""
     with visit.desk.reader() as db:
-        machines = listings.machine_choices(db, project["id"], MAX_CHOICES)
+        machines = listings.machine_choices(db, project["id"], MAX_CHOICES + 1)
     return visit.page(
         "policies_form.html",
         status=problem.status if problem else 200,
@@ -193,6 +195,8 @@ def _body(visit: Visit, policy: Row | None) -> dict[str, Any]:
         raise Refusal(400, "the number of seconds is missing")
     if "coSignEnabled" in body:
         body["coSignMachineId"] = _filled(visit, "coSignMachineId", "the second machine")
+        with visit.desk.reader() as db:
+            body["coSignMachineId"] = names.id_of(db, "machine", body["coSignMachineId"])
     if visit.field("ttlExpiresAt"):
         body["ttlExpiresAt"] = _time_ms(visit.field("ttlExpiresAt"))
         if body["ttlExpiresAt"] <= visit.desk.clock() and visit.field("ttlExpiresAt") != written["ttlExpiresAt"]:
@@ -246,10 +250,12 @@ def _written(rules: Mapping[str, Any]) -> dict[str, Any]:
 
 def try_read(visit: Visit) -> Response:
     """Whether a read would pass now. The address is that of the machine's last read, unless another one is given."""
-    project, secret_id, machine_id = projects.require(visit), visit.query("secret"), visit.query("machine")
+    project = projects.require(visit)
     with visit.desk.reader() as db:
-        secrets = listings.secret_choices(db, project["id"], MAX_CHOICES)
-        machines = listings.machine_choices(db, project["id"], MAX_CHOICES)
+        secret_id = names.id_of(db, "secret", visit.query("secret"), project["id"])
+        machine_id = names.id_of(db, "machine", visit.query("machine"))
+        secrets = listings.secret_choices(db, project["id"], MAX_CHOICES + 1)
+        machines = listings.machine_choices(db, project["id"], MAX_CHOICES + 1)
         if secret_id and secret_id not in dict(secrets):
             secret = listings.secret(db, secret_id)
             if secret["projectId"] != project["id"]:

@@ -18,7 +18,7 @@ from vault.dashboard.pages import projects
 from vault.dashboard.pages.policies import in_words
 from vault.dashboard.queries import listings, names
 from vault.dashboard.queries.listings import Row
-from vault.dashboard.templating import interval
+from vault.dashboard.templating import MAX_CHOICES, interval
 from vault.dashboard.web import HOME, Page, Visit
 from vault.domains import policies, project_machines, secrets
 from vault.domains.secrets import GeneratorOptions, check_names, generate_string
@@ -30,7 +30,6 @@ KINDS = ("typed", "generated", "structured")
 FIELD_COUNTS = (4, 10, 25, secrets.MAX_FIELDS)
 VERSIONS_SHOWN = 20
 ENTRIES_SHOWN = 15
-MAX_CHOICES = 500  # policies to choose from
 
 
 def require(visit: Visit) -> Row:
@@ -454,7 +453,9 @@ def show_policy(visit: Visit) -> Response:
     secret = require(visit)
     found = visit.call("GET", f"/v1/ai/projects/{secret['projectId']}/policies")
     binding = visit.call("GET", f"/v1/ai/secrets/{secret['id']}/binding")
-    return _policy_form(visit, policies=found[:MAX_CHOICES], binding=binding, describe=policies.describe)
+    shown = found[: MAX_CHOICES + 1]
+    options = [(policy["id"], policy["name"]) for policy in shown]
+    return _policy_form(visit, policies=shown, options=options, binding=binding, describe=policies.describe)
 
 
 _policy_form = _form("secrets_policy.html")
@@ -462,7 +463,9 @@ _policy_form = _form("secrets_policy.html")
 
 def set_policy(visit: Visit) -> Response:
     """Bind a policy, or none."""
-    secret, policy_id = require(visit), visit.field("policy")
+    secret = require(visit)
+    with visit.desk.reader() as db:
+        policy_id = names.id_of(db, "policy", visit.field("policy"), secret["projectId"])
     path = f"/v1/ai/secrets/{secret['id']}/binding"
     if policy_id:
         bound = visit.call("POST", path, {"policyId": policy_id})

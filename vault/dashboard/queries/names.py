@@ -8,6 +8,8 @@ import sqlite3
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
+from vault.errors import Refusal
+
 # Where an id may begin and end in the text of an entry. What is found is then looked up.
 ID = re.compile(
     r"(?<![\w-])(?:(?:sk|proj|wh|tk|enr|pol)_[A-Za-z0-9]{8,64}"
@@ -67,6 +69,25 @@ def ids_of(db: sqlite3.Connection, kind: str, name_or_id: str) -> list[str]:
     statement = f"SELECT id FROM ({TABLES_BY_KIND[kind]}) WHERE name = ? LIMIT ?"
     rows = db.execute(statement, (name_or_id, MAX_SAME_NAME)).fetchall()
     return [row["id"] for row in rows] or [name_or_id]
+
+
+def id_of(db: sqlite3.Connection, kind: str, typed: str, project_id: str | None = None) -> str:
+    """The id that a person means by an id or a name, in one project if it is given; what was typed if nothing fits.
+
+    Raises Refusal for a name that several things have.
+    """
+    statement = (
+        f"SELECT id FROM ({TABLES_BY_KIND[kind]}) WHERE {{}} = :typed AND NOT is_deleted"
+        " AND (:project IS NULL OR project_id = :project) LIMIT 2"
+    )
+    values = {"typed": typed.strip(), "project": project_id}
+    for column in ("id", "name"):
+        rows = db.execute(statement.format(column), values).fetchall()
+        if len(rows) > 1:
+            raise Refusal(409, f"several {kind}s have this name: give the id of one")
+        if rows:
+            return str(rows[0]["id"])
+    return typed.strip()
 
 
 def parts(text: str, known: Mapping[str, Named]) -> list[str | Named]:
