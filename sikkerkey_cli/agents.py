@@ -151,13 +151,14 @@ def command_install(options: argparse.Namespace) -> int:
     return 0
 
 
-def install(options: argparse.Namespace) -> str:
+def install(options: argparse.Namespace, protected: Protection | None = None) -> str:
     """Registers a new agent and stores it; returns its id. Raises Error.
 
-    The vault is that of SIKKERKEY_API_URL, or else the one whose address follows the token on standard input.
+    The vault is that of SIKKERKEY_API_URL, or else the one whose address follows the token on standard input. Without
+    `protected`, the options say what protects the key.
     """
     wanted = wanted_registration(options, sikkerkey_address.DEFAULT_API_URL)
-    members, public_key = install_agent(wanted, protection(options))
+    members, public_key = install_agent(wanted, protected or protection(options))
     fingerprint = sikkerkey_keys.fingerprint(public_key)
     if options.json:
         print(json.dumps({**members, "apiUrl": wanted.base_url, "fingerprint": fingerprint}, indent=2))

@@ -65,10 +65,13 @@ GLOBAL_OPTIONS = (
     Option(("--version",), "print the version and exit"),
     Option(("--verbose",), "with --version: also print how the program was loaded"),
 )
-KEY_OPTIONS = (
-    Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),
+PROTECTION_OPTIONS = (
     Option(("--passphrase",), "protect the key with a passphrase, which it asks for", exclusive=True),
     Option(("--key-store",), "protect it with one that the system's key store keeps", exclusive=True),
+)
+KEY_OPTIONS = (
+    Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),
+    *PROTECTION_OPTIONS,
 )
 PERSON_OPTIONS = tuple(Option((name,), text, "|".join(known)) for name, _, known, text in sikkerkey_mcp.PERSON_OPTIONS)
 LIMIT_OPTIONS = tuple(
@@ -118,6 +121,7 @@ is set up already is offered as the default.""",
             ),
             Option(("--vault",), "with a new agent: the vault's address (default: SIKKERKEY_API_URL)", "URL"),
             Option(("--name",), "with a new agent: its name in the vault", "NAME"),
+            *(option._replace(help=f"with a new agent: {option.help}") for option in PROTECTION_OPTIONS),
             Option(("--client",), "set up this client; repeat it for others", "CLIENT", repeatable=True),
             *CONFIG_OPTIONS,
             Option(("--wait",), "how long to wait for the owner to approve the agent", "MINUTES"),

@@ -19,6 +19,7 @@ from typing import NamedTuple
 import sikkerkey_address
 import sikkerkey_identity
 import sikkerkey_mcp
+import sikkerkey_passphrase
 import sikkerkey_shell
 from sikkerkey_cli import agents, config, doctor, entries, grammar, terminal
 from sikkerkey_cli.clients import CLIENTS, installed_clients, user_file
@@ -108,6 +109,7 @@ class NewAgent(NamedTuple):
     token: str
     name: str
     api_url: str
+    protection: agents.Protection
 
 
 class Answers:
@@ -156,15 +158,25 @@ class Answers:
             options.agent = [*self.installed, NEW][number]
         self.entries = self._entries_of(options.agent)
         if options.agent not in ("", NEW):
+            self._refuse_protection()
             return None
         options.agent = NEW
+        if options.key_store:
+            sikkerkey_passphrase.store_of_this_system()  # before anything is asked
         token, printed = ("", "") if self.asks or options.dry_run else _token_from_stdin()
         usual_vault = os.environ.get("SIKKERKEY_API_URL") or printed or sikkerkey_address.DEFAULT_API_URL
         api_url = self._ask("The vault's address", options.vault, usual_vault, _checked_address)
         name = self._ask("The agent's name in the vault", options.name, computer_name(), agents.check_name)
         if self.asks and not options.dry_run:
             token = _typed_token()
-        return NewAgent(token, name, api_url)
+        return NewAgent(token, name, api_url, agents.Protection() if options.dry_run else agents.protection(options))
+
+    def _refuse_protection(self) -> None:
+        """Raises UsageError if an option would protect the key of a new agent, and there is none."""
+        if self.options.passphrase or self.options.key_store:
+            flag = "--passphrase" if self.options.passphrase else "--key-store"
+            hint = f"`sikkerkey-mcp rotate-key - {flag}` gives an installed agent a new key; or pass --agent new"
+            raise UsageError(f"{flag} is for the key of a new agent", hint)
 
     def _entries_of(self, agent: str) -> list[entries.Server]:
         """The clients' existing entries for this agent; an entry that names no agent is for the only one."""
@@ -308,7 +320,9 @@ def _show_plan(answers: Answers, new: NewAgent | None) -> tuple[list[Planned], i
     options = answers.options
     print_notice("\nThe plan:")
     if new is not None:
-        print(f"register this computer as the agent {clean(new.name)!r} with {new.api_url}", flush=True)
+        kept = "; a passphrase protects its key" if options.passphrase else ""
+        kept = "; the system's key store protects its key" if options.key_store else kept
+        print(f"register this computer as the agent {clean(new.name)!r} with {new.api_url}{kept}", flush=True)
         found = config.Agents([NEW_ID], [*answers.installed, NEW_ID], {NEW_ID: new.name})
     else:
         found = config.Agents([options.agent], answers.installed)
@@ -347,11 +361,13 @@ def _install(new: NewAgent, done: list[str]) -> str:
     options.token = new.token  # not on a command line: `parse` is given the words of one
     done.append("registering an agent had begun (if the dashboard lists a new one, remove it)")
     try:
-        agent = agents.install(options)
+        agent = agents.install(options, new.protection)
     except Error:
         done.clear()  # the message says what became of the token
         raise
     done[:] = [f"agent {agent} is installed"]
+    if new.protection.passphrase and not new.protection.store:  # it was typed just now
+        sikkerkey_mcp.unlock_agent(agent, new.protection.passphrase)
     return agent
 
 

@@ -156,6 +156,43 @@ def test_enter_takes_every_default(shell: Shell, person: Person, vault: Vault, h
     assert TOKEN not in ran.out + ran.err
 
 
+def test_a_new_key_is_protected_by_a_passphrase_that_is_asked_for(
+    shell: Shell, person: Person, vault: Vault, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prompts: list[str] = []
+
+    def typed(prompt: str) -> str:
+        prompts.append(prompt)
+        return TOKEN if prompt == "token: " else "correct horse battery staple"
+
+    monkeypatch.setattr(getpass, "getpass", typed)
+    ran = shell("setup", "--passphrase")
+    assert (ran.status, prompts) == (0, ["token: ", "new passphrase: ", "again: "]), ran.err
+    assert f"with {vault.url}; a passphrase protects its key\n" in ran.out
+    assert b"ENCRYPTED" in (home / ".sikkerkey" / "agents" / OTHER_ID / "private.pem").read_bytes()
+    assert "passphrase" not in (home / ".cursor" / "mcp.json").read_text()
+
+
+def test_protection_is_for_a_new_key_only(shell: Shell, person: Person, vault: Vault, home: Path) -> None:
+    make_slot(home, vault.url)
+    for flag in ("--passphrase", "--key-store"):
+        ran = shell("setup", flag, "--agent", AGENT_ID)
+        assert (ran.status, vault.seen, person.asked) == (2, [], [])
+        assert ran.err.endswith(
+            f"\nsikkerkey-mcp: error: {flag} is for the key of a new agent\n"
+            f"hint: `sikkerkey-mcp rotate-key - {flag}` gives an installed agent a new key; or pass --agent new\n"
+        )
+
+
+def test_a_missing_key_store_is_noticed_before_anything_is_asked(
+    shell: Shell, person: Person, vault: Vault, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    ran = shell("setup", "--key-store")
+    assert (ran.status, vault.seen, person.asked) == (1, [], [])
+    assert "this system has no key store" in ran.err
+
+
 def test_second_run_changes_nothing_and_asks_for_no_agreement(
     shell: Shell, person: Person, vault: Vault, home: Path
 ) -> None:
@@ -386,6 +423,12 @@ def test_several_agents_need_a_choice(script: Script, vault: Vault, home: Path) 
     assert script("--client", "cursor", "--agent", OTHER_ID, "--yes").status == 0
     key = entries.server_keys(sikkerkey_identity.installed_agents())[OTHER_ID]
     assert args_in(home, key)[:2] == ["--agent", OTHER_ID]
+
+
+def test_a_script_has_nobody_who_types_a_passphrase(script: Script, vault: Vault, home: Path) -> None:
+    ran = script("--yes", "--passphrase", text_in=f"{TOKEN}\n")
+    assert (ran.status, vault.seen, tree(home)) == (2, [], {})
+    assert "not a terminal, so nobody can type a passphrase" in ran.err
 
 
 def test_dry_run_reads_no_token_and_changes_nothing(script: Script, vault: Vault, home: Path) -> None:
