@@ -332,6 +332,9 @@ def test_process_that_dies_in_the_middle_of_a_call_leaves_no_trace(home: Path, e
     assert_unmarked(effects.of(server))
 
 
+CORE_MAX_BYTES = 1 << 30  # of the server, with room to spare
+
+
 def core_pattern() -> str:
     """Where the kernel writes core dumps."""
     path = Path("/proc/sys/kernel/core_pattern")
@@ -344,7 +347,9 @@ def why_no_cores() -> str:
         return f"a crash does not leave a file in the working directory (core_pattern is {core_pattern()})"
     import resource
 
-    return "" if resource.getrlimit(resource.RLIMIT_CORE)[1] else "cores are forbidden here"
+    most = resource.getrlimit(resource.RLIMIT_CORE)[1]
+    fits = most == resource.RLIM_INFINITY or most >= CORE_MAX_BYTES
+    return "" if fits else f"a core may have {most} bytes at most (hard limit of `ulimit -c`)"
 
 
 @pytest.mark.parametrize(("name", "undefended"), [("SIGABRT", False), ("SIGSEGV", False), ("SIGABRT", True)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.vault.support.served_vault import Agent, FakeClock, SharedServer, Vault
-from vault import rootkey, store
+from vault import rootkey, server, store
 from vault.schema import open_store
 
 
@@ -19,6 +20,13 @@ def _fast_storage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "PRAGMAS", (*store.PRAGMAS, "synchronous=OFF"))  # the last one counts
     monkeypatch.setattr(rootkey, "MEMORY_KIB", 64)
     monkeypatch.setattr(rootkey, "ITERATIONS", 1)
+
+
+@pytest.fixture(autouse=True)
+def _usual_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keeps `serve` in this process from what lasts: children inherit the limit, which only root can raise again."""
+    monkeypatch.setattr(resource, "setrlimit", lambda *_limit: None)
+    monkeypatch.setattr(server, "forbid_inspection", lambda: None)
 
 
 @pytest.fixture
