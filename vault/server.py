@@ -146,7 +146,7 @@ def server_lock(directory: Path) -> Iterator[None]:
 
 
 class _Protocol(H11Protocol):
-    """Closes the longest idle connection when there are too many.
+    """Closes the longest idle connection when there are too many, and one that waits for its answer only then.
 
     uvicorn limits the time between an answer and the next request, but not the time until the first request.
     """
@@ -158,7 +158,12 @@ class _Protocol(H11Protocol):
         self.last_data_s = self.loop.time()
         if len(self.connections) > MAX_CONNECTIONS:
             connections = [other for other in self.connections if isinstance(other, _Protocol)]
-            min(connections, key=lambda other: other.last_data_s).transport.abort()
+            min(connections, key=lambda other: (other.awaits_answer, other.last_data_s)).transport.abort()
+
+    @property
+    def awaits_answer(self) -> bool:
+        """Whether a request is being answered."""
+        return self.cycle is not None and not self.cycle.response_complete
 
     def data_received(self, data: bytes) -> None:
         self.last_data_s = self.loop.time()

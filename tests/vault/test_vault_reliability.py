@@ -7,6 +7,7 @@ import http.client
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import threading
@@ -17,7 +18,7 @@ import pytest
 
 from tests.support.harness import TIMEOUT_S
 from tests.vault.support.rekey_crashes import every_value
-from tests.vault.support.served_vault import ALL, ROOT, Agent, FakeClock, SharedServer, Spawned, Vault
+from tests.vault.support.served_vault import ALL, ROOT, Agent, FakeClock, SharedServer, Spawned, Vault, exchange
 from tests.vault.test_vault_directory import registered
 from vault import server
 from vault.domains import agents
@@ -206,3 +207,28 @@ def test_idle_connections_are_closed_when_there_are_too_many(agent: Agent, monke
         assert silent[0].recv(1) == b""
         silent[-1].sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert silent[-1].recv(12) == b"HTTP/1.1 404"
+
+
+def test_idle_connections_are_closed_before_one_that_waits_for_its_answer(
+    vault: Vault, agent: Agent, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "MAX_CONNECTIONS", 4)
+    transaction, has_begun, goes_on = vault.store.transaction, threading.Event(), threading.Event()
+
+    def slow_transaction() -> contextlib.AbstractContextManager[sqlite3.Connection]:
+        has_begun.set()
+        goes_on.wait(TIMEOUT_S)
+        return transaction()
+
+    monkeypatch.setattr(vault.store, "transaction", slow_transaction)
+    replies: list[int] = []
+    waiting = threading.Thread(target=lambda: replies.append(agent.send("GET", "/v1/ai/whoami").status))
+    waiting.start()
+    with contextlib.ExitStack() as opened:
+        assert has_begun.wait(TIMEOUT_S)
+        for _ in range(6):
+            opened.enter_context(socket.create_connection(("127.0.0.1", agent.port), TIMEOUT_S))
+        assert exchange(agent.port, "GET", "/nowhere", b"", []).status == 404  # accepted after all of them
+        goes_on.set()
+        waiting.join(TIMEOUT_S)
+    assert replies == [200]
