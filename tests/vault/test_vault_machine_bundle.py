@@ -81,6 +81,8 @@ def test_a_file_that_cannot_be_written_leaves_no_machine(
     with pytest.raises(OSError, match="No space"):
         write_bundle(vault.store, vault.clock(), sk, URL, "web")
     assert agent.get("/v1/ai/machines") == []
+    monkeypatch.undo()
+    write_bundle(vault.store, vault.clock(), sk, URL, "web")  # nothing is in the way
 
 
 def test_a_url_that_the_client_refuses_is_refused_here(vault: Vault, agent: Agent, sk: Path) -> None:

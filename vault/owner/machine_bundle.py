@@ -8,9 +8,11 @@ Existing files are never overwritten. The vault stores only the public key. The 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -37,8 +39,8 @@ def write_bundle(store: Store, now_ms: int, home: Path, api_url: str, name: str,
     _check(api_url, name, kind)
     directory = _directory(home, store.vault_id)
     key = Ed25519PrivateKey.generate()
-    # The files are written inside the transaction: if that fails, the machine is not registered.
-    with store.transaction() as db:
+    # The files are written inside the transaction: if that fails, the machine is not registered, and they are deleted.
+    with _deleted_after_failure(directory), store.transaction() as db:
         public_key = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
         expires_ms = now_ms + TEMP_LIFE_MS if kind == "temp" else None
         machine_id = machines.register(
@@ -69,6 +71,17 @@ def _directory(home: Path, vault_id: str) -> Path:
         if os.path.lexists(path):
             raise VaultError(f"file {quoted(path)} exists already", "move it, or choose another directory")
     return directory
+
+
+@contextlib.contextmanager
+def _deleted_after_failure(directory: Path) -> Iterator[None]:
+    """Delete the identity files if the block fails. Before it, there are none."""
+    try:
+        yield
+    except BaseException:
+        for name in ("identity.json", "private.pem"):
+            (directory / name).unlink(missing_ok=True)
+        raise
 
 
 def _write(directory: Path, identity: dict[str, str], key: Ed25519PrivateKey) -> None:
