@@ -32,7 +32,7 @@ from vault.dashboard import web as dashboard
 from vault.dashboard.index import PAGES
 from vault.dashboard.sessions import Sessions
 from vault.desk import Desk
-from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied, Tampered
+from vault.errors import EMPTY, Denied, ReadDenied, Refusal, SealedDenied, Tampered, storage_refusal
 from vault.gate import admit
 from vault.inputs import read_body, read_form
 from vault.router import Actor, Call, Caller, Clock, Deferred, Match, Raw, Received, Router, Stream, wall_clock
@@ -134,10 +134,9 @@ class VaultApp:
             return self._process(received, match)
         except Refusal as refusal:
             return _refused(refusal)
-        except sqlite3.OperationalError as error:
-            return _storage_error(error, where)
-        except Exception as error:  # the client gets a generic 500, the owner a line in the log
-            return _internal_error(error, where)
+        except Exception as error:
+            known = storage_refusal(error)
+            return _internal_error(error, where) if known is None else _refused(known)
 
     def _process(self, received: Received, match: Match) -> Answer:
         signed = match.route.caller != "open"
@@ -344,15 +343,7 @@ async def _pieces(content: bytes) -> AsyncIterator[bytes]:
         yield content[start : start + PIECE_BYTES]
 
 
-def _storage_error(error: sqlite3.OperationalError, where: str) -> Answer:
-    message = str(error)
-    if "disk is full" in message:
-        return Answer(507, {"error": "the disk of this vault is full: nothing was changed"})
-    if "database is locked" in message:
-        return Answer(503, {"error": "this vault is busy: nothing was changed"}, {"retry-after": "1"})
-    return _internal_error(error, where)
-
-
 def _internal_error(error: Exception, where: str) -> Answer:
+    """A generic 500 for the client, and a line in the log for the owner."""
     log.write(where, log.place(error))
     return Answer(500, {"error": "internal error"})

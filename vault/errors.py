@@ -14,6 +14,8 @@ Any other exception is a bug: the client receives "internal error", and the log 
 
 from __future__ import annotations
 
+import errno
+import sqlite3
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,6 +50,16 @@ class Refusal(Exception):
     def body(self) -> dict[str, object]:
         """The JSON body of the answer."""
         return {"error": str(self), **self.extra}
+
+
+def storage_refusal(error: Exception) -> Refusal | None:
+    """What a client is told if the disk is full or the database is busy. None for any other error."""
+    message = str(error) if isinstance(error, sqlite3.OperationalError) else ""
+    if "disk is full" in message or (isinstance(error, OSError) and error.errno == errno.ENOSPC):
+        return Refusal(507, "the disk of this vault is full: nothing was changed")
+    if "database is locked" in message:
+        return Refusal(503, "this vault is busy: nothing was changed", headers={"retry-after": "1"})
+    return None
 
 
 class Denied(Refusal):

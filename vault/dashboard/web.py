@@ -27,7 +27,7 @@ from vault import bodies, log, peers
 from vault.dashboard.sessions import Session, Sessions
 from vault.dashboard.templating import DIGEST, STATIC, STATIC_TYPES, environment
 from vault.desk import Desk
-from vault.errors import EMPTY, Refusal, SealedDenied, VaultError
+from vault.errors import EMPTY, Refusal, SealedDenied, VaultError, storage_refusal
 
 HOME = "/dashboard"
 COOKIE = "sikkerkey_dashboard"
@@ -164,6 +164,11 @@ class Dashboard:
             except VaultError as error:
                 return visit.page("problem.html", status=409, problem=str(error), hint=error.hint)
             except Exception as error:  # its message may quote a value
+                known = storage_refusal(error)
+                if known is not None:
+                    return visit.page(
+                        "problem.html", status=known.status, problem=str(known).partition(":")[0], hint="try again"
+                    )
                 log.write(f"{page.method} {HOME}{page.path}", log.place(error))
                 return visit.page("problem.html", status=500, problem="the vault failed", hint="its log has the place")
 

@@ -9,6 +9,7 @@ from tests.vault.support.served_vault import ROOT, Vault, exchange
 from vault.dashboard import sessions
 from vault.dashboard.index import PAGES
 from vault.dashboard.web import HOME
+from vault.schema import open_store
 
 
 def filled(path: str) -> str:
@@ -199,3 +200,17 @@ def test_a_browser_signs_in_and_locks(browser: Browser) -> None:
     assert not has_cookie(browser.driver)
     browser.open("")
     assert "Sign in" in browser.main
+
+
+def test_a_full_disk_and_a_busy_database_are_named(signed_in: SignedIn) -> None:
+    store = signed_in.vault.store
+    store._db.execute("PRAGMA busy_timeout = 0")
+    with open_store(store.directory) as other, other.transaction():
+        assert signed_in.refused("/projects/new", {"name": "x"}) == (503, "This vault is busy.")
+    with store.transaction() as db:
+        pages = db.execute("PRAGMA page_count").fetchone()[0]
+    store._db.execute(f"PRAGMA max_page_count = {pages}")
+    form = {"csrf": signed_in.csrf, "name": "x", "description": "d" * 10_000}
+    for _ in range(5):
+        reply = signed_in.send("/projects/new", form)
+    assert (reply.status, problem(reply)) == (507, "The disk of this vault is full.")
