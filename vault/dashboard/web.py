@@ -28,6 +28,7 @@ from vault.dashboard.sessions import Session, Sessions
 from vault.dashboard.templating import DIGEST, STATIC, STATIC_TYPES, environment
 from vault.desk import Desk
 from vault.errors import EMPTY, Refusal, SealedDenied, VaultError, storage_refusal
+from vault.place import command_line
 
 HOME = "/dashboard"
 COOKIE = "sikkerkey_dashboard"
@@ -76,6 +77,11 @@ class Visit:
     def reveals(self) -> bool:
         """Whether values may be shown."""
         return self.dashboard.reveal
+
+    @property
+    def sign_in_command(self) -> str:
+        """The command that opens the dashboard of this vault."""
+        return command_line(self.desk.store.directory, "dashboard")
 
     def call(self, method: Literal["GET", "POST"], path: str, body: Mapping[str, Any] = EMPTY) -> Any:
         """What the API's route answers, as the owner: see `Desk.call`. Raises Refusal."""

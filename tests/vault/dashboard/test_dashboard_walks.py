@@ -145,6 +145,7 @@ def test_what_was_typed_survives_the_end_of_the_session(browser: Browser, vault:
     for _ in range(2):
         browser.press("Rename")
         browser.until(lambda: "The session has ended, and nothing was sent." in browser.main)
+        assert f"python -m vault dashboard --dir {vault.directory}." in browser.main
     page = browser.driver.current_window_handle
     browser.driver.switch_to.new_window("tab")
     browser.sign_in()

@@ -62,6 +62,7 @@ main.addEventListener("submit", async (event) => {
   if (problem) {
     form.prepend(Object.assign(document.createElement("p"), { className: "problem", role: "alert", textContent: problem }));
     form.firstChild.dataset.unsent = "";
+    form.firstChild.scrollIntoView({ block: "nearest" });
     delete form.dataset.sent;
     return;
   }
@@ -75,8 +76,8 @@ async function findProblem(form) {
   const answer = await fetch("/dashboard/session").catch(() => null);
   if (answer === null) return "The vault does not answer. Nothing was sent.";
   if (answer.status === 401) {
-    return "The session has ended, and nothing was sent. Sign in again in another tab: open a terminal and type"
-      + " sikkerkey-vault.pyz dashboard. Then press the button here once more.";
+    return "The session has ended, and nothing was sent. Sign in again in another tab: open a terminal and type "
+      + document.body.dataset.signIn + ". Then press the button here once more.";
   }
   if (answer.ok) form.elements.csrf.value = (await answer.json()).csrf;
   return "";
