@@ -185,7 +185,9 @@ class Dashboard:
         if visit.session is None and not page.is_open:
             raise _SignedOut
         client, server = visit.request.scope["client"], visit.request.scope["server"]
-        if visit.session and not self._is_behind_proxy and not peers.may_be_owner(client, server):
+        is_near = visit.session is not None and not self._is_behind_proxy
+        # In a thread, because the system's table of connections may be long.
+        if is_near and not await run_in_threadpool(peers.may_be_owner, client, server):
             raise Refusal(403, "this page is for programs of the user who runs the vault")
         if page.method == "POST":
             self._check_origin(visit.request)

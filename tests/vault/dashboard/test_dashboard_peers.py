@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
 import subprocess
@@ -85,3 +86,18 @@ def test_a_proxy_is_not_the_owner_but_may_pass_on_its_requests() -> None:
     for url in ("http://127.0.0.1:8300", "http://localhost:1", "http://[::1]:8300"):
         assert is_loopback_url(url), url
     assert not is_loopback_url("https://vault.example.com")
+
+
+def test_the_tables_are_read_beside_the_event_loop(signed_in: SignedIn, monkeypatch: pytest.MonkeyPatch) -> None:
+    loops: list[asyncio.AbstractEventLoop | None] = []
+
+    def look_up(*_: object) -> bool:
+        try:
+            loops.append(asyncio.get_running_loop())
+        except RuntimeError:
+            loops.append(None)
+        return True
+
+    monkeypatch.setattr(peers, "may_be_owner", look_up)
+    signed_in.text("")
+    assert loops == [None]
