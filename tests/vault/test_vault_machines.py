@@ -225,10 +225,10 @@ def test_grants_are_replaced_and_ids_of_other_projects_ignored(vault: Vault, age
     }
     assert agent.get(f"{base}/secrets") == [{"id": two, "name": "db", "grantedAt": START_MS}]
     assert [machine.read(each).status for each in (one, two, foreign)] == [403, 200, 403]
-    assert [row["secret_id"] for row in vault.audited("permission_grant")] == [two]
+    assert [row["secret_id"] for row in vault.audited("permission_grant")] == [one, two]
     assert [row["secret_id"] for row in vault.audited("permission_revoke")] == [one]
     agent.post(f"{base}/grants", {"secretIds": [two]})
-    assert len(vault.audited("permission_grant")) == 1
+    assert len(vault.audited("permission_grant")) == 2
     assert agent.post(f"{base}/grants", {"secretIds": []})["secretIds"] == []
     assert (agent.get(f"{base}/secrets"), machine.read(two).status) == ([], 403)
 
