@@ -5,6 +5,7 @@
     +-- Refusal      sent to a client over HTTP: a status and {"error": message}
         +-- Denied   failed authentication or authorization, audited as auth_failure
             +-- UnprovenDenied  nobody proved to have sent the request: counted, not audited one by one
+            +-- StateDenied     the caller is pending, disabled or expired: counted too
             +-- ReadDenied    a machine may not read a secret, audited as secret_read_denied
             +-- SealedDenied  the root key is not in memory, audited as vault_sealed_refusal
             +-- Tampered      stored data was changed from outside, audited as integrity_failure
@@ -75,6 +76,12 @@ class Denied(Refusal):
 
 class UnprovenDenied(Denied):
     """A request that anybody may have sent. `caller_id` is only the identity that it claims."""
+
+    is_counted = True
+
+
+class StateDenied(Denied):
+    """The caller is pending, disabled or expired. Counted, because it may ask again and again."""
 
     is_counted = True
 

@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from vault import limits, seals
 from vault.domains import agents, ip_allowlist, machines
-from vault.errors import Denied, Tampered, UnprovenDenied
+from vault.errors import Denied, StateDenied, Tampered, UnprovenDenied
 from vault.query import fetch_one
 from vault.router import Agent, Machine, Match, Received, Signer
 
@@ -162,9 +162,9 @@ def _identity(caller: Signer) -> str:
 
 def _check_state(agent: Agent) -> None:
     if not agent.approved:
-        raise Denied(403, "Agent is pending approval", agent.id)
+        raise StateDenied(403, "Agent is pending approval", agent.id)
     if not agent.enabled:
-        raise Denied(403, "Agent is disabled", agent.id)
+        raise StateDenied(403, "Agent is disabled", agent.id)
 
 
 def _check_seals(db: sqlite3.Connection, caller: Signer) -> None:

@@ -32,7 +32,7 @@ def test_refused_requests_count_too(vault: Vault, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(limits, "MAX_REQUESTS", 2)
     pending = vault.pending()
     assert [pending.send("GET", WHOAMI).status for _ in range(4)] == [403, 403, 429, 429]
-    assert len(vault.audited("auth_failure")) == 3
+    assert len(vault.audited("auth_failure")) == 2  # the others are counted
 
 
 def test_a_request_beyond_the_limit_cannot_be_sent_again(

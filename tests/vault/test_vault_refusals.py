@@ -8,6 +8,7 @@ from tests.vault.support.machines import enroll
 from tests.vault.support.served_vault import Agent, FakeClock, Vault, exchange, run_job
 from vault import refusals
 from vault.app import create_app
+from vault.domains import agents
 from vault.errors import UnprovenDenied
 from vault.router import Actor
 from vault.schema import ROUTES
@@ -37,6 +38,25 @@ def test_a_flood_of_unsigned_requests_is_one_entry_and_a_count(vault: Vault, age
     assert failures(vault) == [first, (None, "59 more refused requests within one minute: unknown identity")]
     assert {row["source_ip"] for row in vault.audited("auth_failure")} == {"127.0.0.1"}
     assert agent.get(WHOAMI)["recentAudit"] == []
+
+
+def test_what_is_pending_or_disabled_cannot_fill_the_log(vault: Vault, agent: Agent, clock: FakeClock) -> None:
+    pending = vault.pending()
+    with vault.store.transaction() as db:
+        agents.set_enabled(db, clock(), agent.id, enabled=False)
+    for _ in range(20):
+        assert (pending.send("GET", WHOAMI).status, agent.send("GET", WHOAMI).status) == (403, 403)
+    clock.advance(60)
+    tick(vault)
+    count = "19 more refused requests within one minute: Agent is"
+    assert sorted(failures(vault)) == sorted(
+        [
+            (pending.id, "GET /v1/ai/whoami: Agent is pending approval"),
+            (agent.id, "GET /v1/ai/whoami: Agent is disabled"),
+            (pending.id, f"{count} pending approval"),
+            (agent.id, f"{count} disabled"),
+        ]
+    )
 
 
 def test_each_kind_of_unproven_request_has_its_first_entry(vault: Vault, agent: Agent) -> None:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from vault import audit
 from vault.domains import identities
 from vault.domains.identities import MACHINE
-from vault.errors import Denied, Refusal
+from vault.errors import Denied, Refusal, StateDenied
 from vault.inputs import BOOLEAN, text
 from vault.query import count, fetch_one
 from vault.router import OWNER, SYSTEM, Actor, Call, KeySource, Machine, Route, Transaction
@@ -112,11 +112,11 @@ def find(db: sqlite3.Connection, machine_id: str) -> Machine | None:
 
 
 def check_state(machine: Machine, now_ms: int) -> None:
-    """Raise Denied for a machine that is pending or expired. The vendor's client expects 401 for an expired one."""
+    """Raise StateDenied for a pending or an expired machine. The vendor's client expects 401 for the latter."""
     if not machine.approved:
-        raise Denied(403, "Machine is pending approval", machine.id)
+        raise StateDenied(403, "Machine is pending approval", machine.id)
     if machine.expires_ms is not None and machine.expires_ms <= now_ms:
-        raise Denied(401, "Machine has expired", machine.id)
+        raise StateDenied(401, "Machine has expired", machine.id)
 
 
 def mark_seen(db: sqlite3.Connection, machine: Machine, now_ms: int) -> None:
