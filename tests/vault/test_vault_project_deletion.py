@@ -112,7 +112,6 @@ def test_the_dashboard_and_the_commands_show_nothing_of_the_project(deleted: Del
         for rows in (
             listings.projects(db, 1),
             listings.secrets_named(db, "name", 1),
-            listings.secrets_of(db, PROJECT, 1),
             listings.trash(db, None, 1),
             listings.canaries(db, None, 1),
         ):

@@ -12,7 +12,7 @@ import sqlite3
 from collections.abc import Mapping
 from typing import Any, Callable, NamedTuple
 
-from vault import audit, audit_index
+from vault import audit, audit_index, totals
 from vault.audit_index import Filters
 from vault.domains import machines, secrets
 from vault.domains.secrets import TRASH_MS
@@ -62,13 +62,12 @@ def _page(
 
 # ---- projects --------------------------------------------------------------------------------------------------------
 
-# Counts are only computed for the rows of the page, hence the inner query.
-PROJECT = """
+# Totals are only looked up for the rows of the page, hence the inner query.
+PROJECT = f"""
 SELECT p.id, p.name, p.description, p.created_ms AS createdAt, p.updated_ms AS updatedAt,
-    (SELECT COUNT(*) FROM secrets s WHERE s.project_id = p.id AND s.deleted_ms IS NULL) AS secretCount,
-    (SELECT COUNT(*) FROM project_machines m WHERE m.project_id = p.id) AS machineCount,
+    {totals.subquery("secrets", "p.id")} AS secretCount, {totals.subquery("memberships", "p.id")} AS machineCount,
     f.frozen_ms AS frozenAt, f.canary_id AS frozenBy
-FROM {source} p LEFT JOIN project_freezes f ON f.project_id = p.id
+FROM {{source}} p LEFT JOIN project_freezes f ON f.project_id = p.id
 """
 PROJECTS_PAGE = "(SELECT * FROM live_projects ORDER BY lower(name), id LIMIT :limit OFFSET :offset)"
 PROJECTS = PROJECT.format(source=PROJECTS_PAGE) + "ORDER BY lower(p.name), p.id"
@@ -96,29 +95,31 @@ def frozen_projects(db: sqlite3.Connection) -> list[Row]:
 SECRETS = """
 SELECT s.id, s.name, s.kind, s.version, s.updated_ms AS updatedAt, s.project_id AS projectId, p.name AS projectName,
     CASE WHEN r.secret_id IS NULL THEN s.kind ELSE 'managed' END AS type, b.policy_id AS policyId
-FROM (SELECT * FROM live_secrets WHERE {where} ORDER BY lower(name), id LIMIT :limit OFFSET :offset) s
+FROM (SELECT * FROM {secrets} WHERE {where} ORDER BY lower(name), id LIMIT :limit OFFSET :offset) s
 JOIN projects p ON p.id = s.project_id LEFT JOIN rotation_schedules r ON r.secret_id = s.id
 LEFT JOIN policy_bindings b ON b.secret_id = s.id ORDER BY lower(s.name), s.id
 """
 IN_PROJECT = "project_id = :project AND deleted_ms IS NULL"
+SECRETS_IN_PROJECT = SECRETS.format(secrets="secrets", where=IN_PROJECT)
+# The totals of a project, which exists: each of its pages shows it.
+OF_PROJECT = {kind: totals.subquery(kind, ":project") for kind in ("secrets", "trash", "canaries", "memberships")}
 NAMED = "deleted_ms IS NULL AND instr(lower(name), lower(:search)) > 0"
 
 
 def secrets_of(db: sqlite3.Connection, project_id: str, page: int, search: str = "", *, size: int = PAGE_SIZE) -> Rows:
     """The secrets of a project by name; with `search`, those whose name contains it."""
-    where = f"{IN_PROJECT} AND {NAMED}" if search else IN_PROJECT
-    return _secrets(db, where, project_id, search, page, size=size)
+    if not search:
+        counting, values = f"SELECT {OF_PROJECT['secrets']}", {"project": project_id}
+        return _page(db, SECRETS_IN_PROJECT, counting, values, page, size=size)
+    where = f"{IN_PROJECT} AND {NAMED}"
+    counting, values = f"SELECT COUNT(*) FROM secrets WHERE {where}", {"project": project_id, "search": search}
+    return _page(db, SECRETS.format(secrets="secrets", where=where), counting, values, page, size=size)
 
 
 def secrets_named(db: sqlite3.Connection, search: str, page: int) -> Rows:
     """The secrets of all projects whose name contains `search`, by name."""
-    return _secrets(db, NAMED, None, search, page, size=PAGE_SIZE)
-
-
-def _secrets(db: sqlite3.Connection, where: str, project_id: str | None, search: str, page: int, *, size: int) -> Rows:
-    values = {"project": project_id, "search": search}
-    counting = f"SELECT COUNT(*) FROM live_secrets WHERE {where}"
-    return _page(db, SECRETS.format(where=where), counting, values, page, size=size)
+    statement = SECRETS.format(secrets="live_secrets", where=NAMED)
+    return _page(db, statement, f"SELECT COUNT(*) FROM live_secrets WHERE {NAMED}", {"search": search}, page)
 
 
 def with_name(db: sqlite3.Connection, project_id: str, name: str) -> list[str]:
@@ -137,7 +138,7 @@ def names_of(db: sqlite3.Connection, project_id: str) -> list[str]:
 
 def exported(db: sqlite3.Connection, project_id: str) -> list[Row]:
     """Every secret of a project without its value, by name."""
-    rows = db.execute(SECRETS.format(where=IN_PROJECT), {"project": project_id, "limit": -1, "offset": 0})
+    rows = db.execute(SECRETS_IN_PROJECT, {"project": project_id, "limit": -1, "offset": 0})
     return [dict(row) for row in rows]
 
 
@@ -176,7 +177,7 @@ def readers(db: sqlite3.Connection, secret_id: str, now_ms: int, page: int) -> R
 def possible_readers(db: sqlite3.Connection, project_id: str, secret_id: str | None, now_ms: int, page: int) -> Rows:
     """The machines of a project by name, with their state and since when each may read the secret, if it may."""
     values = {"project": project_id, "secret": secret_id}
-    counting = "SELECT COUNT(*) FROM project_machines WHERE project_id = :project"
+    counting = f"SELECT {OF_PROJECT['memberships']}"
 
     def made_of(row: sqlite3.Row) -> Row:
         return {**dict(row), "state": machines.state(row, now_ms)}
@@ -207,11 +208,10 @@ CANARIES = """
 SELECT s.id, s.name, s.note, s.project_id AS projectId, p.name AS projectName, c.enabled,
     c.freeze_project AS freezesProject, c.freeze_related AS freezesRelated, c.triggers, c.triggered_ms AS triggeredAt,
     f.frozen_ms AS frozenAt, (SELECT COUNT(*) FROM grants g WHERE g.secret_id = s.id) AS readerCount
-FROM canaries c JOIN secrets s ON s.id = c.secret_id JOIN live_projects p ON p.id = s.project_id
+FROM canaries c CROSS JOIN secrets s ON s.id = c.secret_id JOIN live_projects p ON p.id = s.project_id
 LEFT JOIN project_freezes f ON f.project_id = s.project_id
 WHERE s.deleted_ms IS NULL{where} ORDER BY lower(p.name), p.id, lower(s.name), s.id LIMIT :limit OFFSET :offset
 """
-CANARY_COUNT = "SELECT COUNT(*) FROM canaries c JOIN live_secrets s ON s.id = c.secret_id WHERE s.deleted_ms IS NULL"
 LINKS = """
 SELECT t.id, t.name, t.project_id AS projectId, p.name AS projectName, t.created_ms AS createdAt,
     t.expires_ms AS expiresAt, t.closed_ms AS closedAt,
@@ -226,14 +226,15 @@ OF_LINKS_PROJECT = " WHERE t.project_id = :project"
 def trash(db: sqlite3.Connection, project_id: str | None, page: int) -> Rows:
     """The secrets in the trash, latest first; those of one project, if it is given."""
     where = OF_SECRETS_PROJECT if project_id else ""
-    counting = f"SELECT COUNT(*) FROM live_secrets s WHERE s.deleted_ms IS NOT NULL{where}"
+    counting = f"SELECT {OF_PROJECT['trash'] if project_id else totals.in_vault('trash')}"
     return _page(db, TRASH.format(life=TRASH_MS, where=where), counting, {"project": project_id}, page)
 
 
 def canaries(db: sqlite3.Connection, project_id: str | None, page: int) -> Rows:
     """The canaries by project and name; those of one project, if it is given."""
     where = OF_SECRETS_PROJECT if project_id else ""
-    return _page(db, CANARIES.format(where=where), CANARY_COUNT + where, {"project": project_id}, page)
+    counting = f"SELECT {OF_PROJECT['canaries'] if project_id else totals.in_vault('canaries')}"
+    return _page(db, CANARIES.format(where=where), counting, {"project": project_id}, page)
 
 
 def canary(db: sqlite3.Connection, canary_id: str) -> Row:
@@ -260,7 +261,7 @@ def secret(db: sqlite3.Connection, secret_id: str) -> Row:
 
 def secret_choices(db: sqlite3.Connection, project_id: str, most: int) -> list[tuple[str, str]]:
     """Ids and names of a project's secrets by name."""
-    rows = db.execute(SECRETS.format(where=IN_PROJECT), {"project": project_id, "limit": most, "offset": 0})
+    rows = db.execute(SECRETS_IN_PROJECT, {"project": project_id, "limit": most, "offset": 0})
     return [(row["id"], row["name"]) for row in rows]
 
 
