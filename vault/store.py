@@ -171,7 +171,7 @@ class Store:
     @property
     def has_passphrase(self) -> bool:
         """Whether a passphrase protects the root key, instead of a key file."""
-        with self.transaction() as db:
+        with self.reader() as db:
             return rootkey.has_passphrase(db)
 
     def seal(self, now_ms: int, *, actor: Actor = OWNER) -> None:

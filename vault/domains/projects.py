@@ -119,7 +119,7 @@ def update(call: Call) -> object:
 def delete(call: Call) -> object:
     """Delete a project after its name is confirmed, or preview what would be deleted with it."""
     project = require(call, call.params["projectId"])
-    counts = {name: count(call.db, statement, (project["id"],)) for name, statement in CASCADE.items()}
+    counts = cascade(call.db, project["id"])
     summary = {"id": project["id"], "name": project["name"]}
     if call.body.get("preview"):
         return {**summary, "preview": True, "cascade": counts}
@@ -130,6 +130,11 @@ def delete(call: Call) -> object:
     detail = f"project {project['id']} ({project['name']}) deleted"
     audit.note(call, "project_delete", detail, project_id=project["id"])
     return {**summary, "deleted": True, "cascade": counts}
+
+
+def cascade(db: sqlite3.Connection, project_id: str) -> dict[str, int]:
+    """What is deleted with a project."""
+    return {name: count(db, statement, (project_id,)) for name, statement in CASCADE.items()}
 
 
 def delete_rows(transaction: Transaction, _keys: KeySource, _now_ms: int) -> None:

@@ -11,7 +11,7 @@ from html import unescape
 import pytest
 
 from tests.vault.support.dashboard import SignedIn, problem
-from tests.vault.support.filled_vault import as_machine, fill, ordinary
+from tests.vault.support.filled_vault import as_machine, fill, ordinary, pages_to_see
 from tests.vault.support.machines import granted_machine, pending_machine
 from tests.vault.support.served_vault import Agent, Vault
 from vault import audit, audit_index, backup
@@ -170,6 +170,13 @@ def test_the_log_is_downloaded_as_filtered(signed_in: SignedIn, desk: Desk) -> N
     lines = signed_in.get("/audit/download?format=jsonl&severity=critical").raw.decode().splitlines()
     assert [json.loads(line)["action"] for line in lines] == ["canary_triggered"]
     assert signed_in.get("/audit/download?from=x").status == 400
+
+
+def test_no_page_that_shows_something_waits_for_a_transaction(vault: Vault, signed_in: SignedIn, desk: Desk) -> None:
+    ids = fill(desk, ordinary)
+    with vault.store.transaction():
+        for path in pages_to_see(ids):
+            assert signed_in.get(path).status in (200, 303), path
 
 
 # ---- alerts ----------------------------------------------------------------------------------------------------------

@@ -25,7 +25,7 @@ MAX_MADE = 50
 def index(visit: Visit) -> Response:
     """The pending agents, and the others, newest first."""
     page = page_number(visit)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         waiting = agents.waiting(db, MAX_WAITING)
         listed, total = agents.listing(db, PAGE_SIZE, (page - 1) * PAGE_SIZE)
         tokens = agents.waiting_tokens(db, visit.desk.clock())
@@ -78,7 +78,7 @@ def _show(
 ) -> Response:
     """The page of an agent. After a problem it shows what was typed."""
     agent_id = visit.param("id")
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         agent = agents.describe(db, agent_id)
         known = names.in_entries(db, agent["recentAudit"])
         things = made.overview(db, visit.desk.clock(), agent_id, MAX_MADE)
@@ -189,7 +189,7 @@ def tokens(visit: Visit) -> Response:
 
 
 def _tokens(visit: Visit, problem: str = "", *, scopes: Collection[str], preset: str = "") -> Response:
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         listed = agents.waiting_tokens(db, visit.desk.clock())
         known = reach.project_names(db, listed)
         choice = reach.project_choice(

@@ -49,7 +49,7 @@ class Secrets(NamedTuple):
 def index(visit: Visit) -> Response:
     """The tokens, newest first."""
     page = page_number(visit)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         listed, total = enrollment.listing(db, visit.desk.clock(), PAGE_SIZE, (page - 1) * PAGE_SIZE)
         known = projects.names(db, 0, {each for token in listed for each in _ids(token, "projectIds")})
     return visit.page("enrollment_list.html", tokens=listed, names=known, page=page, pages=page_count(total))
@@ -58,7 +58,7 @@ def index(visit: Visit) -> Response:
 def show(visit: Visit) -> Response:
     """One token, and the machines that enrolled with it."""
     token, page = visit.call("GET", f"/v1/ai/enrollment-tokens/{visit.param('id')}"), page_number(visit)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         known = projects.names(db, 0, token["projectIds"])
         granted = project_machines.secret_names(db, token["secretIds"])
         enrolled, total = machines.listing(
@@ -97,7 +97,7 @@ def show_new(visit: Visit) -> Response:
 
 
 def _projects(visit: Visit) -> Response:
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         choice = reach.project_choice(db)
     return visit.page("enrollment_projects.html", choice=choice)
 
@@ -105,7 +105,7 @@ def _projects(visit: Visit) -> Response:
 def _form(
     visit: Visit, project_ids: Sequence[str], given: Mapping[str, str], problem: str = "", chosen: Sequence[str] = ()
 ) -> Response:
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         known = projects.names(db, 0, project_ids)
         offered = [_offered(db, project_id, known[project_id]) for project_id in project_ids if project_id in known]
     if not offered and not problem:

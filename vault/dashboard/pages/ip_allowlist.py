@@ -111,7 +111,7 @@ def disable(visit: Visit) -> Response:
 def _refused(visit: Visit, entries: Iterable[Mapping[str, Any]]) -> list[dict[str, str]]:
     """The machines that were last seen from an address that is not on the list."""
     networks = Networks(each["cidr"] for each in entries)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         seen = machines.last_addresses(db, MAX_MACHINES)
     return [each for each in seen if each["address"] not in networks]
 

@@ -30,7 +30,7 @@ def index(visit: Visit) -> Response:
         "name": visit.query("name").strip(),
     }
     filters = Filters(**{key: value or None for key, value in given.items()})
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         waiting, waiting_count = machines.listing(db, now_ms, WAITING, MAX_WAITING)
         listed, total = machines.listing(db, now_ms, filters, PAGE_SIZE, (page - 1) * PAGE_SIZE)
     asked = urlencode({key: value for key, value in given.items() if value})
@@ -57,7 +57,7 @@ def show(visit: Visit) -> Response:
 
 def _show(visit: Visit, problem: str = "", name: str | None = None) -> Response:
     machine_id = visit.param("id")
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         machine = machines.describe(db, visit.desk.clock(), machine_id)
         found = project_machines.of_machine(db, machine_id, MAX_GRANTS)
         known = names.in_entries(db, [*machine["reads"], *machine["denials"]])

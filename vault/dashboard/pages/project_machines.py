@@ -23,7 +23,7 @@ def show(visit: Visit) -> Response:
     project_id = visit.param("project")
     page = page_number(visit)
     asked = {name: visit.query(name).strip() for name in ("machine", "secret", "add")}
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         project = listings.project(db, project_id)
         members, member_count = project_machines.members(
             db, visit.desk.clock(), project_id, asked["machine"], limit=ROWS, offset=(page - 1) * ROWS

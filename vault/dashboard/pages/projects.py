@@ -10,6 +10,7 @@ from vault.dashboard.fields import is_same_name, page_number
 from vault.dashboard.queries import listings
 from vault.dashboard.queries.listings import Row
 from vault.dashboard.web import HOME, Page, Visit
+from vault.domains import projects
 from vault.errors import Refusal
 
 # What is deleted with a project, in the order of the page: the key of the API, and its name for one and for more.
@@ -70,7 +71,8 @@ def show(visit: Visit) -> Response:
 def show_settings(visit: Visit, problem: Refusal | None = None) -> Response:
     """The name and description, the freeze, and what a deletion would delete."""
     shown = require(visit)
-    counts = visit.call("POST", f"/v1/ai/projects/{shown['id']}/delete", {"preview": True})["cascade"]
+    with visit.desk.reader() as db:
+        counts = projects.cascade(db, shown["id"])
     cascade = [(counts[key], one, more) for key, one, more in CASCADE if counts[key]]
     values = {
         "name": visit.field("name", shown["name"]),

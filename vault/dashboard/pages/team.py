@@ -32,7 +32,7 @@ def index(visit: Visit) -> Response:
 
 def _index(visit: Visit, problem: str = "", problem_of: str = "") -> Response:
     members, page = visit.call("GET", "/v1/ai/team")["members"], page_number(visit)
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         invites = team.overview(db, visit.desk.clock())
         address = team.owner_email(db) or ""
     pending = [each for each in invites if each["state"] == "pending"]
@@ -102,7 +102,7 @@ def show(visit: Visit) -> Response:
     member = _member(visit)
     permissions = visit.call("GET", f"/v1/ai/team/{member['memberId']}/permissions")
     rights = {each["projectId"]: set(each["permissions"]) for each in permissions}
-    with visit.desk.transaction() as db:
+    with visit.desk.reader() as db:
         found = listings.projects(db, page_number(visit))
     return visit.page(
         "team_member.html",
