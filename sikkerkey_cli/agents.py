@@ -307,11 +307,11 @@ def register(base_url: str, token: str, public_key: bytes, name: str, certificat
     members = sikkerkey_mcp.error_members(reply)
     redact = sikkerkey_redact.redactor([token])
     if reply.status not in (200, 201):
-        said = redact(str(members.get("error", "nothing")))
-        message = f"the vault answered {reply.status}, saying {sikkerkey_mcp.to_json(clean(said))}"
-        raise ServiceError(
-            message, "a token works once and expires soon: create a new one on the dashboard", reply.status
-        )
+        said = members.get("error")
+        words = f", saying {sikkerkey_mcp.to_json(clean(redact(said)))}" if isinstance(said, str) and said else ""
+        raise ServiceError(f"the vault answered {reply.status}{words}", _refusal_hint(reply.status), reply.status)
+    if not members:
+        raise ServiceError(f"what answers at {base_url} is not a vault; nothing was stored", NOT_A_VAULT)
     for key in ("agentId", "vaultId"):
         if not sikkerkey_mcp.is_id(members.get(key)):
             message = f"the vault's answer has no valid {key}; nothing was stored"
@@ -319,6 +319,21 @@ def register(base_url: str, token: str, public_key: bytes, name: str, certificat
     given_name = members.get("name")
     stored_name = redact(given_name)[:NAME_MAX_CHARACTERS] if isinstance(given_name, str) else name
     return {"agentId": members["agentId"], "name": stored_name, "vaultId": members["vaultId"]}
+
+
+NOT_A_VAULT = "check SIKKERKEY_API_URL, and what is between this computer and the vault: a proxy, a portal, a gateway"
+
+
+def _refusal_hint(status: int) -> str:
+    """What to do about a registration that the vault refused."""
+    if status in (429, 503):
+        waits = "after a while" if status == 429 else "when the vault's owner has unsealed it"
+        return f"try again {waits}, with the same token"
+    if status >= 500:
+        return "try again; if the token is used up then, create a new one on the dashboard"
+    if status < 400 or status in (404, 405):  # a vault refuses a token with another status
+        return NOT_A_VAULT
+    return "a token works once and expires soon: create a new one on the dashboard"
 
 
 def _unsigned(_request: sikkerkey_mcp.Request) -> sikkerkey_mcp.Headers:

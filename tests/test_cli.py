@@ -310,17 +310,31 @@ def agents_of(home: Path) -> list[str]:
     return tree(home / ".sikkerkey" / "agents")
 
 
-@pytest.mark.parametrize("status", [204, 400, 401, 403, 404, 409, 500, 503])
-def test_refusing_vault_leaves_no_slot_and_no_key(shell: Shell, vault: Recorder, home: Path, status: int) -> None:
-    vault.answer = lambda _seen: CannedResponse(
-        status, b"" if status == 204 else b'{"error":"no \x1b[31m%s"}' % TOKEN.encode()
-    )
-    ran = shell("install", TOKEN)
-    assert (ran.status, ran.out, len(vault.seen)) == (1, "", 1)
-    assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}, saying ")
-    assert TOKEN not in ran.err
-    assert "\x1b" not in ran.err
-    assert agents_of(home) == []
+REFUSALS = [
+    (204, "check SIKKERKEY_API_URL"),
+    (300, "check SIKKERKEY_API_URL"),
+    *[(status, "a token works once and expires soon: ") for status in (400, 401, 403, 409, 410, 422)],
+    (404, "check SIKKERKEY_API_URL"),
+    (429, "try again after a while, with the same token"),
+    (500, "try again; if the token is used up then, create a new one"),
+    (503, "try again when the vault's owner has unsealed it, with the same token"),
+]
+
+
+@each_of(("status", "hint"), REFUSALS)
+def test_refusing_vault_leaves_no_slot_and_no_key(
+    shell: Shell, vault: Recorder, home: Path, status: int, hint: str
+) -> None:
+    for body, said in ((b'{"error":"no \\u001b[31m%s"}' % TOKEN.encode(), True), (b"<html>", False), (b"[]", False)):
+        refusal = CannedResponse(status, b"" if status == 204 else body, {"Retry-After": "3600"})
+        vault.answer = lambda _seen, refusal=refusal: refusal  # type: ignore[misc]
+        vault.seen.clear()
+        ran = shell("install", TOKEN)
+        words = ', saying "no <U+001B>[31m[cut out: plaintext]"' if said and status != 204 else ""
+        assert ran.err.startswith(f"sikkerkey-mcp: error: the vault answered {status}{words}\nhint: {hint}")
+        assert (ran.status, ran.out, len(vault.seen)) == (1, "", 1)
+        assert TOKEN not in ran.err
+        assert agents_of(home) == []
 
 
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
@@ -391,7 +405,9 @@ def test_hostile_id_from_the_vault_writes_nothing(shell: Shell, vault: Recorder,
 @each_of("body", [b"", b"<html>", b"[]", b"null", b"\xff", b"{}"])
 def test_invalid_answer_writes_nothing(shell: Shell, vault: Recorder, home: Path, body: bytes) -> None:
     vault.answer = lambda _seen: CannedResponse(200, body)
-    assert shell("install", TOKEN).status == 1
+    ran = shell("install", TOKEN)
+    assert ran.status == 1
+    assert ran.err.startswith(f"sikkerkey-mcp: error: what answers at {vault.url} is not a vault; nothing was stored\n")
     assert agents_of(home) == []
 
 
