@@ -13,6 +13,7 @@ import hmac
 import http.client
 import json
 import os
+import secrets
 import threading
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -60,6 +61,7 @@ class KeyUnlock:
         self._unlock, self._now_s = unlock, now_s
         self._dialog = sikkerkey_person_dialog.PersonDialog(self._tickets, self.carry_out, browser=browser)
         self._tries: dict[str, int] = {}
+        self._server = secrets.token_hex(16)  # not the process id: in a container, each server may have the same one
         self._lock = threading.Lock()
 
     def asked(self, identity: Identity, caller: Caller) -> JsonObject | None:
@@ -113,7 +115,7 @@ class KeyUnlock:
             tool=UNLOCK,
             action="",
             arguments={},
-            digest=digest_of(identity.agent_id, UNLOCK, str(os.getpid()), {}),
+            digest=digest_of(identity.agent_id, UNLOCK, self._server, {}),
             title="Type the passphrase of your agent's key",
             details=(("Vault", vault), ("Agent", f"{name} ({identity.agent_id})")),
             quoted=(),

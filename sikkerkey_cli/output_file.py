@@ -17,7 +17,7 @@ class OutputFile:
 
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self.path = path
-        self._temporary = f"{path}.{os.getpid()}.new" if path and overwrite else path
+        self._temporary = f"{path}.{os.urandom(4).hex()}.new" if path and overwrite else path
         self._descriptor = -1
         self._done = False
 

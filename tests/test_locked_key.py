@@ -261,6 +261,17 @@ def test_wrong_passphrases_are_bounded(locked: LockedServer) -> None:
     assert locked.code() != code
 
 
+def test_a_restarted_server_asks_again_even_with_the_same_process_id(
+    locked: LockedServer, home: Path, recorder: Recorder
+) -> None:
+    code = locked.code()
+    restarted = LockedServer(home, recorder)
+    assert restarted.code() != code
+    assert restarted.hand_over(restarted.code(), WORDS) == "over"
+    assert not restarted.call().get("isError")
+    restarted.connection.api().close()
+
+
 def test_a_page_of_somebody_else_gets_no_passphrase(locked: LockedServer, recorder: Recorder) -> None:
     """After the server has ended, another user may listen at the port of its page."""
     code = locked.code()
