@@ -636,8 +636,8 @@ def test_error_of_the_vault_is_quoted_and_has_no_structure(row: Row) -> None:
 
 
 WORDS = {
-    "actions must hold names of audit actions: see /v1/ai/alerts/actions": (
-        "actions must hold names of audit actions: see manage_alerts.actions"
+    "actions must contain names of audit actions: see /v1/ai/alerts/actions": (
+        "actions must contain names of audit actions: see manage_alerts.actions"
     ),
     "use POST /v1/ai/secrets/{secretId}/binding/delete first": "use manage_policies.binding_unbind first",
     "use POST /v1/ai/trash/sk_1/restore.": "use manage_trash.restore.",

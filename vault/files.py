@@ -123,7 +123,7 @@ def _refuse_others(what: str, path: Path, found: os.stat_result, mode: str) -> N
     if found.st_uid != os.geteuid():
         raise VaultError(f"{what} {quoted(path)} belongs to another user", f"chown {os.geteuid()} {quoted(path)}")
     if found.st_mode & OTHERS:
-        raise VaultError(f"{what} {quoted(path)} can be reached by others", f"chmod {mode} {quoted(path)}")
+        raise VaultError(f"{what} {quoted(path)} can be accessed by other users", f"chmod {mode} {quoted(path)}")
 
 
 def _is_link(path: Path) -> VaultError:

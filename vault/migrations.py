@@ -108,4 +108,4 @@ def _run_steps(db: sqlite3.Connection, version: int) -> None:
 
 def _check_references(db: sqlite3.Connection) -> None:
     if db.execute("PRAGMA foreign_key_check").fetchone() is not None:
-        raise VaultError("the vault has rows that refer to nothing", "restore vault.db from a backup")
+        raise VaultError("the vault has rows with broken references", "restore vault.db from a backup")

@@ -84,7 +84,7 @@ def create(db: sqlite3.Connection, directory: Path, vault_id: str, passphrase: s
             _write(path, os.urandom(KEY_BYTES))
         return Keyring(_read(path))
     if os.path.lexists(path):
-        raise VaultError(f"a root key exists already: {quoted(path)}", "name an empty directory with --dir")
+        raise VaultError(f"a root key already exists: {quoted(path)}", "name an empty directory with --dir")
     keyring = Keyring(os.urandom(KEY_BYTES))
     store_seal(db, new_seal(keyring, vault_id, passphrase))
     return keyring

@@ -30,7 +30,7 @@ def verify(db: sqlite3.Connection, known: chain.Head | None, *, is_open: bool) -
         if not is_intact:
             raise VaultError(f"the audit log was changed at or before entry {head.id}", HINT_CHANGED)
     if known is not None and known not in heads:
-        raise VaultError(f"the audit log does not contain the head {known}: it was changed or cut", HINT_CHANGED)
+        raise VaultError(f"the audit log does not contain the head {known}: it was changed or truncated", HINT_CHANGED)
     changed = seals.find_changed(db)
     if changed is not None:
         raise VaultError(f"{changed} was changed from outside, or while the vault was sealed", HINT_CHANGED)
@@ -42,5 +42,5 @@ def _unsealed_entries(db: sqlite3.Connection, heads: list[chain.Head]) -> int:
     """How many entries at the end of the log were written while the vault was sealed. Raises VaultError."""
     entries = seals.sealed_head(db, heads) if heads else 0
     if entries is None:
-        raise VaultError("the audit log was cut: its newest sealed entry is gone", HINT_CHANGED)
+        raise VaultError("the audit log was truncated: its newest sealed entry is missing", HINT_CHANGED)
     return entries

@@ -59,14 +59,14 @@ def test_a_file_that_others_can_access_is_refused(directory: Path, name: str) ->
     path = directory / name
     for mode in (0o640, 0o604, 0o620, 0o601):
         path.chmod(mode)
-        assert refusal(directory) == (f"file {path} can be reached by others", f"chmod 600 {path}")
+        assert refusal(directory) == (f"file {path} can be accessed by other users", f"chmod 600 {path}")
     path.chmod(0o600)
     open_store(directory).close()
 
 
 def test_a_directory_that_others_can_access_is_refused(directory: Path) -> None:
     directory.chmod(0o750)
-    assert refusal(directory) == (f"directory {directory} can be reached by others", f"chmod 700 {directory}")
+    assert refusal(directory) == (f"directory {directory} can be accessed by other users", f"chmod 700 {directory}")
 
 
 @pytest.mark.parametrize("name", ["root.key", "vault.db"])

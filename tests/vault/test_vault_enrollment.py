@@ -115,7 +115,7 @@ def test_a_revoked_token_enrolls_no_machine_and_enrolled_ones_keep_reading(
     shown = agent.get(path)
     assert (shown["state"], shown["revokedAt"], shown["revokeReason"]) == ("revoked", START_MS, reason)
     twice = agent.send("POST", f"{path}/revoke")
-    assert (twice.status, twice.error) == (409, "the token is revoked already")
+    assert (twice.status, twice.error) == (409, "the token is already revoked")
     assert machine.read(secret).status == 200
     agent.post(f"{TOKENS}/{again['id']}/revoke")
     assert enroll(vault, again["token"]).error == UNUSABLE

@@ -29,7 +29,7 @@ def test_adding_a_listed_network_is_a_conflict(agent: Agent) -> None:
     agent.post(LIST, {"cidr": "10.0.0.0/8"})
     for again in ["10.0.0.0/8", "10.9.9.9/8", "::ffff:10.0.0.0/104", "10.0.0.0/255.0.0.0"]:
         reply = agent.send("POST", LIST, {"cidr": again})
-        assert (reply.status, reply.error) == (409, "the network is on the IP allowlist already"), again
+        assert (reply.status, reply.error) == (409, "the network is already on the IP allowlist"), again
         assert len(agent.get(LIST)["entries"]) == 1, again
 
 

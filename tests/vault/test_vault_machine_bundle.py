@@ -65,7 +65,7 @@ def test_an_existing_file_is_kept_and_no_machine_is_created(vault: Vault, agent:
     for directory in (sk, sk / "vaults", path.parent):
         directory.mkdir(mode=0o700, parents=True)
     path.write_text("mine", "utf-8")
-    with pytest.raises(VaultError, match="exists already"):
+    with pytest.raises(VaultError, match="already exists"):
         write_bundle(vault.store, vault.clock(), sk, URL, "web")
     assert (path.read_text("utf-8"), list(path.parent.iterdir())) == ("mine", [path])
     assert agent.get("/v1/ai/machines") == []

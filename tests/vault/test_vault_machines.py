@@ -196,7 +196,7 @@ def test_attach_makes_a_member_and_detach_drops_its_grants_here_only(vault: Vaul
     done = {"projectId": here, "machineId": machine.id, "name": "runner-7"}
     assert agent.post(base, {"machineId": machine.id}) == done
     again = agent.send("POST", base, {"machineId": machine.id})
-    assert (again.status, again.error) == (409, "the machine is in the project already")
+    assert (again.status, again.error) == (409, "the machine is already in the project")
     granted = secrets[here].rpartition("/")[2]
     agent.post(f"{base}/{machine.id}/grants", {"secretIds": [granted]})
     assert [machine.read(path).status for path in secrets.values()] == [200, 200]

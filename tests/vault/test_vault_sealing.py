@@ -62,7 +62,7 @@ def test_a_root_key_without_its_database_is_not_replaced(tmp_path: Path) -> None
     (tmp_path / "vault" / "vault.db").unlink()
     before = (tmp_path / "vault" / "root.key").read_bytes()
     message, hint = failure(open_store, tmp_path / "vault", WORDS)
-    assert message == f"a root key exists already: {tmp_path / 'vault' / 'root.key'}"
+    assert message == f"a root key already exists: {tmp_path / 'vault' / 'root.key'}"
     assert hint == "name an empty directory with --dir"
     assert (tmp_path / "vault" / "root.key").read_bytes() == before
 
@@ -303,7 +303,9 @@ def test_serve_can_be_given_the_passphrase_by_a_private_file_only(tmp_path: Path
     words.write_text(WORDS + "\n")
     words.chmod(0o640)
     refused = Spawned(directory, "--passphrase-file", str(words))
-    assert refused.process.communicate(timeout=20)[1].startswith(f"vault: error: file {words} can be reached by others")
+    assert refused.process.communicate(timeout=20)[1].startswith(
+        f"vault: error: file {words} can be accessed by other users"
+    )
     words.chmod(0o600)
     served = Spawned(directory, "--passphrase-file", str(words))
     assert {"url": served.url, "sealed": False}.items() <= served_status(directory).items()

@@ -150,7 +150,7 @@ def test_a_resolved_ticket_is_rated_once(vault: Vault, agent: Agent, status: str
         assert agent.send("POST", path + "/rate", {"rating": rating}).status == 400
     assert agent.post(path + "/rate", {"rating": 4}) == {"id": ticket_id, "rating": 4}
     again = agent.send("POST", path + "/rate", {"rating": 5})
-    assert (again.status, again.error) == (409, "the ticket has been rated already")
+    assert (again.status, again.error) == (409, "the ticket was already rated")
     assert (agent.get(path)["rating"], len(vault.audited("ticket_rate"))) == (4, 1)
 
 

@@ -186,7 +186,7 @@ def test_a_log_that_was_rewritten_with_its_chain_lacks_the_head_that_was_printed
     with vault.store.transaction() as db:
         chain.append(db, db.execute("SELECT * FROM audit ORDER BY id DESC LIMIT 1").fetchone())
     assert verify(vault, "--head", before) == (
-        f"vault: error: the audit log does not contain the head {before}: it was changed or cut"
+        f"vault: error: the audit log does not contain the head {before}: it was changed or truncated"
     )
 
 
@@ -366,7 +366,7 @@ def test_a_log_that_was_cut_together_with_its_chain_does_not_verify(vault: Vault
         "DELETE FROM audit WHERE id = (SELECT max(id) FROM audit)",
     ]
     edit(vault, *FREE, *FREE_CHAIN, *newest)
-    assert verify(vault) == "vault: error: the audit log was cut: its newest sealed entry is gone"
+    assert verify(vault) == "vault: error: the audit log was truncated: its newest sealed entry is missing"
 
 
 def test_what_the_owner_grants_in_a_vault_with_a_passphrase_takes_the_passphrase(vault: Vault, agent: Agent) -> None:

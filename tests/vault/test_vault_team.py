@@ -72,7 +72,7 @@ def test_members_and_invitees_cannot_be_invited_again(vault: Vault, agent: Agent
     for email, error in (
         ("OWNER@example.com", "email is the owner's own"),
         ("ANNA@example.com", "email belongs to a member of the team"),
-        ("Bo@Example.com", "email is invited already"),
+        ("Bo@Example.com", "email is already invited"),
     ):
         reply = agent.send("POST", f"{TEAM}/invites", {"email": email})
         assert (reply.status, reply.error) == (409, error)

@@ -219,7 +219,7 @@ def test_an_invalid_link_is_refused(agent: Agent, project_id: str) -> None:
     cases: list[tuple[dict[str, Any], str | None]] = [
         ({"value": None}, "value must be a string of at most 102400 bytes in UTF-8"),
         ({"value": "ø" * 51_201}, "value must be a string of at most 102400 bytes in UTF-8"),
-        ({"value": "a\0b"}, "value must not hold the character NUL: no web page can show it"),
+        ({"value": "a\0b"}, "value must not contain the character NUL: no web page can show it"),
         ({"generateRandom": True}, "value cannot be combined with generateRandom"),
         ({"length": 5}, "length requires generateRandom"),
         ({"charset": "uuid", "generateRandom": False}, "charset requires generateRandom"),

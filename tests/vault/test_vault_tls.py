@@ -170,7 +170,7 @@ def test_a_file_that_holds_no_certificate_or_is_open_to_others_is_refused(direct
     path = directory / certificate.NAME
     certificate.load_or_create(directory, NOW)
     path.chmod(0o640)
-    with pytest.raises(VaultError, match="can be reached by others"):
+    with pytest.raises(VaultError, match="can be accessed by other users"):
         certificate.load_or_create(directory, NOW)
     path.chmod(0o600)
     content = path.read_bytes()

@@ -93,7 +93,7 @@ def test_an_invalid_webhook_is_refused(agent: Agent) -> None:
         ({"url": "https://hooks.example.com/" + "MARK" * 512}, "url must be a string of 1 to 2048 characters"),
         ({"url": ""}, "url must be a string of 1 to 2048 characters"),
         ({"actions": []}, "actions must be a list of 1 to 1000 strings"),
-        ({"actions": ["MARK"]}, "actions must hold names of audit actions: see /v1/ai/alerts/actions"),
+        ({"actions": ["MARK"]}, "actions must contain names of audit actions: see /v1/ai/alerts/actions"),
         ({"actions": "project_create"}, "actions must be a list of 1 to 1000 strings"),
         ({"signingSecret": "MARK"}, "unknown key signingSecret"),
     ]

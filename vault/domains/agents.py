@@ -144,7 +144,7 @@ def register(call: Call) -> object:
             (agent_id, name, public_key, token["scopes"], token["allowlist"] is not None, call.now_ms),
         )
     except sqlite3.IntegrityError:
-        raise Refusal(409, "this public key is registered already: make a new one") from None
+        raise Refusal(409, "this public key is already registered: generate a new one") from None
     # Projects deleted in the meantime are skipped. The agent stays restricted to the remaining ones.
     call.db.execute(
         "INSERT INTO agent_projects (agent_id, project_id)"

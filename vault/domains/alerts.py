@@ -77,7 +77,7 @@ def require_unrestricted(call: Call) -> None:
 def check_actions(names: list[str], key: str) -> list[str]:
     """The names, sorted and without repetition. Raises Refusal for an unknown action."""
     if not set(names) <= set(audit.ACTIONS):
-        raise Refusal(400, f"{key} must hold names of audit actions: see /v1/ai/alerts/actions")
+        raise Refusal(400, f"{key} must contain names of audit actions: see /v1/ai/alerts/actions")
     return sorted(set(names))
 
 

@@ -126,7 +126,7 @@ def revoke(call: Call) -> object:
     """Revoke a token. Machines that it enrolled are not affected."""
     row, reason = _require(call), call.body.get("reason", "")
     if row["revoked_ms"] is not None:
-        raise Refusal(409, "the token is revoked already")
+        raise Refusal(409, "the token is already revoked")
     call.db.execute(
         "UPDATE enrollment_tokens SET revoked_ms = ?, revoke_reason = ? WHERE id = ?", (call.now_ms, reason, row["id"])
     )

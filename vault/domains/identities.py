@@ -48,7 +48,9 @@ def parse_public_key(encoded: str) -> bytes:
         raise Refusal(400, "publicKey must be the 32 raw bytes of an Ed25519 key in standard base64")
     y = int.from_bytes(key, "little") & (2**255 - 1)
     if y >= FIELD or y in SMALL_ORDER_Y:
-        raise Refusal(400, "publicKey must not be a point of small order or in a second spelling: make a new key")
+        raise Refusal(
+            400, "publicKey must not be a point of small order or have a non-canonical encoding: generate a new key"
+        )
     return key
 
 

@@ -126,7 +126,7 @@ def add(call: Call) -> object:
         (entry_id, cidr, label, call.now_ms),
     )
     if added.rowcount != 1:
-        raise Refusal(409, "the network is on the IP allowlist already")
+        raise Refusal(409, "the network is already on the IP allowlist")
     audit.note(call, "ip_allowlist_add", f"{cidr} added")
     return {"id": entry_id, "cidr": cidr, "label": label}
 

@@ -145,7 +145,7 @@ def register(
             (machine_id, name, kind, hostname, public_key, approved_ms, expires_ms, enrollment_token_id, now_ms),
         )
     except sqlite3.IntegrityError:
-        raise Refusal(409, "this public key is registered already: make a new one") from None
+        raise Refusal(409, "this public key is already registered: generate a new one") from None
     return machine_id
 
 

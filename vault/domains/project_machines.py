@@ -71,7 +71,7 @@ def attach(call: Call) -> object:
         (project["id"], machine["id"], call.now_ms),
     )
     if added.rowcount != 1:
-        raise Refusal(409, "the machine is in the project already")
+        raise Refusal(409, "the machine is already in the project")
     audit.note(call, "project_machine_add", f"machine {machine['id']} added", project_id=project["id"])
     return {"projectId": project["id"], "machineId": machine["id"], "name": machine["name"]}
 

@@ -158,7 +158,7 @@ def _use_existing_secret(call: Call) -> str:
     if secret["kind"] == "canary":
         raise Refusal(409, "the secret is a canary: the vault controls its value")
     if secret["scheduled"]:
-        raise Refusal(409, "the secret has a rotation schedule already: update that one")
+        raise Refusal(409, "the secret already has a rotation schedule: update it")
     check_fields(call.body.get("fields"), secrets.field_names(secret))
     if "note" in call.body:
         call.db.execute("UPDATE secrets SET note = ? WHERE id = ?", (call.body["note"], secret["id"]))

@@ -133,7 +133,7 @@ def check_names(names: Iterable[str], key: str) -> None:
     if len(set(names_list)) != len(names_list):
         raise Refusal(400, f"{key} must not repeat a name")
     if not all(1 <= len(name) <= 100 for name in names_list):
-        raise Refusal(400, f"{key} must hold names of 1 to 100 characters")
+        raise Refusal(400, f"{key} must contain names of 1 to 100 characters")
 
 
 def check_fields(fields: Sequence[str] | None, field_names: Sequence[str] | None) -> None:
@@ -453,7 +453,7 @@ def reveal_as_owner(
     A canary is not triggered: only reads by machines do that. Raises Refusal: 403 if the vault forbids it.
     """
     if is_reveal_forbidden(db):
-        raise Refusal(403, "this vault was made to reveal no value: only machines can read")
+        raise Refusal(403, "this vault never reveals values: only machines can read")
     secret = find(db, secret_id)
     number = secret["version"] if version is None else version
     value = plaintext(db, keys, secret, number)

@@ -159,7 +159,7 @@ def rate(call: Call) -> object:
     if ticket["status"] not in RATEABLE:
         raise Refusal(409, "a ticket can be rated when it is resolved or closed")
     if ticket["rating"] is not None:
-        raise Refusal(409, "the ticket has been rated already")
+        raise Refusal(409, "the ticket was already rated")
     call.db.execute("UPDATE tickets SET rating = ? WHERE id = ?", (call.body["rating"], ticket["id"]))
     audit.note(call, "ticket_rate", f"ticket {ticket['id']} rated")
     return {"id": ticket["id"], "rating": call.body["rating"]}

@@ -121,7 +121,7 @@ def _check_not_in_team(call: Call, email: str) -> None:
     if call.db.execute("SELECT 1 FROM team_members WHERE email = ?", (email,)).fetchone():
         raise Refusal(409, "email belongs to a member of the team")
     if call.db.execute(PENDING + " AND email = ?", (call.now_ms, email)).fetchone():
-        raise Refusal(409, "email is invited already")
+        raise Refusal(409, "email is already invited")
 
 
 def _require_whole_vault(call: Call) -> None:
@@ -196,7 +196,7 @@ def _require_member(call: Call) -> sqlite3.Row:
 
 def _require_member_by_id(call: Call, member_id: str) -> sqlite3.Row:
     if member_id == OWNER_ID:
-        raise Refusal(409, "the owner may do everything everywhere")
+        raise Refusal(409, "the owner already has all permissions")
     return require_one(call.db, "SELECT * FROM team_members WHERE id = ?", (member_id,), "no such member")
 
 

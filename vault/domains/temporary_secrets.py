@@ -132,7 +132,7 @@ def _value(body: Mapping[str, Any]) -> str:
     if "value" not in body:
         raise Refusal(400, "value is required, unless generateRandom is true")
     if "\0" in body["value"]:
-        raise Refusal(400, "value must not hold the character NUL: no web page can show it")
+        raise Refusal(400, "value must not contain the character NUL: no web page can show it")
     return str(body["value"])
 
 
@@ -141,7 +141,7 @@ def _require_room(call: Call) -> sqlite3.Row:
     project = projects.require(call, call.params["projectId"])
     pending = "SELECT COUNT(*) FROM temporary_secrets WHERE project_id = ? AND status = 'pending'"
     if count(call.db, pending, (project["id"],)) >= MAX_PENDING:
-        raise Refusal(409, f"the project has {MAX_PENDING} pending temporary secrets: wait until some are gone")
+        raise Refusal(409, f"the project has {MAX_PENDING} open one-time links: wait until some have ended")
     return project
 
 
@@ -449,7 +449,7 @@ def destroy(call: Call, link_id: str) -> str:
     """End a link that nobody has opened, and return its name. Raises Refusal."""
     row = require_one(call.db, "SELECT * FROM temporary_secrets WHERE id = ?", (link_id,), "no such link")
     if _status(row, call.now_ms) != "pending":
-        raise Refusal(409, "the link has ended already")
+        raise Refusal(409, "the link has already ended")
     destroy_as_owner(call.db, call.now_ms, link_id, actor=call.actor)
     return str(row["name"])
 

@@ -130,7 +130,7 @@ def create(call: Call) -> object:
     require_unrestricted(call)
     target, actions = _parse_target(call, call.body["url"]), check_actions(call.body["actions"], "actions")
     if count(call.db, "SELECT COUNT(*) FROM webhooks") >= MAX_WEBHOOKS:
-        raise Refusal(409, f"there are {MAX_WEBHOOKS} webhooks already: delete one first")
+        raise Refusal(409, f"there are already {MAX_WEBHOOKS} webhooks: delete one first")
     webhook_id, signing_secret = new_id("wh_"), f"whsec_{secrets.token_hex(32)}"
     call.db.execute(
         "INSERT INTO webhooks (id, url, wrapped_secret, next_ms, created_ms, updated_ms) VALUES (?, ?, ?, ?, ?, ?)",

@@ -69,7 +69,7 @@ def _directory(home: Path, vault_id: str) -> Path:
         private_directory(each)
     for path in (directory / "identity.json", directory / "private.pem"):
         if os.path.lexists(path):
-            raise VaultError(f"file {quoted(path)} exists already", "move it, or choose another directory")
+            raise VaultError(f"file {quoted(path)} already exists", "move it, or choose another directory")
     return directory
 
 

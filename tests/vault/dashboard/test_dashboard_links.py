@@ -72,7 +72,7 @@ def test_what_a_link_refuses(signed_in: SignedIn) -> None:
     for changed, status, said in (
         ({"name": ""}, 400, "Name must be"),
         ({"value": " "}, 400, "The value is empty"),
-        ({"value": "secret-1\0x"}, 400, "must not hold the character NUL"),
+        ({"value": "secret-1\0x"}, 400, "must not contain the character NUL"),
         ({"kind": "generated", "length": "0"}, 400, "Length must be an integer from 1"),
         ({"life": "59"}, 400, "The time until it ends, in seconds, must be"),
         ({"life": ""}, 400, "The time until it ends, in seconds, must be"),
