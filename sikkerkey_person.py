@@ -320,13 +320,15 @@ class People:
 
     def _waiting(self, ticket: Ticket) -> JsonObject:
         command = in_this_home(f"{command_line(program())} {ticket.kind} {ticket.code}")
+        has_page = self.dialog.has_page(ticket.code)
+        page = ", or to use the page that has opened if it shows this code" if has_page else ""
         members = {
             "status": "waiting",
             "code": ticket.code,
             "expiresInSeconds": max(int(ticket.expires_s - self._now_s()), 0),
             "command": command,
-            "hint": "Nothing was sent. Ask the user to run the command in a terminal of their own, or to use the page "
-            "that has opened if it shows this code; then call manage_secrets.await_person with the code.",
+            "hint": "Nothing was sent. Ask the user to run the command in a terminal of their own"
+            f"{page}; then call manage_secrets.await_person with the code.",
         }
         result = json_result(members)
         if ticket.kind != "confirm":

@@ -81,6 +81,10 @@ class PersonDialog:
         """The address of a page, and what its form sends back. Raises OSError, UnknownCode, TicketsUnusable."""
         return self._pages.url(ticket.code), self._pages.nonce(ticket.code)
 
+    def has_page(self, code: str) -> bool:
+        """Whether a page of this process was brought to the person, as far as this program or the client knows."""
+        return code in self._in_browser or code in self._open_pages
+
     def complete(self, draft: Ticket, caller: Caller) -> Found:
         """Where the ticket of a call stands after the person was asked, or was asked before for the same call.
 
@@ -111,10 +115,9 @@ class PersonDialog:
     def _bring(self, ticket: Ticket, caller: Caller) -> None:
         if self._asked_by_page(ticket, caller) or self._asked_by_form(ticket, caller):
             return
-        if ticket.code not in self._in_browser:  # the same call may come again, with an answer or without
-            if not self._open_browser(ticket):
-                return
-            self._in_browser.add(ticket.code)
+        # The same call may come again, with an answer or without.
+        if ticket.code not in self._in_browser and not self._open_browser(ticket):
+            return
         limit_s = self._limit_s(caller)
         self._wait(ticket.code, caller, min(UNSEEN_PAGE_S, limit_s))
         if self._pages.was_opened(ticket.code):
@@ -123,6 +126,7 @@ class PersonDialog:
     def _asked_by_page(self, ticket: Ticket, caller: Caller) -> bool:
         """True if the client brought the person to the page, or brought back a refusal."""
         message = f"{ticket.title}. Code {ticket.code}. {_why_a_page(ticket)}"
+        was_open = self._pages.was_opened(ticket.code)
         try:
             reply = caller.ask(Page(message, lambda _question_id: self._pages.url(ticket.code)), ticket.digest)
         except (OSError, TicketsUnusable):  # no socket, or no directory
@@ -131,7 +135,7 @@ class PersonDialog:
             self._open_pages[ticket.code] = reply.question_id
             self._close_page(self._wait(ticket.code, caller, self._limit_s(caller)), caller)
             return True
-        return self._is_refusal(reply, ticket)
+        return self._is_refusal(reply, ticket, was_open=was_open)
 
     def _close_page(self, found: Found, caller: Caller) -> None:
         """Tells the client that shows the page of a ticket that it is over."""
@@ -145,17 +149,22 @@ class PersonDialog:
         title = "Open a page in the browser for it"
         field = {"type": "boolean", "title": title, "description": _why_a_page(ticket), "default": False}
         message = f"{ticket.title}. Code {ticket.code}."
+        was_open = self._pages.was_opened(ticket.code)
         reply = caller.ask(Form(message, {"open": field}, ("open",)), ticket.digest)
         if reply.action == "accept" and reply.content.get("open") is True:
             if not self._open_browser(ticket):
                 return False
             self._wait(ticket.code, caller, self._limit_s(caller))
             return True
-        return self._is_refusal(reply, ticket)
+        return self._is_refusal(reply, ticket, was_open=was_open)
 
-    def _is_refusal(self, reply: Reply, ticket: Ticket) -> bool:
-        """True if a person said no, who is not asked again then."""
-        if was_nobody_asked(reply) and not self._pages.was_opened(ticket.code):
+    def _is_refusal(self, reply: Reply, ticket: Ticket, *, was_open: bool) -> bool:
+        """True if a person said no, who is not asked again then. `was_open`: the page was loaded before the question.
+
+        If the page was loaded since, however quickly the answer came, a person gave it.
+        """
+        is_open = self._pages.was_opened(ticket.code) and not was_open and reply.action != "unsupported"
+        if was_nobody_asked(reply) and not is_open:
             return False
         self._refuse(ticket, REFUSED)
         return True
@@ -173,7 +182,10 @@ class PersonDialog:
             url = self._pages.url(ticket.code)
         except OSError:
             return False
-        return sikkerkey_page.open_browser(url, ticket.code, self.tickets.directory)
+        is_open = sikkerkey_page.open_browser(url, ticket.code, self.tickets.directory)
+        if is_open:
+            self._in_browser.add(ticket.code)
+        return is_open
 
     @staticmethod
     def _limit_s(caller: Caller) -> float:

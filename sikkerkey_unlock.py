@@ -78,7 +78,7 @@ class KeyUnlock:
             raise ConfigError(clean(str(error)), "nothing was sent; the user must repair that directory") from None
         if found.state != "over":
             caller.person = "asked"
-            return _waiting(identity, found.ticket)
+            return _waiting(identity, found.ticket, has_page=self._dialog.has_page(found.ticket.code))
         self._tickets.delivered(found.ticket.code)
         if found.outcome == UNLOCKED:
             return None
@@ -140,12 +140,12 @@ def _page_file(directory: str, code: str) -> str:
     return os.path.join(directory, f"{normal_code(code)}.page")
 
 
-def _waiting(identity: Identity, ticket: Ticket) -> JsonObject:
+def _waiting(identity: Identity, ticket: Ticket, *, has_page: bool) -> JsonObject:
     message = f"the key of agent {identity.agent_id} has a passphrase, which only the user knows; nothing was sent"
     command = in_this_home(f"{command_line(program())} fill {ticket.code}")
+    page = f"types it on the page that has opened, if it shows the code {ticket.code}, or " if has_page else ""
     hint = (
-        f"the user types it on the page that has opened, if it shows the code {ticket.code}, or runs in a terminal: "
-        f"{command}; then repeat the call. Never ask for the passphrase in the chat"
+        f"the user {page}runs in a terminal: {command}; then repeat the call. Never ask for the passphrase in the chat"
     )
     return error_result(ConfigError(message, hint))
 

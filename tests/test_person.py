@@ -292,6 +292,7 @@ def test_a_client_that_cannot_ask_gets_a_code_and_a_command(desk: Desk) -> None:
     assert answer["command"].endswith(f" fill {ticket.code}")
     assert 590 < answer["expiresInSeconds"] <= 600
     assert "await_person" in answer["hint"]
+    assert "page" not in answer["hint"]
 
 
 def test_a_call_too_large_to_wait_is_the_models_to_shorten(desk: Desk) -> None:
@@ -368,9 +369,31 @@ def test_without_elicitation_the_page_opens_where_there_is_a_display(
     monkeypatch.setattr(sikkerkey_page, "open_browser", open_browser)
     desk.page.person = desk.types(MARK)
     assert told(desk.client().send(call("manage_secrets", **UPDATE)))["status"] == "done"
+    desk.page.person = None
+    waiting = told(desk.client().send(call("manage_secrets", **UPDATE)))
+    assert "or to use the page that has opened if it shows this code" in waiting["hint"]
     never = Desk(desk.page, PersonPolicy(browser="never"))
     monkeypatch.setattr(sikkerkey_page, "open_browser", lambda *_given: pytest.fail("opened"))
     assert told(never.client().send(call("manage_secrets", **UPDATE)))["status"] == "waiting"
+
+
+def test_repeating_a_call_while_the_person_types_refuses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: True)
+    opened: list[str] = []
+
+    def open_browser(_url: str, code: str, _directory: str) -> bool:
+        opened.append(code)
+        desk.page.open(code)
+        return True
+
+    monkeypatch.setattr(sikkerkey_page, "open_browser", open_browser)
+    for capabilities, action in ((None, ""), (BOTH, "decline"), (BOTH, "cancel")):
+        client = desk.client(capabilities, lambda _params, action=action: {"action": action})  # type: ignore[misc]
+        given = {**CREATE, "name": f"N{len(opened)}"}
+        codes = [told(client.send(call("manage_secrets", **given)))["code"] for _ in range(3)]
+        assert codes == [opened[-1]] * 3
+    assert len(opened) == 3
+    desk.page.carry_out(opened[0], {"": MARK})
 
 
 def test_a_modern_call_is_sent_again_when_the_person_is_done(desk: Desk) -> None:
