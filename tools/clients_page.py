@@ -79,7 +79,7 @@ python3 sikkerkey-mcp.pyz config CLIENT --split-reads --write
 |---|---|---|
 | tools | {usual} | {split} |
 | list secrets | `manage_secrets`, action `list` | `read_secrets`, action `list` |
-| delete a secret | `manage_secrets`, action `delete` | the same |
+| delete a secret | `manage_secrets`, action `delete` | `manage_secrets`, action `delete` |
 
 - **Claude Code** asks before each call of a tool that you have not allowed, even if the tool is read-only. To allow all
   reads, and nothing else, add these rules to `permissions.allow` in `~/.claude/settings.json`: {rules}.

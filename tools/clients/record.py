@@ -22,7 +22,10 @@ SHOWN_BEFORE = {
     "Continue CLI": ("0 of 5,000", "not reached", "not reached"),
 }
 # Clients that `config` supports but that cannot run unattended.
-NOT_RUN = ("Claude Desktop", "Cursor", "Goose", "Kiro", "LM Studio", "VS Code", "Warp", "Windsurf", "Zed")
+NOT_RUN = (
+    *("Antigravity", "Claude Desktop", "Cursor", "Devin Desktop", "Goose", "Kiro", "LM Studio", "VS Code"),
+    *("VS Code Insiders", "VSCodium", "Warp", "Windsurf", "Zed"),
+)
 
 
 class Outcome(NamedTuple):
@@ -56,7 +59,7 @@ def keep(fresh: Iterable[Outcome], order: Iterable[str], path: Path = RECORD) ->
 def rows(outcomes: Iterable[Outcome]) -> list[list[str]]:
     """The rows of the table below `HEAD`."""
     tried = [[it.client, it.version, it.protocol, "; ".join(it.exercised), it.outcome, it.date] for it in outcomes]
-    return [*tried, [", ".join(NOT_RUN), "", "", "the entry in its file, by tests only", "not run here", ""]]
+    return [*tried, [", ".join(NOT_RUN), "", "", "the entry in its file, in tests only", "not run", ""]]
 
 
 def shown_rows(outcomes: Iterable[Outcome]) -> list[list[str]]:
