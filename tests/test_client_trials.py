@@ -849,7 +849,7 @@ def test_table_lists_clients_that_could_not_run() -> None:
     tried, others = record.rows([outcome])
     assert tried == ["A", "1", "2025-11-25", "x; y", "not run: no network", "2026-01-01"]
     assert others[0].startswith("Claude Desktop, Cursor, ")
-    assert others[4] == "not run here"
+    assert others[4] == "not run"
 
 
 def test_long_lists_of_every_assistant_arrive_whole() -> None:
