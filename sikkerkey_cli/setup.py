@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import sikkerkey_address
 import sikkerkey_identity
+import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_passphrase
 import sikkerkey_shell
@@ -367,7 +368,7 @@ def _install(new: NewAgent, done: list[str]) -> str:
         raise
     done[:] = [f"agent {agent} is installed"]
     if new.protection.passphrase and not new.protection.store:  # it was typed just now
-        sikkerkey_mcp.unlock_agent(agent, new.protection.passphrase)
+        sikkerkey_keys.unlock_agent(agent, new.protection.passphrase)
     return agent
 
 
