@@ -1,6 +1,6 @@
-"""Where the vault is: its URL, the certificate that is pinned with it, other trust, and the proxy on the way.
+"""Where the vault is: its URL, the certificate that is pinned with it, and what variables say about the way to it.
 
-Nothing here opens a connection.
+Nothing here opens a connection or loads TLS.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 
-from sikkerkey_core import NO, YES, ConfigError, clean
+from sikkerkey_core import NO, ConfigError, clean, is_yes
 
 DEFAULT_API_URL = "https://api.sikkerkey.com"
 LOOPBACK_HOSTS = ("localhost", "127.0.0.1", "[::1]")
@@ -90,15 +90,23 @@ def https_proxies(base_url: str) -> dict[str, str]:
 def only_ca_bundle() -> bool:
     """Whether SIKKERKEY_CA_BUNDLE is the only file of certificates to trust. Raises ConfigError."""
     name = "SIKKERKEY_CA_BUNDLE_ONLY"
-    text = os.environ.get(name, "").strip().lower() or NO[0]
-    if text not in YES + NO:
-        raise ConfigError(f"{name} must be one of: {', '.join(YES + NO)}")
-    if text in YES and not os.environ.get("SIKKERKEY_CA_BUNDLE"):
+    only = is_yes(name, os.environ.get(name, "").strip() or NO[0])
+    if only and not os.environ.get("SIKKERKEY_CA_BUNDLE"):
         raise ConfigError(f"{name} is set, but SIKKERKEY_CA_BUNDLE is not", "set SIKKERKEY_CA_BUNDLE to a PEM file")
-    return text in YES
+    return only
 
 
 def unusable_bundle(bundle: str) -> ConfigError:
-    """The error for certificates that cannot be read."""
+    """The error for certificates that cannot be read: those of SIKKERKEY_CA_BUNDLE, or if it is empty, certifi's."""
     hint = f"check SIKKERKEY_CA_BUNDLE ({clean(bundle)})" if bundle else ""
     return ConfigError("the CA bundle cannot be read as PEM certificates", hint)
+
+
+def check_network_settings(base_url: str) -> None:
+    """Raises ConfigError for variables of proxies and certificates that are visibly wrong; calls check the rest."""
+    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
+    only_ca_bundle()
+    if bundle and not os.path.isfile(bundle) and base_url.startswith("https:"):
+        raise unusable_bundle(bundle)
+    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
+        https_proxies(base_url)

@@ -97,12 +97,28 @@ class ProtocolError(Error):
 PARSE_ERROR, INVALID_REQUEST, METHOD_NOT_FOUND, INVALID_PARAMS, INTERNAL_ERROR = -32700, -32600, -32601, -32602, -32603
 RESOURCE_NOT_FOUND = -32002
 
-YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")  # of settings, in any case
-
 ASK_FOR_LESS = "ask for less: a smaller pageSize, a shorter time span, a filter"
 MAY_HAVE_BEEN_PROCESSED = "the request may have been processed: look (list, get) before repeating it"
-UNREACHABLE_HINT = "check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
 CHECK_INTERMEDIARY_HINT = "check what is between this computer and the vault: a proxy, a portal, a gateway"
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# settings: what an option or a variable says.
+# ---------------------------------------------------------------------------------------------------------------------
+
+YES, NO = ("1", "true", "yes", "on"), ("0", "false", "no", "off")
+
+
+def is_yes(source: str, text: str) -> bool:
+    """Whether a switch is on. `source` is the option or the variable with this text. Raises ConfigError."""
+    if text.strip().lower() not in YES + NO:
+        raise wrong_setting(source, f"must be one of: {', '.join(YES + NO)}", "set it to 1 or 0, or unset it")
+    return text.strip().lower() in YES
+
+
+def wrong_setting(source: str, rule: str, hint: str = "") -> ConfigError:
+    """The error for an option or a variable whose text breaks a rule."""
+    return (UsageError if source.startswith("--") else ConfigError)(f"{source} {rule}", hint)
 
 
 # ---------------------------------------------------------------------------------------------------------------------

@@ -32,7 +32,7 @@ Below this module:
     sikkerkey_identity        an agent's files
     sikkerkey_keys            an agent's key
     sikkerkey_passphrase      the passphrase of a key
-    sikkerkey_certificates    TLS
+    sikkerkey_tls             TLS: which certificates are trusted
     sikkerkey_http            one HTTP exchange
     sikkerkey_results         what the model sees of an answer
     sikkerkey_members         what an action may answer with
@@ -94,7 +94,7 @@ from sikkerkey_actions import (
     path_parameters,
     tool_listing,
 )
-from sikkerkey_address import https_proxies, only_ca_bundle, parse_base_url, unusable_bundle
+from sikkerkey_address import check_network_settings, https_proxies, parse_base_url
 from sikkerkey_core import (
     ASK_FOR_LESS,
     CHECK_INTERMEDIARY_HINT,
@@ -106,8 +106,6 @@ from sikkerkey_core import (
     NO,
     PARSE_ERROR,
     RESOURCE_NOT_FOUND,
-    UNREACHABLE_HINT,
-    YES,
     AnswerTooLarge,
     ArgumentError,
     ConfigError,
@@ -117,12 +115,14 @@ from sikkerkey_core import (
     ServiceError,
     UsageError,
     clean,
+    is_yes,
     missing_module,
     parse_json,
     program,  # noqa: F401 - for the commands above
     readable,
     runnable,
     to_json,
+    wrong_setting,
 )
 from sikkerkey_identity import (
     INSTALL_HINT,
@@ -1185,8 +1185,8 @@ class Api:
         headers = {"User-Agent": USER_AGENT, "Accept": "*/*", **self._authenticate(request)}
         if request.body is not None:
             headers["Content-Type"] = "application/json"
-        import sikkerkey_certificates  # see open_vault
-        import sikkerkey_http
+        import sikkerkey_http  # see open_vault
+        import sikkerkey_tls
 
         url_request = sikkerkey_http.AbortableRequest(
             self.base_url + request.path, request.body, headers, method=request.method
@@ -1196,7 +1196,7 @@ class Api:
         try:
             return Answer(*self._opener.open(url_request))
         except sikkerkey_http.Unreachable as error:
-            reason, hint = sikkerkey_certificates.explain_unreachable(error, pinned=self._is_pinned)
+            reason, hint = sikkerkey_tls.explain_unreachable(error, pinned=self._is_pinned)
             return Failure(reason, sent=error.sent, retryable=error.retryable, hint=hint)
         except sikkerkey_http.TooLarge:
             message = f"the vault's answer is larger than {ANSWER_MAX_BYTES:,} bytes"
@@ -1226,10 +1226,9 @@ def open_vault(
     """
     import urllib.request  # not at the top: urllib and ssl take 20 ms to load, and a listing needs neither
 
-    import sikkerkey_certificates
+    import sikkerkey_tls
 
-    tls = sikkerkey_certificates.tls_context(certificate) if base_url.startswith("https:") else None
-    connections = connection_pool(tls)
+    connections = connection_pool(sikkerkey_tls.tls_context(certificate) if base_url.startswith("https:") else None)
     # Built by hand, because urllib.request.build_opener would also add handlers for redirects and other schemes.
     opener = urllib.request.OpenerDirector()
     opener.add_handler(urllib.request.ProxyHandler({} if certificate else https_proxies(base_url)))
@@ -1251,6 +1250,9 @@ def connection_pool(tls: ssl.SSLContext | None) -> sikkerkey_http.KeepAliveHandl
         kept_answer_s=KEPT_ANSWER_MAX_S,
     )
     return sikkerkey_http.KeepAliveHandler(tls, limits)
+
+
+UNREACHABLE_HINT = "check the network, HTTPS_PROXY and SIKKERKEY_CA_BUNDLE, then try again"
 
 
 def _pause_s(outcome: Answer | Failure, attempt: int, *, safe: bool) -> float | None:
@@ -1629,7 +1631,7 @@ def read_restrictions(options: Mapping[str, str], environ: Mapping[str, str] = o
 
 def _parse_restriction(source: str, option: str, text: str) -> list[Restriction]:
     if option == "--read-only":
-        return [Restriction(source, "--read-only")] if _is_yes(source, text) else []
+        return [Restriction(source, "--read-only")] if is_yes(source, text) else []
     if text.strip() == NOT_RESTRICTING[option]:
         return []
     if not text.strip():
@@ -1643,17 +1645,6 @@ def _parse_restriction(source: str, option: str, text: str) -> list[Restriction]
             hint = did_you_mean(name, known) or "use TOOL or TOOL.ACTION, separated by commas"
             raise wrong_setting(source, rule, hint)
     return [Restriction(source, "--tools" if option == "--tools" else "--exclude", names)]
-
-
-def _is_yes(source: str, text: str) -> bool:
-    if text.strip().lower() not in YES + NO:
-        raise wrong_setting(source, f"must be one of: {', '.join(YES + NO)}", "set it to 1 or 0, or unset it")
-    return text.strip().lower() in YES
-
-
-def wrong_setting(source: str, rule: str, hint: str = "") -> ConfigError:
-    """The error for an option or a variable whose text breaks a rule."""
-    return (UsageError if source.startswith("--") else ConfigError)(f"{source} {rule}", hint)
 
 
 @functools.cache
@@ -1696,7 +1687,7 @@ def restricted_instructions(tools: Sequence[Tool], restrictions: Sequence[Restri
 
 def reads_are_split(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> bool:
     """True if `options` (by option name) or the environment set --split-reads. Raises ConfigError."""
-    return _is_yes(SPLIT_READS_VARIABLE, environ.get(SPLIT_READS_VARIABLE) or NO[0]) or SPLIT_READS in options
+    return is_yes(SPLIT_READS_VARIABLE, environ.get(SPLIT_READS_VARIABLE) or NO[0]) or SPLIT_READS in options
 
 
 def split_reads(tools: Sequence[Tool]) -> list[Tool]:
@@ -1790,7 +1781,7 @@ NO_ACTIVITY_LOG, ACTIVITY_LOG_VARIABLE = "--no-activity-log", "SIKKERKEY_ACTIVIT
 
 def activity_is_logged(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> bool:
     """False if `options` (by option name) or the environment turn the activity log off. Raises ConfigError."""
-    return NO_ACTIVITY_LOG not in options and _is_yes(ACTIVITY_LOG_VARIABLE, environ.get(ACTIVITY_LOG_VARIABLE, "1"))
+    return NO_ACTIVITY_LOG not in options and is_yes(ACTIVITY_LOG_VARIABLE, environ.get(ACTIVITY_LOG_VARIABLE, "1"))
 
 
 # When a person is asked, and where calls wait for one.
@@ -3875,18 +3866,6 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.envi
     )
 
 
-def _check_network_settings(identity: Identity) -> None:
-    """Raises ConfigError for variables of proxies and certificates that are visibly wrong; calls check the rest."""
-    if identity.certificate:  # none of them counts
-        return
-    bundle = os.environ.get("SIKKERKEY_CA_BUNDLE", "")
-    only_ca_bundle()
-    if bundle and not os.path.isfile(bundle) and identity.api_url.startswith("https:"):
-        raise unusable_bundle(bundle)
-    if os.environ.get("HTTPS_PROXY") or os.environ.get("https_proxy"):
-        https_proxies(identity.api_url)
-
-
 def command_serve(arguments: Sequence[str]) -> int:
     """Serves MCP on stdin and stdout, whatever is wrong: a client shows no reason why a server did not start."""
     at_terminal = bool(sys.stdin and sys.stdin.isatty())
@@ -3902,7 +3881,8 @@ def command_serve(arguments: Sequence[str]) -> int:
     try:
         identity = connection.identity()  # the first call reads the key, so that it is in memory only from then on
         introduction, title = introduce(identity), server_title(identity)
-        _check_network_settings(identity)
+        if not identity.certificate:  # with a pinned one, neither a proxy nor a bundle counts
+            check_network_settings(identity.api_url)
     except ConfigError as error:
         introduction = problem_sentence(error)
         print_notice(f"sikkerkey-mcp: error: {introduction}")

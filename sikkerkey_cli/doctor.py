@@ -32,13 +32,13 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import sikkerkey_address
-import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_identity
 import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_shell
 import sikkerkey_times
+import sikkerkey_tls
 from sikkerkey_cli import agents, entries, terminal, version
 from sikkerkey_cli.clients import CLIENTS, user_file
 from sikkerkey_identity import Identity
@@ -634,8 +634,9 @@ def check_connection(base_url: str, certificate: str = "") -> list[Line]:
 def _unreachable(base_url: str, tls: list[Line], error: Exception, pinned: str) -> list[Line]:
     """Reports a TLS error in the tls line, any other in the api line."""
     if isinstance(error, sikkerkey_http.Unreachable) and isinstance(error.__cause__, ssl.SSLError) and not tls:
-        reason, remedy = sikkerkey_certificates.explain_unreachable(error, pinned=bool(pinned))
-        line = Line("tls", "fail", f"{base_url}: {reason}; trusted: {pinned or _trusted()}", remedy)
+        reason, remedy = sikkerkey_tls.explain_unreachable(error, pinned=bool(pinned))
+        said = f"{base_url}: {reason}; trusted: {pinned or _trusted()}"
+        line = Line("tls", "fail", said, remedy or sikkerkey_mcp.UNREACHABLE_HINT)
         return [line, _unchecked("api"), _unchecked("clock")]
     failure = Line("api", "fail", f"{base_url}: {error}", _network_remedy())
     return [*(tls or [_unchecked("tls")]), failure, _unchecked("clock")]
@@ -655,13 +656,13 @@ def _trusted() -> str:
     named = [f"{clean(bundle)} (SIKKERKEY_CA_BUNDLE)"] if bundle else []
     if sikkerkey_address.only_ca_bundle():
         return f"only {named[0]}"
-    files, directories = sikkerkey_certificates.system_store()
+    files, directories = sikkerkey_tls.system_store()
     return ", ".join([*named, "certifi's certificates", *map(clean, [*files, *directories])])
 
 
 def check_system_store() -> list[Line]:
     """A line if SSL_CERT_FILE or SSL_CERT_DIR is set and has no certificates."""
-    found = [path for paths in sikkerkey_certificates.system_store() for path in paths]
+    found = [path for paths in sikkerkey_tls.system_store() for path in paths]
     lines = []
     for name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
         text = os.environ.get(name, "")

@@ -17,9 +17,9 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_certificates
 import sikkerkey_identity
 import sikkerkey_mcp
+import sikkerkey_tls
 from bundle import documents, mcpb, wheels
 from bundle.archives import PROGRAMS
 from bundle.members import BuildError, stored
@@ -208,7 +208,7 @@ def test_desktop_bundle_asks_for_settings_whose_defaults_change_nothing(
     assert len(manifest["server"]["mcp_config"]["env"]) == len(asked) > 5
     assert sikkerkey_mcp.read_restrictions({}) == []
     assert sikkerkey_identity.choose_agent() is None
-    assert sikkerkey_certificates.tls_context().get_ca_certs()
+    assert sikkerkey_tls.tls_context().get_ca_certs()
     monkeypatch.setenv("SIKKERKEY_READ_ONLY", "true")
     assert [restriction.source for restriction in sikkerkey_mcp.read_restrictions({})] == ["SIKKERKEY_READ_ONLY"]
 

@@ -21,11 +21,11 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_identity
 import sikkerkey_keys
 import sikkerkey_mcp
+import sikkerkey_tls
 from sikkerkey_cli import doctor, version
 from sikkerkey_cli.doctor import Line
 from tests.support import faulty_vault
@@ -415,7 +415,7 @@ def dated(body: bytes = b"{}", ahead_s: float = 0) -> faulty_vault.Act:
 def test_certificate_is_shown_with_its_expiry_and_what_it_was_checked_against(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, ends_in: datetime.timedelta, state: str, days: int
 ) -> None:
-    monkeypatch.setattr(sikkerkey_certificates, "system_store", lambda: (["/etc/s.pem"], ["/etc/s"]))
+    monkeypatch.setattr(sikkerkey_tls, "system_store", lambda: (["/etc/s.pem"], ["/etc/s"]))
     tls = authority.server("127.0.0.1", ends_in=ends_in + datetime.timedelta(hours=-1))
     with FaultyVault(dated(), tls=tls) as vault:
         line, api, clock = doctor.check_connection(vault.url)
@@ -432,15 +432,15 @@ def test_certificate_is_shown_with_its_expiry_and_what_it_was_checked_against(
     [
         (
             lambda authority: authority.server("127.0.0.1", itself=True),
-            *("self", "127.0.0.1", sikkerkey_certificates.UNKNOWN_AUTHORITY),
+            *("self", "127.0.0.1", sikkerkey_tls.UNKNOWN_AUTHORITY),
         ),
         (
             lambda authority: authority.server("other.test"),
-            *("IP address mismatch", "test authority", sikkerkey_certificates.ADDRESS),
+            *("IP address mismatch", "test authority", sikkerkey_tls.ADDRESS),
         ),
         (
             lambda authority: authority.server("127.0.0.1", ends_in=-DAY),
-            *("certificate has expired", "test authority", sikkerkey_certificates.REMEDIES[10]),
+            *("certificate has expired", "test authority", sikkerkey_tls.REMEDIES[10]),
         ),
     ],
 )

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import sikkerkey_certificates
 import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_redact
+import sikkerkey_tls
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, CannedResponse, Recorder, make_slot
 from tests.support.schema_check import CheckedServer
 
@@ -48,7 +48,7 @@ def test_plain_http_never_leaves_this_computer_even_if_localhost_does(monkeypatc
 
 
 def test_name_of_the_vault_must_stand_where_constraints_bind_it() -> None:
-    assert sikkerkey_certificates.tls_context().hostname_checks_common_name is False
+    assert sikkerkey_tls.tls_context().hostname_checks_common_name is False
 
 
 def test_batch_counts_its_line_once(monkeypatch: pytest.MonkeyPatch) -> None:

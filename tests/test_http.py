@@ -18,9 +18,9 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_mcp
+import sikkerkey_tls
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
 from tests.support.harness import AGENT_ID, TIMEOUT_S, CannedResponse, ReceivedRequest, Recorder, make_slot
@@ -539,13 +539,13 @@ def wait_until_readable(client: Client) -> None:
 
 
 def test_context_checks_certificates_and_names() -> None:
-    context = sikkerkey_certificates.tls_context()
+    context = sikkerkey_tls.tls_context()
     assert (context.check_hostname, context.verify_mode) == (True, ssl.CERT_REQUIRED)
     assert context.minimum_version == ssl.TLSVersion.TLSv1_2
 
 
 def test_context_has_ciphers_with_forward_secrecy_only() -> None:
-    names = [cipher["name"] for cipher in sikkerkey_certificates.tls_context().get_ciphers()]
+    names = [cipher["name"] for cipher in sikkerkey_tls.tls_context().get_ciphers()]
     assert [name for name in names if not re.match("TLS_|ECDHE-(RSA|ECDSA)-(AES(128|256)-GCM|CHACHA20)-", name)] == []
     assert any(name.startswith("ECDHE-") for name in names)
 
@@ -569,19 +569,19 @@ def no_system_store(monkeypatch: pytest.MonkeyPatch) -> None:
     """The system trusts nobody."""
     monkeypatch.setenv("SSL_CERT_FILE", "/nonexistent")
     monkeypatch.setenv("SSL_CERT_DIR", "/nonexistent")
-    monkeypatch.setattr(sikkerkey_certificates, "SYSTEM_BUNDLES", ())
+    monkeypatch.setattr(sikkerkey_tls, "SYSTEM_BUNDLES", ())
 
 
 def trusted_count() -> int:
     """The authorities that the server's context has loaded."""
-    return sikkerkey_certificates.tls_context().cert_store_stats()["x509_ca"]
+    return sikkerkey_tls.tls_context().cert_store_stats()["x509_ca"]
 
 
 @pytest.mark.usefixtures("no_system_store")
 def test_bundle_of_certifi_is_loaded_by_default() -> None:
     expected = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     expected.load_verify_locations(cafile=certifi.where())
-    assert sikkerkey_certificates.tls_context().cert_store_stats() == expected.cert_store_stats()
+    assert sikkerkey_tls.tls_context().cert_store_stats() == expected.cert_store_stats()
     assert trusted_count() > 50
 
 
@@ -599,11 +599,11 @@ def test_bundle_is_trusted_beside_the_others_or_alone(trust: Authority, monkeypa
 def test_bundle_alone_needs_a_bundle(monkeypatch: pytest.MonkeyPatch, trust: Authority) -> None:
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE_ONLY", "canary")
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^SIKKERKEY_CA_BUNDLE_ONLY must be one of: "):
-        sikkerkey_certificates.tls_context()
+        sikkerkey_tls.tls_context()
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE_ONLY", "1")
     monkeypatch.delenv("SIKKERKEY_CA_BUNDLE")
     with pytest.raises(sikkerkey_mcp.ConfigError, match="is set, but SIKKERKEY_CA_BUNDLE is not"):
-        sikkerkey_certificates.tls_context()
+        sikkerkey_tls.tls_context()
 
 
 @pytest.mark.usefixtures("no_system_store")
@@ -629,7 +629,7 @@ def test_store_of_the_system_is_trusted(
             with monkeypatch.context() as patch:
                 for variable, value in variables.items():
                     patch.setenv(variable, value)
-                patch.setattr(sikkerkey_certificates, "SYSTEM_BUNDLES", bundles)
+                patch.setattr(sikkerkey_tls, "SYSTEM_BUNDLES", bundles)
                 assert connect(vault.url).read().status == 200, variables
 
 

@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-import sikkerkey_certificates
 import sikkerkey_http
 import sikkerkey_identity
 import sikkerkey_mcp
+import sikkerkey_tls
 from sikkerkey_cli.__main__ import main
 from tests.support.harness import (
     AGENT_ID,
@@ -368,7 +368,7 @@ def test_file_that_is_no_ca_bundle_is_refused(tmp_path: Path, monkeypatch: pytes
         bundle.write_text("no certificate")
     monkeypatch.setenv("SIKKERKEY_CA_BUNDLE", kind if kind.startswith("/") else str(bundle))
     with pytest.raises(sikkerkey_mcp.ConfigError, match="the CA bundle cannot be read as PEM certificates"):
-        sikkerkey_certificates.tls_context()
+        sikkerkey_tls.tls_context()
 
 
 def test_running_server_forgets_its_key_when_the_slot_is_replaced(slot: Path, recorder: Recorder) -> None:

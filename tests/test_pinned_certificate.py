@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 
 import sikkerkey_address
-import sikkerkey_certificates
 import sikkerkey_identity
 import sikkerkey_mcp
+import sikkerkey_tls
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Authority, FaultyVault, message
 from tests.support.harness import AGENT_ID, TIMEOUT_S, VAULT_ID, make_slot
@@ -110,7 +110,7 @@ def test_somebody_else_at_the_address_gets_no_request(
             for request, safe in ((READ, True), (WRITE, False)):
                 error = refused(request, safe=safe)
                 assert str(error) == f"the vault at {stranger.url} cannot be reached: {NOT_PINNED}"
-                assert error.hint == f"nothing was changed; {sikkerkey_certificates.PINNED_HINT}"
+                assert error.hint == f"nothing was changed; {sikkerkey_tls.PINNED_HINT}"
             assert stranger.seen == []
 
 
@@ -314,6 +314,6 @@ def test_doctor_checks_against_the_pinned_certificate(
     with answering(other.tls, body) as stranger:
         pin(home, stranger.url, own.pem)
         (tls,) = [line for line in json.loads(shell("doctor", "--json").out) if line["check"] == "tls"]
-        assert (tls["state"], tls["remedy"]) == ("fail", sikkerkey_certificates.PINNED_HINT)
+        assert (tls["state"], tls["remedy"]) == ("fail", sikkerkey_tls.PINNED_HINT)
         assert tls["detail"] == f"{stranger.url}: {NOT_PINNED}; trusted: the pinned certificate"
         assert stranger.seen == []

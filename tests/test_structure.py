@@ -18,7 +18,7 @@ SOURCES = [ROOT / f"sikkerkey_{name}.py" for name in ("core", "actions", "result
 BANNER = re.compile(r"^# -{100,}\n# ([A-Za-z ]+): ", re.MULTILINE)
 
 CLOCK, RANDOMNESS, THREADS = {"time"}, {"os.urandom", "random"}, {"threading"}
-NETWORK = {"urllib", "http", "socket", "ssl", "sikkerkey_certificates", "sikkerkey_http"}
+NETWORK = {"urllib", "http", "socket", "ssl", "sikkerkey_tls", "sikkerkey_http"}
 FILES = {"open", "os.open", "os.path", "os.lstat", "os.unlink", "os.environ"}
 MAY_NOT_USE = {
     "text and JSON": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
@@ -34,7 +34,7 @@ MAY_NOT_USE = {
     "stdio": NETWORK | {"TOOLS", "VaultTools", "Api"},
 }
 MODULES_MAY_NOT_USE = {
-    "sikkerkey_address": CLOCK | RANDOMNESS | (FILES - {"os.environ"}) | THREADS | {"http", "socket", "ssl"},
+    "sikkerkey_address": CLOCK | RANDOMNESS | THREADS | {"open", "http", "socket", "ssl", "sikkerkey_tls"},
     "sikkerkey_identity": CLOCK | RANDOMNESS | NETWORK | THREADS | {"cryptography", "hashlib", "sikkerkey_keys"},
     "sikkerkey_keys": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
 }

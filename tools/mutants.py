@@ -38,7 +38,7 @@ TESTS = {
     "sikkerkey_results.py": f"{SERVER} pages plaintext",
     "sikkerkey_activity.py": "activity",
     "sikkerkey_address.py": "identity pinned_certificate http",
-    "sikkerkey_certificates.py": "http faults doctor",
+    "sikkerkey_tls.py": "http faults doctor",
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_identity.py": "identity local_attacks doctor",
     "sikkerkey_keys.py": "signing locked_key rotation",

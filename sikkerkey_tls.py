@@ -1,6 +1,6 @@
-"""TLS to the vault: the certificates that are trusted, and what is said about one that was refused.
+"""TLS with the vault: which certificates are trusted, and what is said about one that was refused.
 
-This module is imported only when a connection is made: ssl takes 10 ms to load.
+It takes 20 ms to import, so the server does that only for a call.
 """
 
 from __future__ import annotations
@@ -10,9 +10,12 @@ import re
 import ssl
 import sys
 
+import sikkerkey_http
 from sikkerkey_address import only_ca_bundle, unusable_bundle
-from sikkerkey_core import UNREACHABLE_HINT, ConfigError, clean
-from sikkerkey_http import Unreachable
+from sikkerkey_core import ConfigError, clean
+
+# Forward secrecy: who steals the server's key later cannot read what was recorded before. TLS 1.3 always has it.
+TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
 
 # Where Linux distributions keep their bundle. A Python that was built elsewhere may look in another place.
 SYSTEM_BUNDLES = (
@@ -33,13 +36,11 @@ UNKNOWN_AUTHORITY = (
     "if a company proxy or a private authority issued it, set SIKKERKEY_CA_BUNDLE to a PEM file with that issuer's "
     "certificate"
 )
-ISSUER_MAX_CHARACTERS = 64
 PINNED_HINT = (
     "start your vault, since another program may listen at its address; if it was restored or its certificate has "
     "expired, it has a new one: revoke this agent and install another"
 )
-# Forward secrecy: who steals the server's key later cannot read what was recorded before. TLS 1.3 always has it.
-TLS_1_2_CIPHERS = "ECDHE+AESGCM:ECDHE+CHACHA20"
+ISSUER_MAX_CHARACTERS = 64
 
 
 def tls_context(certificate: str = "") -> ssl.SSLContext:
@@ -117,14 +118,20 @@ def _has_certificates(directory: str) -> bool:
         return False
 
 
-def remedy(error: BaseException | None) -> str:
-    """What fixes a refused certificate; empty for other errors."""
-    if not isinstance(error, ssl.SSLCertVerificationError):
-        return ""
-    return REMEDIES.get(error.verify_code, UNKNOWN_AUTHORITY)
+def explain_unreachable(error: sikkerkey_http.Unreachable, *, pinned: bool = False) -> tuple[str, str]:
+    """The reason, with the issuer of a refused certificate, and what fixes that; empty for other reasons."""
+    refused = error.__cause__
+    if not isinstance(refused, ssl.SSLCertVerificationError):
+        return error.reason, ""
+    remedy = REMEDIES.get(refused.verify_code, UNKNOWN_AUTHORITY)
+    if pinned:
+        expired = remedy not in (UNKNOWN_AUTHORITY, ADDRESS)
+        return error.reason if expired else "its certificate is not the one that is pinned for this agent", PINNED_HINT
+    issuer = clean(issuer_of(error.certificate), ISSUER_MAX_CHARACTERS)
+    return f'{error.reason} (issuer: "{issuer}")' if issuer else error.reason, remedy
 
 
-def issuer(certificate: bytes) -> str:
+def issuer_of(certificate: bytes) -> str:
     """Who signed a certificate (DER), or claims to have: only its letters, digits and a few signs. Empty if unknown."""
     try:
         from cryptography import x509  # here, because only this message needs it
@@ -135,15 +142,3 @@ def issuer(certificate: bytes) -> str:
     except Exception:  # the library raises many kinds of errors
         return ""
     return re.sub(r"[^\w .,&()-]", "", name)
-
-
-def explain_unreachable(error: Unreachable, *, pinned: bool = False) -> tuple[str, str]:
-    """The reason, with the issuer of a refused certificate, and what fixes it."""
-    fix = remedy(error.__cause__)
-    if not fix:
-        return error.reason, UNREACHABLE_HINT
-    if pinned:
-        expired = fix not in (UNKNOWN_AUTHORITY, ADDRESS)
-        return error.reason if expired else "its certificate is not the one that is pinned for this agent", PINNED_HINT
-    name = clean(issuer(error.certificate), ISSUER_MAX_CHARACTERS)
-    return f'{error.reason} (issuer: "{name}")' if name else error.reason, fix
