@@ -99,6 +99,11 @@ def agents_directory() -> str:
     return os.path.join(home(), "agents")
 
 
+def tickets_directory() -> str:
+    """Where calls wait for a person. Raises ConfigError."""
+    return os.path.join(home(), "waiting")
+
+
 def installed_agents() -> list[str]:
     """The ids of the agents on this computer. Files that other SikkerKey programs keep beside them are skipped."""
     directory = agents_directory()

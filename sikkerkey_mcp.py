@@ -17,7 +17,7 @@ The sections, in reading order:
     signing       the string to sign and the headers
     vault API     signed requests with urllib: TLS, proxies, bounds, retries
     refusals      answers of the vault that are errors, with the next step
-    restrictions  --read-only, --tools, --exclude, --split-reads, --confirm, --values, --max-calls
+    restrictions  --read-only, --tools, --exclude, --split-reads
     resources     resources and prompts, the tables and what they answer
     vault tools   one tools/call from arguments to result
     protocol      MCP over JSON-RPC, without I/O
@@ -28,6 +28,7 @@ Below this module:
 
     sikkerkey_core            errors, text and JSON
     sikkerkey_actions         what a row of the table says; the schemas, checks and requests that follow from it
+    sikkerkey_options         the options of `serve` and their variables
     sikkerkey_address         where the vault is, and the settings for trust and proxies
     sikkerkey_identity        an agent's files
     sikkerkey_keys            an agent's key
@@ -103,7 +104,6 @@ from sikkerkey_core import (
     INVALID_REQUEST,
     MAY_HAVE_BEEN_PROCESSED,
     METHOD_NOT_FOUND,
-    NO,
     PARSE_ERROR,
     RESOURCE_NOT_FOUND,
     AnswerTooLarge,
@@ -113,7 +113,6 @@ from sikkerkey_core import (
     JsonObject,
     ProtocolError,
     ServiceError,
-    UsageError,
     clean,
     is_yes,
     missing_module,
@@ -130,14 +129,26 @@ from sikkerkey_identity import (
     KeyLocked,
     agents_directory,
     choose_agent,
-    home,
     installed_agents,
     load_identity,
     replacement,
+    tickets_directory,
+)
+from sikkerkey_options import (
+    LIMIT_UNITS_S,
+    OPTIONS,
+    Limit,
+    PersonPolicy,
+    activity_is_logged,
+    parse_serve_options,
+    read_answer_limit,
+    read_limits,
+    read_person_policy,
+    read_prefix,
+    reads_are_split,
 )
 from sikkerkey_results import (
     FOR_A_MODEL,
-    RESULT_CHARACTERS,
     Presentation,
     Sanitizer,
     ShownCall,
@@ -172,7 +183,8 @@ VERSION = "0.1.0"
 
 LINE_MAX_BYTES = 4 * 1024 * 1024  # one message: the largest value (100 KB) at six bytes a character when escaped
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
-RESULT_LIMITS = (1_000, 1_000_000)  # of `--answer-limit`
+
+
 WRITE_MAX_BYTES = 16 * 1024  # one write to stdout: a client that takes this much in PARENT_POLL_S is still reading
 
 CALLS_RUNNING_MAX = 32  # threads, and so connections
@@ -1564,13 +1576,11 @@ def _scope_hint(action: Action, members: JsonObject, sanitize: Sanitizer) -> str
 
 # ---------------------------------------------------------------------------------------------------------------------
 # restrictions: `--read-only`, `--tools` and `--exclude`, or the environment variables. All of them apply together.
-# `--split-reads` changes which tool offers an action, never whether it is offered. `--confirm` and `--values` leave a
-# part of the calls to a person.
+# `--split-reads` changes which tool offers an action, never whether it is offered.
 # ---------------------------------------------------------------------------------------------------------------------
 
-RESTRICTIONS = {"--read-only": "SIKKERKEY_READ_ONLY", "--tools": "SIKKERKEY_TOOLS", "--exclude": "SIKKERKEY_EXCLUDE"}
+RESTRICTIONS = ("--read-only", "--tools", "--exclude")
 ACTION_NAME = r"\b[a-z_]+\.[a-z_]+\b"
-SPLIT_READS, SPLIT_READS_VARIABLE = "--split-reads", "SIKKERKEY_SPLIT_READS"
 NOT_RESTRICTING = {"--tools": "all", "--exclude": "none"}  # to say so, because an empty text may be a mistake
 
 
@@ -1619,7 +1629,8 @@ def read_restrictions(options: Mapping[str, str], environ: Mapping[str, str] = o
     A text that is empty is an error: it is what remains of `--tools "$NAMES"` if NAMES was not set.
     """
     found = []
-    for option, variable in RESTRICTIONS.items():
+    for option in RESTRICTIONS:
+        variable = OPTIONS[option].variable
         for source, text in ((option, options.get(option)), (variable, environ.get(variable))):
             if text is not None:
                 found += _parse_restriction(source, option, text)
@@ -1685,11 +1696,6 @@ def restricted_instructions(tools: Sequence[Tool], restrictions: Sequence[Restri
     return "\n".join([top, *lines])
 
 
-def reads_are_split(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> bool:
-    """True if `options` (by option name) or the environment set --split-reads. Raises ConfigError."""
-    return is_yes(SPLIT_READS_VARIABLE, environ.get(SPLIT_READS_VARIABLE) or NO[0]) or SPLIT_READS in options
-
-
 def split_reads(tools: Sequence[Tool]) -> list[Tool]:
     """The same actions, with the harmless ones in the tools that READ_TOOLS names, which are therefore read-only.
 
@@ -1729,104 +1735,6 @@ def action_names(tools: Sequence[Tool]) -> set[str]:
 def actions_in(text: str) -> set[str]:
     """The actions that `text` names as tool.action."""
     return set(re.findall(ACTION_NAME, text))
-
-
-# How often the model may call. A person at work causes far fewer calls; a script or a model in a loop soon has more.
-LIMIT_OPTIONS = (
-    ("--max-calls", "SIKKERKEY_MAX_CALLS", "120/minute", "how many calls are carried out; default 120/minute"),
-    (
-        "--max-destructive",
-        "SIKKERKEY_MAX_DESTRUCTIVE",
-        "60/hour",
-        "how many destructive calls are sent that no person completes; default 60/hour",
-    ),
-)
-LIMIT_PLACEHOLDER = "N/UNIT"
-LIMIT_UNITS_S = {"minute": 60.0, "hour": 3_600.0, "day": 86_400.0}
-LIMIT_MAX = 100_000  # the times of so many calls are kept
-NO_LIMIT = "none"
-LIMIT_RULE = (
-    f"must be a number of calls up to {LIMIT_MAX:,} for each {', '.join(LIMIT_UNITS_S)}, such as 120/minute, "
-    f"or {NO_LIMIT}"
-)
-
-
-class Limit(NamedTuple):
-    """At most `most` calls in any `period_s` seconds, as `source` says."""
-
-    source: str
-    most: int
-    period_s: float
-
-
-def read_limits(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> dict[str, Limit]:
-    """The limits by their options' names: by `options`, else by the environment, else the default. Raises ConfigError.
-
-    A limit that is `none` is left out.
-    """
-    found = {}
-    for option, variable, default, _ in LIMIT_OPTIONS:
-        source, text = (option, options[option]) if option in options else (variable, environ.get(variable, default))
-        match = re.fullmatch("([1-9][0-9]{0,5})/([a-z]+)", text.strip())
-        if text.strip() == NO_LIMIT:
-            continue
-        if not match or match[2] not in LIMIT_UNITS_S or int(match[1]) > LIMIT_MAX:
-            raise wrong_setting(source, LIMIT_RULE)
-        found[option] = Limit(option, int(match[1]), LIMIT_UNITS_S[match[2]])
-    return found
-
-
-NO_ACTIVITY_LOG, ACTIVITY_LOG_VARIABLE = "--no-activity-log", "SIKKERKEY_ACTIVITY_LOG"
-
-
-def activity_is_logged(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> bool:
-    """False if `options` (by option name) or the environment turn the activity log off. Raises ConfigError."""
-    return NO_ACTIVITY_LOG not in options and is_yes(ACTIVITY_LOG_VARIABLE, environ.get(ACTIVITY_LOG_VARIABLE, "1"))
-
-
-# When a person is asked, and where calls wait for one.
-
-CONFIRM_LEVELS = ("irreversible", "destructive", "writes", "never")
-VALUE_SOURCES = ("any", "from-person")
-BROWSER_USES = ("auto", "never")
-PERSON_OPTIONS = (
-    (
-        "--confirm",
-        "SIKKERKEY_CONFIRM",
-        CONFIRM_LEVELS,
-        "which calls a person must confirm: what cannot be undone, widens access or disarms an alarm (the default), "
-        "all that is destructive, every write, or none",
-    ),
-    ("--values", "SIKKERKEY_VALUES", VALUE_SOURCES, "from-person: the model cannot give values, people type them"),
-    ("--browser", "SIKKERKEY_BROWSER", BROWSER_USES, "never: do not open a page in a browser, only offer commands"),
-)
-
-
-class PersonPolicy(NamedTuple):
-    """When a person is asked: see PERSON_OPTIONS. `values_source` is what set `values`."""
-
-    confirm: str = CONFIRM_LEVELS[0]
-    values: str = VALUE_SOURCES[0]
-    browser: str = BROWSER_USES[0]
-    values_source: str = ""
-
-
-def read_person_policy(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> PersonPolicy:
-    """The policy by `options` (by option name), else by the environment. Raises ConfigError."""
-    chosen, sources = [], []
-    for option, variable, known, _ in PERSON_OPTIONS:
-        source, text = (option, options[option]) if option in options else (variable, environ.get(variable, known[0]))
-        if text not in known:
-            raise wrong_setting(source, f"must be one of: {', '.join(known)}")
-        chosen.append(text)
-        sources.append(source)
-    confirm, values, browser = chosen
-    return PersonPolicy(confirm, values, browser, values_source=sources[1])
-
-
-def tickets_directory() -> str:
-    """Where calls wait for a person. Raises ConfigError."""
-    return os.path.join(home(), "waiting")
 
 
 def without_values(tools: Sequence[Tool]) -> list[Tool]:
@@ -3752,90 +3660,6 @@ def print_notice(text: str) -> None:
 def connect(agent: str = "") -> Api:
     """The vault as the chosen agent sees it. Raises ConfigError."""
     return AgentConnection(agent).api()
-
-
-# Each option of `serve` beside --agent, its placeholder and its help.
-SERVE_OPTIONS = (
-    ("--read-only", "", "offer only actions that change nothing and create no credential"),
-    ("--tools", "NAMES", "offer only these: TOOL or TOOL.ACTION, separated by commas"),
-    ("--exclude", "NAMES", "do not offer these: TOOL or TOOL.ACTION, separated by commas"),
-    (SPLIT_READS, "", "offer reads as tools of their own (read_secrets), which clients can approve separately"),
-    (NO_ACTIVITY_LOG, "", "keep no record of the calls (see sikkerkey-mcp log) on this computer"),
-)
-ANSWER_LIMIT, LIMIT_VARIABLE = "--answer-limit", "SIKKERKEY_ANSWER_LIMIT"
-PREFIX = "--prefix"
-PREFIX_TEXT = "what the tools' names begin with, for clients that mix up the tools of several servers"
-PREFIX_RULE = "[A-Za-z][A-Za-z0-9-]{0,15}"  # with a tool's name it fits into the 64 characters that APIs allow
-ANSWER_LIMIT_TEXT = f"characters that a result may have; default {RESULT_CHARACTERS:,}"
-
-
-def read_answer_limit(options: Mapping[str, str], environ: Mapping[str, str] = os.environ) -> int:
-    """The characters of one result, by the option or the environment. Raises ConfigError."""
-    least, most = RESULT_LIMITS
-    for source, text in ((ANSWER_LIMIT, options.get(ANSWER_LIMIT)), (LIMIT_VARIABLE, environ.get(LIMIT_VARIABLE))):
-        if text:
-            if not re.fullmatch("[0-9]{1,9}", text.strip()) or not least <= int(text) <= most:
-                raise wrong_setting(source, f"must be an integer between {least:,} and {most:,}")
-            return int(text)
-    return RESULT_CHARACTERS
-
-
-def read_prefix(options: Mapping[str, str]) -> str:
-    """What the tools' names begin with, before a `_`. Raises ConfigError."""
-    prefix = options.get(PREFIX, "")
-    if prefix and not re.fullmatch(PREFIX_RULE, prefix):
-        raise wrong_setting(PREFIX, "must be 1 to 16 letters, digits and -, beginning with a letter")
-    return prefix
-
-
-def parse_serve_options(arguments: Sequence[str]) -> tuple[str, dict[str, str]]:
-    """The chosen agent, and the text of each other option by its name. Raises ConfigError on wrong usage."""
-    if not arguments:
-        return "", {}
-    import argparse  # not at the top: with a parser it takes 5 ms, and clients rarely pass options
-
-    class OptionParser(argparse.ArgumentParser):
-        def error(self, message: str) -> NoReturn:
-            known = re.sub("[0-9A-Fa-f]{64}", "(a token)", message)
-            raise UsageError(clean(known), "correct the server's arguments; `sikkerkey-mcp serve --help` lists them")
-
-    parser = OptionParser(
-        prog="sikkerkey-mcp serve",
-        description="Serves MCP on stdin and stdout.",
-        allow_abbrev=False,
-        formatter_class=lambda prog: argparse.HelpFormatter(prog, width=100),  # measuring the terminal takes 4 ms
-    )
-    parser.add_argument("--agent", default="", metavar="ID", help="which agent, if several are installed")
-    for name, metavar, text in SERVE_OPTIONS:
-        if metavar:
-            parser.add_argument(name, action="append", metavar=metavar, help=text)
-        else:
-            parser.add_argument(name, action="store_const", const=["1"], help=text)
-    parser.add_argument(ANSWER_LIMIT, metavar="N", help=ANSWER_LIMIT_TEXT)
-    parser.add_argument(PREFIX, metavar="NAME", help=PREFIX_TEXT)
-    for name, _, known, text in PERSON_OPTIONS:
-        parser.add_argument(name, choices=known, help=text)
-    for name, _, _, text in LIMIT_OPTIONS:
-        parser.add_argument(name, metavar=LIMIT_PLACEHOLDER, help=text)
-    options, rest = parser.parse_known_args(arguments)
-    if rest:
-        parser.error(_unknown_option(rest))
-    given = {name: vars(options)[name.strip("-").replace("-", "_")] for name, _, _ in SERVE_OPTIONS}
-    texts = {name: ",".join(texts) for name, texts in given.items() if texts}
-    single = {ANSWER_LIMIT: options.answer_limit, PREFIX: options.prefix}
-    single.update({name: vars(options)[name.strip("-")] for name, *_ in PERSON_OPTIONS})
-    single.update({name: vars(options)[name.strip("-").replace("-", "_")] for name, *_ in LIMIT_OPTIONS})
-    return options.agent, {**texts, **{name: text for name, text in single.items() if text is not None}}
-
-
-def _unknown_option(words: Sequence[str]) -> str:
-    """What is wrong with words that are no options. Only the name of an option is repeated: a word may be a token."""
-    names = [name for name in (word.partition("=")[0] for word in words) if re.fullmatch("--?[a-z-]{1,20}", name)]
-    if not names:
-        return "unknown option or argument"
-    known = [name for name, *_ in (*SERVE_OPTIONS, *LIMIT_OPTIONS, *PERSON_OPTIONS)]
-    similar = did_you_mean(names[0], ["--agent", ANSWER_LIMIT, PREFIX, *known])
-    return f"unknown option {names[0]}{similar and f' ({similar})'}"
 
 
 class ServeSettings(NamedTuple):

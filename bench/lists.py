@@ -19,6 +19,7 @@ from typing import Any
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import sikkerkey_mcp
+import sikkerkey_results
 from bench.client import ARCHIVE, FLAGS, INITIALIZE, INITIALIZED, LIST, Server, call_line
 from bench.report import table
 from sikkerkey_mcp import Action, Tool
@@ -148,7 +149,7 @@ def page(figures: dict[str, Figures]) -> str:
     names = [f"{tool.name}.{action.name}" for tool, action in list_actions()]
     cells = [[f"`{name}`", *(_cell(figures, when, rows, name) for rows in ROWS for when in WHEN)] for name in names]
     return TEXT.format(
-        limit=sikkerkey_mcp.RESULT_CHARACTERS,
+        limit=sikkerkey_results.RESULT_CHARACTERS,
         table=table(["action", *(text for rows in ROWS for text in (f"{rows:,} rows, before", "now"))], cells),
         now=figures["now"][most][LISTING],
         before=figures["before"][most][LISTING],
@@ -165,7 +166,7 @@ def _cell(figures: dict[str, Figures], when: str, rows: int, name: str) -> objec
 def too_long(figures: Figures) -> list[str]:
     """The actions with a result above the limit."""
     lengths = [(name, length) for each in figures.values() for name, length in each.items() if name != LISTING]
-    return sorted({name for name, length in lengths if length > sikkerkey_mcp.RESULT_CHARACTERS})
+    return sorted({name for name, length in lengths if length > sikkerkey_results.RESULT_CHARACTERS})
 
 
 def main() -> int:

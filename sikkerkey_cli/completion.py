@@ -15,6 +15,7 @@ from contextlib import closing, suppress
 from typing import NamedTuple
 
 import sikkerkey_mcp
+import sikkerkey_options
 from sikkerkey_cli import matching
 from sikkerkey_cli import names as call_names
 from sikkerkey_cli.clients import CLIENTS
@@ -141,7 +142,7 @@ def _tool_candidates() -> list[Candidate]:
 def _tools() -> list[sikkerkey_mcp.Tool]:
     """The tools that `tools` lists: with the reads apart if the environment says so."""
     try:
-        split = sikkerkey_mcp.reads_are_split({})
+        split = sikkerkey_options.reads_are_split({})
     except sikkerkey_mcp.Error:  # a shell would discard the message
         split = False
     return sikkerkey_mcp.split_reads(sikkerkey_mcp.TOOLS) if split else list(sikkerkey_mcp.TOOLS)

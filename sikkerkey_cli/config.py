@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import sikkerkey_identity
 import sikkerkey_mcp
+import sikkerkey_options
 import sikkerkey_shell
 from sikkerkey_cli import edit
 from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, System, is_redirected, this_system
@@ -450,16 +451,11 @@ def why_it_goes_away(executable: str, prefix: str, base_prefix: str) -> str:
 
 def serve_options(options: argparse.Namespace) -> list[str]:
     """The options after `serve`. Raises ConfigError if the server would not start with them in this environment."""
-    words = ["--read-only"] if options.read_only else []
-    for name in ("tools", "exclude"):
-        if given := getattr(options, name):
-            words += [f"--{name}", ",".join(given)]
-    words += [sikkerkey_mcp.SPLIT_READS] if options.split_reads else []
-    words += [sikkerkey_mcp.NO_ACTIVITY_LOG] if options.no_activity_log else []
-    words += [sikkerkey_mcp.PREFIX, options.prefix] if options.prefix else []
-    person = {name: vars(options)[name.strip("-")] for name, *_ in sikkerkey_mcp.PERSON_OPTIONS}
-    limits = {name: vars(options)[name.strip("-").replace("-", "_")] for name, *_ in sikkerkey_mcp.LIMIT_OPTIONS}
-    words += [word for name, text in {**person, **limits}.items() if text for word in (name, text)]
+    words: list[str] = []
+    for option in sikkerkey_options.OPTIONS.values():
+        if given := getattr(options, option.attribute, None):
+            text = ",".join(given) if option.repeatable else given
+            words += [option.name] if option.is_switch else [option.name, text]
     sikkerkey_mcp.read_settings(words)
     return words
 

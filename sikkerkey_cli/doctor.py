@@ -32,10 +32,12 @@ from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import sikkerkey_address
+import sikkerkey_core
 import sikkerkey_http
 import sikkerkey_identity
 import sikkerkey_keys
 import sikkerkey_mcp
+import sikkerkey_options
 import sikkerkey_shell
 import sikkerkey_times
 import sikkerkey_tls
@@ -268,9 +270,9 @@ def _mode(path: str) -> str:
 def check_restrictions() -> Line:
     """The restrictions and --split-reads as the environment sets them here; a client's entry may set more."""
     try:
-        found, split = sikkerkey_mcp.read_restrictions({}), sikkerkey_mcp.reads_are_split({})
-        sikkerkey_mcp.read_answer_limit({})
-        policy = sikkerkey_mcp.read_person_policy({})
+        found, split = sikkerkey_mcp.read_restrictions({}), sikkerkey_options.reads_are_split({})
+        sikkerkey_options.read_answer_limit({})
+        policy = sikkerkey_options.read_person_policy({})
     except Error as error:
         variables = re.findall(r"SIKKERKEY_[A-Z_]+", str(error).partition(" names ")[0])
         return Line("switches", "fail", str(error), sikkerkey_shell.unset_variables(variables))
@@ -286,7 +288,7 @@ def check_restrictions() -> Line:
     left = sum(len(tool.actions) for tool in sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, found))
     every = sum(len(tool.actions) for tool in sikkerkey_mcp.TOOLS)
     set_here = [" ".join([each.source, ",".join(each.names)]).rstrip() for each in found]
-    set_here += [sikkerkey_mcp.SPLIT_READS_VARIABLE] if split else []
+    set_here += [sikkerkey_options.OPTIONS[sikkerkey_options.SPLIT_READS].variable] if split else []
     set_here += [policy.values_source] if policy.values != "any" else []
     return Line("switches", "ok", f"{'; '.join(set_here)}: {left} of {every} actions are offered")
 
@@ -379,7 +381,7 @@ def _rewriting(entry: entries.FoundEntry) -> str:
     options = ["--agent", server.agent] if len(_agents_here()) > 1 and server.agent in _agents_here() else []
     try:
         sikkerkey_mcp.read_settings(server.options)
-        options += without_options(server.options, sikkerkey_mcp.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
+        options += without_options(server.options, sikkerkey_options.ANSWER_LIMIT, *(["--confirm"] if is_never else []))
     except (Error, SystemExit):  # the user must give the restriction again
         options = options[:2]
     return sikkerkey_shell.command_line(["sikkerkey-mcp", "config", entry.client, "--write", *options])
@@ -891,7 +893,7 @@ def command_doctor(options: argparse.Namespace) -> int:
     found: list[Line] = []
     try:
         sikkerkey_identity.choose_agent(options.agent)
-    except sikkerkey_mcp.UsageError:
+    except sikkerkey_core.UsageError:
         raise
     except Error:  # a check reports it
         pass

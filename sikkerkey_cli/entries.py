@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 
 import sikkerkey_identity
 import sikkerkey_mcp
+import sikkerkey_options
 from sikkerkey_cli import edit
 from sikkerkey_cli.clients import CLIENTS, MANUAL_EDIT_HINT, Client, Located, Shape, System, user_files
 from sikkerkey_mcp import ConfigError, JsonObject, clean
@@ -33,7 +34,7 @@ PASSED_WORDS = ("SIKKERKEY_CA_BUNDLE_ONLY", "SIKKERKEY_VAULT_USER")
 PASSED_VARIABLES = (*PASSED_PATHS, *PASSED_WORDS)
 # Set if they restrict the server, and never removed: an entry must not lose a restriction by being written again.
 RESTRICTING_VARIABLES = (
-    *sikkerkey_mcp.RESTRICTIONS.values(),
+    *("SIKKERKEY_READ_ONLY", "SIKKERKEY_TOOLS", "SIKKERKEY_EXCLUDE"),
     *("SIKKERKEY_VALUES", "SIKKERKEY_CONFIRM", "SIKKERKEY_MAX_CALLS", "SIKKERKEY_MAX_DESTRUCTIVE"),
 )
 PROXY_VARIABLES = ("HTTPS_PROXY", "NO_PROXY")  # set too, as are SSL_CERT_FILE and SSL_CERT_DIR, but never removed
@@ -123,7 +124,7 @@ def loosens(options: Sequence[str], environ: Mapping[str, str]) -> bool:
 
 
 def _is_looser(settings: sikkerkey_mcp.ServeSettings, usual: sikkerkey_mcp.ServeSettings) -> bool:
-    def rate(limit: sikkerkey_mcp.Limit) -> float:
+    def rate(limit: sikkerkey_options.Limit) -> float:
         return limit.most / limit.period_s
 
     more = [
@@ -238,7 +239,7 @@ class Server(NamedTuple):
     @property
     def prefix(self) -> str:
         """What the tools' names begin with; empty if the entry does not say."""
-        return self._value_of(sikkerkey_mcp.PREFIX)
+        return self._value_of(sikkerkey_options.PREFIX)
 
     @property
     def is_in_this_home(self) -> bool:

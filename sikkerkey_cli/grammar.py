@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, NoReturn
 
 import sikkerkey_mcp
+import sikkerkey_options
 from sikkerkey_cli import terminal
 from sikkerkey_cli.clients import CLIENTS
 
@@ -73,20 +74,18 @@ KEY_OPTIONS = (
     Option(("--name", "-name"), "the agent's name in the vault", "NAME", may_be_empty=True),
     *PROTECTION_OPTIONS,
 )
-PERSON_OPTIONS = tuple(Option((name,), text, "|".join(known)) for name, _, known, text in sikkerkey_mcp.PERSON_OPTIONS)
-LIMIT_OPTIONS = tuple(
-    Option((name,), text, sikkerkey_mcp.LIMIT_PLACEHOLDER) for name, _, _, text in sikkerkey_mcp.LIMIT_OPTIONS
+SERVE_OPTIONS = tuple(
+    Option((option.name,), option.text, option.placeholder or "|".join(option.choices), option.repeatable)
+    for option in sikkerkey_options.OPTIONS.values()
 )
-
+PASSED_ON = ("--prefix", "--confirm", "--values", "--browser", "--max-calls", "--max-destructive")  # by `config`
 CONFIG_OPTIONS = (
     Option(("--read-only",), "the server offers only actions that change nothing and create no credential"),
     Option(("--tools",), "the server offers only these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
     Option(("--exclude",), "the server does not offer these: TOOL or TOOL.ACTION", "A,B", repeatable=True),
     Option(("--split-reads",), "the server offers reads as tools of their own, such as read_secrets"),
-    Option((sikkerkey_mcp.NO_ACTIVITY_LOG,), "the server keeps no record of its calls"),
-    Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
-    *PERSON_OPTIONS,
-    *LIMIT_OPTIONS,
+    Option((sikkerkey_options.NO_ACTIVITY_LOG,), "the server keeps no record of its calls"),
+    *(option for option in SERVE_OPTIONS if option.flags[0] in PASSED_ON),
 )
 
 COMMANDS = {
@@ -97,11 +96,7 @@ COMMANDS = {
   sikkerkey-mcp serve --agent ID       if several agents are installed
   sikkerkey-mcp serve --read-only --exclude manage_team,read_audit.export""",
         options=(
-            *(Option((flag,), text, name, bool(name)) for flag, name, text in sikkerkey_mcp.SERVE_OPTIONS),
-            Option((sikkerkey_mcp.ANSWER_LIMIT,), sikkerkey_mcp.ANSWER_LIMIT_TEXT, "N"),
-            Option((sikkerkey_mcp.PREFIX,), sikkerkey_mcp.PREFIX_TEXT, "NAME"),
-            *PERSON_OPTIONS,
-            *LIMIT_OPTIONS,
+            *SERVE_OPTIONS,
             AGENT_BY_ID,
         ),
     ),

@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
+import sikkerkey_identity
 import sikkerkey_mcp
 import sikkerkey_shell
 import sikkerkey_tickets
@@ -52,7 +53,7 @@ def calls_of(agent_id: str) -> PersonCalls:
 
 def open_tickets() -> Tickets:
     """The tickets of this user."""
-    return Tickets(sikkerkey_mcp.tickets_directory())
+    return Tickets(sikkerkey_identity.tickets_directory())
 
 
 # ---------------------------------------------------------------------------------------------------------------------

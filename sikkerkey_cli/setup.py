@@ -20,6 +20,7 @@ import sikkerkey_address
 import sikkerkey_identity
 import sikkerkey_keys
 import sikkerkey_mcp
+import sikkerkey_options
 import sikkerkey_passphrase
 import sikkerkey_shell
 from sikkerkey_cli import agents, config, doctor, entries, grammar, terminal
@@ -245,7 +246,7 @@ class Answers:
     def _present(self) -> argparse.Namespace:
         """The options of the first entry that has valid ones; without one, those of a new entry."""
         for server in self.entries:
-            words = doctor.without_options(server.options, sikkerkey_mcp.ANSWER_LIMIT)
+            words = doctor.without_options(server.options, sikkerkey_options.ANSWER_LIMIT)
             with suppress(Error):
                 if not {"-h", "--help"} & set(words):
                     sikkerkey_mcp.read_settings(words, {})

@@ -21,6 +21,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TextIO
 
+import sikkerkey_core
 import sikkerkey_identity
 import sikkerkey_mcp
 
@@ -30,7 +31,7 @@ ANSWER_MAX_CHARACTERS = 4_096  # of a line that a person types
 CELL_MAX_CHARACTERS = 60  # longer free text would push the other columns off the screen
 COLOURS = {"ok": "32", "warn": "33", "fail": "31"}
 
-UsageError = sikkerkey_mcp.UsageError  # the commands take it from here
+UsageError = sikkerkey_core.UsageError  # the commands take it from here
 
 
 def is_terminal(stream: TextIO | None) -> bool:

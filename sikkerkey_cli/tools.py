@@ -8,6 +8,7 @@ from typing import Any
 
 import sikkerkey_actions
 import sikkerkey_mcp
+import sikkerkey_options
 from sikkerkey_cli import tables, terminal
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_mcp import Action, Arg, JsonObject, Tool
@@ -182,7 +183,7 @@ def command_tools(options: argparse.Namespace) -> int:
     words = options.words or ["list"]
     if words == ["list"]:
         offered = sikkerkey_mcp.available_tools(sikkerkey_mcp.TOOLS, sikkerkey_mcp.read_restrictions({}))
-        offered = sikkerkey_mcp.split_reads(offered) if sikkerkey_mcp.reads_are_split({}) else offered
+        offered = sikkerkey_mcp.split_reads(offered) if sikkerkey_options.reads_are_split({}) else offered
         return _show(options, [_tool_members(tool) for tool in offered], _list_lines(offered))
     names = split_name(words[1:] if words[0] == "describe" else words)
     if not 1 <= len(names) <= 2:

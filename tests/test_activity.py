@@ -15,8 +15,10 @@ import pytest
 
 import sikkerkey_activity
 import sikkerkey_mcp
+import sikkerkey_options
 from sikkerkey_activity import ActivityLog, Reader, file_names
-from sikkerkey_mcp import AgentConnection, Context, PersonPolicy, VaultTools
+from sikkerkey_mcp import AgentConnection, Context, VaultTools
+from sikkerkey_options import PersonPolicy
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.in_process_client import InProcessClient, call, envelope, modern, opening
 from tests.support.shell import Shell
@@ -160,14 +162,14 @@ def test_ids_are_bounded(slot: Path) -> None:
 def test_switch(options: list[str], text: str | None, expected: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if text is not None:
         monkeypatch.setenv("SIKKERKEY_ACTIVITY_LOG", text)
-    assert sikkerkey_mcp.activity_is_logged(sikkerkey_mcp.parse_serve_options(options)[1]) is expected
+    assert sikkerkey_options.activity_is_logged(sikkerkey_options.parse_serve_options(options)[1]) is expected
 
 
 @pytest.mark.parametrize("text", ["perhaps", "2"])
 def test_a_wrong_switch_is_an_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIKKERKEY_ACTIVITY_LOG", text)
     with pytest.raises(sikkerkey_mcp.ConfigError, match="SIKKERKEY_ACTIVITY_LOG must be one of"):
-        sikkerkey_mcp.activity_is_logged({})
+        sikkerkey_options.activity_is_logged({})
 
 
 def test_the_server_records_unless_it_is_switched_off(home: Path, recorder: Recorder) -> None:

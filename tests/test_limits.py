@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
-from sikkerkey_mcp import Context, Limit, PersonPolicy, RateLimit, VaultTools, read_limits
+import sikkerkey_options
+from sikkerkey_mcp import Context, RateLimit, VaultTools
+from sikkerkey_options import OPTIONS, Limit, PersonPolicy, read_limits
 from tests.support.harness import SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.shell import Shell
 from tests.support.table_calls import BY_NAME, StubApi, reply
@@ -56,7 +58,7 @@ def test_options_take_precedence_over_the_environment(monkeypatch: pytest.Monkey
     monkeypatch.setenv("SIKKERKEY_MAX_CALLS", "7/hour")
     monkeypatch.setenv("SIKKERKEY_MAX_DESTRUCTIVE", "none")
     assert read_limits({}) == {CALLS: Limit(CALLS, 7, 3_600.0)}
-    _, options = sikkerkey_mcp.parse_serve_options(["--max-calls", "100000/minute", "--max-destructive=5/day"])
+    _, options = sikkerkey_options.parse_serve_options(["--max-calls", "100000/minute", "--max-destructive=5/day"])
     expected = {CALLS: Limit(CALLS, 100_000, 60.0), DESTRUCTIVE: Limit(DESTRUCTIVE, 5, 86_400.0)}
     assert read_limits(options) == expected
 
@@ -65,7 +67,8 @@ def test_options_take_precedence_over_the_environment(monkeypatch: pytest.Monkey
     "text", ["", " ", "120", "0/minute", "-1/hour", "1.5/hour", "100001/minute", "5/second", "5/", "/minute", "many"]
 )
 def test_a_wrong_limit_is_an_error(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for option, variable, *_ in sikkerkey_mcp.LIMIT_OPTIONS:
+    for option in (CALLS, DESTRUCTIVE):
+        variable = OPTIONS[option].variable
         with pytest.raises(sikkerkey_mcp.ConfigError, match=f"^{option} must be a number of calls"):
             read_limits({option: text})
         with monkeypatch.context() as patched:

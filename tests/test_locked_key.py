@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 import sikkerkey_identity
 import sikkerkey_keys
 import sikkerkey_mcp
+import sikkerkey_options
 import sikkerkey_passphrase
 import sikkerkey_unlock
 from sikkerkey_cli import person, terminal
@@ -194,7 +195,7 @@ class LockedServer:
         lock(home, recorder.url)
         recorder.answer = lambda _seen: CannedResponse(200, b'{"agentId":"a"}')
         connection = sikkerkey_mcp.AgentConnection()
-        policy = sikkerkey_mcp.PersonPolicy(browser="never")
+        policy = sikkerkey_options.PersonPolicy(browser="never")
         self.tools = sikkerkey_mcp.VaultTools(connection.api, agent=connection, person=policy)
         self.connection = connection
 

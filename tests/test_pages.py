@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_options
 import sikkerkey_pages
 import sikkerkey_results
-from sikkerkey_mcp import RESULT_CHARACTERS, Presentation
+from sikkerkey_mcp import Presentation
+from sikkerkey_results import RESULT_CHARACTERS
 from sikkerkey_times import parse_time
 from tests.support.rows import each_of
 from tests.support.table_calls import BY_NAME, ROWS, Row, StubApi, call, for_each, reply
@@ -394,16 +396,16 @@ def test_limit_that_is_no_number_in_range_is_refused(text: str, monkeypatch: pyt
     with pytest.raises(
         sikkerkey_mcp.ConfigError, match="--answer-limit must be an integer between 1,000 and 1,000,000"
     ):
-        sikkerkey_mcp.read_answer_limit({"--answer-limit": text})
+        sikkerkey_options.read_answer_limit({"--answer-limit": text})
     monkeypatch.setenv("SIKKERKEY_ANSWER_LIMIT", text)
     with pytest.raises(sikkerkey_mcp.ConfigError, match="SIKKERKEY_ANSWER_LIMIT must be"):
-        sikkerkey_mcp.read_answer_limit({})
+        sikkerkey_options.read_answer_limit({})
 
 
 def test_option_wins_over_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SIKKERKEY_ANSWER_LIMIT", "2000")
-    assert sikkerkey_mcp.read_answer_limit({}) == 2_000
-    _agent, options = sikkerkey_mcp.parse_serve_options(["--answer-limit", "3000"])
-    assert sikkerkey_mcp.read_answer_limit(options) == 3_000
+    assert sikkerkey_options.read_answer_limit({}) == 2_000
+    _agent, options = sikkerkey_options.parse_serve_options(["--answer-limit", "3000"])
+    assert sikkerkey_options.read_answer_limit(options) == 3_000
     monkeypatch.delenv("SIKKERKEY_ANSWER_LIMIT")
-    assert sikkerkey_mcp.read_answer_limit({}) == RESULT_CHARACTERS
+    assert sikkerkey_options.read_answer_limit({}) == RESULT_CHARACTERS

@@ -10,11 +10,14 @@ from typing import Any, NamedTuple
 
 import pytest
 
+import sikkerkey_identity
 import sikkerkey_mcp
+import sikkerkey_options
 import sikkerkey_page
 import sikkerkey_person_dialog
 import sikkerkey_questions
-from sikkerkey_mcp import AgentConnection, PersonPolicy, VaultTools
+from sikkerkey_mcp import AgentConnection, VaultTools
+from sikkerkey_options import PersonPolicy
 from sikkerkey_tickets import REFUSED, Carried, Invalid, Tickets
 from tests.support.harness import AGENT_ID, make_slot
 from tests.support.in_process_client import InProcessClient, call, envelope, modern, notification
@@ -109,7 +112,7 @@ class Desk:
         self.page, self.vault = page, Vault()
         agent = AgentConnection()
         self.tools = VaultTools(lambda: self.vault, agent=agent, person=policy)
-        self.tickets = Tickets(sikkerkey_mcp.tickets_directory())
+        self.tickets = Tickets(sikkerkey_identity.tickets_directory())
         self.asked: list[Any] = []
 
     def client(self, capabilities: Any = None, answer: Callable[[Any], Any] | None = None) -> InProcessClient:
@@ -750,7 +753,7 @@ def test_a_value_from_the_model_is_in_no_question_and_in_no_file(page: Page, des
 
 
 def test_a_directory_that_others_can_use_stops_only_what_needs_it(desk: Desk) -> None:
-    directory = Path(sikkerkey_mcp.tickets_directory())
+    directory = Path(sikkerkey_identity.tickets_directory())
     directory.mkdir(mode=0o755)
     directory.chmod(0o755)
     client = desk.client(FORM, ticks)
@@ -827,19 +830,20 @@ def test_whoami_shows_the_policy_if_it_is_not_the_default(page: Page, desk: Desk
 
 
 def test_options_and_variables_set_the_policy(monkeypatch: pytest.MonkeyPatch) -> None:
-    for _, variable, *_ in sikkerkey_mcp.PERSON_OPTIONS:
-        monkeypatch.delenv(variable, raising=False)
-    assert sikkerkey_mcp.read_person_policy({})[:3] == ("irreversible", "any", "auto")
+    policy_options = [option for option in sikkerkey_options.OPTIONS.values() if option.choices]
+    for each in policy_options:
+        monkeypatch.delenv(each.variable, raising=False)
+    assert sikkerkey_options.read_person_policy({})[:3] == ("irreversible", "any", "auto")
     monkeypatch.setenv("SIKKERKEY_VALUES", "from-person")
-    assert sikkerkey_mcp.read_person_policy({"--confirm": "writes"})[:3] == ("writes", "from-person", "auto")
-    for option, variable, known, _ in sikkerkey_mcp.PERSON_OPTIONS:
+    assert sikkerkey_options.read_person_policy({"--confirm": "writes"})[:3] == ("writes", "from-person", "auto")
+    for option, variable, known in [(each.name, each.variable, each.choices) for each in policy_options]:
         for wrong in ("none", "Never", " never"):
             monkeypatch.setenv(variable, wrong)
             with pytest.raises(sikkerkey_mcp.ConfigError, match=f"{variable} must be one of: {', '.join(known)}"):
-                sikkerkey_mcp.read_person_policy({})
+                sikkerkey_options.read_person_policy({})
             monkeypatch.delenv(variable)
             with pytest.raises(sikkerkey_mcp.ConfigError, match=f"{option} must be one of"):
-                sikkerkey_mcp.read_person_policy({option: wrong})
+                sikkerkey_options.read_person_policy({option: wrong})
 
 
 # every client as it was measured: what it declares, and what comes back from it

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_results
 from sikkerkey_mcp import IDS_CACHED_S, RESOURCES, Restriction, VaultResources
 from sikkerkey_results import WITHHELD
 from tests.support.harness import ARCHIVE_COMMAND, CannedResponse, ReceivedRequest, Recorder, Server, make_slot
@@ -115,7 +116,7 @@ def test_a_long_resource_names_the_tool_that_goes_on(uri: str, called: tuple[str
     shown = json.loads(text)
     assert shown["next"] == {**arguments, "offset": shown["returned"]}
     assert shown["hint"].endswith(f"rows are shown; for more, call {tool}.list with the arguments of `next`")
-    assert len(text) <= sikkerkey_mcp.RESULT_CHARACTERS
+    assert len(text) <= sikkerkey_results.RESULT_CHARACTERS
 
 
 def test_a_value_that_the_vault_should_not_send_is_withheld_here_too() -> None:

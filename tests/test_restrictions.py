@@ -10,6 +10,7 @@ import pytest
 
 import sikkerkey_actions
 import sikkerkey_mcp
+import sikkerkey_options
 from sikkerkey_mcp import Restriction, available_tools, read_restrictions
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.rows import each_of
@@ -314,19 +315,19 @@ LINES: dict[str, tuple[str, dict[str, str]]] = {
 
 def test_serve_takes_its_options_in_any_order() -> None:
     for line, expected in LINES.items():
-        assert sikkerkey_mcp.parse_serve_options(line.split()[1:]) == expected, line
+        assert sikkerkey_options.parse_serve_options(line.split()[1:]) == expected, line
 
 
 @each_of("line", ["--tools", "--tools --read-only", "--read-only=1", "--no-such", "a", "--agent -x"])
 def test_wrong_usage_of_serve_is_refused(line: str) -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
-        sikkerkey_mcp.parse_serve_options(line.split())
+        sikkerkey_options.parse_serve_options(line.split())
     assert refused.value.hint == "correct the server's arguments; `sikkerkey-mcp serve --help` lists them"
 
 
 def test_wrong_word_after_serve_is_not_repeated() -> None:
     with pytest.raises(sikkerkey_mcp.ConfigError) as refused:
-        sikkerkey_mcp.parse_serve_options(["canary"])
+        sikkerkey_options.parse_serve_options(["canary"])
     assert "canary" not in refused.value.full_text()
 
 

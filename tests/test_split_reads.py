@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_options
 from sikkerkey_mcp import MOVED_ACTIONS, READ_TOOLS, TOOLS, Restriction, split_reads
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.in_process_client import InProcessClient, request
@@ -259,15 +260,15 @@ def test_resources_and_suggestions_are_answered() -> None:
 
 
 def test_option_or_variable_sets_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not sikkerkey_mcp.reads_are_split({})
-    assert sikkerkey_mcp.reads_are_split(sikkerkey_mcp.parse_serve_options(["--split-reads"])[1])
+    assert not sikkerkey_options.reads_are_split({})
+    assert sikkerkey_options.reads_are_split(sikkerkey_options.parse_serve_options(["--split-reads"])[1])
     for text, expected in (("1", True), ("Yes", True), ("0", False), ("off", False), ("", False)):
         monkeypatch.setenv("SIKKERKEY_SPLIT_READS", text)
-        assert sikkerkey_mcp.reads_are_split({}) is expected, text
-        assert sikkerkey_mcp.reads_are_split({"--split-reads": "1"}), text
+        assert sikkerkey_options.reads_are_split({}) is expected, text
+        assert sikkerkey_options.reads_are_split({"--split-reads": "1"}), text
     monkeypatch.setenv("SIKKERKEY_SPLIT_READS", "tru")
     with pytest.raises(sikkerkey_mcp.ConfigError, match=r"^SIKKERKEY_SPLIT_READS must be one of: 1, true, yes, on, "):
-        sikkerkey_mcp.reads_are_split({"--split-reads": "1"})
+        sikkerkey_options.reads_are_split({"--split-reads": "1"})
 
 
 def test_server_is_started_with_it(home: Path, recorder: Recorder) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_options
 from tests.support.harness import (
     AGENT_ID,
     SOURCE_COMMAND,
@@ -332,5 +333,5 @@ def test_prefix_begins_the_names_of_all_tools(home: Path, recorder: Recorder) ->
 def test_malformed_prefix_is_a_wrong_option() -> None:
     for prefix in ("1a", "a_b", "a" * 17, "a b", "ø"):
         with pytest.raises(sikkerkey_mcp.ConfigError, match="--prefix must be"):
-            sikkerkey_mcp.read_prefix({"--prefix": prefix})
-    assert sikkerkey_mcp.read_prefix({}) == ""
+            sikkerkey_options.read_prefix({"--prefix": prefix})
+    assert sikkerkey_options.read_prefix({}) == ""

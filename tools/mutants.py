@@ -42,6 +42,7 @@ TESTS = {
     "sikkerkey_http.py": "http_connections http hardening faults",
     "sikkerkey_identity.py": "identity local_attacks doctor",
     "sikkerkey_keys.py": "signing locked_key rotation",
+    "sikkerkey_options.py": "restrictions limits person pages start split_reads",
     "sikkerkey_page.py": "page",
     "sikkerkey_page_html.py": "page",
     "sikkerkey_passphrase.py": "locked_key rotation",
