@@ -196,6 +196,10 @@ class People:
             raise ArgumentError(
                 f"{error}; nothing was sent", "shorten its texts or lists, or make several calls"
             ) from None
+        except UnknownCode:
+            raise ServiceError(
+                "what waited for a person was deleted from this computer", MAY_HAVE_BEEN_PROCESSED
+            ) from None
         except TicketsUnusable as error:
             raise _unusable(error) from None
 

@@ -380,6 +380,18 @@ def test_without_elicitation_the_page_opens_where_there_is_a_display(
     assert told(never.client().send(call("manage_secrets", **UPDATE)))["status"] == "waiting"
 
 
+def test_a_ticket_that_is_deleted_meanwhile_is_told_in_words(desk: Desk) -> None:
+    def delete(params: Any) -> Any:
+        for path in Path(desk.tickets.directory).iterdir():
+            path.unlink()
+        return {"action": "accept"}
+
+    message = failed(desk.client(BOTH, delete).send(call("manage_secrets", **UPDATE)))
+    assert message.startswith(
+        "what waited for a person was deleted from this computer\nhint: the request may have been"
+    )
+
+
 def test_repeating_a_call_while_the_person_types_refuses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: True)
     opened: list[str] = []
