@@ -857,8 +857,9 @@ def _read_log(
             kept += [entry for entry in entries if keep(entry)]
             examined += len(entries)
             reached_ms = _integer(entries[-1].get("timestamp")) if entries else reached_ms
-        if page == 1:
-            pages = _page_count(answers[0], entries or [])
+        counted = _page_count(answers[-1], entries or [])
+        # A vault may not count a long log to its end (totalIsAtLeast): each page then says how many follow it at least.
+        pages = counted if page == 1 or counted is None else max(pages, counted)
         page = numbers[-1] + 1
     if pages is None:
         survey.hide("older audit entries: read_audit.query does not say how many there are")

@@ -646,6 +646,22 @@ def test_pages_without_an_end_are_no_complete_answer(total: int | None) -> None:
     assert asking.hidden()[0].startswith("manage_project_machines.query of 1 project (a): the answer does not say")
 
 
+def test_log_whose_total_is_only_a_lower_bound_is_read_to_its_end() -> None:
+    entries = [{"timestamp": 30_000 - number, "secretId": "a" if number == 29_999 else "b"} for number in range(30_000)]
+
+    def ask(tool: str, action: str, given: Mapping[str, Any]) -> Any:
+        if tool == "whoami":
+            return {"projectAllowlist": None}
+        if action != "query":
+            return [{"id": "a", "name": "a"}]
+        end = given["page"] * given["pageSize"]
+        total = min(len(entries), end + 1_000)
+        return {"entries": entries[end - given["pageSize"] : end], "total": total, "totalIsAtLeast": total > end}
+
+    answer = sikkerkey_review.reads(Survey(ask, now_ms=0, monotonic_s=lambda: 0.0), {"secret": "a"})
+    assert (answer["total"], answer["entriesExamined"], answer["complete"]) == (1, 30_000, True)
+
+
 JUNK: tuple[Any, ...] = (None, True, 7, -1, 1.5, "", "x", "sk_1", [], {}, [7], [[]], {"id": 7}, {"id": "a", "name": 1})
 MEMBERS = (
     *("id", "name", "projectId", "secretId", "machineId", "aiAgentId", "policyId", "version", "createdAt", "updatedAt"),
