@@ -28,6 +28,6 @@ def signed_in(vault: Vault) -> SignedIn:
 def browser(chrome: Chrome, vault: Vault) -> Iterator[Browser]:
     """The browser with a session of the vault."""
     person = Browser(chrome, vault)
-    person.sign_in()
+    person.continue_session()
     yield person
     chrome.delete_all_cookies()

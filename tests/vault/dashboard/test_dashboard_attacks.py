@@ -19,6 +19,15 @@ from vault.dashboard.index import PAGES
 from vault.dashboard.web import COOKIE, HOME
 from vault.desk import Desk
 
+
+@pytest.fixture
+def browser(browser: Browser) -> Browser:
+    """Signed in with a link, because these tests are about the cookie that the dashboard sets."""
+    browser.driver.delete_all_cookies()
+    browser.sign_in()
+    return browser
+
+
 # ---- names -----------------------------------------------------------------------------------------------------------
 
 # Ends attributes, elements and scripts, makes elements of its own, and is a template and an override of direction.

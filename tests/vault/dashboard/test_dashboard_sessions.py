@@ -193,6 +193,8 @@ def test_every_link_of_the_navigation_leads_to_a_page_that_is_documented(signed_
 
 
 def test_a_browser_signs_in_and_locks(browser: Browser) -> None:
+    browser.driver.delete_all_cookies()
+    browser.sign_in()
     assert "Overview" in browser.main
     assert "/projects" in pages_of(browser)
     browser.press("Lock")

@@ -92,6 +92,13 @@ class Browser:
         self.driver.get(f"{self.base}/sign-in/{self.vault.sessions.mint_link()}")
         self.until(lambda: self.driver.current_url == self.base)
 
+    def continue_session(self) -> None:
+        """Go to the overview in a new session, as if this browser had signed in before: two pages less."""
+        cookie = {"name": COOKIE, "value": self.vault.sessions.sign_in(self.vault.sessions.mint_link())}
+        more = {"url": self.base, "path": HOME, "httpOnly": True, "sameSite": "Strict"}
+        self.driver.execute_cdp_cmd("Network.setCookie", {**cookie, **more})
+        self.open("")
+
     def open(self, path: str) -> None:
         """Go to a page below /dashboard."""
         self.driver.get(self.base + path)
