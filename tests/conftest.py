@@ -42,6 +42,11 @@ def pytest_configure() -> None:
     hypothesis.settings.load_profile("tests")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Puts the tests with a browser first. So one of pytest's processes runs all of them, and starts the only one."""
+    items.sort(key=lambda item: "chrome" not in getattr(item, "fixturenames", ()))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Ends the run with one line that names what was skipped, and why."""
     skipped: Counter[tuple[str, str]] = Counter()
@@ -64,8 +69,14 @@ def _default_signals() -> None:
 
 @pytest.fixture(scope="session")
 def _caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where archives unpack themselves: once, instead of once for each home."""
-    return tmp_path_factory.mktemp("cache")
+    """Where archives unpack themselves: once for all of pytest's processes, instead of once for each home."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return tmp_path_factory.mktemp("cache")
+    place = (
+        tmp_path_factory.getbasetemp().parent / "cache"
+    )  # the directory of the run, which holds one for each of its processes
+    place.mkdir(mode=0o700, exist_ok=True)
+    return place
 
 
 @pytest.fixture(autouse=True)

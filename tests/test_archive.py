@@ -280,7 +280,7 @@ def test_cache_is_private(archive: Archive) -> None:
 @pytest.mark.parametrize("name", OTHER_PYTHONS)
 def test_every_python_runs_it(name: str, later: Archive) -> None:
     later.python = find_python(name)  # all of them share what one has unpacked
-    assert [later.run("sign")["sign"], later.run("sign")["sign"]] == [SIGNATURE] * 2
+    assert later.run("sign")["sign"] == SIGNATURE
     assert len(list(later.cache.iterdir())) == 1
 
 
