@@ -848,7 +848,7 @@ def test_table_lists_clients_that_could_not_run() -> None:
     outcome = record.Outcome("A", "npm a", "1", "2026-01-01", "2025-11-25", ["x", "y"], "not run: no network", [], [])
     tried, others = record.rows([outcome])
     assert tried == ["A", "1", "2025-11-25", "x; y", "not run: no network", "2026-01-01"]
-    assert others[0].startswith("Claude Desktop, Cursor, ")
+    assert others[0].startswith("Antigravity, Claude Desktop, Cursor, ")
     assert others[4] == "not run"
 
 
