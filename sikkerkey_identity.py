@@ -14,6 +14,7 @@ import re
 import stat
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import sikkerkey_shell
@@ -293,6 +294,24 @@ def choose_agent(wanted: str = "") -> str | None:
         hint += "; for a client: sikkerkey-mcp config CLIENT --agent ID --write"
         raise ConfigError(f"{len(found)} agents are installed here and none was chosen", hint)
     return wanted or next(iter(found), None)
+
+
+def agent_named(wanted: str) -> str:
+    """The id of the installed agent with this name; `wanted` itself if it is an id or empty. Raises UsageError."""
+    found = installed_agents()
+    if not wanted or wanted in found:
+        return wanted
+    names = {}
+    for agent in found:
+        with suppress(ConfigError):  # reported by whoever uses the agent
+            names[agent] = load_identity(agent, with_key=False).name
+    same = [agent for agent, name in names.items() if name == wanted]
+    same = same or [agent for agent, name in names.items() if name.casefold() == wanted.casefold()]
+    if len(same) > 1:
+        raise UsageError(f"--agent fits {len(same)} agents", f"give the id of one: {', '.join(same)}")
+    if not same and found and not is_id(wanted):
+        raise UsageError("--agent fits no agent of this computer", "`sikkerkey-mcp whoami` lists the agents")
+    return same[0] if same else wanted  # perhaps the id of one that was replaced
 
 
 def _replaced_by(agent: str) -> list[str]:

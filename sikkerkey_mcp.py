@@ -127,6 +127,7 @@ from sikkerkey_identity import (
     INSTALL_HINT,
     Identity,
     KeyLocked,
+    agent_named,
     agents_directory,
     choose_agent,
     installed_agents,
@@ -1316,7 +1317,7 @@ def agent_api(identity: Identity) -> Api:
 
 
 class AgentConnection:
-    """The vault as the chosen agent sees it. `wanted` is an agent's id, or empty as for `choose_agent`.
+    """The vault as the chosen agent sees it. `wanted` is an agent's id or name, or empty as for `choose_agent`.
 
     The agent's files are looked at before each call: one that was repaired, replaced or deleted while the server runs
     counts from the next call on. An agent whose files are gone is followed by the one that was installed since then
@@ -1398,7 +1399,7 @@ class AgentConnection:
         if not wanted and self._identity and self._identity.agent_id in installed_agents():
             wanted = self._identity.agent_id  # another one may have been installed beside it
         try:
-            chosen = choose_agent(wanted)
+            chosen = choose_agent(agent_named(wanted))
         except ConfigError:
             chosen = self._successor()
             if chosen is None:

@@ -53,7 +53,6 @@ class Command(NamedTuple):
 
 NEAR = 0.6  # how similar a word must be to the command, client or option that a message proposes
 SHELLS = ("bash", "zsh", "fish", "powershell")
-AGENT_BY_ID = Option(("--agent",), "which agent, if several are installed", "ID")
 AGENT = Option(("--agent",), "which agent, by id or name, if several are installed", "ID")
 FORMATS = ("json", "table")
 OUTPUT = (
@@ -93,11 +92,11 @@ COMMANDS = {
         "serve MCP on stdin and stdout (the default)",
         """\
   sikkerkey-mcp serve                  started by MCP clients; it speaks JSON-RPC
-  sikkerkey-mcp serve --agent ID       if several agents are installed
+  sikkerkey-mcp serve --agent "my laptop"
   sikkerkey-mcp serve --read-only --exclude manage_team,read_audit.export""",
         options=(
             *SERVE_OPTIONS,
-            AGENT_BY_ID,
+            AGENT,
         ),
     ),
     "setup": Command(

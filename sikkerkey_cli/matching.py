@@ -8,6 +8,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
+import sikkerkey_actions
 import sikkerkey_core
 import sikkerkey_identity
 import sikkerkey_mcp
@@ -104,7 +105,8 @@ def replace_agent_names(options: argparse.Namespace) -> None:
             things = agents_here()
         except sikkerkey_mcp.Error:  # the command reports it
             return
-        may_be_gone = COMPLETE_ID.fullmatch(text) or options.command in MAY_BE_UNKNOWN or not things
+        says_itself = options.command in MAY_BE_UNKNOWN and sikkerkey_actions.is_id(text)
+        may_be_gone = COMPLETE_ID.fullmatch(text) or says_itself or not things
         if len(text) == sikkerkey_core.TOKEN_CHARACTERS or (may_be_gone and not _may_mean(text, things)):
             continue
         setattr(options, option, choose(text, things, _option_name(options, option), "agent", exactly=exactly).id)

@@ -165,6 +165,15 @@ def test_several_agents_get_short_keys_of_their_own(config: Config, home: Path) 
         assert all(re.fullmatch(r"sikkerkey-[A-Za-z0-9_-]{1,20}", key) for key in found), name
 
 
+def test_an_agent_is_written_by_its_id(config: Config, slot: str, home: Path) -> None:
+    make_slot(home, "https://vault.test", "other", name="build host")
+    block = config("cursor", "--agent", "Build Host").out
+    assert '"other"' in block
+    assert "host" not in block.lower().replace("sikkerkey-build-host", "")
+    wrong = config("cursor", "--agent", "no such")
+    assert (wrong.status, "--agent fits no agent that can be seen here" in wrong.err) == (2, True)
+
+
 def test_keys_carry_the_agents_names(home: Path) -> None:
     names = {
         "a1": "My Laptop", "a2": "søger & Co.", "a3": "", "a4": "same", "a5": "Same!", "a6": "x" * 300,

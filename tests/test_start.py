@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_core
 import sikkerkey_mcp
 import sikkerkey_options
+from sikkerkey_mcp import AgentConnection
 from tests.support.harness import (
     AGENT_ID,
     SOURCE_COMMAND,
@@ -229,6 +231,44 @@ def test_wrong_options_withhold_everything_but_whoami_which_says_why(home: Path,
             assert server.close() == 0
         assert server.stderr.decode() == f"sikkerkey-mcp: error: {line}\n", words
     assert recorder.seen == []
+
+
+# the name of an agent in place of its id
+
+
+def test_an_agent_is_named(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url, name="my laptop")
+    make_slot(home, recorder.url, OTHER_ID, name="my server")
+    for named, agent in (("my laptop", AGENT_ID), ("MY SERVER", OTHER_ID), (OTHER_ID, OTHER_ID)):
+        assert AgentConnection(named).identity().agent_id == agent, named
+    with Server((*SOURCE_COMMAND, "serve", "--agent", "My Laptop")) as server:
+        assert first_line(server.initialize()).startswith('You act as the agent "my laptop"')
+
+
+def test_an_agent_whose_name_is_not_the_only_one_must_be_given_by_its_id(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url, name="laptop")
+    make_slot(home, recorder.url, OTHER_ID, name="Laptop")
+    assert AgentConnection("laptop").identity().agent_id == AGENT_ID, "in the same case, it is the only one"
+    with Server((*SOURCE_COMMAND, "serve", "--agent", "LAPTOP")) as server:
+        assert "--agent fits 2 agents" in first_line(server.initialize())
+        shown = text_of(server.call("whoami"))
+    assert f"give the id of one: {AGENT_ID}, {OTHER_ID}" in shown
+
+
+def test_an_id_comes_before_a_name(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    make_slot(home, recorder.url, OTHER_ID, name=AGENT_ID)
+    assert AgentConnection(AGENT_ID).identity().agent_id == AGENT_ID
+
+
+def test_an_unknown_name_is_not_called_a_malformed_id(home: Path, recorder: Recorder) -> None:
+    make_slot(home, recorder.url)
+    for named, message in (
+        ("my lptop", "--agent fits no agent of this computer"),
+        ("lptop", "there is no agent lptop"),
+    ):
+        with pytest.raises(sikkerkey_core.UsageError, match=message):
+            AgentConnection(named).identity()
 
 
 # a vault that does not know the agent
