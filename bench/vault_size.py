@@ -14,12 +14,14 @@ import http.client
 import json
 import multiprocessing
 import os
+import sqlite3
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,6 +34,7 @@ from bench.vault_fill import PROJECT, Filled, Identity, Sizes, fill
 from bench.vault_load import Client as Signer
 from bench.vault_load import headers
 from vault.app import create_app
+from vault.domains import projects
 from vault.router import wall_clock
 from vault.schema import ROUTES, open_store
 
@@ -105,6 +108,35 @@ def costs(directory: Path, filled: Filled) -> tuple[dict[str, Cost], float]:
             if taken[0].answer_bytes:
                 found[_title(ask)] = Cost(statistics.median(each.ms for each in taken), taken[0].answer_bytes)
     return found, opening_ms
+
+
+class Deletion(NamedTuple):
+    """The processor time of the request that deletes a large project, and of the job that deletes its rows after it."""
+
+    request_ms: float
+    transactions: int
+    median_ms: float
+    longest_ms: float
+
+
+def deletion(directory: Path, filled: Filled) -> Deletion:
+    """Delete the project that has nearly everything."""
+    route = next(each for each in ROUTES if each.path == "/v1/ai/projects/{projectId}/delete")
+    ask = Ask(filled.agent, route, route.path.format(projectId=PROJECT), {"confirmName": "filled"})
+    with open_store(directory) as store:
+        taken: list[float] = []
+
+        @contextmanager
+        def timed() -> Iterator[sqlite3.Connection]:
+            started = time.process_time()
+            with store.transaction() as db:
+                yield db
+            taken.append((time.process_time() - started) * 1000)
+
+        request = _cost(create_app(store), ask)
+        while not taken or len(taken) % projects.TRANSACTIONS_AT_ONCE == 0:
+            projects.delete_rows(timed, lambda: store.keys, wall_clock())
+    return Deletion(request.ms, len(taken), statistics.median(taken), max(taken))
 
 
 # The requests that write and can be repeated.
@@ -255,6 +287,7 @@ class Size(NamedTuple):
     together: dict[str, dict[int, Latency]]
     beside: dict[str, Latency]
     database_mb: float
+    deletion: Deletion
 
 
 def measure(place: Path, secrets: int, seconds: float) -> Size:
@@ -277,7 +310,7 @@ def measure(place: Path, secrets: int, seconds: float) -> Size:
         served.stop()
     found, opening_ms = costs(directory, filled)
     figures = (served.start_ms, memory_mb, memory_after_mb, together, beside, database_mb)
-    return Size(secrets, found, opening_ms, *figures)
+    return Size(secrets, found, opening_ms, *figures, deletion(directory, filled))
 
 
 def section(sizes: Sequence[Size]) -> str:
@@ -303,6 +336,10 @@ def _parts(sizes: Sequence[Size]) -> Iterator[str]:
             ["from starting the server to its URL, ms", *(size.start_ms for size in sizes)],
             ["memory of the server then, MB", *(size.memory_mb for size in sizes)],
             ["memory after all loads, MB", *(size.memory_after_mb for size in sizes)],
+            ["deleting the project: the request, CPU ms", *(size.deletion.request_ms for size in sizes)],
+            ["transactions of the job that deletes its rows", *(size.deletion.transactions for size in sizes)],
+            ["their median, CPU ms", *(size.deletion.median_ms for size in sizes)],
+            ["the longest of them, CPU ms", *(size.deletion.longest_ms for size in sizes)],
         ],
     )
     yield "Clients that send as fast as they can: requests a second of all together, and latency (median, p99) in ms."
