@@ -263,7 +263,8 @@ def rows_result(call: ShownCall, answer: JsonObject, member: str) -> JsonObject:
         members.update(offset=start, returned=len(kept))
     if kept and end < total:
         arguments = {"offset": end, **_fixed_end(call, start, answer[member])}
-        members.update(next=arguments, hint=_how_to_go_on(call, len(kept), total))
+        least = "at least " if answer.get("totalIsAtLeast") is True else ""
+        members.update(next=arguments, hint=_how_to_go_on(call, len(kept), f"{least}{total:,}"))
     elif end < total:  # `next` would be this same call, for ever
         members["hint"] = f"the vault counts {total:,} rows, but sent none from offset {start:,} on"
     return json_result(members)
@@ -334,11 +335,11 @@ def _fixed_end(call: ShownCall, start: int, rows: list[Any]) -> JsonObject:
     return shown
 
 
-def _how_to_go_on(call: ShownCall, shown: int, total: int) -> str:
+def _how_to_go_on(call: ShownCall, shown: int, total: str) -> str:
     search = (
         "; `search` finds rows by a part of their text" if any(a.name == "search" for a in call.action.args) else ""
     )
-    return f"{shown:,} of {total:,} rows are shown; for more, repeat the call with the arguments of `next`{search}"
+    return f"{shown:,} of {total} rows are shown; for more, repeat the call with the arguments of `next`{search}"
 
 
 def _within_limit(call: ShownCall, result: JsonObject) -> JsonObject:

@@ -182,6 +182,12 @@ def test_a_page_without_the_rows_that_the_vault_counts_has_no_next(
         assert hint.startswith("the vault counts ") == ("returned" in expected)
 
 
+def test_a_total_that_is_a_lower_bound_is_called_one() -> None:
+    body = {"entries": [row_of(number) for number in range(50)], "total": 20_050, "totalIsAtLeast": True}
+    page = content(call(AUDIT, AUDIT.minimal, reply(body=json.dumps(body).encode())))
+    assert f"{page['returned']} of at least 20,050 rows are shown" in page["hint"]
+
+
 def test_rows_beyond_the_total_of_the_vault_are_not_lost() -> None:
     rows = [row_of(number) for number in range(250)]
     answer = reply(body=json.dumps({"entries": rows, "total": 1}).encode())
