@@ -72,9 +72,7 @@ def _caches(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where archives unpack themselves: once for all of pytest's processes, instead of once for each home."""
     if "PYTEST_XDIST_WORKER" not in os.environ:
         return tmp_path_factory.mktemp("cache")
-    place = (
-        tmp_path_factory.getbasetemp().parent / "cache"
-    )  # the directory of the run, which holds one for each of its processes
+    place = tmp_path_factory.getbasetemp().parent / "cache"  # its parent is the directory of the whole run
     place.mkdir(mode=0o700, exist_ok=True)
     return place
 
