@@ -136,6 +136,10 @@ class People:
 
     def completed(self, call: ShownCall, arguments: JsonObject, ask: Ask, caller: Caller) -> JsonObject:
         """The result of a call whose value a person types, or whose credential a person sees. Raises Error."""
+        for arg in call.action.args:
+            if arg.plaintext and arg.name in call.given:  # no file may hold a value
+                hint = "give no value and set fromPerson true, too: who types the value is shown the credential"
+                raise ArgumentError(f"{arg.name} cannot be combined with {TO_PERSON} true; nothing was sent", hint)
         self._require_scope(call.action, ask)
         fields = _fields_to_type(call, ask) if call.given.get(FROM_PERSON) else ()
         shows, warning = bool(call.given.get(TO_PERSON)), call.action.warning
@@ -239,7 +243,7 @@ class People:
             agent_id=identity.agent_id,
             tool=call.tool.name,
             action=action.name,
-            arguments=arguments,
+            arguments={name: value for name, value in arguments.items() if name not in plaintext},
             digest=self._digest(call, arguments),
             title=title or f"{call.tool.title}: {action.text}",
             details=tuple(details),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -630,6 +631,20 @@ def test_a_credential_is_shown_to_the_person_and_the_model_gets_its_id(desk: Des
     assert told(result)["id"] == "sk_9"
     assert MARK not in json.dumps(result)
     assert "toPerson" not in desk.vault.writes[0][1]
+
+
+def test_a_value_of_the_model_is_never_in_a_file(desk: Desk) -> None:
+    link = {name: value for name, value in LINK.items() if name != "generateRandom"}
+    for policy in (PersonPolicy(), PersonPolicy(confirm="writes")):
+        client = Desk(desk.page, policy).client()
+        message = failed(client.send(call("manage_temporary_secrets", **link, value=MARK)))
+        assert message.startswith(
+            "value cannot be combined with toPerson true; nothing was sent\nhint: give no value and"
+        )
+        client.send(call("manage_temporary_secrets", **{**link, "toPerson": False}, value=MARK))
+    assert desk.tickets.waiting() == []
+    for path in Path(os.environ["SIKKERKEY_HOME"]).rglob("*"):
+        assert path.is_dir() or MARK.encode() not in path.read_bytes()
 
 
 def test_a_link_to_a_typed_value_is_typed_and_shown_on_one_page(desk: Desk) -> None:
