@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 
 import pytest
+from selenium.common.exceptions import JavascriptException
 from selenium.webdriver import ActionChains, Chrome, Keys
 
 from tests.vault.support.dashboard import Browser
@@ -124,6 +126,12 @@ def test_what_is_new_appears_by_itself(browser: Browser, vault: Vault, agent: Ag
     vault.pending()
     browser.driver.execute_script("return refresh()")  # now, instead of in three seconds
     assert "Waiting for your approval" in browser.main
+    vault.store.seal(vault.clock())
+    with suppress(JavascriptException):  # the page's own refresh may be quicker, and the page gone
+        browser.driver.execute_script("refresh()")
+    browser.until(lambda: "The vault is sealed" in browser.driver.page_source)
+    vault.store.unseal(vault.clock(), None)
+    browser.open("")
     vault.clock.advance(IDLE_MS // 1000)
     browser.driver.execute_script("refresh()")
     browser.until(lambda: "The session has ended" in browser.main)

@@ -14,8 +14,8 @@ for (const region of document.querySelectorAll("[data-live]")) sources.set(regio
 async function refresh() {
   if (document.hidden) return;
   const answer = await fetch(location.href, { headers: { "X-Requested-By": "live-update" } });
-  // The session has ended: show nothing any more, but keep what somebody has typed.
-  if (answer.status === 401 && !isEdited) location.assign(location.href);
+  // The session has ended, or the vault is sealed: show nothing any more, but keep what somebody has typed.
+  if ((answer.status === 401 || answer.redirected) && !isEdited) location.assign(location.href);
   if (!answer.ok) return;
   const page = new DOMParser().parseFromString(await answer.text(), "text/html");
   for (const region of document.querySelectorAll("[data-live]")) {
@@ -85,7 +85,7 @@ async function findProblem(form) {
 
 // <button type="button" data-copy="id" hidden> copies the text of an element.
 for (const button of document.querySelectorAll("[data-copy]")) {
-  button.hidden = false;
+  button.hidden = !navigator.clipboard;  // other computers have it only with HTTPS
   button.addEventListener("click", async () => {
     await navigator.clipboard.writeText(document.getElementById(button.dataset.copy).textContent);
     button.textContent = "Copied";
