@@ -13,6 +13,7 @@ from tests.vault.support.machines import granted_machine
 from tests.vault.support.served_vault import ROOT, Agent, Vault
 from vault.control import Control
 from vault.domains import agents
+from vault.owner import commands_projects
 from vault.owner.cli import all_commands
 from vault.router import wall_clock
 from vault.schema import open_store
@@ -133,6 +134,17 @@ def test_fields_are_asked_for_one_by_one(owner: Owner) -> None:
     assert json.loads(owner.vault.value(secret["id"])) == {"user": "a", "password": "b"}
     wrong = run_on_terminal(directory, "put", "Webshop", "DB", "--field", "other")
     assert wrong[2].startswith("vault: error: the fields of a secret cannot be changed\n")
+
+
+def test_two_puts_at_once_create_one_secret(owner: Owner, project: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def typed(*_: object, **__: object) -> str:
+        monkeypatch.undo()
+        assert owner("put", "Webshop", "API_KEY", "--generate")[0] == 0
+        return MARK
+
+    monkeypatch.setattr(commands_projects, "read_hidden", typed)
+    assert owner.fails("put", "Webshop", "API_KEY") == "a secret API_KEY was just created"
+    assert [each["name"] for each in owner.json("secrets", project)] == ["API_KEY"]
 
 
 def test_what_put_refuses(owner: Owner, project: str, agent: Agent, tmp_path: Path) -> None:

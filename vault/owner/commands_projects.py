@@ -20,6 +20,7 @@ from vault.owner.looks import format_table, format_time
 from vault.owner.naming import PROJECT, SECRET, TRASHED, Found, Kind, find, find_exact
 from vault.owner.parser import CommandLine, add_opening, add_yes
 from vault.place import command_line
+from vault.router import Call
 from vault.terminal import printable
 
 PROJECT_TEXT = "its id, the beginning of its id, or its name"
@@ -247,7 +248,14 @@ def _put_new(desk: Desk, project: Found, options: argparse.Namespace) -> Output:
         body["fieldNames"] = fields
     if options.note is not None:
         body["note"] = options.note
-    made = desk.call("POST", f"/v1/ai/projects/{project.id}/secrets", body)
+
+    def create(call: Call) -> Any:
+        # Another process may have created it while the value was typed.
+        if find_exact(call.db, options.name, SECRET, project_id=project.id) is not None:
+            raise VaultError(f"a secret {printable(options.name)} was just created", "run put again to replace it")
+        return secrets.create(call)
+
+    made = desk.run("put", create, {"projectId": project.id}, checked(body, secrets.CREATE_FIELDS))
     data = {**made, "projectId": project.id, "version": 1, "created": True}
     return Output(data, f"created {printable(made['name'])} ({made['id']}) in {printable(project.name)}")
 
