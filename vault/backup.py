@@ -50,11 +50,12 @@ def restore(source: Path, directory: Path, now_ms: int) -> str:
         private_directory(directory)
         if any(directory.iterdir()):
             raise VaultError(f"directory {quoted(directory)} is not empty", "name a new one with --dir")
-        migrations.copy(db, directory / "vault.db")
-    with open_store(directory) as store:
-        with store.transaction() as restored:
-            audit.record(restored, now_ms, OWNER, "vault_restore", "the vault was restored from a backup")
-        return store.vault_id
+        with _emptied_after_failure(directory):
+            migrations.copy(db, directory / "vault.db")
+            with open_store(directory) as store:
+                with store.transaction() as restored:
+                    audit.record(restored, now_ms, OWNER, "vault_restore", "the vault was restored from a backup")
+                return store.vault_id
 
 
 @contextmanager
@@ -73,6 +74,17 @@ def _reserved(target: Path) -> Iterator[None]:
         target.unlink()
         for suffix in (".sealing", ".sealing.draft"):
             target.with_name(target.name + suffix).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _emptied_after_failure(directory: Path) -> Iterator[None]:
+    """Delete the files of a directory that was empty if the block fails, so that it can be tried again."""
+    try:
+        yield
+    except BaseException:
+        for path in directory.iterdir():
+            path.unlink()
         raise
 
 

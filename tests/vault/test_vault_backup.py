@@ -12,7 +12,7 @@ import pytest
 from tests.vault.support.commands import run_command
 from tests.vault.support.rekey_crashes import every_value
 from tests.vault.support.served_vault import START_MS, Agent, Spawned, Vault
-from vault import backup
+from vault import backup, migrations
 from vault.errors import VaultError
 from vault.schema import open_store
 from vault.store import Store
@@ -195,6 +195,17 @@ def test_a_backup_during_writes_is_consistent(vault: Vault, agent: Agent, tmp_pa
             values = every_value(store)
             assert before <= len(values) <= len(acknowledged)
             assert all(versions == ["x" * 1000] for versions in values.values())
+
+
+def test_a_restore_that_fails_can_be_tried_again(vault: Vault, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved, directory = tmp_path / "saved", tmp_path / "new"
+    backup.backup(vault.store, saved, START_MS, WORDS)
+    monkeypatch.setattr(migrations, "SCHEMA_VERSION", migrations.SCHEMA_VERSION - 1)  # an older program
+    with pytest.raises(VaultError, match="this program knows"):
+        backup.restore(saved, directory, START_MS)
+    assert list(directory.iterdir()) == []
+    monkeypatch.undo()
+    assert backup.restore(saved, directory, START_MS) == vault.store.vault_id
 
 
 def test_backup_and_restore_from_the_command_line_while_the_server_runs(tmp_path: Path) -> None:
