@@ -159,7 +159,10 @@ class SharedServer:
 
     def __init__(self) -> None:
         self.app: ASGIApp | None = None
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        # As the vault's own: asyncio sends at once, instead of 40 ms later, only if the protocol is named.
+        self._listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+        self._listener.bind(("127.0.0.1", 0))
+        self._listener.listen(128)
         self.port: int = self._listener.getsockname()[1]
         self._server = uvicorn.Server(uvicorn_config(self))
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
