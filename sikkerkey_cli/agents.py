@@ -27,11 +27,12 @@ import sikkerkey_mcp
 import sikkerkey_pages
 import sikkerkey_passphrase
 import sikkerkey_redact
+import sikkerkey_refusals
 import sikkerkey_shell
 from sikkerkey_cli import tables, terminal
 from sikkerkey_cli.terminal import Progress, UsageError, ask_new_passphrase, confirm, prompt_hidden
 from sikkerkey_identity import agents_directory, check_private, home
-from sikkerkey_mcp import ConfigError, JsonObject, ServiceError, clean, print_notice
+from sikkerkey_mcp import Action, Answer, ConfigError, JsonObject, ServiceError, clean, print_notice
 
 REGISTER_PATH = "/v1/ai-bootstrap/register"
 NAME_MAX_CHARACTERS = 255
@@ -289,6 +290,12 @@ def pinned_certificate(base_url: str, sha256: str) -> str:
     return ssl.DER_cert_to_PEM_cert(found)
 
 
+def refusal(action: Action, reply: Answer) -> ServiceError:
+    """The error for an answer that is not 2xx, to a request that a person's command has made."""
+    sanitize = sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True)
+    return sikkerkey_refusals.service_error(action, reply, sanitize, sikkerkey_mcp.TOOLS)
+
+
 def register(base_url: str, token: str, public_key: bytes, name: str, certificate: str = "") -> dict[str, str]:
     """Registers with the one-time token; returns the agent's agentId, name and vaultId. Raises ServiceError."""
     body: JsonObject = {"token": token, "publicKey": base64.b64encode(public_key).decode("ascii")}
@@ -304,7 +311,7 @@ def register(base_url: str, token: str, public_key: bytes, name: str, certificat
                 "the token may be used up: if the dashboard lists a new agent, remove it and create a new token"
             )
         raise
-    members = sikkerkey_mcp.error_members(reply)
+    members = sikkerkey_refusals.error_members(reply)
     redact = sikkerkey_redact.redactor([token])
     if reply.status not in (200, 201):
         said = members.get("error")
@@ -402,8 +409,8 @@ def _whoami_remote(api: sikkerkey_mcp.Api, *, as_json: bool) -> int:
     with Progress("waiting for the vault"):
         reply = api.send(sikkerkey_mcp.build_request(action, {}), safe=True, context=sikkerkey_mcp.Context())
     if reply.status != 200:
-        raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True))
-    members = sikkerkey_pages.with_iso_times(sikkerkey_mcp.error_members(reply))
+        raise refusal(action, reply)
+    members = sikkerkey_pages.with_iso_times(sikkerkey_refusals.error_members(reply))
     if not members:
         raise ServiceError("the vault's answer is not a JSON object", "check the agent's apiUrl with whoami")
     if as_json:
@@ -491,7 +498,7 @@ def revoke_at_vault(actor: sikkerkey_identity.Identity, agent: str) -> None:
     with Progress("waiting for the vault"):
         reply = sikkerkey_mcp.agent_api(actor).send(request, safe=False, context=sikkerkey_mcp.Context())
     if not 200 <= reply.status < 300:
-        error = sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True))
+        error = refusal(action, reply)
         if reply.status == 404:
             error.hint = f"if it is already revoked, `sikkerkey-mcp revoke {agent}` deletes its key"
         raise error

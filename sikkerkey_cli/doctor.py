@@ -38,6 +38,7 @@ import sikkerkey_identity
 import sikkerkey_keys
 import sikkerkey_mcp
 import sikkerkey_options
+import sikkerkey_refusals
 import sikkerkey_shell
 import sikkerkey_times
 import sikkerkey_tls
@@ -52,7 +53,7 @@ PYTHONS = ((3, 9, 2), (3, 15))  # the oldest that works, the newest that was tes
 NETWORK_MAX_S = 10.0  # for all requests to one host, and for all requests about one agent
 CLIENT_MAX_S = 8.0  # from starting a client's entry to the answer of its first call; clients allow 10 s or more
 FAMILY_MAX_S = 3.0  # for all addresses of one family
-CLOCK_WARN_S = 60  # such a clock will drift further; beyond sikkerkey_mcp.CLOCK_SKEW_MAX_S the vault refuses
+CLOCK_WARN_S = 60  # such a clock will drift further; beyond sikkerkey_refusals.CLOCK_SKEW_MAX_S the vault refuses
 EXPIRY_WARN_DAYS = 14  # certificates are normally renewed earlier, so the renewal has probably failed
 DAY_S = 86_400
 SCOPES_MAX = 100  # the rest of an answer is ignored; there are about 25
@@ -485,7 +486,7 @@ def _exchange(process: Any) -> tuple[dict[str, JsonObject], str]:
         process.stdin.flush()
     replies: dict[str, JsonObject] = {}
     for line in process.stdout:
-        reply = sikkerkey_mcp.error_members(sikkerkey_mcp.Answer(0, {}, line))
+        reply = sikkerkey_refusals.error_members(sikkerkey_mcp.Answer(0, {}, line))
         replies[str(reply.get("id"))] = reply
         if replies.keys() >= {"2", "3"}:
             break
@@ -696,11 +697,11 @@ def _clock_line(headers: sikkerkey_mcp.Headers) -> Line:
     skew_s = int(time.time()) - vault_s  # both in whole seconds, as in the Date header
     difference = f"{abs(skew_s)} s {'ahead of' if skew_s > 0 else 'behind'}" if skew_s else "the same as"
     detail = f"{difference} the vault's"
-    if abs(skew_s) > sikkerkey_mcp.CLOCK_SKEW_MAX_S:
+    if abs(skew_s) > sikkerkey_refusals.CLOCK_SKEW_MAX_S:
         return Line(
             "clock",
             "fail",
-            f"{detail}: beyond {sikkerkey_mcp.CLOCK_SKEW_MAX_S} s the vault refuses every call",
+            f"{detail}: beyond {sikkerkey_refusals.CLOCK_SKEW_MAX_S} s the vault refuses every call",
             _set_clock(),
         )
     return Line("clock", "warn", detail, _set_clock()) if abs(skew_s) > CLOCK_WARN_S else Line("clock", "ok", detail)
@@ -733,10 +734,10 @@ def check_agent(identity: Identity) -> list[Line]:
         context.cancellation = OneAttempt()
         reply = sikkerkey_mcp.agent_api(identity).send(request, safe=True, context=context)
         if not 200 <= reply.status < 300:
-            raise sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True))
+            raise agents.refusal(action, reply)
     except Error as error:
         return [_refused_line(identity, error)]
-    members = sikkerkey_mcp.error_members(reply)
+    members = sikkerkey_refusals.error_members(reply)
     listed = members.get("scopes")
     if not isinstance(listed, list):
         return [Line("vault", "fail", f"{agent}: the answer is not from a vault", "check apiUrl: sikkerkey-mcp whoami")]

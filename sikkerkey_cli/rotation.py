@@ -20,6 +20,7 @@ import sikkerkey_activity
 import sikkerkey_identity
 import sikkerkey_keys
 import sikkerkey_mcp
+import sikkerkey_refusals
 from sikkerkey_cli import agents
 from sikkerkey_cli.agents import NEXT
 from sikkerkey_cli.terminal import Progress, UsageError
@@ -117,14 +118,14 @@ def _require_approval(new: Identity) -> None:
     with Progress("waiting for the vault"):
         reply = sikkerkey_mcp.agent_api(new).send(request, safe=True, context=sikkerkey_mcp.Context())
     if 200 <= reply.status < 300:
-        members = sikkerkey_mcp.error_members(reply)
+        members = sikkerkey_refusals.error_members(reply)
         if (
             members.get("agentId") == new.agent_id
             and members.get("approved") is True
             and members.get("enabled") is True
         ):
             return
-    error = sikkerkey_mcp.service_error(action, reply, sikkerkey_mcp.sanitizer(action, {}, hidden_visible=True))
+    error = agents.refusal(action, reply)
     message = f"the vault does not accept agent {new.agent_id} yet; nothing was changed"
     raise Error(message, f"its owner approves it, then run this again; the vault: {error}")
 

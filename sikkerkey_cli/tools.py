@@ -40,7 +40,7 @@ def limits(arg: Arg, quote: str = "") -> list[str]:
     if arg.choices:
         found.append(", ".join(f"{quote}{choice}{quote}" for choice in arg.choices))
     if arg.pattern:
-        found.append(sikkerkey_mcp.FORMATS[arg.pattern])
+        found.append(sikkerkey_actions.FORMATS[arg.pattern])
     return found + (["plaintext: never shown, logged or repeated"] if arg.plaintext else [])
 
 

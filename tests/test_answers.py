@@ -15,9 +15,10 @@ import pytest
 
 import sikkerkey_mcp
 import sikkerkey_members
+import sikkerkey_refusals
 import sikkerkey_results
-from sikkerkey_mcp import NEXT_STEP
 from sikkerkey_redact import REDACTED
+from sikkerkey_refusals import NEXT_STEP
 from sikkerkey_results import WITHHELD
 from tests.support.harness import ROOT, CannedResponse, Recorder, Server
 from tests.support.rows import each_of
@@ -454,7 +455,9 @@ def test_string_that_holds_plaintext_in_disguise_is_cut_out_whole() -> None:
         result = call(CREATE, giving(CREATE, LONG_SECRET), reply(200, json.dumps(body).encode()))
         assert result["structuredContent"] == {"id": "sk_1", "name": REDACTED, "note": "some note"}, how
         refused = call(CREATE, giving(CREATE, LONG_SECRET), reply(400, json.dumps({"error": body["name"]}).encode()))
-        assert shown(refused).startswith(f"the vault answered 400; {sikkerkey_mcp.WORDS_HOLD_PLAINTEXT}\nhint: "), how
+        assert shown(refused).startswith(
+            f"the vault answered 400; {sikkerkey_refusals.WORDS_HOLD_PLAINTEXT}\nhint: "
+        ), how
 
 
 def test_words_of_a_failure_are_shown_if_they_hold_no_plaintext() -> None:

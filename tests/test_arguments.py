@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import sikkerkey_actions
 import sikkerkey_core
 import sikkerkey_mcp
 import sikkerkey_times
@@ -364,7 +365,7 @@ AGAINST = {
 def test_string_against_its_pattern_is_refused_in_words(row: Row, arg: sikkerkey_mcp.Arg) -> None:
     for wrong in AGAINST[arg.pattern]:
         message = refusal(row, {**row.base_for(arg.name), arg.name: wrong})
-        assert message == f"{arg.name} must be {sikkerkey_mcp.FORMATS[arg.pattern]}"
+        assert message == f"{arg.name} must be {sikkerkey_actions.FORMATS[arg.pattern]}"
 
 
 @each_argument(where=lambda arg: arg.pattern == sikkerkey_mcp.HH_MM)

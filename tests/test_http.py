@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 import sikkerkey_http
 import sikkerkey_mcp
+import sikkerkey_refusals
 import sikkerkey_tls
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Authority, ConnectProxy, FaultyVault, assert_signed, assert_signed_afresh
@@ -122,7 +123,7 @@ def clock() -> Clock:
 @pytest.fixture
 def stopped_clock(clock: Clock, monkeypatch: pytest.MonkeyPatch) -> Clock:
     """No time passes but that of pauses between attempts."""
-    for module in (sikkerkey_mcp, sikkerkey_http):
+    for module in (sikkerkey_mcp, sikkerkey_http, sikkerkey_refusals):
         monkeypatch.setattr(module, "time", clock)
     return clock
 

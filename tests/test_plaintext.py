@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_refusals
 from tests.support import faulty_vault
 from tests.support.faulty_vault import Act, Authority, FaultyVault, Wire
 from tests.support.harness import (
@@ -151,7 +152,7 @@ def test_value_in_the_base64_of_a_whole_body_is_cut_out(server: Server, recorder
         )  # type: ignore[misc]
         result = server.call("manage_secrets", action="create", **PROJECT, name="n", value="correct horse battery")
         assert found(json.dumps(result).encode(), ["correct horse battery"]) == []
-        assert sikkerkey_mcp.WORDS_HOLD_PLAINTEXT in json.dumps(result)
+        assert sikkerkey_refusals.WORDS_HOLD_PLAINTEXT in json.dumps(result)
 
 
 def written(seen: list[ReceivedRequest]) -> list[ReceivedRequest]:

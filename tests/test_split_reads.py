@@ -10,6 +10,7 @@ import pytest
 
 import sikkerkey_mcp
 import sikkerkey_options
+import sikkerkey_refusals
 from sikkerkey_mcp import MOVED_ACTIONS, READ_TOOLS, TOOLS, Restriction, split_reads
 from tests.support.harness import AGENT_ID, SOURCE_COMMAND, Recorder, Server, make_slot
 from tests.support.in_process_client import InProcessClient, request
@@ -228,7 +229,7 @@ def test_texts_name_only_actions_that_exist_with_the_option() -> None:
 def test_hint_of_the_vaults_refusal_names_existing_actions() -> None:
     api = StubApi(reply(409))
     tools = sikkerkey_mcp.VaultTools(lambda: api, split=True)
-    hints = "; ".join(sikkerkey_mcp.NEXT_STEP.values())
+    hints = "; ".join(sikkerkey_refusals.NEXT_STEP.values())
     exist = {f"{tool.name}.{action.name}" for tool in SPLIT for action in tool.actions}
     assert sikkerkey_mcp.actions_in(sikkerkey_mcp.in_split_names(hints)) <= exist
     failing = sikkerkey_mcp.ServiceError("failed", "see manage_secrets.list")

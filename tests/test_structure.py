@@ -27,7 +27,6 @@ MAY_NOT_USE = {
     "signing": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
     "vault API": {"TOOLS", "Action", "Session", "print"},
     "results": RANDOMNESS | NETWORK | FILES | THREADS,
-    "refusals": RANDOMNESS | NETWORK | FILES | THREADS,
     "restrictions": CLOCK | RANDOMNESS | NETWORK | THREADS,
     "resources": RANDOMNESS | NETWORK | FILES | THREADS,
     "protocol": CLOCK | RANDOMNESS | NETWORK | FILES | {"threading.Thread", "os", "print", "TOOLS", "VaultTools"},
@@ -37,6 +36,7 @@ MODULES_MAY_NOT_USE = {
     "sikkerkey_address": CLOCK | RANDOMNESS | THREADS | {"open", "http", "socket", "ssl", "sikkerkey_tls"},
     "sikkerkey_identity": CLOCK | RANDOMNESS | NETWORK | THREADS | {"cryptography", "hashlib", "sikkerkey_keys"},
     "sikkerkey_keys": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
+    "sikkerkey_refusals": RANDOMNESS | NETWORK | FILES | THREADS | {"TOOLS"},
 }
 
 

@@ -35,6 +35,7 @@ TESTS = {
     "sikkerkey_mcp.py": f"{SERVER} plaintext concurrency first_call hardening local_attacks lifecycle faults",
     "sikkerkey_core.py": f"{SERVER} hardening",
     "sikkerkey_actions.py": SERVER,
+    "sikkerkey_refusals.py": "answers injection golden plaintext faults",
     "sikkerkey_results.py": f"{SERVER} pages plaintext",
     "sikkerkey_activity.py": "activity",
     "sikkerkey_address.py": "identity pinned_certificate http",

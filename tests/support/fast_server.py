@@ -20,6 +20,7 @@ if __name__ == "__main__":  # started by path and isolated, so the repository is
 
 import sikkerkey_http
 import sikkerkey_mcp
+import sikkerkey_refusals
 
 COMMAND = (sys.executable, "-I", str(Path(__file__).resolve()))
 LIMIT_NAMES = ("EXCHANGE_MAX_S", "CONNECT_MAX_S", "RETRY_MAX_S", "BACKOFF_S")
@@ -76,7 +77,8 @@ def skip_pauses() -> None:
         clock.skipped_s += seconds
         return self.is_set()
 
-    vars(sikkerkey_mcp)["time"] = vars(sikkerkey_http)["time"] = clock
+    for module in (sikkerkey_mcp, sikkerkey_http, sikkerkey_refusals):
+        vars(module)["time"] = clock
     setattr(sikkerkey_mcp.Cancellation, "wait", wait)  # noqa: B010 (mypy does not allow assigning to a method)
 
 

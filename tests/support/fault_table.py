@@ -13,7 +13,7 @@ from collections.abc import Callable
 from email.utils import formatdate
 from typing import NamedTuple
 
-from sikkerkey_mcp import NEXT_STEP
+from sikkerkey_refusals import NEXT_STEP
 from tests.support import faulty_vault
 from tests.support.fault_stage import Kind, Stage
 from tests.support.faulty_vault import DAY, Act, Wire

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Sequence
 
+import sikkerkey_actions
 import sikkerkey_mcp
 
 
@@ -70,7 +71,7 @@ def _arg_complaints(arg: sikkerkey_mcp.Arg) -> Iterator[str]:
         yield f"{arg.name} accepts no value"
     if arg.pattern and not (arg.pattern.startswith("^") and arg.pattern.endswith("$")):
         yield f"{arg.name}'s pattern is not anchored, as it is checked"
-    elif arg.pattern and arg.pattern not in sikkerkey_mcp.FORMATS:
+    elif arg.pattern and arg.pattern not in sikkerkey_actions.FORMATS:
         yield f"{arg.name}'s pattern has no words for messages"
 
 
