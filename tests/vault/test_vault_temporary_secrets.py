@@ -163,6 +163,18 @@ def test_a_double_click_shows_the_value_too(vault: Vault, agent: Agent, project_
     assert (enter(vault, token, "wrong", form).status, statuses(agent, project_id)) == (403, ["viewed"])
     clock.advance(1)
     assert enter(vault, token, passphrase, form).status == 410
+
+
+def test_the_ciphertext_of_an_opened_link_is_forgotten(
+    vault: Vault, agent: Agent, project_id: str, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(temporary_secrets, "_AGAIN", {})
+    created = made(agent, project_id)
+    enter(vault, created["token"], created["passphrase"], form_id(vault, created["token"]))
+    run_job(expire_due, vault.store, clock())
+    assert len(temporary_secrets._AGAIN) == 1
+    clock.advance(2)
+    run_job(expire_due, vault.store, clock())
     assert not temporary_secrets._AGAIN
 
 

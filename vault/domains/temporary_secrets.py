@@ -232,10 +232,14 @@ def _decrypt(row: sqlite3.Row, passphrase: str) -> str | None:
 
 def _opened_by_this_form(call: Call) -> sqlite3.Row | None:
     """The row of a link that the same form opened a moment ago, as it was before."""
-    for key in [key for key, (_, until_ms) in list(_AGAIN.items()) if until_ms <= call.now_ms]:
-        _AGAIN.pop(key, None)
+    _forget_opened(call.now_ms)
     row, _ = _AGAIN.get(_form_of(call), (None, 0))
     return row
+
+
+def _forget_opened(now_ms: int) -> None:
+    for key in [key for key, (_, until_ms) in list(_AGAIN.items()) if until_ms <= now_ms]:
+        _AGAIN.pop(key, None)
 
 
 def _form_of(call: Call) -> tuple[bytes, str]:
@@ -262,6 +266,7 @@ def expire_due(transaction: Transaction, _keys: KeySource, now_ms: int) -> None:
     """Background job: delete the content of expired links, and rows that were closed thirty days ago."""
     due = "SELECT id, project_id FROM temporary_secrets WHERE status = 'pending' AND expires_ms <= ? LIMIT ?"
     old = "SELECT id FROM temporary_secrets WHERE closed_ms <= ? LIMIT ?"
+    _forget_opened(now_ms)
     done = EXPIRED_AT_ONCE
     while done == EXPIRED_AT_ONCE:
         with transaction() as db:
