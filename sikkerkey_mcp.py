@@ -3551,7 +3551,10 @@ def read_settings(arguments: Sequence[str], environ: Mapping[str, str] = os.envi
 
 
 def command_serve(arguments: Sequence[str]) -> int:
-    """Serves MCP on stdin and stdout, whatever is wrong: a client shows no reason why a server did not start."""
+    """Serves MCP on stdin and stdout, whatever is wrong: a client shows no reason why a server did not start.
+
+    At a terminal, it raises ConfigError instead.
+    """
     at_terminal = bool(sys.stdin and sys.stdin.isatty())
     try:
         settings = read_settings(arguments)
@@ -3568,6 +3571,8 @@ def command_serve(arguments: Sequence[str]) -> int:
         if not identity.certificate:  # with a pinned one, neither a proxy nor a bundle counts
             check_network_settings(identity.api_url)
     except ConfigError as error:
+        if at_terminal:
+            raise
         introduction = problem_sentence(error)
         print_notice(f"sikkerkey-mcp: error: {introduction}")
     if at_terminal:

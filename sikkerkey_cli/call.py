@@ -6,6 +6,7 @@ Arguments are converted by the types of the table and checked by the same code a
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ import sikkerkey_mcp
 import sikkerkey_members
 import sikkerkey_shell
 from sikkerkey_cli import names, questions, tables, terminal
+from sikkerkey_cli.grammar import NEAR
 from sikkerkey_cli.output_file import OutputFile, as_bytes
 from sikkerkey_cli.terminal import UsageError
 from sikkerkey_cli.tools import LIST_TOOLS_HINT, SAMPLES, command_name, find_tool, split_name
@@ -164,11 +166,23 @@ def _check(tool: Tool, action: Action, arguments: JsonObject) -> sikkerkey_mcp.A
         return sikkerkey_mcp.check_arguments(tool, action, arguments, int(time.time() * 1000))
     except sikkerkey_mcp.ArgumentError as error:
         hint = f"`sikkerkey-mcp tools describe {command_name(tool, action)}` lists its arguments"
-        raise UsageError(str(error), error.hint or _how_to_type(action, str(error)) or hint) from None
+        near = error.hint or _similar_argument(action, arguments) or _how_to_type(action, str(error))
+        raise UsageError(str(error), near or hint) from None
+
+
+def _similar_argument(action: Action, arguments: JsonObject) -> str:
+    """A hint for the first argument that the action does not have, if one of its own is similar."""
+    known = [*names.arguments_by_word(action), *(arg.name for arg in action.args)]
+    unknown = next((name for name in arguments if name not in known), "")
+    return sikkerkey_mcp.did_you_mean(unknown, known, NEAR)
 
 
 def _how_to_type(action: Action, message: str) -> str:
-    """A hint for lists and objects, which are given as JSON."""
+    """A hint for ids, for which names are taken too, and for lists and objects, which are given as JSON."""
+    if missing := re.match("([A-Za-z]+(?: and [A-Za-z]+)*) (?:is|are) required for ", message):
+        ids = [arg.name for arg in action.args if names.is_id_argument(arg) and arg.name in missing[1].split(" and ")]
+        words = [f"{names.short_name(name)}=NAME" for name in ids]
+        return f"an id or a name: {' '.join(words)}" if words else ""
     for arg in action.args:
         if message.startswith(f"{arg.name} must be an"):
             if arg.kind == "object":

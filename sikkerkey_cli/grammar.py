@@ -346,9 +346,28 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints the message and a hint, and exits with status 2."""
-        told = sikkerkey_mcp.clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", message))
+        told = sikkerkey_mcp.clean(re.sub("[0-9A-Fa-f]{64}", "(a token)", _in_plain_words(message)))
         hint = "" if "did you mean" in told else f"\nhint: {self.prog} --help has examples"
         self.exit(2, f"{self.prog}: error: {told}{hint}\n")
+
+
+# What argparse says, and what the error says instead. The first that matches counts.
+PLAIN_WORDS = (
+    ("the following arguments are required: TOKEN", "TOKEN is missing; `sikkerkey-mcp install -` asks for it"),
+    ("the following arguments are required: (.*)", r"\1 is missing"),
+    ("argument (.*): expected one argument", r"\1 needs a value"),
+    ("argument (.*): ignored explicit argument .*", r"\1 takes no value"),
+    ("argument (.*): not allowed with argument (.*)", r"choose one of \1 and \2"),
+    ("argument (.*): unknown: (.*)", r"unknown \1: \2"),
+    ("argument (.*): (must .*)", r"\1 \2"),
+)
+
+
+def _in_plain_words(message: str) -> str:
+    for pattern, words in PLAIN_WORDS:
+        if found := re.fullmatch(pattern, message, re.DOTALL):
+            return found.expand(words)
+    return message
 
 
 @functools.cache
@@ -491,7 +510,7 @@ def _joined_times(arguments: list[str]) -> list[str]:
 def _refuse_unknown_command(root: Parser, arguments: list[str]) -> None:
     word = next((word for word in arguments if not word.startswith("-")), None)
     if word is not None and word not in COMMANDS:
-        near = sikkerkey_mcp.did_you_mean(word, list(COMMANDS), NEAR)
+        near = sikkerkey_mcp.did_you_mean(word, [*COMMANDS, "help", "--version"], NEAR)
         root.error(f"unknown command: {near}" if near else "unknown command")
 
 

@@ -241,7 +241,9 @@ def _plain_errors() -> Iterator[None]:
         yield
     except UnknownCode:
         # Not repeated: somebody may have typed a value in its place.
-        hint = f"a code is 4 letters and digits; {_command('fill')} lists what is waiting. A value is never an argument"
+        hint = (
+            f"a code is 4 letters and digits; `{_command('fill')}` lists what is waiting. A value is never an argument"
+        )
         raise UsageError("no call has this code", hint) from None
     except NotWaiting as error:
         raise _over(error.found) from None

@@ -338,6 +338,22 @@ def test_invalid_arguments_are_refused_as_for_a_model(
     assert "\nhint: " in ran.err
 
 
+def test_hint_shows_how_to_name_what_is_missing_or_mistyped(shell: Shell, vault: Recorder) -> None:
+    for words, hint in (
+        ("manage_secrets list", "an id or a name: project=NAME"),
+        ("manage_secrets get", "an id or a name: project=NAME secret=NAME"),
+        (
+            f"manage_secrets create {PROJECT}",
+            "`sikkerkey-mcp tools describe manage_secrets create` lists its arguments",
+        ),
+        ("manage_projects create nmae=x", "did you mean name?"),
+        ("manage_secrets list projct=x", "did you mean projectId?"),
+    ):
+        ran = shell("call", *words.split())
+        assert (ran.status, vault.seen) == (USAGE, []), words
+        assert ran.err.endswith(f"\nhint: {hint}\n"), (words, ran.err)
+
+
 def test_hint_shows_how_to_write_a_list(shell: Shell, vault: Recorder) -> None:
     ran = shell("call", "read_audit", "query", "severities={}")
     assert ran.err.endswith("""\nhint: severities=A,B or, as JSON quoted for the shell, severities='["A", "B"]'\n""")

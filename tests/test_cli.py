@@ -1026,9 +1026,39 @@ def test_token_entered_at_the_prompt_is_not_echoed(recorder: Recorder) -> None:
     assert recorder.seen[0].json()["token"] == TOKEN
 
 
-def test_server_started_on_a_terminal_says_what_it_waits_for() -> None:
-    shown = at_terminal([], b"\x04", {})
-    assert b"waiting for an MCP client on stdin" in shown
+def test_server_started_on_a_terminal_says_what_it_waits_for(home: Path) -> None:
+    make_slot(home, "https://vault.test")
+    assert b"waiting for an MCP client on stdin" in at_terminal([], b"\x04", {})
+
+
+def test_server_started_on_a_terminal_ends_if_it_cannot_work(home: Path) -> None:
+    """A client would see no reason, but a person does."""
+    person = Terminal([*COMMAND], {})
+    ended = person.end()
+    assert ended.status == 1
+    assert ended.shown.startswith("sikkerkey-mcp: error: no agent is installed on this computer\r\nhint: ")
+    make_slot(home, "https://vault.test")
+    person = Terminal([*COMMAND, "serve", "--agent", "nobody"], {})
+    assert person.end().status == 2
+
+
+def test_wrong_usage_is_said_in_plain_words(shell: Shell, home: Path) -> None:
+    """Not in those of argparse."""
+    for words, told in (
+        ("install", "TOKEN is missing; `sikkerkey-mcp install -` asks for it"),
+        ("show", "CODE is missing"),
+        ("call whoami --columns", "--columns needs a value"),
+        ("whoami --remote=x", "--remote takes no value"),
+        ("config codex --write --remove", "choose one of --remove and --write"),
+        ("config codx", "unknown CLIENT: did you mean codex?"),
+        ("completion xyz", "SHELL must be one of: bash, zsh, fish, powershell"),
+        ("call whoami --agent=", "--agent must not be empty"),
+        ("hepl", "unknown command: did you mean help?"),
+        ("version", "unknown command: did you mean --version?"),
+    ):
+        ran = shell(*words.split())
+        assert (ran.status, ran.out) == (2, ""), words
+        assert ran.err.splitlines()[0].endswith(f": error: {told}"), (words, ran.err)
 
 
 # broken streams

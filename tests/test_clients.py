@@ -411,7 +411,7 @@ def test_empty_restriction_is_refused_and_nothing_written(
     for option in ("--tools", "--exclude", "--values", "--confirm", "--agent", "--max-calls", "--prefix"):
         ran = config("cursor", "--write", option, text)
         assert (ran.status, ran.out) == (2, ""), option
-        assert f"argument {option}: must not be empty" in ran.err
+        assert f"error: {option} must not be empty\n" in ran.err
     for variable in RESTRICTED:
         with monkeypatch.context() as patched:
             patched.setenv(variable, text)
