@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from tests.support.harness import fingerprint
-from tests.vault.support.commands import run_command
+from tests.vault.support.commands import run_command, run_line
 from tests.vault.support.served_vault import START_MS, Agent, Vault
 from vault.control import Control
 from vault.owner import commands_vault
@@ -134,6 +135,21 @@ def test_a_usage_error_is_status_2(owner: Owner, arguments: list[str]) -> None:
     assert (status, out) == (2, "")
     assert err.startswith("vault: error: ")
     assert err.splitlines()[1].startswith("hint: python -m vault ")
+
+
+def test_a_usage_error_is_said_in_plain_words() -> None:
+    """Not in those of argparse."""
+    for line, told in (
+        ("", "COMMAND is missing"),
+        ("put", "PROJECT and NAME are missing"),
+        ("agent-token", "--scopes is missing"),
+        ("agent-token --scopes", "--scopes needs a value"),
+        ("serve --port x", "--port must be a number from 0 to 65535"),
+        ("status --json=x", "--json takes no value"),
+        ("rekey --to paper", "--to must be one of: passphrase, key-file"),
+    ):
+        status, out, err = run_line(line.split(), io.StringIO(), io.StringIO())
+        assert (status, out, err.splitlines()[0]) == (2, "", f"vault: error: {told}"), line
 
 
 def test_a_mistyped_directory_creates_no_vault(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 import shutil
 import sys
 import textwrap
@@ -44,7 +45,7 @@ class Parser(argparse.ArgumentParser):
         return super().add_argument(*names, **settings)
 
     def error(self, message: str) -> NoReturn:
-        self.fail(printable(_without_arguments(message)), f"{self.prog} --help")
+        self.fail(printable(_in_plain_words(_without_arguments(message))), f"{self.prog} --help")
 
     def fail(self, message: str, hint: str) -> NoReturn:
         """Print an error and exit with status 2."""
@@ -139,6 +140,24 @@ def add_yes(command: Parser) -> None:
 def _suggestion(word: str, known: Iterable[str], parser: Parser) -> str:
     near = difflib.get_close_matches(word, list(known), 3)
     return f"did you mean {' or '.join(near)}? {parser.prog} --help" if near else f"{parser.prog} --help"
+
+
+# What argparse says, and what the error says instead. The first that matches counts.
+PLAIN_WORDS = (
+    ("the following arguments are required: ([^,]*)", r"\1 is missing"),
+    ("the following arguments are required: (.*), (.*)", r"\1 and \2 are missing"),
+    ("argument (.*): expected one argument", r"\1 needs a value"),
+    ("argument (.*): not allowed with argument (.*)", r"choose one of \1 and \2"),
+    ("argument (.*): invalid choice: .* \\(choose from (.*)\\)", r"\1 must be one of: \2"),
+    ("argument (.*): ((?:must|takes) .*)", r"\1 \2"),
+)
+
+
+def _in_plain_words(message: str) -> str:
+    for pattern, words in PLAIN_WORDS:
+        if found := re.fullmatch(pattern, message, re.DOTALL):
+            return re.sub("'([a-z-]+)'", r"\1", found.expand(words))  # older versions of argparse quote choices
+    return message
 
 
 def _without_arguments(message: str) -> str:
