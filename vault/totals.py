@@ -19,9 +19,13 @@ CREATE TABLE IF NOT EXISTS totals (
     amount INTEGER NOT NULL,
     PRIMARY KEY (kind, id)
 ) WITHOUT ROWID;
--- The versions go first, while their secret still says which project they belong to.
-CREATE TRIGGER IF NOT EXISTS secrets_drop_versions BEFORE DELETE ON secrets
-    BEGIN DELETE FROM secret_versions WHERE secret_id = OLD.id; END;
+DROP TRIGGER IF EXISTS secrets_drop_versions;
+-- What is counted for a project goes first, while its secret still says which project it belongs to.
+CREATE TRIGGER IF NOT EXISTS secrets_drop_counted BEFORE DELETE ON secrets BEGIN
+    DELETE FROM secret_versions WHERE secret_id = OLD.id;
+    DELETE FROM grants WHERE secret_id = OLD.id;
+    DELETE FROM rotation_schedules WHERE secret_id = OLD.id;
+END;
 """
 
 
@@ -62,6 +66,8 @@ TOTALS = (
     Total("canaries",    "secrets",          PROJECT, KEPT + " AND {row}.kind = 'canary'", watched="deleted_ms, kind"),
     Total("versions",    "secret_versions",  SECRETS_PROJECT),
     Total("bytes",       "secret_versions",  SECRETS_PROJECT, amount=BLOCKS),
+    Total("grants",      "grants",           SECRETS_PROJECT, in_vault=False),
+    Total("schedules",   "rotation_schedules", SECRETS_PROJECT, in_vault=False),
     Total("policies",    "policies",         PROJECT),
     Total("bindings",    "policy_bindings",  "{row}.policy_id", in_vault=False),
     Total("machines",    "machines",         None),
