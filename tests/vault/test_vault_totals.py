@@ -67,6 +67,32 @@ def test_a_vault_without_totals_is_counted_when_it_is_opened(tmp_path: Path) -> 
         assert totals.of(db, "versions") == SIZES.secrets - 1
 
 
+def test_a_vault_from_before_some_totals_gets_them(tmp_path: Path) -> None:
+    added = ("grants", "schedules", "entries of", "entries by")
+    with open_store(tmp_path / "vault") as store:
+        with store.reader() as db:
+            schema = dict(db.execute("SELECT name, sql FROM sqlite_master").fetchall())
+        fill(store, SIZES, START_MS)
+        with store.transaction() as db:
+            for kind in added:
+                db.execute("DELETE FROM totals WHERE kind = ?", (kind,))
+                for event in ("add", "drop"):
+                    db.execute(f"DROP TRIGGER totals_of_{kind.replace(' ', '_')}_{event}")
+            db.execute("DROP TRIGGER secrets_drop_counted")
+            db.execute(
+                "CREATE TRIGGER secrets_drop_versions BEFORE DELETE ON secrets"
+                " BEGIN DELETE FROM secret_versions WHERE secret_id = OLD.id; END"
+            )
+            for view in ("live_projects", "live_secrets"):
+                db.execute(f"DROP VIEW {view}")
+            db.execute("DROP TABLE deleted_projects")
+    with open_store(tmp_path / "vault") as store, store.transaction() as db:
+        assert dict(db.execute("SELECT name, sql FROM sqlite_master").fetchall()) == schema
+        check(db)
+        db.execute("DELETE FROM secrets WHERE id = 'sk_1'")
+        check(db)
+
+
 def test_a_vault_is_counted_once(tmp_path: Path) -> None:
     """Opening must not go through the rows: a wrong total stays as it is."""
     directory = tmp_path / "vault"
