@@ -15,6 +15,7 @@ from sikkerkey_times import SECONDS_BELOW, iso_utc
 
 SEARCHED = ("name", "note", "description", "hostname", "email", "label", "cidr", "url")
 TIME_MEMBER = re.compile("(?:At|Start|End)$|^(?:timestamp|time|from|to)$")
+COLUMN_NAME = re.compile(r"[\w .-]{0,80}")
 TIME_MAX_MS = 253_402_300_799_999  # the end of the year 9999
 
 
@@ -80,7 +81,9 @@ def first_texts(texts: Sequence[str], characters: int) -> list[str]:
 
 
 def csv_records(text: str, may_show: Callable[[str, Any], bool], withheld: str, *, iso_times: bool) -> list[str]:
-    """The records of a CSV text (RFC 4180) as they are, each with its line end. Raises csv.Error.
+    """The records of a CSV text (RFC 4180) as they are, each with its line end.
+
+    Raises csv.Error, also if the first record does not name the columns.
 
     A record is written again if `may_show` (column, cell) forbids a cell, which becomes `withheld`, or, with
     `iso_times`, if it holds times in milliseconds, which become ISO 8601.
@@ -93,6 +96,8 @@ def csv_records(text: str, may_show: Callable[[str, Any], bool], withheld: str, 
     for cells in reader:
         record, begin = "".join(lines[begin : reader.line_num]), reader.line_num
         if columns is None:  # this is the header
+            if not all(COLUMN_NAME.fullmatch(name) for name in cells):
+                raise csv.Error("the first record does not name the columns")
             columns = cells
             times = [place for place, name in enumerate(cells) if iso_times and TIME_MEMBER.search(name)]
             known = [may_show(name, "a text") for name in cells]

@@ -10,6 +10,7 @@ import sikkerkey_redact
 from sikkerkey_actions import PAGE_ROWS, Action, Answer, Arguments, Tool, build_request, has_actions
 from sikkerkey_core import (
     ASK_FOR_LESS,
+    CHECK_INTERMEDIARY_HINT,
     JSON_MAX_VALUES,
     MAY_HAVE_BEEN_PROCESSED,
     Error,
@@ -373,8 +374,10 @@ def _csv_result(call: ShownCall, answer: Answer) -> JsonObject:
     may_show = members.may_show if members else lambda _name, _cell: True
     try:
         header, *rows = sikkerkey_pages.csv_records(text, may_show, WITHHELD, iso_times=not call.presentation.exact)
-    except (csv.Error, ValueError):  # not CSV, or no line at all
-        return _within_limit(call, text_result(text))
+    except csv.Error:  # not shown: nobody knows which of it are values
+        raise ServiceError("the vault's answer is not CSV", CHECK_INTERMEDIARY_HINT) from None
+    except ValueError:  # no line at all
+        return text_result(text)
     remarks, kept = [], rows
     if limit is not None and sum(map(len, rows)) > limit - len(header) - REMARK_CHARACTERS:
         kept = sikkerkey_pages.first_texts(rows, limit - len(header) - REMARK_CHARACTERS)

@@ -177,9 +177,20 @@ def test_csv_is_shown_verbatim() -> None:
     assert result == {"content": [{"type": "text", "text": csv}]}
 
 
+@each_of("ends", [("\n", "2," + "x" * 200_000 + "\n"), ("\r", ""), ("\u2028", ""), ("\n\n", "")])
+def test_csv_that_cannot_be_read_is_refused_because_a_column_may_hold_values(ends: tuple[str, str]) -> None:
+    row = BY_NAME["read_audit.export"]
+    between, rest = ends
+    text = f"id,value{between}1,{MARK}{between}{rest}"
+    result = call(row, row.minimal, reply(200, text.encode(), "text/csv"))
+    assert MARK not in json.dumps(result)
+    if between != "\n\n":  # blank lines are none
+        assert result["content"][0]["text"].startswith("the vault's answer is not CSV\nhint: ")
+
+
 def test_csv_with_broken_utf8_is_shown_with_replacement_characters() -> None:
-    result = call(EXPORT, EXPORT.minimal, reply(200, b"a,\xff\n", "text/csv"))
-    assert shown(result) == "a,\ufffd\n"
+    result = call(EXPORT, EXPORT.minimal, reply(200, b"action,detail\na,\xff\n", "text/csv"))
+    assert shown(result) == "action,detail\na,\ufffd\n"
 
 
 def test_export_that_the_vault_answers_in_json_is_shown_as_json() -> None:
