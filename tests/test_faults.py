@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import unicodedata
@@ -15,10 +16,16 @@ from tests.support.fault_stage import SLOW_SPEED, Effect, Kind, Measured, Stage
 from tests.support.fault_table import FAULTS, FIFTY_MB, Fault, Outcome
 from tests.support.faulty_vault import assert_signed
 from tests.support.rows import each_of
+from tests.support.schema_check import wait_until
 
 LINUX = sys.platform == "linux"
 
 GetStage = Callable[[Fault], Stage]
+
+
+def has_settled(stage: Stage) -> bool:
+    """Whether only three threads that are always there, and workers, are left, and no descriptor of a fault."""
+    return stage.thread_count() <= 6 and stage.open_files() <= 8
 
 
 class Stages:
@@ -40,8 +47,7 @@ class Stages:
         """No process has kept threads or descriptors of its faults, and each exits with status 0."""
         for stage in self._made.values():
             if LINUX:
-                assert stage.thread_count() <= 6  # three that are always there, and workers
-                assert stage.open_files() <= 8
+                wait_until(functools.partial(has_settled, stage))
             assert stage.server.close() == 0
             assert stage.server.ended() == (0, b"")
 

@@ -480,7 +480,7 @@ def test_500_calls_leave_at_most_32_connections_and_their_threads(home: Path) ->
             call_many(server, 500)
             assert len(vault.seen) == 500
             assert vault.connections <= 32
-            assert len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) <= 36
+            wait_until(lambda: len(list(Path(f"/proc/{server.process.pid}/task").iterdir())) <= 36)  # one may be ending
         assert len({seen.headers["x-nonce"] for seen in vault.seen}) == 500
 
 
