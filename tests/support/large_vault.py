@@ -143,6 +143,8 @@ def _fill_people_and_addresses(db: sqlite3.Connection, count: int, now_ms: int) 
     token = {"description": NOTE, "machine_life_s": 86_400, "max_uses": 10, "expires_ms": now_ms + DAY_MS, **created}
     tokens = [{"id": identifier("enr_", number), "name": f"pool-{number:05}"} for number in numbers]
     insert(db, "enrollment_tokens", [{**row, "token_hash": row["id"].encode(), **token} for row in tokens])
+    reach = [{"token_id": tokens[0]["id"], "secret_id": identifier("sk_", number)} for number in numbers]
+    insert(db, "enrollment_secrets", reach)
     networks = [{"id": identifier("ip_", n), "cidr": f"10.{n // 256}.{n % 256}.0/24", "label": NOTE} for n in numbers]
     insert(db, "ip_allowlist", [{**row, **created} for row in networks])
     webhook = {"wrapped_secret": b"0", "next_ms": now_ms, "updated_ms": now_ms, **created}

@@ -150,7 +150,7 @@ def test_a_vault_that_could_not_be_created_is_none_and_can_be_created_later(tmp_
     assert (directory / "vault.db").stat().st_size == 0
     assert run_command(directory, "init")[0] == 0
     assert run_command(directory, "status")[0] == 0
-    assert run_command(directory, "init")[2].startswith(f"vault: error: there is a vault in {directory}\n")
+    assert run_command(directory, "init")[2].startswith(f"vault: error: there is already a vault in {directory}\n")
 
 
 def test_concurrent_processes_create_one_vault(tmp_path: Path) -> None:

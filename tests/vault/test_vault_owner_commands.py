@@ -249,7 +249,7 @@ def test_a_vault_with_no_reveal_shows_no_value(owner: Owner, project: str, tmp_p
     run_command(closed, "project-create", "Webshop")
     run_command(closed, "put", "Webshop", "API_KEY", "--generate")
     assert run_command(closed, "reveal", "API_KEY", "--yes")[2].startswith(
-        "vault: error: this vault was made to reveal no"
+        "vault: error: this vault never reveals values"
     )
     assert run_command(closed, "verify")[0] == 0
 

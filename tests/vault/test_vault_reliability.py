@@ -215,10 +215,10 @@ def test_idle_connections_are_closed_before_one_that_waits_for_its_answer(
     monkeypatch.setattr(server, "MAX_CONNECTIONS", 4)
     transaction, has_begun, goes_on = vault.store.transaction, threading.Event(), threading.Event()
 
-    def slow_transaction() -> contextlib.AbstractContextManager[sqlite3.Connection]:
+    def slow_transaction(*, urgent: bool = False) -> contextlib.AbstractContextManager[sqlite3.Connection]:
         has_begun.set()
         goes_on.wait(TIMEOUT_S)
-        return transaction()
+        return transaction(urgent=urgent)
 
     monkeypatch.setattr(vault.store, "transaction", slow_transaction)
     replies: list[int] = []

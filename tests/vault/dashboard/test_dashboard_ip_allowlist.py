@@ -52,7 +52,7 @@ def test_a_refused_entry_stays_in_the_form(signed_in: SignedIn, agent: Agent) ->
     entry(agent, "10.0.0.0/8")
     for cidr, problem in (
         ("here", "The network must be an IPv4 or IPv6 network such as 203.0.113.0/24."),
-        ("10.0.0.0/8", "The network is on the IP allowlist already."),
+        ("10.0.0.0/8", "The network is already on the IP allowlist."),
     ):
         reply = signed_in.send("/ip-allowlist/add", {"csrf": signed_in.csrf, "cidr": cidr, "label": "lab"})
         page = reply.raw.decode()
