@@ -27,6 +27,7 @@ Below this module:
 
     sikkerkey_core            errors, text and JSON
     sikkerkey_actions         what a row of the table says; the schemas, checks and requests that follow from it
+    sikkerkey_rules           checks of several arguments, and reads before a write, for the rows that need them
     sikkerkey_options         the options of `serve` and their variables
     sikkerkey_address         where the vault is, and the settings for trust and proxies
     sikkerkey_identity        an agent's files
@@ -80,7 +81,6 @@ from sikkerkey_actions import (
     Ask,
     Effect,
     Headers,
-    Look,
     Request,
     Tool,
     build_request,
@@ -163,6 +163,39 @@ from sikkerkey_results import (
     sanitizer,
     with_members,
 )
+from sikkerkey_rules import (
+    CANNOT_BE_UNDONE,
+    DISARMS_AN_ALARM,
+    LOOK_AT_FIELDS,
+    LOOK_AT_SCHEDULE,
+    LOOK_BEFORE_SCHEDULE,
+    LOOK_FOR_CANARIES,
+    LOOK_FOR_NAME,
+    WIDENS_ACCESS,
+    activity_if_wanted,
+    adds_grants,
+    axes_switched,
+    drops_alerts,
+    from_before_to,
+    list_in,
+    name_or_preview,
+    newest_first,
+    note_or_empty,
+    one_source,
+    one_source_or_random,
+    one_target_with_static_fields,
+    only_preview,
+    page_of_a_span,
+    page_or_offset,
+    secret_or_machine,
+    some_subject_in_a_span,
+    source_fits_fields,
+    spares_a_project,
+    switches_an_axis_off,
+    target_as_secret_id,
+    turns_off,
+    value_or_length,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -244,269 +277,6 @@ def own(name: str, text: str, *args: Arg, rows: str = "items", **special: Any) -
 def optional(arg: Arg) -> Arg:
     """The same argument, not required."""
     return arg._replace(required=False)
-
-
-# Rules and bodies of the few rows whose arguments depend on each other.
-
-
-def _name_or_preview(given: Arguments) -> None:
-    if not given.get("preview") and "confirmName" not in given:
-        raise ArgumentError("confirmName is required unless preview is true")
-
-
-def _only_preview(given: Arguments) -> JsonObject | None:
-    """With preview true nothing else is sent: `confirmName` beside it could turn a report into a deletion."""
-    if given.get("preview"):
-        return {"preview": True}
-    return {"confirmName": given["confirmName"]} if "confirmName" in given else None
-
-
-def _one_source(given: Arguments) -> None:
-    """One of `value`, `generateRandom` and `fromPerson`, as far as the action takes them."""
-    named = [name for name in ("value", "generateRandom", "fromPerson") if given.get(name) not in (None, False)]
-    if len(named) > 1:
-        raise ArgumentError(f"{named[0]} cannot be combined with {named[1]} true")
-    if not named:
-        generated = " or generateRandom" if "generateRandom" in given else ""
-        raise ArgumentError(f"value is required unless fromPerson{generated} is true", PREFER_PERSON)
-
-
-PREFER_PERSON = "with fromPerson true, a person types the value and it does not pass through this conversation"
-
-
-def _source_fits_fields(given: Arguments) -> None:
-    _one_source(given)
-    _value_fits_fields(given)
-
-
-# The axes of a policy that limit nothing until they are enabled: the switch of each, and its other arguments.
-AXIS_SWITCHES = {
-    "timeWindowEnabled": ("timeWindowStart", "timeWindowEnd", "timeWindowTimezone", "timeWindowDays"),
-    "ipAllowlistEnabled": ("ipAllowlistCidrs",),
-    "rateCapEnabled": ("maxReadsPerDay", "maxReadsPerMinute"),
-    "coSignEnabled": ("coSignMachineId", "coSignWindowSeconds"),
-}
-
-
-def _axes_switched(given: Arguments) -> None:
-    for switch, names in AXIS_SWITCHES.items():
-        for name in names:
-            if name in given and switch not in given:
-                hint = f"set {switch} to true; false keeps {name} without effect"
-                raise ArgumentError(f"{name} limits nothing without {switch}", hint)
-
-
-def _value_fits_fields(given: Arguments) -> None:
-    names = given.get("fieldNames")
-    if not names or given.get("fromPerson"):
-        return
-    try:
-        value = parse_json(given["value"].encode("utf-8"))
-    except ValueError:
-        value = None
-    if not isinstance(value, dict) or sorted(value) != sorted(names):
-        raise ArgumentError("value must be a JSON object in a string, with exactly the keys that fieldNames lists")
-
-
-def _one_target(given: Arguments) -> None:
-    if "existingSecretId" in given:
-        for name in ("projectId", "name"):
-            if name in given:
-                raise ArgumentError(f"{name} cannot be combined with existingSecretId")
-    elif not ("projectId" in given and "name" in given):
-        raise ArgumentError("either existingSecretId or both projectId and name are required")
-
-
-def _one_target_with_static_fields(given: Arguments) -> None:
-    _one_target(given)
-    if not given.get("fromPerson"):
-        return
-    if "staticFields" in given:
-        raise ArgumentError("staticFields cannot be combined with fromPerson true")
-    if not set(given.get("fieldNames", ())) - set(given.get("fields", ())):
-        rule = "fromPerson needs fieldNames with all fields, and fields with those of them that the vault generates"
-        raise ArgumentError(rule, "a person types the others")
-
-
-def _target_as_secret_id(given: Arguments) -> JsonObject:
-    return {"secretId" if name == "existingSecretId" else name: value for name, value in given.items()}
-
-
-def _one_source_or_random(given: Arguments) -> None:
-    _one_source({"generateRandom": False, **given})
-    for name in ("length", "charset"):
-        if name in given and not given.get("generateRandom"):
-            raise ArgumentError(f"{name} requires generateRandom true")
-
-
-def _value_or_length(given: Arguments) -> JsonObject:
-    unsent = {"projectId"} if given.get("generateRandom") else {"projectId", "generateRandom"}
-    return {name: value for name, value in given.items() if name not in unsent}
-
-
-def _note_or_empty(given: Arguments) -> JsonObject:
-    return {"note": given.get("note", "")}
-
-
-def _newest_first(given: Arguments) -> JsonObject:
-    return {**given, "sortDir": "desc"}
-
-
-def _page_or_offset(given: Arguments) -> None:
-    if "page" in given and "offset" in given:
-        raise ArgumentError("offset cannot be combined with page")
-
-
-def _from_before_to(given: Arguments) -> None:
-    if "from" in given and "to" in given and given["from"] >= given["to"]:
-        raise ArgumentError("from must be before to", "a date stands for its first moment, 00:00 UTC")
-
-
-def _page_of_a_span(given: Arguments) -> None:
-    _from_before_to(given)
-    _page_or_offset(given)
-
-
-def _activity_if_wanted(answer: Any, given: Arguments, now_ms: int) -> Any:
-    """`whoami` with the current time, and with the agent's audit entries only on request: they are most of it."""
-    if not isinstance(answer, dict) or not answer:
-        return answer
-    kept = {name: each for name, each in answer.items() if name != "recentAudit" or given.get("activity")}
-    return {**kept, "time": now_ms}
-
-
-# Looks: what a few writes read first. Answers of a vault may lack any member.
-
-PROJECTS_SEARCHED_MAX = 50  # for a secret whose project is not given: one request for each
-
-
-def _list_in(answer: Any) -> list[Any]:
-    """An answer that is a list, or the first list in an object; empty if there is none."""
-    members = answer.values() if isinstance(answer, dict) else [answer]
-    return next((member for member in members if isinstance(member, list)), [])
-
-
-def _rows_in(answer: Any) -> list[JsonObject]:
-    """The objects with an id in the list of an answer."""
-    return [row for row in _list_in(answer) if isinstance(row, dict) and is_id(row.get("id"))]
-
-
-def _require_fields(secret: Any) -> None:
-    """Refuses to replace every field of a structured secret, whose metadata or schedule is `secret`."""
-    names = secret.get("fieldNames") if isinstance(secret, dict) else None
-    if isinstance(names, list) and names:
-        rule = f"fields is required, because the secret is structured; it has: {clean(', '.join(map(to_json, names)))}"
-        hint = "without fields, every field is replaced, host and user names included: name the fields to generate"
-        raise ArgumentError(rule, hint)
-
-
-def _fields_before_rotation(given: Arguments, ask: Ask) -> None:
-    if not given.get("fields"):
-        secret = {name: given[name] for name in ("projectId", "secretId")}
-        _require_fields(ask("manage_secrets", "get", secret))
-
-
-def _fields_before_schedule(given: Arguments, ask: Ask) -> None:
-    if "existingSecretId" not in given:
-        _refuse_known_name(given, ask)
-    elif not given.get("fields"):
-        _require_fields(_find_secret(given["existingSecretId"], ask))
-
-
-def _find_secret(secret_id: str, ask: Ask) -> Any:
-    """The metadata of a secret in any project; None if it is not found."""
-    for project in _rows_in(ask("manage_projects", "list", {}))[:PROJECTS_SEARCHED_MAX]:
-        try:
-            return ask("manage_secrets", "get", {"projectId": project["id"], "secretId": secret_id})
-        except ServiceError as error:
-            if error.status != 404:
-                raise
-    return None
-
-
-def _fields_before_changed_schedule(given: Arguments, ask: Ask) -> None:
-    if given.get("fields") or given.get("enabled") is False:
-        return
-    schedule = ask("manage_secrets", "dynamic_get", {"secretId": given["secretId"]})
-    if not (isinstance(schedule, dict) and schedule.get("fields")):
-        _require_fields(schedule)
-
-
-def _refuse_known_name(given: Arguments, ask: Ask) -> None:
-    """The vault would store a second secret of the same name."""
-    rows = _rows_in(ask("manage_secrets", "list", {"projectId": given["projectId"]}))
-    same = [row for row in rows if row.get("name") == given["name"]]
-    if same:
-        ids = ", ".join(row["id"] for row in same[:3])
-        canary = ", a canary" if same[0].get("type") == "canary" else ""
-        hint = (
-            "nothing was stored; update_value replaces the value of that secret, dynamic_create with existingSecretId "
-            "schedules it; for a second secret choose another name"
-        )
-        raise ArgumentError(f"name belongs to a secret of this project already: {ids}{canary}", hint)
-
-
-def _canaries_among(given: Arguments, ask: Ask) -> JsonObject | None:
-    if not given["secretIds"]:
-        return None
-    projects = given.get("projectIds", [given.get("projectId")])[:PROJECTS_SEARCHED_MAX]
-    rows = [row for project in projects for row in _rows_in(ask("manage_secrets", "list", {"projectId": project}))]
-    canaries = [row["id"] for row in rows if row.get("type") == "canary" and row["id"] in given["secretIds"]]
-    if not canaries:
-        return None
-    subject = f"{canaries[0]} is a canary" if len(canaries) == 1 else f"{', '.join(canaries)} are canaries"
-    effect = "when a machine reads it, the vault raises an alarm and freezes what the canary is set to freeze"
-    return {"notice": f"{subject}: {effect}. A program that exports all its secrets reads it."}
-
-
-LOOK_AT_FIELDS = Look(("manage_secrets.get",), _fields_before_rotation)
-LOOK_BEFORE_SCHEDULE = Look(
-    ("manage_secrets.list", "manage_projects.list", "manage_secrets.get"), _fields_before_schedule
-)
-LOOK_AT_SCHEDULE = Look(("manage_secrets.dynamic_get",), _fields_before_changed_schedule)
-LOOK_FOR_NAME = Look(("manage_secrets.list",), _refuse_known_name)
-LOOK_FOR_CANARIES = Look(("manage_secrets.list",), _canaries_among)
-
-
-# Why a person has to confirm a call, and for which calls of an action.
-
-CANNOT_BE_UNDONE = "This cannot be undone."
-WIDENS_ACCESS = "This widens who can read or change secrets."
-DISARMS_AN_ALARM = "This turns off an alarm or a limit."
-
-
-def _adds_grants(given: Arguments, ask: Ask) -> bool:
-    pair = {name: given[name] for name in ("projectId", "machineId")}
-    granted = [row["id"] for row in _rows_in(ask("manage_project_machines", "grants_get", pair))]
-    return not set(given["secretIds"]) <= set(granted)
-
-
-def _drops_alerts(given: Arguments, ask: Ask) -> bool:
-    known = [row.get("action") if isinstance(row, dict) else row for row in _list_in(ask("manage_alerts", "list", {}))]
-    return not set(known) <= set(given["enabledActions"])
-
-
-def _switches_an_axis_off(given: Arguments, _ask: Ask) -> bool:
-    return any(name.endswith("Enabled") and value is False for name, value in given.items())
-
-
-def _spares_a_project(given: Arguments, _ask: Ask) -> bool:
-    return False in (given.get(FREEZE.name), given.get(FREEZE_RELATED.name))
-
-
-def _turns_off(given: Arguments, _ask: Ask) -> bool:
-    return given.get("enabled") is False
-
-
-def _secret_or_machine(given: Arguments) -> None:
-    if ("secret" in given) is ("machine" in given):
-        raise ArgumentError("either secret or machine is required, not both")
-
-
-def _some_subject_in_a_span(given: Arguments) -> None:
-    _from_before_to(given)
-    if given.keys().isdisjoint(("secret", "machine", "agent")):
-        raise ArgumentError("secret, machine or agent is required; several are combined")
 
 
 # Arguments that several rows share.
@@ -606,7 +376,7 @@ TOOLS: tuple[Tool, ...] = (
         read("whoami", "GET /whoami", None,
              "The agent that signs these calls.",
              Arg("activity", "boolean", "Also its last 20 audit entries.", required=False, local=True),
-             rows="recentAudit", select=_activity_if_wanted),
+             rows="recentAudit", select=activity_if_wanted),
     )),
     Tool("manage_projects", "Projects", "Projects hold secrets, policies and canaries.", (
         read("list", "GET /projects", "projects.read",
@@ -621,7 +391,7 @@ TOOLS: tuple[Tool, ...] = (
                     "Destroy a project and everything in it for good: secrets, versions, grants, policies, canaries, "
                     "one-time links, permissions. Call it with preview true first, then with confirmName.", PROJECT,
                     Arg("confirmName", "string", "The project's exact name; required unless preview is true.",
-                        required=False), PREVIEW, rule=_name_or_preview, body=_only_preview,
+                        required=False), PREVIEW, rule=name_or_preview, body=only_preview,
                     title="Delete the project {projectId} with everything in it", warning=CANNOT_BE_UNDONE),
         read("permissions", "GET /projects/{projectId}/permissions", "projects.read",
              "Its members' permissions. Not every vault has this.", PROJECT, *ROWS, rows="items", inferred=True),
@@ -637,11 +407,11 @@ TOOLS: tuple[Tool, ...] = (
         write("create", "POST /projects/{projectId}/secrets", "projects.secrets.write",
               "Store a value that you have as a new secret. Refused if the project has a secret of that name: use "
               "update_value. To have the vault generate a value, use dynamic_create.",
-              PROJECT, NAME, optional(VALUE), FROM_PERSON, NOTE, FIELD_NAMES, rule=_source_fits_fields,
+              PROJECT, NAME, optional(VALUE), FROM_PERSON, NOTE, FIELD_NAMES, rule=source_fits_fields,
               body=dict, look=LOOK_FOR_NAME, title="Store a new secret {name}"),
         write("update_value", "POST /projects/{projectId}/secrets/{secretId}/update", "projects.secrets.write",
               "Replace the value with one that you have. Refused for scheduled secrets and canaries.",
-              PROJECT, SECRET, optional(VALUE), FROM_PERSON, rule=_one_source,
+              PROJECT, SECRET, optional(VALUE), FROM_PERSON, rule=one_source,
               title="Replace the value of the secret {secretId}"),
         destructive("delete", "POST /projects/{projectId}/secrets/{secretId}/delete", "projects.secrets.write",
                     "Move a secret to the trash for 30 days; manage_trash.restore undoes it.", PROJECT, SECRET,
@@ -649,7 +419,7 @@ TOOLS: tuple[Tool, ...] = (
         write("rename", "POST /projects/{projectId}/secrets/{secretId}/name", "projects.secrets.write",
               "Change the name.", PROJECT, SECRET, NAME, title="Rename the secret {secretId} to {name}"),
         write("update_note", "POST /projects/{projectId}/secrets/{secretId}/note", "projects.secrets.write",
-              "Replace the note; omit note to clear it.", PROJECT, SECRET, NOTE, body=_note_or_empty,
+              "Replace the note; omit note to clear it.", PROJECT, SECRET, NOTE, body=note_or_empty,
               title="Change the note of the secret {secretId}"),
         destructive("rotate", "POST /projects/{projectId}/secrets/{secretId}/rotate", "projects.secrets.write",
                     "Have the vault generate a new value now. This replaces the vault's copy only: also change the "
@@ -678,8 +448,8 @@ TOOLS: tuple[Tool, ...] = (
               NOTE, INTERVAL, LENGTH, CHARSET, FIELD_NAMES, FIELDS,
               Arg("staticFields", "object", "Fields with a fixed value: a JSON object in a string, from name to "
                   "string. No answer shows them.", required=False, plaintext=True), FROM_PERSON,
-              title="Create a secret {name} with a rotation schedule", rule=_one_target_with_static_fields,
-              body=_target_as_secret_id, look=LOOK_BEFORE_SCHEDULE),
+              title="Create a secret {name} with a rotation schedule", rule=one_target_with_static_fields,
+              body=target_as_secret_id, look=LOOK_BEFORE_SCHEDULE),
         write("dynamic_update", "POST /dynamic-secrets/{secretId}/update", "projects.secrets.write",
               "Change a schedule; enabled false pauses it. A structured secret needs fields.", SECRET,
               optional(INTERVAL), LENGTH, CHARSET, FIELDS, ENABLED, look=LOOK_AT_SCHEDULE,
@@ -701,7 +471,7 @@ TOOLS: tuple[Tool, ...] = (
               Arg("generateRandom", "boolean", "Have the vault generate the value.", required=False), LENGTH, CHARSET,
               Arg("expiresInSeconds", "integer", "Lifetime of the link.", least=60, most=86_400),
               FROM_PERSON, TO_PERSON, title="Create a one-time link {name}",
-              rule=_one_source_or_random, body=_value_or_length, mints=True),
+              rule=one_source_or_random, body=value_or_length, mints=True),
     ), open_world=True),
     Tool("manage_policies", "Read policies",
          "Limits on machines' reads, on six axes, bound to secrets. An enabled axis must be complete.", (
@@ -711,10 +481,10 @@ TOOLS: tuple[Tool, ...] = (
              "One policy and the secrets bound to it.", PROJECT, POLICY, *ROWS, rows="boundSecrets"),
         write("create", "POST /projects/{projectId}/policies", "projects.policies.write",
               "Create a policy. It has no effect until binding_bind.", PROJECT, ANY_NAME, DESCRIPTION, *AXES,
-              title="Create the policy {name}", rule=_axes_switched),
+              title="Create the policy {name}", rule=axes_switched),
         destructive("update", "POST /projects/{projectId}/policies/{policyId}/update", "projects.policies.write",
                     "Change only the given settings.", PROJECT, POLICY, optional(ANY_NAME), DESCRIPTION, *AXES,
-                    title="Change the policy {policyId}", warning=DISARMS_AN_ALARM, warn_if=_switches_an_axis_off),
+                    title="Change the policy {policyId}", warning=DISARMS_AN_ALARM, warn_if=switches_an_axis_off),
         destructive("delete", "POST /projects/{projectId}/policies/{policyId}/delete", "projects.policies.write",
                     "Delete a policy; unbind its secrets first.", PROJECT, POLICY,
                     title="Delete the policy {policyId}"),
@@ -741,7 +511,7 @@ TOOLS: tuple[Tool, ...] = (
              "One canary.", CANARY),
         destructive("config", "POST /canaries/{canaryId}/config", "projects.policies.write",
                     "Change what a read freezes.", CANARY, FREEZE, FREEZE_RELATED,
-                    title="Change the canary {canaryId}", warning=DISARMS_AN_ALARM, warn_if=_spares_a_project),
+                    title="Change the canary {canaryId}", warning=DISARMS_AN_ALARM, warn_if=spares_a_project),
         write("enable", "POST /canaries/{canaryId}/enable", "projects.policies.write",
               "Arm a canary.", CANARY, title="Arm the canary {canaryId}"),
         destructive("disable", "POST /canaries/{canaryId}/disable", "projects.policies.write",
@@ -764,7 +534,7 @@ TOOLS: tuple[Tool, ...] = (
                     "Reject a pending machine.", MACHINE, title="Reject the machine {machineId}"),
         destructive("revoke", "POST /machines/{machineId}/revoke", "machines.write",
                     "Revoke a machine for good. Call it with preview true first.", MACHINE, PREVIEW,
-                    body=_only_preview, title="Revoke the machine {machineId}", warning=CANNOT_BE_UNDONE),
+                    body=only_preview, title="Revoke the machine {machineId}", warning=CANNOT_BE_UNDONE),
         write("rename", "POST /machines/{machineId}/rename", "machines.write",
               "Change the name.", MACHINE, NAME, title="Rename the machine {machineId} to {name}"),
         read("name_history", "GET /machines/{machineId}/name-history", "machines.read",
@@ -799,7 +569,7 @@ TOOLS: tuple[Tool, ...] = (
         read("query", "POST /projects/{projectId}/machines/query", "projects.machines.read",
              "A project's machines, sorted and paged.", PROJECT, SEARCH,
              Arg("sortBy", "string", "Sort by.", required=False, choices=("name", "added", "secretCount")),
-             SORT_DIR, PAGE, PAGE_SIZE, OFFSET, rows="machines", vault_pages=True, rule=_page_or_offset),
+             SORT_DIR, PAGE, PAGE_SIZE, OFFSET, rows="machines", vault_pages=True, rule=page_or_offset),
         destructive("attach", "POST /projects/{projectId}/machines", "projects.machines.write",
                     "Add a machine to a project. It can read nothing until grants_set.", PROJECT, MACHINE,
                     title="Add the machine {machineId} to the project {projectId}"),
@@ -814,7 +584,7 @@ TOOLS: tuple[Tool, ...] = (
                     "names canaries among them.", PROJECT, MACHINE,
                     Arg("secretIds", "ids", "All secrets that it may read from now on; [] for none."),
                     look=LOOK_FOR_CANARIES, title="Replace the secrets that the machine {machineId} may read",
-                    warning=WIDENS_ACCESS, warn_if=_adds_grants),
+                    warning=WIDENS_ACCESS, warn_if=adds_grants),
     )),
     Tool("manage_enrollment", "Enrollment tokens", "Tokens that short-lived machines (CI runners) enroll with.", (
         read("list", "GET /enrollment-tokens", "enrollment.read",
@@ -882,7 +652,7 @@ TOOLS: tuple[Tool, ...] = (
                     "Replace the whole set: call list first.",
                     Arg("enabledActions", "strings", "All actions that alert from now on; [] turns all alerts off.",
                         listed_by="manage_alerts.actions"),
-                    title="Replace the actions that raise an alert", warning=DISARMS_AN_ALARM, warn_if=_drops_alerts),
+                    title="Replace the actions that raise an alert", warning=DISARMS_AN_ALARM, warn_if=drops_alerts),
     )),
     Tool("manage_webhooks", "Webhooks", "Signed HTTP deliveries of audit events.", (
         read("list", "GET /webhooks", "alerts.read",
@@ -895,7 +665,7 @@ TOOLS: tuple[Tool, ...] = (
         write("update", "POST /webhooks/{webhookId}/update", "alerts.write",
               "Change the URL or actions, or turn it on or off.",
               WEBHOOK, optional(WEBHOOK_URL), optional(WEBHOOK_ACTIONS), ENABLED,
-              title="Change the webhook {webhookId}", warning=DISARMS_AN_ALARM, warn_if=_turns_off),
+              title="Change the webhook {webhookId}", warning=DISARMS_AN_ALARM, warn_if=turns_off),
         destructive("delete", "POST /webhooks/{webhookId}/delete", "alerts.write",
                     "Delete a webhook.", WEBHOOK, title="Delete the webhook {webhookId}", warning=DISARMS_AN_ALARM),
         write("test", "POST /webhooks/{webhookId}/test", "alerts.write",
@@ -928,21 +698,21 @@ TOOLS: tuple[Tool, ...] = (
              "Search entries.", *AUDIT_FILTER,
              Arg("sortBy", "string", "Sort by.", required=False,
                  choices=("timestamp", "action", "severity", "sourceIp")),
-             SORT_DIR, PAGE, AUDIT_PAGE_SIZE, OFFSET, rows="entries", vault_pages=True, rule=_page_of_a_span),
+             SORT_DIR, PAGE, AUDIT_PAGE_SIZE, OFFSET, rows="entries", vault_pages=True, rule=page_of_a_span),
         read("list", "POST /audit/query", "audit.read",
              "The newest entries.", TO, PAGE, AUDIT_PAGE_SIZE, OFFSET, rows="entries", vault_pages=True,
-             rule=_page_or_offset, body=_newest_first),
+             rule=page_or_offset, body=newest_first),
         read("actions", "GET /audit/actions", "audit.read",
              "The names of audit actions, for filters.", *ROWS, rows="items"),
         read("activity", "GET /activity", "audit.read",
              "The last 20 events.", *ROWS, rows="items"),
         read("export", "POST /audit/export", "audit.read",
-             "At most 10,000 entries, as CSV.", *AUDIT_FILTER, rule=_from_before_to, answer="csv"),
+             "At most 10,000 entries, as CSV.", *AUDIT_FILTER, rule=from_before_to, answer="csv"),
         read("stats", "GET /stats", "audit.read",
              "Totals for the vault."),
         read("reads_over_time", "POST /stats/reads-over-time", "audit.read",
              "Reads by machines, per hour or day.", FROM, TO,
-             Arg("bucket", "string", "hour or day.", required=False), *ROWS, rows="items", rule=_from_before_to),
+             Arg("bucket", "string", "hour or day.", required=False), *ROWS, rows="items", rule=from_before_to),
         read("usage", "GET /usage", "audit.read",
              "Usage and the plan's limits."),
     )),
@@ -953,7 +723,7 @@ TOOLS: tuple[Tool, ...] = (
              "This vault's tickets.", PAGE, PAGE_SIZE,
              Arg("status", "string", "Only tickets in this state.", required=False,
                  choices=("open", "waiting_on_customer", "waiting_on_staff", "resolved", "closed")),
-             OFFSET, rows="tickets", vault_pages=True, rule=_page_or_offset),
+             OFFSET, rows="tickets", vault_pages=True, rule=page_or_offset),
         read("get", "GET /tickets/{ticketId}", "support.write",
              "One ticket, with its messages.", TICKET, *ROWS, rows="conversation"),
         write("create", "POST /tickets", "support.write",
@@ -982,15 +752,15 @@ TOOLS: tuple[Tool, ...] = (
         own("stale_secrets", "Secrets whose value has not changed for a number of days, oldest first, with schedule "
             "and machines.", DAYS, optional(PROJECT), REVIEW_SEARCH, *ROWS),
         own("access", "Which machines can read a secret, or which secrets a machine can read, under which policy.",
-            SECRET_NAMED, MACHINE_NAMED, optional(PROJECT), *ROWS, rule=_secret_or_machine),
+            SECRET_NAMED, MACHINE_NAMED, optional(PROJECT), *ROWS, rule=secret_or_machine),
         own("coverage", "Secrets without a policy, a schedule or a read in the period (default 90 days), projects "
             "without an armed canary, canaries without a grant.",
             Arg("gaps", "strings", "Only these gaps.", required=False,
                 choices=("policy", "schedule", "reads", "canary")),
-            optional(PROJECT), REVIEW_SEARCH, FROM, TO, *ROWS, rule=_from_before_to),
+            optional(PROJECT), REVIEW_SEARCH, FROM, TO, *ROWS, rule=from_before_to),
         own("reads", "Who read a secret, what a machine read, or what an agent did, with names (default 7 days).",
             SECRET_NAMED, MACHINE_NAMED, Arg("agent", "string", "Id or exact name of an agent.", required=False),
-            optional(PROJECT), FROM, TO, *ROWS, rule=_some_subject_in_a_span),
+            optional(PROJECT), FROM, TO, *ROWS, rule=some_subject_in_a_span),
     )),
 )
 # fmt: on
@@ -1994,7 +1764,7 @@ class WordLists:
 
 def _words_in(answer: Any) -> list[str]:
     """The words in a list of strings or of objects with `action` or `name`; none if it is something else."""
-    listed = _list_in(answer)
+    listed = list_in(answer)
     if len(listed) > WORDS_MAX:
         return []
     words = [item.get("action", item.get("name")) if isinstance(item, dict) else item for item in listed]

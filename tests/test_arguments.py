@@ -13,6 +13,7 @@ import pytest
 import sikkerkey_actions
 import sikkerkey_core
 import sikkerkey_mcp
+import sikkerkey_rules
 import sikkerkey_times
 from tests.support.harness import Recorder, Server
 from tests.support.rows import each_of
@@ -524,7 +525,7 @@ def test_structured_value_with_the_named_fields_is_sent_verbatim() -> None:
 
 def test_new_policy_says_whether_each_axis_counts() -> None:
     row = BY_NAME["manage_policies.create"]
-    for switch, limits in sikkerkey_mcp.AXIS_SWITCHES.items():
+    for switch, limits in sikkerkey_rules.AXIS_SWITCHES.items():
         for limit in limits:
             given = {**row.minimal, limit: row.base_for(limit)[limit]}
             assert refusal(row, given) == (
@@ -570,7 +571,7 @@ def test_generated_one_time_secret_carries_no_value() -> None:
 
 
 def test_one_time_secret_is_either_given_or_generated() -> None:
-    missing = f"value is required unless fromPerson or generateRandom is true\nhint: {sikkerkey_mcp.PREFER_PERSON}"
+    missing = f"value is required unless fromPerson or generateRandom is true\nhint: {sikkerkey_rules.PREFER_PERSON}"
     assert refusal(ONE_TIME, ONCE) == missing
     assert refusal(ONE_TIME, {**ONCE, "generateRandom": False, "length": 5}) == missing
     both = refusal(ONE_TIME, {**ONCE, "value": MARK, "generateRandom": True})

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import sikkerkey_mcp
+import sikkerkey_rules
 from tests.support.harness import CannedResponse, ReceivedRequest, Recorder, make_slot
 from tests.support.rows import each_of
 from tests.support.table_calls import BY_NAME, MARK, ROWS, for_each, reply
@@ -126,7 +127,7 @@ def test_schedule_for_an_existing_structured_secret_needs_fields() -> None:
 def test_search_for_a_secret_ends() -> None:
     projects = [{"id": f"proj_{number}"} for number in range(2, 500)]
     vault = accepted("manage_secrets", EXISTING, {"GET /v1/ai/projects": {"projects": projects}})
-    assert len(vault.asked) == 1 + sikkerkey_mcp.PROJECTS_SEARCHED_MAX
+    assert len(vault.asked) == 1 + sikkerkey_rules.PROJECTS_SEARCHED_MAX
 
 
 def test_search_for_a_secret_stops_at_a_missing_scope() -> None:

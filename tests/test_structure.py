@@ -36,6 +36,7 @@ MODULES_MAY_NOT_USE = {
     "sikkerkey_address": CLOCK | RANDOMNESS | THREADS | {"open", "http", "socket", "ssl", "sikkerkey_tls"},
     "sikkerkey_identity": CLOCK | RANDOMNESS | NETWORK | THREADS | {"cryptography", "hashlib", "sikkerkey_keys"},
     "sikkerkey_keys": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS,
+    "sikkerkey_rules": CLOCK | RANDOMNESS | NETWORK | FILES | THREADS | {"TOOLS"},
     "sikkerkey_refusals": RANDOMNESS | NETWORK | FILES | THREADS | {"TOOLS"},
 }
 

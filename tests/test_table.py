@@ -124,7 +124,7 @@ def test_every_tool_that_changes_something_is_destructive_or_open_world() -> Non
 
 ID = sikkerkey_mcp.Arg("projectId", "id", "Project id.")
 TEXT = sikkerkey_mcp.Arg("name", "string", "Name.")
-LOOK = sikkerkey_mcp.Look((), lambda _given, _ask: None)
+LOOK = sikkerkey_actions.Look((), lambda _given, _ask: None)
 FINE = sikkerkey_mcp.write("make", "POST /things/{projectId}", "things.write", "Make one.", ID, TEXT)
 
 

@@ -36,6 +36,7 @@ TESTS = {
     "sikkerkey_core.py": f"{SERVER} hardening",
     "sikkerkey_actions.py": SERVER,
     "sikkerkey_refusals.py": "answers injection golden plaintext faults",
+    "sikkerkey_rules.py": "arguments looks golden person table",
     "sikkerkey_results.py": f"{SERVER} pages plaintext",
     "sikkerkey_activity.py": "activity",
     "sikkerkey_address.py": "identity pinned_certificate http",
