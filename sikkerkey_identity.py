@@ -36,7 +36,7 @@ REPLACED_MAX = 20  # agents whose ids an identity keeps
 class Identity:
     """An agent as its files describe it. `key_pem` is the private key; only `sikkerkey_keys` uses it."""
 
-    def __init__(self, members: JsonObject, key_pem: bytes, key_path: str = "") -> None:
+    def __init__(self, members: JsonObject, key_pem: bytes, path: str = "", key_path: str = "") -> None:
         self.agent_id: str = members["agentId"]
         self.name = str(members.get("name", ""))
         self.vault_id: str = members["vaultId"]
@@ -45,7 +45,7 @@ class Identity:
         self.public_key = _public_key_in(members)
         self.replaces: list[str] = _ids_in(members.get("replaces"))  # agents that this one has replaced, newest first
         self.key_store: str = members.get("keyStore", "")  # of the operating system, which has the key's passphrase
-        self.key_path = key_path
+        self.path, self.key_path = path, key_path  # of identity.json and of the key
         self.key_pem = key_pem
 
     @property
@@ -366,13 +366,13 @@ def _load_identity(agent_id: str, slot: str, *, with_key: bool) -> Identity:
     try:
         if with_key:
             forbid_inspection()
-            return Identity(members, _read_private(key_path), key_path)
+            return Identity(members, _read_private(key_path), path, key_path)
         check_private(key_path, directory=False, forbidden=0o077)
     except OpenToOthers as error:
         if error.hint != MOUNT_HINT:  # somebody may have a copy, which closing the file would not take back
             error.hint = replacement(agent_id, Identity(members, b"").address)
         raise
-    return Identity(members, b"", key_path)
+    return Identity(members, b"", path, key_path)
 
 
 def _check_certificate(path: str, members: JsonObject) -> None:

@@ -1194,9 +1194,9 @@ def _runnable_hint() -> Iterator[None]:
 
 def _status_of(identity: Identity) -> object:
     """Changes if a file of the agent was changed, replaced or deleted, or its mode."""
-    paths = (os.path.join(agents_directory(), identity.agent_id, "identity.json"), identity.key_path)
     try:
-        return [(found.st_ino, found.st_ctime_ns, found.st_mtime_ns, found.st_size) for found in map(os.stat, paths)]
+        found = [os.stat(path) for path in (identity.path, identity.key_path)]
+        return [(each.st_ino, each.st_ctime_ns, each.st_mtime_ns, each.st_size) for each in found]
     except OSError:
         return object()  # equal to nothing
 

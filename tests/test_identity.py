@@ -249,6 +249,7 @@ def test_slot_of_the_reference_client_is_read(slot: Path) -> None:
     read = {"agent_id": AGENT_ID, "name": "test agent", "vault_id": VAULT_ID, "api_url": API_URL, "key_pem": pem}
     assert vars(identity) == {
         **read,
+        "path": str(slot / "identity.json"),
         "key_path": str(slot / "private.pem"),
         "certificate": "",
         "public_key": b"",
