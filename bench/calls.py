@@ -15,7 +15,7 @@ from typing import Any
 from bench import peers
 from bench.api import Api
 from bench.client import Server, Tls, call_line, line, running
-from bench.timing import alternate, quartiles, seconds
+from bench.timing import alternate, quartiles, ratios, seconds
 
 ROUNDS = 9
 # As long as the headers of a signed request.
@@ -49,7 +49,11 @@ def single(rounds: int = 1_000) -> dict[str, Any]:
         alternate(actions, 50)
         times = alternate(actions, rounds)
     found = {name: quartiles(each, 1e6) for name, each in times.items()}
-    return {**found, "call p99": statistics.quantiles(times["call"], n=100)[98] * 1e6}
+    return {
+        **found,
+        "ratio": ratios(times, "bare")["call"],
+        "call p99": statistics.quantiles(times["call"], n=100)[98] * 1e6,
+    }
 
 
 def _bare_exchanges(sockets: Sequence[socket.socket]) -> None:

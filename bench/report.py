@@ -44,7 +44,7 @@ def bounds(results: Results) -> list[Bound]:
     found = [_start_bound("start to `tools/list`", 5, "warm", each) for each in starts]
     found += [_start_bound("the same with an empty cache", 30, "cold", each) for each in starts]
     found += [
-        Bound("a call, median", 4, "x bare", single["call"].median / single["bare"].median),
+        Bound("a call, median", 4, "x bare", single["ratio"].median),
         Bound("32 concurrent calls of 100 ms", 250, "ms", slow["calls"].median),
         Bound("ping while 32 calls run, median", 10, "ms", results["ping"]["loaded"].median),
         Bound("TLS connections for 100 calls", 1, "", results["TLS"]["connections"]),
@@ -115,7 +115,7 @@ def _peers(results: Results) -> Iterator[str]:
 
 def _calls(results: Results) -> Iterator[str]:
     single, ping, tls = (results[name] for name in ("single call", "ping", "TLS"))
-    rows = [[title, single[name], single[name].median / single["bare"].median] for name, title in CALLS.items()]
+    rows = [[title, single[name], single["ratio"] if name == "call" else 1] for name, title in CALLS.items()]
     yield table(["what", "µs", "x bare"], rows)
     yield (
         f"One call in a hundred takes more than {single['call p99']:,.0f} µs. A hundred calls over TLS open "

@@ -19,7 +19,7 @@ from typing import Any
 from bench import peers
 from bench.api import Api
 from bench.client import FLAGS, Home, Server, archive_command, call_line
-from bench.timing import alternate, quartiles
+from bench.timing import alternate, quartiles, ratios
 
 ROUNDS = 15
 PAUSE_S = 0.3  # between tools/list and a first call: no model is faster
@@ -97,11 +97,10 @@ def measure(python: str, *, with_peers: bool = False, rounds: int = ROUNDS) -> d
             name: quartiles([first_call_ms(command, home.env, pause_s) for _ in range(rounds)])
             for name, pause_s in (("at once", 0.0), ("after a pause", PAUSE_S))
         }
-    bare_s = quartiles(times["bare"]).median
     return {
         "python": version(python),
         "ms": {name: quartiles(each, 1e3) for name, each in times.items()},
-        "ratio": {name: quartiles(each, 1 / bare_s) for name, each in times.items()},
+        "ratio": ratios(times, "bare"),
         "first call": first,
     }
 

@@ -36,3 +36,8 @@ def alternate(actions: Mapping[str, Callable[[], object]], rounds: int) -> dict[
         for name, action in actions.items():
             times[name].append(seconds(action))
     return times
+
+
+def ratios(times: Mapping[str, Sequence[float]], base: str) -> dict[str, Quartiles]:
+    """Each action's time by that of `base` in the same round: a processor that changes its speed affects both."""
+    return {name: quartiles([each / bare for each, bare in zip(of, times[base])]) for name, of in times.items()}
