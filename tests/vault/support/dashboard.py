@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from html import unescape
 from urllib.parse import urlencode
 
-from selenium.common.exceptions import StaleElementReferenceException
+from selenium.common.exceptions import WebDriverException
 from selenium.webdriver import Chrome
 from selenium.webdriver.common.by import By
 from selenium.webdriver.remote.webelement import WebElement
@@ -133,7 +133,8 @@ class Browser:
 
     def until(self, condition: object) -> None:
         """Wait until a function returns something true. The page may change while it looks."""
-        waiting = WebDriverWait(self.driver, TIMEOUT_S, 0.05, [StaleElementReferenceException])
+        # The driver has several errors for a document that was replaced while it read an element.
+        waiting = WebDriverWait(self.driver, TIMEOUT_S, 0.05, ignored_exceptions=[WebDriverException])
         waiting.until(lambda _: condition())  # type: ignore[operator]
 
     @property
