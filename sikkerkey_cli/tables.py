@@ -50,7 +50,8 @@ def _says_something(row: JsonObject, name: str) -> bool:
 def members(value: JsonObject, wanted: Sequence[str] = (), width: int | None = None) -> str:
     """An object for people: its members as `name  value`, then each list of objects as columns.
 
-    Of several lists, those are shown that have all columns that are `wanted`; of these, `items` alone.
+    If `items` is the only list, it comes first. Of several lists, those are shown that have all columns that are
+    `wanted`; of these, `items` alone.
     """
     rows_in = {name: [{name: each} for each in member] if _is_name_list(name, member) else member
                for name, member in value.items()}  # fmt: skip
@@ -58,15 +59,18 @@ def members(value: JsonObject, wanted: Sequence[str] = (), width: int | None = N
     others = {
         name: each for name, each in _flat(value).items() if name not in tables and (not wanted or name in wanted)
     }
-    lines = [(terminal.cell(name), one_line(plain(member, name))) for name, member in others.items()]
-    parts = [_labelled(lines, width)] if lines else []
     complete = {name: rows for name, rows in tables.items() if set(wanted) <= {each for row in rows for each in row}}
     shown = complete or tables
     shown = {"items": shown["items"]} if wanted and "items" in shown else shown
-    for name, rows in shown.items():
-        title = f"{terminal.cell(name)}:\n" if parts or len(shown) > 1 else ""
-        parts.append(title + columns(rows, wanted, width))
-    return "\n\n".join(parts)
+    if others == {"total": len(shown.get("items", ()))}:
+        others = {}  # the rows are all there, and easily counted
+    lines = [(terminal.cell(name), one_line(plain(member, name))) for name, member in others.items()]
+    facts = [_labelled(lines, width)] if lines else []
+    if list(shown) == ["items"]:
+        return "\n\n".join([columns(shown["items"], wanted, width), *facts])
+    titles = [f"{terminal.cell(name)}:\n" if facts or len(shown) > 1 else "" for name in shown]
+    parts = [title + columns(rows, wanted, width) for title, rows in zip(titles, shown.values())]
+    return "\n\n".join([*facts, *parts])
 
 
 def _is_name_list(name: str, member: Any) -> bool:

@@ -493,25 +493,27 @@ def test_table_aligns_lists_of_objects_and_cleans_them(shell: Shell, vault: Reco
     ]
     answering(vault, {"total": 2, "note": "t\tu", "items": rows})
     assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
-        "total  2",
-        "note   t u",
-        "",
-        "items:",
         f"id   name                  fieldNames  {'note':63}  version",
         f"p1   日本                  a, b        {'-':63}  -",
         f"p10  x<U+001B>[2J<U+000A>  none        {'y' * 60}...  7",
+        "",
+        "total  2",
+        "note   t u",
     ]
+    answering(vault, {"total": 2, "items": rows})
+    assert len(shell("call", "manage_trash", "list", "--table").out.splitlines()) == 3, (
+        "the total of all rows says nothing"
+    )
 
 
 def test_table_shows_times_as_dates_of_utc(shell: Shell, vault: Recorder) -> None:
     row = {"id": 1795358147679, "createdAt": 1795358147679, "revokedAt": None, "purgeAt": 7, "enabledAt": True}
     answering(vault, {"updatedAt": 1767225600000, "items": [row]})
     assert shell("call", "manage_trash", "list", "--table").out.splitlines() == [
-        "updatedAt  2026-01-01T00:00:00.000Z",
-        "",
-        "items:",
         "id             createdAt                 purgeAt  enabledAt",
         "1795358147679  2026-11-22T14:35:47.679Z  7        true",
+        "",
+        "updatedAt  2026-01-01T00:00:00.000Z",
     ]
 
 
