@@ -197,5 +197,6 @@ def path_of(page: Page, ids: dict[str, str]) -> str:
 def pages_to_see(ids: dict[str, str]) -> Iterator[str]:
     """The paths of all pages that show something to somebody who is signed in."""
     for page in PAGES:
-        if page.method == "GET" and not page.is_open and page.path != "/unseal" and not FILES.search(page.path):
+        is_shown = page.path not in ("/unseal", "/session")  # the second is for the pages' script
+        if page.method == "GET" and not page.is_open and is_shown and not FILES.search(page.path):
             yield path_of(page, ids)
