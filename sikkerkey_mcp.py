@@ -216,8 +216,6 @@ VERSION = "0.1.0"
 
 LINE_MAX_BYTES = 4 * 1024 * 1024  # one message: the largest value (100 KB) at six bytes a character when escaped
 ANSWER_MAX_BYTES = 16 * 1024 * 1024  # one answer of the vault: 10,000 audit rows are about 3 MB
-
-
 WRITE_MAX_BYTES = 16 * 1024  # one write to stdout: a client that takes this much in PARENT_POLL_S is still reading
 
 CALLS_RUNNING_MAX = 32  # threads, and so connections

@@ -332,16 +332,22 @@ def test_closing_a_page_that_was_opened_is_a_refusal_however_fast(desk: Desk) ->
     assert "refused" in failed(desk.client(BOTH, answer).send(call("manage_secrets", **UPDATE)))
 
 
-def test_a_form_asks_before_this_program_opens_the_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: True)
+def opens_pages(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Lets this program open pages in a browser; the codes of those that it opens."""
     opened: list[str] = []
 
-    def open_browser(url: str, code: str, _directory: str) -> bool:
-        opened.append(url)
+    def open_browser(_url: str, code: str, _directory: str) -> bool:
+        opened.append(code)
         desk.page.open(code)
         return True
 
+    monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: True)
     monkeypatch.setattr(sikkerkey_page, "open_browser", open_browser)
+    return opened
+
+
+def test_a_form_asks_before_this_program_opens_the_page(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = opens_pages(desk, monkeypatch)
     desk.page.person = desk.types(MARK)
 
     def codex(params: Any) -> Any:
@@ -394,15 +400,7 @@ def test_a_ticket_that_is_deleted_meanwhile_is_told_in_words(desk: Desk) -> None
 
 
 def test_repeating_a_call_while_the_person_types_refuses_nothing(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sikkerkey_page, "can_open_browser", lambda _environ: True)
-    opened: list[str] = []
-
-    def open_browser(_url: str, code: str, _directory: str) -> bool:
-        opened.append(code)
-        desk.page.open(code)
-        return True
-
-    monkeypatch.setattr(sikkerkey_page, "open_browser", open_browser)
+    opened = opens_pages(desk, monkeypatch)
     for capabilities, action in ((None, ""), (BOTH, "decline"), (BOTH, "cancel")):
         client = desk.client(capabilities, lambda _params, action=action: {"action": action})  # type: ignore[misc]
         given = {**CREATE, "name": f"N{len(opened)}"}

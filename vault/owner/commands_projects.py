@@ -18,7 +18,7 @@ from vault.inputs import checked
 from vault.owner.console import Output, confirm, is_interactive, owner_desk, read_hidden
 from vault.owner.looks import format_table, format_time
 from vault.owner.naming import PROJECT, SECRET, TRASHED, Found, Kind, find, find_exact
-from vault.owner.parser import CommandLine, add_opening, add_yes
+from vault.owner.parser import CommandLine, Parser, add_opening, add_yes
 from vault.place import command_line
 from vault.router import Call
 from vault.terminal import printable
@@ -54,10 +54,7 @@ def _add_secret_commands(line: CommandLine) -> None:
         "show the value of a secret",
         description="Show the value of a secret, after a confirmation. The audit log and the alerts record it.",
     )
-    showing.add_argument("secret", metavar="SECRET", help=SECRET_TEXT)
-    showing.add_argument(
-        "--project", metavar="PROJECT", help="the project, if several projects have a secret with this name"
-    )
+    _add_secret(showing)
     showing.add_argument("--version", type=int, metavar="N", help="an earlier version (default: the current one)")
     showing.add_argument("--field", metavar="NAME", help="only this field of a structured secret")
     add_yes(showing)
@@ -79,8 +76,7 @@ def _add_secret_commands(line: CommandLine) -> None:
         "move a secret to the trash",
         description="Move a secret to the trash, after a question. It can be restored for 30 days.",
     )
-    deleting.add_argument("secret", metavar="SECRET", help=SECRET_TEXT)
-    deleting.add_argument("--project", metavar="PROJECT", help="the project, if secrets of several have this name")
+    _add_secret(deleting)
     add_yes(deleting)
     add_opening(deleting)
     trashed = line.add(
@@ -91,6 +87,12 @@ def _add_secret_commands(line: CommandLine) -> None:
     )
     trashed.add_argument("--restore", metavar="TRASHED", help=f"first restore this secret: {SECRET_TEXT}")
     add_opening(trashed)
+
+
+def _add_secret(command: Parser) -> None:
+    """Add the arguments that say which secret is meant."""
+    command.add_argument("secret", metavar="SECRET", help=SECRET_TEXT)
+    command.add_argument("--project", metavar="PROJECT", help="the project, if secrets of several have this name")
 
 
 def _add_put(line: CommandLine) -> None:
